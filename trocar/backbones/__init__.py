@@ -1,0 +1,1 @@
+"""timm backbones: construction, loading, export. This room knows no training."""

@@ -1,0 +1,38 @@
+"""The `trocar` command: parse, call, turn errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+
+from trocar import __version__, commands
+from trocar.errors import TrocarError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line; each command declares itself in `trocar/commands/<name>.py`."""
+    parser = argparse.ArgumentParser(
+        prog="trocar",
+        description="Pretrain surgical vision backbones by self-supervision and measure what it was worth.",
+    )
+    parser.add_argument("--version", action="version", version=f"trocar {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for module in pkgutil.iter_modules(commands.__path__):
+        importlib.import_module(f"trocar.commands.{module.name}").register(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns 0 only if all of it worked, 1 on a run-time failure, 2 on bad configuration."""
+    args = build_parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except TrocarError as error:
+        print(f"trocar {args.command}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"trocar {args.command}: interrupted; the same command continues where it stopped", file=sys.stderr)
+        return 130

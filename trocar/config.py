@@ -1,0 +1,154 @@
+"""YAML files -> validated pydantic models, with `extends:` and dotted overrides.
+
+A bad configuration is refused with the file, the key, the value, what is allowed and the nearest match.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from trocar.errors import ConfigError, nearest
+
+PRESETS = Path(__file__).parent / "configs"
+
+
+class Config(BaseModel):
+    """Base of every configuration model: unknown keys are errors, values never change after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Model = TypeVar("Model", bound=Config)
+
+
+def load(model: type[Model], path: str | Path | None, overrides: Sequence[str] = ()) -> Model:
+    """Read `path` (a YAML file or a preset name such as `pretrain/demo`), apply `key.sub=value` overrides, validate.
+
+    Raises ConfigError for a missing file, bad YAML, an unknown key or a value that is not allowed.
+    """
+    source = str(path) if path is not None else "command line"
+    tree = _read_tree(Path(path), seen=()) if path is not None else {}
+    for override in overrides:
+        _apply_override(tree, override)
+    return validate(model, tree, source)
+
+
+def validate(model: type[Model], tree: Mapping[str, Any], source: str) -> Model:
+    """Validate a plain mapping; `source` names it in the error message."""
+    try:
+        return model.model_validate(dict(tree))
+    except ValidationError as error:
+        lines = [_explain(model, item, source) for item in error.errors()]
+        raise ConfigError("bad configuration\n" + "\n".join(f"  {line}" for line in lines)) from None
+
+
+def fingerprint(value: Any) -> str:
+    """16 hex digits of the sha256 of `value` as canonical JSON: equal configurations, equal fingerprints."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def find_preset(name: str | Path) -> Path:
+    """The file for a path or a preset name (`pretrain/demo`, with or without `.yaml`)."""
+    given = Path(name)
+    if given.is_file():
+        return given
+    for candidate in (PRESETS / given, PRESETS / f"{given}.yaml"):
+        if candidate.is_file():
+            return candidate
+    names = preset_names()
+    raise ConfigError(
+        f"no configuration file or preset {str(name)!r}{nearest(str(name), names)}; presets: {', '.join(names)}"
+    )
+
+
+def preset_names() -> list[str]:
+    """Names of all presets in the package, sorted."""
+    return sorted(str(p.relative_to(PRESETS).with_suffix("")) for p in PRESETS.rglob("*.yaml"))
+
+
+def _read_tree(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    path = find_preset(path).resolve()
+    if path in seen:
+        raise ConfigError(f"{path}: `extends` goes round in a circle through {seen[-1]}")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    tree = {} if tree is None else tree
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected `key: value` lines, found a {type(tree).__name__}")
+    parent = tree.pop("extends", None)
+    if parent is None:
+        return tree
+    beside = path.parent / str(parent)
+    base = _read_tree(beside if beside.is_file() else Path(str(parent)), (*seen, path))
+    return _merge(base, tree)
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override {override!r}: expected key=value, such as train.steps=1000")
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = tree.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"override {override!r}: {parent!r} is a value, not a section")
+        tree = child
+    try:
+        tree[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: {error}") from None
+
+
+def _explain(model: type[BaseModel], item: Any, source: str) -> str:
+    where = ".".join(str(part) for part in item["loc"]) or "(top level)"
+    if item["type"] == "extra_forbidden":
+        allowed = _keys_at(model, item["loc"][:-1])
+        choice = f"; allowed here: {', '.join(allowed)}" if allowed else ""
+        return f"{source}: unknown key {where!r}{nearest(str(item['loc'][-1]), allowed)}{choice}"
+    if item["type"] == "missing":
+        return f"{source}: {where!r} is required"
+    given = repr(item["input"])
+    hint = ""
+    if item["type"] == "literal_error" and isinstance(item["input"], str):
+        hint = nearest(item["input"], [w.strip("'") for w in str(item["ctx"]["expected"]).split(" ") if "'" in w])
+    return f"{source}: {where} = {given[:80]}: {item['msg']}{hint}"
+
+
+def _keys_at(model: type[BaseModel], loc: Sequence[Any]) -> list[str]:
+    """Field names of the model that sits at `loc`, following model-valued fields (also inside unions and dicts)."""
+    models: list[type[BaseModel]] = [model]
+    for part in loc:
+        following = [m for current in models for m in _models_in(_annotation(current, part))]
+        models = following or models
+    return sorted({name for current in models for name in current.model_fields})
+
+
+def _annotation(model: type[BaseModel], part: Any) -> Any:
+    field = model.model_fields.get(str(part))
+    return field.annotation if field is not None else None
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for inner in getattr(annotation, "__args__", ()) for m in _models_in(inner)]

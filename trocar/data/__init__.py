@@ -1,0 +1,1 @@
+"""Videos -> shards -> catalog -> plan -> views -> batches. This room knows no model."""

@@ -1,0 +1,1 @@
+"""Videos and frame folders -> WebDataset shards and a catalog."""

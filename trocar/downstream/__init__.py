@@ -1,0 +1,1 @@
+"""Labelled data sets, tasks, protocols and metrics."""

@@ -1,0 +1,1 @@
+"""Synthetic labelled laparoscopy videos."""

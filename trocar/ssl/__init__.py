@@ -1,0 +1,1 @@
+"""Self-supervised methods and the trainer that drives them."""
