@@ -1,0 +1,18 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real surgical frames and clips; tests that need it skip where it is absent."""
+    default = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+    folder = Path(os.environ.get("TROCAR_TEST_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set TROCAR_TEST_DATA to its folder")
+    return folder

@@ -1,0 +1,231 @@
+"""The catalog of a shards folder: random access to every frame by (shard, offset, size).
+
+ROOT/catalog/frames.arrow      Arrow IPC file, one uncompressed record batch, memory-mapped as it is
+ROOT/catalog/quality.parquet   what curation reads, row-aligned with the frames
+ROOT/catalog/videos.parquet    one row per video; a video is one contiguous range of frame rows
+ROOT/catalog/shards.parquet    path relative to ROOT, bytes, sha256; the row number is the `shard` column
+ROOT/catalog/rejected.parquet  path, reason, detail of all that could not be ingested
+ROOT/catalog/catalog.json      format version, fingerprint, counts; written last
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trocar.errors import ConfigError, TrocarError, nearest
+
+FORMAT_VERSION = 1
+FOLDER = "catalog"
+
+FRAME_SCHEMA = pa.schema(
+    [
+        ("video", pa.int32()),
+        ("time_s", pa.float32()),
+        ("shard", pa.int32()),
+        ("offset", pa.int64()),
+        ("size", pa.int32()),
+        ("crc32", pa.uint32()),
+        ("width", pa.uint16()),
+        ("height", pa.uint16()),
+    ]
+)
+QUALITY_SCHEMA = pa.schema(
+    [
+        ("black", pa.bool_()),
+        ("uniform", pa.bool_()),
+        ("blurred", pa.bool_()),
+        ("out_of_body", pa.float32()),
+        ("near_duplicate", pa.bool_()),
+        ("luma_mean", pa.float32()),
+        ("luma_std", pa.float32()),
+        ("sharpness", pa.float32()),
+        ("dhash_distance", pa.uint16()),
+        ("dhash", pa.binary(32)),
+    ]
+)
+VIDEO_SCHEMA = pa.schema(
+    [
+        ("video", pa.int32()),
+        ("name", pa.string()),
+        ("case_id", pa.string()),
+        ("part", pa.int32()),
+        ("source", pa.string()),
+        ("hospital", pa.string()),
+        ("procedure", pa.string()),
+        ("robotic", pa.bool_()),
+        ("splits", pa.list_(pa.string())),
+        ("private", pa.bool_()),
+        ("fps", pa.float64()),
+        ("duration_s", pa.float64()),
+        ("first_row", pa.int64()),
+        ("rows", pa.int64()),
+        ("content_hash", pa.string()),
+        ("first_shard", pa.int32()),
+        ("last_shard", pa.int32()),
+        ("content", pa.string()),
+        ("crop", pa.list_(pa.int32())),
+    ]
+)
+SHARD_SCHEMA = pa.schema([("path", pa.string()), ("bytes", pa.int64()), ("sha256", pa.string())])
+REJECTED_SCHEMA = pa.schema([("path", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
+
+OUT_OF_BODY_THRESHOLD = 0.5
+"""A frame with an `out_of_body` score of at least this is left out by `curate: default`."""
+
+DEFAULT_CURATION: Mapping[str, bool | float] = MappingProxyType(
+    {
+        "black": False,
+        "uniform": False,
+        "blurred": False,
+        "out_of_body": OUT_OF_BODY_THRESHOLD,
+        "near_duplicate": False,
+    }
+)
+"""`curate: default`: a bool column must equal the value, a score must be below it."""
+
+
+class Catalog:
+    """An opened catalog. Pickles as its path, so handing it to worker processes costs nothing.
+
+    Attributes:
+        root: the shards folder that contains `catalog/`.
+        fingerprint: sha256 (hex) over the sorted (video name, content hash) pairs.
+        videos: one row per video, `VIDEO_SCHEMA`; the row number is the video id.
+        frames: read-only zero-copy numpy views of the memory-mapped columns of `FRAME_SCHEMA`, each
+            [len(self)]. `offset` and `size` (bytes) locate the JPEG itself in the shard, `crc32` is
+            zlib.crc32 of these bytes.
+        shard_paths: absolute path of each shard; the index is the `shard` column.
+    """
+
+    def __init__(self, root: Path, fingerprint: str, videos: pa.Table, shard_paths: list[Path]) -> None:
+        self.root = root
+        self.fingerprint = fingerprint
+        self.videos = videos
+        self.shard_paths = shard_paths
+        self.frames: Mapping[str, np.ndarray[Any, Any]] = _map_frames(root / FOLDER / "frames.arrow")
+
+    @classmethod
+    def open(cls, root: str | Path) -> Catalog:
+        """Open ROOT/catalog.
+
+        Raises ConfigError where there is no catalog or one of another format version, TrocarError for a
+        catalog whose files don't belong together or that names files outside `root`.
+        """
+        root = Path(root).absolute()
+        header = read_header(root)
+        videos = pq.read_table(root / FOLDER / "videos.parquet", schema=VIDEO_SCHEMA)
+        pairs = zip(videos["name"].to_pylist(), videos["content_hash"].to_pylist(), strict=True)
+        if catalog_fingerprint(pairs) != header["fingerprint"]:
+            raise TrocarError(
+                f"{root / FOLDER}: its files are from different ingests; run `trocar ingest` again"
+            )
+        shards = pq.read_table(root / FOLDER / "shards.parquet", schema=SHARD_SCHEMA)
+        paths = [inside(root, path) for path in shards["path"].to_pylist()]
+        return cls(root, header["fingerprint"], videos, paths)
+
+    def __len__(self) -> int:
+        return len(self.frames["video"])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Catalog.open, (str(self.root),))
+
+    def quality(self, columns: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
+        """Read only these columns of `QUALITY_SCHEMA`, each [len(self)]; `dhash` comes as uint8[len(self),
+        32].
+
+        Raises ConfigError for a column that does not exist.
+        """
+        for name in columns:
+            if name not in QUALITY_SCHEMA.names:
+                allowed = QUALITY_SCHEMA.names
+                raise ConfigError(
+                    f"no quality column {name!r}{nearest(name, allowed)}; there are {', '.join(allowed)}"
+                )
+        table = pq.read_table(self.root / FOLDER / "quality.parquet", columns=list(columns))
+        return {name: _to_numpy(table[name]) for name in columns}
+
+    def rejected(self) -> pa.Table:
+        """What could not be ingested: path, reason, detail."""
+        return pq.read_table(self.root / FOLDER / "rejected.parquet", schema=REJECTED_SCHEMA)
+
+
+def read_header(root: Path) -> dict[str, Any]:
+    """catalog.json of a shards folder, checked: format version, and that the other files have the sizes it
+    names.
+    """
+    folder = root / FOLDER
+    try:
+        header = json.loads((folder / "catalog.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        begun = (root / "videos").is_dir()
+        todo = "its ingest has not finished; run the same `trocar ingest` command again, it continues"
+        never = "make one with `trocar ingest SRC --out " + str(root) + "`"
+        raise ConfigError(f"{root}: no catalog here; {todo if begun else never}") from None
+    except (ValueError, OSError) as error:
+        raise TrocarError(
+            f"{folder / 'catalog.json'}: cannot be read ({error}); run `trocar ingest` again"
+        ) from None
+    if not isinstance(header, dict) or header.get("version") != FORMAT_VERSION:
+        found = header.get("version") if isinstance(header, dict) else None
+        raise ConfigError(
+            f"{folder}: catalog format {found}, this Trocar reads format {FORMAT_VERSION}; "
+            "run `trocar ingest` again with this version, or install the version that wrote it"
+        )
+    for name, size in header["files"].items():
+        path = inside(folder, name)
+        if not path.is_file() or path.stat().st_size != size:
+            raise TrocarError(f"{path}: missing or not of {size} bytes; run `trocar ingest` again")
+    return header
+
+
+def catalog_fingerprint(pairs: Iterable[tuple[str, str]]) -> str:
+    """sha256 (hex) over the sorted (video name, content hash) pairs."""
+    digest = hashlib.sha256()
+    for name, content in sorted(pairs):
+        digest.update(f"{name}\0{content}\n".encode())
+    return digest.hexdigest()
+
+
+def inside(root: Path, relative: str) -> Path:
+    """`root / relative`. Raises TrocarError for a path that leaves `root`."""
+    pure = PurePosixPath(relative)
+    if not relative or pure.is_absolute() or ".." in pure.parts or "\\" in relative or "\0" in relative:
+        raise TrocarError(f"{root}: the catalog names {relative!r}, which is outside of it; refused")
+    return root / pure
+
+
+def _map_frames(path: Path) -> Mapping[str, np.ndarray[Any, Any]]:
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        batches = reader.num_record_batches
+    except (OSError, pa.ArrowInvalid) as error:
+        raise TrocarError(f"{path}: not an Arrow file ({error}); run `trocar ingest` again") from None
+    if batches != 1 or not reader.schema.equals(FRAME_SCHEMA):
+        raise TrocarError(
+            f"{path}: not the frame table of format {FORMAT_VERSION}; run `trocar ingest` again"
+        )
+    batch = reader.get_batch(0)
+    return MappingProxyType(
+        {name: batch.column(name).to_numpy(zero_copy_only=True) for name in FRAME_SCHEMA.names}
+    )
+
+
+def _to_numpy(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
+    if not pa.types.is_fixed_size_binary(column.type):
+        return np.asarray(column.to_numpy())
+    width = column.type.byte_width
+    chunks = [
+        np.frombuffer(chunk.buffers()[1], np.uint8, count=len(chunk) * width, offset=chunk.offset * width)
+        for chunk in column.chunks
+        if len(chunk)
+    ]
+    return np.concatenate(chunks).reshape(-1, width) if chunks else np.empty((0, width), np.uint8)

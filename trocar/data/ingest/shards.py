@@ -1,0 +1,124 @@
+"""WebDataset shards of one video, with the byte positions a catalog needs and a DALI index beside each.
+
+Index format v1.2, as NVIDIA DALI's `wds2idx` writes it: a line `v1.2 <samples>`, then per sample one line
+with `<extension> <data offset> <size> <member name>` for each component.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+from webdataset.writer import TarWriter
+
+from trocar.data.catalog import FRAME_SCHEMA
+from trocar.data.catalog_write import ContentHash, ShardFile
+from trocar.data.files import sync
+
+BLOCK = 512
+SHARD_BYTES = 1 << 30
+MAX_KEY = 90  # USTAR member names end at 100 characters
+
+
+class _HashingFile:
+    """A write-only file that knows the sha256 of what went through it."""
+
+    def __init__(self, path: Path) -> None:
+        self.file: BinaryIO = path.open("wb")
+        self.digest = hashlib.sha256()
+        self.bytes = 0
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        self.bytes += len(data)
+        return self.file.write(data)
+
+
+class ShardWriter:
+    """Writes `{video}-{shard:04d}.tar` and `.idx` into `folder`; a new shard begins at `shard_bytes`.
+
+    A context manager: leaving it closes the files. `shards()` and `frames()` are complete after that.
+    """
+
+    def __init__(self, folder: Path, video: str, shard_bytes: int = SHARD_BYTES) -> None:
+        self.folder = folder
+        self.video = video
+        self.shard_bytes = shard_bytes
+        self.content = ContentHash()
+        self._columns: dict[str, list[Any]] = {name: [] for name in FRAME_SCHEMA.names}
+        self._shards: list[ShardFile] = []
+        self._index: list[str] = []
+        self._file: _HashingFile | None = None
+        self._tar: Any = None
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, kind: object, value: object, trace: object) -> None:
+        if self._file is not None and kind is not None:
+            self._file.file.close()
+        else:
+            self._finish_shard()
+
+    def add(self, time_s: float, jpeg: bytes, width: int, height: int) -> None:
+        """Append the frame shown at `time_s` seconds. Frames come in time order."""
+        if self._tar is not None and self._tar.tarstream.offset >= self.shard_bytes:
+            self._finish_shard()
+        if self._tar is None:
+            self._begin_shard()
+        key = f"{self.video}-{len(self._columns['video']):07d}"
+        meta = json.dumps({"video": self.video, "time_s": round(time_s, 6)}, sort_keys=True).encode()
+        offset = int(self._tar.tarstream.offset) + BLOCK
+        meta_offset = offset + _padded(len(jpeg)) + BLOCK
+        self._tar.write({"__key__": key, "jpg": jpeg, "json": meta})
+        if self._tar.tarstream.offset != meta_offset + _padded(len(meta)):
+            raise AssertionError(f"{key}: the tar writer did not write what the catalog says")
+        self._index.append(f"jpg {offset} {len(jpeg)} {key}.jpg json {meta_offset} {len(meta)} {key}.json")
+        self.content.add(time_s, jpeg)
+        row = (0, time_s, len(self._shards), offset, len(jpeg), zlib.crc32(jpeg), width, height)
+        for name, value in zip(FRAME_SCHEMA.names, row, strict=True):
+            self._columns[name].append(value)
+
+    def shards(self, prefix: str = "shards/") -> list[ShardFile]:
+        """The finished shards, with paths under `prefix`."""
+        return [ShardFile(prefix + shard.path, shard.bytes, shard.sha256) for shard in self._shards]
+
+    def frames(self) -> pa.Table:
+        """FRAME_SCHEMA rows of this video, `shard` counting from 0."""
+        return pa.table(
+            {
+                f.name: pa.array(np.asarray(self._columns[f.name], f.type.to_pandas_dtype()))
+                for f in FRAME_SCHEMA
+            },
+            schema=FRAME_SCHEMA,
+        )
+
+    def _path(self, suffix: str) -> Path:
+        return self.folder / f"{self.video}-{len(self._shards):04d}{suffix}"
+
+    def _begin_shard(self) -> None:
+        self._file = _HashingFile(self._path(".tar"))
+        self._tar = TarWriter(self._file, user="trocar", group="trocar", mode=0o444, mtime=0, encoder=False)
+
+    def _finish_shard(self) -> None:
+        if self._file is None:
+            return
+        self._tar.close()
+        self._file.file.close()
+        lines = [f"v1.2 {len(self._index)}", *self._index]
+        self._path(".idx").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        sync(self._path(".tar"))
+        sync(self._path(".idx"))
+        self._shards.append(
+            ShardFile(self._path(".tar").name, self._file.bytes, self._file.digest.hexdigest())
+        )
+        self._file, self._tar, self._index = None, None, []
+
+
+def _padded(size: int) -> int:
+    return -(-size // BLOCK) * BLOCK
