@@ -1,0 +1,72 @@
+"""Files that are either the old version or the new one, whatever kills the writer."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+
+def write_atomic(path: str | Path, data: bytes | str, *, sync: bool = True) -> None:
+    """Replace `path` by `data` in one step (text as UTF-8); the folder must exist.
+
+    The file is written under a temporary name in the same folder, fsynced, renamed, and the folder fsynced:
+    after a crash `path` holds all of the old content or all of the new one. `sync=False` leaves the fsyncs
+    out, for files that are worthless after a crash anyway (a heartbeat). Raises OSError.
+    """
+    path = Path(path)
+    content = data.encode("utf-8") if isinstance(data, str) else data
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        # Not mkstemp: its 0600 would hide the file from the group that shares the run folder.
+        with temporary.open("xb") as file:
+            file.write(content)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if sync:
+        fsync_folder(path.parent)
+
+
+def write_json_atomic(path: str | Path, value: Any, *, sync: bool = True) -> None:
+    """`write_atomic` of `value` as indented JSON. Raises ValueError for NaN and infinities, which JSON cannot
+    hold.
+    """
+    write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n", sync=sync)
+
+
+def fsync_folder(folder: str | Path) -> None:
+    """Make renames and new names inside `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        # Some network file systems refuse fsync on a folder; there the rename is all there is.
+        with suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked(path: str | Path) -> Iterator[None]:
+    """Hold an exclusive `flock` on the file `path` (created if absent, never deleted) for a few milliseconds'
+    work.
+
+    The kernel frees the lock when its process dies, so it can't be left behind. Where a file system has no
+    locks the block runs without: every caller must stay correct, only with a wider race, in that case.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
