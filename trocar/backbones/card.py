@@ -1,0 +1,99 @@
+"""The model card of an exported backbone, made from what the run folder says; nothing is invented."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors import safe_open
+
+from trocar.backbones.source import WEIGHTS
+from trocar.tracking.metrics import read_metrics
+
+
+def model_card(run: Path, source: Path) -> str:
+    """README.md in Markdown for the backbone in `source`, a folder of `run`.
+
+    Data composition, recipe, steps and last metrics come from config.yaml, run.json, the checkpoint's
+    manifest.json and metrics/; what is absent is said to be unknown.
+    """
+    config = _read_json(source / "config.json")
+    sections = [
+        _front(config),
+        f"# {config.get('architecture', 'backbone')}, self-supervised on surgical video\n",
+        _facts(run, source, config),
+        _usage(config),
+        _yaml_section("Pretraining configuration", _read_yaml(run / "config.yaml")),
+        _yaml_section("Recorded with the weights", config.get("trocar") or None),
+        _metrics_section(run),
+    ]
+    return "\n".join(section for section in sections if section)
+
+
+def parameter_count(folder: Path) -> int:
+    """Number of values stored in `model.safetensors`, batch-norm buffers included."""
+    with safe_open(folder / WEIGHTS, framework="np") as file:
+        return sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
+
+
+def _front(config: dict[str, Any]) -> str:
+    licence = (config.get("trocar") or {}).get("license", "unknown")
+    tags = "tags: [surgery, self-supervised, feature-extraction]"
+    return f"---\nlibrary_name: timm\nlicense: {licence}\n{tags}\n---\n"
+
+
+def _facts(run: Path, source: Path, config: dict[str, Any]) -> str:
+    record = _read_json(run / "run.json")
+    pretrained = config.get("pretrained_cfg") or {}
+    rows = [
+        ("Architecture", config.get("architecture", "unknown")),
+        ("Features", config.get("num_features", "unknown")),
+        ("Stored values", f"{parameter_count(source):,}"),
+        ("Input", " x ".join(str(n) for n in pretrained.get("input_size", [])) or "unknown"),
+        ("Mean, std", f"{pretrained.get('mean')}, {pretrained.get('std')}"),
+        ("Weights from", "the finished run" if source.parent == run else f"checkpoint {source.parent.name}"),
+        ("Run", record.get("run_id", "unknown")),
+        ("Trocar version", record.get("trocar", record.get("trocar_version", "unknown"))),
+    ]
+    return "| | |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rows) + "\n"
+
+
+def _usage(config: dict[str, Any]) -> str:
+    return (
+        "## Use\n\n```python\nimport timm\n\n"
+        'model = timm.create_model("local-dir:PATH", pretrained=True).eval()\n'
+        f"features = model(images)  # [B, {config.get('num_features', 'D')}]\n```\n\n"
+        "`PATH` is this folder. Images are RGB, scaled to 0..1 and normalised with the mean and std above.\n"
+    )
+
+
+def _yaml_section(title: str, tree: Any) -> str:
+    if not tree:
+        return f"## {title}\n\nUnknown: the run folder does not say.\n"
+    return f"## {title}\n\n```yaml\n{yaml.safe_dump(tree, sort_keys=True, width=100)}```\n"
+
+
+def _metrics_section(run: Path) -> str:
+    rows = read_metrics(run)
+    if not rows:
+        return "## Last logged metrics\n\nUnknown: the run folder has none.\n"
+    lines = [f"| {name} | {value:.6g} |" for name, value in sorted(rows[-1].items())]
+    return "## Last logged metrics\n\n| | |\n|---|---|\n" + "\n".join(lines) + "\n"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return tree if isinstance(tree, dict) else {}
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return None

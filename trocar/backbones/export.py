@@ -1,0 +1,128 @@
+"""Write a backbone as timm's own folder format, and a run's backbone with its model card."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from safetensors.torch import save_file
+from torch import nn
+
+from trocar.backbones.card import model_card
+from trocar.backbones.preprocess import Preprocessing, describe_backbone, position_table_size
+from trocar.backbones.source import WEIGHTS, find_backbone_folder
+from trocar.errors import ConfigError, TrocarError
+
+# Regularisation while training changes no feature in eval mode; whoever fine-tunes chooses their own.
+TRAINING_ONLY = {
+    *("drop_rate", "drop_path_rate", "drop_block_rate", "proj_drop_rate"),
+    *("attn_drop_rate", "pos_drop_rate", "patch_drop_rate"),
+}
+NOT_ARCHITECTURE = TRAINING_ONLY | {
+    *("num_classes", "pretrained", "pretrained_cfg", "pretrained_model_args", "device", "dtype"),
+}
+# They describe the published weights of the architecture: an export must not be loaded from there or carry
+# their licence and papers.
+STALE = {
+    *("url", "file", "hf_hub_id", "hf_hub_filename", "state_dict", "source", "tag", "label_offset"),
+    *("label_names", "label_descriptions", "test_input_size", "test_crop_pct", "test_pool_size"),
+    *("paper_ids", "paper_name", "origin_url", "notes", "license"),
+}
+
+
+def save_backbone(
+    model: nn.Module, folder: Path, *, extra: Mapping[str, Any], preprocessing: Preprocessing | None = None
+) -> None:
+    """Write `folder/config.json` and `folder/model.safetensors` in timm's hub layout, without the classifier.
+
+    `timm.create_model("local-dir:FOLDER", pretrained=True)` loads them in a process that has no Trocar, with
+    the same features. `extra` (JSON values) is kept under the key `trocar`; `preprocessing` replaces the
+    model's own when training normalised otherwise. Equal weights give equal bytes. Nothing is fsynced: that
+    is the caller's. Raises TrocarError if the model does not come from timm or was built with an argument
+    JSON cannot hold.
+    """
+    model = getattr(model, "_orig_mod", model)
+    config = backbone_config(model, preprocessing)
+    config["trocar"] = dict(extra)
+    try:
+        text = json.dumps(config, indent=2, sort_keys=True)
+    except TypeError as error:
+        raise TrocarError(f"the backbone's configuration cannot be written as JSON: {error}") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    classifier = _classifier_keys(model)
+    state = {
+        k: v.detach().to("cpu", copy=True).contiguous()
+        for k, v in model.state_dict().items()
+        if k not in classifier
+    }
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def backbone_config(model: nn.Module, preprocessing: Preprocessing | None = None) -> dict[str, Any]:
+    """timm's `config.json` for `model` as a headless feature extractor, as a dictionary."""
+    source = dict(getattr(model, "pretrained_cfg", None) or {})
+    if "architecture" not in source:
+        raise TrocarError("only timm models can be exported: this one has no pretrained_cfg")
+    config = {key: value for key, value in source.items() if value is not None and key not in STALE}
+    shape = preprocessing or describe_backbone(model)
+    channels = int((config.get("input_size") or (3,))[0])
+    config.update(
+        mean=list(shape.mean),
+        std=list(shape.std),
+        interpolation=shape.interpolation,
+        input_size=[channels, *shape.size],
+        num_classes=0,
+        custom_load=False,
+    )
+    architecture = config.pop("architecture")
+    return {
+        "architecture": architecture,
+        "num_classes": 0,
+        "num_features": int(cast(int, model.num_features)),
+        "global_pool": getattr(model, "global_pool", None)
+        if isinstance(getattr(model, "global_pool", None), str)
+        else "",
+        "model_args": architecture_args(model),
+        "pretrained_cfg": config,
+    }
+
+
+def architecture_args(model: nn.Module) -> dict[str, Any]:
+    """The timm arguments that shape the features: what the model was built with, without training-only
+    ones.
+    """
+    args = {k: v for k, v in getattr(model, "_model_args", {}).items() if k not in NOT_ARCHITECTURE}
+    size = position_table_size(model)
+    if size is not None and (describe_backbone(model).fixed_size or "img_size" in args):
+        args["img_size"] = list(size)
+    return args
+
+
+def export_run(run: Path, out: Path) -> Path:
+    """Copy the backbone of `run` to `out` with a model card (README.md); returns the folder the weights came
+    from.
+
+    Raises ConfigError if `run` holds no backbone or `out` exists and is not empty.
+    """
+    if not run.is_dir():
+        raise ConfigError(f"no run folder {str(run)!r}")
+    source = find_backbone_folder(run)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} exists and is not empty; choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("config.json", WEIGHTS):
+        shutil.copyfile(source / name, out / name)
+    (out / "README.md").write_text(model_card(run, source), encoding="utf-8")
+    return source
+
+
+def _classifier_keys(model: nn.Module) -> set[str]:
+    if getattr(model, "num_classes", 0) == 0:
+        return set()
+    names = dict(getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ()
+    names = (names,) if isinstance(names, str) else names
+    return {f"{name}.{part}" for name in names for part in ("weight", "bias")}

@@ -1,0 +1,83 @@
+"""What a backbone expects of its input: size, mean and standard deviation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trocar.errors import ConfigError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Input of a backbone.
+
+    `size` is (height, width) in pixels; `mean` and `std` are per RGB channel on the 0..1 scale;
+    `interpolation` is the name timm uses (`bicubic`, `bilinear`); `fixed_size` is true for models that take
+    no other size without resampling their position table.
+    """
+
+    size: tuple[int, int] = (224, 224)
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    interpolation: str = "bicubic"
+    fixed_size: bool = False
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 [..., 3, H, W] (0..255) -> float32 of the same shape, `(x / 255 - mean) / std`."""
+        scale = torch.tensor(self.std, device=images.device).mul(255.0).view(3, 1, 1)
+        shift = torch.tensor(self.mean, device=images.device).mul(255.0).view(3, 1, 1)
+        return (images.float() - shift) / scale
+
+
+def describe_backbone(model: nn.Module) -> Preprocessing:
+    """The preprocessing of a timm model: its `pretrained_cfg`, and the size its position table has now."""
+    config: dict[str, Any] = dict(getattr(model, "pretrained_cfg", None) or {})
+    fixed = bool(config.get("fixed_input_size", False)) and not getattr(model, "dynamic_img_size", False)
+    _, height, width = config.get("input_size") or (3, 224, 224)
+    return Preprocessing(
+        size=position_table_size(model) or (int(height), int(width)),
+        mean=_triple(config.get("mean") or IMAGENET_MEAN),
+        std=_triple(config.get("std") or IMAGENET_STD),
+        interpolation=str(config.get("interpolation") or "bicubic"),
+        fixed_size=fixed,
+    )
+
+
+def fit_input_size(model: nn.Module, size: int) -> nn.Module:
+    """Make `model` take square images of `size` pixels; convolutional models are returned as they are.
+
+    Models with a position table have it resampled by timm's own `set_input_size`. Raises ConfigError if this
+    model cannot take the size (not a multiple of its patch, or no way to resample).
+    """
+    now = describe_backbone(model)
+    if not now.fixed_size or now.size == (size, size):
+        return model
+    if not hasattr(model, "set_input_size"):
+        raise ConfigError(
+            f"this backbone takes {now.size[0]} px images only; ask for that size instead of {size}"
+        )
+    resample: Callable[..., None] = model.set_input_size  # type: ignore[assignment]
+    try:
+        resample(img_size=(size, size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"this backbone cannot take {size} px images: {error}") from None
+    return model
+
+
+def position_table_size(model: nn.Module) -> tuple[int, int] | None:
+    """(height, width) in pixels the patch embedding was built for; None for models without one."""
+    size = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    return (int(size[0]), int(size[1])) if size is not None else None
+
+
+def _triple(values: Any) -> tuple[float, float, float]:
+    red, green, blue = (float(v) for v in values)
+    return red, green, blue
