@@ -1,0 +1,280 @@
+"""What a study varies: which sources, hospitals, procedures and cases, how many, curated how, mixed how."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from trocar.config import Config
+from trocar.data.catalog import OUT_OF_BODY_THRESHOLD, Catalog
+from trocar.data.counter import I64
+from trocar.data.mixing import limit_repeats, nominal_shares
+from trocar.data.selection import EMPTY, Pool, Runs, Selection, hash_runs
+from trocar.errors import ConfigError, nearest
+
+Mask = npt.NDArray[np.bool_]
+
+
+class Match(Config):
+    """A filter on videos: all given fields must hold, a list means any of its values."""
+
+    source: list[str] | None = None
+    hospital: list[str] | None = None
+    procedure: list[str] | None = None
+    case: list[str] | None = None
+    split: list[str] | None = None
+    robotic: bool | None = None
+
+
+class Curation(Config):
+    """Which quality verdicts keep a frame out. `out_of_body` is the score (0..1) from which a frame is left out."""
+
+    black: bool = True
+    uniform: bool = True
+    blurred: bool = True
+    near_duplicate: bool = True
+    out_of_body: float | None = Field(default=None, ge=0, le=1)
+
+
+class Amount(Config):
+    """How much of every cell is sampled; a cell is one value of `per` (or everything together)."""
+
+    cases: int | None = Field(default=None, ge=1)
+    hours: float | None = Field(default=None, gt=0)
+    frames: int | None = Field(default=None, ge=1)
+    per: list[Literal["source", "hospital", "procedure"]] = []
+
+
+class Composition(Config):
+    """The pretraining data. Empty `include` means everything in the catalog."""
+
+    include: list[Match] = []
+    exclude: list[Match] = []
+    sample: Amount = Amount()
+    sample_seed: int = 0
+    on_short: Literal["error", "skip"] = "error"
+    fps: float | None = Field(default=None, gt=0)
+    curate: Literal["default", "none"] | Curation = "default"
+    weights: Literal["proportional", "sqrt", "uniform"] | dict[str, float] = "proportional"
+    max_repeat: float | None = Field(default=None, gt=0)
+
+    def resolve(self, catalog: Catalog, samples: int | None = None) -> Selection:
+        """Rows, shares and fingerprint.
+
+        `samples` is the length of the run in samples; `max_repeat` needs it. A sample of n cases is nested in one of
+        m > n cases, and new cases in the catalog change it only where they hash in front of chosen ones.
+        Raises ConfigError when nothing matches, a cell is too small, or a name does not occur in the catalog.
+        """
+        return _Resolver(self, catalog).resolve(samples)
+
+
+class _Resolver:
+    """One resolution: the columns of the video table as lists, and the choices made on the way."""
+
+    def __init__(self, config: Composition, catalog: Catalog) -> None:
+        self.config, self.catalog = config, catalog
+        table = catalog.videos
+        names = (
+            "name",
+            "case_id",
+            "source",
+            "hospital",
+            "procedure",
+            "robotic",
+            "splits",
+            "content_hash",
+            "fps",
+        )
+        self.column: dict[str, list[Any]] = {name: table.column(name).to_pylist() for name in names}
+        self.first: I64 = table.column("first_row").to_numpy().astype(np.int64)
+        self.count: I64 = table.column("rows").to_numpy().astype(np.int64)
+        self.notes: list[str] = []
+
+    def resolve(self, samples: int | None) -> Selection:
+        videos = self._sampled(self._matching())
+        runs = self._budgeted(self._kept(videos), videos)
+        source_rows = {source: len(r) for source, r in runs.items()}
+        pools = self._pools(runs, samples)
+        named = [(self.column["name"][v], self.column["content_hash"][v]) for v in videos]
+        return Selection(
+            pools=pools,
+            source_rows=source_rows,
+            cases=tuple(sorted({self.column["case_id"][v] for v in videos})),
+            fingerprint=hash_runs(named, pools, self.first),
+            notes=tuple(self.notes),
+        )
+
+    def _matching(self) -> list[int]:
+        for match in (*self.config.include, *self.config.exclude):
+            self._check_names(match)
+        chosen = [
+            v
+            for v in range(len(self.first))
+            if (not self.config.include or any(self._matches(m, v) for m in self.config.include))
+            and not any(self._matches(m, v) for m in self.config.exclude)
+        ]
+        if not chosen:
+            raise ConfigError(
+                "the composition matches no video of the catalog; `trocar inspect` lists what it holds"
+            )
+        return chosen
+
+    def _matches(self, match: Match, video: int) -> bool:
+        pairs = (
+            ("source", "source"),
+            ("hospital", "hospital"),
+            ("procedure", "procedure"),
+            ("case", "case_id"),
+        )
+        for field, column in pairs:
+            wanted = getattr(match, field)
+            if wanted is not None and self.column[column][video] not in wanted:
+                return False
+        if match.split is not None and not set(match.split) & set(self.column["splits"][video] or ()):
+            return False
+        return match.robotic is None or self.column["robotic"][video] == match.robotic
+
+    def _check_names(self, match: Match) -> None:
+        known: dict[str, set[str]] = {
+            "source": set(self.column["source"]),
+            "hospital": set(self.column["hospital"]),
+            "procedure": set(self.column["procedure"]),
+            "case": set(self.column["case_id"]),
+            "split": {tag for tags in self.column["splits"] for tag in tags or ()},
+        }
+        for field, names in known.items():
+            for wanted in getattr(match, field) or ():
+                if wanted not in names:
+                    listed = ", ".join(sorted(names)[:12])
+                    raise ConfigError(
+                        f"composition: no {field} {wanted!r} in the catalog{nearest(wanted, names)}; it has: {listed}"
+                    )
+
+    def _sampled(self, videos: list[int]) -> list[int]:
+        amount = self.config.sample
+        if amount.cases is None and amount.hours is None:
+            return videos
+        chosen: set[str] = set()
+        for cell, members in self._cells(videos).items():
+            chosen |= self._sample_cell(cell, members)
+        return [v for v in videos if self.column["case_id"][v] in chosen]
+
+    def _cells(self, videos: list[int]) -> dict[tuple[str, ...], list[int]]:
+        cells: dict[tuple[str, ...], list[int]] = {}
+        for v in videos:
+            cells.setdefault(tuple(self.column[field][v] for field in self.config.sample.per), []).append(v)
+        return cells
+
+    def _sample_cell(self, cell: tuple[str, ...], videos: list[int]) -> set[str]:
+        hours: dict[str, float] = {}
+        duration = self.catalog.videos.column("duration_s").to_pylist()
+        for v in videos:
+            case = self.column["case_id"][v]
+            hours[case] = hours.get(case, 0.0) + float(duration[v]) / 3600
+        order = sorted(hours, key=self._rank)
+        amount, name = self.config.sample, " / ".join(cell) or "everything"
+        take = len(order)
+        if amount.cases is not None:
+            take = amount.cases
+        if amount.hours is not None:
+            reached = np.cumsum([hours[case] for case in order])
+            take = min(take, int(np.searchsorted(reached, amount.hours - 1e-9)) + 1)
+        if take > len(order):
+            wanted = f"{amount.cases} cases" if amount.hours is None else f"{amount.hours:g} hours"
+            problem = (
+                f"cell {name!r} has {len(order)} cases ({sum(hours.values()):.2f} h), {wanted} were asked for"
+            )
+            if self.config.on_short == "error":
+                raise ConfigError(f"composition: {problem}; lower the number or set on_short: skip")
+            self.notes.append(f"{problem}: skipped")
+            return set()
+        return set(order[:take])
+
+    def _rank(self, case: str) -> str:
+        return hashlib.sha256(f"{self.config.sample_seed}\x1f{case}".encode()).hexdigest()
+
+    def _kept(self, videos: list[int]) -> dict[int, Runs]:
+        """The frames of each video that pass the time grid and curation."""
+        bad = self._curated_out()
+        runs, before = {}, 0
+        for v in videos:
+            span = slice(int(self.first[v]), int(self.first[v] + self.count[v]))
+            keep = self._on_time_grid(v, span)
+            before += int(keep.sum())
+            if bad is not None:
+                keep &= ~bad[span]
+            runs[v] = Runs.of_video(np.flatnonzero(keep).astype(np.int64) + span.start)
+        after = sum(len(r) for r in runs.values())
+        self.notes.append(f"curation leaves {after} of {before} frames")
+        if not after:
+            raise ConfigError(
+                "composition: curation leaves no frame; try curate: none, or look with `trocar inspect`"
+            )
+        return runs
+
+    def _on_time_grid(self, video: int, span: slice) -> Mask:
+        """The first frame at or after each multiple of 1 / fps; all frames without `fps`."""
+        keep = np.ones(span.stop - span.start, dtype=bool)
+        if self.config.fps is None:
+            return keep
+        if self.config.fps > self.column["fps"][video] + 1e-6:
+            raise ConfigError(
+                f"composition: fps {self.config.fps:g} asked for, but {self.column['name'][video]!r} was ingested at "
+                f"{self.column['fps'][video]:g}; lower it or ingest again with a higher --fps"
+            )
+        tick = np.floor(self.catalog.frames["time_s"][span].astype(np.float64) * self.config.fps + 1e-3)
+        keep[1:] = tick[1:] != tick[:-1]
+        return keep
+
+    def _curated_out(self) -> Mask | None:
+        rules = self.config.curate
+        if rules == "none":
+            return None
+        if rules == "default":
+            rules = Curation(out_of_body=OUT_OF_BODY_THRESHOLD)
+        flags = [name for name in ("black", "uniform", "blurred", "near_duplicate") if getattr(rules, name)]
+        bad = np.zeros(len(self.catalog), dtype=bool)
+        for name in flags:
+            bad |= self.catalog.quality([name])[name]
+        if rules.out_of_body is not None:
+            bad |= self.catalog.quality(["out_of_body"])["out_of_body"] >= rules.out_of_body
+        return bad
+
+    def _budgeted(self, kept: Mapping[int, Runs], videos: list[int]) -> dict[str, Runs]:
+        """Runs per source, each cell thinned to its frame budget."""
+        runs: dict[str, list[Runs]] = {}
+        for cell, members in self._cells(videos).items():
+            parts = self._thin(cell, [kept[v] for v in members])
+            for v, part in zip(members, parts, strict=True):
+                runs.setdefault(self.column["source"][v], []).append(part)
+        joined = {source: Runs.concatenate(parts) for source, parts in runs.items()}
+        return {source: part for source, part in joined.items() if len(part)}
+
+    def _thin(self, cell: tuple[str, ...], parts: list[Runs]) -> list[Runs]:
+        frames, total = self.config.sample.frames, sum(len(p) for p in parts)
+        if frames is None:
+            return parts
+        if total < frames:
+            problem = f"cell {' / '.join(cell) or 'everything'!r} has {total} frames, {frames} were asked for"
+            if self.config.on_short == "error":
+                raise ConfigError(f"composition: {problem}; lower the number or set on_short: skip")
+            self.notes.append(f"{problem}: skipped")
+            return [EMPTY] * len(parts)
+        reached = (np.cumsum([len(p) for p in parts]) * frames) // total
+        return [p.thinned(int(n)) for p, n in zip(parts, np.diff(reached, prepend=0), strict=True)]
+
+    def _pools(self, runs: Mapping[str, Runs], samples: int | None) -> tuple[Pool, ...]:
+        sizes = {source: len(r) for source, r in runs.items()}
+        if self.config.weights == "proportional":
+            # One permutation over everything is exactly proportional, and keeps epochs equal for all sources.
+            return (Pool("all", Runs.concatenate(list(runs.values())), 1.0),)
+        shares = nominal_shares(sizes, self.config.weights)
+        if self.config.max_repeat is not None:
+            shares, notes = limit_repeats(sizes, shares, self.config.max_repeat, samples)
+            self.notes.extend(notes)
+        return tuple(Pool(source, runs[source], share) for source, share in shares.items() if share > 0)

@@ -1,0 +1,111 @@
+"""Catalog rows -> checked JPEG bytes, by `pread` at the catalog's offsets.
+
+Bad content (a wrong checksum, a JPEG that doesn't decode) is replaced by the plan's rule, counted and reported; a read
+error of the file system is retried and then stops the run, because silence there would change the data.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from trocar.data.catalog import Catalog
+from trocar.data.counter import I64
+from trocar.data.plan import Plan
+from trocar.errors import TrocarError
+
+RETRIES = 4
+MAX_REPLACEMENTS = 32
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row whose content can't be used, and why."""
+
+    row: int
+    reason: str
+
+
+class BadContentError(Exception):
+    """The bytes of a row are not what was ingested."""
+
+
+class Reader:
+    """Reads frames of a catalog. Opens each shard once per process; cheap to pickle.
+
+    `known_bad`: rows found bad earlier in this run, replaced without being read, so that a resumed run sees the same
+    stream even if the file was repaired meanwhile.
+    """
+
+    def __init__(self, catalog: Catalog, known_bad: frozenset[int] = frozenset()) -> None:
+        self.catalog = catalog
+        self.known_bad = known_bad
+        self._handles: dict[int, int] = {}
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"catalog": self.catalog, "known_bad": self.known_bad, "_handles": {}}
+
+    def read(self, row: int) -> bytes:
+        """The JPEG bytes of a row. Raises BadContentError on a checksum mismatch, TrocarError if it can't be read."""
+        frames = self.catalog.frames
+        shard, offset, size = int(frames["shard"][row]), int(frames["offset"][row]), int(frames["size"][row])
+        data = self._pread(shard, offset, size)
+        if len(data) != size:
+            raise BadContentError(f"shard ends {size - len(data)} bytes early")
+        if zlib.crc32(data) != int(frames["crc32"][row]):
+            raise BadContentError("checksum differs from the catalog")
+        return data
+
+    def deliver(
+        self, plan: Plan, step: int, slot: int, row: int, use: Callable[[int, bytes], object]
+    ) -> tuple[int, list[BadRow]]:
+        """Hand a usable frame to `use(row, jpeg)` for (step, slot), starting with `row`.
+
+        `use` raises BadContentError if it can't decode. Returns the delivered row and the rows found bad on the way.
+        """
+        bad: list[BadRow] = []
+        for attempt in range(MAX_REPLACEMENTS):
+            if row not in self.known_bad:
+                try:
+                    use(row, self.read(row))
+                    return row, bad
+                except BadContentError as error:
+                    bad.append(BadRow(row, str(error)))
+            row = plan.replacement(step, slot, attempt)
+        found = "; ".join(f"row {b.row}: {b.reason}" for b in bad[:3])
+        raise TrocarError(
+            f"{MAX_REPLACEMENTS} frames in a row are unusable ({found}); the shards differ from the catalog: "
+            f"ingest again, or restore them from where they were copied"
+        )
+
+    def _pread(self, shard: int, offset: int, size: int) -> bytes:
+        path = self.catalog.shard_paths[shard]
+        for attempt in range(RETRIES):
+            try:
+                if shard not in self._handles:
+                    self._handles[shard] = os.open(path, os.O_RDONLY)
+                return os.pread(self._handles[shard], size, offset)
+            except FileNotFoundError:
+                raise TrocarError(
+                    f"shard {path} is missing; restore it or run `trocar ingest` again"
+                ) from None
+            except OSError as error:
+                os_error = error
+                self._forget(shard)
+                time.sleep(0.1 * 4**attempt)
+        raise TrocarError(
+            f"cannot read {path} after {RETRIES} attempts: {os_error}; is the file system healthy?"
+        )
+
+    def _forget(self, shard: int) -> None:
+        handle = self._handles.pop(shard, None)
+        if handle is not None:
+            os.close(handle)
+
+
+def sizes(catalog: Catalog, rows: I64) -> tuple[I64, I64]:
+    """Widths and heights int64[b] of the frames of `rows`."""
+    return catalog.frames["width"][rows].astype("int64"), catalog.frames["height"][rows].astype("int64")
