@@ -4,10 +4,12 @@ Two jobs that train into one folder (a requeued job beside its not quite dead pr
 twice) would mix their checkpoints. The writer holds a lease and bumps its counter every few seconds. Another
 process takes the lease over when the holder is
 
-  (a) the same SLURM job with a lower restart count: SLURM requeued it, the older life is over; (b) a process
-  of this host that runs no more (a reused pid is told apart by its start time); (c) silent: the counter
-  hasn't moved for `stand_still_s` of the waiter's own monotonic clock. Wall clocks of two
-      hosts are never compared.
+  (a) the same SLURM job with a lower restart count: SLURM requeued it, the older life is over;
+
+  (b) a process of this host that runs no more (a reused pid is told apart by its start time);
+
+  (c) silent: the counter hasn't moved for `stand_still_s` of the waiter's own monotonic clock. The wall
+  clocks of two hosts are never compared.
 
 Otherwise it is refused. A holder that slept through (c), stopped or cut off from the file system, finds out
 in `check()`, which is called before anything is published.

@@ -15,7 +15,9 @@ _SECRET_QUERY = re.compile(
 
 
 def redact(text: str) -> str:
-    """`text` with the user info of URLs (`scheme://user:password@`) and secret-looking query values as `***`."""
+    """`text` with `***` for the user info of URLs (`scheme://user:password@`) and secret-looking query
+    values.
+    """
     return _SECRET_QUERY.sub(r"\1***", _USERINFO.sub(r"\1***@", text))
 
 
@@ -33,7 +35,7 @@ def redact_tree(value: Any) -> Any:
 
 
 def secrets_in(uri: str) -> list[str]:
-    """The user name and password inside `uri`, longest first: what an error message of a library may repeat."""
+    """The user name and password inside `uri`, longest first: what a library's error message may repeat."""
     try:
         parts = urlsplit(uri)
         found = [parts.password, parts.username]

@@ -1,0 +1,55 @@
+# make setup | demo | test | style | clean.  Everything lives in .venv; nothing outside Python is needed.
+#
+#   PYTHON=python3.11     the interpreter .venv is made with (3.10 or newer)
+#   EXTRAS=cuda12,dev     the optional dependencies; cuda13,dev on Linux x86_64, dev elsewhere
+#   DATA=folder OUT=demo  what `make demo` trains on (without DATA: phantom videos) and where it writes
+
+PYTHON ?= python3
+DATA ?=
+OUT ?= demo
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.trocar-setup
+# DALI has wheels for Linux on x86_64 and arm64 servers only.
+EXTRAS ?= $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),cuda13$(comma)dev,dev)
+comma := ,
+WORKERS ?= 2
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: setup demo test style clean
+.DELETE_ON_ERROR:
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "make: no '$(PYTHON)' on the PATH; install Python 3.10 or newer, or say where it is: make setup PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "make: Trocar needs Python 3.10 or newer, and $(PYTHON) is $$($(PYTHON) -V 2>&1); use make setup PYTHON=/path/to/newer/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) has no venv module; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+		pins="-c constraints.txt"; torch=$$(grep -E '^(torch|torchvision)==' constraints.txt); \
+	else \
+		echo "Python 3.10: the tested versions need 3.11, so the newest ones that fit are installed"; \
+		pins=""; torch="torch torchvision"; \
+	fi; set -ex; \
+	$(BIN)/python -m pip install --quiet $$torch $$pins; \
+	$(BIN)/python -m pip install --quiet -e '.[$(EXTRAS)]' $$pins
+	@touch $@
+	@echo "ready: $(BIN)/trocar"
+
+demo: $(STAMP)
+	$(BIN)/trocar demo --out "$(OUT)" $(if $(DATA),--data "$(DATA)")
+
+# One thread per worker: the workers already fill the cores.
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
+style: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict trocar
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
