@@ -27,10 +27,7 @@ def augment(
     std: Sequence[float],
 ) -> dict[str, Tensor]:
     """{group: uint8[b, n, 3, S, S]} -> {group: float32[b, n, 3, S, S]}, normalised by `mean` and `std` (of 0..1)."""
-    return {
-        name: augment_group(crops[name], params.views(which), mean, std)
-        for name, which in recipe.slices().items()
-    }
+    return {name: augment_group(crops[name], params.views(which), mean, std) for name, which in recipe.slices().items()}
 
 
 def augment_group(crops: Tensor, params: ViewParams, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -39,9 +36,7 @@ def augment_group(crops: Tensor, params: ViewParams, mean: Sequence[float], std:
     x = crops.flatten(0, 1).float().div_(255)
     flip, grey, solarize = (_flat(getattr(params, k), device) for k in ("flip", "grey", "solarize"))
     x = torch.where(flip[:, None, None, None], x.flip(-1), x)
-    matrix, offset = colour_maps(
-        x.mean((-2, -1)), _flat(params.colour, device), _flat(params.order, device), grey
-    )
+    matrix, offset = colour_maps(x.mean((-2, -1)), _flat(params.colour, device), _flat(params.order, device), grey)
     x = (torch.bmm(matrix, x.flatten(2)) + offset[..., None]).clamp_(0, 1).view_as(x)
     x = blur(x, _flat(params.sigma, device))
     x = torch.where(solarize[:, None, None, None] & (x >= 128 / 255), 1 - x, x)
@@ -105,7 +100,7 @@ def blur(x: Tensor, sigma: Tensor) -> Tensor:
 
 
 def blur_matrices(sigma: Tensor, size: int) -> Tensor:
-    """float[n] -> float[n, S, S]: row i holds the weights of pixel i, reflected at the borders without repeating them."""
+    """float[n] -> float[n, S, S]: row i holds the weights of pixel i; borders are mirrored, not repeated."""
     at = torch.arange(size, device=sigma.device, dtype=torch.float32)
     row = at[:, None]
     images = torch.stack([row - at, row + at, row - (2 * (size - 1) - at)])

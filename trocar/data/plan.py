@@ -67,7 +67,7 @@ class Plan:
             for pool, quota in zip(self.selection.pools, self._quotas, strict=True)
         }
         if set(seen) == {"all"}:
-            return {source: seen["all"] for source in self.selection.source_rows}
+            return dict.fromkeys(self.selection.source_rows, seen["all"])
         return seen
 
     @cached_property
@@ -150,7 +150,7 @@ def largest_remainder(shares: list[float], total: int) -> I64:
     """Integers proportional to `shares` that sum to `total` (Hamilton's method; ties go to the first)."""
     weights = np.asarray(shares, dtype=np.float64)
     exact = weights / weights.sum() * total
-    quota = np.floor(exact).astype(np.int64)
+    quota: I64 = np.floor(exact).astype(np.int64)
     order = np.argsort(-(exact - quota), kind="stable")
     quota[order[: total - int(quota.sum())]] += 1
     return quota

@@ -1,0 +1,48 @@
+"""`trocar pretrain CONFIG [key=value ...]`: self-supervised pretraining; the same run folder always resumes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+
+def register(subparsers: Any) -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "pretrain",
+        help="pretrain a backbone on a catalog of frames",
+        description="Pretrain a backbone by self-supervision. The same run.out always resumes, with no flag.",
+    )
+    parser.add_argument("config", help="a YAML file or a preset (see `trocar presets list`)")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as train.steps=1000 run.out=runs/a")
+    parser.add_argument("--dry-run", action="store_true", help="print what the run would do, and stop")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load, launch ranks if there are several, train."""
+    from trocar.config import load
+    from trocar.ssl.distributed import World
+    from trocar.ssl.pretrain_config import PretrainConfig
+
+    config = load(PretrainConfig, args.config, args.overrides)
+    world = World.from_environment()
+    if world is None and config.run.ranks > 1 and not args.dry_run:
+        from trocar.ssl.launch import launch
+
+        return launch(["pretrain", args.config, *args.overrides], config.run.ranks)
+    world = world or World()
+
+    from trocar.ssl.pretrain import run as train
+    from trocar.ssl.setup import Pretraining, describe
+
+    def say(line: str) -> None:
+        if world.is_main:
+            print(line, file=sys.stderr, flush=True)
+
+    if args.dry_run:
+        print("\n".join(describe(Pretraining(config, world, say))))
+        return 0
+    train(config, world, say)
+    return 0

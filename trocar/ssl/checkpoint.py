@@ -1,0 +1,188 @@
+"""Checkpoints: folders that are complete and hashed, or not there.
+
+    checkpoints/step-00000100/
+        state.pt        everything a step changes (torch.load with weights_only=True)
+        backbone/       config.json, model.safetensors: timm's local-dir layout
+        manifest.json   step, recipe, environment, sha256 of each file
+
+A folder is written under a temporary name, files and folders are fsynced, then it is renamed once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trocar.errors import ConfigError, TrocarError
+
+FOLDER = "checkpoints"
+_NAME = re.compile(r"step-(\d{8})")
+
+State = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint: `state` as saved, `manifest` as written."""
+
+    step: int
+    path: Path
+    state: State
+    manifest: dict[str, Any]
+
+
+def save(run: Path, step: int, state: State, write_backbone: Callable[[Path], None], about: Mapping[str, Any]) -> Path:
+    """Publish `checkpoints/step-N`; `write_backbone(folder)` fills `backbone/`. `about` goes into the manifest.
+
+    Raises TrocarError when it can't be written (a full disk); nothing half-written stays behind.
+    """
+    folder = run / FOLDER
+    final, temporary = folder / _name(step), folder / f".{_name(step)}.tmp"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        torch.save(state, temporary / "state.pt")
+        write_backbone(temporary / "backbone")
+        manifest = {"step": step, "files": _hashes(temporary), **about}
+        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True), encoding="utf-8")
+        _sync_tree(temporary)
+        if final.exists():  # left by an attempt whose later checkpoint turned out broken
+            shutil.rmtree(final)
+        temporary.rename(final)
+        _sync(folder)
+    except (OSError, RuntimeError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        last = max(steps(run), default=None)
+        kept = (
+            f"the newest complete checkpoint is step {last}" if last is not None else "there is no earlier checkpoint"
+        )
+        raise TrocarError(
+            f"cannot write a checkpoint to {folder}: {error}; {kept}. Free some space and run again"
+        ) from error
+    return final
+
+
+def load_latest(run: Path, warn: Callable[[str], None]) -> Checkpoint | None:
+    """The newest checkpoint whose files match their hashes, or None.
+
+    A damaged one is set aside as `damaged-step-N`, and `warn` says so. Only for the writer of the run.
+    """
+    for step in sorted(steps(run), reverse=True):
+        path = run / FOLDER / _name(step)
+        problem = verify(path)
+        if problem is None:
+            return load(path)
+        aside = path.with_name(f"damaged-{path.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+        warn(
+            f"checkpoint {path.name} is damaged ({problem}), set aside as {aside.name}; falling back to the one before"
+        )
+    return None
+
+
+def load(path: Path) -> Checkpoint:
+    """Read one checkpoint folder without checking hashes again."""
+    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+    return Checkpoint(int(manifest["step"]), path, state, manifest)
+
+
+def verify(path: Path) -> str | None:
+    """What is wrong with a checkpoint folder, or None."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        expected = dict(manifest["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "its manifest cannot be read"
+    for name, digest in expected.items():
+        file = path / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if _sha256(file) != digest:
+            return f"{name} does not match its sha256"
+    return None
+
+
+def steps(run: Path) -> list[int]:
+    """Steps of all checkpoint folders, ascending."""
+    found = (run / FOLDER).glob("step-*") if (run / FOLDER).is_dir() else iter(())
+    return sorted(int(m[1]) for p in found if (m := _NAME.fullmatch(p.name)))
+
+
+def prune(run: Path, keep_last: int, milestone_every: int | None) -> None:
+    """Delete all but the last `keep_last` and the milestones (multiples of `milestone_every`)."""
+    for step in steps(run)[:-keep_last]:
+        if not (milestone_every and step % milestone_every == 0):
+            # A kill halfway through leaves a folder without manifest otherwise: rename first, then delete.
+            doomed = run / FOLDER / f".{_name(step)}.tmp"
+            (run / FOLDER / _name(step)).rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+
+
+def check_same(saved: Mapping[str, Any], current: Mapping[str, Any], allow: tuple[str, ...], run: Path) -> list[str]:
+    """Refuse to resume when data or recipe differ, naming the fields; `allow` lists fields that may.
+
+    Returns the allowed differences, as lines to log. Raises ConfigError.
+    """
+    old, new = _flatten(saved), _flatten(current)
+    differing = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
+    lines = {k: f"{k}: {old.get(k)!r} in the checkpoint, {new.get(k)!r} now" for k in differing}
+    refused = [k for k in differing if not any(k == a or k.startswith(f"{a}.") for a in allow)]
+    if refused:
+        listed = "\n".join(f"  {lines[k]}" for k in refused)
+        raise ConfigError(
+            f"{run} was started with other data or another recipe:\n{listed}\nUse the old values, another run.out, or "
+            f"resume.allow=[{', '.join(refused)}] if the change is meant"
+        )
+    return list(lines.values())
+
+
+def path_of(run: Path, step: int) -> Path:
+    """The folder of the checkpoint after `step` steps."""
+    return run / FOLDER / _name(step)
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(tree, Mapping):
+        return {k: v for key, value in tree.items() for k, v in _flatten(value, f"{prefix}{key}.").items()}
+    return {prefix.rstrip("."): list(tree) if isinstance(tree, tuple) else tree}
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {str(p.relative_to(folder)): _sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,117 @@
+"""One pretraining run, from its configuration to its backbone folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+
+from trocar.errors import TrocarError
+from trocar.ssl import checkpoint
+from trocar.ssl.distributed import World, broadcast_int, process_group
+from trocar.ssl.method import Method
+from trocar.ssl.optim import build_optimizer
+from trocar.ssl.pretrain_config import PretrainConfig
+from trocar.ssl.run_hooks import RunHooks, bad_rows
+from trocar.ssl.setup import Pretraining, Say, describe
+from trocar.ssl.signals import StopSignals
+from trocar.ssl.trainer import Trainer
+from trocar.tracking.lease import Lease
+from trocar.tracking.run import Run
+
+
+def run(config: PretrainConfig, world: World, say: Say) -> None:
+    """Run or resume to the end. A finished run returns at once.
+
+    Raises ConfigError / TrocarError for what a user can act on, SystemExit(128 + signal) after a saved stop.
+    """
+    signals = StopSignals()
+    torch.set_num_threads(config.run.threads or max(1, (os.cpu_count() or 1) // config.run.ranks))
+    setup = Pretraining(config, world, say)
+    with process_group(world):
+        if finished(config.run.out, setup):
+            say(f"{config.run.out} is finished; its backbone is {config.run.out / 'backbone'}")
+            return
+        lease = _acquire(config.run.out, world)
+        try:
+            _train(setup, signals, lease)
+        finally:
+            if lease is not None:
+                lease.release()
+
+
+def _acquire(out: Path, world: World) -> Lease | None:
+    """Rank 0 takes the lease; the others wait to hear whether it got it."""
+    if not world.is_main:
+        if not broadcast_int(0):
+            raise TrocarError("rank 0 did not get the run folder; its message says why")
+        return None
+    try:
+        lease = Lease.acquire(out)
+    except BaseException:
+        broadcast_int(0)
+        raise
+    broadcast_int(1)
+    return lease
+
+
+def _train(setup: Pretraining, signals: StopSignals, lease: Lease | None) -> None:
+    config, world, method = setup.config, setup.world, setup.method
+    method.to(setup.device)
+    for line in describe(setup):
+        setup.say(line)
+    optimizer = build_optimizer(method, config.optim)
+    start, skipped = _restore(setup, method, optimizer)
+    record = Run.open(config.run.out, config.model_dump(mode="json", by_alias=True)) if world.is_main else None
+    hooks = RunHooks(setup, method, optimizer, signals, lease, record, first_step=start)
+    trainer = Trainer(
+        method,
+        optimizer,
+        setup.schedule,
+        config.train,
+        config.optim,
+        config.run.seed,
+        world,
+        setup.device,
+        hooks,
+        skipped,
+    )
+    hooks.trainer = trainer
+    with hooks:
+        loader = setup.loader(bad_rows(config.run.out))
+        trainer.fit(loader.iterate(start, setup.total), setup.total, setup.epoch_steps)
+        hooks.finish()
+
+
+def _restore(setup: Pretraining, method: Method, optimizer: torch.optim.Optimizer) -> tuple[int, int]:
+    """Load the newest good checkpoint into method and optimizer; returns (first step, skipped so far)."""
+    config, out = setup.config, setup.config.run.out
+    found = checkpoint.load_latest(out, setup.say) if setup.world.is_main else None
+    step = broadcast_int(found.step if found is not None else -1)
+    if step < 0:
+        return 0, 0
+    if found is None:
+        found = checkpoint.load(checkpoint.path_of(out, step))
+    for line in checkpoint.check_same(found.manifest["identity"], setup.identity(), config.resume.allow, out):
+        setup.say(f"resuming with an allowed difference: {line}")
+    for key, now in setup.environment().items():
+        if found.manifest["environment"].get(key) != now:
+            setup.say(f"{key} differs from the last attempt: {found.manifest['environment'].get(key)} -> {now}")
+    method.load_state_dict(found.state["method"])
+    optimizer.load_state_dict(found.state["optimizer"])
+    setup.say(f"resuming {out} after step {step} of {setup.total}")
+    return step, int(found.state["skipped"])
+
+
+def finished(out: Path, setup: Pretraining) -> bool:
+    """Whether this run has reached its end before. Another configuration on a finished folder is refused."""
+    try:
+        record = json.loads((out / "finished.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    except ValueError as error:
+        raise TrocarError(f"{out / 'finished.json'} is damaged ({error}); delete it and run again") from None
+    checkpoint.check_same(record["identity"], setup.identity(), (), out)
+    return True

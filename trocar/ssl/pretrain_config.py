@@ -1,0 +1,98 @@
+"""The configuration of a pretraining run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from trocar.config import Config
+from trocar.data.composition import Composition
+from trocar.data.plan import Shuffle
+from trocar.ssl.dino import DinoConfig
+from trocar.ssl.optim import OptimConfig
+from trocar.ssl.trainer import TrainConfig
+
+
+class DataConfig(Config):
+    """Which catalog, what of it, in what order."""
+
+    catalog: Path = Field(description="the shards folder that `trocar ingest` wrote")
+    composition: Composition = Composition()
+    shuffle: Shuffle = "global"
+
+
+class BackboneConfig(Config):
+    """The network that is pretrained."""
+
+    name: str = Field(description="a timm name, or a path to an exported backbone or a run to start from")
+    drop_path: float = Field(default=0.0, ge=0, lt=1, description="stochastic depth of the student")
+    mean: tuple[float, float, float] | None = Field(default=None, description="normalisation; default: the model's own")
+    std: tuple[float, float, float] | None = None
+
+
+class RunConfig(Config):
+    """Where the run lives and what it runs on. Nothing here changes what is learned, but for the seed."""
+
+    out: Path = Field(description="the run folder; the same folder always resumes")
+    seed: int = 0
+    ranks: int = Field(default=1, ge=1, description="processes on this machine (one per GPU)")
+    workers: int = Field(default=2, ge=0, description="loader processes per rank")
+    threads: int | None = Field(default=None, ge=1, description="CPU threads per rank; default: all cores / ranks")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    checkpoint_every: int = Field(default=500, ge=1, description="steps")
+    keep_last: int = Field(default=2, ge=1)
+    milestone_every: int | None = Field(default=None, ge=1, description="steps; these checkpoints are never deleted")
+    log_every: int = Field(default=10, ge=1, description="steps")
+
+
+class TrackingConfig(Config):
+    """mlflow beside the local record: a tracking URI, `sqlite` for a database beside the run folder, or `none`."""
+
+    uri: str = "sqlite"
+    experiment: str = "trocar"
+
+
+class ResumeConfig(Config):
+    """Differences to the checkpoint that are meant, such as [recipe.train.steps]."""
+
+    allow: tuple[str, ...] = ()
+
+
+class PretrainConfig(Config):
+    """Everything about one pretraining run."""
+
+    data: DataConfig
+    backbone: BackboneConfig
+    method: DinoConfig = DinoConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig
+    run: RunConfig
+    tracking: TrackingConfig = TrackingConfig()
+    resume: ResumeConfig = ResumeConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PretrainConfig:
+        if (self.train.steps is None) == (self.train.epochs is None):
+            raise ValueError("train: give either steps or epochs")
+        share = self.run.ranks * self.train.accumulate
+        if self.train.batch % share:
+            raise ValueError(
+                f"train.batch {self.train.batch} does not divide by ranks x accumulate = {share}; "
+                f"{self.train.batch // share * share or share} would"
+            )
+        return self
+
+    def total_steps(self, frames: int) -> int:
+        """Length of the run in steps, for a selection of `frames` frames."""
+        if self.train.steps is not None:
+            return self.train.steps
+        assert self.train.epochs is not None
+        return max(1, round(self.train.epochs * frames / self.train.batch))
+
+    def recipe(self) -> dict[str, object]:
+        """What determines the result, besides the data: a resume with another recipe is refused."""
+        tree = self.model_dump(mode="json", by_alias=True, include={"backbone", "method", "optim", "train"})
+        tree["train"].pop("max_skipped")
+        return {**tree, "seed": self.run.seed, "shuffle": self.data.shuffle}

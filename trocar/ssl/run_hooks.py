@@ -1,0 +1,193 @@
+"""The run folder behind the training loop: metrics, checkpoints, bad rows, progress, the final backbone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from trocar.data.loader import Batch
+from trocar.errors import TrocarError
+from trocar.ssl import checkpoint
+from trocar.ssl.distributed import barrier
+from trocar.ssl.health import collapse
+from trocar.ssl.method import Method
+from trocar.ssl.setup import Pretraining, write_backbone
+from trocar.ssl.signals import StoppedError, StopSignals
+from trocar.tracking.files import fsync_folder, write_json_atomic
+from trocar.tracking.lease import Lease
+from trocar.tracking.run import Run
+
+if TYPE_CHECKING:
+    from trocar.ssl.trainer import Trainer
+
+BAD_ROWS = "bad_rows.jsonl"
+
+
+class RunHooks:
+    """Implements `trainer.Hooks` for one rank. Only rank 0 has a `record` and a `lease`, and writes."""
+
+    trainer: Trainer
+
+    def __init__(
+        self,
+        setup: Pretraining,
+        method: Method,
+        optimizer: torch.optim.Optimizer,
+        signals: StopSignals,
+        lease: Lease | None,
+        record: Run | None,
+        first_step: int,
+    ) -> None:
+        self.setup, self.method, self.optimizer = setup, method, optimizer
+        self.signals, self.lease, self.record = signals, lease, record
+        self.run = setup.config.run
+        self.log_every = self.run.log_every
+        self._saved = first_step
+        self._warned = False
+        self._bar = _progress_bar(visible=record is not None and sys.stderr.isatty())
+        self._task = self._bar.add_task("pretrain", total=setup.total, completed=first_step, loss="")
+
+    def __enter__(self) -> RunHooks:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+        if self.record is not None:
+            status = "finished" if kind is None else "failed" if issubclass(kind, Exception) else "killed"
+            self.record.finish(status)  # type: ignore[arg-type]
+
+    def logged(self, step: int, values: dict[str, float]) -> None:
+        if self.record is None:
+            return
+        self.record.log(step, values)
+        self._bar.update(self._task, loss=f"loss {values['loss']:.3f}")
+        self._warn_of_collapse(step, values)
+        if not sys.stderr.isatty() and step % (10 * self.log_every) == 0:
+            self.setup.say(
+                f"step {step}/{self.setup.total}  loss {values['loss']:.4f}  lr {values['lr']:.2e}  "
+                f"{values['images_per_s']:.0f} images/s  waiting {100 * values['data_wait']:.0f} %"
+            )
+
+    def stepped(self, batch: Batch, done: int) -> None:
+        if batch.bad:
+            self._append_bad(batch)
+        self._bar.update(self._task, completed=done)
+
+    def save(self, done: int) -> None:
+        if done % self.run.checkpoint_every == 0 or done == self.setup.total:
+            self._save(done)
+
+    def stop_requested(self) -> bool:
+        return bool(self.signals.received)
+
+    def stopping(self, done: int) -> None:
+        self._save(done)
+        # Ranks that got no signal themselves stop because another one did; they exit as it does.
+        number = self.signals.received or 15
+        self.setup.say(f"stopped by signal {number} after step {done}; the same command continues from here")
+        raise StoppedError(number)
+
+    def broken(self, batch: Batch, why: str) -> None:
+        path = self.run.out / f"broken-step-{batch.step}-rank-{self.setup.world.rank}.pt"
+        torch.save({"step": batch.step, "rows": torch.from_numpy(batch.rows), "views": batch.views}, path)
+        raise TrocarError(
+            f"{why} (train.max_skipped = {self.setup.config.train.max_skipped}); the last batch is in {path}. Usual "
+            f"remedies: a lower optim.lr, train.precision float32, a smaller optim.clip"
+        )
+
+    def finish(self) -> None:
+        """Publish the backbone and mark the run finished; the order makes a kill in between harmless."""
+        if self.record is not None:
+            self._check_lease()
+            source = checkpoint.path_of(self.run.out, self.setup.total) / "backbone"
+            _replace_folder(source, self.run.out / "backbone")
+            write_json_atomic(
+                self.run.out / "finished.json", {"step": self.setup.total, "identity": self.setup.identity()}
+            )
+        barrier()
+
+    def _save(self, done: int) -> None:
+        if done == self._saved:
+            return
+        if self.record is not None:
+            self._check_lease()
+            self._write(done)
+            checkpoint.prune(self.run.out, self.run.keep_last, self.run.milestone_every)
+        self._saved = done
+        barrier()
+
+    def _write(self, done: int) -> None:
+        state: dict[str, Any] = {
+            "method": self.method.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "skipped": self.trainer.skipped,
+        }
+        about = {"identity": self.setup.identity(), "environment": self.setup.environment()}
+        checkpoint.save(
+            self.run.out, done, state, lambda folder: write_backbone(self.setup, self.method, folder, done), about
+        )
+
+    def _check_lease(self) -> None:
+        if self.lease is not None:
+            self.lease.check()
+
+    def _warn_of_collapse(self, step: int, values: dict[str, float]) -> None:
+        progress = (step + 1) / self.setup.total
+        words = collapse(values["loss"], values.get("teacher_entropy"), self.method.reference_loss(), progress)
+        if words and not self._warned:
+            self.setup.say(words)
+            self._warned = True
+
+    def _append_bad(self, batch: Batch) -> None:
+        lines = "".join(json.dumps({"step": batch.step, "row": b.row, "reason": b.reason}) + "\n" for b in batch.bad)
+        # One write with O_APPEND: ranks share the file.
+        descriptor = os.open(self.run.out / BAD_ROWS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            os.write(descriptor, lines.encode())
+        finally:
+            os.close(descriptor)
+        self.setup.say(f"step {batch.step}: replaced {len(batch.bad)} bad frame(s), see {self.run.out / BAD_ROWS}")
+
+
+def bad_rows(run: Path) -> frozenset[int]:
+    """Rows that earlier attempts found bad; a torn last line is ignored."""
+    try:
+        *lines, _torn = (run / BAD_ROWS).read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        return frozenset()
+    return frozenset(int(json.loads(line)["row"]) for line in lines if line)
+
+
+def _replace_folder(source: Path, target: Path) -> None:
+    temporary = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(source, temporary)
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)
+    fsync_folder(target.parent)
+
+
+def _progress_bar(visible: bool) -> Progress:
+    from rich.console import Console
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[loss]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not visible,
+    )

@@ -1,0 +1,201 @@
+"""A pretraining run set up from its configuration: catalog, selection, plan, method, identity."""
+
+from __future__ import annotations
+
+import math
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from trocar import __version__
+from trocar.backbones.export import save_backbone
+from trocar.backbones.load import load_backbone
+from trocar.backbones.preprocess import Preprocessing, describe_backbone
+from trocar.data.catalog import Catalog
+from trocar.data.loader import Loader
+from trocar.data.plan import Plan
+from trocar.data.reader import Reader
+from trocar.data.selection import Selection
+from trocar.data.views import ViewPlan
+from trocar.errors import ConfigError
+from trocar.ssl.dino import Dino
+from trocar.ssl.distributed import World
+from trocar.ssl.method import Method
+from trocar.ssl.optim import Schedule
+from trocar.ssl.pretrain_config import PretrainConfig
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Pretraining:
+    """A run that is set up but has not started: catalog opened, selection resolved, nothing written yet."""
+
+    config: PretrainConfig
+    world: World
+    say: Say
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The opened catalog."""
+        return Catalog.open(self.config.data.catalog)
+
+    @cached_property
+    def selection(self) -> Selection:
+        """What the composition resolves to."""
+        steps, batch = self.config.train.steps, self.config.train.batch
+        samples = steps * batch if steps is not None else None
+        return self.config.data.composition.resolve(self.catalog, samples)
+
+    @cached_property
+    def total(self) -> int:
+        """Length of the run in steps."""
+        return self.config.total_steps(len(self.selection))
+
+    @cached_property
+    def epoch_steps(self) -> int:
+        """Steps of one epoch of the selection, at least 1 (the reference drops the last, partial batch)."""
+        return max(1, len(self.selection) // self.config.train.batch)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The order of the frames."""
+        return Plan(self.selection, self.config.train.batch, self.config.run.seed, self.config.data.shuffle)
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """Learning rate and weight decay."""
+        return Schedule(self.config.optim, self.config.train.batch, self.total, self.epoch_steps)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where this rank trains."""
+        wanted = self.config.run.device
+        if wanted == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("run.device: cuda, but torch sees no GPU; use auto or cpu")
+        if wanted == "cpu" or not torch.cuda.is_available():
+            return torch.device("cpu")
+        return torch.device("cuda", self.world.local_rank)
+
+    @cached_property
+    def preprocessing(self) -> Preprocessing:
+        """Normalisation of the views, and what the exported backbone declares."""
+        own, config = describe_backbone(self.method.exported), self.config
+        views = config.method.views.global_.size
+        return Preprocessing(
+            mean=config.backbone.mean or own.mean,
+            std=config.backbone.std or own.std,
+            size=(views, views),
+            interpolation=own.interpolation,
+        )
+
+    @cached_property
+    def method(self) -> Method:
+        """Student and teacher, initialised from the seed."""
+        return build_method(self.config)
+
+    def loader(self, known_bad: frozenset[int] = frozenset()) -> Loader:
+        """This rank's data path; `known_bad` rows are replaced without a look."""
+        views = ViewPlan(self.method.recipe(), self.config.run.seed)
+        reader = Reader(self.catalog, known_bad)
+        shape, run = self.preprocessing, self.config.run
+        return Loader(self.plan, views, reader, shape.mean, shape.std, self.world.rank, self.world.size, run.workers)
+
+    def identity(self) -> dict[str, Any]:
+        """Data and recipe: equal for two attempts of one run."""
+        return {"data": self.selection.fingerprint, "recipe": {**self.config.recipe(), "steps": self.total}}
+
+    def environment(self) -> dict[str, Any]:
+        """What may differ between attempts, and is logged when it does."""
+        return {
+            "ranks": self.world.size,
+            "threads": torch.get_num_threads(),
+            "device": str(self.device),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "cpu": cpu_model(),
+        }
+
+
+def build_method(config: PretrainConfig) -> Method:
+    """The method with freshly built backbones; everything random follows from run.seed."""
+    seed = config.run.seed
+    student = _backbone(config, seed, drop_path=config.backbone.drop_path)
+    teacher = _backbone(config, seed, drop_path=0.0)
+    if config.train.grad_checkpointing:
+        student.set_grad_checkpointing()  # type: ignore[operator]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Dino(config.method, student, teacher, int(student.num_features))  # type: ignore[arg-type]
+
+
+def _backbone(config: PretrainConfig, seed: int, drop_path: float) -> nn.Module:
+    kwargs: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
+    if _is_plain_vit(config.backbone.name):
+        kwargs |= {"img_size": config.method.views.global_.size, "dynamic_img_size": True}
+    return load_backbone(config.backbone.name, seed=seed, **kwargs)
+
+
+def _is_plain_vit(name: str) -> bool:
+    """timm's vision transformers need to be told that views come in several sizes."""
+    return name.rpartition("/")[2].startswith(("vit_", "deit", "random:vit_"))
+
+
+def write_backbone(setup: Pretraining, method: Method, folder: Path, step: int) -> None:
+    """The exported backbone of `step` as a timm local-dir folder."""
+    extra = {
+        "trocar": __version__,
+        "method": setup.config.method.name,
+        "step": step,
+        "steps": setup.total,
+        "seed": setup.config.run.seed,
+        "data": setup.selection.fingerprint,
+    }
+    save_backbone(method.exported, folder, extra=extra, preprocessing=setup.preprocessing)
+
+
+def cpu_model() -> str:
+    """The processor's name, for the record of what a run ran on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or sys.platform
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def describe(setup: Pretraining) -> list[str]:
+    """What the run will do, as lines for people: printed at the start and by --dry-run."""
+    config, selection = setup.config, setup.selection
+    epochs = setup.plan.epochs(setup.total)
+    method = setup.method
+    count = sum(p.numel() for p in method.exported.parameters())
+    lines = [
+        f"data       {len(selection)} frames of {len(selection.cases)} cases, fingerprint {selection.fingerprint}",
+        *(
+            f"           {s}: {n} frames, seen {epochs[s]:.1f} times"
+            for s, n in selection.source_rows.items()
+            if s in epochs
+        ),
+        *(f"           {note}" for note in selection.notes),
+        f"backbone   {config.backbone.name}, {count / 1e6:.2f} M parameters",
+        f"views      {', '.join(f'{g.count} x {g.size} px {n}' for n, g in method.recipe().groups.items())}",
+        f"length     {setup.total} steps of {config.train.batch} frames ({setup.total / setup.epoch_steps:.1f} epochs)",
+        f"optimizer  AdamW, peak learning rate {setup.schedule.peak_lr:.3g} after {setup.schedule.warmup_steps} steps",
+        f"runs on    {setup.device}, {setup.world.size} rank(s), {torch.get_num_threads()} thread(s), "
+        f"{config.run.workers} loader worker(s) each",
+        f"run folder {config.run.out}",
+    ]
+    reference = method.reference_loss()
+    if reference is not None and math.exp(reference) > len(selection):
+        lines.append(
+            f"warning    {round(math.exp(reference))} prototypes for {len(selection)} frames: the loss may stay at "
+            f"ln K; method.head.prototypes={max(64, 2 ** int(math.log2(max(64, len(selection) / 4))))} would suit"
+        )
+    return lines

@@ -1,0 +1,190 @@
+"""The training loop. Everything it needs is handed in; it knows no method, no file format and no data set."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from trocar.config import Config
+from trocar.data.counter import make_key
+from trocar.data.loader import Batch
+from trocar.ssl.distributed import World, agree, average_
+from trocar.ssl.health import feature_std, rankme
+from trocar.ssl.method import Losses, Method, Progress, Views, norm_buffers
+from trocar.ssl.optim import OptimConfig, Schedule, clip_gradients
+
+
+class TrainConfig(Config):
+    """How long, how large, how precise."""
+
+    batch: int = Field(default=256, ge=1, description="global batch: frames per step, over all ranks")
+    epochs: float | None = Field(default=None, gt=0, description="of the selection; give this or steps")
+    steps: int | None = Field(default=None, ge=1)
+    accumulate: int = Field(default=1, ge=1, description="micro-batches per step and rank")
+    precision: Literal["float32", "bfloat16"] = "float32"
+    grad_checkpointing: bool = False
+    max_skipped: int = Field(default=10, ge=0, description="steps with a non-finite loss or gradient before giving up")
+
+
+class Hooks(Protocol):
+    """What the loop reports to; the run folder is behind it."""
+
+    log_every: int
+
+    def logged(self, step: int, values: dict[str, float]) -> None:
+        """Numbers of one step; called on every rank, for steps that are logged."""
+
+    def stepped(self, batch: Batch, done: int) -> None:
+        """A step has ended; `done` steps are complete."""
+
+    def save(self, done: int) -> None:
+        """Write a checkpoint if one is due after `done` steps."""
+
+    def stop_requested(self) -> bool:
+        """Whether this rank was asked to stop."""
+
+    def stopping(self, done: int) -> None:
+        """All ranks agreed to stop: save and raise."""
+
+    def broken(self, batch: Batch, why: str) -> None:
+        """Too many skipped steps: keep the batch for the post-mortem."""
+
+
+@dataclass
+class Trainer:
+    """One rank's training. `skipped` counts refused steps and is part of the checkpoint."""
+
+    method: Method
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    config: TrainConfig
+    optim: OptimConfig
+    seed: int
+    world: World
+    device: torch.device
+    hooks: Hooks
+    skipped: int = 0
+    _model: nn.Module = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._model = self.method
+        if self.world.size > 1:
+            # find_unused_parameters keeps DDP from rebuilding its buckets after the first step. A rebuilt layout sums
+            # gradients in another order, and a resumed run would differ from an undisturbed one in the last bits.
+            self._model = DistributedDataParallel(
+                self.method,
+                device_ids=[self.device.index] if self.device.type == "cuda" else None,
+                broadcast_buffers=False,
+                find_unused_parameters=True,
+            )
+
+    def fit(self, batches: Iterable[Batch], total: int, epoch_steps: int) -> None:
+        """Train on `batches` (consecutive steps up to total - 1).
+
+        Raises what `hooks.stopping` raises on a stop, TrocarError after too many non-finite steps.
+        """
+        self.method.train()
+        mark = time.perf_counter()
+        for batch in batches:
+            waited = time.perf_counter() - mark
+            progress = Progress(batch.step, total, epoch_steps)
+            values = self._step(batch, progress)
+            done = batch.step + 1
+            stop = bool(values.pop("stop"))
+            if batch.step % self.hooks.log_every == 0 or done == total:
+                values |= self._health(batch) | self._speed(batch, waited, time.perf_counter() - mark)
+                self.hooks.logged(batch.step, values)
+            self.hooks.stepped(batch, done)
+            if self.skipped > self.config.max_skipped:
+                self.hooks.broken(batch, f"{self.skipped} steps had a non-finite loss or gradient")
+            if stop:
+                self.hooks.stopping(done)
+            self.hooks.save(done)
+            mark = time.perf_counter()
+
+    def _step(self, batch: Batch, progress: Progress) -> dict[str, float]:
+        """One optimizer step; a non-finite one is skipped by all ranks together and consumes its number."""
+        before = [b.clone() for b in norm_buffers(self.method)]
+        self.optimizer.zero_grad(set_to_none=True)
+        self.method.forget()
+        losses = self._backward(batch, progress)
+        norm = clip_gradients(self.method.parameters(), self.optim)
+        self.method.gradients_ready(progress)
+        finite = torch.isfinite(norm) & torch.isfinite(losses["loss"])
+        stop_here = torch.full_like(norm, float(self.hooks.stop_requested()))
+        refused, stop, grad_norm = agree(torch.stack([(~finite).float(), stop_here, norm.nan_to_num(torch.inf)]))
+        set_values = self.schedule.apply(self.optimizer, progress.step)
+        updates: dict[str, float] = {}
+        if refused:
+            self.skipped += 1
+            self.method.forget()
+            for buffer, old in zip(norm_buffers(self.method), before, strict=True):
+                buffer.copy_(old)
+        else:
+            self.optimizer.step()
+            updates = self.method.after_step(progress)
+            average_(list(norm_buffers(self.method)))
+        means = self._mean(losses) if self._is_logged(progress) else {}
+        return {**means, "grad_norm": grad_norm, **set_values, **updates, "skipped": float(self.skipped), "stop": stop}
+
+    def _backward(self, batch: Batch, progress: Progress) -> Losses:
+        parts = self.config.accumulate
+        total: Losses = {}
+        for micro, views in enumerate(_split(batch.views, parts)):
+            # Noise inside the model (stochastic depth) follows from the step alone, so it needs no saving.
+            torch.manual_seed(_noise_seed(self.seed, progress.step, self.world.rank, micro))
+            with self._sync(last=micro == parts - 1), self._autocast():
+                losses = self._model({k: v.to(self.device, non_blocking=True) for k, v in views.items()}, progress)
+                (losses["loss"] / parts).backward()
+            for name, value in losses.items():
+                total[name] = total.get(name, torch.zeros_like(value)) + value.detach() / parts
+        return total
+
+    def _sync(self, last: bool) -> AbstractContextManager[None]:
+        if isinstance(self._model, DistributedDataParallel) and not last:
+            return self._model.no_sync()
+        return nullcontext()
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        enabled = self.config.precision == "bfloat16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+    def _is_logged(self, progress: Progress) -> bool:
+        return progress.step % self.hooks.log_every == 0 or progress.step + 1 == progress.total
+
+    def _mean(self, losses: Losses) -> dict[str, float]:
+        values = torch.stack([losses[name].float() for name in sorted(losses)])
+        average_([values])
+        return dict(zip(sorted(losses), values.tolist(), strict=True))
+
+    @torch.no_grad()
+    def _health(self, batch: Batch) -> dict[str, float]:
+        with self._autocast():
+            features = self.method.embed({k: v.to(self.device) for k, v in batch.views.items()})
+        if not torch.isfinite(features).all():
+            return {}
+        values = torch.stack([feature_std(features), rankme(features)])
+        average_([values])
+        return {"feature_std": float(values[0]), "rankme": float(values[1])}
+
+    def _speed(self, batch: Batch, waited: float, took: float) -> dict[str, float]:
+        images = len(batch.rows) * self.world.size
+        return {"images_per_s": images / max(took, 1e-9), "data_wait": waited / max(took, 1e-9)}
+
+
+def _split(views: Views, parts: int) -> list[Views]:
+    pieces: dict[str, tuple[Tensor, ...]] = {name: x.chunk(parts) for name, x in views.items()}
+    return [{name: chunk[i] for name, chunk in pieces.items()} for i in range(parts)]
+
+
+def _noise_seed(seed: int, step: int, rank: int, micro: int) -> int:
+    low, high = make_key(seed, "noise", step, rank, micro)
+    return (high << 31 ^ low) & 0x7FFFFFFFFFFFFFFF
