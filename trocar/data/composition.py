@@ -119,9 +119,7 @@ class _Resolver:
             and not any(self._matches(m, v) for m in self.config.exclude)
         ]
         if not chosen:
-            raise ConfigError(
-                "the composition matches no video of the catalog; `trocar inspect` lists what it holds"
-            )
+            raise ConfigError("the composition matches no video of the catalog; `trocar inspect` lists what it holds")
         return chosen
 
     def _matches(self, match: Match, video: int) -> bool:
@@ -186,9 +184,7 @@ class _Resolver:
             take = min(take, int(np.searchsorted(reached, amount.hours - 1e-9)) + 1)
         if take > len(order):
             wanted = f"{amount.cases} cases" if amount.hours is None else f"{amount.hours:g} hours"
-            problem = (
-                f"cell {name!r} has {len(order)} cases ({sum(hours.values()):.2f} h), {wanted} were asked for"
-            )
+            problem = f"cell {name!r} has {len(order)} cases ({sum(hours.values()):.2f} h), {wanted} were asked for"
             if self.config.on_short == "error":
                 raise ConfigError(f"composition: {problem}; lower the number or set on_short: skip")
             self.notes.append(f"{problem}: skipped")
@@ -212,9 +208,7 @@ class _Resolver:
         after = sum(len(r) for r in runs.values())
         self.notes.append(f"curation leaves {after} of {before} frames")
         if not after:
-            raise ConfigError(
-                "composition: curation leaves no frame; try curate: none, or look with `trocar inspect`"
-            )
+            raise ConfigError("composition: curation leaves no frame; try curate: none, or look with `trocar inspect`")
         return runs
 
     def _on_time_grid(self, video: int, span: slice) -> Mask:
