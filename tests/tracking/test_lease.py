@@ -199,9 +199,7 @@ def test_of_starters_at_one_moment_exactly_one_wins(tmp_path, hold, left_behind)
         dead.wait()
     go = str(time.time() + 0.7)
     args = [sys.executable, "-c", RACE, str(tmp_path), go]
-    starters = [
-        subprocess.Popen(args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(5)
-    ]
+    starters = [subprocess.Popen(args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(5)]
     verdicts = [starter.stdout.readline().strip() for starter in starters]
     assert sorted(verdicts) == ["refused"] * 4 + ["won"]
     for starter in starters:

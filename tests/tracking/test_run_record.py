@@ -30,7 +30,7 @@ def test_run_id_is_made_once_and_attempts_count_up(tmp_path):
     record = read_record(tmp_path / "r")
     assert record["run_id"] == first.run_id
     assert record["trocar_version"] == __version__
-    assert (record["status"], record["attempt"], record["pid"]) == ("running", 2, os.getpid())
+    assert (record["status"], record["attempt"], record["process"]["pid"]) == ("running", 2, os.getpid())
     second.finish("finished")
     assert read_record(tmp_path / "r")["status"] == "finished"
     assert list(attempts(tmp_path / "r")) == [1, 2]
@@ -48,9 +48,7 @@ def test_leaving_the_block_says_how_the_attempt_ended(tmp_path, error, status):
 
 
 def test_configuration_is_kept_without_credentials_and_old_versions_stay(tmp_path):
-    Run.open(
-        tmp_path, {"lr": 0.1, "uri": "https://ann:geheim@host/x?token=abc&a=1", "nested": [{"p": tmp_path}]}
-    )
+    Run.open(tmp_path, {"lr": 0.1, "uri": "https://ann:geheim@host/x?token=abc&a=1", "nested": [{"p": tmp_path}]})
     text = (tmp_path / "config.yaml").read_text()
     assert "geheim" not in text
     assert "abc" not in text

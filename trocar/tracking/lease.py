@@ -30,7 +30,7 @@ from types import TracebackType
 
 from trocar.errors import TrocarError
 from trocar.tracking.files import locked, write_json_atomic
-from trocar.tracking.process import host_name, is_running, pid_space, start_time
+from trocar.tracking.process import is_gone, this_process
 
 NAME = "lease.json"
 
@@ -83,8 +83,7 @@ class Holder:
     @classmethod
     def this_process(cls, job: JobIdentity | None) -> Holder:
         """A fresh token for the calling process."""
-        pid = os.getpid()
-        return cls(uuid.uuid4().hex, host_name(), pid, pid_space(), start_time(pid), job)
+        return cls(uuid.uuid4().hex, **this_process(), job=job)
 
     @classmethod
     def parse(cls, text: bytes) -> Holder | None:
@@ -100,8 +99,7 @@ class Holder:
 
     def is_dead(self) -> bool:
         """Whether the holder ran on this host, in pids this process can see, and runs no more."""
-        here = (self.host, self.pid_space) == (host_name(), pid_space())
-        return here and not is_running(self.pid, self.started)
+        return is_gone(asdict(self))
 
     def __str__(self) -> str:
         job = f", SLURM job {self.job.job_id} (restart {self.job.restart_count})" if self.job else ""

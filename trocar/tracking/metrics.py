@@ -55,9 +55,7 @@ class MetricsWriter:
         is full.
         """
         record: dict[str, int | float | str] = {"step": int(step), "time": round(time, 3)}
-        record.update(
-            {str(key): _encode(value) for key, value in values.items() if key not in ("step", "time")}
-        )
+        record.update({str(key): _encode(value) for key, value in values.items() if key not in ("step", "time")})
         line = (json.dumps(record, allow_nan=False) + "\n").encode()
         if os.write(self._descriptor, line) != len(line):
             raise OSError(f"{self.path}: short write, is the disk full?")

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypedDict
+
+
+class ProcessRecord(TypedDict):
+    """One process as plain values: host name, pid, the pid space it counts in, and its start time there."""
+
+    host: str
+    pid: int
+    pid_space: str
+    started: str | None
 
 
 def host_name() -> str:
@@ -64,3 +75,18 @@ def _start_time_elsewhere(pid: int) -> str | None:
 def lower_priority() -> None:
     """Give way to everything else on this machine."""
     os.nice(19)
+
+
+def this_process() -> ProcessRecord:
+    """What `is_gone` needs to judge the calling process later, as plain values for a JSON file."""
+    pid = os.getpid()
+    return {"host": host_name(), "pid": pid, "pid_space": pid_space(), "started": start_time(pid)}
+
+
+def is_gone(process: Mapping[str, Any]) -> bool:
+    """Whether a process described by `this_process` is known to run no more: of another host nothing is
+    known.
+    """
+    if (process.get("host"), process.get("pid_space")) != (host_name(), pid_space()):
+        return False
+    return not is_running(int(process["pid"]), process.get("started"))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 import time
 import uuid
 from collections.abc import Mapping
@@ -19,6 +17,7 @@ from trocar import __version__
 from trocar.errors import TrocarError
 from trocar.tracking.files import locked, write_atomic, write_json_atomic
 from trocar.tracking.metrics import FOLDER, MetricsWriter, attempts
+from trocar.tracking.process import this_process
 from trocar.tracking.redact import redact_tree
 
 Status = Literal["running", "finished", "failed", "killed"]
@@ -46,9 +45,7 @@ class Run:
         attempt = max(attempts(folder), default=0) + 1
         writer = MetricsWriter(folder / FOLDER / f"{attempt:04d}.jsonl")
         _write_config(folder, config, attempt)
-        record = update_record(
-            folder, status="running", attempt=attempt, host=socket.gethostname(), pid=os.getpid()
-        )
+        record = update_record(folder, status="running", attempt=attempt, ended=None, process=this_process())
         return cls(folder, record["run_id"], attempt, writer)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:

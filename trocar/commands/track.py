@@ -1,0 +1,84 @@
+"""`trocar track`: bring mlflow up to date with a run, or look at its last metrics."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trocar.errors import ConfigError
+
+
+def register(subparsers: Any) -> None:
+    """Declare `trocar track {sync,show}`."""
+    parser = subparsers.add_parser("track", help="bring mlflow up to a run's record, or show its last metrics")
+    actions = parser.add_subparsers(dest="action", metavar="{sync,show}", required=True)
+
+    sync = actions.add_parser("sync", help="log to mlflow what it lacks of the run; doing it twice logs nothing twice")
+    sync.add_argument("run_folder", metavar="RUN", type=Path, help="a run folder")
+    sync.add_argument(
+        "--uri",
+        help="default: TROCAR_TRACKING_URI, else MLFLOW_TRACKING_URI, else mlflow.db beside the run folder",
+    )
+    sync.add_argument("--experiment", default="trocar", help="mlflow experiment (default: %(default)s)")
+    sync.add_argument("--follow", action="store_true", help="go on until the run has ended")
+    sync.add_argument("--parent", type=int, metavar="PID", help="with --follow: end with this process, too")
+    sync.set_defaults(run=run_sync)
+
+    show = actions.add_parser("show", help="the last metrics of the run as a table")
+    show.add_argument("run_folder", metavar="RUN", type=Path, help="a run folder")
+    show.add_argument("--last", type=_positive, default=10, metavar="N", help="rows to show (default: %(default)s)")
+    show.set_defaults(run=run_show)
+
+
+def run_sync(args: argparse.Namespace) -> int:
+    """Sync once, or follow the run."""
+    from trocar.tracking import follower, mlflow_sync
+    from trocar.tracking.redact import redact
+
+    if args.parent is not None and not args.follow:
+        raise ConfigError("--parent only means something with --follow")
+    if args.follow:
+        parent = args.parent if args.parent is not None else follower.writer_of(args.run_folder)
+        return 0 if follower.follow(args.run_folder, parent, args.uri, args.experiment) else 1
+    result = mlflow_sync.sync(args.run_folder, args.uri, args.experiment)
+    where = redact(mlflow_sync.resolve_uri(args.run_folder, args.uri))
+    print(f"{where}: mlflow run {result.mlflow_run_id} is {result.status}, {result.new_values} new values")
+    return 0
+
+
+def run_show(args: argparse.Namespace) -> int:
+    """Print who the run is and its last rows."""
+    from rich.console import Console
+
+    from trocar.tracking.metrics import read_metrics
+    from trocar.tracking.mlflow_sync import run_status
+    from trocar.tracking.run import read_record
+
+    record = read_record(args.run_folder)
+    rows = read_metrics(args.run_folder)
+    print(f"{args.run_folder}: {run_status(record)}, attempt {record.get('attempt', 0)}, {len(rows)} steps logged")
+    if rows:
+        Console().print(_table(rows[-args.last :]))
+    return 0
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> Any:
+    from rich.markup import escape
+    from rich.table import Table
+
+    names = list(dict.fromkeys(key for row in rows for key in row if key != "step"))
+    table = Table("step", *map(escape, names))
+    for column in table.columns:
+        column.justify = "right"
+    for row in rows:
+        table.add_row(str(row["step"]), *(f"{row[name]:.5g}" if name in row else "" for name in names))
+    return table
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number
