@@ -91,10 +91,7 @@ class ShardWriter:
     def frames(self) -> pa.Table:
         """FRAME_SCHEMA rows of this video, `shard` counting from 0."""
         return pa.table(
-            {
-                f.name: pa.array(np.asarray(self._columns[f.name], f.type.to_pandas_dtype()))
-                for f in FRAME_SCHEMA
-            },
+            {f.name: pa.array(np.asarray(self._columns[f.name], f.type.to_pandas_dtype())) for f in FRAME_SCHEMA},
             schema=FRAME_SCHEMA,
         )
 
@@ -114,9 +111,7 @@ class ShardWriter:
         self._path(".idx").write_text("\n".join(lines) + "\n", encoding="utf-8")
         sync(self._path(".tar"))
         sync(self._path(".idx"))
-        self._shards.append(
-            ShardFile(self._path(".tar").name, self._file.bytes, self._file.digest.hexdigest())
-        )
+        self._shards.append(ShardFile(self._path(".tar").name, self._file.bytes, self._file.digest.hexdigest()))
         self._file, self._tar, self._index = None, None, []
 
 

@@ -1,0 +1,140 @@
+"""`trocar ingest SRC [SRC ...] --out SHARDS`: videos or frames -> shards + catalog."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from trocar.data.ingest.run import Progress, Summary
+
+
+def register(subparsers: Any) -> None:
+    """Declare the command and its arguments."""
+    parser = subparsers.add_parser(
+        "ingest",
+        help="videos or frames -> shards + catalog",
+        description="Decode videos (or pack folders of frames) into WebDataset shards with a catalog. Running the "
+        "same command again continues: finished videos are not decoded again.",
+    )
+    parser.add_argument("sources", nargs="+", metavar="SRC", help="a video, a folder of videos or of frame folders")
+    parser.add_argument("--out", required=True, metavar="SHARDS", help="folder for shards and catalog")
+    _add_metadata(parser.add_argument_group("what the videos are"))
+    _add_frames(parser.add_argument_group("folders of frames (also columns of videos.csv)"))
+    _add_settings(parser.add_argument_group("frames to store"))
+    parser.add_argument("--workers", type=int, default=_cores(), metavar="N", help="processes (default: %(default)s)")
+    parser.add_argument("--allow-rejects", action="store_true", help="exit 0 although some videos were rejected")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 if every video is in the catalog, 1 if some were rejected (0 with --allow-rejects) or none is there."""
+    from rich.console import Console
+
+    from trocar.config import validate
+    from trocar.data.ingest.run import IngestOptions, run_ingest
+    from trocar.data.ingest.settings import IngestSettings
+
+    tree = {key: value for key, value in vars(args).items() if key in IngestOptions.model_fields}
+    settings = {key: value for key, value in vars(args).items() if key in IngestSettings.model_fields}
+    options = validate(IngestOptions, {**tree, "settings": settings}, "command line")
+    console = Console(stderr=True, highlight=False)
+    started = time.monotonic()
+    with _progress(console) as progress:
+        summary = run_ingest(options, lambda line: console.print(line, markup=False, soft_wrap=True), progress)
+    _report(Console(highlight=False), summary, args.out, time.monotonic() - started)
+    if summary.videos == 0:
+        console.print("nothing was ingested", markup=False)
+        return 1
+    if summary.rejected and not args.allow_rejects:
+        console.print("some input was rejected: exit 1; --allow-rejects accepts that", markup=False)
+        return 1
+    return 0
+
+
+def _add_metadata(group: Any) -> None:
+    group.add_argument("--metadata", metavar="CSV", help="videos.csv (default: the one in or beside SRC)")
+    group.add_argument("--source", metavar="NAME", help="data set of all these videos (default: folder name)")
+    group.add_argument("--prefix", default="", metavar="TEXT", help="put before each video name")
+    group.add_argument("--case-regex", metavar="RE", help="(?P<case>...) and (?P<part>...) of a file name")
+    group.add_argument("--exclude", metavar="CSV", help="video,start,end: seconds to leave out")
+    group.add_argument("--masks", metavar="FILE", help="boxes to black out, by source (YAML or CSV)")
+
+
+def _add_frames(group: Any) -> None:
+    group.add_argument("--frames", metavar="PATTERN", help="where the number stands: '{number:06d}.jpg'")
+    group.add_argument("--frames-fps", type=float, metavar="F", help="frame numbers per second")
+    group.add_argument("--first-number", type=int, metavar="N", help="the number at time 0")
+
+
+def _add_settings(group: Any) -> None:
+    group.add_argument("--fps", type=float, default=1.0, help="frames per second of video (default: 1)")
+    group.add_argument("--short-side", type=_side, default=256, metavar="PX", help="pixels, or none (default: 256)")
+    group.add_argument("--jpeg-quality", type=int, default=90, metavar="Q", help="1..100 (default: 90)")
+    group.add_argument("--crop", default="auto", help="auto: cut black borders away; none (default: auto)")
+    group.add_argument("--max-pixels", type=int, default=36_000_000, metavar="N", help="reject larger frames")
+    group.add_argument("--max-hours", type=float, default=24.0, metavar="H", help="reject longer videos")
+    group.add_argument("--max-damaged", type=int, default=0, metavar="N", help="damaged frames accepted per video")
+
+
+def _side(text: str) -> int | None:
+    return None if text.lower() == "none" else int(text)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Progress]:
+    """A bar on a terminal; a line per tenth of the work where the output goes to a file."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("videos"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("videos", total=None)
+
+        def update(done: int, total: int, outcome: Any) -> None:
+            bar.update(task, completed=done, total=total)
+            if outcome is not None and not outcome.finished:
+                rejected = outcome.rejected[0]
+                line = f"rejected {rejected.path}: {rejected.reason}: {rejected.detail}"
+                bar.console.print(line, markup=False, soft_wrap=True)
+            if not console.is_terminal and done % max(1, total // 10) == 0:
+                console.print(f"{done} of {total} videos", markup=False)
+
+        yield update
+
+
+def _report(console: Console, summary: Summary, out: str, elapsed: float) -> None:
+    from rich.table import Table
+
+    from trocar.data.ingest.record import reason_counts
+
+    table = Table(show_header=False, box=None)
+    table.add_row("ingested now", f"{summary.ingested} videos, {summary.seconds / 3600:.2f} h")
+    if summary.seconds:
+        table.add_row("speed", f"{summary.seconds / max(elapsed, 1e-6):.0f} x real time")
+    table.add_row("finished before", str(summary.finished_before))
+    if summary.elsewhere:
+        table.add_row("from other ingests", str(summary.elsewhere))
+    for reason, count in reason_counts(summary.rejected).items():
+        table.add_row("rejected", f"{count} {reason}")
+    table.add_row("catalog", f"{summary.videos} videos, {summary.frames} frames in {out}")
+    table.add_row("fingerprint", summary.fingerprint[:16])
+    console.print(table)
+    if summary.rejected:
+        console.print(f"rejected files with reasons: trocar inspect {out}", markup=False)

@@ -1,0 +1,97 @@
+"""Canonical JPEG: baseline, 8-bit, YCbCr 4:2:0, no EXIF, no ICC profile; what every decoder reads alike."""
+
+from __future__ import annotations
+
+import io
+import struct
+from fractions import Fraction
+
+from PIL import Image, ImageOps
+
+from trocar.data.ingest.settings import RejectError
+
+_SOF_BASELINE, _SOS, _APP0, _COMMENT = 0xC0, 0xDA, 0xE0, 0xFE
+_TABLES = {0xDB, 0xC4, 0xDD}
+_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+
+
+def encode(image: Image.Image, quality: int) -> bytes:
+    """Canonical JPEG of an RGB image."""
+    buffer = io.BytesIO()
+    clean = Image.frombytes("RGB", image.size, image.tobytes())  # Pillow would write a comment kept in `info`
+    clean.save(buffer, "JPEG", quality=quality, subsampling="4:2:0", optimize=False, progressive=False)
+    return buffer.getvalue()
+
+
+def decode(jpeg: bytes) -> Image.Image:
+    """Full decode. Raises RejectError for bytes that don't decode to the end."""
+    try:
+        with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as image:
+            image.load()
+            pixels: Image.Image = image.convert("RGB")
+            return pixels
+    except (OSError, ValueError, SyntaxError, struct.error) as error:
+        raise RejectError("undecodable image", str(error)) from None
+
+
+def is_canonical(data: bytes) -> bool:
+    """Whether these bytes are a canonical JPEG, by its markers (ITU-T T.81, annex B): nothing after the end
+    either.
+
+    A comment is canonical only if a video tool left its own name (`Lavc...`): other comments may hold a
+    patient's.
+    """
+    if data[:2] != b"\xff\xd8" or data[-2:] != b"\xff\xd9":
+        return False
+    position, baseline = 2, False
+    while position + 4 <= len(data):
+        if data[position] != 0xFF:
+            return False
+        marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
+        body = data[position + 4 : position + 2 + length]
+        if marker == _SOS:
+            return baseline
+        if marker == _SOF_BASELINE:
+            baseline = _is_420(body)
+        elif marker == _COMMENT:
+            if not body.startswith(b"Lavc"):
+                return False
+        elif marker != _APP0 and marker not in _TABLES:
+            return False
+        position += 2 + length
+    return False
+
+
+def load_image(data: bytes, max_pixels: int) -> Image.Image:
+    """An upright RGB image from the bytes of an image file. Raises RejectError for anything that is none."""
+    if data and not any(byte > 127 or byte == 0 for byte in data[:64]):
+        detail = f"a text file: {data[:60].decode(errors='replace')!r}"
+        raise RejectError("not an image", detail)
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise RejectError("too many pixels", f"{image.width} x {image.height}, the limit is {max_pixels}")
+            if image.mode.startswith(("I", "F")):
+                raise RejectError("unsupported image", f"mode {image.mode}: more than 8 bits per channel")
+            image.load()
+            upright: Image.Image = ImageOps.exif_transpose(image)
+            return upright.convert("RGB")
+    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
+        raise RejectError("undecodable image", str(error)) from None
+
+
+def target_size(width: int, height: int, short_side: int | None, pixel_aspect: Fraction) -> tuple[int, int]:
+    """(width, height) to store: square pixels, the short side as asked, nothing enlarged but by the pixel
+    aspect.
+    """
+    shown = float(width * pixel_aspect), float(height)
+    if pixel_aspect < 1:
+        shown = float(width), float(height / pixel_aspect)
+    scale = 1.0 if short_side is None else min(1.0, short_side / min(shown))
+    return max(1, round(shown[0] * scale)), max(1, round(shown[1] * scale))
+
+
+def _is_420(frame_header: bytes) -> bool:
+    if len(frame_header) < 15 or frame_header[0] != 8 or frame_header[5] != 3:
+        return False
+    return [frame_header[i] for i in (7, 10, 13)] == [0x22, 0x11, 0x11]

@@ -1,0 +1,212 @@
+"""What the user knows of the videos: videos.csv, exclude.csv, masks, and the case of a file name."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trocar.data.ingest.framefolder import FrameSpec
+from trocar.data.ingest.record import Metadata
+from trocar.data.ingest.sources import Found, video_id
+from trocar.errors import ConfigError, nearest
+
+COLUMNS = {
+    "video": "name of the file without its ending, or of the frame folder (required)",
+    "case_id": "operation of one patient; files of one case share it",
+    "part": "number of the file within its case, from 1, in time order",
+    "source": "data set",
+    "hospital": "where it was recorded",
+    "procedure": "kind of operation",
+    "robotic": "true or false",
+    "split": "tags, separated by semicolons",
+    "private": "true for data that must not be shown",
+    "frames": "pattern of frame names, for folders of frames",
+    "frames_fps": "frame numbers per second, for folders of frames",
+    "first_number": "frame number at time 0, for folders of frames",
+}
+_IGNORED = {"fps", "duration_s"}  # known from the file itself
+_TRUE, _FALSE = {"true", "yes", "1", "y"}, {"false", "no", "0", "n"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """videos.csv by video name; `path` is None where there is none."""
+
+    path: Path | None = None
+    rows: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    unknown: Sequence[str] = ()
+
+
+def read_table(path: Path) -> Table:
+    """Read videos.csv. Raises ConfigError for a missing `video` column, a doubled video or a misspelt
+    column.
+    """
+    rows: dict[str, dict[str, str]] = {}
+    columns, lines = _read_csv(path, "video")
+    unknown = [name for name in columns if name not in COLUMNS and name not in _IGNORED]
+    for name in unknown:
+        if guess := nearest(name, COLUMNS):
+            raise ConfigError(f"{path}: unknown column {name!r}{guess}; known: {', '.join(COLUMNS)}")
+    for number, row in lines:
+        name = video_id(row["video"], path)
+        if name in rows:
+            raise ConfigError(f"{path}:{number}: video {row['video']!r} stands there twice")
+        rows[name] = row
+    return Table(path, rows, unknown)
+
+
+def table_beside(roots: Sequence[Path]) -> Path | None:
+    """videos.csv in a source folder, or beside it; None where there is none or more than one."""
+    places = {folder / "videos.csv" for root in roots for folder in (root, root.parent) if folder.is_dir()}
+    found = sorted(place for place in places if place.is_file())
+    return found[0] if len(found) == 1 else None
+
+
+def metadata_of(item: Found, table: Table, case_regex: str | None, source: str | None) -> Metadata:
+    """The metadata of one video: its row, else the case by `case_regex` on its name, else a case of its
+    own.
+    """
+    row = table.rows.get(item.name, {})
+    where = f"{table.path}: video {item.name}"
+    case, part = _case(item.name, case_regex)
+    return Metadata(
+        case_id=row.get("case_id") or case,
+        part=_integer(row.get("part"), part, f"{where}: part"),
+        source=source or row.get("source") or item.default_source,
+        hospital=row.get("hospital", ""),
+        procedure=row.get("procedure", ""),
+        robotic=_boolean(row.get("robotic", ""), f"{where}: robotic"),
+        splits=tuple(tag.strip() for tag in row.get("split", "").split(";") if tag.strip()),
+        private=bool(_boolean(row.get("private", ""), f"{where}: private")),
+    )
+
+
+def frame_spec(item: Found, table: Table, given: Mapping[str, Any]) -> FrameSpec:
+    """How the frame names of a folder give times: from its row of videos.csv, else from the command line.
+
+    Raises ConfigError naming what is missing; none of the three is guessed.
+    """
+    row = table.rows.get(item.name, {})
+    values = {key: row.get(key) or given.get(key) for key in ("frames", "frames_fps", "first_number")}
+    missing = [f"--{key.replace('_', '-')}" for key, value in values.items() if value in (None, "")]
+    if missing:
+        raise ConfigError(
+            f"{item.shown} is a folder of frames: say {' and '.join(missing)} (or the columns {', '.join(values)} in "
+            "videos.csv), such as --frames '{number:06d}.jpg' --frames-fps 25 --first-number 0"
+        )
+    where = f"{item.shown}: "
+    fps = _number(values["frames_fps"], where + "frames_fps")
+    if fps <= 0:
+        raise ConfigError(f"{where}frames_fps must be above 0")
+    return FrameSpec(str(values["frames"]), fps, _integer(values["first_number"], 0, where + "first_number"))
+
+
+def read_exclude(path: Path, names: Sequence[str]) -> dict[str, tuple[tuple[float, float], ...]]:
+    """exclude.csv (video, start, end in seconds) -> [start, end) intervals by video; an empty end is the
+    video's.
+    """
+    found: dict[str, list[tuple[float, float]]] = {}
+    for number, row in _read_csv(path, "video", "start", "end")[1]:
+        name, where = video_id(row["video"], path), f"{path}:{number}"
+        start = _number(row["start"] or 0, where)
+        end = _number(row["end"] or "inf", where)
+        if not 0 <= start < end:
+            raise ConfigError(f"{where}: start {row['start']!r} is not before end {row['end']!r}")
+        if name not in names:
+            raise ConfigError(f"{where}: no video {row['video']!r}{nearest(name, names)}")
+        found.setdefault(name, []).append((start, end))
+    return {name: tuple(sorted(intervals)) for name, intervals in found.items()}
+
+
+def read_masks(path: Path, sources: Sequence[str]) -> dict[str, tuple[tuple[int, int, int, int], ...]]:
+    """Boxes (left, top, width, height in source pixels) to black out, by source.
+
+    YAML `source: [[left, top, width, height], ...]`, or CSV with the columns source, left, top, width,
+    height.
+    """
+    found: dict[str, list[Sequence[Any]]] = {}
+    if path.suffix.lower() == ".csv":
+        for _, row in _read_csv(path, "source", "left", "top", "width", "height")[1]:
+            found.setdefault(row["source"], []).append([row[k] for k in ("left", "top", "width", "height")])
+    else:
+        try:
+            tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: {error}") from None
+        if not isinstance(tree, dict) or not all(isinstance(boxes, list) for boxes in tree.values()):
+            raise ConfigError(f"{path}: expected `source: [[left, top, width, height], ...]`")
+        found = {str(key): boxes for key, boxes in tree.items()}
+    for source in found:
+        if source not in sources:
+            raise ConfigError(f"{path}: no video is of source {source!r}{nearest(source, sources)}")
+    return {source: tuple(_box(box, path) for box in boxes) for source, boxes in found.items()}
+
+
+def _case(name: str, regex: str | None) -> tuple[str, int]:
+    if regex is None:
+        return name, 1
+    try:
+        match = re.fullmatch(regex, name)
+    except re.error as error:
+        raise ConfigError(f"--case-regex {regex!r}: {error}") from None
+    if match is None:
+        return name, 1
+    groups = match.groupdict()
+    if "case" not in groups:
+        raise ConfigError(f"--case-regex {regex!r} needs a group (?P<case>...), and may have one (?P<part>...)")
+    return groups["case"] or name, _integer(groups.get("part"), 1, f"--case-regex on {name}")
+
+
+def _read_csv(path: Path, *required: str) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = [name.strip() for name in reader.fieldnames or []]
+            reader.fieldnames = columns
+            lines = [(reader.line_num, {k: (v or "").strip() for k, v in row.items() if k}) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    for name in required:
+        if name not in columns:
+            raise ConfigError(f"{path}: no column {name!r}{nearest(name, columns)}; found {', '.join(columns)}")
+    return columns, lines
+
+
+def _boolean(text: str, where: str) -> bool | None:
+    if not text:
+        return None
+    if text.lower() not in _TRUE | _FALSE:
+        raise ConfigError(f"{where} = {text!r}: expected true, false or nothing")
+    return text.lower() in _TRUE
+
+
+def _integer(value: object, default: int, where: str) -> int:
+    if value in (None, ""):
+        return default
+    try:
+        return int(str(value))
+    except ValueError:
+        raise ConfigError(f"{where} = {value!r}: expected a whole number") from None
+
+
+def _number(value: object, where: str) -> float:
+    try:
+        return float(str(value))
+    except ValueError:
+        raise ConfigError(f"{where}: {value!r} is not a number") from None
+
+
+def _box(values: Any, path: Path) -> tuple[int, int, int, int]:
+    try:
+        left, top, width, height = (int(value) for value in values)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{path}: a mask is [left, top, width, height] in pixels, not {values!r}") from None
+    if min(left, top) < 0 or min(width, height) < 1:
+        raise ConfigError(f"{path}: mask {values!r} is empty or begins outside of the picture")
+    return left, top, width, height

@@ -1,0 +1,73 @@
+"""Jobs over worker processes, whose end is never the end of the ingest's bookkeeping."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+
+from trocar.data.catalog_write import Rejected
+from trocar.data.ingest import record
+from trocar.data.ingest.video import Job, Outcome, ingest
+
+
+def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
+    """Outcomes in order of completion. With one worker everything runs in this process.
+
+    A video whose decoding kills its process is found by running what was left one by one, and is rejected.
+    """
+    if workers <= 1 or len(jobs) <= 1:
+        yield from (ingest(job) for job in jobs)
+        return
+    left = {job.name: job for job in jobs}
+    try:
+        for outcome in _pooled(jobs, workers):
+            del left[outcome.name]
+            yield outcome
+    except BrokenProcessPool:
+        for job in left.values():
+            yield _alone(job)
+
+
+def _pooled(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_begin, initargs=(os.getpid(),))
+    try:
+        futures: set[Future[Outcome]] = {pool.submit(ingest, job) for job in jobs}
+        while futures:
+            done, futures = wait(futures, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+        pool.shutdown()
+    except BaseException:
+        # Ctrl-C, a full disk or a lost worker: the others are in the middle of videos that nobody waits for.
+        for process in multiprocessing.active_children():
+            process.terminate()
+        pool.shutdown(wait=True, cancel_futures=True)
+        raise
+
+
+def _alone(job: Job) -> Outcome:
+    try:
+        (outcome,) = _pooled([job], 1)
+    except BrokenProcessPool:
+        rejected = Rejected(job.shown, "decoder crashed", "its process died while decoding (or ran out of memory)")
+        record.save_rejected(job.root, job.name, rejected)
+        return Outcome(job.name, rejected=(rejected,), finished=False)
+    return outcome
+
+
+def _begin(parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+
+
+def _follow(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)

@@ -1,0 +1,155 @@
+"""Quality verdicts of a stored frame: columns for curation to filter by, never deletions.
+
+Everything is computed from the decoded stored JPEG, so the same bytes always get the same verdicts. Lengths
+are in pixels of an analysis image whose short side is at most ANALYSIS_SIDE; thresholds were chosen on half
+of the videos of real laparoscopies and are reported on the other half by `benchmarks/curation.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from trocar.data.catalog import QUALITY_SCHEMA
+
+Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
+
+ANALYSIS_SIDE = 224
+BLACK_P99 = 32.0
+"""black: 99 % of the pixels have a luma below this (0..255); text in a corner does not matter."""
+UNIFORM_STD = 8.0
+"""uniform: the standard deviation of the luma is below this."""
+BLURRED_SHARPNESS = 0.25
+"""blurred: `sharpness` (see `FrameMeasures`) is below this."""
+TISSUE_SHARE = 0.4
+"""A frame with this share of tissue-coloured pixels among its lit ones has an out_of_body score of 0."""
+NEAR_DUPLICATE_BITS = 6
+"""near_duplicate: at most this many of the 256 dhash bits differ from the previous kept frame."""
+
+_DARK, _LIT, _GLARE = 20.0, 30.0, 235
+
+
+@dataclass(frozen=True)
+class FrameMeasures:
+    """What the verdicts on one frame rest on.
+
+    Attributes:
+        luma_mean, luma_std: of the luma (ITU-R BT.601), 0..255.
+        luma_p99: its 99th percentile.
+        sharpness: 99th percentile of the absolute 4-neighbour Laplacian over the standard deviation of the
+            luma, both inside the lit content; the ratio makes it independent of exposure and contrast. The
+            Laplacian as a focus
+            measure: Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", ICPR 2000.
+        out_of_body: 0..1, one minus the share of tissue-coloured pixels (red above green and blue by 10 %
+            and 5 %) among lit pixels that are no glare, scaled so that TISSUE_SHARE gives 0. Operating
+            room, drapes, menus and noise are blue, green or grey. Faces and bare skin are red as well: such
+            frames are missed.
+        dhash: 256-bit difference hash (32 bytes): 17 x 16 luma means, each bit whether a cell is darker
+            than the next one to its right.
+    """
+
+    luma_mean: float
+    luma_std: float
+    luma_p99: float
+    sharpness: float
+    out_of_body: float
+    dhash: bytes
+
+
+def measure(image: Image.Image) -> FrameMeasures:
+    """Measure one RGB image of any size."""
+    rgb = np.asarray(_shrink(image), np.float32)
+    luma: Floats = rgb @ np.array([0.299, 0.587, 0.114], np.float32)
+    return FrameMeasures(
+        luma_mean=float(luma.mean()),
+        luma_std=float(luma.std()),
+        luma_p99=float(np.percentile(luma, 99)),
+        sharpness=_sharpness(luma),
+        out_of_body=_out_of_body(rgb, luma),
+        dhash=dhash(image),
+    )
+
+
+def dhash(image: Image.Image) -> bytes:
+    """256-bit difference hash of an image, 32 bytes, row by row, most significant bit first."""
+    small = np.asarray(image.convert("L").resize((17, 16), Image.Resampling.BOX), np.int16)
+    return np.packbits(small[:, :-1] < small[:, 1:]).tobytes()
+
+
+def hamming(first: bytes, second: bytes) -> int:
+    """Number of bits in which two hashes differ."""
+    return (int.from_bytes(first, "big") ^ int.from_bytes(second, "big")).bit_count()
+
+
+def quality_table(measures: Sequence[FrameMeasures]) -> pa.Table:
+    """QUALITY_SCHEMA rows for the frames of one video in time order."""
+    distances, duplicates = _duplicates([m.dhash for m in measures])
+    p99 = np.array([m.luma_p99 for m in measures], np.float32)
+    sharpness = np.array([m.sharpness for m in measures], np.float32)
+    columns: dict[str, Any] = {
+        name: np.array([getattr(m, name) for m in measures], np.float32)
+        for name in ("luma_mean", "luma_std", "out_of_body")
+    }
+    return pa.table(
+        {
+            "black": p99 < BLACK_P99,
+            "uniform": columns["luma_std"] < UNIFORM_STD,
+            "blurred": (sharpness < BLURRED_SHARPNESS) & (p99 >= BLACK_P99),
+            "out_of_body": columns["out_of_body"],
+            "near_duplicate": duplicates,
+            "luma_mean": columns["luma_mean"],
+            "luma_std": columns["luma_std"],
+            "sharpness": sharpness,
+            "dhash_distance": np.array(distances, np.uint16),
+            "dhash": pa.array([m.dhash for m in measures], pa.binary(32)),
+        },
+        schema=QUALITY_SCHEMA,
+    )
+
+
+def _duplicates(hashes: Sequence[bytes]) -> tuple[list[int], np.ndarray[Any, Any]]:
+    # The first frame has no predecessor: 256, which no pair of hashes of real pictures reaches.
+    kept: bytes | None = None
+    distances = []
+    for value in hashes:
+        distances.append(256 if kept is None else hamming(kept, value))
+        if distances[-1] > NEAR_DUPLICATE_BITS:
+            kept = value
+    return distances, np.array(distances, np.int64) <= NEAR_DUPLICATE_BITS
+
+
+def _shrink(image: Image.Image) -> Image.Image:
+    short = min(image.size)
+    if short <= ANALYSIS_SIDE:
+        return image
+    scale = ANALYSIS_SIDE / short
+    size = (round(image.width * scale), round(image.height * scale))
+    return image.resize(size, Image.Resampling.BOX)
+
+
+def _sharpness(luma: Floats) -> float:
+    if min(luma.shape) < 3:
+        return 0.0
+    up, down, left, right = luma[:-2, 1:-1], luma[2:, 1:-1], luma[1:-1, :-2], luma[1:-1, 2:]
+    centre = luma[1:-1, 1:-1]
+    lowest = np.minimum.reduce([up, down, left, right, centre])
+    inside = lowest > _DARK  # the rim of the round image is an edge, but none of the scene
+    if np.count_nonzero(inside) < 100:
+        return 0.0
+    laplacian = np.abs(up + down + left + right - 4 * centre)[inside]
+    return float(np.percentile(laplacian, 99) / max(float(centre[inside].std()), 1.0))
+
+
+def _out_of_body(rgb: Floats, luma: Floats) -> float:
+    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
+    lit = (luma > _LIT) & (rgb.min(axis=-1) < _GLARE)
+    count = int(np.count_nonzero(lit))
+    if count < 0.01 * luma.size:
+        return 0.0
+    tissue = np.count_nonzero(lit & (red > 1.1 * green) & (red > 1.05 * blue))
+    return max(0.0, 1.0 - tissue / (TISSUE_SHARE * count))

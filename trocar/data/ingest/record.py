@@ -1,0 +1,161 @@
+"""The record of a finished video: `videos/NAME.json`, written last, and `videos/NAME.arrow` with its frame
+rows.
+
+A video with a record is finished; without one, nothing of it counts. A rejected video has
+`NAME.rejected.json` instead, which only says why: it is tried again by the next ingest.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from trocar.data.catalog import FRAME_SCHEMA, QUALITY_SCHEMA
+from trocar.data.catalog_write import Rejected, ShardFile, VideoEntry
+from trocar.data.files import replacing
+from trocar.errors import TrocarError
+
+FOLDER = "videos"
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What is known of a video beside its pictures; a change of it needs no decoding."""
+
+    case_id: str
+    part: int
+    source: str
+    hospital: str = ""
+    procedure: str = ""
+    robotic: bool | None = None
+    splits: tuple[str, ...] = ()
+    private: bool = False
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished video. `key` is what its frames follow from: the identity of the source and the settings."""
+
+    name: str
+    key: str
+    metadata: Metadata
+    fps: float
+    duration_s: float
+    content_hash: str
+    content: str
+    crop: tuple[int, ...]
+    damaged: int
+    shards: tuple[ShardFile, ...]
+    rejected: tuple[Rejected, ...] = ()
+
+
+def save(root: Path, record: Record, frames: pa.Table | None = None, quality: pa.Table | None = None) -> None:
+    """Write the frame rows (unless only the metadata changed), then the record."""
+    folder = root / FOLDER
+    if frames is not None and quality is not None:
+        table = pa.table([*frames.columns, *quality.columns], names=[*frames.column_names, *quality.column_names])
+        with (
+            replacing(folder / f"{record.name}.arrow") as path,
+            pa.OSFile(str(path), "wb") as sink,
+            pa.ipc.new_file(sink, table.schema) as writer,
+        ):
+            writer.write_table(table)
+    _write_json(folder / f"{record.name}.json", asdict(record))
+    (folder / f"{record.name}.rejected.json").unlink(missing_ok=True)
+
+
+def save_rejected(root: Path, name: str, rejected: Rejected) -> None:
+    """Note why a video stays out."""
+    _write_json(root / FOLDER / f"{name}.rejected.json", asdict(rejected))
+
+
+def load(root: Path, name: str) -> Record | None:
+    """The record of a video, None where it is not finished."""
+    path = root / FOLDER / f"{name}.json"
+    try:
+        tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    try:
+        meta = tree.pop("metadata")
+        meta["splits"] = tuple(meta["splits"])
+        shards = tuple(ShardFile(**shard) for shard in tree.pop("shards"))
+        rejected = tuple(Rejected(**item) for item in tree.pop("rejected"))
+        tree["crop"] = tuple(tree["crop"])
+        return Record(metadata=Metadata(**meta), shards=shards, rejected=rejected, **tree)
+    except (KeyError, TypeError, ValueError):
+        return None  # of another version: the video is done again
+
+
+def forget(root: Path, name: str) -> None:
+    """Remove a record first, then the shards that belong to it: a crash between leaves no record of
+    missing shards.
+    """
+    (root / FOLDER / f"{name}.json").unlink(missing_ok=True)
+    (root / FOLDER / f"{name}.arrow").unlink(missing_ok=True)
+    own = re.compile(re.escape(name) + r"-\d{4}\.(tar|idx)")
+    for path in (root / "shards").iterdir():
+        if own.fullmatch(path.name):
+            path.unlink()
+
+
+def names(root: Path) -> list[str]:
+    """Names of all finished videos, sorted."""
+    return sorted(path.stem for path in (root / FOLDER).glob("[!.]*.json") if "." not in path.stem)
+
+
+def entries(root: Path) -> Iterator[VideoEntry]:
+    """All finished videos, as the catalog wants them. Raises TrocarError for a record without its frame
+    rows.
+    """
+    for name in names(root):
+        record = load(root, name)
+        path = root / FOLDER / f"{name}.arrow"
+        if record is None:
+            continue
+        try:
+            table = pa.ipc.open_file(pa.OSFile(str(path))).read_all()
+        except (OSError, pa.ArrowInvalid) as error:
+            raise TrocarError(f"{path}: {error}; delete {name}.json beside it and run the same command") from None
+        shared = {f.name for f in fields(VideoEntry)} & {f.name for f in fields(Record)}
+        yield VideoEntry(
+            **asdict(record.metadata),
+            **{key: getattr(record, key) for key in shared},
+            frames=table.select(FRAME_SCHEMA.names),
+            quality=table.select(QUALITY_SCHEMA.names),
+        )
+
+
+def load_rejected(path: Path) -> Rejected:
+    """Why a video stays out, from its `NAME.rejected.json`."""
+    return Rejected(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def rejections(root: Path) -> list[Rejected]:
+    """All rejected videos and frames, by path."""
+    found: list[Rejected] = []
+    for path in sorted((root / FOLDER).glob("[!.]*.rejected.json")):
+        found.append(load_rejected(path))
+    for name in names(root):
+        record = load(root, name)
+        found.extend(record.rejected if record is not None else ())
+    return sorted(found, key=lambda item: item.path)
+
+
+def _write_json(path: Path, tree: Any) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(tree, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def reason_counts(items: Sequence[Rejected]) -> dict[str, int]:
+    """How many rejections there are for each reason, the most frequent first."""
+    counts: dict[str, int] = {}
+    for item in items:
+        counts[item.reason] = counts.get(item.reason, 0) + 1
+    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))

@@ -1,0 +1,226 @@
+"""`trocar ingest`: plan the jobs, run those that are not finished, build the catalog from all finished videos."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pydantic import Field
+
+from trocar.config import Config, fingerprint
+from trocar.data.catalog import FOLDER as CATALOG
+from trocar.data.catalog_write import Rejected, write_catalog
+from trocar.data.ingest import record
+from trocar.data.ingest.framefolder import list_frames
+from trocar.data.ingest.lock import only_one
+from trocar.data.ingest.metadata import (
+    Table,
+    frame_spec,
+    metadata_of,
+    read_exclude,
+    read_masks,
+    read_table,
+    table_beside,
+)
+from trocar.data.ingest.pool import run_jobs
+from trocar.data.ingest.settings import IngestSettings
+from trocar.data.ingest.sources import Found, find, part_warning, prefixed
+from trocar.data.ingest.video import Job, Outcome
+from trocar.errors import TrocarError
+
+
+class IngestOptions(Config):
+    """What `trocar ingest` is asked to do; see its command line help for each."""
+
+    sources: tuple[Path, ...]
+    out: Path
+    settings: IngestSettings = IngestSettings()
+    metadata: Path | None = None
+    source: str | None = None
+    prefix: str = ""
+    case_regex: str | None = None
+    frames: str | None = None
+    frames_fps: float | None = Field(None, gt=0)
+    first_number: int | None = None
+    masks: Path | None = None
+    exclude: Path | None = None
+    workers: int = Field(1, ge=1)
+
+
+@dataclass
+class Summary:
+    """Counts of this run, and all rejections that now stand in the catalog; `rejected` are this run's."""
+
+    fingerprint: str = ""
+    videos: int = 0
+    frames: int = 0
+    ingested: int = 0
+    finished_before: int = 0
+    elsewhere: int = 0
+    seconds: float = 0.0
+    rejected: list[Rejected] = field(default_factory=list)
+
+
+Say = Callable[[str], None]
+Progress = Callable[[int, int, Outcome | None], None]
+
+
+def run_ingest(options: IngestOptions, say: Say, progress: Progress) -> Summary:
+    """Do it; `say` gets lines for the user, `progress(done, total, outcome)` is called after each video.
+
+    Running it again does only what is not finished. Raises ConfigError for bad arguments before anything is written,
+    TrocarError for a full disk or a second ingest of the same folder.
+    """
+    jobs = plan(options, say)
+    root = options.out
+    summary = Summary()
+    with _disk_trouble(root):
+        for folder in ("shards", record.FOLDER, CATALOG):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        with only_one(root):
+            _sweep(root)
+            todo = [job for job in jobs if not _finished(job, summary)]
+            if any(record.load(root, job.name) for job in todo):
+                # Shards the present catalog points into are about to be replaced.
+                (root / CATALOG / "catalog.json").unlink(missing_ok=True)
+            threads = max(1, options.workers // max(1, len(todo)))
+            progress(0, len(todo), None)
+            outcomes = run_jobs([replace(job, threads=threads) for job in todo], options.workers)
+            for done, outcome in enumerate(outcomes, start=1):
+                _count(summary, outcome)
+                progress(done, len(todo), outcome)
+            _finish(root, jobs, summary)
+    return summary
+
+
+def plan(options: IngestOptions, say: Say) -> list[Job]:
+    """One job per video, by name. Raises ConfigError for anything in the arguments that is wrong."""
+    found = find(options.sources, options.source)
+    if options.prefix:
+        found = prefixed(found, options.prefix)
+    table = _table(options, found, say)
+    cases_known = options.case_regex is not None or any(row.get("case_id") for row in table.rows.values())
+    if not cases_known and (warning := part_warning([item.name for item in found])):
+        say(f"warning: {warning}")
+    names = [item.name for item in found]
+    metadata = [metadata_of(item, table, options.case_regex, options.source) for item in found]
+    excluded = read_exclude(options.exclude, names) if options.exclude else {}
+    masks = read_masks(options.masks, sorted({meta.source for meta in metadata})) if options.masks else {}
+    jobs = []
+    for item, meta in zip(found, metadata, strict=True):
+        job = Job(
+            name=item.name,
+            path=item.path,
+            shown=item.shown,
+            root=options.out,
+            key="",
+            settings=options.settings,
+            metadata=meta,
+            frames=frame_spec(item, table, options.model_dump()) if item.is_folder else None,
+            masks=masks.get(meta.source, ()),
+            excluded=excluded.get(item.name, ()),
+        )
+        jobs.append(replace(job, key=_key(job, say)))
+    return jobs
+
+
+def _table(options: IngestOptions, found: Sequence[Found], say: Say) -> Table:
+    path = options.metadata or table_beside(options.sources)
+    if path is None:
+        say(f"no videos.csv: hospital and procedure stay empty; source is {found[0].default_source!r}")
+        return Table()
+    table = read_table(path)
+    if options.prefix:
+        table = Table(path, {options.prefix + name: row for name, row in table.rows.items()}, table.unknown)
+    names = {item.name for item in found}
+    if options.metadata is None:
+        say(f"metadata from {path}")
+    for what, missing in (
+        ("rows of videos.csv have no video", sorted(set(table.rows) - names)),
+        ("videos have no row in videos.csv", sorted(names - set(table.rows))),
+        ("columns of videos.csv are not used", list(table.unknown)),
+    ):
+        if missing:
+            say(f"warning: {len(missing)} {what}: {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}")
+    return table
+
+
+def _key(job: Job, say: Say) -> str:
+    """What the frames of a video follow from: size and time stamp of its file or files, and the settings."""
+    if job.frames is None:
+        files = [_stamp(job.path)]
+    else:
+        listed = list_frames(job.path, job.frames)
+        times = f"{listed[0].time_s:.2f} s to {listed[-1].time_s:.2f} s"
+        say(f"{job.name}: {len(listed)} files, {listed[0].path.name} to {listed[-1].path.name} are {times}")
+        files = [_stamp(frame.path) for frame in listed]
+    spec = vars(job.frames) if job.frames else None
+    tree = {"files": files, "settings": job.settings.identity(), "frames": spec}
+    return fingerprint(tree | {"masks": job.masks, "excluded": repr(job.excluded)})
+
+
+def _stamp(path: Path) -> tuple[str, int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return path.name, -1, -1
+    return path.name, status.st_size, status.st_mtime_ns
+
+
+def _finished(job: Job, summary: Summary) -> bool:
+    done = record.load(job.root, job.name)
+    if done is None or done.key != job.key or not all((job.root / s.path).is_file() for s in done.shards):
+        return False
+    if done.metadata != job.metadata:
+        record.save(job.root, replace(done, metadata=job.metadata))
+    summary.finished_before += 1
+    summary.rejected.extend(done.rejected)
+    return True
+
+
+def _sweep(root: Path) -> None:
+    """Remove what an interrupted ingest left: nothing in these places has its final name."""
+    shutil.rmtree(root / "tmp", ignore_errors=True)
+    for folder in (root / record.FOLDER, root / CATALOG):
+        for stale in folder.glob(".*.tmp"):
+            stale.unlink()
+    for path in (root / record.FOLDER).glob("*.rejected.json"):
+        if not Path(record.load_rejected(path).path).exists():
+            path.unlink()
+    # Shards get their names just before their record: without a record they are what a crash left between the two.
+    known = {Path(s.path).name for name in record.names(root) if (r := record.load(root, name)) for s in r.shards}
+    for path in (root / "shards").iterdir():
+        if path.with_suffix(".tar").name not in known:
+            path.unlink()
+
+
+def _count(summary: Summary, outcome: Outcome) -> None:
+    summary.ingested += outcome.finished
+    summary.seconds += outcome.duration_s
+    summary.rejected.extend(outcome.rejected)
+
+
+def _finish(root: Path, jobs: Sequence[Job], summary: Summary) -> None:
+    shutil.rmtree(root / "tmp", ignore_errors=True)
+    videos = list(record.entries(root))
+    summary.fingerprint = write_catalog(root, videos, record.rejections(root))
+    summary.videos, summary.frames = len(videos), sum(video.frames.num_rows for video in videos)
+    summary.elsewhere = len({video.name for video in videos} - {job.name for job in jobs})
+
+
+@contextmanager
+def _disk_trouble(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = "no space left" if full else (error.strerror or str(error))
+        todo = "free some space and run the same command" if full else "run the same command when that is solved"
+        free = f" ({shutil.disk_usage(root).free >> 20} MiB free)" if full and root.is_dir() else ""
+        place = os.fspath(error.filename) if error.filename and not full else str(root)
+        raise TrocarError(f"{place}: {what}{free}; finished videos are kept: {todo}, it continues") from None

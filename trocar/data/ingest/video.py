@@ -1,0 +1,240 @@
+"""One video, or one folder of frames, into shards and a record. Runs in a worker process."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+from trocar.data.catalog_write import Rejected
+from trocar.data.files import sync
+from trocar.data.ingest import jpeg, record
+from trocar.data.ingest.content import SAMPLES, Content, find_content
+from trocar.data.ingest.decode import Decoder, check_file, describe, key_frames, open_video, to_rgb
+from trocar.data.ingest.framefolder import FrameFile, FrameSpec, list_frames, thin
+from trocar.data.ingest.quality import FrameMeasures, measure, quality_table
+from trocar.data.ingest.record import Metadata, Record
+from trocar.data.ingest.settings import IngestSettings, RejectError
+from trocar.data.ingest.shards import ShardWriter
+
+_BUFFER_BYTES = 128 << 20
+_FEW_KEY_FRAMES = 4
+
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Job:
+    """All a worker needs for one video.
+
+    `masks` are (left, top, width, height) boxes in source pixels to black out, `excluded` are [start, end)
+    times in seconds to leave out, `frames` is None for a video file. `shown` is the path as the user gave it.
+    """
+
+    name: str
+    path: Path
+    shown: str
+    root: Path
+    key: str
+    settings: IngestSettings
+    metadata: Metadata
+    frames: FrameSpec | None = None
+    masks: tuple[Box, ...] = ()
+    excluded: tuple[tuple[float, float], ...] = ()
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job: frames written and seconds of video, or why not. `rejected` also counts single
+    images.
+    """
+
+    name: str
+    frames: int = 0
+    duration_s: float = 0.0
+    rejected: tuple[Rejected, ...] = ()
+    finished: bool = True
+
+
+def ingest(job: Job) -> Outcome:
+    """Do one job. The shards get their names when they are complete, then the record is written.
+
+    A video that cannot be decoded is an Outcome; an OSError (a full disk) is raised and leaves nothing in
+    place.
+    """
+    record.forget(job.root, job.name)
+    folder = job.root / "tmp" / job.name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        return _FolderIngest(job, folder).run() if job.frames else _VideoIngest(job, folder).run()
+    except RejectError as error:
+        rejected = Rejected(job.shown, error.reason, error.detail)
+        record.save_rejected(job.root, job.name, rejected)
+        return Outcome(job.name, rejected=(rejected,), finished=False)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Ingest:
+    """What both kinds share: from images with times to shards, verdicts and a record."""
+
+    def __init__(self, job: Job, folder: Path) -> None:
+        self.job = job
+        self.settings = job.settings
+        self.writer = ShardWriter(folder, job.name, job.settings.shard_bytes)
+        self.measures: list[FrameMeasures] = []
+        self.content = Content("full", None)
+        self.pixel_aspect = Fraction(1)
+        self.size: tuple[int, int] | None = None
+
+    def kept(self, time_s: float) -> bool:
+        return not any(start <= time_s < end for start, end in self.job.excluded)
+
+    def masked(self, image: Image.Image) -> Image.Image:
+        if not self.job.masks:
+            return image
+        pixels = np.array(image)
+        for left, top, width, height in self.job.masks:
+            pixels[top : top + height, left : left + width] = 0
+        return Image.fromarray(pixels)
+
+    def find_content(self, images: Iterable[Image.Image]) -> None:
+        if self.settings.crop == "auto":
+            self.content = find_content([self.masked(image) for image in images])
+
+    def target(self, size: tuple[int, int]) -> tuple[int, int]:
+        box = self.content.box
+        width, height = (box[2], box[3]) if box else size
+        return jpeg.target_size(width, height, self.settings.short_side, self.pixel_aspect)
+
+    def encode(self, image: Image.Image) -> bytes:
+        self.size = self.size or image.size
+        if image.size != self.size and (self.content.box or self.job.masks):
+            raise RejectError("size changes", f"from {self.size} to {image.size}: content box and masks don't fit")
+        left, top, width, height = self.content.box or (0, 0, *image.size)
+        image, target = self.masked(image), self.target(image.size)
+        if target != image.size or self.content.box:
+            box = (left, top, left + width, top + height)
+            image = image.resize(target, Image.Resampling.BICUBIC, box=box)
+        return jpeg.encode(image, self.settings.jpeg_quality)
+
+    def add(self, time_s: float, data: bytes) -> None:
+        stored = jpeg.decode(data)
+        self.measures.append(measure(stored))
+        self.writer.add(time_s, data, *stored.size)
+
+    def publish(self, fps: float, duration_s: float, damaged: int, rejected: tuple[Rejected, ...]) -> Outcome:
+        job, frames = self.job, self.writer.frames()
+        for path in sorted(self.writer.folder.iterdir()):
+            path.replace(job.root / "shards" / path.name)
+        sync(job.root / "shards")
+        done = Record(
+            name=job.name,
+            key=job.key,
+            metadata=job.metadata,
+            fps=fps,
+            duration_s=duration_s,
+            content_hash=self.writer.content.hexdigest(),
+            content=self.content.kind,
+            crop=self.content.box or (),
+            damaged=damaged,
+            shards=tuple(self.writer.shards()),
+            rejected=rejected,
+        )
+        record.save(job.root, done, frames, quality_table(self.measures))
+        return Outcome(job.name, frames.num_rows, duration_s, rejected)
+
+
+class _VideoIngest(_Ingest):
+    def run(self) -> Outcome:
+        decoder = Decoder(self.job.path, self.settings, self.job.threads)
+        frames = decoder.frames()
+        if self.settings.crop == "auto":
+            frames = self._look_ahead(frames)
+        with self.writer:
+            for time_s, frame in frames:
+                if self.kept(time_s):
+                    image = to_rgb(frame)
+                    aspect = decoder.pixel_aspect
+                    self.pixel_aspect = 1 / aspect if frame.rotation % 180 else aspect
+                    self.add(time_s, self.encode(image))
+        if not self.measures:
+            raise RejectError("no frames", "every frame is excluded")
+        return self.publish(self.settings.fps, decoder.duration_s, decoder.damage.frames, ())
+
+    def _look_ahead(self, frames: Iterator[tuple[float, av.VideoFrame]]) -> Iterator[tuple[float, av.VideoFrame]]:
+        """Find the content box before the first frame is written, without a second decode where that can
+        be.
+        """
+        job = self.job
+        with open_video(job.path) as (container, stream):
+            info = describe(container, stream, self.settings)
+        expected = (info.duration_s or 3600.0) * self.settings.fps
+        if expected * info.width * info.height * 1.5 <= _BUFFER_BYTES:
+            held = list(itertools.islice(frames, int(expected) + 2))
+            picked = held[:: max(1, len(held) // SAMPLES)]
+            self.find_content(to_rgb(frame) for time_s, frame in picked if self.kept(time_s))
+            return itertools.chain(held, frames)
+        images = key_frames(job.path, self.settings, SAMPLES)
+        if len(images) < _FEW_KEY_FRAMES:
+            sparse = replace_fps(self.settings, SAMPLES / (info.duration_s or 60.0))
+            passes = Decoder(job.path, sparse, job.threads).frames()
+            images = [to_rgb(frame) for _, frame in itertools.islice(passes, SAMPLES)]
+        self.find_content(images)
+        return frames
+
+
+class _FolderIngest(_Ingest):
+    def run(self) -> Outcome:
+        spec = self.job.frames
+        assert spec is not None
+        listed = list_frames(self.job.path, spec)
+        chosen = [f for f in thin(listed, self.settings.fps) if self.kept(f.time_s)]
+        self.find_content(self._sample(chosen))
+        rejected = []
+        with self.writer:
+            for frame in chosen:
+                try:
+                    self.add(frame.time_s, self._jpeg(frame))
+                except RejectError as error:
+                    rejected.append(Rejected(f"{self.job.shown}/{frame.path.name}", error.reason, error.detail))
+        if not self.measures:
+            first = rejected[0] if rejected else None
+            why = f"{len(rejected)} images rejected, first: {first.reason} ({first.path})" if first else "all excluded"
+            raise RejectError("no frames", why)
+        duration = listed[-1].time_s + 1 / spec.fps
+        return self.publish(min(spec.fps, self.settings.fps), duration, 0, tuple(rejected))
+
+    def _jpeg(self, frame: FrameFile) -> bytes:
+        """The file's own bytes where they are what would be stored, else a new JPEG."""
+        check_file(frame.path)
+        data = frame.path.read_bytes()
+        image = jpeg.load_image(data, self.settings.max_pixels)
+        as_it_is = not self.job.masks and self.content.box is None and self.target(image.size) == image.size
+        return data if as_it_is and jpeg.is_canonical(data) else self.encode(image)
+
+    def _sample(self, frames: list[FrameFile]) -> Iterator[Image.Image]:
+        size: tuple[int, int] | None = None
+        for frame in frames[:: max(1, len(frames) // SAMPLES)] if self.settings.crop == "auto" else ():
+            try:
+                check_file(frame.path)
+                image = jpeg.load_image(frame.path.read_bytes(), self.settings.max_pixels)
+            except RejectError:
+                continue
+            size = size or image.size
+            if image.size == size:
+                yield image
+
+
+def replace_fps(settings: IngestSettings, fps: float) -> IngestSettings:
+    """The same settings at another rate, for a look at a few frames."""
+    return settings.model_copy(update={"fps": max(fps, 1e-4)})
