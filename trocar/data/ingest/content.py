@@ -22,6 +22,7 @@ _LIT_LINE = 0.08  # share of a line's pixels: a disc reaches it 1 % inside its r
 _BRIDGE = 0.1  # a dark band narrower than this part of the picture doesn't end the content
 _SMALLEST = 0.3  # a box smaller than this part of a side is not believed
 _WHOLE = 0.97
+_SNAP = 0.015  # a border narrower than this part of a side is an encoder's edge and stays
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,9 @@ def _span(share: np.ndarray[Any, Any]) -> tuple[int, int] | None:
     breaks = np.flatnonzero(np.diff(lit) > _BRIDGE * len(share))
     starts, ends = np.r_[0, breaks + 1], np.r_[breaks, len(lit) - 1]
     longest = int(np.argmax(lit[ends] - lit[starts]))
-    return int(lit[starts[longest]]), int(lit[ends[longest]]) + 1
+    low, high = int(lit[starts[longest]]), int(lit[ends[longest]]) + 1
+    edge = _SNAP * len(share)
+    return (0 if low <= edge else low), (len(share) if high >= len(share) - edge else high)
 
 
 def _corners_dark(lit: np.ndarray[Any, Any]) -> bool:

@@ -109,13 +109,14 @@ class Decoder:
         if shown is None or first is None:
             raise RejectError("no frames", "the file opens, but not one picture could be decoded")
         usual = gaps.most_common(1)[0][0] if gaps else 0
-        end = last + (shown.duration or usual or 1)
+        # In a constant frame rate the last frame lasts as long as the others, whatever the container claims.
+        end = last + (usual if _is_constant(gaps, usual) else shown.duration or usual or 1)
         while k * step + tolerance < end:
             yield _time(k, self.settings.fps), shown
             k += 1
         self.duration_s = float(end * tick)
         self._check_gap(gaps, largest, usual, tick)
-        self._check_end(info, float((usual or 1) * tick))
+        self._check_end(info, float((first + end) * tick), float((usual or 1) * tick))
         if self.damage.frames > self.settings.max_damaged:
             raise RejectError("damaged", self._explain())
 
@@ -146,16 +147,17 @@ class Decoder:
         # One hole in an otherwise constant frame rate is lost data; in a variable one, it is a picture that
         # stood still.
         width, start = largest
-        constant = usual and gaps[usual] + gaps[usual - 1] + gaps[usual + 1] >= 0.98 * sum(gaps.values())
-        if constant and width * tick > 1 and width > 10 * usual:
+        if _is_constant(gaps, usual) and width * tick > 1 and width > 10 * usual:
             seconds = float(start * tick)
             self.damage.add(width // usual, f"no frames from {seconds:.2f} s to {seconds + float(width * tick):.2f} s")
 
-    def _check_end(self, info: VideoInfo, frame_s: float) -> None:
+    def _check_end(self, info: VideoInfo, end_s: float, frame_s: float) -> None:
         if info.duration_s is None:
             return
+        # Without a duration of the stream's own there is the container's: some count it from time 0, and sound may last
+        # longer than the picture.
         slack = 2 * frame_s + (0.1 if info.exact_duration else 2.0)
-        missing = info.duration_s - self.duration_s
+        missing = info.duration_s - (self.duration_s if info.exact_duration else max(self.duration_s, end_s))
         if missing > slack:
             where = f"ends at {self.duration_s:.2f} s of {info.duration_s:.2f} s"
             if self.settings.max_damaged == 0:
@@ -257,6 +259,11 @@ def _check_pixels(width: int, height: int, settings: IngestSettings) -> None:
     if width * height > settings.max_pixels:
         limit = settings.max_pixels
         raise RejectError("too many pixels", f"{width} x {height}, the limit of --max-pixels is {limit}")
+
+
+def _is_constant(gaps: Counter[int], usual: int) -> bool:
+    """Whether nearly all intervals are the usual one, give or take the rounding of the stream's clock."""
+    return usual > 0 and gaps[usual] + gaps[usual - 1] + gaps[usual + 1] >= 0.98 * sum(gaps.values())
 
 
 def _time(k: int, fps: float) -> float:

@@ -40,7 +40,7 @@ class FrameSpec:
                 f"--frames {self.pattern!r}: say where the frame number stands, such as '{{number:06d}}.jpg' or "
                 "'frame_{number}_*.png', or a regular expression with a group (?P<number>\\d+)"
             )
-        before, after = (re.escape(part).replace(r"\*", ".*").replace(r"\?", ".") for part in parts)
+        before, after = (re.escape(part).replace(r"\*", ".*?").replace(r"\?", ".") for part in parts)
         return re.compile(f"{before}(?P<number>\\d+){after}")
 
 

@@ -35,8 +35,10 @@ def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
 
 
 def _pooled(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_begin, initargs=(os.getpid(),))
+    # A server that has the imports done once forks workers in no time, and they share its memory.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["trocar.data.ingest.video"])
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_begin)
     try:
         futures: set[Future[Outcome]] = {pool.submit(ingest, job) for job in jobs}
         while futures:
@@ -62,12 +64,13 @@ def _alone(job: Job) -> Outcome:
     return outcome
 
 
-def _begin(parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
-    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+def _begin() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the ingest's own process decides what Ctrl-C means
+    threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
 
 
 def _follow(parent: int) -> None:
+    # The server ends with the ingest, however that ends; a worker must not go on writing after both.
     while os.getppid() == parent:
         time.sleep(1.0)
     os._exit(1)

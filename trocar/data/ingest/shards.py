@@ -6,6 +6,7 @@ with `<extension> <data offset> <size> <member name>` for each component.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import zlib
@@ -26,7 +27,10 @@ MAX_KEY = 90  # USTAR member names end at 100 characters
 
 
 class _HashingFile:
-    """A write-only file that knows the sha256 of what went through it."""
+    """A write-only file that knows the sha256 of what went through it.
+
+    Once abandoned it takes writes without keeping them: a tar stream flushes what it has left when it is collected.
+    """
 
     def __init__(self, path: Path) -> None:
         self.file: BinaryIO = path.open("wb")
@@ -34,6 +38,8 @@ class _HashingFile:
         self.bytes = 0
 
     def write(self, data: bytes) -> int:
+        if self.file.closed:
+            return len(data)
         self.digest.update(data)
         self.bytes += len(data)
         return self.file.write(data)
@@ -60,10 +66,11 @@ class ShardWriter:
         return self
 
     def __exit__(self, kind: object, value: object, trace: object) -> None:
-        if self._file is not None and kind is not None:
-            self._file.file.close()
-        else:
+        if kind is None:
             self._finish_shard()
+        elif self._file is not None:
+            with contextlib.suppress(OSError):  # a full disk again: the error on its way out is the one to see
+                self._file.file.close()
 
     def add(self, time_s: float, jpeg: bytes, width: int, height: int) -> None:
         """Append the frame shown at `time_s` seconds. Frames come in time order."""

@@ -1,0 +1,107 @@
+"""Canonical JPEG is told from its markers, and the encoder writes nothing else."""
+
+from __future__ import annotations
+
+import io
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trocar.data.ingest.jpeg import decode, encode, is_canonical, load_image, target_size
+from trocar.data.ingest.settings import RejectError
+
+
+def picture(mode: str = "RGB", size: tuple[int, int] = (48, 32)) -> Image.Image:
+    coarse = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).convert(mode)
+
+
+def saved(image: Image.Image | None = None, kind: str = "JPEG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    (image or picture()).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def test_encode_writes_canonical_jpeg_without_comment_or_profile() -> None:
+    image = picture()
+    image.info["comment"] = b"patient name"
+    image.info["icc_profile"] = b"profile"
+    data = encode(image, 90)
+    assert is_canonical(data)
+    assert b"patient" not in data
+    assert b"profile" not in data
+    error = np.abs(np.asarray(decode(data), int) - np.asarray(image, int)).mean()
+    assert error < 4
+
+
+def test_4_2_0_baseline_is_canonical() -> None:
+    assert is_canonical(saved(subsampling="4:2:0", quality=77))
+    assert is_canonical(saved(subsampling="4:2:0", comment=b"Lavc60.31.102"))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        saved(subsampling="4:4:4"),
+        saved(subsampling="4:2:2"),
+        saved(subsampling="4:2:0", progressive=True),
+        saved(subsampling="4:2:0", icc_profile=b"x" * 40),
+        saved(subsampling="4:2:0", exif=b"Exif\0\0II*\0\x08\0\0\0\0\0"),
+        saved(subsampling="4:2:0", comment=b"patient name"),
+        saved(picture("L")),
+        saved(picture("CMYK")),
+        saved(kind="PNG"),
+        saved(subsampling="4:2:0") + b"trailing",
+        saved(subsampling="4:2:0")[:-30],
+        b"",
+        b"../frames/000001.jpg",
+    ],
+    ids=lambda data: f"{len(data)} bytes",
+)
+def test_anything_else_is_not(data: bytes) -> None:
+    assert not is_canonical(data)
+
+
+def test_a_damaged_jpeg_is_rejected_not_filled_with_grey() -> None:
+    data = saved(picture(size=(300, 200)), subsampling="4:2:0")
+    with pytest.raises(RejectError) as caught:
+        load_image(data[: len(data) // 2], 10**6)
+    assert caught.value.reason == "undecodable image"
+
+
+def test_a_text_file_is_named_as_one() -> None:
+    with pytest.raises(RejectError) as caught:
+        load_image(b"../../frames/000001.jpg", 10**6)
+    assert caught.value.reason == "not an image"
+    assert "../../frames/000001.jpg" in caught.value.detail
+
+
+def test_pixel_limit_counts_before_decoding() -> None:
+    with pytest.raises(RejectError, match="too many pixels"):
+        load_image(saved(), 48 * 32 - 1)
+
+
+def test_exif_orientation_is_applied() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = load_image(saved(exif=exif.tobytes()), 10**6)
+    assert image.size == (32, 48)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "side", "aspect", "expected"),
+    [
+        (854, 480, 256, "1", (455, 256)),
+        (480, 854, 256, "1", (256, 455)),
+        (200, 100, 256, "1", (200, 100)),
+        (854, 480, None, "1", (854, 480)),
+        (720, 576, None, "16/15", (768, 576)),
+        (720, 480, None, "8/9", (720, 540)),
+        (720, 576, 288, "16/15", (384, 288)),
+    ],
+)
+def test_target_size(width: int, height: int, side: int | None, aspect: str, expected: tuple[int, int]) -> None:
+    assert target_size(width, height, side, Fraction(aspect)) == expected

@@ -1,0 +1,75 @@
+"""Clips that say which frame they show: made on the fly, read back from stored frames."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+from trocar.data.catalog import Catalog
+
+BITS, BLOCK = 12, 16
+SIZE = (6 * BLOCK, 2 * BLOCK)
+
+
+def picture(number: int, scale: int = 1, colour: tuple[int, int, int] = (230, 110, 100)) -> np.ndarray:
+    """uint8[32 * scale, 96 * scale, 3]: `number` (0..4095) as twelve dark or tissue-coloured blocks."""
+    bits = [(number >> k) & 1 for k in range(BITS)]
+    blocks = np.array(bits, np.float32).reshape(2, 6, 1) * (np.array(colour) - 40) + 40
+    return np.kron(blocks, np.ones((BLOCK * scale, BLOCK * scale, 1))).astype(np.uint8)
+
+
+def number_in(image: Image.Image | np.ndarray) -> int:
+    """The number that `picture` put there, at any size."""
+    luma = np.asarray(Image.fromarray(np.asarray(image)).convert("L").resize((6, 2), Image.Resampling.BOX))
+    return int(sum(int(bit) << k for k, bit in enumerate((luma.ravel() > 80).astype(int))))
+
+
+def make_clip(
+    path: Path,
+    times: Sequence[Fraction | float],
+    *,
+    tick: Fraction = Fraction(1, 12800),
+    codec: str = "libx264",
+    gop: int = 25,
+    options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
+    scale: int = 1,
+    pictures: Sequence[np.ndarray] | None = None,
+    numbers: Sequence[int] | None = None,
+) -> Path:
+    """Write a video whose frame i shows `picture(i)` (or `numbers[i]`, or `pictures[i]`) from `times[i]` seconds on."""
+    with av.open(str(path), "w", options=container_options or {}) as container:
+        stream = container.add_stream(codec, rate=25, options=options or {"preset": "ultrafast", "crf": "12"})
+        first = pictures[0] if pictures is not None else picture(0, scale)
+        stream.width, stream.height, stream.pix_fmt = first.shape[1], first.shape[0], "yuv420p"
+        stream.gop_size = gop
+        stream.time_base = stream.codec_context.time_base = tick
+        for i, time in enumerate(times):
+            pixels = pictures[i] if pictures is not None else picture(numbers[i] if numbers else i, scale)
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            frame.pts, frame.time_base = round(Fraction(time) / tick), tick
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def constant(fps: Fraction | int, count: int) -> list[Fraction]:
+    """Display times of `count` frames at a constant rate."""
+    return [Fraction(i) / Fraction(fps) for i in range(count)]
+
+
+def stored(catalog: Catalog, video: str) -> list[tuple[float, Image.Image]]:
+    """(time, image) of every frame of a video in a catalog."""
+    row = next(r for r in catalog.videos.to_pylist() if r["name"] == video)
+    found = []
+    for i in range(row["first_row"], row["first_row"] + row["rows"]):
+        f = {name: column[i] for name, column in catalog.frames.items()}
+        blob = catalog.shard_paths[f["shard"]].read_bytes()[f["offset"] : f["offset"] + f["size"]]
+        found.append((float(f["time_s"]), Image.open(io.BytesIO(blob)).convert("RGB")))
+    return found

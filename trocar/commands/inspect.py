@@ -1,0 +1,38 @@
+"""`trocar inspect PATH`: what is in it. A kind of thing is a module with `recognises(path)` and `show(path, ...)`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from pathlib import Path
+from typing import Any
+
+KINDS = {"shards": "trocar.data.inspect_shards"}
+"""What can be inspected -> the module that does it, asked in this order."""
+
+
+def register(subparsers: Any) -> None:
+    """Declare the command and its arguments."""
+    parser = subparsers.add_parser("inspect", help="what is in a shards folder, with a contact sheet")
+    parser.add_argument("path", metavar="PATH", help=f"one of: {', '.join(KINDS)}")
+    parser.add_argument("--sheet", metavar="FILE", help="write a contact sheet (PNG)")
+    parser.add_argument("--verify", action="store_true", help="read everything and compare checksums")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 if it could be read (and, with --verify, is what its checksums say), else 1."""
+    from rich.console import Console
+
+    from trocar.errors import ConfigError
+
+    path = Path(args.path)
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file or folder")
+    sheet = Path(args.sheet) if args.sheet else None
+    if sheet is not None and not sheet.absolute().parent.is_dir():
+        raise ConfigError(f"--sheet {sheet}: its folder does not exist")
+    for module in map(importlib.import_module, KINDS.values()):
+        if module.recognises(path):
+            return int(module.show(path, Console(highlight=False), sheet=sheet, verify=args.verify))
+    raise ConfigError(f"{path}: nothing that can be inspected; expected one of: {', '.join(KINDS)}")

@@ -1,0 +1,174 @@
+"""What is in a shards folder: counts by origin, quality verdicts, rejections, a contact sheet."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image, ImageDraw
+from rich.console import Console
+from rich.table import Table
+
+from trocar.data.catalog import DEFAULT_CURATION, FOLDER, Catalog
+from trocar.errors import TrocarError
+
+_ROWS, _COLUMNS, _CELL, _CAPTION = 12, 8, 160, 14
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """Frames per verdict of `curate: default`, and those that pass all of them."""
+
+    counts: dict[str, int]
+    kept: int
+
+
+def recognises(path: Path) -> bool:
+    """Whether this is a shards folder."""
+    return (path / FOLDER).is_dir()
+
+
+def show(path: Path, console: Console, *, sheet: Path | None = None, verify: bool = False) -> int:
+    """Print what is there; write a contact sheet; with `verify` read every shard. Returns the exit code."""
+    catalog = Catalog.open(path)
+    cases = {(row["source"], row["case_id"]) for row in catalog.videos.select(["source", "case_id"]).to_pylist()}
+    hours = sum(catalog.videos["duration_s"].to_pylist()) / 3600
+    counts = f"{catalog.videos.num_rows} videos, {len(cases)} cases, {hours:.2f} h, {len(catalog)} frames"
+    console.print(f"{path}: {counts} in {len(catalog.shard_paths)} shards", markup=False, soft_wrap=True)
+    console.print(f"fingerprint {catalog.fingerprint}", markup=False, soft_wrap=True)
+    console.print(_origin_table(catalog))
+    console.print(_verdict_table(catalog))
+    if catalog.rejected().num_rows:
+        console.print(_rejected_table(catalog))
+    if sheet is not None:
+        contact_sheet(catalog).save(sheet)
+        console.print(f"contact sheet: {sheet}", markup=False, soft_wrap=True)
+    return _verify(catalog, console) if verify else 0
+
+
+def verdicts(catalog: Catalog) -> Verdicts:
+    """Count the frames each part of `curate: default` would leave out."""
+    columns = catalog.quality(list(DEFAULT_CURATION))
+    out = {
+        name: columns[name] != limit if isinstance(limit, bool) else columns[name] >= limit
+        for name, limit in DEFAULT_CURATION.items()
+    }
+    left_out = np.logical_or.reduce(list(out.values())) if len(catalog) else np.zeros(0, bool)
+    counts = {name: int(np.count_nonzero(flags)) for name, flags in out.items()}
+    return Verdicts(counts, int(np.count_nonzero(~left_out)))
+
+
+def by_origin(catalog: Catalog) -> dict[tuple[str, str, str], dict[str, float]]:
+    """videos, cases, hours and frames by (source, hospital, procedure), sorted."""
+    cells: dict[tuple[str, str, str], dict[str, Any]] = defaultdict(
+        lambda: {"videos": 0, "cases": set(), "hours": 0.0, "frames": 0}
+    )
+    for row in catalog.videos.to_pylist():
+        cell = cells[row["source"], row["hospital"], row["procedure"]]
+        cell["videos"] += 1
+        cell["cases"].add(row["case_id"])
+        cell["hours"] += row["duration_s"] / 3600
+        cell["frames"] += row["rows"]
+    return {key: {**cells[key], "cases": len(cells[key]["cases"])} for key in sorted(cells)}
+
+
+def contact_sheet(catalog: Catalog) -> Image.Image:
+    """RGB image: a row per video (at most 12, evenly over the catalog), frames evenly over its time.
+
+    A frame that `curate: default` leaves out has a red bar and its first verdict under it.
+    """
+    number = catalog.videos.num_rows
+    chosen = np.unique(np.linspace(0, max(0, number - 1), min(number, _ROWS)).astype(int))
+    height = _CELL * 9 // 16 + _CAPTION
+    sheet = Image.new("RGB", (_COLUMNS * _CELL, max(1, len(chosen)) * height), "white")
+    draw = ImageDraw.Draw(sheet)
+    quality = catalog.quality(list(DEFAULT_CURATION))
+    for line, video in enumerate(chosen):
+        row = catalog.videos.slice(int(video), 1).to_pylist()[0]
+        picks = np.unique(np.linspace(0, row["rows"] - 1, min(row["rows"], _COLUMNS)).astype(int))
+        for column, frame in enumerate(row["first_row"] + picks):
+            corner = (column * _CELL, line * height)
+            image = _read(catalog, int(frame))
+            image.thumbnail((_CELL - 2, height - _CAPTION))
+            sheet.paste(image, corner)
+            bad = [n for n, limit in DEFAULT_CURATION.items() if _fails(quality[n][frame], limit)]
+            label = f"{row['name'] + ' ' if column == 0 else ''}{catalog.frames['time_s'][frame]:.0f} s"
+            text_at = (corner[0] + 2, corner[1] + height - _CAPTION)
+            if bad:
+                draw.rectangle((corner[0], text_at[1] - 3, corner[0] + _CELL - 3, text_at[1] - 1), fill=(200, 30, 30))
+            more = f" +{len(bad) - 1}" if len(bad) > 1 else ""
+            draw.text(text_at, " ".join([label, *bad[:1]]) + more, fill=(160, 0, 0) if bad else (0, 0, 0))
+    return sheet
+
+
+def _fails(value: Any, limit: bool | float) -> bool:
+    return bool(value != limit) if isinstance(limit, bool) else bool(value >= limit)
+
+
+def _read(catalog: Catalog, row: int) -> Image.Image:
+    frames = catalog.frames
+    path = catalog.shard_paths[frames["shard"][row]]
+    try:
+        with path.open("rb") as shard:
+            data = os.pread(shard.fileno(), int(frames["size"][row]), int(frames["offset"][row]))
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            pixels: Image.Image = image.convert("RGB")
+            return pixels
+    except OSError as error:
+        raise TrocarError(f"{path}: {error}; `trocar inspect --verify` finds damaged shards") from None
+
+
+def _origin_table(catalog: Catalog) -> Table:
+    table = Table("source", "hospital", "procedure", "videos", "cases", "hours", "frames", box=None)
+    for (source, hospital, procedure), cell in by_origin(catalog).items():
+        numbers = (f"{cell['videos']}", f"{cell['cases']}", f"{cell['hours']:.2f}", f"{cell['frames']}")
+        table.add_row(source, hospital or "-", procedure or "-", *numbers)
+    return table
+
+
+def _verdict_table(catalog: Catalog) -> Table:
+    found, total = verdicts(catalog), max(1, len(catalog))
+    table = Table("quality verdict", "frames", "share", box=None)
+    for name, count in found.counts.items():
+        limit = DEFAULT_CURATION[name]
+        label = name if isinstance(limit, bool) else f"{name} >= {limit}"
+        table.add_row(label, str(count), f"{100 * count / total:.1f} %")
+    table.add_row("kept by `curate: default`", str(found.kept), f"{100 * found.kept / total:.1f} %")
+    return table
+
+
+def _rejected_table(catalog: Catalog) -> Table:
+    table = Table("rejected", "file", "detail", box=None)
+    for row in catalog.rejected().sort_by([("reason", "ascending"), ("path", "ascending")]).to_pylist():
+        table.add_row(row["reason"], row["path"], row["detail"])
+    return table
+
+
+def _verify(catalog: Catalog, console: Console) -> int:
+    expected = pq.read_table(catalog.root / FOLDER / "shards.parquet").to_pylist()
+    bad = 0
+    for path, shard in zip(catalog.shard_paths, expected, strict=True):
+        if not path.is_file():
+            problem = "missing"
+        else:
+            problem = "" if _sha256(path) == shard["sha256"] else "differs from its checksum"
+        if problem:
+            bad += 1
+            console.print(f"{path}: {problem}", markup=False, soft_wrap=True)
+    console.print(f"verified {len(expected)} shards, {bad} bad", markup=False, soft_wrap=True)
+    return 1 if bad else 0
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
