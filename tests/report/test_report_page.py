@@ -1,0 +1,219 @@
+import math
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from trocar.report.curves import MAX_POINTS, draw, panels, series, thin
+from trocar.report.inputs import Gallery, NeighbourComparison, PcaComparison, ReportInputs
+from trocar.report.page import render, write
+from trocar.report.summary import evaluation_sentences, training_sentences
+
+EVIL = '<script>alert("x")</script>&\'"'
+VOID = {"meta", "img", "circle", "line", "path", "br", "link", "use", "stop", "rect"}
+
+
+def score(task, protocol, backbone, kind, mean, interval=None, seeds=1):
+    metric = {"mean": mean, "sd": 0.01 if seeds > 1 else None, "values": [mean] * seeds}
+    return {
+        "task": task,
+        "protocol": protocol,
+        "backbone": backbone,
+        "kind": kind,
+        "members": [f"seed {n}" for n in range(seeds)],
+        "headline": "accuracy",
+        "metrics": {"accuracy": metric, "macro_f1": {"mean": None, "sd": None, "values": []}},
+        "interval": interval,
+        "per_class": {},
+        "detail": [],
+    }
+
+
+@pytest.fixture
+def results():
+    task = {
+        "headline": "accuracy",
+        "metrics": ["accuracy", "macro_f1"],
+        "frames": 1128,
+        "cases": 5,
+        "scheme": f"leave one case out {EVIL}",
+        "absent": [EVIL],
+    }
+    return {
+        "data": {"frames": 1223, "cases": 5, "layout": EVIL, "notes": [EVIL]},
+        "tasks": {"phase": task},
+        "rows": [
+            score("phase", "knn", "mine" + EVIL, "backbone", 0.6, [0.55, 0.65]),
+            score("phase", "knn", "random vit", "random", 0.4, [0.35, 0.45], seeds=3),
+            score("phase", "knn", "pixels", "baseline", 0.5, [0.44, 0.56]),
+            score("phase", "prior", "majority", "majority", 0.3),
+        ],
+    }
+
+
+@pytest.fixture
+def inputs(results):
+    images = np.zeros((6, 16, 16, 3), np.uint8)
+    gallery = Gallery(images, [EVIL] * 6)
+    pairs = np.array([[1, 2], [3, 4]])
+    return ReportInputs(
+        title=EVIL,
+        record={"run_id": EVIL, "status": EVIL, "attempt": EVIL, "created": EVIL, "trocar_version": EVIL},
+        config={EVIL: {EVIL: EVIL}},
+        metrics=[{"step": n, "loss": 5.0 - n / 10, "rankme": 3.0 + n, EVIL: 1.0} for n in range(10)],
+        resumes=[5],
+        uniform_loss=5.1,
+        evaluation=results,
+        frames=gallery,
+        views={EVIL: np.zeros((2, 3, 8, 8, 3), np.uint8)},
+        pca=PcaComparison(images, images, images),
+        neighbours=NeighbourComparison(gallery, np.array([0, 5]), pairs, pairs),
+        provenance={EVIL: EVIL},
+        notes=[EVIL],
+        private=True,
+    )
+
+
+class Tags(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.open, self.seen, self.attributes, self.text = [], [], [], ""
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append(tag)
+        self.attributes += [(tag, *pair) for pair in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.seen.append(tag)
+        self.attributes += [(tag, *pair) for pair in attrs]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def parsed(page):
+    tags = Tags()
+    tags.feed(page)
+    assert tags.open == []
+    return tags
+
+
+def test_every_string_from_data_is_escaped(inputs):
+    tags = parsed(render(inputs))
+    assert "script" not in tags.seen
+    assert tags.text.count('alert("x")') >= 15
+    assert not [name for _, name, _ in tags.attributes if name.startswith("on")]
+
+
+def test_the_page_fetches_nothing(inputs):
+    page = render(inputs)
+    tags = parsed(page)
+    for tag, name, value in tags.attributes:
+        if name in ("src", "href", "xlink:href", "srcset", "data"):
+            assert value.startswith(("data:image/jpeg;base64,", "#")), (tag, name, value[:60])
+    assert "@import" not in page
+    assert re.findall(r"url\((?!#)", page) == []
+    assert "link" not in tags.seen
+    assert "default-src 'none'" in page
+
+
+def test_every_picture_has_a_text(inputs):
+    tags = parsed(render(inputs))
+    pictures = [value for tag, name, value in tags.attributes if tag == "img" and name == "alt"]
+    assert len(pictures) == tags.seen.count("img") == 6 * 3 + 2 * (1 + 4) + 6 + 1
+    assert all(pictures)
+
+
+def test_ids_are_unique_over_all_curves(inputs):
+    ids = re.findall(r'\sid="([^"]+)"', render(inputs))
+    assert len(ids) == len(set(ids)) > 0
+
+
+def test_equal_inputs_give_equal_pages(inputs):
+    assert render(inputs) == render(inputs)
+
+
+def test_a_run_that_has_just_begun_makes_a_page_without_empty_sections(tmp_path):
+    path = write(ReportInputs(title="new", record={"status": "running"}), tmp_path / "report")
+    tags = parsed(path.read_text(encoding="utf-8"))
+    assert path.name == "index.html"
+    assert "The run is still going on; no loss has been logged." in tags.text
+    assert tags.seen.count("h2") == 1
+
+
+def test_frames_of_private_videos_are_announced(inputs):
+    assert "frames of private videos" in render(inputs)
+
+
+def test_the_table_holds_every_row_with_its_numbers(results):
+    tags = parsed(render(ReportInputs(title="t", record={}, evaluation=results)))
+    assert tags.seen.count("tr") == 1 + 4
+    assert "0.600" in tags.text
+    assert "± 0.010" in tags.text
+    assert "0.600, 95 % interval 0.550 to 0.650" in tags.text
+
+
+def test_the_summary_compares_with_random_weights_and_the_best_plain_baseline(results):
+    (sentence,) = evaluation_sentences(results)
+    assert sentence.endswith(
+        "reaches accuracy 0.600 [0.550, 0.650]; +0.200 against random weights (random vit), 95 % intervals apart; "
+        "+0.100 against the best plain baseline (pixels), 95 % intervals overlap."
+    )
+
+
+def test_a_worse_backbone_is_said_to_be_worse(results):
+    results["rows"][0] = score("phase", "knn", "mine", "backbone", 0.35, [0.3, 0.4])
+    assert "-0.050 against random weights" in evaluation_sentences(results)[0]
+
+
+def test_the_summary_tells_steps_resumes_and_loss_against_ln_k():
+    metrics = [{"step": 0, "loss": 9.0, "rankme": 4.0}, {"step": 500, "loss": 6.25, "rankme": 20.5}]
+    inputs = ReportInputs("t", {"status": "finished"}, metrics=metrics, resumes=[100, 300], uniform_loss=9.01)
+    assert training_sentences(inputs) == [
+        "The run is finished at step 500, resumed 2 times. The loss went from 9.000 (step 0) to 6.250 (ln K = 9.010).",
+        "The effective rank of the features (RankMe) went from 4.0 to 20.5.",
+    ]
+
+
+def test_a_loss_at_ln_k_is_called_what_it_is():
+    inputs = ReportInputs("t", {"status": "finished"}, metrics=[{"step": 9, "loss": 9.0}], uniform_loss=9.01)
+    assert "collapsed" in training_sentences(inputs)[1]
+    healthy = ReportInputs("t", {"status": "finished"}, metrics=[{"step": 9, "loss": 8.0}], uniform_loss=9.01)
+    assert len(training_sentences(healthy)) == 1
+
+
+def test_nan_and_infinity_are_gaps():
+    rows = [{"step": 1, "x": 1.0}, {"step": 2, "x": math.inf}, {"step": 3}, {"step": 4, "x": math.nan}]
+    step, value = series(rows, "x")
+    assert step.tolist() == [1, 2, 4]
+    assert [math.isnan(v) for v in value] == [False, True, True]
+    assert draw(panels(rows, None)[0], rows).startswith("<svg")
+
+
+def test_thinning_keeps_spikes_and_ends():
+    value = np.zeros(10_000)
+    value[4321], value[777] = 50, -50
+    value[100:140] = np.nan
+    step, kept = thin(np.arange(10_000), value)
+    assert len(step) <= MAX_POINTS + 2
+    assert (np.nanmax(kept), np.nanmin(kept)) == (50, -50)
+    assert (step[0], step[-1]) == (0, 9999)
+
+
+def test_curves_take_their_colours_from_the_page():
+    rows = [{"step": n, "loss": float(n)} for n in range(5)]
+    svg = draw(panels(rows, 3.0)[0], rows, [2])
+    assert "var(--series)" in svg
+    assert "ln K = 3.00" in svg
+    assert not re.findall(r"#0102\d\d", svg)
+
+
+def test_known_metrics_come_first_and_unknown_ones_are_not_lost():
+    rows = [{"step": 0, "zeta": 1.0, "lr": 0.1, "loss": 1.0}]
+    assert [panel.key for panel in panels(rows, None)] == ["loss", "lr", "zeta"]

@@ -1,0 +1,132 @@
+"""Training curves as inline SVG whose colours follow the page (light, dark, print)."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+# matplotlib needs real colours; these never occur otherwise and are replaced by the page's own.
+_INK, _LINE, _REFERENCE, _GRID = "#010203", "#010204", "#010205", "#010206"
+_CSS = {_INK: "var(--muted)", _LINE: "var(--series)", _REFERENCE: "var(--reference)", _GRID: "var(--grid)"}
+MAX_POINTS = 600
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One small diagram. `reference` is a horizontal line and its label; `scale` multiplies the values."""
+
+    key: str
+    title: str
+    note: str
+    unit: str = ""
+    scale: float = 1.0
+    reference: tuple[float, str] | None = None
+    from_zero: bool = False
+
+
+def panels(metrics: Sequence[Mapping[str, Any]], uniform_loss: float | None) -> list[Panel]:
+    """The panels for what was logged: the known metrics in a fixed order, then all others by name."""
+    uniform = (uniform_loss, f"ln K = {uniform_loss:.2f}") if uniform_loss is not None else None
+    known = [
+        Panel("loss", "Loss", "A loss that stays on ln K has collapsed to uniform outputs.", reference=uniform),
+        Panel(
+            "teacher_entropy", "Teacher entropy", "ln K: uniform. 0: one prototype for all images.", reference=uniform
+        ),
+        Panel("feature_std", "Feature std", "1: directions spread evenly. 0: one point.", from_zero=True),
+        Panel("rankme", "RankMe", "Effective rank of the features of one batch; comparable at equal batch only."),
+        Panel("lr", "Learning rate", "Of the first parameter group, after warm-up and decay."),
+        Panel("images_per_s", "Images per second", "All ranks together, in the logged step.", from_zero=True),
+        Panel(
+            "data_wait", "Waiting for data", "Share of the logged step; above 10 %, add workers.", "%", 100, None, True
+        ),
+        Panel("grad_norm", "Gradient norm", "Before clipping."),
+    ]
+    logged = {key for row in metrics for key in row} - {"step"}
+    names = {panel.key for panel in known}
+    return [p for p in known if p.key in logged] + [Panel(key, key, "") for key in sorted(logged - names)]
+
+
+def draw(panel: Panel, metrics: Sequence[Mapping[str, Any]], resumes: Sequence[int] = ()) -> str:
+    """The panel as an `<svg>` element. Non-finite values are gaps; `resumes` are marked by dotted lines."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    step, value = series(metrics, panel.key)
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": panel.key, "font.size": 9}):
+        figure = Figure(figsize=(3.6, 1.9), layout="constrained")
+        axes = figure.subplots()
+        axes.plot(*thin(step, value * panel.scale), color=_LINE, linewidth=1.6, marker="." if len(step) < 3 else "")
+        for start in resumes:
+            axes.axvline(start, color=_INK, linewidth=0.8, linestyle=(0, (1, 2)))
+        if panel.reference is not None:
+            _reference_line(axes, *panel.reference)
+        _style(axes, panel)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _themed(buffer.getvalue())
+
+
+def series(metrics: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """(steps, values) float64 of the rows that have `key`; infinities become NaN, which is drawn as a gap."""
+    rows = [(row["step"], row[key]) for row in metrics if key in row]
+    step, value = np.array(rows, np.float64).reshape(-1, 2).T
+    return step, np.where(np.isfinite(value), value, np.nan)
+
+
+def thin(step: np.ndarray[Any, Any], value: np.ndarray[Any, Any]) -> tuple[Any, Any]:
+    """At most MAX_POINTS points: of each bin the lowest and the highest value, so that no spike is lost."""
+    if len(step) <= MAX_POINTS:
+        return step, value
+    keep: set[int] = {0, len(step) - 1}
+    for part in np.array_split(np.arange(len(step)), MAX_POINTS // 2):
+        finite = part[~np.isnan(value[part])]
+        keep |= (
+            {int(finite[value[finite].argmin()]), int(finite[value[finite].argmax()])} if len(finite) else {*part[:1]}
+        )
+    index = np.array(sorted(keep))
+    return step[index], value[index]
+
+
+def _reference_line(axes: Any, level: float, label: str) -> None:
+    axes.axhline(level, color=_REFERENCE, linewidth=1.2, linestyle=(0, (5, 3)))
+    axes.annotate(
+        label, (1, level), xycoords=("axes fraction", "data"), xytext=(-2, 3), textcoords="offset points",
+        ha="right", va="bottom", color=_REFERENCE, fontsize=8,
+    )  # fmt: skip
+
+
+def _style(axes: Any, panel: Panel) -> None:
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_GRID)
+    axes.tick_params(colors=_INK, color=_GRID, labelsize=8, length=3)
+    axes.grid(axis="y", color=_GRID, linewidth=0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.margins(x=0.02, y=0.14)
+    if panel.from_zero:
+        axes.set_ylim(0.0, max(axes.get_ylim()[1], 1e-9))
+    if panel.unit:
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} {panel.unit}")
+
+
+def _themed(svg: str) -> str:
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r"font: ([^;\"]*?)'[^'\"]*'(, '[^'\"]*')*(, sans-serif)?", r"font: \1sans-serif", svg)
+    # Several drawings share the page: only ids that something refers to may stay, and those are salted per
+    # panel.
+    used = set(re.findall(r"#([\w.-]+)", svg))
+    svg = re.sub(r' id="([^"]*)"', lambda match: match.group(0) if match.group(1) in used else "", svg)
+    for colour, css in _CSS.items():
+        svg = svg.replace(colour, css)
+    return svg

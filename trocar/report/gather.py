@@ -1,0 +1,213 @@
+"""A run folder (and results.json) -> ReportInputs: reads, decodes, runs both networks over a few frames."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from trocar.errors import ConfigError, TrocarError
+from trocar.report.figures import neighbours, pca_maps
+from trocar.report.inputs import Gallery, Images, NeighbourComparison, PcaComparison, ReportInputs
+from trocar.tracking.metrics import read_metrics, read_rows
+from trocar.tracking.mlflow_sync import run_status
+from trocar.tracking.run import read_config, read_record
+
+if TYPE_CHECKING:
+    from trocar.data.catalog import Catalog
+
+NEIGHBOURS = 5
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """How much is shown: frames of the contact sheet, with feature maps, queries, and frames to search in."""
+
+    sheet: int = 18
+    maps: int = 6
+    queries: int = 4
+    pool: int = 300
+
+
+def gather(
+    run: Path,
+    evaluation: Path | None = None,
+    views: Mapping[str, Images] | None = None,
+    amounts: Amounts = Amounts(),
+    say: Callable[[str], None] = lambda _: None,
+) -> ReportInputs:
+    """Everything the run folder tells, and pictures where its catalog and backbone are at hand.
+
+    `views` (group -> uint8 [b, n, S, S, 3]) come from the caller, who knows the loader. What is missing is
+    named in `notes` instead of failing. Raises TrocarError for a folder that is no run, ConfigError for a bad
+    results file.
+    """
+    run = run.resolve()
+    record, config = read_record(run), read_config(run)
+    notes: list[str] = []
+    catalog = _catalog(config, notes)
+    gallery = cases = None
+    if catalog is not None:
+        gallery, cases = sample_frames(catalog, selected_rows(catalog, config), amounts.pool)
+    pca, found = None, None
+    if gallery is not None and cases is not None:
+        pca, found = _compare(run, gallery, cases, amounts, notes, say)
+    sheet = _spread(len(gallery.images), amounts.sheet) if gallery is not None else []
+    return ReportInputs(
+        title=run.name,
+        record={**record, "status": run_status(record)},
+        config=config,
+        metrics=read_metrics(run),
+        resumes=_resumes(run),
+        uniform_loss=uniform_loss(config),
+        evaluation=_read_results(evaluation) if evaluation is not None else None,
+        frames=_pick(gallery, sheet) if gallery is not None else None,
+        views=views,
+        pca=pca,
+        neighbours=found,
+        provenance=_provenance(run, record, catalog),
+        private=catalog is not None and any(catalog.videos["private"].to_pylist()),
+        notes=notes,
+    )
+
+
+def sample_frames(catalog: Catalog, rows: npt.NDArray[np.int64], count: int) -> tuple[Gallery, list[str]]:
+    """`count` frames spread evenly over `rows`, decoded to squares of 224 px at the most, and the case of
+    each.
+    """
+    from trocar.data.reader import BadContentError, Reader
+
+    reader = Reader(catalog)
+    cases, firsts = catalog.videos["case_id"].to_pylist(), catalog.frames
+    images, captions, found = [], [], []
+    for row in rows[_spread(len(rows), count)]:
+        try:
+            image = Image.open(io.BytesIO(reader.read(int(row)))).convert("RGB")
+        except (BadContentError, OSError):
+            continue
+        case = str(cases[int(firsts["video"][row])])
+        seconds = int(firsts["time_s"][row])
+        images.append(np.asarray(_middle(image, 224)))
+        captions.append(f"{case} {seconds // 60}:{seconds % 60:02d}")
+        found.append(case)
+    if not images:
+        raise TrocarError(f"{catalog.root}: none of its frames can be read")
+    return Gallery(np.stack(images), captions), found
+
+
+def selected_rows(catalog: Catalog, config: Mapping[str, Any]) -> npt.NDArray[np.int64]:
+    """The catalog rows of the run's own selection; all rows when its composition can't be resolved any more."""
+    from trocar.config import validate
+    from trocar.data.composition import Composition
+
+    try:
+        selection = validate(Composition, config["data"]["composition"], "config.yaml").resolve(catalog)
+    except (TrocarError, KeyError, TypeError):
+        return np.arange(len(catalog), dtype=np.int64)
+    rows = [pool.runs.rows(np.arange(len(pool), dtype=np.int64)) for pool in selection.pools]
+    return np.sort(np.concatenate(rows))
+
+
+def uniform_loss(config: Mapping[str, Any]) -> float | None:
+    """ln K of a method with K prototypes; None for methods without."""
+    method = config.get("method")
+    head = method.get("head") if isinstance(method, Mapping) else None
+    prototypes = head.get("prototypes") if isinstance(head, Mapping) else None
+    return math.log(prototypes) if isinstance(prototypes, int) and prototypes > 1 else None
+
+
+def _compare(
+    run: Path, gallery: Gallery, cases: list[str], amounts: Amounts, notes: list[str], say: Callable[[str], None]
+) -> tuple[PcaComparison | None, NeighbourComparison | None]:
+    from trocar.backbones.load import load_backbone, random_like
+    from trocar.report.features import Network
+
+    if not (run / "backbone" / "model.safetensors").is_file():
+        notes.append("The run has no backbone yet, so there are no feature maps and no nearest frames.")
+        return None, None
+    say("features of random and of trained weights")
+    before = Network(random_like(run / "backbone", seed=0))
+    after = Network(load_backbone(run / "backbone"))
+    shown = _pick(gallery, _spread(len(gallery.images), amounts.maps))
+    pca = PcaComparison(shown.images, pca_maps(before.maps(shown.images)), pca_maps(after.maps(shown.images)))
+    queries = np.array(_spread(len(gallery.images), amounts.queries), np.int64)
+    try:
+        old = neighbours(before.pooled(gallery.images), cases, queries, NEIGHBOURS)
+        new = neighbours(after.pooled(gallery.images), cases, queries, NEIGHBOURS)
+    except TrocarError as error:
+        notes.append(f"No nearest frames: {error}.")
+        return pca, None
+    return pca, NeighbourComparison(gallery, queries, old, new)
+
+
+def _catalog(config: Mapping[str, Any], notes: list[str]) -> Catalog | None:
+    from trocar.data.catalog import Catalog
+
+    data = config.get("data")
+    path = data.get("catalog") if isinstance(data, Mapping) else None
+    if not path:
+        notes.append("The configuration names no catalog, so no frames are shown.")
+        return None
+    try:
+        return Catalog.open(path)
+    except TrocarError as error:
+        notes.append(f"No frames are shown: {error}")
+        return None
+
+
+def _read_results(path: Path) -> Mapping[str, Any]:
+    file = path / "results.json" if path.is_dir() else path
+    try:
+        results = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file}: not a results file of `trocar evaluate`: {error}") from None
+    if not isinstance(results, dict) or not {"rows", "tasks", "data"} <= results.keys():
+        raise ConfigError(f"{file}: not a results file of `trocar evaluate`: it has no rows, tasks and data")
+    return results
+
+
+def _resumes(run: Path) -> list[int]:
+    first: dict[int, int] = {}
+    for row in read_rows(run):
+        first.setdefault(row.attempt, row.step)
+    return sorted(step for attempt, step in first.items() if attempt != min(first))
+
+
+def _provenance(run: Path, record: Mapping[str, Any], catalog: Catalog | None) -> dict[str, str]:
+    facts = {"run folder": str(run), "run id": str(record.get("run_id", ""))}
+    manifests = sorted((run / "checkpoints").glob("step-*/manifest.json"))
+    if manifests:
+        manifest = json.loads(manifests[-1].read_text(encoding="utf-8"))
+        facts["last checkpoint"] = f"step {manifest['step']}"
+        facts["selected data"] = str(manifest.get("identity", {}).get("data", ""))
+        facts.update({str(key): str(value) for key, value in manifest.get("environment", {}).items()})
+    if catalog is not None:
+        videos = len(set(catalog.videos["case_id"].to_pylist()))
+        facts["catalog"] = f"{catalog.root}: {len(catalog):,} frames of {videos} cases"
+        facts["catalog fingerprint"] = catalog.fingerprint
+    facts["mlflow run"] = str(record.get("mlflow_run_id", "not synced"))
+    return {key: value for key, value in facts.items() if value}
+
+
+def _spread(length: int, count: int) -> list[int]:
+    """At most `count` indices, evenly spaced over `length`, in the middle of their stretches."""
+    count = min(count, length)
+    return [int((index + 0.5) * length / count) for index in range(count)]
+
+
+def _pick(gallery: Gallery, indices: list[int]) -> Gallery:
+    return Gallery(gallery.images[indices], [gallery.captions[index] for index in indices])
+
+
+def _middle(image: Image.Image, size: int) -> Image.Image:
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.resize((size, size), Image.Resampling.BICUBIC, (left, top, left + side, top + side))

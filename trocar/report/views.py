@@ -1,0 +1,34 @@
+"""The views of a run's first batch, as pictures, through the run's own data path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from trocar.report.inputs import Images
+
+SAMPLES = 6
+
+
+def first_views(config: Mapping[str, Any]) -> dict[str, Images]:
+    """Views of the first samples of step 0 for a config.yaml: group -> uint8 [b, n, S, S, 3].
+
+    Raises TrocarError when the configuration or its catalog can't be used any more.
+    """
+    import torch
+
+    from trocar.config import validate
+    from trocar.ssl.distributed import World
+    from trocar.ssl.pretrain_config import PretrainConfig
+    from trocar.ssl.setup import Pretraining
+
+    setup = Pretraining(validate(PretrainConfig, config, "config.yaml"), World(0, 1, 0), lambda _: None)
+    shape = setup.preprocessing
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (shape.mean, shape.std))
+    found = {}
+    for name, views in setup.loader().batch(0).views.items():
+        pixels = (views[:SAMPLES] * std + mean).clamp(0, 1).mul(255).round().byte()
+        found[name] = np.ascontiguousarray(pixels.permute(0, 1, 3, 4, 2).numpy())
+    return found
