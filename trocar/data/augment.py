@@ -39,7 +39,7 @@ def augment_group(crops: Tensor, params: ViewParams, mean: Sequence[float], std:
     matrix, offset = colour_maps(x.mean((-2, -1)), _flat(params.colour, device), _flat(params.order, device), grey)
     x = (torch.bmm(matrix, x.flatten(2)) + offset[..., None]).clamp_(0, 1).view_as(x)
     x = blur(x, _flat(params.sigma, device))
-    x = torch.where(solarize[:, None, None, None] & (x >= 128 / 255), 1 - x, x)
+    x = torch.where(solarize[:, None, None, None] & (x >= 127.5 / 255), 1 - x, x)
     x = (x - _column(mean, device)) / _column(std, device)
     return x.view(crops.shape)
 
@@ -80,7 +80,8 @@ def colour_maps(mean: Tensor, colour: Tensor, order: Tensor, grey: Tensor) -> tu
 def _hue_rotation(hue: Tensor) -> Tensor:
     """Rotation of the chroma plane by `hue` turns: float32[n] -> float32[n, 3, 3]."""
     to_yiq = torch.tensor(_YIQ, device=hue.device)
-    angle = hue * (2 * math.pi)
+    # HSV counts its angle from red to green, which is clockwise in the (I, Q) plane.
+    angle = hue * (-2 * math.pi)
     cos, sin, zero, one = angle.cos(), angle.sin(), torch.zeros_like(hue), torch.ones_like(hue)
     rotation = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], -1).view(-1, 3, 3)
     out: Tensor = torch.linalg.inv(to_yiq) @ rotation @ to_yiq

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,6 +15,10 @@ from trocar.data.views import ViewParams, ViewRecipe
 MAX_PIXELS = 64_000_000  # of a frame: a larger one is a decompression bomb, not a surgical video
 
 
+# torchvision announces that its decoders will move to TorchCodec; until that is everywhere, they are the fastest here.
+warnings.filterwarnings("ignore", "The image decoding and encoding capabilities", DeprecationWarning)
+
+
 def decode(jpeg: bytes, width: int, height: int) -> Tensor:
     """JPEG -> uint8[3, height, width] in RGB, channels last in memory.
 
@@ -21,9 +27,7 @@ def decode(jpeg: bytes, width: int, height: int) -> Tensor:
     if width * height > MAX_PIXELS:
         raise BadContentError(f"{width}x{height} is more than {MAX_PIXELS} pixels")
     try:
-        image: Tensor = decode_jpeg(
-            torch.frombuffer(bytearray(jpeg), dtype=torch.uint8), mode=ImageReadMode.RGB
-        )
+        image: Tensor = decode_jpeg(torch.frombuffer(bytearray(jpeg), dtype=torch.uint8), mode=ImageReadMode.RGB)
     except RuntimeError as error:
         raise BadContentError(f"does not decode: {str(error).splitlines()[0]}") from None
     if tuple(image.shape) != (3, height, width):
@@ -53,8 +57,6 @@ class SampleBuffer:
 
     def fill(self, index: int, image: Tensor, params: ViewParams) -> None:
         """Cut all views of one sample; `params` of that sample alone (b = 1)."""
-        for (name, which), group in zip(
-            self.recipe.slices().items(), self.recipe.groups.values(), strict=True
-        ):
+        for (name, which), group in zip(self.recipe.slices().items(), self.recipe.groups.values(), strict=True):
             for view, box in enumerate(params.boxes[0, which].tolist()):
                 self.crops[name][index, view] = crop_resize(image, box, group.size)

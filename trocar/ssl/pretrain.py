@@ -59,7 +59,8 @@ def _acquire(out: Path, world: World) -> Lease | None:
 
 def _train(setup: Pretraining, signals: StopSignals, lease: Lease | None) -> None:
     config, world, method = setup.config, setup.world, setup.method
-    method.to(setup.device)
+    # Depthwise and strided convolutions are faster with channels last, on CPU as on tensor cores.
+    method.to(device=setup.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     for line in describe(setup):
         setup.say(line)
     optimizer = build_optimizer(method, config.optim)

@@ -1,0 +1,172 @@
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from data_factory import make_catalog
+from PIL import Image
+
+from trocar.data.catalog import Catalog
+from trocar.data.composition import Composition
+from trocar.data.loader import Loader
+from trocar.data.plan import Plan
+from trocar.data.reader import BadContentError, Reader
+from trocar.data.torch_backend import crop_resize, decode
+from trocar.data.views import ViewGroup, ViewPlan, ViewRecipe
+from trocar.errors import ConfigError, TrocarError
+
+RECIPE = ViewRecipe(
+    groups={
+        "global": ViewGroup(count=2, size=24, scale=(0.4, 1.0), blur=[1.0, 0.1], solarize=[0.0, 0.2]),
+        "local": ViewGroup(count=2, size=16, scale=(0.05, 0.4)),
+    }
+)
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.2, 0.2)
+
+
+def loader(catalog, known_bad=frozenset(), batch=8, **kwargs):
+    selection = Composition(curate="none").resolve(catalog)
+    plan = Plan(selection, batch, seed=1)
+    return Loader(plan, ViewPlan(RECIPE, 1), Reader(catalog, known_bad), MEAN, STD, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory):
+    return make_catalog(tmp_path_factory.mktemp("shards"), 5, 13)
+
+
+def equal(a, b):
+    same_views = all(torch.equal(a.views[k], b.views[k]) for k in a.views)
+    return a.step == b.step and (a.rows == b.rows).all() and same_views
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+def test_any_number_of_workers_yields_identical_batches(catalog, workers):
+    alone = [loader(catalog, workers=0).batch(step) for step in range(2, 9)]
+    prefetched = list(loader(catalog, workers=workers).iterate(2, 9))
+    assert len(prefetched) == 7
+    assert all(equal(a, b) for a, b in zip(alone, prefetched, strict=True))
+
+
+def test_ranks_together_yield_the_batch_of_one_rank(catalog):
+    for step in range(3):
+        whole = loader(catalog).batch(step)
+        parts = [loader(catalog, rank=r, world=2).batch(step) for r in range(2)]
+        assert (np.concatenate([p.rows for p in parts]) == whole.rows).all()
+        assert (np.concatenate([p.params.boxes for p in parts]) == whole.params.boxes).all()
+        for name, views in whole.views.items():
+            assert torch.equal(torch.cat([p.views[name] for p in parts]), views)
+
+
+def test_views_have_the_recipe_s_shapes_and_normalisation(catalog):
+    batch = loader(catalog).batch(0)
+    assert batch.views["global"].shape == (8, 2, 3, 24, 24)
+    assert batch.views["local"].shape == (8, 2, 3, 16, 16)
+    for channel in range(3):
+        low, high = ((v - MEAN[channel]) / STD[channel] for v in (0, 1))
+        x = batch.views["global"][:, :, channel]
+        assert x.min() >= low - 1e-5
+        assert x.max() <= high + 1e-5
+
+
+def test_a_batch_that_does_not_divide_by_the_ranks_is_refused(catalog):
+    with pytest.raises(ConfigError, match="8 does not divide by 3 ranks"):
+        loader(catalog, world=3)
+
+
+def corrupt(catalog, row):
+    """Flip a byte in the middle of the JPEG of one row."""
+    frames = catalog.frames
+    path = catalog.shard_paths[int(frames["shard"][row])]
+    with path.open("r+b") as file:
+        file.seek(int(frames["offset"][row]) + int(frames["size"][row]) // 2)
+        byte = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([byte[0] ^ 0xFF]))
+
+
+def test_a_corrupt_frame_is_replaced_by_the_plan_s_rule_and_reported(tmp_path):
+    catalog = make_catalog(tmp_path, 5, 13)
+    clean = loader(catalog).batch(0)
+    victim = int(clean.rows[3])
+    corrupt(catalog, victim)
+    batch = loader(catalog).batch(0)
+    assert [(b.row, b.reason) for b in batch.bad] == [(victim, "checksum differs from the catalog")]
+    assert batch.rows[3] == loader(catalog).plan.replacement(0, 3, 0)
+    keep = [0, 1, 2, 4, 5, 6, 7]
+    assert (batch.rows[keep] == clean.rows[keep]).all()
+    assert torch.equal(batch.views["global"][keep], clean.views["global"][keep])
+    assert equal(batch, next(iter(loader(catalog, workers=1).iterate(0, 1))))
+
+
+def test_a_known_bad_row_stays_replaced_after_a_repair(tmp_path):
+    catalog = make_catalog(tmp_path, 5, 13)
+    victim = int(loader(catalog).batch(0).rows[3])
+    corrupt(catalog, victim)
+    broken = loader(catalog).batch(0)
+    corrupt(catalog, victim)  # flipping the same bits again repairs it
+    assert equal(loader(catalog, frozenset({victim})).batch(0), broken)
+
+
+def test_a_missing_shard_stops_the_run_with_what_to_do(tmp_path):
+    catalog = make_catalog(tmp_path, 2, 8)
+    for path in catalog.shard_paths:
+        path.unlink()
+    with pytest.raises(TrocarError, match="is missing; restore it or run `trocar ingest`"):
+        loader(catalog).batch(0)
+
+
+def test_a_stand_in_of_another_size_gets_boxes_of_its_own(tmp_path, monkeypatch):
+    catalog = make_catalog(tmp_path, 5, 13, size=(64, 48))
+    known = frozenset(range(0, len(catalog), 2))
+    batch = loader(catalog, known).batch(0)
+    assert not set(batch.rows.tolist()) & known
+    expected = loader(catalog).views.params(0, np.arange(8), np.full(8, 64), np.full(8, 48))
+    assert (batch.params.boxes == expected.boxes).all()
+
+
+def jpeg(width, height):
+    ramp = np.linspace(0, 255, width, dtype=np.uint8)
+    image = Image.fromarray(np.stack([np.tile(ramp, (height, 1))] * 3, -1))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+def test_decode_checks_the_size_and_the_content():
+    assert decode(jpeg(40, 30), 40, 30).shape == (3, 30, 40)
+    with pytest.raises(BadContentError, match="is 40x30, the catalog says 30x40"):
+        decode(jpeg(40, 30), 30, 40)
+    with pytest.raises(BadContentError, match="does not decode"):
+        decode(b"not a jpeg", 40, 30)
+    with pytest.raises(BadContentError, match="pixels"):
+        decode(jpeg(40, 30), 20_000, 20_000)
+
+
+def test_crops_are_cut_from_their_box_and_antialiased():
+    image = decode(jpeg(64, 48), 64, 48)
+    crop = crop_resize(image, (0, 32, 48, 32), 16).float()
+    columns = crop.mean((0, 1))
+    expected = image[:, :, 32:].float().mean((0, 1)).view(16, 2).mean(1)
+    assert (columns[2:-2] - expected[2:-2]).abs().max() < 2
+    assert torch.equal(crop_resize(image, (3, 5, 16, 16), 16), image[:, 3:19, 5:21])
+
+
+def test_the_pure_function_of_the_step_is_pinned(catalog):
+    """Rows and boxes of a fixed selection: a change here changes every run that was ever started."""
+    batch = loader(catalog).batch(0)
+    pinned = json.dumps([batch.rows.tolist(), batch.params.boxes[0].tolist()])
+    assert pinned == PINNED
+
+
+def test_the_catalog_pickles_with_the_loader(catalog):
+    import pickle
+
+    copy = pickle.loads(pickle.dumps(loader(catalog)))
+    assert isinstance(copy.reader.catalog, Catalog)
+    assert equal(copy.batch(1), loader(catalog).batch(1))
+
+
+PINNED = "[[9, 60, 52, 41, 39, 40, 17, 44], [[1, 21, 44, 43], [0, 0, 48, 59], [23, 48, 16, 13], [3, 28, 35, 28]]]"

@@ -1,0 +1,206 @@
+"""N + N steps equal 2 N steps, in every tensor and every logged number, however the run was interrupted."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from data_factory import make_catalog
+
+from trocar.ssl import checkpoint
+from trocar.tracking.metrics import read_metrics
+
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
+
+STEPS = 12
+TIMING = {"images_per_s", "data_wait"}
+RANKS = [1, 2, 4]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards")
+    make_catalog(folder, 4, 30, sources=("a", "b"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shards, tmp_path_factory):
+    """The reference run of 2 N steps, once per number of ranks."""
+    runs: dict[int, Path] = {}
+
+    def get(ranks: int) -> Path:
+        if ranks not in runs:
+            out = tmp_path_factory.mktemp(f"reference-{ranks}") / "run"
+            assert train(shards, out, ranks) == 0
+            runs[ranks] = out
+        return runs[ranks]
+
+    return get
+
+
+def command(shards: Path, out: Path, ranks: int, *overrides: str) -> list[str]:
+    config = {
+        "data": {"catalog": str(shards), "composition": {"curate": "none", "weights": "uniform"}},
+        # with stochastic depth, so that noise inside the model is part of what must come back
+        "backbone": {"name": "test_convnext", "drop_path": 0.2},
+        "method": {
+            "views": {
+                "global": {"count": 2, "size": 32, "scale": [0.4, 1.0], "blur": [1.0, 0.1], "solarize": [0.0, 0.2]},
+                "local": {"count": 2, "size": 32, "scale": [0.05, 0.4]},
+            },
+            "head": {"prototypes": 32, "hidden": 32, "bottleneck": 16},
+            "freeze_last_layer": "3 steps",
+        },
+        "optim": {"lr": 0.02, "warmup": "2 steps"},
+        "train": {"batch": 8, "steps": STEPS},
+        "run": {"out": str(out), "ranks": ranks, "threads": 1, "workers": 1, "log_every": 1, "checkpoint_every": 3},
+        "tracking": {"uri": "none"},
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    path = out.parent / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return [sys.executable, "-m", "trocar", "pretrain", str(path), *overrides]
+
+
+def train(shards: Path, out: Path, ranks: int, *overrides: str) -> int:
+    return subprocess.run(command(shards, out, ranks, *overrides), timeout=300, check=False).returncode
+
+
+def interrupt(shards: Path, out: Path, ranks: int, number: int, at_step: int) -> int:
+    """Start a run, send `number` to its whole process tree once `at_step` is logged, return the exit code."""
+    process = subprocess.Popen(command(shards, out, ranks), start_new_session=True)
+    deadline = time.monotonic() + 240
+    while process.poll() is None and time.monotonic() < deadline:
+        if out.is_dir() and any(row["step"] >= at_step for row in read_metrics(out)):
+            kill_tree(process.pid, number) if number == signal.SIGKILL else process.send_signal(number)
+            break
+        time.sleep(0.01)
+    return process.wait(timeout=240)
+
+
+def kill_tree(pid: int, number: int) -> None:
+    """A machine that goes away: all processes of the run at once."""
+    for child in [*descendants(pid), pid]:
+        try:
+            os.kill(child, number)
+        except ProcessLookupError:
+            continue
+
+
+def descendants(pid: int) -> list[int]:
+    import psutil
+
+    return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+
+
+def same(a: object, b: object) -> bool:
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return isinstance(b, (list, tuple)) and len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def assert_identical(run: Path, reference: Path) -> None:
+    ours, theirs = (checkpoint.load(checkpoint.path_of(folder, STEPS)) for folder in (run, reference))
+    differing = [k for k in theirs.state["method"] if not same(ours.state["method"][k], theirs.state["method"][k])]
+    assert differing == []
+    assert same(ours.state, theirs.state)
+    assert (run / "backbone" / "model.safetensors").read_bytes() == (
+        reference / "backbone" / "model.safetensors"
+    ).read_bytes()
+    logged = [
+        [{k: v for k, v in row.items() if k not in TIMING} for row in read_metrics(folder)]
+        for folder in (run, reference)
+    ]
+    assert [row["step"] for row in logged[1]] == list(range(STEPS))
+    assert logged[0] == logged[1]
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+def test_a_clean_stop_resumes_bit_for_bit(shards, undisturbed, tmp_path, ranks):
+    out = tmp_path / "run"
+    assert interrupt(shards, out, ranks, signal.SIGINT, at_step=4) == 130
+    assert 4 < checkpoint.steps(out)[-1] < STEPS
+    assert train(shards, out, ranks) == 0
+    assert_identical(out, undisturbed(ranks))
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+def test_sigterm_at_a_random_step_resumes_bit_for_bit(shards, undisturbed, tmp_path, ranks):
+    step = random.SystemRandom().randrange(1, STEPS - 3)
+    print(f"SIGTERM after step {step}")
+    out = tmp_path / "run"
+    assert interrupt(shards, out, ranks, signal.SIGTERM, step) == 143
+    assert train(shards, out, ranks) == 0
+    assert_identical(out, undisturbed(ranks))
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+def test_sigkill_at_a_random_step_resumes_bit_for_bit(shards, undisturbed, tmp_path, ranks):
+    step = random.SystemRandom().randrange(1, STEPS - 3)
+    print(f"SIGKILL after step {step}")
+    out = tmp_path / "run"
+    assert interrupt(shards, out, ranks, signal.SIGKILL, step) == -signal.SIGKILL
+    assert train(shards, out, ranks) == 0
+    assert_identical(out, undisturbed(ranks))
+
+
+def test_a_flipped_bit_in_the_newest_checkpoint_falls_back_and_ends_the_same(shards, undisturbed, tmp_path, capfd):
+    out = tmp_path / "run"
+    assert interrupt(shards, out, 1, signal.SIGTERM, at_step=7) == 143
+    newest = checkpoint.steps(out)[-1]
+    path = checkpoint.path_of(out, newest) / "state.pt"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    assert train(shards, out, 1) == 0
+    said = capfd.readouterr().err
+    assert f"checkpoint step-{newest:08d} is damaged" in said
+    assert "resuming" in said
+    assert_identical(out, undisturbed(1))
+
+
+def test_a_run_resumed_on_more_ranks_sees_the_same_data(shards, undisturbed, tmp_path, capfd):
+    out = tmp_path / "run"
+    assert interrupt(shards, out, 1, signal.SIGTERM, at_step=4) == 143
+    assert train(shards, out, 2, "run.ranks=2") == 0
+    assert "ranks differs from the last attempt: 1 -> 2" in capfd.readouterr().err
+    ours, theirs = (read_metrics(folder) for folder in (out, undisturbed(1)))
+    # the same frames and boxes give the same loss up to the order of summation
+    assert [row["step"] for row in ours] == list(range(STEPS))
+    for a, b in zip(ours, theirs, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=2e-3)
+
+
+def test_a_second_run_on_a_busy_folder_is_refused(shards, tmp_path, capfd):
+    out = tmp_path / "run"
+    first = subprocess.Popen(command(shards, out, 1, "train.steps=4000"), start_new_session=True)
+    try:
+        while not (out.is_dir() and read_metrics(out)):
+            assert first.poll() is None
+            time.sleep(0.05)
+        assert train(shards, out, 1, "train.steps=4000") == 1
+        assert f"process {first.pid}" in capfd.readouterr().err
+    finally:
+        kill_tree(first.pid, signal.SIGKILL)
+        first.wait()
+
+
+def test_a_finished_run_returns_at_once(shards, undisturbed, capfd):
+    out = undisturbed(1)
+    before = (out / "finished.json").stat().st_mtime_ns
+    assert train(shards, out, 1) == 0
+    assert "is finished" in capfd.readouterr().err
+    assert (out / "finished.json").stat().st_mtime_ns == before

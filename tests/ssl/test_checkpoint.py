@@ -1,0 +1,110 @@
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from trocar.errors import ConfigError, TrocarError
+from trocar.ssl import checkpoint
+
+
+def write(run, step, value=0.0):
+    def backbone(folder):
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+
+    state = {"method": {"w": torch.full((64,), value)}, "skipped": 0}
+    return checkpoint.save(run, step, state, backbone, {"identity": {"data": "d"}})
+
+
+def flip_a_bit(path, where=0.5):
+    data = bytearray(path.read_bytes())
+    data[int(len(data) * where)] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def silent(line):
+    raise AssertionError(line)
+
+
+def test_what_is_saved_comes_back(tmp_path):
+    write(tmp_path, 5, 2.5)
+    found = checkpoint.load_latest(tmp_path, silent)
+    assert found.step == 5
+    assert torch.equal(found.state["method"]["w"], torch.full((64,), 2.5))
+    assert found.manifest["identity"] == {"data": "d"}
+    assert set(found.manifest["files"]) == {"state.pt", "backbone/config.json"}
+
+
+@pytest.mark.parametrize("where", [0.1, 0.5, 0.9])
+def test_a_flipped_bit_is_found_and_the_checkpoint_before_is_used(tmp_path, where):
+    write(tmp_path, 5, 1.0)
+    flip_a_bit(write(tmp_path, 10, 2.0) / "state.pt", where)
+    said = []
+    found = checkpoint.load_latest(tmp_path, said.append)
+    assert found.step == 5
+    assert "step-00000010 is damaged (state.pt does not match its sha256)" in said[0]
+    assert (tmp_path / "checkpoints" / "damaged-step-00000010").is_dir()
+
+
+@pytest.mark.parametrize("damage", ["truncate", "remove", "manifest"])
+def test_other_damage_is_found_too(tmp_path, damage):
+    write(tmp_path, 5)
+    folder = write(tmp_path, 10)
+    if damage == "truncate":
+        (folder / "state.pt").write_bytes((folder / "state.pt").read_bytes()[:100])
+    elif damage == "remove":
+        (folder / "backbone" / "config.json").unlink()
+    else:
+        (folder / "manifest.json").write_text('{"step": 10, "fil')
+    assert checkpoint.load_latest(tmp_path, lambda line: None).step == 5
+
+
+def test_no_good_checkpoint_is_no_checkpoint(tmp_path):
+    assert checkpoint.load_latest(tmp_path, silent) is None
+    flip_a_bit(write(tmp_path, 5) / "state.pt")
+    assert checkpoint.load_latest(tmp_path, lambda line: None) is None
+
+
+def test_a_half_written_checkpoint_is_never_looked_at(tmp_path):
+    write(tmp_path, 5)
+    half = tmp_path / "checkpoints" / ".step-00000010.tmp"
+    half.mkdir()
+    (half / "state.pt").write_bytes(b"half")
+    assert checkpoint.load_latest(tmp_path, silent).step == 5
+
+
+def test_a_failing_write_leaves_nothing_and_names_the_last_good_step(tmp_path):
+    write(tmp_path, 5)
+
+    def full_disk(folder):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(TrocarError, match=r"No space left.*newest complete checkpoint is step 5"):
+        checkpoint.save(tmp_path, 10, {}, full_disk, {})
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000005"]
+
+
+def test_the_last_ones_and_the_milestones_are_kept(tmp_path):
+    for step in range(1, 8):
+        write(tmp_path, step)
+    checkpoint.prune(tmp_path, keep_last=2, milestone_every=3)
+    assert checkpoint.steps(tmp_path) == [3, 6, 7]
+
+
+def test_another_recipe_is_refused_with_the_fields_and_can_be_allowed(tmp_path):
+    old = {"data": "d", "recipe": {"optim": {"lr": 1e-3}, "train": {"batch": 8}}}
+    new = {"data": "d", "recipe": {"optim": {"lr": 2e-3}, "train": {"batch": 8}}}
+    assert checkpoint.check_same(old, old, (), tmp_path) == []
+    with pytest.raises(ConfigError, match=r"recipe\.optim\.lr: 0\.001 in the checkpoint, 0\.002 now"):
+        checkpoint.check_same(old, new, (), tmp_path)
+    assert len(checkpoint.check_same(old, new, ("recipe.optim",), tmp_path)) == 1
+    with pytest.raises(ConfigError, match="data"):
+        checkpoint.check_same(old, {**old, "data": "e"}, ("recipe.optim",), tmp_path)
+
+
+def test_states_load_without_pickled_code(tmp_path):
+    folder = write(tmp_path, 5)
+    torch.save({"evil": Path("x")}, folder / "state.pt")
+    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+        checkpoint.load(folder)

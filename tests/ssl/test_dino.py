@@ -1,0 +1,230 @@
+"""DINO against the published definition, worked out in float64 numpy from the paper's equations."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from trocar.data.views import ViewGroup
+from trocar.ssl.dino import Dino, DinoConfig, DinoHead, DinoViews
+from trocar.ssl.dino_loss import dino_loss, entropy, teacher_probabilities, update_centre
+from trocar.ssl.method import Progress, parameter_groups, update_teacher
+from trocar.ssl.optim import OptimConfig, clip_gradients
+
+
+def softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def published_loss(student, teacher, centre, student_temp, teacher_temp):
+    """Eq. 3 over all pairs of different views: student [V, b, K], teacher logits [T, b, K], float64."""
+    q = softmax((teacher - centre) / teacher_temp)
+    log_p = np.log(softmax(student / student_temp))
+    terms = [-(q[t] * log_p[v]).sum(-1).mean() for t in range(len(q)) for v in range(len(log_p)) if v != t]
+    return np.mean(terms), len(terms)
+
+
+@pytest.mark.parametrize(("views", "terms"), [(10, 18), (2, 2), (6, 10)])
+def test_loss_is_the_mean_cross_entropy_over_pairs_of_different_views(views, terms):
+    rng = np.random.default_rng(views)
+    student, teacher, centre = rng.normal(size=(views, 5, 17)), rng.normal(size=(2, 5, 17)), rng.normal(size=17)
+    expected, count = published_loss(student, teacher, centre, 0.1, 0.04)
+    q = teacher_probabilities(torch.tensor(teacher).float(), torch.tensor(centre).float(), 0.04)
+    ours = dino_loss(torch.tensor(student, dtype=torch.float32), q, 0.1)
+    assert count == terms
+    assert float(ours) == pytest.approx(expected, rel=1e-5)
+
+
+def test_uniform_outputs_give_ln_k():
+    student, teacher = torch.zeros(4, 3, 64), torch.full((2, 3, 64), 1 / 64)
+    assert float(dino_loss(student, teacher, 0.1)) == pytest.approx(math.log(64), rel=1e-6)
+    assert float(entropy(teacher)) == pytest.approx(math.log(64), rel=1e-6)
+
+
+def test_centre_is_the_moving_average_of_the_teacher_s_mean_logit():
+    rng = np.random.default_rng(0)
+    centre, logits = rng.normal(size=9), rng.normal(size=(2, 4, 9))
+    expected = 0.9 * centre + 0.1 * logits.mean((0, 1))
+    ours = update_centre(torch.tensor(centre), torch.tensor(logits).mean((0, 1)), 0.9)
+    np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-12)
+
+
+def backbone(seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(3, 6, 3, stride=2), nn.BatchNorm2d(6), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        )
+
+
+def method(**changes):
+    views = DinoViews.model_validate(
+        {
+            "global": ViewGroup(count=2, size=16, scale=(0.4, 1.0), blur=[1.0, 0.1], solarize=[0.0, 0.2]),
+            "local": ViewGroup(count=3, size=8, scale=(0.05, 0.4)),
+        }
+    )
+    config = DinoConfig(views=views, head=DinoHead(prototypes=12, hidden=16, bottleneck=8), **changes)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return Dino(config, backbone(), backbone(), features=6)
+
+
+def some_views(b=4, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "global": torch.randn(b, 2, 3, 16, 16, generator=generator),
+        "local": torch.randn(b, 3, 3, 8, 8, generator=generator),
+    }
+
+
+START = Progress(step=0, total=10, epoch_steps=5)
+
+
+def test_defaults_are_the_published_recipe():
+    config = DinoConfig()
+    assert (config.head.prototypes, config.head.hidden, config.head.bottleneck) == (65536, 2048, 256)
+    assert (config.student_temperature, config.teacher_temperature, config.momentum) == (0.1, 0.04, 0.996)
+    assert config.centre_momentum == 0.9
+    first, local = config.views.global_, config.views.local
+    assert (first.count, first.size, first.scale) == (2, 224, (0.4, 1.0))
+    assert (first.per_view("blur"), first.per_view("solarize")) == ([1.0, 0.1], [0.0, 0.2])
+    assert (local.count, local.size, local.scale) == (8, 96, (0.05, 0.4))
+    assert local.per_view("blur") == [0.5] * 8
+    for group in (first, local):
+        assert group.per_view("grey") == [0.2] * group.count
+        assert group.flip == 0.5
+        assert group.sigma == (0.1, 2.0)
+        jitter = group.jitter
+        assert (jitter.p, jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue) == (
+            0.8,
+            0.4,
+            0.4,
+            0.2,
+            0.1,
+        )
+
+
+def test_teacher_starts_as_the_student_and_takes_no_gradient():
+    dino = method()
+    for ours, theirs in zip(dino.student.parameters(), dino.teacher.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+        assert not theirs.requires_grad
+    for ours, theirs in zip(dino.student_head.parameters(), dino.teacher_head.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+        assert not theirs.requires_grad
+
+
+def test_multi_crop_feeds_global_views_to_the_teacher_and_all_to_the_student():
+    dino = method().train()
+    views = some_views()
+    seen = {"student": [], "teacher": []}
+    dino.student.register_forward_pre_hook(lambda _, x: seen["student"].append(tuple(x[0].shape)))
+    dino.teacher.register_forward_pre_hook(lambda _, x: seen["teacher"].append(tuple(x[0].shape)))
+    losses = dino.loss(views, START)
+    assert seen == {"student": [(8, 3, 16, 16), (12, 3, 8, 8)], "teacher": [(8, 3, 16, 16)]}
+
+    def logits(backbone, head, x):
+        flat = x.transpose(0, 1).flatten(0, 1)
+        return head(backbone(flat)).view(x.shape[1], x.shape[0], -1).detach().double().numpy()
+
+    fresh = method().train()
+    student = np.concatenate([logits(fresh.student, fresh.student_head, x) for x in views.values()])
+    teacher = logits(fresh.teacher, fresh.teacher_head, views["global"])
+    expected, _ = published_loss(student, teacher, np.zeros(12), 0.1, 0.04)
+    assert float(losses["loss"].detach()) == pytest.approx(expected, rel=1e-4)
+
+
+def test_loss_changes_no_state_but_norm_statistics_and_after_step_changes_teacher_and_centre():
+    dino = method(momentum=0.9).train()
+    before = copy.deepcopy(dino.state_dict())
+    dino.loss(some_views(), START)
+    after_loss = dino.state_dict()
+    changed = {k for k in before if not torch.equal(before[k], after_loss[k])}
+    assert changed
+    assert all("running_" in k or "num_batches" in k for k in changed)
+    with torch.no_grad():
+        for p in dino.student.parameters():
+            p.add_(1.0)
+    dino.after_step(START)
+    assert not torch.equal(dino.centre, before["centre"])
+    expected = 0.9 * before["teacher.0.weight"] + 0.1 * dino.student[0].weight
+    assert torch.allclose(dino.teacher[0].weight, expected)
+
+
+def test_a_refused_step_leaves_no_trace_in_the_centre():
+    dino = method().train()
+    dino.loss(some_views(seed=1), START)
+    dino.forget()
+    dino.loss(some_views(seed=2), START)
+    dino.after_step(START)
+    only_second = method().train()
+    only_second.loss(some_views(seed=2), START)
+    only_second.after_step(START)
+    # the teacher's batch statistics are those of each batch, so the centre must be that of the second batch alone
+    assert torch.equal(dino.centre, only_second.centre)
+
+
+def test_micro_batches_give_the_centre_of_the_whole_batch():
+    whole, parts = method().eval(), method().eval()
+    views = some_views(8)
+    whole.loss(views, START)
+    whole.after_step(START)
+    for i in (0, 4):
+        parts.loss({k: v[i : i + 4] for k, v in views.items()}, START)
+    parts.after_step(START)
+    assert torch.allclose(whole.centre, parts.centre, atol=1e-6)
+
+
+def test_the_last_layer_is_frozen_for_the_first_epoch_only():
+    dino = method(freeze_last_layer="1 epoch").train()
+    for step, frozen in ((0, True), (4, True), (5, False)):
+        progress = Progress(step, 10, 5)
+        dino.zero_grad(set_to_none=True)
+        dino.loss(some_views(), progress)["loss"].backward()
+        dino.gradients_ready(progress)
+        assert (dino.student_head.last_layer.weight_v.grad is None) == frozen
+        assert dino.student[0].weight.grad is not None
+
+
+def test_prototypes_have_unit_length_with_norm_last_layer():
+    dino = method()
+    dino.student_head(torch.zeros(1, 6))  # weight normalisation computes the weight in forward
+    weight = dino.student_head.last_layer.weight
+    assert torch.allclose(weight.norm(dim=1), torch.ones(12), atol=1e-6)
+    assert not dino.student_head.last_layer.weight_g.requires_grad
+
+
+def test_ema_is_exact_in_float64():
+    teacher, student = nn.Linear(3, 2).double(), nn.Linear(3, 2).double()
+    expected = {k: 0.97 * v + 0.03 * student.state_dict()[k] for k, v in copy.deepcopy(teacher.state_dict()).items()}
+    update_teacher(teacher, student, 0.97)
+    for k, v in teacher.state_dict().items():
+        assert torch.allclose(v, expected[k], rtol=1e-14)
+
+
+def test_biases_and_one_dimensional_parameters_are_not_decayed():
+    decayed, plain = parameter_groups(method())
+    assert (decayed["weight_decay_scale"], plain["weight_decay_scale"]) == (1.0, 0.0)
+    assert all(p.ndim > 1 for p in decayed["params"])
+    total = sum(len(g["params"]) for g in (decayed, plain))
+    assert total == sum(p.requires_grad for p in method().parameters())
+
+
+def test_clipping_is_per_parameter_as_in_the_reference_or_global():
+    def gradients(clip_by):
+        parameters = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))]
+        parameters[0].grad, parameters[1].grad = torch.tensor([3.0, 4.0]), torch.tensor([0.5])
+        norm = clip_gradients(parameters, OptimConfig(clip=1.0, clip_by=clip_by))
+        return float(norm), [p.grad for p in parameters]
+
+    norm, (first, second) = gradients("parameter")
+    assert norm == pytest.approx(math.sqrt(25.25))
+    assert torch.allclose(first, torch.tensor([0.6, 0.8]), atol=1e-5)
+    assert second.item() == 0.5
+    _, (first, second) = gradients("global")
+    assert second.item() == pytest.approx(0.5 / math.sqrt(25.25), rel=1e-5)
