@@ -106,9 +106,7 @@ def measure_open(root: Path) -> None:
     started = time.perf_counter()
     total = int(catalog.frames["size"][rows].sum())
     print(f"4096 random rows: {1e3 * (time.perf_counter() - started):.2f} ms ({total} bytes named)")
-    print(
-        f"peak resident {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB (imports and pages included)"
-    )
+    print(f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB (imports and pages included)")
 
 
 def _anonymous_kib() -> int:

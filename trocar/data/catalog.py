@@ -122,13 +122,11 @@ class Catalog:
         """
         root = Path(root).absolute()
         header = read_header(root)
-        videos = pq.read_table(root / FOLDER / "videos.parquet", schema=VIDEO_SCHEMA)
+        videos = _read(root / FOLDER / "videos.parquet", VIDEO_SCHEMA)
         pairs = zip(videos["name"].to_pylist(), videos["content_hash"].to_pylist(), strict=True)
         if catalog_fingerprint(pairs) != header["fingerprint"]:
-            raise TrocarError(
-                f"{root / FOLDER}: its files are from different ingests; run `trocar ingest` again"
-            )
-        shards = pq.read_table(root / FOLDER / "shards.parquet", schema=SHARD_SCHEMA)
+            raise TrocarError(f"{root / FOLDER}: its files are from different ingests; run `trocar ingest` again")
+        shards = _read(root / FOLDER / "shards.parquet", SHARD_SCHEMA)
         paths = [inside(root, path) for path in shards["path"].to_pylist()]
         return cls(root, header["fingerprint"], videos, paths)
 
@@ -147,15 +145,13 @@ class Catalog:
         for name in columns:
             if name not in QUALITY_SCHEMA.names:
                 allowed = QUALITY_SCHEMA.names
-                raise ConfigError(
-                    f"no quality column {name!r}{nearest(name, allowed)}; there are {', '.join(allowed)}"
-                )
-        table = pq.read_table(self.root / FOLDER / "quality.parquet", columns=list(columns))
+                raise ConfigError(f"no quality column {name!r}{nearest(name, allowed)}; there are {', '.join(allowed)}")
+        table = _read(self.root / FOLDER / "quality.parquet", QUALITY_SCHEMA, list(columns))
         return {name: _to_numpy(table[name]) for name in columns}
 
     def rejected(self) -> pa.Table:
         """What could not be ingested: path, reason, detail."""
-        return pq.read_table(self.root / FOLDER / "rejected.parquet", schema=REJECTED_SCHEMA)
+        return _read(self.root / FOLDER / "rejected.parquet", REJECTED_SCHEMA)
 
 
 def read_header(root: Path) -> dict[str, Any]:
@@ -171,9 +167,7 @@ def read_header(root: Path) -> dict[str, Any]:
         never = "make one with `trocar ingest SRC --out " + str(root) + "`"
         raise ConfigError(f"{root}: no catalog here; {todo if begun else never}") from None
     except (ValueError, OSError) as error:
-        raise TrocarError(
-            f"{folder / 'catalog.json'}: cannot be read ({error}); run `trocar ingest` again"
-        ) from None
+        raise TrocarError(f"{folder / 'catalog.json'}: cannot be read ({error}); run `trocar ingest` again") from None
     if not isinstance(header, dict) or header.get("version") != FORMAT_VERSION:
         found = header.get("version") if isinstance(header, dict) else None
         raise ConfigError(
@@ -210,13 +204,31 @@ def _map_frames(path: Path) -> Mapping[str, np.ndarray[Any, Any]]:
     except (OSError, pa.ArrowInvalid) as error:
         raise TrocarError(f"{path}: not an Arrow file ({error}); run `trocar ingest` again") from None
     if batches != 1 or not reader.schema.equals(FRAME_SCHEMA):
-        raise TrocarError(
-            f"{path}: not the frame table of format {FORMAT_VERSION}; run `trocar ingest` again"
-        )
+        raise TrocarError(f"{path}: not the frame table of format {FORMAT_VERSION}; run `trocar ingest` again")
     batch = reader.get_batch(0)
-    return MappingProxyType(
-        {name: batch.column(name).to_numpy(zero_copy_only=True) for name in FRAME_SCHEMA.names}
-    )
+    return MappingProxyType({field.name: _view(batch.column(field.name)) for field in FRAME_SCHEMA})
+
+
+def _view(column: pa.Array) -> np.ndarray[Any, Any]:
+    # Not `column.to_numpy()`: that imports pandas, which costs every loader worker half a second and 30 MiB.
+    kind = column.type
+    letter = "f" if pa.types.is_floating(kind) else "i" if pa.types.is_signed_integer(kind) else "u"
+    dtype = np.dtype(f"{letter}{kind.bit_width // 8}")
+    offset = column.offset * dtype.itemsize
+    return np.frombuffer(column.buffers()[1] or b"", dtype, count=len(column), offset=offset)
+
+
+def _read(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+    # Not `pq.read_table`: that imports the data set machinery and pandas.
+    try:
+        with pq.ParquetFile(path) as file:
+            table = file.read(columns=columns, use_threads=False)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise TrocarError(f"{path}: not a Parquet file ({error}); run `trocar ingest` again") from None
+    wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+    if set(table.column_names) != set(wanted.names):
+        raise TrocarError(f"{path}: not the columns of format {FORMAT_VERSION}; run `trocar ingest` again")
+    return table.select(wanted.names).cast(wanted)
 
 
 def _to_numpy(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
