@@ -1,0 +1,77 @@
+"""`trocar evaluate`: frozen backbones on labelled frames, beside random weights, raw pixels and the majority
+class.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+LISTS = ("backbone", "task", "protocol")
+VALUES = ("data", "layout", "seeds", "size", "fps", "folds", "split", "phases", "out", "cache", "device")
+
+
+def register(subparsers: Any) -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser("evaluate", help="compare backbones on a labelled data set", description=__doc__)
+    parser.add_argument(
+        "config",
+        nargs="*",
+        metavar="CONFIG | key=value",
+        help="a YAML file or preset, and overrides; fields have the names of the options",
+    )
+    add = parser.add_argument
+    add("--backbone", action="append", metavar="[LABEL=]PATH[,PATH...]", help="run, exported folder or timm name")
+    add("--data", help="folder of a labelled data set")
+    add("--task", action="append", help="phase or tools; may be repeated")
+    add("--protocol", action="append", help="knn or linear; may be repeated")
+    add("--seeds", type=int, help="draws of each random-weights baseline (default 3)")
+    add("--size", type=int, help="input size in pixels (default: what each backbone was trained with)")
+    add("--fps", type=float, help="labelled frames per second that are used (default 1)")
+    add("--folds", help="auto, split, leave-one-case-out or a number of folds by case")
+    add("--split", help="a published split list, such as 40-40 for Cholec80")
+    add("--phases", type=lambda text: text.split(","), help="phase names in order, for a data set with its own")
+    add("--layout", help="cholec80, cholect50 or folder (default: recognised)")
+    add("--device", help="auto, cpu or cuda")
+    add("--out", help="folder for results.json, results.md and predictions.parquet")
+    add("--cache", help="folder for decoded frames and features (default: OUT/cache, else the user's cache)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate, print one table per task, and say where the files are."""
+    from rich.console import Console
+
+    from trocar.config import load
+    from trocar.downstream.config import EvaluateConfig
+    from trocar.downstream.evaluate import evaluate
+
+    path, overrides = _arguments(args)
+    config = load(EvaluateConfig, path, overrides)
+    errors = Console(stderr=True, highlight=False)
+    results = evaluate(config, say=lambda line: errors.print(line, markup=False))
+    console = Console()
+    for table in results.tables():
+        console.print(table)
+    if config.out is not None:
+        print(f"results.json, results.md and predictions.parquet are in {config.out}")
+    return 0
+
+
+def _arguments(args: argparse.Namespace) -> tuple[str | Path | None, list[str]]:
+    """The configuration file, if any, and all flags as `key=value` overrides behind those that were written
+    so.
+    """
+    from trocar.errors import ConfigError
+
+    files = [text for text in args.config if "=" not in text]
+    if len(files) > 1:
+        raise ConfigError(f"several configuration files: {', '.join(files)}")
+    overrides = [text for text in args.config if "=" in text]
+    for name in (*LISTS, *VALUES):
+        value = getattr(args, name)
+        if value is not None:
+            overrides.append(f"{name}={json.dumps(value)}")
+    return (files[0] if files else None), overrides

@@ -1,0 +1,73 @@
+"""Phase and tool names. Data sets differ in spelling and order, so labels are always mapped by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from trocar.errors import TrocarError, nearest
+
+CHOLEC80_PHASES = (
+    "Preparation",
+    "CalotTriangleDissection",
+    "ClippingCutting",
+    "GallbladderDissection",
+    "GallbladderPackaging",
+    "CleaningCoagulation",
+    "GallbladderRetraction",
+)
+CHOLEC80_TOOLS = ("Grasper", "Bipolar", "Hook", "Scissors", "Clipper", "Irrigator", "SpecimenBag")
+
+# Every published set of phases, in its published order; a data set's names must all come from one of them.
+PHASE_SETS = {
+    "cholec80": CHOLEC80_PHASES,
+    "m2cai16": ("TrocarPlacement", *CHOLEC80_PHASES),
+    "phantom": (
+        "Preparation",
+        "PedicleDissection",
+        "ClippingCutting",
+        "OrganDissection",
+        "SpecimenPackaging",
+        "CleaningCoagulation",
+    ),
+}
+
+# CholecT50 writes "carlot-triangle-dissection", "clipping-and-cutting" and "gallbladder-extraction".
+_SAME = {"carlottriangledissection": "calottriangledissection", "gallbladderextraction": "gallbladderretraction"}
+
+
+def canonical(name: str) -> str:
+    """Letters and digits in lower case, without `and`, known spellings unified: for comparing names only."""
+    plain = "".join(word for word in re.findall(r"[a-z0-9]+", name.lower()) if word != "and")
+    return _SAME.get(plain, plain)
+
+
+def index_of(name: str, names: Sequence[str], where: str) -> int:
+    """Position of `name` among `names`, spelling aside. Raises TrocarError naming `where` and the nearest
+    one.
+    """
+    places = {canonical(known): i for i, known in enumerate(names)}
+    if canonical(name) not in places:
+        raise TrocarError(
+            f"{where}: unknown name {name!r}{nearest(name, names)}; known: {', '.join(names)} "
+            "(other phases are given with --phases, in order)"
+        )
+    return places[canonical(name)]
+
+
+def phase_set(found: Sequence[str], where: str) -> tuple[str, ...]:
+    """The first published set that has all `found` names. Raises TrocarError, naming a stranger, if none
+    has.
+    """
+    for names in PHASE_SETS.values():
+        if all_known(found, names):
+            return names
+    strangers = [name for name in found if not all_known([name], CHOLEC80_PHASES)]
+    index_of(strangers[0], CHOLEC80_PHASES, where)
+    return ()
+
+
+def all_known(found: Sequence[str], names: Sequence[str]) -> bool:
+    """True if every found name is one of `names`, spelling aside."""
+    known = {canonical(name) for name in names}
+    return all(canonical(name) in known for name in found)

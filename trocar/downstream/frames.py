@@ -1,0 +1,141 @@
+"""Pixels of labelled frames, decoded once per data set and size and kept as memory-mapped uint8 arrays.
+
+A frame is squashed to a square: a centre crop would cut off the sides of the picture, where instruments
+enter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+
+import av
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from PIL import Image, UnidentifiedImageError
+
+from trocar.downstream.datasets.table import LabelledFrames
+from trocar.downstream.progress import track
+from trocar.errors import TrocarError
+
+Pixels = npt.NDArray[np.uint8]
+FORMAT = "squash-bilinear-1"  # raised when decoding or resizing changes what is in the cache
+
+
+class FrameCache:
+    """Decoded frames of one data set under `folder`, as `frames-<key>-<size>.npy` of shape [n, size, size,
+    3], RGB.
+    """
+
+    def __init__(self, data: LabelledFrames, folder: Path) -> None:
+        self.data = data
+        self.folder = folder
+        self.key = _files_key(data)
+
+    def get(self, size: int) -> Pixels:
+        """uint8 [n, size, size, 3] in the order of the table, memory-mapped; decoded now if it is not
+        there.
+        """
+        self.prepare([size])
+        pixels: Pixels = np.load(self._path(size), mmap_mode="r")
+        return pixels
+
+    def prepare(self, sizes: Sequence[int]) -> None:
+        """Decode every file once for all `sizes` that are not cached. Raises TrocarError for a file that
+        cannot be read.
+        """
+        wanted = sorted({size for size in sizes if not self._path(size).is_file()})
+        if not wanted:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with _Writer([self._path(size) for size in wanted], wanted, len(self.data)) as arrays:
+            for row, images in track(_decode(self.data, wanted), "decode frames", len(self.data)):
+                for array, image in zip(arrays, images, strict=True):
+                    array[row] = image
+
+    def _path(self, size: int) -> Path:
+        return self.folder / f"frames-{self.key}-{size}.npy"
+
+
+class _Writer:
+    """Arrays under temporary names, published by a rename only when all frames are in."""
+
+    def __init__(self, paths: list[Path], sizes: list[int], count: int) -> None:
+        self.paths = paths
+        self.parts = [path.with_name(f".{path.name}.{os.getpid()}") for path in paths]
+        self.arrays = [
+            np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=(count, size, size, 3))
+            for part, size in zip(self.parts, sizes, strict=True)
+        ]
+
+    def __enter__(self) -> list[Pixels]:
+        return list(self.arrays)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for array, part, path in zip(self.arrays, self.parts, self.paths, strict=True):
+            array.flush()
+            if kind is None:
+                part.replace(path)
+            else:
+                part.unlink(missing_ok=True)
+
+
+def _files_key(data: LabelledFrames) -> str:
+    """Follows from which frames are read and from the size and modification time of every file."""
+    digest = hashlib.sha256(FORMAT.encode())
+    for path in sorted(data.frames["path"].unique()):
+        status = (data.root / path).stat()
+        digest.update(f"{path}|{status.st_size}|{status.st_mtime_ns}\n".encode())
+    digest.update(data.frames[["path", "frame"]].to_csv(index=False).encode())
+    return digest.hexdigest()[:16]
+
+
+def _decode(data: LabelledFrames, sizes: list[int]) -> Iterator[tuple[int, list[Pixels]]]:
+    """(row, one image per size) for every row, images in order first, then video by video."""
+    images = data.frames[data.frames["frame"] < 0]["path"]
+    workers = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers) as pool:
+        decoded = pool.map(lambda path: _read_image(data.root / path, sizes), images)
+        yield from ((int(row), frame) for row, frame in zip(images.index, decoded, strict=True))
+    for path, rows in data.frames[data.frames["frame"] >= 0].groupby("path", sort=False):
+        yield from _read_video(data.root / str(path), rows["frame"], sizes)
+
+
+def _read_image(path: Path, sizes: list[int]) -> list[Pixels]:
+    try:
+        with Image.open(path) as image:
+            return _resize(image.convert("RGB"), sizes)
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise TrocarError(f"{path}: cannot be decoded: {error}") from None
+
+
+def _read_video(path: Path, frames: pd.Series[int], sizes: list[int]) -> Iterator[tuple[int, list[Pixels]]]:
+    """One pass through the video; frame k is the k-th decoded picture, counted from 0 as in the label
+    files.
+    """
+    wanted = {int(frame): int(row) for row, frame in frames.items()}  # type: ignore[call-overload]
+    last = max(wanted)
+    count = 0
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            for count, frame in enumerate(container.decode(stream), start=1):
+                if count - 1 in wanted:
+                    yield wanted[count - 1], _resize(frame.to_image(), sizes)
+                if count > last:
+                    return
+    except (av.FFmpegError, IndexError) as error:
+        raise TrocarError(f"{path}: cannot be decoded after frame {count}: {error}") from None
+    raise TrocarError(f"{path}: only {count} frames could be decoded, but frame {last} is labelled")
+
+
+def _resize(image: Image.Image, sizes: list[int]) -> list[Pixels]:
+    return [np.asarray(image.resize((size, size), Image.Resampling.BILINEAR), dtype=np.uint8) for size in sizes]

@@ -1,0 +1,3 @@
+"""Scores with the convention in their name. Each is a pure function of an `Outcome` and optional case
+weights.
+"""

@@ -1,0 +1,28 @@
+"""Bootstrap over cases: frames of one operation are not independent, so whole operations are drawn."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trocar.downstream.metrics.outcome import Metric, Outcome
+
+
+def bootstrap_interval(
+    metric: Metric, outcomes: list[Outcome], *, draws: int = 1000, level: float = 0.95, seed: int = 0
+) -> tuple[float, float] | None:
+    """Percentile interval of `metric`, averaged over `outcomes` (the seeds of one arm, all on the same
+    cases).
+
+    Each draw takes as many cases as there are, with replacement, the same ones for every seed and, with one
+    `seed`, for every arm. Draws on which the metric is undefined are left out. None for fewer than 3 cases or
+    no draws.
+    """
+    cases = outcomes[0].cases
+    if cases < 3 or draws == 0:
+        return None
+    generator = np.random.Generator(np.random.Philox(key=seed))
+    drawn = generator.multinomial(cases, np.full(cases, 1 / cases), size=draws).astype(np.float64)
+    values = np.array([np.mean([metric(outcome, weights) for outcome in outcomes]) for weights in drawn])
+    tail = 100 * (1 - level) / 2
+    low, high = np.nanpercentile(values, [tail, 100 - tail])
+    return float(low), float(high)

@@ -1,0 +1,164 @@
+"""The outcome of an evaluation: one comparison table, and the predictions every number in it comes from."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.table import Table
+
+from trocar import __version__
+from trocar.tracking.files import write_atomic
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm on one task with one protocol.
+
+    `values` has one number per member (seed) for every metric; `interval` is the 95 % bootstrap interval over
+    cases of the headline's mean over members; `per_class` the mean over members, None for a class that does
+    not occur; `detail` is what the protocol chose, [members][folds].
+    """
+
+    task: str
+    protocol: str
+    arm: str
+    kind: str
+    members: list[str]
+    values: dict[str, list[float]]
+    interval: tuple[float, float] | None
+    per_class: dict[str, float | None]
+    detail: list[list[Mapping[str, Any]]]
+
+    def mean(self, metric: str) -> float:
+        """Mean over members."""
+        return float(np.mean(self.values[metric]))
+
+    def deviation(self, metric: str) -> float | None:
+        """Standard deviation over members (n - 1 in the denominator); None for a single one."""
+        values = self.values[metric]
+        return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+@dataclass(frozen=True)
+class Results:
+    """`data` and `tasks` describe what was evaluated; `predictions` has one row per arm, protocol, member and
+    frame.
+    """
+
+    data: dict[str, Any]
+    tasks: dict[str, dict[str, Any]]
+    rows: list[Row]
+    predictions: pd.DataFrame
+
+    def row(self, task: str, protocol: str, arm: str) -> Row:
+        """One row of the table. Raises KeyError if it is not there."""
+        for row in self.rows:
+            if (row.task, row.protocol, row.arm) == (task, protocol, arm):
+                return row
+        raise KeyError((task, protocol, arm))
+
+    def to_json(self) -> dict[str, Any]:
+        """What results.json holds; NaN is written as null."""
+        tree = {
+            "format": FORMAT,
+            "trocar": __version__,
+            "data": self.data,
+            "tasks": self.tasks,
+            "rows": [_row_json(row, self.tasks[row.task]["headline"]) for row in self.rows],
+        }
+        return dict(_finite(tree))
+
+    def tables(self) -> list[Table]:
+        """One table per task for the terminal."""
+        return [_rich(task, *self._cells(task)) for task in self.tasks]
+
+    def to_markdown(self) -> str:
+        """The same tables in Markdown, with what they were measured on."""
+        parts = [f"Data: {self.data['layout']}, {self.data['frames']} frames of {self.data['cases']} cases.\n"]
+        for task in self.tasks:
+            header, body = self._cells(task)
+            lines = ["| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *body)]
+            parts.append(f"## {task}\n\n{self._caption(task)}\n\n" + "\n".join(lines) + "\n")
+        return "\n".join(parts)
+
+    def write(self, out: Path) -> None:
+        """Write results.json, results.md and predictions.parquet under `out`, each complete or not at all."""
+        out.mkdir(parents=True, exist_ok=True)
+        part = out / f".predictions.parquet.{os.getpid()}"
+        self.predictions.to_parquet(part, index=False)
+        part.replace(out / "predictions.parquet")
+        write_atomic(out / "results.md", self.to_markdown())
+        write_atomic(out / "results.json", json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
+
+    def _caption(self, task: str) -> str:
+        about = self.tasks[task]
+        dropped = f" Not in the test frames: {', '.join(about['absent'])}." if about["absent"] else ""
+        return (
+            f"{about['frames']} frames, {about['cases']} cases, {about['scheme']}. Headline: {about['headline']}; "
+            f"mean ± sd over seeds, [95 % interval over cases].{dropped}"
+        )
+
+    def _cells(self, task: str) -> tuple[list[str], list[list[str]]]:
+        rows = [row for row in self.rows if row.task == task]
+        headline = self.tasks[task]["headline"]
+        others = [metric for metric in self.tasks[task]["metrics"] if metric != headline]
+        body = [_cells(row, headline, others) for row in rows]
+        return ["backbone", "protocol", headline, "interval", *others, "seeds"], body
+
+
+def _cells(row: Row, headline: str, others: Sequence[str]) -> list[str]:
+    interval = f"[{row.interval[0]:.3f}, {row.interval[1]:.3f}]" if row.interval else ""
+    values = [_number(row, metric) for metric in (headline, *others)]
+    return [row.arm, row.protocol, values[0], interval, *values[1:], str(len(row.members))]
+
+
+def _number(row: Row, metric: str) -> str:
+    deviation = row.deviation(metric)
+    return f"{row.mean(metric):.3f}" + (f" ± {deviation:.3f}" if deviation is not None else "")
+
+
+def _rich(task: str, header: list[str], body: list[list[str]]) -> Table:
+    table = Table(title=task)
+    for i, name in enumerate(header):
+        table.add_column(name, justify="left" if i < 2 else "right", no_wrap=i == 0, overflow="fold")
+    for cells in body:
+        table.add_row(*cells)
+    return table
+
+
+def _row_json(row: Row, headline: str) -> dict[str, Any]:
+    metrics = {
+        name: {"mean": row.mean(name), "sd": row.deviation(name), "values": values}
+        for name, values in row.values.items()
+    }
+    return {
+        "task": row.task,
+        "protocol": row.protocol,
+        "backbone": row.arm,
+        "kind": row.kind,
+        "members": row.members,
+        "headline": headline,
+        "metrics": metrics,
+        "interval": row.interval,
+        "per_class": row.per_class,
+        "detail": row.detail,
+    }
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    return value
