@@ -27,13 +27,16 @@ class Panel:
     scale: float = 1.0
     reference: tuple[float, str] | None = None
     from_zero: bool = False
+    wide: bool = False
 
 
 def panels(metrics: Sequence[Mapping[str, Any]], uniform_loss: float | None) -> list[Panel]:
     """The panels for what was logged: the known metrics in a fixed order, then all others by name."""
     uniform = (uniform_loss, f"ln K = {uniform_loss:.2f}") if uniform_loss is not None else None
     known = [
-        Panel("loss", "Loss", "A loss that stays on ln K has collapsed to uniform outputs.", reference=uniform),
+        Panel(
+            "loss", "Loss", "A loss that stays on ln K has collapsed to uniform outputs.", reference=uniform, wide=True
+        ),
         Panel(
             "teacher_entropy", "Teacher entropy", "ln K: uniform. 0: one prototype for all images.", reference=uniform
         ),
@@ -58,7 +61,7 @@ def draw(panel: Panel, metrics: Sequence[Mapping[str, Any]], resumes: Sequence[i
 
     step, value = series(metrics, panel.key)
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": panel.key, "font.size": 9}):
-        figure = Figure(figsize=(3.6, 1.9), layout="constrained")
+        figure = Figure(figsize=(7.5 if panel.wide else 3.6, 1.9), layout="constrained")
         axes = figure.subplots()
         axes.plot(*thin(step, value * panel.scale), color=_LINE, linewidth=1.6, marker="." if len(step) < 3 else "")
         for start in resumes:
@@ -94,10 +97,10 @@ def thin(step: np.ndarray[Any, Any], value: np.ndarray[Any, Any]) -> tuple[Any, 
 
 def _reference_line(axes: Any, level: float, label: str) -> None:
     axes.axhline(level, color=_REFERENCE, linewidth=1.2, linestyle=(0, (5, 3)))
+    # Above the diagram: beside the line it would hide the curve where the two meet.
     axes.annotate(
-        label, (1, level), xycoords=("axes fraction", "data"), xytext=(-2, 3), textcoords="offset points",
-        ha="right", va="bottom", color=_REFERENCE, fontsize=8,
-    )  # fmt: skip
+        f"- - {label}", (1, 1.02), xycoords="axes fraction", ha="right", va="bottom", color=_REFERENCE, size=8
+    )
 
 
 def _style(axes: Any, panel: Panel) -> None:

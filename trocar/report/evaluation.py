@@ -23,7 +23,7 @@ def section(results: Mapping[str, Any] | None) -> str:
     data = results["data"]
     about = f"{data['frames']:,} labelled frames of {data['cases']} cases ({data['layout']})"
     tables = [_task(task, info, results["rows"]) for task, info in results["tasks"].items()]
-    notes = "".join(f'<p class="note">{escape(str(note))}</p>' for note in data.get("notes", []))
+    notes = f'<p class="note">{escape("; ".join(map(str, data["notes"])))}.</p>' if data.get("notes") else ""
     return (
         f'<section><h2>What the features are worth</h2><p class="lead">{escape(about)}.</p>'
         f"{notes}{''.join(tables)}</section>"
@@ -36,7 +36,10 @@ def _task(task: str, info: Mapping[str, Any], rows: Sequence[Mapping[str, Any]])
     others = [name for name in info["metrics"] if name != head]
     scale = _scale(mine)
     titles = ["Backbone", "Protocol", head, "95 % interval over cases", *others, "Seeds"]
-    header = "".join(f"<th>{escape(title)}</th>" for title in titles)
+    numbers = {2, *range(4, len(titles))}
+    header = "".join(
+        f"<th{' class=number' if place in numbers else ''}>{escape(title)}</th>" for place, title in enumerate(titles)
+    )
     body = "".join(_row(row, head, others, scale) for row in mine)
     caption = (
         f"{info['frames']:,} frames, {info['cases']} cases, {info['scheme']}. Mean ± standard deviation over seeds."

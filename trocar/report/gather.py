@@ -59,7 +59,7 @@ def gather(
         gallery, cases = sample_frames(catalog, selected_rows(catalog, config), amounts.pool)
     pca, found = None, None
     if gallery is not None and cases is not None:
-        pca, found = _compare(run, gallery, cases, amounts, notes, say)
+        pca, found = _compare(run, gallery, cases, _seed(config), amounts, notes, say)
     sheet = _spread(len(gallery.images), amounts.sheet) if gallery is not None else []
     return ReportInputs(
         title=run.name,
@@ -125,7 +125,13 @@ def uniform_loss(config: Mapping[str, Any]) -> float | None:
 
 
 def _compare(
-    run: Path, gallery: Gallery, cases: list[str], amounts: Amounts, notes: list[str], say: Callable[[str], None]
+    run: Path,
+    gallery: Gallery,
+    cases: list[str],
+    seed: int,
+    amounts: Amounts,
+    notes: list[str],
+    say: Callable[[str], None],
 ) -> tuple[PcaComparison | None, NeighbourComparison | None]:
     from trocar.backbones.load import load_backbone, random_like
     from trocar.report.features import Network
@@ -134,7 +140,7 @@ def _compare(
         notes.append("The run has no backbone yet, so there are no feature maps and no nearest frames.")
         return None, None
     say("features of random and of trained weights")
-    before = Network(random_like(run / "backbone", seed=0))
+    before = Network(random_like(run / "backbone", seed=seed))
     after = Network(load_backbone(run / "backbone"))
     shown = _pick(gallery, _spread(len(gallery.images), amounts.maps))
     pca = PcaComparison(shown.images, pca_maps(before.maps(shown.images)), pca_maps(after.maps(shown.images)))
@@ -146,6 +152,13 @@ def _compare(
         notes.append(f"No nearest frames: {error}.")
         return pca, None
     return pca, NeighbourComparison(gallery, queries, old, new)
+
+
+def _seed(config: Mapping[str, Any]) -> int:
+    """The run's own seed: random weights are then the ones it began with, if it began with random ones."""
+    run = config.get("run")
+    seed = run.get("seed") if isinstance(run, Mapping) else None
+    return seed if isinstance(seed, int) else 0
 
 
 def _catalog(config: Mapping[str, Any], notes: list[str]) -> Catalog | None:

@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+import numpy as np
 import yaml
 
 from trocar.report import curves
 from trocar.report.figures import contact_sheet, data_uri, resized
 from trocar.report.inputs import Gallery, Images, NeighbourComparison, PcaComparison, ReportInputs
 
-MAIN_PANELS = ("loss", "teacher_entropy", "feature_std", "rankme", "lr", "images_per_s", "data_wait")
+MAIN_PANELS = ("loss", "teacher_entropy", "feature_std", "rankme", "lr", "images_per_s", "data_wait", "grad_norm")
+VIEWS, VIEW_HEIGHT = 4, 132
 HEIGHT = 150  # pixels of an embedded frame; shown at most this high
 
 
@@ -134,15 +136,18 @@ def frames(gallery: Gallery | None) -> str:
 
 
 def views(groups: Mapping[str, Images] | None) -> str:
-    """What the network saw: per group one row per sample, one column per view."""
+    """What the network saw: one column per sample, a row per view, the groups below each other."""
     if not groups:
         return ""
     parts = []
     for name, crops in groups.items():
         b, n, side = crops.shape[:3]
-        sheet = contact_sheet(crops.reshape(b * n, *crops.shape[2:]), n)
-        text = f"{name}: {n} views of {side} px for each of {b} frames (one per row)"
-        parts.append(f"<figure>{_image(sheet, text, css='views')}<figcaption>{escape(text)}</figcaption></figure>")
+        shown = min(n, VIEWS)
+        # [shown, b]: a frame keeps its column through all groups.
+        tiles = crops[:, :shown].swapaxes(0, 1).reshape(shown * b, *crops.shape[2:])
+        sheet = contact_sheet(np.stack([resized(tile, VIEW_HEIGHT) for tile in tiles]), b)
+        text = f"{name}: {f'{shown} of {n}' if shown < n else n} views of {side} px; one frame per column"
+        parts.append(f"<figure>{_image(sheet, text)}<figcaption>{escape(text)}</figcaption></figure>")
     return (
         '<section><h2>Views</h2><p class="lead">Crops of the first batch as the network got them: cropped, flipped, '
         f'coloured, blurred.</p><div class="groups">{"".join(parts)}</div></section>'
@@ -166,8 +171,8 @@ def how(inputs: ReportInputs) -> str:
 
 def _grid(panels: Sequence[curves.Panel], metrics: Sequence[Mapping[str, Any]], resumes: Sequence[int]) -> str:
     items = [
-        f"<figure><h3>{escape(panel.title)}</h3>{curves.draw(panel, metrics, resumes)}"
-        f"<figcaption>{escape(panel.note)}</figcaption></figure>"
+        f"<figure{' class=wide' if panel.wide else ''}><h3>{escape(panel.title)}</h3>"
+        f"{curves.draw(panel, metrics, resumes)}<figcaption>{escape(panel.note)}</figcaption></figure>"
         for panel in panels
     ]
     return f'<div class="curves">{"".join(items)}</div>'
@@ -183,7 +188,6 @@ def _figure(gallery: Gallery, index: int) -> str:
     return f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def _image(image: Images, text: str, css: str = "") -> str:
+def _image(image: Images, text: str) -> str:
     height, width = image.shape[:2]
-    kind = f' class="{css}"' if css else ""
-    return f'<img{kind} src="{data_uri(image)}" width="{width}" height="{height}" alt="{escape(text)}">'
+    return f'<img src="{data_uri(image)}" width="{width}" height="{height}" alt="{escape(text)}">'

@@ -36,7 +36,8 @@ def training_sentences(inputs: ReportInputs) -> list[str]:
         f"The loss went from {first:.3f} (step {first_step:,}) to {last:.3f}{_against(last, inputs.uniform_loss)}."
     ]
     if inputs.uniform_loss is not None and abs(last - inputs.uniform_loss) < 0.01 * inputs.uniform_loss:
-        sentences.append("That is the loss of uniform outputs: either the run has just begun, or it has collapsed.")
+        why = "has only begun" if inputs.record.get("status") == "running" else "has learned nothing yet"
+        sentences.append(f"That is the loss of uniform outputs: the run {why}, or it has collapsed.")
     ranks = [(int(r["step"]), float(r["rankme"])) for r in inputs.metrics if math.isfinite(r.get("rankme", math.nan))]
     if len(ranks) > 1:
         sentences.append(
@@ -65,7 +66,7 @@ def headline(row: Mapping[str, Any]) -> float | None:
 def _comparison(task: str, protocol: str, row: Mapping[str, Any], same: Sequence[Mapping[str, Any]]) -> str:
     own = headline(row)
     assert own is not None
-    text = f"{task}, {protocol}: {row['backbone']} reaches {row['headline']} {own:.3f}{_interval(row)}"
+    text = f"On {task} ({protocol}) {row['backbone']} reaches {row['headline']} {own:.3f}{_interval(row)}"
     against = []
     for kind, word in (("random", "random weights"), ("baseline", "the best plain baseline")):
         others = [r for r in same if r["kind"] == kind and headline(r) is not None]

@@ -9,7 +9,7 @@ import numpy as np
 
 from trocar.report.inputs import Images
 
-SAMPLES = 6
+SAMPLES = 8
 
 
 def first_views(config: Mapping[str, Any]) -> dict[str, Images]:
