@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
     from trocar.config import validate
     from trocar.phantom import PhantomSpec, generate, is_complete
-    from trocar.phantom.generate import check_folder
+    from trocar.phantom.corpus import check_folder
 
     given = {name: getattr(args, name) for name in ("cases", "minutes", "size", "fps", "seed")}
     spec = validate(PhantomSpec, given, "command line")

@@ -1,6 +1,6 @@
 """Synthetic labelled laparoscopy videos: small, deterministic, versioned. `docs/phantom.md` says what they are for."""
 
-from trocar.phantom.generate import generate, is_complete
+from trocar.phantom.corpus import generate, is_complete
 from trocar.phantom.spec import CLASSES, GENERATOR_VERSION, HOSPITALS, PHASES, PROCEDURES, TOOLS, PhantomSpec
 
 __all__ = [

@@ -24,7 +24,7 @@ class Shape:
     bend: float
 
     def half_width(self, s: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-        return np.interp(s, np.linspace(0, 1, len(self.widths)), self.widths)
+        return np.asarray(np.interp(s, np.linspace(0, 1, len(self.widths)), self.widths))
 
     def depth(self, along: npt.NDArray[np.floating], across: npt.NDArray[np.floating]) -> Array:
         """Signed distance-like field: > 0 inside, about the distance to the outline in units."""
@@ -72,7 +72,7 @@ class Anatomy:
     def on_organ(self, along: float, across: float) -> Points:
         """World position of an organ-local point while the organ is in its home pose."""
         c, s = np.cos(self.angle), np.sin(self.angle)
-        return self.neck + np.array([c * along - s * across, s * along + c * across])
+        return np.asarray(self.neck + np.array([c * along - s * across, s * along + c * across]))
 
 
 def make_anatomy(rng: Rng, procedure: str) -> Anatomy:

@@ -107,20 +107,20 @@ class Director:
         for segment in self.segments:
             span = segment.end - segment.start
             count = int(
-                rng.poisson({PEDICLE: 0.9, CLIPPING: 0.5, DISSECTION: 1.3, CLEANING: 1.0}.get(segment.phase, 0))
+                rng.poisson({PEDICLE: 0.5, CLIPPING: 0.4, DISSECTION: 0.7, CLEANING: 0.8}.get(segment.phase, 0))
             )
             starts = [segment.start + int(f * span) for f in rng.uniform(0, 0.9, count)]
             if segment.phase == CLEANING:
                 starts += [max(0, segment.start - int(rng.uniform(0, 2) * self.fps)) for _ in range(2)]
             for start in starts:
-                found.append((start, self._work_point(start, rng), float(rng.uniform(0.05, 0.13))))
+                found.append((start, self._work_point(start, rng), float(rng.uniform(0.04, 0.1))))
         return found
 
     def _work_point(self, frame: int, rng: Rng) -> Points:
         if self.phase[frame] in (PEDICLE, CLIPPING) or rng.random() < 0.3:
-            return self.anatomy.cover_points[int(rng.integers(len(self.anatomy.cover_points)))]
+            return np.asarray(self.anatomy.cover_points[int(rng.integers(len(self.anatomy.cover_points)))])
         points = self.anatomy.bed_points
-        return points[int(rng.integers(len(points)))]
+        return np.asarray(points[int(rng.integers(len(points)))])
 
     def moments(self) -> Iterator[Moment]:
         """One Moment per frame. Iterating twice gives the same moments."""
@@ -154,12 +154,14 @@ class Director:
         """Where the main instrument of a bout works at frame i; `aim` is the bout's own random spot."""
         phase, a = bout.segment.phase, self.anatomy
         if phase == PEDICLE:
-            return a.cover_points[min(len(a.cover_points) - 1, int(self.works.pedicle[i] * len(a.cover_points)))]
+            return np.asarray(
+                a.cover_points[min(len(a.cover_points) - 1, int(self.works.pedicle[i] * len(a.cover_points)))]
+            )
         if phase == CLIPPING:
             tube, at, _ = CLIP_STEPS[self._clip_step(i)]
             return a.along_tube(tube, at)
         if phase == DISSECTION:
-            return a.bed_points[min(len(a.bed_points) - 1, int(self.works.peel[i] * len(a.bed_points)))]
+            return np.asarray(a.bed_points[min(len(a.bed_points) - 1, int(self.works.peel[i] * len(a.bed_points)))])
         if phase == PACKAGING:
             return np.asarray(self.bag_home + 0.4 * (aim - self.bag_home))
         if phase == CLEANING:
@@ -187,7 +189,7 @@ class Director:
             swing = stroke * np.sin(2 * np.pi * beat * np.arange(bout.end - bout.start) / self.fps)
             tips[0, bout.start : bout.end] += swing[:, None] * np.array([np.cos(angle), np.sin(angle)])
         jitter = np.stack([[wander(rng, self.frames, self.fps, 2.5) for _ in range(2)] for _ in range(3)])
-        smooth = np.stack([follow(track, self.fps, 0.3) for track in tips])
+        smooth = np.stack([follow(track, self.fps, 0.45) for track in tips])
         return smooth + 0.02 * jitter.transpose(0, 2, 1), goals
 
     def _camera(self, rng: Rng, goals: Track) -> list[Camera]:
@@ -272,7 +274,7 @@ class Director:
 
     def _pose(self, i: int, bout: Bout, slot: int, kind: int, tip: Points) -> ToolPose:
         port = self.ports[slot]
-        change = max(1.0, min(0.7 * self.fps, (bout.end - bout.start) / 4))
+        change = max(1.0, min(1.2 * self.fps, (bout.end - bout.start) / 4))
         number = self._bout_of[i]
         entering = 1.0 if self._stays(slot, number, number - 1) else (i - bout.start + 1) / change
         leaving = 1.0 if self._stays(slot, number, number + 1) else (bout.end - i) / change

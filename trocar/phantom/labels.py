@@ -58,7 +58,7 @@ class CvsGraders:
 
 
 def cvs_rows(video: str, frames: Sequence[Frame], fps: int, graders: CvsGraders) -> list[Row]:
-    """Endoscapes' rows of one file at 1 fps until a structure is divided; labels are graded every 5 s and carried on."""
+    """Endoscapes' rows of one file at 1 fps until a structure is divided: graded every 5 s, carried on between."""
     rows: list[Row] = []
     votes: list[list[int]] = []
     for second, frame in enumerate(frames[::fps]):

@@ -43,7 +43,7 @@ def fat(rng: Rng) -> Array:
     globule, value = cells(rng, int(rng.integers(60, 110)))
     base = shift((0.78, 0.56, 0.2), rng)
     albedo = tint(base, (value * 0.35, (0.9, 0.72, 0.4)), ((0.25 - globule) * 1.5, shift((0.62, 0.34, 0.16), rng)))
-    return pack(albedo, 1.1 * np.sqrt(globule))
+    return pack(albedo, np.asarray(2.2 * np.sqrt(globule), dtype=np.float32))
 
 
 def wall(rng: Rng) -> Array:
@@ -91,7 +91,7 @@ def bed(rng: Rng) -> Array:
     albedo = tint(
         shift((0.55, 0.2, 0.14), rng),
         (0.3 * grain, (0.75, 0.42, 0.3)),
-        ((char - 0.6) * 1.2, (0.13, 0.07, 0.05)),
+        ((char - 1.0) * 0.9, (0.2, 0.1, 0.07)),
         (strand * 0.5, (0.8, 0.66, 0.52)),
     )
     return pack(albedo, 0.7 * grain + 0.9 * strand)

@@ -20,7 +20,7 @@ def wander(rng: Rng, frames: int, fps: float, period: float) -> Track:
     for factor in (0.45, 0.7, 1.0, 1.6, 2.4):
         phase, turn = rng.uniform(0, 2 * np.pi), float(rng.uniform(0.85, 1.15))
         total += np.sin(2 * np.pi * time * factor * turn / period + phase)
-    return total * np.sqrt(2 / 5)
+    return np.asarray(total * np.sqrt(2 / 5))
 
 
 def follow(target: Track, fps: float, seconds: float) -> Track:

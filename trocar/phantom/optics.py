@@ -61,10 +61,8 @@ class Optics:
         y, x = np.mgrid[0 : self.height, 0 : self.width].astype(np.float32)
         centre = rng.uniform(-0.12, 0.12, 2)
         fall = np.hypot((x / self.height - self.width / self.height / 2) - centre[0], y / self.height - 0.5 - centre[1])
-        self.light: Array = np.asarray(1.12 - self.house.vignette * fall**2 * 1.5, dtype=np.float32).clip(0.15)[
-            ..., None
-        ]
-        self.gloss: Array = np.asarray(np.exp(-((fall / 0.42) ** 2)), dtype=np.float32)
+        self.light: Array = np.asarray(1.12 - self.house.vignette * fall**2 * 1.5, dtype=np.float32).clip(0.15)
+        self.gloss: Array = np.asarray(0.75 * np.exp(-((fall / 0.42) ** 2)), dtype=np.float32)
         self.visible, self.box = self._view(rng)
         # Auto-exposure and auto white balance pull towards targets that drift and know nothing of the phase.
         frames = plan.frames
@@ -78,7 +76,7 @@ class Optics:
         self._noise = self._bank(rng)
         self._rolls = rng.integers(0, TILE, (frames, 2))
         self._curve = self._tone()
-        self._matrix = np.asarray(self.house.matrix, dtype=np.float32).T.copy()
+        self._overlay = self._draw_overlay()
 
     def _view(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.bool_] | None, tuple[float, float, float] | None]:
         if rng.random() >= self.house.circular:
@@ -89,15 +87,13 @@ class Optics:
         y, x = np.mgrid[0 : self.height, 0 : self.width]
         return np.hypot(x - cx, y - cy) < radius, (cx, cy, radius)
 
-    def _bank(self, rng: np.random.Generator) -> list[npt.NDArray[np.int16]]:
-        rows, columns = self.height, self.width
+    def _bank(self, rng: np.random.Generator) -> list[Array]:
+        """Noise fields [3, H + TILE, W + TILE] in linear grey levels: partly coarse grain, partly per pixel."""
+        repeats = (1, self.height // TILE + 2, self.width // TILE + 2)
         fields = []
         for _ in range(NOISE_BANK):
-            grain = np.stack(
-                [0.8 * spectral(rng, 20, 90) + 0.45 * rng.standard_normal((TILE, TILE)) for _ in range(3)], -1
-            )
-            tiled = np.tile(grain, (rows // TILE + 2, columns // TILE + 2, 1))
-            fields.append((tiled * self.house.noise).round().astype(np.int16))
+            grain = [0.8 * spectral(rng, 20, 90) + 0.45 * rng.standard_normal((TILE, TILE)) for _ in range(3)]
+            fields.append(np.tile(np.stack(grain) * self.house.noise, repeats).astype(np.float32))
         return fields
 
     def _tone(self) -> Bytes:
@@ -116,34 +112,47 @@ class Optics:
         return float(np.hypot(x - cx, y - cy)) < radius - margin
 
     def develop(self, frame: int, linear: Array) -> Bytes:
-        """Linear light float32 [H, W, 3] (0 to 255) -> recorded picture uint8 [H, W, 3]."""
-        small = linear[4::8, 4::8] if self.visible is None else linear[4::8, 4::8][self.visible[4::8, 4::8]]
-        mean = small.reshape(-1, 3).mean(axis=0) + 1.0
+        """Linear light float32 [3, H, W] (0 to 255) -> recorded picture uint8 [H, W, 3]."""
+        gain = self._expose(frame, linear)
+        dy, dx = self._rolls[frame]
+        noise = self._noise[frame % NOISE_BANK][:, dy : dy + self.height, dx : dx + self.width]
+        picture = np.empty((self.height, self.width, 3), dtype=np.uint8)
+        for channel, row in enumerate(self.house.matrix):
+            level = noise[channel].copy()
+            for source in range(3):
+                level += linear[source] * np.float32(row[source] * gain[source])
+            picture[..., channel] = self._curve[np.clip(level, 0, 255, out=level).astype(np.uint8)]
+        return self._frame(picture)
+
+    def _expose(self, frame: int, linear: Array) -> Array:
+        """Automatic exposure and white balance: gains [3] that follow the picture with a lag."""
+        small = linear[:, 4::8, 4::8]
+        small = small.reshape(3, -1) if self.visible is None else small[:, self.visible[4::8, 4::8]]
+        mean = small.mean(axis=1) + 1.0
         target = self._level[frame] * 255 * self._cast[frame]
         # Balanced half by channel, half by brightness: a real camera's white balance is not complete either.
         wanted = (target / mean) ** 0.6 * (target.sum() / mean.sum()) ** 0.4
         wanted = np.clip(wanted, 0.3, 3.5).astype(np.float32)
         self._gain = wanted if self._gain is None else self._keep * self._gain + (1 - self._keep) * wanted
-        image = (linear * self._gain) @ self._matrix
-        out = self._curve[np.clip(image, 0, 255).astype(np.uint8)].astype(np.int16)
-        dy, dx = self._rolls[frame]
-        noise = self._noise[frame % NOISE_BANK]
-        out += noise[dy : dy + self.height, dx : dx + self.width]
-        return self._frame(np.clip(out, 0, 255).astype(np.uint8))
+        return self._gain
+
+    def _draw_overlay(self) -> Bytes:
+        """Coverage uint8 [H, W] of the recorder's text."""
+        image = Image.new("L", (self.width, self.height))
+        unit = max(6, self.height // 20)
+        place = (unit // 2, self.height - 1.4 * unit)
+        ImageDraw.Draw(image).text(place, self.house.overlay, fill=255, font_size=unit)
+        return np.asarray(image)
 
     def _frame(self, picture: Bytes) -> Bytes:
         """Add what the recorder adds: the area outside the view and an overlay."""
         if self.visible is not None:
             picture[~self.visible] = self.house.border
         if self.house.overlay:
-            image = Image.fromarray(picture)
-            draw = ImageDraw.Draw(image)
-            unit = max(6, self.height // 20)
-            draw.text((unit // 2, self.height - 1.4 * unit), self.house.overlay, fill=(200, 210, 200), font_size=unit)
-            picture = np.asarray(image).copy()
+            picture[self._overlay > 127] = 205
         return picture
 
     def blank(self, frame: int, level: int = 3) -> Bytes:
         """A black picture as the recorder writes it while the light is off."""
-        noise = self._noise[frame % NOISE_BANK][: self.height, : self.width] // 3
-        return self._frame(np.clip(level + noise, 0, 255).astype(np.uint8))
+        noise = self._noise[frame % NOISE_BANK][:, : self.height, : self.width] / 3
+        return self._frame(np.clip(level + noise.transpose(1, 2, 0), 0, 255).astype(np.uint8))

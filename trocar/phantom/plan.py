@@ -23,8 +23,8 @@ def plan_case(spec: PhantomSpec, index: int) -> CasePlan:
     at = rng.uniform(0.35, 0.65)
     return CasePlan(
         index=index,
-        hospital=hospital,  # type: ignore[arg-type]
-        procedure=procedure,  # type: ignore[arg-type]
+        hospital=hospital,
+        procedure=procedure,
         robotic=bool(rng.random() < ROBOTIC_SHARE[procedure]),
         split=SPLIT_CYCLE[index % len(SPLIT_CYCLE)],
         frames=frames,

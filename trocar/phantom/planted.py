@@ -72,12 +72,13 @@ class OperatingRoom:
             draw.rectangle((x - 2 * r, y - 0.2 * r, x + 2 * r, y + 0.2 * r), fill=(150, 155, 160))
 
     def view(self, step: int) -> Array:
-        """Frame `step` of one excursion, float32 [H, W, 3] of linear light."""
+        """Frame `step` of one excursion, float32 [3, H, W] of linear light."""
         width, height = self._size
         reach = (self._image.width - width) / 2, (self._image.height - height) / 2
         x = reach[0] * (1 + 0.9 * np.sin(0.35 * step * self._path[0] + 3 * self._path[1]))
         y = reach[1] * (1 + 0.9 * np.sin(0.35 * step * self._path[2] + 3 * self._path[3]))
-        return np.asarray(self._image.crop((int(x), int(y), int(x) + width, int(y) + height)), dtype=np.float32)
+        cut = self._image.crop((int(x), int(y), int(x) + width, int(y) + height))
+        return np.asarray(np.asarray(cut, dtype=np.float32).transpose(2, 0, 1))
 
 
 def smoke_field(rng: Rng, size: tuple[int, int]) -> Array:

@@ -13,6 +13,7 @@ from scipy import ndimage
 from trocar.phantom import materials
 from trocar.phantom.anatomy import WORLD_HALF, Anatomy, Points
 from trocar.phantom.materials import Material
+from trocar.phantom.sampling import FINE, Sprite, make_sprite, refine
 from trocar.phantom.spec import BACKGROUND, DUCT_VESSEL, FAT_CONNECTIVE, SOLID_ORGAN, TARGET_ORGAN
 from trocar.phantom.textures import TILE, Array, Rng, spectral
 
@@ -56,10 +57,8 @@ class Scene:
     covered: Painted
     exposed: Painted
     divided: Painted
-    organ: Image.Image
-    """RGBA sprite in organ-local axes (x along, y across), colours premultiplied with alpha."""
-    organ_origin: tuple[float, float]
-    """Sprite pixel of the organ's neck."""
+    organ: Sprite
+    """In organ-local axes (x along, y across), its origin at the neck."""
     blood: tuple[int, int, int]
 
 
@@ -80,7 +79,7 @@ class Canvas:
         c, s = np.cos(angle) / period * TILE, np.sin(angle) / period * TILE
         column = (c * (self.x + dx) + s * (self.y + dy)).astype(np.int32) % TILE
         row = (c * (self.y + dy) - s * (self.x + dx)).astype(np.int32) % TILE
-        return tile[row, column]
+        return np.asarray(tile[row, column])
 
     def fill(self, rng: Rng, material: Material, label: int, period: float = 0.8) -> Layer:
         """Cover the whole canvas with one material; one tile spans `period` units."""
@@ -94,7 +93,7 @@ def over(below: Layer, above: Layer, depth: Array, bulge: float, soft: float = 0
     """Put `above` where `depth` > 0, with a rounded edge of height `bulge` and a contact shadow around it."""
     alpha = np.clip(depth / soft + 0.5, 0, 1)[..., None]
     shadow = np.clip(1 + depth / 0.09, 0, 1) * (depth < 0)
-    rgb = below.rgb * (1 - 0.5 * shadow[..., None] ** 2)
+    rgb = below.rgb * (1 - 0.4 * shadow[..., None] ** 2)
     dome = bulge * np.sqrt(np.clip(depth / 0.15, 0, 1))
     return Layer(
         rgb + alpha * (above.rgb - rgb),
@@ -103,8 +102,11 @@ def over(below: Layer, above: Layer, depth: Array, bulge: float, soft: float = 0
     )
 
 
-def light(layer: Layer, scale: float, soften: float) -> Painted:
-    """Shade by the height's slope (light from the upper left) and measure gloss; `soften` is a lens blur in units."""
+def light(layer: Layer, scale: float, soften: float) -> Array:
+    """Shade by the height's slope (light from the upper left) and measure gloss: float32 [H, W, 4].
+
+    `soften` is a lens blur in units.
+    """
     height = ndimage.gaussian_filter(layer.height, 0.006 * scale)
     dy, dx = np.gradient(height, 1 / scale)
     diffuse = (1.0 - 0.45 * dx - 0.45 * dy) / np.sqrt(1 + dx**2 + dy**2)
@@ -113,8 +115,14 @@ def light(layer: Layer, scale: float, soften: float) -> Painted:
     pixels[..., :3] = layer.rgb * np.clip(diffuse, 0.25, 1.6)[..., None]
     pixels[..., 3] = facing
     sigma = soften * scale
-    pixels = ndimage.gaussian_filter(pixels, (sigma, sigma, 0)) if sigma > 0.3 else pixels
-    return Painted(np.clip(pixels * 255, 0, 255).astype(np.uint8), layer.label)
+    return np.asarray(ndimage.gaussian_filter(pixels, (sigma, sigma, 0)) if sigma > 0.3 else pixels)
+
+
+def paint(layer: Layer, scale: float, soften: float) -> Painted:
+    """Light a layer and store it at twice its resolution."""
+    pixels = light(layer, scale, soften)
+    fine = refine(np.clip(pixels * 255, 0, 255).astype(np.uint8))
+    return Painted(fine, layer.label.repeat(FINE, axis=0).repeat(FINE, axis=1))
 
 
 def make_scene(rng: Rng, procedure: str, anatomy: Anatomy, view_height: int, soften: float) -> Scene:
@@ -126,15 +134,14 @@ def make_scene(rng: Rng, procedure: str, anatomy: Anatomy, view_height: int, sof
     exposed = _with_tubes(canvas, rng, divided, anatomy)
     cover = canvas.fill(rng, materials.connective, FAT_CONNECTIVE, 0.6)
     covered = over(exposed, cover, pedicle_depth(canvas, anatomy, 0.24), 0.03)
-    organ, origin = _organ_sprite(rng, procedure, anatomy, scale, soften)
+    organ = _organ_sprite(rng, procedure, anatomy, scale, soften)
     gain = float(rng.uniform(0.7, 1.2))
     return Scene(
-        scale,
-        light(covered, scale, soften),
-        light(exposed, scale, soften),
-        light(divided, scale, soften),
+        scale * FINE,
+        paint(covered, scale, soften),
+        paint(exposed, scale, soften),
+        paint(divided, scale, soften),
         organ,
-        origin,
         (int(135 * gain), int(18 * gain), int(14 * gain)),
     )
 
@@ -196,9 +203,7 @@ def _tube_depth(canvas: Canvas, line: Points, width: float) -> Array:
     return np.asarray(width - distance, dtype=np.float32)
 
 
-def _organ_sprite(
-    rng: Rng, procedure: str, anatomy: Anatomy, scale: float, soften: float
-) -> tuple[Image.Image, tuple[float, float]]:
+def _organ_sprite(rng: Rng, procedure: str, anatomy: Anatomy, scale: float, soften: float) -> Sprite:
     shape, margin = anatomy.shape, 0.08
     half = max(shape.widths) + abs(shape.bend) + margin
     canvas = Canvas(rng, scale, (-margin - 0.1, shape.length + margin + 0.1), (-half, half))
@@ -206,11 +211,8 @@ def _organ_sprite(
     depth = shape.depth(canvas.x, canvas.y) + 0.004 * canvas.edge[1]
     dome = 0.16 * np.sqrt(np.clip(depth / 0.2, 0, 1))
     lit = light(Layer(layer.rgb, (layer.height + dome).astype(np.float32), layer.label), scale, soften)
-    rgb = lit.pixels[..., :3] + 0.5 * lit.pixels[..., 3:].astype(np.float32) * (depth > 0.015)[..., None]
+    rgb = (lit[..., :3] + 0.5 * lit[..., 3:] * (depth > 0.015)[..., None]) * 255
     rgb *= np.clip(0.45 + depth / 0.06, 0.45, 1)[..., None]
     alpha = np.clip(depth / 0.008 + 0.5, 0, 1)[..., None]
     pixels = np.concatenate([np.clip(rgb, 0, 255) * alpha, alpha * 255], axis=-1).astype(np.uint8)
-    return Image.frombytes("CMYK", (pixels.shape[1], pixels.shape[0]), pixels.tobytes()), (
-        (margin + 0.1) * scale,
-        half * scale,
-    )
+    return make_sprite(pixels, ((margin + 0.1) * scale, half * scale), scale)

@@ -30,16 +30,18 @@ class Stamp:
 
 
 class Stage:
-    """The visible world canvas and its classes; `apply` changes both, nothing else does."""
+    """The visible world canvas and its classes; `apply` changes both, nothing else does.
+
+    `image` is uint8 [H, W, 4] (RGB and gloss), `label` uint8 [H, W], both at the scene's scale.
+    """
 
     def __init__(self, scene: Scene, rng: Rng) -> None:
         self.scene = scene
         self._pixels = scene.covered.pixels.copy()
         self._label = scene.covered.label.copy()
         self._blood = np.zeros(self._label.shape, dtype=np.float32)
-        side = self._label.shape[1], self._label.shape[0]
-        self.image = Image.frombytes("CMYK", side, self._pixels.tobytes())
-        self.label = Image.frombytes("L", side, self._label.tobytes())
+        self.image = self._pixels.copy()
+        self.label = self._label.copy()
         self._brushes = [_brush(rng) for _ in range(BRUSHES)]
 
     def apply(self, stamp: Stamp) -> None:
@@ -65,19 +67,12 @@ class Stage:
             self._blood[box] = np.maximum(self._blood[box], mask)
         else:
             self._blood[box] *= 1 - mask
-        self._show(box, left, top)
-
-    def blood_near(self, x: float, y: float, radius: float) -> float:
-        """Share of the square around a world point that is covered with blood, 0 to 1."""
-        scale = self.scene.scale
-        cx, cy, r = int((x + WORLD_HALF[0]) * scale), int((y + WORLD_HALF[1]) * scale), int(radius * scale)
-        patch = self._blood[max(0, cy - r) : cy + r, max(0, cx - r) : cx + r]
-        return float((patch > 0.5).mean()) if patch.size else 0.0
+        self._show(box)
 
     def _mask(self, stamp: Stamp, half: int) -> Array:
         brush = self._brushes[int(stamp.variant * 1000) % BRUSHES]
         small = brush.resize((2 * half, 2 * half), Image.Resampling.BILINEAR)
-        return np.asarray(small, dtype=np.float32) / 255
+        return np.asarray(np.asarray(small, dtype=np.float32) / 255, dtype=np.float32)
 
     def _reveal(self, source: Painted, box: tuple[slice, slice], mask: Array) -> None:
         new, old = source.pixels[box].astype(np.float32), self._pixels[box].astype(np.float32)
@@ -96,21 +91,18 @@ class Stage:
             draw.line(line, fill=(tone, 255), width=max(1, round(width * 4 * half)))
         drawn = np.asarray(image.resize((2 * half, 2 * half), Image.Resampling.BOX), dtype=np.float32)
         alpha = drawn[..., 1:] / 255
-        tone = np.repeat(drawn[..., :1], 3, axis=2)
+        grey = np.repeat(drawn[..., :1], 3, axis=2)
         old = self._pixels[box].astype(np.float32)
-        self._pixels[box] = old + alpha * (np.concatenate([tone, 120 + 0 * alpha], axis=2) - old)
+        self._pixels[box] = old + alpha * (np.concatenate([grey, 120 + 0 * alpha], axis=2) - old)
         self._label[box] = np.where(alpha[..., 0] > 0.5, INSTRUMENT, self._label[box])
 
-    def _show(self, box: tuple[slice, slice], left: int, top: int) -> None:
+    def _show(self, box: tuple[slice, slice]) -> None:
         pixels, blood = self._pixels[box].astype(np.float32), self._blood[box][..., None]
         relief = 0.55 + 0.45 * pixels[..., :3].mean(axis=-1, keepdims=True) / 128
         colour = np.asarray(self.scene.blood, dtype=np.float32) * relief
         wet = np.concatenate([colour, np.maximum(pixels[..., 3:], 60 * relief)], axis=-1)
-        shown = np.clip(pixels + 0.92 * blood * (wet - pixels), 0, 255).astype(np.uint8)
-        label = np.where(self._blood[box] > 0.5, BLOOD, self._label[box]).astype(np.uint8)
-        size = shown.shape[1], shown.shape[0]
-        self.image.paste(Image.frombytes("CMYK", size, shown.tobytes()), (left, top))
-        self.label.paste(Image.frombytes("L", size, label.tobytes()), (left, top))
+        self.image[box] = np.clip(pixels + 0.92 * blood * (wet - pixels), 0, 255)
+        self.label[box] = np.where(self._blood[box] > 0.5, BLOOD, self._label[box])
 
 
 def _brush(rng: Rng) -> Image.Image:

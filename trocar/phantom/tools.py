@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
+from trocar.phantom.sampling import Sprite, make_sprite
 from trocar.phantom.spec import BIPOLAR, CLIPPER, GRASPER, HOOK, IRRIGATOR, SCISSORS
 from trocar.phantom.textures import RGB, TILE, Array, Rng, spectral
 
@@ -30,15 +31,6 @@ WIDTHS = {GRASPER: 0.055, BIPOLAR: 0.052, HOOK: 0.05, SCISSORS: 0.052, CLIPPER: 
 TIP_LENGTHS = {GRASPER: 0.2, BIPOLAR: 0.19, HOOK: 0.13, SCISSORS: 0.17, CLIPPER: 0.2, IRRIGATOR: 0.05}
 
 Polygon = list[tuple[float, float]]
-
-
-@dataclass(frozen=True)
-class Sprite:
-    """Premultiplied RGBA in a four-band image; `scale` is sprite pixels per world unit, `tip` the tip's pixel."""
-
-    image: Image.Image
-    tip: tuple[float, float]
-    scale: float
 
 
 @dataclass(frozen=True)
@@ -81,7 +73,7 @@ def make_tool(rng: Rng, kind: int, opening: float, style: ToolStyle, view_height
     rgb = rgb * (1 + 0.05 * _tiled(spectral(rng, 4, 40), rows, columns)[..., None])
     premultiplied = np.concatenate([np.clip(rgb, 0, 1) * alpha[..., None], alpha[..., None]], axis=-1)
     pixels = (premultiplied * 255).astype(np.uint8)
-    return Sprite(Image.frombytes("CMYK", (columns, rows), pixels.tobytes()), (REACH * scale, rows / 2), scale)
+    return make_sprite(pixels, (REACH * scale, rows / 2), scale)
 
 
 def _shaft(x: Array, y: Array, kind: int, style: ToolStyle) -> tuple[Array, Array]:
@@ -123,7 +115,9 @@ def _mask(polygon: Polygon, scale: float, columns: int, rows: int) -> Array:
     image = Image.new("L", (columns * OVERSAMPLE, rows * OVERSAMPLE))
     points = [((px + REACH) * scale * OVERSAMPLE, (py * scale + rows / 2) * OVERSAMPLE) for px, py in polygon]
     ImageDraw.Draw(image).polygon(points, fill=255)
-    return np.asarray(image.resize((columns, rows), Image.Resampling.BOX), dtype=np.float32) / 255
+    return np.asarray(
+        np.asarray(image.resize((columns, rows), Image.Resampling.BOX), dtype=np.float32) / 255, dtype=np.float32
+    )
 
 
 def _tiled(tile: Array, rows: int, columns: int) -> Array:
@@ -217,4 +211,4 @@ def make_bag(rng: Rng, style: ToolStyle, view_height: int) -> Sprite:
     alpha = np.maximum(inside * (0.62 + 0.3 * glint), rim)
     rgb, alpha = np.where(mouth[..., None], rgb * 0.35, rgb), np.where(mouth, 0.8, alpha)
     pixels = (np.clip(np.concatenate([rgb * alpha[..., None], alpha[..., None]], axis=-1), 0, 1) * 255).astype(np.uint8)
-    return Sprite(Image.frombytes("CMYK", (columns, rows), pixels.tobytes()), (columns / 2, rows / 2), scale)
+    return make_sprite(pixels, (columns / 2, rows / 2), scale)

@@ -30,7 +30,10 @@ def marker(out: Path, index: int) -> Path:
 
 
 def write_case(out: Path, spec: PhantomSpec, index: int) -> int:
-    """Generate case `index` below `out` and return the number of frames written. Nothing half-written is left in place."""
+    """Generate case `index` below `out` and return its number of frames.
+
+    Files appear under their names only when all of them are whole.
+    """
     plan = plan_case(spec, index)
     work = out / PARTIAL / plan.case_id
     shutil.rmtree(work, ignore_errors=True)
@@ -66,7 +69,7 @@ def _write_file(
         for number in range(count):
             frame = next(frames)
             recorder.add(frame.picture)
-            Image.fromarray(frame.mask).save(masks / f"{video}_{number:06d}.png", compress_level=3)
+            Image.fromarray(frame.mask).save(masks / f"{video}_{number:06d}.png", compress_level=1)
             kept.append(Frame(empty, empty, frame.tools, frame.moment, frame.planted, frame.pedicle))
     return kept
 
@@ -105,7 +108,7 @@ class Recorder:
 
     def __init__(self, path: Path, spec: PhantomSpec, crf: int) -> None:
         self._container = av.open(str(path), "w", options={"fflags": "+bitexact", "movflags": "+faststart"})
-        options = {"crf": str(crf), "preset": "veryfast", "x264-params": "scenecut=0:threads=1:lookahead-threads=1"}
+        options = {"crf": str(crf), "preset": "superfast", "x264-params": "scenecut=0:threads=1:lookahead-threads=1"}
         self._stream = self._container.add_stream("libx264", rate=Fraction(spec.fps), options=options)
         self._stream.width, self._stream.height = spec.size
         self._stream.pix_fmt = "yuv420p"

@@ -1,0 +1,195 @@
+"""The written phantom: layouts, agreement of labels and videos, determinism, restart."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from trocar.cli import main
+from trocar.errors import ConfigError
+from trocar.phantom import CLASSES, PHASES, TOOLS, PhantomSpec, generate, is_complete
+from trocar.phantom import corpus as corpus_module
+
+SPEC = PhantomSpec(cases=3, minutes=0.15, size=(96, 64), fps=4, seed=3)
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("phantom")
+    generate(out, SPEC)
+    return out
+
+
+def digests(root: Path) -> dict[str, str]:
+    files = (p for p in sorted(root.rglob("*")) if p.is_file())
+    return {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def pictures(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def videos(root: Path) -> pd.DataFrame:
+    return pd.read_csv(root / "videos.csv")
+
+
+def test_same_seed_gives_the_same_bytes_whatever_the_number_of_workers(phantom: Path, tmp_path: Path) -> None:
+    generate(tmp_path / "again", SPEC, workers=2)
+    assert digests(tmp_path / "again") == digests(phantom)
+
+
+def test_another_seed_gives_other_videos(phantom: Path, tmp_path: Path) -> None:
+    generate(tmp_path / "other", SPEC.model_copy(update={"cases": 1, "seed": 4}))
+    assert digests(tmp_path / "other")["videos/video01.mp4"] != digests(phantom)["videos/video01.mp4"]
+
+
+def test_growing_keeps_every_earlier_file(phantom: Path, tmp_path: Path) -> None:
+    small = SPEC.model_copy(update={"cases": 2})
+    generate(tmp_path / "grown", small)
+    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "grown" / "videos").iterdir()}
+    generate(tmp_path / "grown", SPEC)
+    assert digests(tmp_path / "grown") == digests(phantom)
+    assert all(p.stat().st_mtime_ns == stamp for p, stamp in stamps.items())
+
+
+def test_interrupted_generation_is_finished_and_leaves_nothing_half_written(
+    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = corpus_module.write_case
+
+    def dies_at_second(out: Path, spec: PhantomSpec, index: int) -> int:
+        if index == 1:
+            (out / ".partial" / "case02").mkdir(parents=True)
+            (out / ".partial" / "case02" / "video02.mp4").write_bytes(b"half")
+            raise KeyboardInterrupt
+        return real(out, spec, index)
+
+    monkeypatch.setattr(corpus_module, "write_case", dies_at_second)
+    with pytest.raises(KeyboardInterrupt):
+        generate(tmp_path / "cut", SPEC)
+    assert not is_complete(tmp_path / "cut", SPEC)
+    assert sorted(p.name for p in (tmp_path / "cut" / "videos").iterdir()) == ["video01.mp4"]
+    monkeypatch.undo()
+    generate(tmp_path / "cut", SPEC)
+    assert is_complete(tmp_path / "cut", SPEC)
+    assert digests(tmp_path / "cut") == digests(phantom)
+
+
+def test_a_folder_with_anything_else_is_refused(phantom: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="not empty"):
+        generate(tmp_path, SPEC)
+    with pytest.raises(ConfigError, match=r"seed \(3 there, 9 asked\)"):
+        generate(phantom, SPEC.model_copy(update={"seed": 9}))
+    with pytest.raises(ConfigError, match="already holds 3 cases"):
+        generate(phantom, SPEC.model_copy(update={"cases": 2}))
+
+
+def test_phase_files_have_one_row_per_decoded_frame(phantom: Path) -> None:
+    for row in videos(phantom).itertuples():
+        frames = pictures(phantom / f"videos/{row.video}.mp4")
+        table = pd.read_csv(phantom / f"phase_annotations/{row.video}-phase.txt", sep="\t")
+        assert list(table.columns) == ["Frame", "Phase"]
+        assert table["Frame"].tolist() == list(range(len(frames)))
+        assert set(table["Phase"]) <= set(PHASES)
+        assert frames.shape[1:] == (64, 96, 3)
+        assert row.duration_s == pytest.approx(len(frames) / SPEC.fps)
+
+
+def test_tool_files_have_one_row_per_second_numbered_by_native_frame(phantom: Path) -> None:
+    for row in videos(phantom).itertuples():
+        table = pd.read_csv(phantom / f"tool_annotations/{row.video}-tool.txt", sep="\t")
+        assert list(table.columns) == ["Frame", *TOOLS]
+        seconds = int(np.ceil(row.duration_s))
+        assert table["Frame"].tolist() == [s * SPEC.fps for s in range(seconds)]
+        assert set(np.unique(table[list(TOOLS)])) <= {0, 1}
+
+
+def test_an_operation_in_two_files_is_one_case_of_two_parts(phantom: Path) -> None:
+    table = videos(phantom)
+    assert table["video"].tolist() == ["video01", "video02", "video03_1", "video03_2"]
+    assert table["case_id"].tolist() == ["case01", "case02", "case03", "case03"]
+    assert table["part"].tolist() == [1, 1, 1, 2]
+    assert table.groupby("case_id")["split"].nunique().max() == 1
+
+
+def test_every_frame_has_a_mask_of_known_classes(phantom: Path) -> None:
+    lines = (phantom / "seg_label_map.txt").read_text().splitlines()
+    assert lines == [f"{i} {name}" for i, name in enumerate(CLASSES)]
+    seen: set[int] = set()
+    for row in videos(phantom).itertuples():
+        files = sorted((phantom / "semseg" / row.video).iterdir())
+        count = round(row.duration_s * SPEC.fps)
+        assert [p.name for p in files] == [f"{row.video}_{i:06d}.png" for i in range(count)]
+        for path in files:
+            mask = np.asarray(Image.open(path))
+            assert mask.shape == (64, 96)
+            seen |= set(np.unique(mask).tolist())
+    assert {1, 2, 3, 5} <= seen <= set(range(len(CLASSES)))
+
+
+def test_a_visible_tool_is_in_the_mask(phantom: Path) -> None:
+    checked = 0
+    for row in videos(phantom).itertuples():
+        table = pd.read_csv(phantom / f"tool_annotations/{row.video}-tool.txt", sep="\t").set_index("Frame")
+        for frame, tools in table.iterrows():
+            if tools.drop("SpecimenBag").any():
+                mask = np.asarray(Image.open(phantom / f"semseg/{row.video}/{row.video}_{frame:06d}.png"))
+                assert (mask == CLASSES.index("instrument")).sum() > 5
+                checked += 1
+    assert checked > 5
+
+
+def test_planted_frames_look_like_what_they_are(phantom: Path) -> None:
+    planted = pd.read_csv(phantom / "planted.csv")
+    assert set(planted["kind"]) == {"black", "out_of_body", "duplicate"}
+    for video, rows in planted.groupby("video"):
+        frames = pictures(phantom / f"videos/{video}.mp4").astype(int)
+        for row in rows.itertuples():
+            if row.kind == "black":
+                assert frames[row.frame].mean() < 20
+            elif row.kind == "duplicate":
+                change = np.abs(frames[row.frame] - frames[row.frame - 1]).mean()
+                assert change < 3
+            else:
+                mask = np.asarray(Image.open(phantom / f"semseg/{video}/{video}_{row.frame:06d}.png"))
+                assert mask.max() == 0
+
+
+def test_cvs_labels_are_the_mean_of_three_annotators_on_key_frames(phantom: Path) -> None:
+    table = pd.read_csv(phantom / "all_metadata.csv")
+    assert len(table) > 0
+    keys = table[table["is_ds_keyframe"]]
+    assert (keys["frame"] % (5 * SPEC.fps) == 0).all()
+    for row in keys.itertuples():
+        votes = np.array([ast.literal_eval(getattr(row, f"cvs_annotator_{a}")) for a in (1, 2, 3)])
+        assert votes.shape == (3, 3)
+        assert pytest.approx(votes.mean(axis=0), abs=1e-3) == [row.C1, row.C2, row.C3]
+        assert ast.literal_eval(row.avg_cvs) == [row.C1, row.C2, row.C3]
+    assert table.loc[~table["is_ds_keyframe"], "cvs_annotator_1"].isna().all()
+
+
+def test_description_names_version_parameters_and_label_spaces(phantom: Path) -> None:
+    found = json.loads((phantom / "phantom.json").read_text())
+    assert found["generator_version"] == corpus_module.GENERATOR_VERSION
+    assert found["parameters"] == {"cases": 3, "minutes": 0.15, "size": [96, 64], "fps": 4, "seed": 3}
+    assert (found["phases"], found["tools"], found["classes"]) == (list(PHASES), list(TOOLS), list(CLASSES))
+
+
+def test_command_generates_then_reports_completeness(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["phantom", str(tmp_path / "p"), "--cases", "1", "--minutes", "0.1", "--size", "64x64", "--workers", "1"]
+    assert main(line) == 0
+    assert "1 cases in 1 video files" in capsys.readouterr().out
+    assert main(line) == 0
+    assert "is complete" in capsys.readouterr().out
+    assert main([*line[:-2], "--size", "63x64"]) == 2
+    assert "even numbers" in capsys.readouterr().err
