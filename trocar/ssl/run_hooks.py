@@ -22,6 +22,7 @@ from trocar.ssl.method import Method
 from trocar.ssl.setup import Pretraining, write_backbone
 from trocar.ssl.signals import StoppedError, StopSignals
 from trocar.tracking.files import fsync_folder, write_json_atomic
+from trocar.tracking.follower import Follower
 from trocar.tracking.lease import Lease
 from trocar.tracking.run import Run
 
@@ -52,11 +53,18 @@ class RunHooks:
         self.log_every = self.run.log_every
         self._saved = first_step
         self._warned = False
+        self._follower: Follower | None = None
         self._bar = _progress_bar(visible=record is not None and sys.stderr.isatty())
         self._task = self._bar.add_task("pretrain", total=setup.total, completed=first_step, loss="")
 
     def __enter__(self) -> RunHooks:
         self._bar.start()
+        tracking = self.setup.config.tracking
+        if self.record is not None and tracking.uri != "none":
+            uri = None if tracking.uri == "sqlite" else tracking.uri
+            self._follower = Follower.start(self.run.out, uri, tracking.experiment)
+            if self._follower.note:
+                self.setup.say(self._follower.note)
         return self
 
     def __exit__(
@@ -66,6 +74,9 @@ class RunHooks:
         if self.record is not None:
             status = "finished" if kind is None else "failed" if issubclass(kind, Exception) else "killed"
             self.record.finish(status)  # type: ignore[arg-type]
+        if self._follower is not None and kind is None:
+            # Only a run that has all the time in the world waits for the last numbers to reach mlflow.
+            self._follower.stop()
 
     def logged(self, step: int, values: dict[str, float]) -> None:
         if self.record is None:
