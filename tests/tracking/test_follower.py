@@ -125,6 +125,10 @@ def test_in_a_slurm_job_without_a_server_training_goes_on_and_is_told_what_to_ru
     assert follower.stop() is False
 
 
+def test_tracking_can_be_turned_off(tmp_path):
+    assert Follower.start(tmp_path, "none") == Follower(None)
+
+
 def test_the_uri_of_the_tracking_process_is_not_in_its_argument_list(tmp_path, monkeypatch):
     seen = {}
 

@@ -165,6 +165,7 @@ def test_the_default_database_lies_beside_the_run_folders(tmp_path, monkeypatch)
     assert resolve_uri(tmp_path / "runs" / "r") == f"sqlite:///{tmp_path}/runs/mlflow.db"
     assert resolve_uri(tmp_path / "r", "sqlite:///a/b.db") == f"sqlite:///{tmp_path}/a/b.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server")
+    assert resolve_uri(tmp_path / "r", "sqlite") == f"sqlite:///{tmp_path}/mlflow.db"
     assert resolve_uri(tmp_path / "r") == "http://server"
 
 

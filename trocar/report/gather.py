@@ -56,7 +56,7 @@ def gather(
     catalog = _catalog(config, notes)
     gallery = cases = None
     if catalog is not None:
-        gallery, cases = sample_frames(catalog, selected_rows(catalog, config), amounts.pool)
+        gallery, cases = sample_frames(catalog, selected_rows(catalog, config, notes), amounts.pool)
     pca, found = None, None
     if gallery is not None and cases is not None:
         pca, found = _compare(run, gallery, cases, _seed(config), amounts, notes, say)
@@ -103,14 +103,20 @@ def sample_frames(catalog: Catalog, rows: npt.NDArray[np.int64], count: int) -> 
     return Gallery(np.stack(images), captions), found
 
 
-def selected_rows(catalog: Catalog, config: Mapping[str, Any]) -> npt.NDArray[np.int64]:
-    """The catalog rows of the run's own selection; all rows when its composition can't be resolved any more."""
+def selected_rows(catalog: Catalog, config: Mapping[str, Any], notes: list[str]) -> npt.NDArray[np.int64]:
+    """The catalog rows of the run's own selection, ascending.
+
+    When its composition can't be resolved any more all rows are taken, and `notes` says so.
+    """
     from trocar.config import validate
     from trocar.data.composition import Composition
 
+    data = config.get("data")
+    composition = data.get("composition", {}) if isinstance(data, Mapping) else {}
     try:
-        selection = validate(Composition, config["data"]["composition"], "config.yaml").resolve(catalog)
-    except (TrocarError, KeyError, TypeError):
+        selection = validate(Composition, composition, "config.yaml").resolve(catalog)
+    except TrocarError as error:
+        notes.append(f"Frames are from the whole catalog; the selection of the run can't be made again: {error}")
         return np.arange(len(catalog), dtype=np.int64)
     rows = [pool.runs.rows(np.arange(len(pool), dtype=np.int64)) for pool in selection.pools]
     return np.sort(np.concatenate(rows))

@@ -37,10 +37,13 @@ class Follower:
         """Start following the run in `folder` (after `Run.open`). Never raises: without it, training is the
         same.
 
-        Inside a SLURM job only http(s) servers are followed: many jobs on one sqlite file of a network file
-        system corrupt it. The host that submitted brings mlflow up to date with `trocar track sync`.
+        `uri` is a tracking URI, `sqlite` for the database beside the run folder, or `none`. Inside a SLURM
+        job only http(s) servers are followed: many jobs on one sqlite file of a network file system corrupt
+        it. The host that submitted brings mlflow up to date with `trocar track sync`.
         """
         folder = Path(folder).resolve()
+        if uri == "none":
+            return cls(None)
         resolved = resolve_uri(folder, uri)
         if not may_follow(resolved, os.environ):
             return cls(

@@ -88,7 +88,7 @@ def resolve_uri(folder: Path, tracking_uri: str | None = None) -> str:
     beside the run folder. Relative sqlite paths become absolute.
     """
     given = tracking_uri or os.environ.get("TROCAR_TRACKING_URI") or os.environ.get("MLFLOW_TRACKING_URI")
-    if not given:
+    if not given or given == "sqlite":
         return f"sqlite:///{folder.resolve().parent / 'mlflow.db'}"
     prefix = "sqlite:///"
     if given.startswith(prefix) and not given.startswith(prefix + "/"):
