@@ -140,7 +140,7 @@ class Director:
                 frame=i,
                 phase=int(self.phase[i]),
                 camera=cameras[i],
-                tools=self._tools(i, tips[:, i], organ, bag),
+                tools=self._tools(i, tips[:, i], organ),
                 organ=organ,
                 bag=bag,
                 stamps=tuple(stamps),
@@ -236,7 +236,7 @@ class Director:
         organ = SpritePose(float(x), float(y), home.angle + inside * float(turn), home.along * size, home.across * size)
         return organ, bag
 
-    def _tools(self, i: int, tips: Points, organ: SpritePose | None, bag: SpritePose | None) -> tuple[ToolPose, ...]:
+    def _tools(self, i: int, tips: Points, organ: SpritePose | None) -> tuple[ToolPose, ...]:
         bout = self.bouts[self._bout_of[i]]
         kinds = [self._main_kind(i, bout), bout.assistant, bout.third]
         poses = []
@@ -304,7 +304,7 @@ class Director:
         for point in a.cover_points[exposed:due]:
             stamps.append(Stamp("expose", point[0], point[1], float(rng.uniform(0.1, 0.15)), float(rng.random())))
         stamps += self._clip_marks(i)
-        kinds = [t.kind for t in self._tools(i, tips, None, None)]
+        kinds = [t.kind for t in self._tools(i, tips, None)]
         cutting = self.phase[i] in (PEDICLE, DISSECTION) and kinds[:1] and kinds[0] in SMOKERS
         if cutting and rng.random() < 2.0 / self.fps:
             stamps.append(Stamp("char", tips[0][0], tips[0][1], float(rng.uniform(0.02, 0.04)), float(rng.random())))
