@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data_factory import random_jpeg
+from data_factory import make_catalog, random_jpeg
 from ingest_clips import constant, make_clip, number_in, stored
 from PIL import Image
 
@@ -238,6 +238,39 @@ def test_the_content_box_is_cut_and_recorded(tmp_path: Path) -> None:
         lit = np.asarray(image.convert("L")) > 20
         assert lit[:, 28:36].mean() > 0.95
         assert not lit[:4, :4].any()
+
+
+@pytest.mark.parametrize("gop", [10, 250])
+def test_the_box_of_a_long_video_is_found_without_holding_its_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gop: int
+) -> None:
+    monkeypatch.setattr(video, "_BUFFER_BYTES", 0)
+    pixels = np.zeros((64, 128, 3), np.uint8)
+    pixels[:, 32:96] = np.random.default_rng(0).integers(80, 250, (8, 8, 3)).repeat(8, 0).repeat(8, 1)
+    # Black for the first half: one key frame at the start would see nothing.
+    pictures = [pixels * (i >= 50) for i in range(100)]
+    (tmp_path / "in").mkdir()
+    make_clip(tmp_path / "in" / "v.mp4", constant(25, 100), pictures=pictures, gop=gop)
+    ingest(tmp_path / "in", tmp_path / "out", settings=IngestSettings(short_side=None))
+    row = Catalog.open(tmp_path / "out").videos.to_pylist()[0]
+    assert row["content"] == "rectangle"
+    assert np.abs(np.subtract(row["crop"], (32, 0, 64, 64))).max() <= 2
+
+
+def test_a_foreign_catalog_is_not_overwritten(clips: Path, tmp_path: Path) -> None:
+    make_catalog(tmp_path / "out")
+    before = tree(tmp_path / "out")
+    with pytest.raises(ConfigError, match="no ingest left here"):
+        ingest(clips, tmp_path / "out")
+    assert tree(tmp_path / "out") == before
+
+
+def test_an_unreadable_record_is_an_error_not_a_missing_video(clips: Path, tmp_path: Path) -> None:
+    ingest(clips, tmp_path / "out")
+    (tmp_path / "out" / "videos" / "case2.json").write_text("{}")
+    with pytest.raises(TrocarError, match=r"case2.json: not a record of this version"):
+        ingest(clips / "case1_1.mp4", tmp_path / "out")
+    assert ingest(clips, tmp_path / "out")[0].ingested == 1
 
 
 def test_canonical_frames_are_packed_byte_for_byte_and_others_encoded(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ BLACK_P99 = 32.0
 """black: 99 % of the pixels have a luma below this (0..255); text in a corner does not matter."""
 UNIFORM_STD = 8.0
 """uniform: the standard deviation of the luma is below this."""
-BLURRED_SHARPNESS = 0.25
+BLURRED_SHARPNESS = 0.3
 """blurred: `sharpness` (see `FrameMeasures`) is below this."""
 TISSUE_SHARE = 0.4
 """A frame with this share of tissue-coloured pixels among its lit ones has an out_of_body score of 0."""

@@ -118,7 +118,7 @@ def entries(root: Path) -> Iterator[VideoEntry]:
         record = load(root, name)
         path = root / FOLDER / f"{name}.arrow"
         if record is None:
-            continue
+            raise TrocarError(f"{path.with_suffix('.json')}: not a record of this version; ingest its source again")
         try:
             table = pa.ipc.open_file(pa.OSFile(str(path))).read_all()
         except (OSError, pa.ArrowInvalid) as error:

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from trocar.config import Config, fingerprint
 from trocar.data.catalog import FOLDER as CATALOG
+from trocar.data.catalog import read_header
 from trocar.data.catalog_write import Rejected, write_catalog
 from trocar.data.ingest import record
 from trocar.data.ingest.framefolder import list_frames
@@ -31,7 +32,7 @@ from trocar.data.ingest.pool import run_jobs
 from trocar.data.ingest.settings import IngestSettings
 from trocar.data.ingest.sources import Found, find, part_warning, prefixed
 from trocar.data.ingest.video import Job, Outcome
-from trocar.errors import TrocarError
+from trocar.errors import ConfigError, TrocarError
 
 
 class IngestOptions(Config):
@@ -80,6 +81,7 @@ def run_ingest(options: IngestOptions, say: Say, progress: Progress) -> Summary:
     root = options.out
     summary = Summary()
     with _disk_trouble(root):
+        _refuse_foreign(root)
         for folder in ("shards", record.FOLDER, CATALOG):
             (root / folder).mkdir(parents=True, exist_ok=True)
         with only_one(root):
@@ -183,6 +185,12 @@ def _finished(job: Job, summary: Summary) -> bool:
     return True
 
 
+def _refuse_foreign(root: Path) -> None:
+    """Raises ConfigError for a catalog without records of its videos: it would be overwritten by one without them."""
+    if (root / CATALOG / "catalog.json").is_file() and read_header(root)["videos"] and not record.names(root):
+        raise ConfigError(f"{root} holds a catalog that no ingest left here; give another folder to --out")
+
+
 def _sweep(root: Path) -> None:
     """Remove what an interrupted ingest left: nothing in these places has its final name."""
     shutil.rmtree(root / "tmp", ignore_errors=True)
@@ -191,11 +199,6 @@ def _sweep(root: Path) -> None:
             stale.unlink()
     for path in (root / record.FOLDER).glob("*.rejected.json"):
         if not Path(record.load_rejected(path).path).exists():
-            path.unlink()
-    # Shards get their names just before their record: without a record they are what a crash left between the two.
-    known = {Path(s.path).name for name in record.names(root) if (r := record.load(root, name)) for s in r.shards}
-    for path in (root / "shards").iterdir():
-        if path.with_suffix(".tar").name not in known:
             path.unlink()
 
 
