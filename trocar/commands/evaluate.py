@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     config = load(EvaluateConfig, path, overrides)
     errors = Console(stderr=True, highlight=False)
     results = evaluate(config, say=lambda line: errors.print(line, markup=False))
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=120)
     for table in results.tables():
         console.print(table)
     if config.out is not None:

@@ -167,7 +167,13 @@ def _prediction_table(arm: Arm, seed: int, bench: Bench, protocol: str, scores: 
     table: pd.DataFrame = bench.data.frames.iloc[bench.rows][columns].reset_index(drop=True)
     gt, pred = bench.targets[bench.rows], decide(bench.task.kind, scores)
     single = bench.task.kind == "multiclass"
-    names = {"task": bench.task.name, "backbone": arm.label, "kind": arm.kind, "protocol": protocol, "seed": seed}
+    names: dict[str, str | int] = {
+        "task": bench.task.name,
+        "backbone": arm.label,
+        "kind": arm.kind,
+        "protocol": protocol,
+        "seed": seed,
+    }
     for place, (name, value) in enumerate(names.items()):
         table.insert(place, name, value)
     table.insert(5, "fold", np.repeat([fold.name for fold in bench.folds], [len(fold.test) for fold in bench.folds]))

@@ -78,8 +78,8 @@ class Results:
         return dict(_finite(tree))
 
     def tables(self) -> list[Table]:
-        """One table per task for the terminal."""
-        return [_rich(task, *self._cells(task)) for task in self.tasks]
+        """One table per task for the terminal: the headline with its interval, the other metrics as means."""
+        return [self._terminal_table(task) for task in self.tasks]
 
     def to_markdown(self) -> str:
         """The same tables in Markdown, with what they were measured on."""
@@ -107,6 +107,19 @@ class Results:
             f"mean ± sd over seeds, [95 % interval over cases].{dropped}"
         )
 
+    def _terminal_table(self, task: str) -> Table:
+        headline = self.tasks[task]["headline"]
+        others = [metric for metric in self.tasks[task]["metrics"] if metric != headline]
+        table = Table(title=task, caption=self._caption(task))
+        table.add_column("backbone", overflow="fold")
+        table.add_column("protocol", overflow="fold")
+        for name in (headline, *others):
+            table.add_column(name.replace("@", "\n@"), justify="right", overflow="fold")
+        for row in (row for row in self.rows if row.task == task):
+            cells = _cells(row, headline, [])
+            table.add_row(*cells[:2], " ".join(cells[2:4]).strip(), *(f"{row.mean(name):.3f}" for name in others))
+        return table
+
     def _cells(self, task: str) -> tuple[list[str], list[list[str]]]:
         rows = [row for row in self.rows if row.task == task]
         headline = self.tasks[task]["headline"]
@@ -124,15 +137,6 @@ def _cells(row: Row, headline: str, others: Sequence[str]) -> list[str]:
 def _number(row: Row, metric: str) -> str:
     deviation = row.deviation(metric)
     return f"{row.mean(metric):.3f}" + (f" ± {deviation:.3f}" if deviation is not None else "")
-
-
-def _rich(task: str, header: list[str], body: list[list[str]]) -> Table:
-    table = Table(title=task)
-    for i, name in enumerate(header):
-        table.add_column(name, justify="left" if i < 2 else "right", no_wrap=i == 0, overflow="fold")
-    for cells in body:
-        table.add_row(*cells)
-    return table
 
 
 def _row_json(row: Row, headline: str) -> dict[str, Any]:

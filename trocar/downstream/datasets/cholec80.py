@@ -111,8 +111,9 @@ def _join(
     rows = phase[phase["Frame"].isin(grid)]
     ids = {name: index_of(str(name), phases, str(phase_file)) for name in rows["Phase"].unique()}
     labelled = pd.DataFrame({"frame": rows["Frame"], "phase": rows["Phase"].map(ids)})
-    joined: pd.DataFrame = labelled.merge(tools, on="frame", how="outer" if fps <= 1 else "left")
-    return joined.sort_values("frame")
+    joined = labelled.merge(tools, on="frame", how="outer" if fps <= 1 else "left")
+    ordered: pd.DataFrame = joined.sort_values("frame")
+    return ordered
 
 
 def _within(labels: pd.DataFrame, count: int, rate: float, path: Path) -> tuple[pd.DataFrame, int]:

@@ -79,8 +79,9 @@ def _thin(frames: pd.DataFrame, table: pd.DataFrame, fps: float) -> pd.DataFrame
     if "time_s" not in table:
         return frames
     tick = (frames["time_s"] * fps + 1e-6).astype(int)
-    repeated: pd.Series[bool] = pd.DataFrame({"video": frames["video"], "tick": tick}).duplicated()
-    return frames.loc[~repeated]
+    repeated = pd.DataFrame({"video": frames["video"], "tick": tick}).duplicated()
+    kept: pd.DataFrame = frames.loc[~repeated]
+    return kept
 
 
 FOLDER = Adapter(name="folder", expects=f"images with a {CSV}", matches=_matches, read=_read)

@@ -1,0 +1,105 @@
+"""An export is an ordinary timm folder: timm alone loads it and gives the same features."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from trocar.backbones.export import export_run, save_backbone
+from trocar.backbones.load import load_backbone
+from trocar.backbones.preprocess import Preprocessing
+from trocar.errors import ConfigError, TrocarError
+
+WITHOUT_TROCAR = """
+import sys, numpy, torch
+sys.modules["trocar"] = None
+import timm
+for folder in sys.argv[1:]:
+    model = timm.create_model("local-dir:" + folder, pretrained=True).eval()
+    with torch.inference_mode():
+        numpy.save(folder + "/out.npy", model(torch.from_numpy(numpy.load(folder + "/in.npy"))).numpy())
+"""
+
+
+def test_timm_alone_gives_identical_features_with_arguments_kept(tmp_path: Path) -> None:
+    cases = {
+        "convnext_atto": ({"drop_path_rate": 0.1}, 64),
+        "resnet18": ({}, 64),
+        "vit_tiny_patch16_224": ({"img_size": 96, "class_token": False, "global_pool": "avg"}, 96),
+    }
+    expected = {}
+    torch.set_num_threads(1)
+    for name, (arguments, size) in cases.items():
+        model = load_backbone(name, seed=3, **arguments).eval()
+        images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+        save_backbone(model, tmp_path / name, extra={"steps": 3})
+        np.save(tmp_path / name / "in.npy", images.numpy())
+        with torch.inference_mode():
+            expected[name] = model(images).numpy()
+    command = [sys.executable, "-c", WITHOUT_TROCAR, *(str(tmp_path / name) for name in cases)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
+    subprocess.run(command, check=True, cwd=tmp_path, env=environment, timeout=120)
+    for name in cases:
+        assert np.array_equal(np.load(tmp_path / name / "out.npy"), expected[name]), name
+
+
+def test_equal_weights_give_equal_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        save_backbone(load_backbone("convnext_atto", seed=1), tmp_path / name, extra={"k": 1})
+    for file in ("config.json", "model.safetensors"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_the_configuration_says_how_to_preprocess_and_nothing_of_published_weights(tmp_path: Path) -> None:
+    shape = Preprocessing(size=(96, 96), mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2))
+    save_backbone(load_backbone("resnet18"), tmp_path, extra={"steps": 3}, preprocessing=shape)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["architecture"], config["num_classes"], config["num_features"]) == ("resnet18", 0, 512)
+    assert config["pretrained_cfg"]["mean"] == [0.5, 0.4, 0.3]
+    assert config["pretrained_cfg"]["input_size"] == [3, 96, 96]
+    assert config["trocar"] == {"steps": 3}
+    assert not {"url", "hf_hub_id", "license", "origin_url"} & config["pretrained_cfg"].keys()
+
+
+def test_the_classifier_is_left_out(tmp_path: Path) -> None:
+    model = load_backbone("resnet18", seed=4, num_classes=5)
+    save_backbone(model, tmp_path, extra={})
+    headless = load_backbone(tmp_path).state_dict()
+    assert torch.equal(headless["conv1.weight"], model.state_dict()["conv1.weight"])
+    assert set(model.state_dict()) - set(headless) == {"fc.weight", "fc.bias"}
+
+
+def test_what_is_not_timm_cannot_be_exported(tmp_path: Path) -> None:
+    with pytest.raises(TrocarError, match="only timm models"):
+        save_backbone(torch.nn.Linear(2, 2), tmp_path, extra={})
+
+
+def test_a_run_is_exported_with_a_card_that_says_what_the_run_says(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    save_backbone(load_backbone("resnet18"), run / "checkpoints/step-20/backbone", extra={"cases": 12})
+    (run / "metrics").mkdir()
+    (run / "metrics/0001.jsonl").write_text('{"step": 20, "time": 1.0, "loss": 6.25}\n')
+    (run / "config.yaml").write_text("method: dino\nsteps: 20\n")
+    out = tmp_path / "out"
+    assert export_run(run, out) == run / "checkpoints/step-20/backbone"
+    card = (out / "README.md").read_text()
+    for fact in ("resnet18", "checkpoint step-20", "method: dino", "| loss | 6.25 |", "cases: 12"):
+        assert fact in card
+    assert load_backbone(out).num_features == 512
+
+
+def test_nothing_is_overwritten_and_a_missing_run_is_named(tmp_path: Path) -> None:
+    save_backbone(load_backbone("resnet18"), tmp_path / "run/backbone", extra={})
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine.txt").write_text("kept")
+    with pytest.raises(ConfigError, match="not empty"):
+        export_run(tmp_path / "run", tmp_path / "out")
+    with pytest.raises(ConfigError, match="no run folder"):
+        export_run(tmp_path / "gone", tmp_path / "new")

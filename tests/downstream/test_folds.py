@@ -1,0 +1,66 @@
+"""No case is ever in training and test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from trocar.downstream.datasets.table import LabelledFrames
+from trocar.downstream.folds import make_folds
+from trocar.errors import ConfigError
+
+
+def table(cases: int, split: dict[int, str] | None = None) -> LabelledFrames:
+    generator = np.random.default_rng(cases)
+    case = np.repeat(np.arange(cases), generator.integers(1, 9, cases))
+    frames = pd.DataFrame({"case": [f"c{c:02d}" for c in case], "split": [(split or {}).get(c, "") for c in case]})
+    return LabelledFrames(Path("data"), "folder", frames, (), ())
+
+
+@pytest.mark.parametrize("cases", [2, 5, 12, 13, 40])
+@pytest.mark.parametrize("scheme", ["auto", "leave-one-case-out", "2"])
+def test_cases_are_disjoint_and_every_frame_is_tested_once(cases: int, scheme: str) -> None:
+    data = table(cases)
+    rows = np.arange(len(data))
+    _, folds = make_folds(data, scheme, rows)
+    names = data.frames["case"].to_numpy()
+    for fold in folds:
+        assert not set(names[fold.train]) & set(names[fold.test])
+        assert sorted([*fold.train, *fold.test]) == rows.tolist()
+    assert sorted(np.concatenate([fold.test for fold in folds])) == rows.tolist()
+
+
+def test_auto_prefers_the_split_then_leaves_cases_out_then_makes_five_folds() -> None:
+    split = table(4, {0: "train", 1: "train", 2: "val", 3: "test"})
+    found = {name: make_folds(data, "auto", np.arange(len(data))) for name, data in
+             (("split", split), ("few", table(12)), ("many", table(13)))}  # fmt: skip
+    assert {name: (scheme, len(folds)) for name, (scheme, folds) in found.items()} == {
+        "split": ("train -> test", 1),
+        "few": ("leave-one-case-out", 12),
+        "many": ("5 folds by case", 5),
+    }
+
+
+def test_validation_cases_of_a_split_are_in_neither_side() -> None:
+    data = table(4, {0: "train", 1: "train", 2: "val", 3: "test"})
+    _, (fold,) = make_folds(data, "split", np.arange(len(data)))
+    names = data.frames["case"].to_numpy()
+    assert (set(names[fold.train]), set(names[fold.test])) == ({"c00", "c01"}, {"c03"})
+
+
+@pytest.mark.parametrize(
+    ("cases", "scheme", "message"),
+    [
+        (4, "split", "no labelled frames in both splits"),
+        (1, "auto", "single labelled case"),
+        (3, "4", "4 folds of 3 labelled cases"),
+        (3, "leave-one-out", "did you mean 'leave-one-case-out'"),
+    ],
+)
+def test_a_division_that_is_impossible_is_refused(cases: int, scheme: str, message: str) -> None:
+    data = table(cases)
+    with pytest.raises(ConfigError, match=message):
+        make_folds(data, scheme, np.arange(len(data)))

@@ -1,0 +1,87 @@
+"""Frames are the labelled ones, decoded once; features are the bare forward pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from downstream_factory import make_cholec80, make_folder
+
+from trocar.backbones.load import load_backbone
+from trocar.backbones.preprocess import describe_backbone
+from trocar.downstream import frames as frames_module
+from trocar.downstream.baselines import BASELINES
+from trocar.downstream.datasets import open_dataset
+from trocar.downstream.features import cached_features, extract
+from trocar.downstream.frames import FrameCache
+from trocar.errors import TrocarError
+
+
+def test_the_decoded_video_frame_is_the_labelled_one(tmp_path: Path) -> None:
+    data = open_dataset(make_cholec80(tmp_path / "data", videos=2))
+    pixels = FrameCache(data, tmp_path / "cache").get(16)
+    brightness = pixels.mean((1, 2, 3))
+    assert pixels.shape == (8, 16, 16, 3)
+    assert brightness == pytest.approx(8 * data.frames["frame"].to_numpy() + 16, abs=3)
+
+
+def test_images_are_squashed_so_that_the_borders_stay(tmp_path: Path) -> None:
+    data = open_dataset(make_folder(tmp_path / "data", cases=1, frames=2))
+    pixels = FrameCache(data, tmp_path / "cache").get(24)
+    red = pixels[0, :, :, 0].astype(float)
+    assert pixels.shape == (2, 24, 24, 3)
+    assert red[:, :2].mean() == pytest.approx(120, abs=5)
+    assert red[:, -2:].mean() == pytest.approx(120, abs=5)
+
+
+def test_a_second_look_decodes_nothing_and_a_changed_file_is_decoded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = open_dataset(make_folder(tmp_path / "data", cases=1, frames=2))
+    first = np.array(FrameCache(data, tmp_path / "cache").get(16))
+    with monkeypatch.context() as patch:
+        patch.setattr(frames_module, "_decode", lambda *_: pytest.fail("decoded again"))
+        assert (FrameCache(data, tmp_path / "cache").get(16) == first).all()
+    (data.root / "images/0_000.png").write_bytes((data.root / "images/0_001.png").read_bytes())
+    assert not (FrameCache(data, tmp_path / "cache").get(16) == first).all()
+
+
+def test_a_frame_that_cannot_be_decoded_is_named_and_leaves_no_cache(tmp_path: Path) -> None:
+    data = open_dataset(make_folder(tmp_path / "data", cases=1, frames=2))
+    (data.root / "images/0_001.png").write_bytes(b"broken")
+    with pytest.raises(TrocarError, match=r"0_001\.png: cannot be decoded"):
+        FrameCache(data, tmp_path / "cache").get(16)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_features_are_the_forward_pass_in_eval_mode(tmp_path: Path) -> None:
+    model = load_backbone("resnet18", seed=1)
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    found = extract(model, pixels, describe_backbone(model), batch=2)
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.inference_mode():
+        expected = model.eval()((images - mean.view(3, 1, 1)) / std.view(3, 1, 1)).numpy()
+    assert found.shape == (5, 512)
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_feature_cache_tells_weights_apart(tmp_path: Path) -> None:
+    frames = FrameCache(open_dataset(make_folder(tmp_path / "data", cases=1, frames=2)), tmp_path / "cache")
+    one, two = (cached_features(load_backbone("resnet18", seed=s), frames, 32) for s in (1, 2))
+    assert not np.array_equal(one, two)
+    assert len(list(frames.folder.glob("features-*"))) == 2
+    assert np.array_equal(cached_features(load_backbone("resnet18", seed=1), frames, 32), one)
+    assert len(list(frames.folder.glob("features-*"))) == 2
+
+
+def test_baseline_features_by_hand(tmp_path: Path) -> None:
+    frames = FrameCache(open_dataset(make_folder(tmp_path / "data", cases=1, frames=4)), tmp_path / "cache")
+    pixels = frames.get(32) / 255
+    assert BASELINES["raw pixels"](frames)[2] == pytest.approx(pixels[2].ravel(), abs=1e-6)
+    assert BASELINES["mean colour"](frames)[2] == pytest.approx(
+        [*pixels[2].mean((0, 1)), *pixels[2].std((0, 1))], abs=1e-4
+    )
+    assert BASELINES["time"](frames)[1] == pytest.approx([1, 1 / 3, 1 / 9, 1 / 27, np.log(2)], abs=1e-6)
