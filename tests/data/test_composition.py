@@ -63,7 +63,7 @@ def test_samples_are_nested_and_whole_cases(catalog):
 
 def test_a_cell_with_too_few_cases_is_an_error_or_skipped_never_filled(catalog):
     amount = Amount(cases=3, per=["hospital"])
-    with pytest.raises(ConfigError, match="cell 'south' has 2 cases .* 3 cases were asked for"):
+    with pytest.raises(ConfigError, match=r"cell 'south' has 2 cases .* 3 cases were asked for"):
         free(sample=amount).resolve(catalog)
     selection = free(sample=amount, on_short="skip").resolve(catalog)
     assert len(selection.cases) == 3

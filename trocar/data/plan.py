@@ -130,8 +130,8 @@ class Plan:
         largest = len(pool) / self.batch
         if quota == 0:
             raise ConfigError(
-                f"source {pool.name!r}: its share {pool.share:.2g} is below 1/{PERIOD} of the samples and would never be "
-                f"drawn; raise its weight or leave it out"
+                f"source {pool.name!r}: its share {pool.share:.2g} is below 1/{PERIOD} of the samples and would never "
+                f"be drawn; raise its weight or leave it out"
             )
         if pool.share > largest:
             raise ConfigError(
