@@ -55,9 +55,7 @@ def save_backbone(
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
     classifier = _classifier_keys(model)
     state = {
-        k: v.detach().to("cpu", copy=True).contiguous()
-        for k, v in model.state_dict().items()
-        if k not in classifier
+        k: v.detach().to("cpu", copy=True).contiguous() for k, v in model.state_dict().items() if k not in classifier
     }
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
 

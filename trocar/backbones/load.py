@@ -16,9 +16,7 @@ from trocar.backbones.source import WEIGHTS, BackboneSource, resolve
 from trocar.errors import ConfigError, TrocarError
 
 
-def load_backbone(
-    name_or_path: str | Path, *, seed: int = 0, num_classes: int = 0, **timm_kwargs: Any
-) -> nn.Module:
+def load_backbone(name_or_path: str | Path, *, seed: int = 0, num_classes: int = 0, **timm_kwargs: Any) -> nn.Module:
     """A timm model in train mode on the CPU; with `num_classes=0` its forward gives pooled features [B,
     num_features].
 
@@ -72,9 +70,7 @@ def load_strict(model: nn.Module, state: dict[str, Tensor], origin: str) -> None
     """
     own = model.state_dict()
     differing = {
-        k
-        for k in own.keys() | state.keys()
-        if k not in own or k not in state or own[k].shape != state[k].shape
+        k for k in own.keys() | state.keys() if k not in own or k not in state or own[k].shape != state[k].shape
     }
     wrong = sorted(k for k in differing if not _is_classifier(model, k))
     if wrong:
@@ -105,9 +101,7 @@ def _build(name: str, seed: int, **kwargs: Any) -> nn.Module:
             torch.manual_seed(seed)
             model: nn.Module = timm.create_model(name, **kwargs)
     except TypeError as error:
-        raise ConfigError(
-            f"{name!r} does not take these arguments ({', '.join(sorted(kwargs))}): {error}"
-        ) from None
+        raise ConfigError(f"{name!r} does not take these arguments ({', '.join(sorted(kwargs))}): {error}") from None
     except (AssertionError, KeyError, ValueError) as error:
         raise ConfigError(f"{name!r} cannot be built: {error}") from None
     if not hasattr(model, "_model_args"):  # timm before 1.0.31 does not keep what a model was built with

@@ -61,9 +61,7 @@ def fit_input_size(model: nn.Module, size: int) -> nn.Module:
     if not now.fixed_size or now.size == (size, size):
         return model
     if not hasattr(model, "set_input_size"):
-        raise ConfigError(
-            f"this backbone takes {now.size[0]} px images only; ask for that size instead of {size}"
-        )
+        raise ConfigError(f"this backbone takes {now.size[0]} px images only; ask for that size instead of {size}")
     resample: Callable[..., None] = model.set_input_size  # type: ignore[assignment]
     try:
         resample(img_size=(size, size))

@@ -74,7 +74,5 @@ def _check_name(name: str) -> str:
         raise ConfigError(f"no timm model, run or folder is called {base!r}{hint}")
     tagged = timm.list_pretrained(f"{base}.*") if tag else []
     if tag and name not in tagged:
-        raise ConfigError(
-            f"timm has no weights {name!r}{nearest(name, tagged)}; it has: {', '.join(tagged) or 'none'}"
-        )
+        raise ConfigError(f"timm has no weights {name!r}{nearest(name, tagged)}; it has: {', '.join(tagged) or 'none'}")
     return name

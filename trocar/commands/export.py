@@ -12,9 +12,7 @@ def register(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "export", help="write a run's backbone as a timm folder with a model card", description=__doc__
     )
-    parser.add_argument(
-        "folder", metavar="RUN", type=Path, help="run folder, checkpoint folder or exported backbone"
-    )
+    parser.add_argument("folder", metavar="RUN", type=Path, help="run folder, checkpoint folder or exported backbone")
     parser.add_argument(
         "--out", type=Path, required=True, help="new folder for config.json, model.safetensors, README.md"
     )
