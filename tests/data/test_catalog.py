@@ -93,9 +93,7 @@ def test_catalog_bytes_do_not_depend_on_the_order_of_completion(tmp_path: Path) 
 
 def test_fingerprint_is_sha256_of_sorted_name_and_content_pairs(tmp_path: Path) -> None:
     catalog = make_catalog(tmp_path, videos=2)
-    pairs = list(
-        zip(catalog.videos["name"].to_pylist(), catalog.videos["content_hash"].to_pylist(), strict=True)
-    )
+    pairs = list(zip(catalog.videos["name"].to_pylist(), catalog.videos["content_hash"].to_pylist(), strict=True))
     text = "".join(f"{n}\0{c}\n" for n, c in sorted(pairs))
     assert catalog.fingerprint == hashlib.sha256(text.encode()).hexdigest()
     assert catalog_fingerprint(reversed(pairs)) == catalog.fingerprint

@@ -76,7 +76,7 @@ def test_killed_and_repeated_gives_the_bytes_of_an_undisturbed_run(clips: Path, 
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             kills += 1
-        process.communicate()
+        process.communicate(timeout=60)
     assert kills >= 2
     assert not (out / "catalog" / "catalog.json").exists()
     subprocess.run(command(clips, out, 1), check=True, capture_output=True)
@@ -94,6 +94,14 @@ def test_ctrl_c_says_how_to_continue_and_leaves_no_worker(clips: Path, tmp_path:
     wait_for_end_of_group(process.pid)
     subprocess.run(command(clips, tmp_path / "out", 1), check=True, capture_output=True)
     assert len(Catalog.open(tmp_path / "out")) == 8 * 60
+
+
+def test_workers_end_when_their_ingest_is_killed_alone(clips: Path, tmp_path: Path) -> None:
+    process = start(clips, tmp_path / "out", workers=2)
+    wait_for_shards(tmp_path / "out", 1, process)
+    process.kill()
+    process.communicate(timeout=60)
+    wait_for_end_of_group(process.pid)
 
 
 def crash_on_v1(job: Job) -> Outcome:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
 
 from trocar.data.catalog_write import Rejected
 from trocar.data.ingest import record
@@ -35,10 +36,12 @@ def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
 
 
 def _pooled(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
+    # The workers hold one end, the kernel closes the other when this process ends, however that happens.
+    alive, held = multiprocessing.Pipe(duplex=False)
     # A server that has the imports done once forks workers in no time, and they share its memory.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["trocar.data.ingest.video"])
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_begin)
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_begin, initargs=(alive,))
     try:
         futures: set[Future[Outcome]] = {pool.submit(ingest, job) for job in jobs}
         while futures:
@@ -52,6 +55,9 @@ def _pooled(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
             process.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
         raise
+    finally:
+        held.close()
+        alive.close()
 
 
 def _alone(job: Job) -> Outcome:
@@ -64,13 +70,12 @@ def _alone(job: Job) -> Outcome:
     return outcome
 
 
-def _begin() -> None:
+def _begin(alive: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the ingest's own process decides what Ctrl-C means
-    threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_follow, args=(alive,), daemon=True).start()
 
 
-def _follow(parent: int) -> None:
-    # The server ends with the ingest, however that ends; a worker must not go on writing after both.
-    while os.getppid() == parent:
-        time.sleep(1.0)
+def _follow(alive: Connection) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        alive.recv()
     os._exit(1)

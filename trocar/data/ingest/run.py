@@ -55,7 +55,7 @@ class IngestOptions(Config):
 
 @dataclass
 class Summary:
-    """Counts of this run, and all rejections that now stand in the catalog; `rejected` are this run's."""
+    """Counts of this run and of the catalog after it; `rejected` are the files of this run's sources."""
 
     fingerprint: str = ""
     videos: int = 0
@@ -176,13 +176,17 @@ def _stamp(path: Path) -> tuple[str, int, int]:
 
 def _finished(job: Job, summary: Summary) -> bool:
     done = record.load(job.root, job.name)
-    if done is None or done.key != job.key or not all((job.root / s.path).is_file() for s in done.shards):
+    if done is None or done.key != job.key or not all(_is_there(job.root / s.path, s.bytes) for s in done.shards):
         return False
     if done.metadata != job.metadata:
         record.save(job.root, replace(done, metadata=job.metadata))
     summary.finished_before += 1
     summary.rejected.extend(done.rejected)
     return True
+
+
+def _is_there(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
 
 
 def _refuse_foreign(root: Path) -> None:
