@@ -147,6 +147,7 @@ def network_scores(
     """The same of a network trained from scratch on all training frames, phases and tools together."""
     torch.manual_seed(0)
     model = timm.create_model(arch, num_classes=len(PHASES) + len(TOOLS), drop_rate=0.2)
+    model = model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
     batch = 64
     steps = epochs * (len(train) // batch)
@@ -157,7 +158,9 @@ def network_scores(
         order = torch.from_numpy(np.random.default_rng(epoch).permutation(train))
         for at in range(0, len(order) - batch + 1, batch):
             rows = order[at : at + batch]
-            out = model(_augment(_normalise(corpus.frames[rows])))
+            images = _augment(_normalise(corpus.frames[rows])).contiguous(memory_format=torch.channels_last)
+            with torch.autocast("cpu", torch.bfloat16):
+                out = model(images).float()
             loss = F.cross_entropy(out[:, : len(PHASES)], torch.from_numpy(corpus.phase[rows.numpy()]), weight)
             loss = loss + _tool_loss(out[:, len(PHASES) :], torch.from_numpy(corpus.tools[rows.numpy()]).float())
             optimizer.zero_grad()
@@ -174,9 +177,9 @@ def network_scores(
 def _augment(images: torch.Tensor) -> torch.Tensor:
     """Random rotation, zoom, shift, flips and channel gains, one draw per image."""
     n = len(images)
-    angle, zoom = (torch.rand(n) - 0.5) * 1.2, 0.65 + 0.45 * torch.rand(n)
+    angle, zoom = (torch.rand(n) - 0.5) * 0.8, 0.75 + 0.35 * torch.rand(n)
     flip = (torch.randint(0, 2, (n, 2)) * 2 - 1).float()
-    c, s, shift = angle.cos() * zoom, angle.sin() * zoom, (torch.rand(n, 2) - 0.5) * 0.5
+    c, s, shift = angle.cos() * zoom, angle.sin() * zoom, (torch.rand(n, 2) - 0.5) * 0.3
     first = torch.stack([c * flip[:, 0], -s, shift[:, 0]], dim=1)
     second = torch.stack([s, c * flip[:, 1], shift[:, 1]], dim=1)
     grid = F.affine_grid(torch.stack([first, second], dim=1), list(images.shape), align_corners=False)
@@ -205,7 +208,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("phantom", type=Path)
     parser.add_argument("--folds", type=int, default=3, help="how many of three folds to run")
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--size", default="128x96")
     parser.add_argument("--fps", type=float, default=2.5, help="training frames per second of the network")
     parser.add_argument("--arch", default="resnet10t")

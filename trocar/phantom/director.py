@@ -10,6 +10,7 @@ import numpy as np
 from trocar.phantom.anatomy import Anatomy, Points
 from trocar.phantom.bouts import NONE, Bout, make_bouts
 from trocar.phantom.motion import Camera, Moment, SpritePose, ToolPose, Track, ease, follow, wander
+from trocar.phantom.poses import packing_poses, point_on_organ
 from trocar.phantom.spec import (
     BIPOLAR,
     CLEANING,
@@ -216,25 +217,7 @@ class Director:
             return home, None
         if packed >= 1 and self.phase[i] != PACKAGING:
             return None, None
-        return self._packing(home, packed, sway)
-
-    def _packing(self, home: SpritePose, packed: float, sway: float) -> tuple[SpritePose, SpritePose]:
-        port = self.ports[0]
-        out = ease((packed - 0.72) / 0.28)
-        arrive = ease(packed / 0.16) * (1 - out)
-        bag_xy = port + (self.bag_home - port) * (0.15 + 0.85 * arrive)
-        direction = float(np.arctan2(*(self.bag_home - port)[::-1])) + 0.06 * sway
-        closed = ease((packed - 0.55) / 0.15)
-        bag = SpritePose(float(bag_xy[0]), float(bag_xy[1]), direction, 1.0, 1 - 0.3 * closed)
-        inside = ease((packed - 0.2) / 0.32)
-        heading = np.array([np.cos(direction), np.sin(direction)])
-        pocket = bag_xy - 0.2 * heading
-        x = home.x + inside * (pocket[0] - home.x)
-        y = home.y + inside * (pocket[1] - home.y)
-        turn = (direction - home.angle + np.pi) % (2 * np.pi) - np.pi
-        size = 1 - 0.42 * inside
-        organ = SpritePose(float(x), float(y), home.angle + inside * float(turn), home.along * size, home.across * size)
-        return organ, bag
+        return packing_poses(home, self.ports[0], self.bag_home, packed, sway)
 
     def _tools(self, i: int, tips: Points, organ: SpritePose | None) -> tuple[ToolPose, ...]:
         bout = self.bouts[self._bout_of[i]]
@@ -245,7 +228,9 @@ class Director:
                 continue
             tip = tips[slot]
             if slot == 1 and organ is not None and bout.segment.phase in (DISSECTION, CLIPPING, PEDICLE):
-                tip = self._hold(organ, bout)
+                # A retractor holds the fundus while the bed is dissected and the neck while the pedicle is.
+                share = 0.75 if bout.segment.phase == DISSECTION else 0.22
+                tip = point_on_organ(self.anatomy.shape, organ, share)
             poses.append(self._pose(i, bout, slot, kind, tip))
         return tuple(poses)
 
@@ -263,14 +248,6 @@ class Director:
         if bout.segment.phase == CLIPPING and bout.main == CLIPPER and CLIP_STEPS[self._clip_step(i)][2]:
             return SCISSORS
         return bout.main
-
-    def _hold(self, organ: SpritePose, bout: Bout) -> Points:
-        # A retractor holds the fundus while the bed is dissected and the neck while the pedicle is.
-        share = 0.75 if bout.segment.phase == DISSECTION else 0.22
-        reach = share * self.anatomy.shape.length * organ.along
-        bend = self.anatomy.shape.bend * 4 * share * (1 - share) * organ.across
-        c, s = np.cos(organ.angle), np.sin(organ.angle)
-        return np.array([organ.x + c * reach - s * bend, organ.y + s * reach + c * bend])
 
     def _pose(self, i: int, bout: Bout, slot: int, kind: int, tip: Points) -> ToolPose:
         port = self.ports[slot]
