@@ -228,3 +228,13 @@ def test_clipping_is_per_parameter_as_in_the_reference_or_global():
     assert second.item() == 0.5
     _, (first, second) = gradients("global")
     assert second.item() == pytest.approx(0.5 / math.sqrt(25.25), rel=1e-5)
+
+
+def test_the_loss_is_computed_in_float32_under_autocast():
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(6, 4, 32, generator=generator), torch.randn(2, 4, 32, generator=generator)
+    q = teacher_probabilities(teacher, torch.zeros(32), 0.04)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = dino_loss(student, teacher_probabilities(teacher, torch.zeros(32), 0.04), 0.1)
+    assert inside.dtype == torch.float32
+    assert torch.equal(inside, dino_loss(student, q, 0.1))

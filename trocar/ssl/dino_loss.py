@@ -24,7 +24,8 @@ def dino_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """
     log_p = F.log_softmax(student.float() / temperature, dim=-1)
     T, V, b = teacher.shape[0], student.shape[0], student.shape[1]
-    pairs = -torch.einsum("tbk,vbk->tv", teacher, log_p) / b
+    with torch.autocast(student.device.type, enabled=False):  # a product is what autocast would round to bfloat16
+        pairs = -torch.einsum("tbk,vbk->tv", teacher, log_p) / b
     own_view = torch.eye(T, V, dtype=torch.bool, device=pairs.device)
     return pairs.masked_fill(own_view, 0.0).sum() / (T * (V - 1))
 
