@@ -25,8 +25,8 @@ from trocar.data.catalog import (
     catalog_fingerprint,
     inside,
 )
-from trocar.data.files import sync
 from trocar.errors import TrocarError
+from trocar.files import fsync_file, fsync_folder
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def publish(root: Path, frames: pa.Table, tables: dict[str, pa.Table]) -> str:
     sizes = {"frames.arrow": _write_frames(_temporary(folder, "frames.arrow"), frames)}
     for name, table in tables.items():
         pq.write_table(table, _temporary(folder, name), compression="zstd")
-        sync(_temporary(folder, name))
+        fsync_file(_temporary(folder, name))
         sizes[name] = _temporary(folder, name).stat().st_size
     videos = tables["videos.parquet"]
     pairs = zip(videos["name"].to_pylist(), videos["content_hash"].to_pylist(), strict=True)
@@ -128,11 +128,11 @@ def publish(root: Path, frames: pa.Table, tables: dict[str, pa.Table]) -> str:
         "files": dict(sorted(sizes.items())),
     }
     _temporary(folder, "catalog.json").write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
-    sync(_temporary(folder, "catalog.json"))
+    fsync_file(_temporary(folder, "catalog.json"))
     (folder / "catalog.json").unlink(missing_ok=True)
     for name in (*sizes, "catalog.json"):
         _temporary(folder, name).replace(folder / name)
-    sync(folder)
+    fsync_folder(folder)
     return str(header["fingerprint"])
 
 
@@ -149,7 +149,7 @@ def _write_frames(path: Path, frames: pa.Table) -> int:
     )
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, FRAME_SCHEMA) as writer:
         writer.write_batch(batch)
-    sync(path)
+    fsync_file(path)
     return path.stat().st_size
 
 
@@ -157,16 +157,12 @@ def _check(ordered: Sequence[VideoEntry]) -> None:
     names: set[str] = set()
     for video in ordered:
         if video.name in names:
-            raise TrocarError(
-                f"two videos are called {video.name!r}; names must be unique in a shards folder"
-            )
+            raise TrocarError(f"two videos are called {video.name!r}; names must be unique in a shards folder")
         names.add(video.name)
         for shard in video.shards:
             inside(Path(), shard.path)
         if video.frames.num_rows != video.quality.num_rows:
-            raise TrocarError(
-                f"{video.name}: {video.frames.num_rows} frames, {video.quality.num_rows} quality rows"
-            )
+            raise TrocarError(f"{video.name}: {video.frames.num_rows} frames, {video.quality.num_rows} quality rows")
         if np.any(np.diff(video.frames["time_s"].to_numpy()) <= 0):
             raise TrocarError(f"{video.name}: frames are not in time order")
 
@@ -196,9 +192,7 @@ def _video_table(ordered: Sequence[VideoEntry]) -> pa.Table:
 
 
 def _concat(tables: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
-    return (
-        pa.concat_tables([table.select(schema.names) for table in tables]) if tables else schema.empty_table()
-    )
+    return pa.concat_tables([table.select(schema.names) for table in tables]) if tables else schema.empty_table()
 
 
 def _rows(rows: Iterable[dict[str, Any]], schema: pa.Schema) -> pa.Table:

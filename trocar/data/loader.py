@@ -51,9 +51,7 @@ class Loader:
 
     def __post_init__(self) -> None:
         if self.plan.batch % self.world:
-            raise ConfigError(
-                f"batch {self.plan.batch} does not divide by {self.world} ranks; change one of them"
-            )
+            raise ConfigError(f"batch {self.plan.batch} does not divide by {self.world} ranks; change one of them")
 
     def batch(self, step: int) -> Batch:
         """Compute one step, in this process."""

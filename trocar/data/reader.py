@@ -89,16 +89,12 @@ class Reader:
                     self._handles[shard] = os.open(path, os.O_RDONLY)
                 return os.pread(self._handles[shard], size, offset)
             except FileNotFoundError:
-                raise TrocarError(
-                    f"shard {path} is missing; restore it or run `trocar ingest` again"
-                ) from None
+                raise TrocarError(f"shard {path} is missing; restore it or run `trocar ingest` again") from None
             except OSError as error:
                 os_error = error
                 self._forget(shard)
                 time.sleep(0.1 * 4**attempt)
-        raise TrocarError(
-            f"cannot read {path} after {RETRIES} attempts: {os_error}; is the file system healthy?"
-        )
+        raise TrocarError(f"cannot read {path} after {RETRIES} attempts: {os_error}; is the file system healthy?")
 
     def _forget(self, shard: int) -> None:
         handle = self._handles.pop(shard, None)

@@ -57,9 +57,7 @@ class Runs:
         """The runs of all parts, in order."""
         if not parts:
             return EMPTY
-        return Runs(
-            *(np.concatenate([getattr(p, f) for p in parts]) for f in ("start", "stride", "have", "take"))
-        )
+        return Runs(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("start", "stride", "have", "take")))
 
     def thinned(self, total: int) -> Runs:
         """Exactly `total` rows spread evenly over everything, or all of them if there are not more than that."""

@@ -47,9 +47,7 @@ class ViewGroup(Config):
     jitter: Jitter = Jitter()
     grey: Probability = 0.2
     blur: Probability = 0.5
-    sigma: tuple[float, float] = Field(
-        default=(0.1, 2.0), description="of the Gaussian blur, in pixels of the view"
-    )
+    sigma: tuple[float, float] = Field(default=(0.1, 2.0), description="of the Gaussian blur, in pixels of the view")
     solarize: Probability = 0.0
 
     @model_validator(mode="after")
@@ -135,9 +133,7 @@ class ViewPlan:
     recipe: ViewRecipe
     seed: int
 
-    def params(
-        self, step: int, slots: I64, widths: npt.NDArray[Any], heights: npt.NDArray[Any]
-    ) -> ViewParams:
+    def params(self, step: int, slots: I64, widths: npt.NDArray[Any], heights: npt.NDArray[Any]) -> ViewParams:
         """Parameters for the given slots int64[b] of the global batch; widths and heights[b] of their frames."""
         V = self.recipe.count
         bits = words(make_key(self.seed, "views"), _WORDS, step, slots[:, None], np.arange(V)[None])
@@ -179,9 +175,7 @@ def _colour(jitter: Jitter, applied: F64, u: F64) -> npt.NDArray[np.float32]:
     return np.where((applied < jitter.p)[..., None], drawn, neutral).astype(np.float32)
 
 
-def crop_boxes(
-    bits: U32, size: F64, scale: tuple[float, float], ratio: tuple[float, float]
-) -> npt.NDArray[np.int32]:
+def crop_boxes(bits: U32, size: F64, scale: tuple[float, float], ratio: tuple[float, float]) -> npt.NDArray[np.int32]:
     """RandomResizedCrop's box: the first of ten (area, log ratio) draws that fits, else the largest central crop.
 
     `bits` uint32[..., 40], `size` float64[..., 2] (height, width) -> int32[..., 4] (top, left, height, width).

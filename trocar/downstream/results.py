@@ -14,7 +14,7 @@ import pandas as pd
 from rich.table import Table
 
 from trocar import __version__
-from trocar.tracking.files import write_atomic
+from trocar.files import write_atomic
 
 FORMAT = 1
 

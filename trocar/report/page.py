@@ -6,10 +6,10 @@ from html import escape
 from pathlib import Path
 
 from trocar import __version__
+from trocar.files import write_atomic
 from trocar.report import evaluation, sections
 from trocar.report.inputs import ReportInputs
 from trocar.report.summary import summary
-from trocar.tracking.files import write_atomic
 
 
 def render(inputs: ReportInputs) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -23,6 +22,7 @@ from typing import Any
 import torch
 
 from trocar.errors import ConfigError, TrocarError
+from trocar.files import fsync_folder, fsync_tree
 
 FOLDER = "checkpoints"
 _NAME = re.compile(r"step-(\d{8})")
@@ -54,11 +54,11 @@ def save(run: Path, step: int, state: State, write_backbone: Callable[[Path], No
         write_backbone(temporary / "backbone")
         manifest = {"step": step, "files": _hashes(temporary), **about}
         (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True), encoding="utf-8")
-        _sync_tree(temporary)
+        fsync_tree(temporary)
         if final.exists():  # left by an attempt whose later checkpoint turned out broken
             shutil.rmtree(final)
         temporary.rename(final)
-        _sync(folder)
+        fsync_folder(folder)
     except (OSError, RuntimeError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         last = max(steps(run), default=None)
@@ -172,17 +172,3 @@ def _sha256(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        _sync(path)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -15,13 +15,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from trocar.data.loader import Batch
 from trocar.errors import TrocarError
+from trocar.files import fsync_folder, write_json_atomic
 from trocar.ssl import checkpoint
 from trocar.ssl.distributed import barrier
 from trocar.ssl.health import collapse
 from trocar.ssl.method import Method
 from trocar.ssl.setup import Pretraining, write_backbone
 from trocar.ssl.signals import StoppedError, StopSignals
-from trocar.tracking.files import fsync_folder, write_json_atomic
 from trocar.tracking.follower import Follower
 from trocar.tracking.lease import Lease
 from trocar.tracking.run import Run

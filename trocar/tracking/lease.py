@@ -29,7 +29,7 @@ from pathlib import Path
 from types import TracebackType
 
 from trocar.errors import TrocarError
-from trocar.tracking.files import locked, write_json_atomic
+from trocar.files import locked, write_json_atomic
 from trocar.tracking.process import is_gone, this_process
 
 NAME = "lease.json"

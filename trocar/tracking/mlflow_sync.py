@@ -21,7 +21,7 @@ from typing import Any
 from trocar import __version__
 from trocar.config import fingerprint
 from trocar.errors import TrocarError
-from trocar.tracking.files import locked, write_json_atomic
+from trocar.files import locked, write_json_atomic
 from trocar.tracking.metrics import Row, read_rows
 from trocar.tracking.process import is_gone
 from trocar.tracking.redact import redact, secrets_in

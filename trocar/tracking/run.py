@@ -15,7 +15,7 @@ import yaml
 
 from trocar import __version__
 from trocar.errors import TrocarError
-from trocar.tracking.files import locked, write_atomic, write_json_atomic
+from trocar.files import locked, write_atomic, write_json_atomic
 from trocar.tracking.metrics import FOLDER, MetricsWriter, attempts
 from trocar.tracking.process import this_process
 from trocar.tracking.redact import redact_tree

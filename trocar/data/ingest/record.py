@@ -18,8 +18,8 @@ import pyarrow as pa
 
 from trocar.data.catalog import FRAME_SCHEMA, QUALITY_SCHEMA
 from trocar.data.catalog_write import Rejected, ShardFile, VideoEntry
-from trocar.data.files import replacing
 from trocar.errors import TrocarError
+from trocar.files import replacing
 
 FOLDER = "videos"
 

@@ -19,7 +19,7 @@ from webdataset.writer import TarWriter
 
 from trocar.data.catalog import FRAME_SCHEMA
 from trocar.data.catalog_write import ContentHash, ShardFile
-from trocar.data.files import sync
+from trocar.files import fsync_file
 
 BLOCK = 512
 SHARD_BYTES = 1 << 30
@@ -116,8 +116,8 @@ class ShardWriter:
         self._file.file.close()
         lines = [f"v1.2 {len(self._index)}", *self._index]
         self._path(".idx").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        sync(self._path(".tar"))
-        sync(self._path(".idx"))
+        fsync_file(self._path(".tar"))
+        fsync_file(self._path(".idx"))
         self._shards.append(ShardFile(self._path(".tar").name, self._file.bytes, self._file.digest.hexdigest()))
         self._file, self._tar, self._index = None, None, []
 

@@ -14,7 +14,6 @@ import numpy as np
 from PIL import Image
 
 from trocar.data.catalog_write import Rejected
-from trocar.data.files import sync
 from trocar.data.ingest import jpeg, record
 from trocar.data.ingest.content import SAMPLES, Content, find_content
 from trocar.data.ingest.decode import Decoder, check_file, describe, key_frames, open_video, to_rgb
@@ -23,6 +22,7 @@ from trocar.data.ingest.quality import FrameMeasures, measure, quality_table
 from trocar.data.ingest.record import Metadata, Record
 from trocar.data.ingest.settings import IngestSettings, RejectError
 from trocar.data.ingest.shards import ShardWriter
+from trocar.files import fsync_folder
 
 _BUFFER_BYTES = 128 << 20
 _FEW_KEY_FRAMES = 4
@@ -136,7 +136,7 @@ class _Ingest:
         job, frames = self.job, self.writer.frames()
         for path in sorted(self.writer.folder.iterdir()):
             path.replace(job.root / "shards" / path.name)
-        sync(job.root / "shards")
+        fsync_folder(job.root / "shards")
         done = Record(
             name=job.name,
             key=job.key,

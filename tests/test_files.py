@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from trocar.tracking.files import locked, write_atomic, write_json_atomic
+from trocar.files import locked, write_atomic, write_json_atomic
 
 
 def test_write_atomic_replaces_content_and_leaves_no_temporary(tmp_path):
@@ -46,7 +46,7 @@ def test_json_with_nan_is_refused_before_anything_is_written(tmp_path):
 
 READER_SEES_WHOLE_FILES = """
 import sys, json
-from trocar.tracking.files import write_json_atomic
+from trocar.files import write_json_atomic
 for n in range(200):
     write_json_atomic(sys.argv[1], {"n": n, "pad": "x" * 20000, "again": n}, sync=False)
 """
@@ -68,7 +68,7 @@ def test_a_reader_never_sees_half_a_file(tmp_path):
 
 HOLD_LOCK = """
 import sys, time
-from trocar.tracking.files import locked
+from trocar.files import locked
 with locked(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)

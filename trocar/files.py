@@ -44,15 +44,40 @@ def write_json_atomic(path: str | Path, value: Any, *, sync: bool = True) -> Non
     write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n", sync=sync)
 
 
-def fsync_folder(folder: str | Path) -> None:
-    """Make renames and new names inside `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is fsynced and renamed to `path`, else removed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        # Some network file systems refuse fsync on a folder; there the rename is all there is.
-        with suppress(OSError):
-            os.fsync(descriptor)
+        yield temporary
+        fsync_file(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    fsync_folder(path.parent)
+
+
+def fsync_file(path: str | Path) -> None:
+    """Make the content of a file survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def fsync_folder(folder: str | Path) -> None:
+    """Make renames and new names inside `folder` survive a power cut."""
+    # Some network file systems refuse fsync on a folder; there the rename is all there is.
+    with suppress(OSError):
+        fsync_file(folder)
+
+
+def fsync_tree(folder: Path) -> None:
+    """Make a folder with all its files and folders survive a power cut."""
+    for path in folder.rglob("*"):
+        fsync_folder(path) if path.is_dir() else fsync_file(path)
+    fsync_folder(folder)
 
 
 @contextmanager
