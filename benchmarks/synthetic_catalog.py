@@ -1,4 +1,4 @@
-"""Write a catalog of millions of rows without any JPEG bytes, and measure what opening it costs.
+"""Write a catalog of millions of rows that all name a few real JPEGs, and measure what opening it costs.
 
 python benchmarks/synthetic_catalog.py OUT --rows 5000000 --videos 2000
 """
@@ -6,6 +6,7 @@ python benchmarks/synthetic_catalog.py OUT --rows 5000000 --videos 2000
 from __future__ import annotations
 
 import argparse
+import io
 import resource
 import subprocess
 import sys
@@ -14,15 +15,18 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from PIL import Image
 
 from trocar.data.catalog import FRAME_SCHEMA, QUALITY_SCHEMA, REJECTED_SCHEMA, SHARD_SCHEMA, VIDEO_SCHEMA, Catalog
 from trocar.data.catalog_write import publish
+from trocar.data.ingest.shards import ShardWriter
 
-FRAME_BYTES = 25_000
+JPEGS = 64  # different frames; a row names one of them
+SIZE = (455, 256)
 
 
 def write_synthetic(root: Path, rows: int, videos: int, seed: int = 0) -> str:
-    """A catalog of `rows` frames in `videos` videos of one shard each, 1 fps, 4 sources, 8 hospitals; no shards exist.
+    """A catalog of `rows` frames in `videos` videos, 1 fps, 4 sources, 8 hospitals; one shard holds the real bytes.
 
     Returns the fingerprint.
     """
@@ -32,25 +36,33 @@ def write_synthetic(root: Path, rows: int, videos: int, seed: int = 0) -> str:
     video = np.repeat(np.arange(videos, dtype=np.int32), per_video)
     within = np.arange(rows, dtype=np.int64) - first[video]
     rng = np.random.default_rng(seed)
+    writer = _one_shard(root, rng)
+    stored = writer.frames()
+    pick = rng.integers(0, JPEGS, rows)
     columns = {
         "video": video,
         "time_s": within.astype(np.float32),
-        "shard": video,
-        "offset": within * (FRAME_BYTES + 1536) + 512,
-        "size": np.full(rows, FRAME_BYTES, np.int32),
-        "crc32": rng.integers(0, 2**32, rows, dtype=np.uint32),
-        "width": np.full(rows, 455, np.uint16),
-        "height": np.full(rows, 256, np.uint16),
+        "shard": np.zeros(rows, np.int32),
+        **{name: stored[name].to_numpy()[pick] for name in ("offset", "size", "crc32", "width", "height")},
     }
     tables = {
         "quality.parquet": _quality(rng, rows),
         "videos.parquet": _videos(per_video, first),
-        "shards.parquet": pa.Table.from_pylist(
-            [{"path": f"shards/v{i:05d}-0000.tar", "bytes": 1, "sha256": "0" * 64} for i in range(videos)], SHARD_SCHEMA
-        ),
+        "shards.parquet": pa.Table.from_pylist([vars(s) for s in writer.shards()], SHARD_SCHEMA),
         "rejected.parquet": REJECTED_SCHEMA.empty_table(),
     }
     return publish(root, pa.table({k: pa.array(v) for k, v in columns.items()}, schema=FRAME_SCHEMA), tables)
+
+
+def _one_shard(root: Path, rng: np.random.Generator) -> ShardWriter:
+    (root / "shards").mkdir(parents=True, exist_ok=True)
+    with ShardWriter(root / "shards", "shared") as writer:
+        for k in range(JPEGS):
+            coarse = Image.fromarray(rng.integers(0, 256, (16, 28, 3), dtype=np.uint8))
+            buffer = io.BytesIO()
+            coarse.resize(SIZE, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90, subsampling="4:2:0")
+            writer.add(float(k), buffer.getvalue(), *SIZE)
+    return writer
 
 
 def _quality(rng: np.random.Generator, rows: int) -> pa.Table:
@@ -83,8 +95,8 @@ def _videos(per_video: np.ndarray, first: np.ndarray) -> pa.Table:
             "first_row": int(first[i]),
             "rows": int(per_video[i]),
             "content_hash": f"{i:064d}",
-            "first_shard": i,
-            "last_shard": i,
+            "first_shard": 0,
+            "last_shard": 0,
             "content": "full",
             "crop": [],
         }
