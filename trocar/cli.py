@@ -25,9 +25,22 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse; `key=value` overrides may stand anywhere after the configuration, also behind options."""
+    parser = build_parser()
+    args, extra = parser.parse_known_args(argv)
+    overrides = getattr(args, "overrides", None)
+    if overrides is None or any(word.startswith("-") or "=" not in word for word in extra):
+        if extra:
+            parser.error(f"unrecognized arguments: {' '.join(extra)}")
+        return args
+    overrides.extend(extra)
+    return args
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0 only if all of it worked, 1 on a run-time failure, 2 on bad configuration."""
-    args = build_parser().parse_args(argv)
+    args = parse(argv)
     try:
         return int(args.run(args))
     except TrocarError as error:

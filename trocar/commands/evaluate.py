@@ -18,7 +18,7 @@ def register(subparsers: Any) -> None:
     """Declare the command."""
     parser = subparsers.add_parser("evaluate", help="compare backbones on a labelled data set", description=__doc__)
     parser.add_argument(
-        "config",
+        "overrides",
         nargs="*",
         metavar="CONFIG | key=value",
         help="a YAML file or preset, and overrides; fields have the names of the options",
@@ -67,10 +67,10 @@ def _arguments(args: argparse.Namespace) -> tuple[str | Path | None, list[str]]:
     """
     from trocar.errors import ConfigError
 
-    files = [text for text in args.config if "=" not in text]
+    files = [text for text in args.overrides if "=" not in text]
     if len(files) > 1:
         raise ConfigError(f"several configuration files: {', '.join(files)}")
-    overrides = [text for text in args.config if "=" in text]
+    overrides = [text for text in args.overrides if "=" in text]
     for name in (*LISTS, *VALUES):
         value = getattr(args, name)
         if value is not None:

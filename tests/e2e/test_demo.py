@@ -1,0 +1,37 @@
+"""The demo on a tiny phantom: every stage, and continuing after it is finished."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from trocar.phantom import PhantomSpec, generate
+
+pytestmark = pytest.mark.slow
+
+
+def demo(*words):
+    command = [sys.executable, "-m", "trocar", "demo", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+
+
+def test_the_demo_goes_from_videos_to_report_and_runs_again(tmp_path):
+    videos, out = tmp_path / "videos", tmp_path / "out"
+    generate(videos, PhantomSpec(cases=4, minutes=0.25, size=(128, 96), seed=1))
+    small = ["train.steps=2", "train.batch=4", "data.composition.curate=none"]
+    first = demo("--data", str(videos), "--out", str(out), *small)
+    assert first.returncode == 0, first.stderr[-2000:]
+    results = json.loads((out / "evaluation" / "results.json").read_text())
+    arms = {(row["task"], row["protocol"], row["kind"]) for row in results["rows"]}
+    for task in ("phase", "tools"):
+        for protocol in ("knn", "linear"):
+            assert {(task, protocol, "backbone"), (task, protocol, "random"), (task, protocol, "baseline")} <= arms
+    assert (out / "backbone" / "config.json").is_file()
+    assert "<html" in (out / "run" / "report" / "index.html").read_text()
+    assert (out / "mlflow.db").is_file()
+    for promised in ("timm folder", "mlflow", "report", "index.html"):
+        assert promised in first.stdout
+    again = demo("--data", str(videos), "--out", str(out), *small)
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert "is finished" in again.stderr

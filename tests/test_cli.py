@@ -1,0 +1,87 @@
+import subprocess
+import sys
+
+import pytest
+from data_factory import make_catalog
+
+from trocar.cli import build_parser, main, parse
+
+
+@pytest.mark.parametrize(
+    "command", ["phantom", "ingest", "inspect", "pretrain", "evaluate", "export", "report", "track", "presets", "demo"]
+)
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0
+    assert command in capsys.readouterr().out
+
+
+def test_parsing_imports_nothing_heavy():
+    program = (
+        "import sys; from trocar.cli import build_parser; build_parser(); "
+        "print([m for m in ('torch', 'timm', 'mlflow', 'av', 'pandas', 'pyarrow') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["pretrain", "nothing.yaml"], 2, "no configuration file or preset 'nothing.yaml'"),
+        (["pretrain", "demo", "data.catalog=nowhere", "--dry-run"], 2, "no catalog here"),
+        (["pretrain", "demo", "train.stepps=3"], 2, "did you mean 'steps'"),
+        (["pretrain", "demo", "train.epochs=3"], 2, "either steps or epochs"),
+        (["pretrain", "demo", "run.ranks=5"], 2, "does not divide by ranks x accumulate = 5; 60 would"),
+        (["presets", "show", "dmeo"], 2, "did you mean 'demo'"),
+        (["demo", "--data", "nowhere"], 2, "is not a folder"),
+        (["inspect", "nowhere"], 2, "nowhere"),
+    ],
+)
+def test_what_a_user_gets_wrong_ends_with_a_message_and_its_code(arguments, code, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == code
+    said = capsys.readouterr().err
+    assert words in said
+    assert "Traceback" not in said
+
+
+def test_a_mistyped_backbone_is_named_with_the_nearest(capsys, tmp_path):
+    make_catalog(tmp_path / "shards", 4, 30)
+    words = [f"data.catalog={tmp_path / 'shards'}", "data.composition.curate=none", f"run.out={tmp_path / 'run'}"]
+    assert main(["pretrain", "demo", *words, "backbone.name=resnet10tt", "--dry-run"]) == 2
+    assert "resnet10t" in capsys.readouterr().err
+
+
+def test_dry_run_says_what_would_happen_and_writes_nothing(capsys, tmp_path):
+    make_catalog(tmp_path / "shards", 4, 30)
+    words = [f"data.catalog={tmp_path / 'shards'}", "data.composition.curate=none", f"run.out={tmp_path / 'run'}"]
+    assert main(["pretrain", "demo", *words, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "120 frames of 4 cases" in said
+    assert "peak learning rate 0.001" in said
+    assert "prototypes for 120 frames" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_presets_are_shown_and_copied_without_overwriting(capsys, tmp_path):
+    assert main(["presets", "show", "demo"]) == 0
+    shown = capsys.readouterr().out
+    target = tmp_path / "mine.yaml"
+    assert main(["presets", "copy", "demo", str(target)]) == 0
+    assert target.read_text() == shown
+    assert main(["presets", "copy", "demo", str(target)]) == 2
+
+
+def test_the_parser_names_the_program():
+    assert build_parser().prog == "trocar"
+
+
+def test_overrides_may_stand_behind_options(capsys):
+    assert parse(["pretrain", "demo", "a=1", "--dry-run", "b=2"]).overrides == ["a=1", "b=2"]
+    assert parse(["evaluate", "--task", "phase", "seeds=2"]).overrides == ["seeds=2"]
+    for wrong in (["pretrain", "demo", "--dry-runn"], ["presets", "list", "a=1"]):
+        with pytest.raises(SystemExit) as end:
+            parse(wrong)
+        assert end.value.code == 2

@@ -1,0 +1,99 @@
+from typing import Literal
+
+import pytest
+
+from trocar.config import Config, find_preset, fingerprint, load, preset_names, validate
+from trocar.errors import ConfigError
+
+
+class Inner(Config):
+    rate: float = 0.5
+    mode: Literal["fast", "exact"] = "fast"
+
+
+class Outer(Config):
+    steps: int
+    inner: Inner = Inner()
+    tags: list[str] = []
+
+
+def write(folder, name, text):
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_overrides_reach_into_sections_and_are_read_as_yaml(tmp_path):
+    path = write(tmp_path, "a.yaml", "steps: 3\ninner: {rate: 0.1}\n")
+    config = load(Outer, path, ["inner.mode=exact", "steps=7", "tags=[a, b]"])
+    assert config == Outer(steps=7, inner=Inner(rate=0.1, mode="exact"), tags=["a", "b"])
+
+
+def test_extends_merges_sections_and_keeps_what_is_not_said(tmp_path):
+    write(tmp_path, "base.yaml", "steps: 3\ninner: {rate: 0.1, mode: exact}\n")
+    path = write(tmp_path, "child.yaml", "extends: base.yaml\ninner: {rate: 0.2}\n")
+    assert load(Outer, path) == Outer(steps=3, inner=Inner(rate=0.2, mode="exact"))
+
+
+def test_extends_in_a_circle_is_refused(tmp_path):
+    write(tmp_path, "a.yaml", "extends: b.yaml\n")
+    path = write(tmp_path, "b.yaml", "extends: a.yaml\n")
+    with pytest.raises(ConfigError, match="circle"):
+        load(Outer, path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("stesp: 3\n", r"unknown key 'stesp' \(did you mean 'steps'\?\); allowed here: inner, steps, tags"),
+        ("steps: 3\ninner: {rte: 1}\n", r"unknown key 'inner.rte' \(did you mean 'rate'\?\)"),
+        ("steps: many\n", r"steps = 'many': .*integer"),
+        ("steps: 3\ninner: {mode: fats}\n", r"inner.mode = 'fats': .*\(did you mean 'fast'\?\)"),
+        ("inner: {}\n", "'steps' is required"),
+        ("- a\n- b\n", "expected `key: value` lines, found a list"),
+        ("steps: [1\n", "not valid YAML"),
+    ],
+)
+def test_a_bad_file_is_refused_with_file_key_and_nearest_match(tmp_path, text, words):
+    path = write(tmp_path, "bad.yaml", text)
+    with pytest.raises(ConfigError, match=words) as error:
+        load(Outer, path)
+    assert "bad.yaml" in str(error.value)
+    assert error.value.exit_code == 2
+
+
+@pytest.mark.parametrize("override", ["steps", "=3", "steps.deeper=1"])
+def test_a_bad_override_is_refused(tmp_path, override):
+    with pytest.raises(ConfigError, match="override"):
+        load(Outer, write(tmp_path, "a.yaml", "steps: 3\n"), [override])
+
+
+def test_yaml_tags_that_build_objects_are_refused(tmp_path):
+    path = write(tmp_path, "evil.yaml", "steps: !!python/object/apply:os.system ['true']\n")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load(Outer, path)
+
+
+def test_presets_are_found_by_name_and_a_typo_gets_the_nearest():
+    assert "demo" in preset_names()
+    assert find_preset("demo").name == "demo.yaml"
+    with pytest.raises(ConfigError, match=r"did you mean 'demo'"):
+        find_preset("dmo")
+
+
+def test_every_preset_validates():
+    from trocar.ssl.pretrain_config import PretrainConfig
+
+    for name in preset_names():
+        assert load(PretrainConfig, name).train.batch > 0
+
+
+def test_fingerprints_follow_content_and_not_order():
+    assert fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": [2], "a": 1})
+    assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+
+
+def test_values_do_not_change_after_validation():
+    config = validate(Outer, {"steps": 3}, "x")
+    with pytest.raises(ValueError, match="frozen"):
+        config.steps = 4

@@ -1,0 +1,52 @@
+"""The commands of the README and of the pages that no other test runs."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+from data_factory import make_catalog
+
+from trocar.cli import main, parse
+from trocar.config import validate
+from trocar.data.composition import Composition
+
+ROOT = Path(__file__).parents[1]
+
+
+def indented_commands(text):
+    return [line.strip().partition("#")[0] for line in text.splitlines() if line.startswith("    trocar ")]
+
+
+def test_every_command_of_the_readme_parses():
+    commands = indented_commands((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(commands) >= 7
+    for command in commands:
+        parse(shlex.split(command)[1:])
+
+
+def test_every_page_and_picture_the_readme_links_to_is_there():
+    links = re.findall(r"\]\(((?!http)[^)#]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_composition_on_the_data_page_validates():
+    block = re.search(r"```yaml\n(.*?)```", (ROOT / "docs" / "data.md").read_text(encoding="utf-8"), re.DOTALL)
+    composition = validate(Composition, yaml.safe_load(block[1])["data"]["composition"], "docs/data.md")
+    assert composition.sample.cases == 20
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_pretraining_page_work(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_catalog(tmp_path / "shards", 4, 30)
+    page = (ROOT / "docs" / "pretrain.md").read_text(encoding="utf-8")
+    commands = re.search(r"```bash\n(.*?)```", page, re.DOTALL)[1].splitlines()
+    assert [c.split()[1] for c in commands] == ["presets", "pretrain", "pretrain"]
+    for command in commands:
+        extra = ["train.batch=4", "data.composition.curate=none"] if "pretrain demo" in command else []
+        assert main([*shlex.split(command)[1:], *extra]) == 0
+    assert (tmp_path / "runs/a/backbone/model.safetensors").is_file()
+    assert (tmp_path / "runs/a/checkpoints/step-00000020/manifest.json").is_file()
