@@ -46,6 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TrocarError as error:
         print(f"trocar {args.command}: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        # A full disk, a folder without permission, a file server gone: what the system says, and where.
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"trocar {args.command}: {where}{error.strerror or error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"trocar {args.command}: interrupted; the same command continues where it stopped", file=sys.stderr)
         return 130

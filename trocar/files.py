@@ -94,4 +94,7 @@ def locked(path: str | Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
+        # Unlocked, not only closed: a process forked meanwhile holds a copy of the descriptor, and with it the lock.
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)

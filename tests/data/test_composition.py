@@ -36,15 +36,20 @@ def test_everything_is_selected_by_default_and_sources_are_counted(catalog):
     selection = free().resolve(catalog)
     assert (rows(selection) == np.arange(240)).all()
     assert selection.source_rows == {"a": 120, "b": 120}
-    assert selection.cases == tuple(f"case{i:02d}" for i in range(6))
+    assert selection.cases == ("a/case00", "a/case02", "a/case04", "b/case01", "b/case03", "b/case05")
 
 
 def test_include_and_exclude_work_on_videos_fields(catalog):
     selection = free(include=[Match(source=["a"])], exclude=[Match(case=["case02"])]).resolve(catalog)
-    assert selection.cases == ("case00", "case04")
+    assert selection.cases == ("a/case00", "a/case04")
     south = free(include=[Match(hospital=["south"])]).resolve(catalog)
-    assert south.cases == ("case02", "case05")
-    assert free(exclude=[Match(split=["test"])]).resolve(catalog).cases == ("case00", "case01", "case03", "case04")
+    assert south.cases == ("a/case02", "b/case05")
+    assert free(exclude=[Match(split=["test"])]).resolve(catalog).cases == (
+        "a/case00",
+        "a/case04",
+        "b/case01",
+        "b/case03",
+    )
 
 
 def test_a_name_that_does_not_occur_is_refused_with_the_nearest(catalog):
@@ -127,3 +132,34 @@ def test_the_fingerprint_follows_the_selected_content_alone(catalog, tmp_path):
 def test_a_typo_in_the_composition_is_named(catalog):
     with pytest.raises(ConfigError, match=r"unknown key 'include.0.hospitl' \(did you mean 'hospital'\?\)"):
         validate(Composition, {"include": [{"hospitl": ["north"]}]}, "study.yaml")
+
+
+def test_cases_of_equal_name_in_two_sources_are_two_cases(tmp_path):
+    catalog = make_catalog(tmp_path, 4, 5, sources=("a", "b"), parts=1)
+    table = catalog.videos.set_column(2, "case_id", [["01", "02", "01", "02"]])
+    catalog.videos = table
+    selection = free(sample=Amount(cases=1, per=["source"])).resolve(catalog)
+    assert len(selection.cases) == 2
+    assert {case[0] for case in selection.cases} == {"a", "b"}
+    assert len(selection) == 10
+
+
+def test_a_grown_catalog_keeps_fingerprint_and_rows_of_an_unchanged_selection(tmp_path):
+    small = make_catalog(tmp_path / "small", 3, 6, sources=("m",))
+    grown = make_catalog(tmp_path / "grown", 3, 6, sources=("m",))
+    videos = grown.videos
+    shifted = videos.set_column(videos.schema.get_field_index("first_row"), "first_row", [[100, 106, 112]])
+    a = free().resolve(small)
+    small_hash = a.fingerprint
+    from trocar.data.selection import Pool, Runs, hash_runs
+
+    moved = tuple(
+        Pool(p.name, Runs(p.runs.start + 100, p.runs.stride, p.runs.have, p.runs.take), p.share) for p in a.pools
+    )
+    named = list(zip(videos["name"].to_pylist(), videos["content_hash"].to_pylist(), strict=True))
+    assert hash_runs(named, moved, shifted["first_row"].to_numpy()) == small_hash
+
+
+def test_max_repeat_also_limits_a_proportional_mixture(catalog):
+    with pytest.raises(ConfigError, match="the sources fill 480 samples at most, the run asks for 1000"):
+        free(max_repeat=2).resolve(catalog, samples=1000)

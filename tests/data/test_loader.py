@@ -110,20 +110,35 @@ def test_a_known_bad_row_stays_replaced_after_a_repair(tmp_path):
     assert equal(loader(catalog, frozenset({victim})).batch(0), broken)
 
 
-def test_a_missing_shard_stops_the_run_with_what_to_do(tmp_path):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_missing_shard_stops_the_run_with_what_to_do(tmp_path, workers):
     catalog = make_catalog(tmp_path, 2, 8)
     for path in catalog.shard_paths:
         path.unlink()
     with pytest.raises(TrocarError, match="is missing; restore it or run `trocar ingest`"):
-        loader(catalog).batch(0)
+        list(loader(catalog, workers=workers).iterate(0, 1))
 
 
-def test_a_stand_in_of_another_size_gets_boxes_of_its_own(tmp_path, monkeypatch):
-    catalog = make_catalog(tmp_path, 5, 13, size=(64, 48))
-    known = frozenset(range(0, len(catalog), 2))
-    batch = loader(catalog, known).batch(0)
-    assert not set(batch.rows.tolist()) & known
-    expected = loader(catalog).views.params(0, np.arange(8), np.full(8, 64), np.full(8, 48))
+def test_more_shards_than_open_files_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("trocar.data.reader.OPEN_SHARDS", 2)
+    catalog = make_catalog(tmp_path, 5, 3)
+    reader = Reader(catalog)
+    assert [len(reader.read(row)) for row in range(15)] == catalog.frames["size"].tolist()
+    assert len(reader._handles) == 2
+
+
+def test_a_stand_in_of_another_size_gets_boxes_of_its_own(tmp_path):
+    large, small = (make_catalog(tmp_path / name, 2, 12, size=s) for name, s in (("a", (64, 48)), ("b", (40, 30))))
+    reader = Reader(small, frozenset(range(0, 24, 2)))
+    width, height = small.frames["width"].copy(), small.frames["height"].copy()
+    width[::2], height[::2] = 64, 48  # the catalog says the bad half is larger than the good half
+    small.frames = {**small.frames, "width": width, "height": height}
+    ours = loader(large)
+    mixed = Loader(ours.plan, ours.views, reader, MEAN, STD)
+    batch = mixed.batch(0)
+    assert (batch.rows % 2 == 1).all()
+    assert (ours.plan.rows(0) % 2 == 0).any()
+    expected = mixed.views.params(0, np.arange(8), np.full(8, 40), np.full(8, 30))
     assert (batch.params.boxes == expected.boxes).all()
 
 

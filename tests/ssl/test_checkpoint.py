@@ -60,10 +60,16 @@ def test_other_damage_is_found_too(tmp_path, damage):
     assert checkpoint.load_latest(tmp_path, lambda line: None).step == 5
 
 
-def test_no_good_checkpoint_is_no_checkpoint(tmp_path):
+def test_no_good_checkpoint_is_said_and_never_a_silent_start_over(tmp_path):
     assert checkpoint.load_latest(tmp_path, silent) is None
     flip_a_bit(write(tmp_path, 5) / "state.pt")
-    assert checkpoint.load_latest(tmp_path, lambda line: None) is None
+    with pytest.raises(TrocarError, match="none of its 1 checkpoints is whole"):
+        checkpoint.load_latest(tmp_path, lambda line: None)
+
+
+def test_a_folder_under_another_step_s_name_is_damaged(tmp_path):
+    write(tmp_path, 5).rename(tmp_path / "checkpoints" / "step-00000010")
+    assert checkpoint.verify(tmp_path / "checkpoints" / "step-00000010") == "its manifest says step 5"
 
 
 def test_a_half_written_checkpoint_is_never_looked_at(tmp_path):

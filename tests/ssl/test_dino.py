@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from trocar.data.views import ViewGroup
 from trocar.ssl.dino import Dino, DinoConfig, DinoHead, DinoViews
 from trocar.ssl.dino_loss import dino_loss, entropy, teacher_probabilities, update_centre
 from trocar.ssl.method import Progress, parameter_groups, update_teacher
@@ -64,8 +63,8 @@ def backbone(seed=0):
 def method(**changes):
     views = DinoViews.model_validate(
         {
-            "global": ViewGroup(count=2, size=16, scale=(0.4, 1.0), blur=[1.0, 0.1], solarize=[0.0, 0.2]),
-            "local": ViewGroup(count=3, size=8, scale=(0.05, 0.4)),
+            "global": {"size": 16},
+            "local": {"count": 3, "size": 8},
         }
     )
     config = DinoConfig(views=views, head=DinoHead(prototypes=12, hidden=16, bottleneck=8), **changes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -42,8 +41,8 @@ def run(args: argparse.Namespace) -> int:
     places = [f"data.catalog={out / 'shards'}", f"run.out={out / 'run'}", *args.overrides]
     _trocar("pretrain", args.config, *places)
     evaluation = _evaluate(out, videos)
-    shutil.rmtree(out / "backbone", ignore_errors=True)  # of an earlier demo in this folder
-    _trocar("export", str(out / "run"), "--out", str(out / "backbone"))
+    if not (out / "backbone" / "config.json").is_file():  # else an earlier demo in this folder has exported it
+        _trocar("export", str(out / "run"), "--out", str(out / "backbone"))
     _trocar("report", str(out / "run"), *(["--evaluation", str(evaluation)] if evaluation else []))
     _summary(out, evaluation, time.monotonic() - started)
     return 0

@@ -149,6 +149,20 @@ class Catalog:
         table = _read(self.root / FOLDER / "quality.parquet", QUALITY_SCHEMA, list(columns))
         return {name: _to_numpy(table[name]) for name in columns}
 
+    def place(self, row: int) -> dict[str, Any]:
+        """Where a row is, in words that outlive the catalog's growth: {"video": name, "row": row within it}."""
+        video = int(self.frames["video"][row])
+        return {"video": self.videos["name"][video].as_py(), "row": row - int(self.videos["first_row"][video].as_py())}
+
+    def row_at(self, video: str, row: int) -> int | None:
+        """The catalog row of `place`, or None when there is no such video or row any more."""
+        names = self.videos["name"].to_pylist()
+        if video not in names:
+            return None
+        index = names.index(video)
+        known = 0 <= row < int(self.videos["rows"][index].as_py())
+        return int(self.videos["first_row"][index].as_py()) + row if known else None
+
     def rejected(self) -> pa.Table:
         """What could not be ingested: path, reason, detail."""
         return _read(self.root / FOLDER / "rejected.parquet", REJECTED_SCHEMA)

@@ -104,7 +104,7 @@ class _Resolver:
         return Selection(
             pools=pools,
             source_rows=source_rows,
-            cases=tuple(sorted({self.column["case_id"][v] for v in videos})),
+            cases=tuple(sorted({self._case(v) for v in videos})),
             fingerprint=hash_runs(named, pools, self.first),
             notes=tuple(self.notes),
         )
@@ -160,7 +160,7 @@ class _Resolver:
         chosen: set[str] = set()
         for cell, members in self._cells(videos).items():
             chosen |= self._sample_cell(cell, members)
-        return [v for v in videos if self.column["case_id"][v] in chosen]
+        return [v for v in videos if self._case(v) in chosen]
 
     def _cells(self, videos: list[int]) -> dict[tuple[str, ...], list[int]]:
         cells: dict[tuple[str, ...], list[int]] = {}
@@ -172,7 +172,7 @@ class _Resolver:
         hours: dict[str, float] = {}
         duration = self.catalog.videos.column("duration_s").to_pylist()
         for v in videos:
-            case = self.column["case_id"][v]
+            case = self._case(v)
             hours[case] = hours.get(case, 0.0) + float(duration[v]) / 3600
         order = sorted(hours, key=self._rank)
         amount, name = self.config.sample, " / ".join(cell) or "everything"
@@ -190,6 +190,10 @@ class _Resolver:
             self.notes.append(f"{problem}: skipped")
             return set()
         return set(order[:take])
+
+    def _case(self, video: int) -> str:
+        """Case ids are unique within a source only."""
+        return f"{self.column['source'][video]}/{self.column['case_id'][video]}"
 
     def _rank(self, case: str) -> str:
         return hashlib.sha256(f"{self.config.sample_seed}\x1f{case}".encode()).hexdigest()
@@ -247,7 +251,10 @@ class _Resolver:
             for v, part in zip(members, parts, strict=True):
                 runs.setdefault(self.column["source"][v], []).append(part)
         joined = {source: Runs.concatenate(parts) for source, parts in runs.items()}
-        return {source: part for source, part in joined.items() if len(part)}
+        kept_runs = {source: part for source, part in joined.items() if len(part)}
+        if not kept_runs:
+            raise ConfigError("composition: nothing is left; " + "; ".join(self.notes))
+        return kept_runs
 
     def _thin(self, cell: tuple[str, ...], parts: list[Runs]) -> list[Runs]:
         frames, total = self.config.sample.frames, sum(len(p) for p in parts)
@@ -266,6 +273,8 @@ class _Resolver:
         sizes = {source: len(r) for source, r in runs.items()}
         if self.config.weights == "proportional":
             # One permutation over everything is exactly proportional, and keeps epochs equal for all sources.
+            if self.config.max_repeat is not None:
+                limit_repeats({"all": sum(sizes.values())}, {"all": 1.0}, self.config.max_repeat, samples)
             return (Pool("all", Runs.concatenate(list(runs.values())), 1.0),)
         shares = nominal_shares(sizes, self.config.weights)
         if self.config.max_repeat is not None:

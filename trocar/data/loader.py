@@ -22,7 +22,7 @@ from trocar.data.plan import Plan
 from trocar.data.reader import BadRow, Reader, sizes
 from trocar.data.torch_backend import SampleBuffer, decode
 from trocar.data.views import ViewParams, ViewPlan
-from trocar.errors import ConfigError
+from trocar.errors import ConfigError, TrocarError
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,15 @@ class Loader:
             raise ConfigError(f"batch {self.plan.batch} does not divide by {self.world} ranks; change one of them")
 
     def batch(self, step: int) -> Batch:
-        """Compute one step, in this process."""
+        """Compute one step, in this process, on one thread as worker processes do."""
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return self._batch(step)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _batch(self, step: int) -> Batch:
         per_rank = self.plan.batch // self.world
         slots = np.arange(self.rank * per_rank, (self.rank + 1) * per_rank, dtype=np.int64)
         rows = self.plan.rows(step)[slots, 0]
@@ -72,7 +80,7 @@ class Loader:
         if self.workers == 0:
             yield from (self.batch(step) for step in range(start, stop))
             return
-        yield from DataLoader(
+        for batch in DataLoader(
             _Steps(self, start, stop),
             batch_size=None,
             num_workers=self.workers,
@@ -80,7 +88,10 @@ class Loader:
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=_quiet_worker,
             multiprocessing_context=_context(),
-        )
+        ):
+            if isinstance(batch, TrocarError):
+                raise batch
+            yield batch
 
     def _cutter(
         self, buffer: SampleBuffer, params: ViewParams, index: int, step: int, slot: int, planned: int
@@ -112,7 +123,7 @@ class Loader:
         return {name: torch.cat([part[name] for part in parts]) for name in buffer.crops}
 
 
-class _Steps(Dataset[Batch]):
+class _Steps(Dataset[Batch | TrocarError]):
     """The steps of a run as a map-style dataset, so that a DataLoader can prefetch them in order."""
 
     def __init__(self, loader: Loader, start: int, stop: int) -> None:
@@ -121,8 +132,12 @@ class _Steps(Dataset[Batch]):
     def __len__(self) -> int:
         return self.stop - self.start
 
-    def __getitem__(self, index: int) -> Batch:
-        return self.loader.batch(self.start + index)
+    def __getitem__(self, index: int) -> Batch | TrocarError:
+        # A DataLoader wraps what its workers raise in their traceback; a message for people travels as a value.
+        try:
+            return self.loader.batch(self.start + index)
+        except TrocarError as error:
+            return error
 
 
 def _quiet_worker(worker: int) -> None:

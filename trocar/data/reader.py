@@ -18,6 +18,7 @@ from trocar.data.plan import Plan
 from trocar.errors import TrocarError
 
 RETRIES = 4
+OPEN_SHARDS = 256  # per process, far below the usual limit of 1,024 open files
 MAX_REPLACEMENTS = 32
 
 
@@ -34,7 +35,7 @@ class BadContentError(Exception):
 
 
 class Reader:
-    """Reads frames of a catalog. Opens each shard once per process; cheap to pickle.
+    """Reads frames of a catalog. Keeps the last shards open; cheap to pickle.
 
     `known_bad`: rows found bad earlier in this run, replaced without being read, so that a resumed run sees the same
     stream even if the file was repaired meanwhile.
@@ -85,9 +86,7 @@ class Reader:
         path = self.catalog.shard_paths[shard]
         for attempt in range(RETRIES):
             try:
-                if shard not in self._handles:
-                    self._handles[shard] = os.open(path, os.O_RDONLY)
-                return os.pread(self._handles[shard], size, offset)
+                return os.pread(self._handle(shard), size, offset)
             except FileNotFoundError:
                 raise TrocarError(f"shard {path} is missing; restore it or run `trocar ingest` again") from None
             except OSError as error:
@@ -95,6 +94,16 @@ class Reader:
                 self._forget(shard)
                 time.sleep(0.1 * 4**attempt)
         raise TrocarError(f"cannot read {path} after {RETRIES} attempts: {os_error}; is the file system healthy?")
+
+    def _handle(self, shard: int) -> int:
+        """An open descriptor; the one used longest ago is closed when there are too many."""
+        handle = self._handles.pop(shard, None)
+        if handle is None:
+            handle = os.open(self.catalog.shard_paths[shard], os.O_RDONLY)
+            if len(self._handles) >= OPEN_SHARDS:
+                self._forget(next(iter(self._handles)))
+        self._handles[shard] = handle
+        return handle
 
     def _forget(self, shard: int) -> None:
         handle = self._handles.pop(shard, None)

@@ -87,7 +87,8 @@ class Pool:
 
 @dataclass(frozen=True)
 class Selection:
-    """The resolved composition. `share`s of the pools sum to 1; `source_rows` counts selected rows per source."""
+    """The resolved composition. `share`s of the pools sum to 1; `source_rows` counts selected rows per
+    source, `cases` are named source/case."""
 
     pools: tuple[Pool, ...]
     source_rows: Mapping[str, int]

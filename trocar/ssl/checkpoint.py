@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from trocar.errors import ConfigError, TrocarError
 from trocar.files import fsync_folder, fsync_tree
@@ -59,7 +60,7 @@ def save(run: Path, step: int, state: State, write_backbone: Callable[[Path], No
             shutil.rmtree(final)
         temporary.rename(final)
         fsync_folder(folder)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         last = max(steps(run), default=None)
         kept = (
@@ -75,8 +76,10 @@ def load_latest(run: Path, warn: Callable[[str], None]) -> Checkpoint | None:
     """The newest checkpoint whose files match their hashes, or None.
 
     A damaged one is set aside as `damaged-step-N`, and `warn` says so. Only for the writer of the run.
+    Raises TrocarError when there are checkpoints and none is whole.
     """
-    for step in sorted(steps(run), reverse=True):
+    found = sorted(steps(run), reverse=True)
+    for step in found:
         path = run / FOLDER / _name(step)
         problem = verify(path)
         if problem is None:
@@ -86,6 +89,10 @@ def load_latest(run: Path, warn: Callable[[str], None]) -> Checkpoint | None:
         path.rename(aside)
         warn(
             f"checkpoint {path.name} is damaged ({problem}), set aside as {aside.name}; falling back to the one before"
+        )
+    if found:
+        raise TrocarError(
+            f"{run}: none of its {len(found)} checkpoints is whole; restore one, or start again in another run.out"
         )
     return None
 
@@ -101,9 +108,11 @@ def verify(path: Path) -> str | None:
     """What is wrong with a checkpoint folder, or None."""
     try:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        expected = dict(manifest["files"])
+        expected, step = dict(manifest["files"]), int(manifest["step"])
     except (OSError, ValueError, KeyError, TypeError):
         return "its manifest cannot be read"
+    if path.name != _name(step):
+        return f"its manifest says step {step}"
     for name, digest in expected.items():
         file = path / name
         if not file.is_file():

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trocar.config import Config
-from trocar.data.views import ViewGroup, ViewRecipe
+from trocar.data.views import Probability, ViewGroup, ViewRecipe
 from trocar.ssl.dino_loss import dino_loss, entropy, teacher_probabilities, update_centre
 from trocar.ssl.distributed import mean_over_ranks
 from trocar.ssl.method import Losses, Method, Progress, Views, update_teacher
@@ -29,13 +29,29 @@ class DinoHead(Config):
     norm_last_layer: bool = Field(default=True, description="keep the prototypes at unit length")
 
 
+class GlobalViews(ViewGroup):
+    """DINO's global views; what is not said keeps the published value."""
+
+    count: Literal[2] = 2
+    size: int = Field(default=224, ge=8)
+    scale: tuple[float, float] = (0.4, 1.0)
+    blur: Probability = [1.0, 0.1]
+    solarize: Probability = [0.0, 0.2]
+
+
+class LocalViews(ViewGroup):
+    """DINO's local views; what is not said keeps the published value."""
+
+    count: int = Field(default=8, ge=1)
+    size: int = Field(default=96, ge=8)
+    scale: tuple[float, float] = (0.05, 0.4)
+
+
 class DinoViews(Config):
     """DINO's multi-crop: two global views with asymmetric blur and solarization, and local views."""
 
-    global_: ViewGroup = Field(
-        default=ViewGroup(count=2, size=224, scale=(0.4, 1.0), blur=[1.0, 0.1], solarize=[0.0, 0.2]), alias="global"
-    )
-    local: ViewGroup | None = ViewGroup(count=8, size=96, scale=(0.05, 0.4), blur=0.5)
+    global_: GlobalViews = Field(default=GlobalViews(), alias="global")
+    local: LocalViews | None = LocalViews()
 
 
 class DinoConfig(Config):

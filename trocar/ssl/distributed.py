@@ -35,13 +35,15 @@ class World:
 
 
 @contextmanager
-def process_group(world: World) -> Iterator[None]:
-    """Join the other ranks (NCCL with CUDA, else gloo); nothing to do for a single process."""
+def process_group(world: World, device: torch.device) -> Iterator[None]:
+    """Join the other ranks (NCCL on GPUs, else gloo); nothing to do for a single process."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if world.size == 1:
         yield
         return
     dist.init_process_group(
-        "nccl" if torch.cuda.is_available() else "gloo",
+        "nccl" if device.type == "cuda" else "gloo",
         init_method=os.environ.get("TROCAR_RENDEZVOUS", "env://"),
         rank=world.rank,
         world_size=world.size,

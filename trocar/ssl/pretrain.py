@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from trocar.errors import TrocarError
+from trocar.errors import ConfigError, TrocarError
 from trocar.ssl import checkpoint
 from trocar.ssl.distributed import World, broadcast_int, process_group
 from trocar.ssl.method import Method
@@ -28,9 +28,12 @@ def run(config: PretrainConfig, world: World, say: Say) -> None:
     Raises ConfigError / TrocarError for what a user can act on, SystemExit(128 + signal) after a saved stop.
     """
     signals = StopSignals()
-    torch.set_num_threads(config.run.threads or max(1, (os.cpu_count() or 1) // config.run.ranks))
+    share = world.size * config.train.accumulate
+    if config.train.batch % share:
+        raise ConfigError(f"train.batch {config.train.batch} does not divide by ranks x accumulate = {share}")
+    torch.set_num_threads(config.run.threads or max(1, (os.cpu_count() or 1) // world.size))
     setup = Pretraining(config, world, say)
-    with process_group(world):
+    with process_group(world, setup.device):
         if finished(config.run.out, setup):
             say(f"{config.run.out} is finished; its backbone is {config.run.out / 'backbone'}")
             return
@@ -81,7 +84,7 @@ def _train(setup: Pretraining, signals: StopSignals, lease: Lease | None) -> Non
     )
     hooks.trainer = trainer
     with hooks:
-        loader = setup.loader(bad_rows(config.run.out))
+        loader = setup.loader(bad_rows(config.run.out, setup.catalog))
         trainer.fit(loader.iterate(start, setup.total), setup.total, setup.epoch_steps)
         hooks.finish()
 
@@ -102,6 +105,8 @@ def _restore(setup: Pretraining, method: Method, optimizer: torch.optim.Optimize
             setup.say(f"{key} differs from the last attempt: {found.manifest['environment'].get(key)} -> {now}")
     method.load_state_dict(found.state["method"])
     optimizer.load_state_dict(found.state["optimizer"])
+    for group in optimizer.param_groups:
+        group["betas"] = config.optim.betas  # a changed value, where resume.allow lets it change
     setup.say(f"resuming {out} after step {step} of {setup.total}")
     return step, int(found.state["skipped"])
 
@@ -114,5 +119,5 @@ def finished(out: Path, setup: Pretraining) -> bool:
         return False
     except ValueError as error:
         raise TrocarError(f"{out / 'finished.json'} is damaged ({error}); delete it and run again") from None
-    checkpoint.check_same(record["identity"], setup.identity(), (), out)
-    return True
+    # With allowed differences (a longer run) it is not the end yet: it resumes from its last checkpoint.
+    return not checkpoint.check_same(record["identity"], setup.identity(), setup.config.resume.allow, out)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from trocar.data.catalog import Catalog
 from trocar.data.loader import Batch
 from trocar.errors import TrocarError
-from trocar.files import fsync_folder, write_json_atomic
+from trocar.files import fsync_folder, fsync_tree, write_json_atomic
 from trocar.ssl import checkpoint
 from trocar.ssl.distributed import barrier
 from trocar.ssl.health import collapse
@@ -23,8 +25,8 @@ from trocar.ssl.method import Method
 from trocar.ssl.setup import Pretraining, write_backbone
 from trocar.ssl.signals import StoppedError, StopSignals
 from trocar.tracking.follower import Follower
-from trocar.tracking.lease import Lease
-from trocar.tracking.run import Run
+from trocar.tracking.lease import Lease, LeaseLost
+from trocar.tracking.run import Run, Status
 
 if TYPE_CHECKING:
     from trocar.ssl.trainer import Trainer
@@ -71,9 +73,11 @@ class RunHooks:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
-        if self.record is not None:
-            status = "finished" if kind is None else "failed" if issubclass(kind, Exception) else "killed"
-            self.record.finish(status)  # type: ignore[arg-type]
+        if self.record is None or (kind is not None and issubclass(kind, LeaseLost)):
+            return  # the folder belongs to another process now, and so does its record
+        status: Status = "finished" if kind is None else "failed" if issubclass(kind, Exception) else "killed"
+        with suppress(OSError) if kind is not None else nullcontext():  # the first trouble is the one to report
+            self.record.finish(status)
         if self._follower is not None and kind is None:
             # Only a run that has all the time in the world waits for the last numbers to reach mlflow.
             self._follower.stop()
@@ -161,7 +165,9 @@ class RunHooks:
             self._warned = True
 
     def _append_bad(self, batch: Batch) -> None:
-        lines = "".join(json.dumps({"step": batch.step, "row": b.row, "reason": b.reason}) + "\n" for b in batch.bad)
+        found = [{"step": batch.step, **self.setup.catalog.place(b.row), "reason": b.reason} for b in batch.bad]
+        # Each line begins with a newline: one that a kill tore before it can't swallow the next.
+        lines = "".join("\n" + json.dumps(line) for line in found) + "\n"
         # One write with O_APPEND: ranks share the file.
         descriptor = os.open(self.run.out / BAD_ROWS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
@@ -171,19 +177,30 @@ class RunHooks:
         self.setup.say(f"step {batch.step}: replaced {len(batch.bad)} bad frame(s), see {self.run.out / BAD_ROWS}")
 
 
-def bad_rows(run: Path) -> frozenset[int]:
-    """Rows that earlier attempts found bad; a torn last line is ignored."""
+def bad_rows(run: Path, catalog: Catalog) -> frozenset[int]:
+    """Catalog rows that earlier attempts found bad; torn lines are ignored.
+
+    The file names video and row within it, because a catalog that has grown numbers its rows anew.
+    """
     try:
-        *lines, _torn = (run / BAD_ROWS).read_text(encoding="utf-8").split("\n")
+        lines = (run / BAD_ROWS).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return frozenset()
-    return frozenset(int(json.loads(line)["row"]) for line in lines if line)
+    rows: set[int] = set()
+    for line in filter(None, lines):
+        with suppress(ValueError, KeyError, TypeError):
+            place = json.loads(line)
+            row = catalog.row_at(place["video"], place["row"])
+            if row is not None:
+                rows.add(row)
+    return frozenset(rows)
 
 
 def _replace_folder(source: Path, target: Path) -> None:
     temporary = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(source, temporary)
+    fsync_tree(temporary)
     shutil.rmtree(target, ignore_errors=True)
     temporary.rename(target)
     fsync_folder(target.parent)

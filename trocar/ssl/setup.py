@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from trocar import __version__
 from trocar.backbones.export import save_backbone
 from trocar.backbones.load import load_backbone
 from trocar.backbones.preprocess import Preprocessing, describe_backbone
+from trocar.backbones.source import resolve
 from trocar.data.catalog import Catalog
 from trocar.data.loader import Loader
 from trocar.data.plan import Plan
@@ -125,15 +126,40 @@ class Pretraining:
 
 
 def build_method(config: PretrainConfig) -> Method:
-    """The method with freshly built backbones; everything random follows from run.seed."""
+    """The method with freshly built backbones; everything random follows from run.seed.
+
+    Raises ConfigError for a backbone that doesn't take the views or can't checkpoint gradients.
+    """
     seed = config.run.seed
     student = _backbone(config, seed, drop_path=config.backbone.drop_path)
     teacher = _backbone(config, seed, drop_path=0.0)
+    views = config.method.views
+    sizes = [group.size for group in (views.global_, views.local) if group is not None]
+    width = _feature_width(student, config.backbone.name, sizes)
     if config.train.grad_checkpointing:
-        student.set_grad_checkpointing()  # type: ignore[operator]
+        try:
+            student.set_grad_checkpointing()  # type: ignore[operator]
+        except (AssertionError, AttributeError):
+            raise ConfigError(
+                f"train.grad_checkpointing: {config.backbone.name} can't do that; set it to false"
+            ) from None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Dino(config.method, student, teacher, int(student.num_features))  # type: ignore[arg-type]
+        return Dino(config.method, student, teacher, width)
+
+
+@torch.no_grad()
+def _feature_width(backbone: nn.Module, name: str, sizes: Sequence[int]) -> int:
+    """Width of the pooled features, found by trying a view of each size."""
+    was_training = backbone.training
+    backbone.eval()
+    try:
+        widths = {int(backbone(torch.zeros(1, 3, size, size)).shape[-1]) for size in sizes}
+    except (AssertionError, RuntimeError) as error:
+        raise ConfigError(f"backbone {name!r} does not take views of {sizes} pixels: {error}") from None
+    backbone.train(was_training)
+    (width,) = widths
+    return width
 
 
 def _backbone(config: PretrainConfig, seed: int, drop_path: float) -> nn.Module:
@@ -145,7 +171,8 @@ def _backbone(config: PretrainConfig, seed: int, drop_path: float) -> nn.Module:
 
 def _is_plain_vit(name: str) -> bool:
     """timm's vision transformers need to be told that views come in several sizes."""
-    return name.rpartition("/")[2].startswith(("vit_", "deit", "random:vit_"))
+    source = resolve(name)
+    return source.kind != "folder" and source.name.startswith(("vit_", "deit"))
 
 
 def write_backbone(setup: Pretraining, method: Method, folder: Path, step: int) -> None:

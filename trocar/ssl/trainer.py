@@ -169,10 +169,10 @@ class Trainer:
     def _health(self, batch: Batch) -> dict[str, float]:
         with self._autocast():
             features = self.method.embed({k: v.to(self.device) for k, v in batch.views.items()})
-        if not torch.isfinite(features).all():
-            return {}
-        values = torch.stack([feature_std(features), rankme(features)])
-        average_([values])
+        values = torch.full((2,), torch.nan, device=features.device)
+        if torch.isfinite(features).all():
+            values = torch.stack([feature_std(features), rankme(features)])
+        average_([values])  # by every rank, or the others would wait
         return {"feature_std": float(values[0]), "rankme": float(values[1])}
 
     def _speed(self, batch: Batch, waited: float, took: float) -> dict[str, float]:
