@@ -93,6 +93,11 @@ DEFAULT_CURATION: Mapping[str, bool | float] = MappingProxyType(
 """`curate: default`: a bool column must equal the value, a score must be below it."""
 
 
+def fails(values: Any, limit: bool | float) -> Any:
+    """Whether a verdict column (or one value of it) keeps its frames out, by the rule of `DEFAULT_CURATION`."""
+    return values != limit if isinstance(limit, bool) else values >= limit
+
+
 class Catalog:
     """An opened catalog. Pickles as its path, so handing it to worker processes costs nothing.
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from trocar.config import Config
-from trocar.data.catalog import OUT_OF_BODY_THRESHOLD, Catalog
+from trocar.data.catalog import DEFAULT_CURATION, Catalog, fails
 from trocar.data.counter import I64
 from trocar.data.mixing import limit_repeats, nominal_shares
 from trocar.data.selection import EMPTY, Pool, Runs, Selection, hash_runs
@@ -39,6 +39,15 @@ class Curation(Config):
     blurred: bool = True
     near_duplicate: bool = True
     out_of_body: float | None = Field(default=None, ge=0, le=1)
+
+    def limits(self) -> dict[str, bool | float]:
+        """The same in the form of `catalog.DEFAULT_CURATION`."""
+        limits: dict[str, bool | float] = {
+            name: False for name in ("black", "uniform", "blurred", "near_duplicate") if getattr(self, name)
+        }
+        if self.out_of_body is not None:
+            limits["out_of_body"] = self.out_of_body
+        return limits
 
 
 class Amount(Config):
@@ -233,14 +242,9 @@ class _Resolver:
         rules = self.config.curate
         if rules == "none":
             return None
-        if rules == "default":
-            rules = Curation(out_of_body=OUT_OF_BODY_THRESHOLD)
-        flags = [name for name in ("black", "uniform", "blurred", "near_duplicate") if getattr(rules, name)]
         bad = np.zeros(len(self.catalog), dtype=bool)
-        for name in flags:
-            bad |= self.catalog.quality([name])[name]
-        if rules.out_of_body is not None:
-            bad |= self.catalog.quality(["out_of_body"])["out_of_body"] >= rules.out_of_body
+        for name, limit in (DEFAULT_CURATION if rules == "default" else rules.limits()).items():
+            bad |= fails(self.catalog.quality([name])[name], limit)  # one column in memory at a time
         return bad
 
     def _budgeted(self, kept: Mapping[int, Runs], videos: list[int]) -> dict[str, Runs]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from collections import defaultdict
@@ -16,8 +15,9 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.table import Table
 
-from trocar.data.catalog import DEFAULT_CURATION, FOLDER, Catalog
+from trocar.data.catalog import DEFAULT_CURATION, FOLDER, Catalog, fails
 from trocar.errors import TrocarError
+from trocar.files import sha256_of
 
 _ROWS, _COLUMNS, _CELL, _CAPTION = 12, 8, 160, 14
 
@@ -56,10 +56,7 @@ def show(path: Path, console: Console, *, sheet: Path | None = None, verify: boo
 def verdicts(catalog: Catalog) -> Verdicts:
     """Count the frames each part of `curate: default` would leave out."""
     columns = catalog.quality(list(DEFAULT_CURATION))
-    out = {
-        name: columns[name] != limit if isinstance(limit, bool) else columns[name] >= limit
-        for name, limit in DEFAULT_CURATION.items()
-    }
+    out = {name: fails(columns[name], limit) for name, limit in DEFAULT_CURATION.items()}
     left_out = np.logical_or.reduce(list(out.values())) if len(catalog) else np.zeros(0, bool)
     counts = {name: int(np.count_nonzero(flags)) for name, flags in out.items()}
     return Verdicts(counts, int(np.count_nonzero(~left_out)))
@@ -98,7 +95,7 @@ def contact_sheet(catalog: Catalog) -> Image.Image:
             image = _read(catalog, int(frame))
             image.thumbnail((_CELL - 2, height - _CAPTION))
             sheet.paste(image, corner)
-            bad = [n for n, limit in DEFAULT_CURATION.items() if _fails(quality[n][frame], limit)]
+            bad = [n for n, limit in DEFAULT_CURATION.items() if fails(quality[n][frame], limit)]
             label = f"{row['name'] + ' ' if column == 0 else ''}{catalog.frames['time_s'][frame]:.0f} s"
             text_at = (corner[0] + 2, corner[1] + height - _CAPTION)
             if bad:
@@ -106,10 +103,6 @@ def contact_sheet(catalog: Catalog) -> Image.Image:
             more = f" +{len(bad) - 1}" if len(bad) > 1 else ""
             draw.text(text_at, " ".join([label, *bad[:1]]) + more, fill=(160, 0, 0) if bad else (0, 0, 0))
     return sheet
-
-
-def _fails(value: Any, limit: bool | float) -> bool:
-    return bool(value != limit) if isinstance(limit, bool) else bool(value >= limit)
 
 
 def _read(catalog: Catalog, row: int) -> Image.Image:
@@ -158,17 +151,9 @@ def _verify(catalog: Catalog, console: Console) -> int:
         if not path.is_file():
             problem = "missing"
         else:
-            problem = "" if _sha256(path) == shard["sha256"] else "differs from its checksum"
+            problem = "" if sha256_of(path) == shard["sha256"] else "differs from its checksum"
         if problem:
             bad += 1
             console.print(f"{path}: {problem}", markup=False, soft_wrap=True)
     console.print(f"verified {len(expected)} shards, {bad} bad", markup=False, soft_wrap=True)
     return 1 if bad else 0
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -10,7 +10,6 @@ A folder is written under a temporary name, files and folders are fsynced, then 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -23,7 +22,7 @@ import torch
 from safetensors import SafetensorError
 
 from trocar.errors import ConfigError, TrocarError
-from trocar.files import fsync_folder, fsync_tree
+from trocar.files import fsync_folder, fsync_tree, sha256_of
 
 FOLDER = "checkpoints"
 _NAME = re.compile(r"step-(\d{8})")
@@ -117,7 +116,7 @@ def verify(path: Path) -> str | None:
         file = path / name
         if not file.is_file():
             return f"{name} is missing"
-        if _sha256(file) != digest:
+        if sha256_of(file) != digest:
             return f"{name} does not match its sha256"
     return None
 
@@ -172,12 +171,4 @@ def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    return {str(p.relative_to(folder)): _sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return {str(p.relative_to(folder)): sha256_of(p) for p in sorted(folder.rglob("*")) if p.is_file()}
