@@ -38,6 +38,15 @@ def test_the_composition_on_the_data_page_validates():
     assert composition.sample.cases == 20
 
 
+@pytest.mark.parametrize("page", ["bench.md", "gpu.md"])
+def test_the_commands_of_the_speed_pages_parse(page):
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    commands = [line for line in text.splitlines() if line.lstrip().startswith("trocar ")]
+    assert len(commands) >= 3
+    for command in commands:
+        parse(shlex.split(command.partition("#")[0])[1:])
+
+
 @pytest.mark.slow
 def test_the_commands_of_the_pretraining_page_work(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

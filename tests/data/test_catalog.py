@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 from data_factory import make_catalog, random_jpeg, random_quality
 
-from trocar.data.catalog import FRAME_SCHEMA, QUALITY_SCHEMA, SHARD_SCHEMA, Catalog, catalog_fingerprint
+from trocar.data.catalog import FRAME_SCHEMA, QUALITY_SCHEMA, SHARD_SCHEMA, Catalog, catalog_fingerprint, to_numpy
 from trocar.data.catalog_write import Rejected, VideoEntry, publish, write_catalog
 from trocar.data.ingest.shards import ShardWriter
 from trocar.errors import ConfigError, TrocarError
@@ -181,3 +181,20 @@ def test_an_empty_catalog_opens(tmp_path: Path) -> None:
     assert len(catalog) == 0
     assert catalog.quality(["dhash"])["dhash"].shape == (0, 32)
     assert catalog.rejected().to_pylist() == [{"path": "x.mp4", "reason": "empty file", "detail": "0 bytes"}]
+
+
+def test_columns_with_empty_values_are_refused():
+    with pytest.raises(TrocarError, match="1 empty float values"):
+        to_numpy(pa.chunked_array([pa.array([1.0, None], pa.float32())]))
+
+
+def test_columns_are_read_whole_from_chunks_that_begin_anywhere():
+    flags = pa.array([True, False, True, True, False, False, True, False, True, True])
+    numbers = pa.array(range(10), pa.uint16())
+    assert to_numpy(pa.chunked_array([flags.slice(3), flags.slice(0, 2)])).tolist() == [
+        *flags[3:].to_pylist(),
+        True,
+        False,
+    ]
+    assert to_numpy(pa.chunked_array([numbers.slice(8), numbers.slice(2, 1)])).tolist() == [8, 9, 2]
+    assert to_numpy(pa.chunked_array([], pa.bool_())).shape == (0,)

@@ -6,6 +6,7 @@ import torch
 from torchvision.transforms import RandomResizedCrop
 
 from trocar.config import validate
+from trocar.data.randaugment import Erasing, RandAugment
 from trocar.data.views import Jitter, ViewGroup, ViewPlan, ViewRecipe
 from trocar.errors import ConfigError
 
@@ -102,3 +103,28 @@ def test_without_jitter_the_factors_are_neutral():
 def test_a_bad_group_is_refused_with_what_is_allowed(change, words):
     with pytest.raises(ConfigError, match=words):
         validate(ViewGroup, {"count": 2, "size": 96, "scale": [0.4, 1.0], **change}, "views.yaml")
+
+
+def test_recipes_with_rand_augment_and_erasing_leave_all_other_draws_alone():
+    group = {"count": 2, "size": 64, "scale": (0.5, 1.0)}
+    plain = params(ViewRecipe(groups={"g": ViewGroup(**group)}))
+    more = params(ViewRecipe(groups={"g": ViewGroup(**group, rand_augment=RandAugment(), erase=Erasing())}))
+    for name in ("boxes", "flip", "colour", "order", "grey", "sigma", "solarize", "mask_seed"):
+        assert (getattr(plain, name) == getattr(more, name)).all(), name
+    assert not plain.rand_op.any()
+    assert not plain.erase.any()
+    assert more.rand_op.any()
+
+
+def test_erased_rectangles_have_the_shares_and_areas_asked_for():
+    recipe = ViewRecipe(groups={"g": ViewGroup(count=1, size=100, scale=(0.5, 1.0), erase=Erasing(p=0.8))})
+    erase = params(recipe, slots=2000).erase[:, 0]
+    erased = erase[:, 2] > 0
+    assert erased.mean() == pytest.approx(0.8, abs=0.03)
+    top, left, height, width = erase[erased].T
+    area = height * width / 100**2
+    assert area.min() > 0.018
+    assert area.max() < 0.105
+    assert area.mean() == pytest.approx(0.06, abs=0.003)
+    assert (top + height <= 100).all()
+    assert (left + width <= 100).all()

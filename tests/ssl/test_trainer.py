@@ -42,6 +42,10 @@ class Toy(Method):
         return {}
 
     @property
+    def backbones(self):
+        return [self.net]
+
+    @property
     def exported(self):
         return self.net
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
@@ -111,10 +112,19 @@ def export_run(run: Path, out: Path) -> Path:
     source = find_backbone_folder(run)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} exists and is not empty; choose another --out")
+    try:
+        card = model_card(run, source)
+    except SafetensorError as error:
+        raise TrocarError(f"{source / WEIGHTS} is damaged ({error}); export another checkpoint of the run") from None
     out.mkdir(parents=True, exist_ok=True)
-    for name in ("config.json", WEIGHTS):
-        shutil.copyfile(source / name, out / name)
-    (out / "README.md").write_text(model_card(run, source), encoding="utf-8")
+    try:
+        for name in ("config.json", WEIGHTS):
+            shutil.copyfile(source / name, out / name)
+        (out / "README.md").write_text(card, encoding="utf-8")
+    except OSError as error:
+        for name in ("config.json", WEIGHTS, "README.md"):
+            (out / name).unlink(missing_ok=True)
+        raise TrocarError(f"cannot write {out}: {error.strerror}; nothing is left there") from None
     return source
 
 

@@ -32,6 +32,8 @@ def run(args: argparse.Namespace) -> int:
     sheet = Path(args.sheet) if args.sheet else None
     if sheet is not None and not sheet.absolute().parent.is_dir():
         raise ConfigError(f"--sheet {sheet}: its folder does not exist")
+    if sheet is not None and sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise ConfigError(f"--sheet {sheet}: give a file name that ends in .png or .jpg")
     for module in map(importlib.import_module, KINDS.values()):
         if module.recognises(path):
             return int(module.show(path, Console(highlight=False), sheet=sheet, verify=args.verify))

@@ -152,7 +152,7 @@ class Catalog:
                 allowed = QUALITY_SCHEMA.names
                 raise ConfigError(f"no quality column {name!r}{nearest(name, allowed)}; there are {', '.join(allowed)}")
         table = _read(self.root / FOLDER / "quality.parquet", QUALITY_SCHEMA, list(columns))
-        return {name: _to_numpy(table[name]) for name in columns}
+        return {name: to_numpy(table[name]) for name in columns}
 
     def place(self, row: int) -> dict[str, Any]:
         """Where a row is, in words that outlive the catalog's growth: {"video": name, "row": row within it}."""
@@ -230,11 +230,17 @@ def _map_frames(path: Path) -> Mapping[str, np.ndarray[Any, Any]]:
 
 def _view(column: pa.Array) -> np.ndarray[Any, Any]:
     # Not `column.to_numpy()`: that imports pandas, which costs every loader worker half a second and 30 MiB.
-    kind = column.type
+    kind, start, count = column.type, column.offset, len(column)
+    data = column.buffers()[1] or b""
+    if pa.types.is_boolean(kind):
+        bits = np.unpackbits(np.frombuffer(data, np.uint8), count=start + count, bitorder="little")
+        return bits[start:].astype(bool)
+    if pa.types.is_fixed_size_binary(kind):
+        width = kind.byte_width
+        return np.frombuffer(data, np.uint8, count=count * width, offset=start * width).reshape(count, width)
     letter = "f" if pa.types.is_floating(kind) else "i" if pa.types.is_signed_integer(kind) else "u"
     dtype = np.dtype(f"{letter}{kind.bit_width // 8}")
-    offset = column.offset * dtype.itemsize
-    return np.frombuffer(column.buffers()[1] or b"", dtype, count=len(column), offset=offset)
+    return np.frombuffer(data, dtype, count=count, offset=start * dtype.itemsize)
 
 
 def _read(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
@@ -250,13 +256,12 @@ def _read(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -
     return table.select(wanted.names).cast(wanted)
 
 
-def _to_numpy(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
-    if not pa.types.is_fixed_size_binary(column.type):
-        return np.asarray(column.to_numpy())
-    width = column.type.byte_width
-    chunks = [
-        np.frombuffer(chunk.buffers()[1], np.uint8, count=len(chunk) * width, offset=chunk.offset * width)
-        for chunk in column.chunks
-        if len(chunk)
-    ]
-    return np.concatenate(chunks).reshape(-1, width) if chunks else np.empty((0, width), np.uint8)
+def to_numpy(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
+    """A column of numbers, bools or fixed-size bytes without nulls: [n], or uint8[n, width] for bytes.
+
+    Raises TrocarError for a column with nulls.
+    """
+    if column.null_count:
+        raise TrocarError(f"the catalog has {column.null_count} empty {column.type} values; run `trocar ingest` again")
+    chunks = [_view(chunk) for chunk in column.chunks]
+    return np.concatenate(chunks) if chunks else _view(pa.array([], column.type))

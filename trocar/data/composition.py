@@ -7,17 +7,15 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from trocar.config import Config
-from trocar.data.catalog import DEFAULT_CURATION, Catalog, fails
+from trocar.data.catalog import DEFAULT_CURATION, Catalog, to_numpy
 from trocar.data.counter import I64
+from trocar.data.curation import LeftOut, Mask
 from trocar.data.mixing import limit_repeats, nominal_shares
 from trocar.data.selection import EMPTY, Pool, Runs, Selection, hash_runs
 from trocar.errors import ConfigError, nearest
-
-Mask = npt.NDArray[np.bool_]
 
 
 class Match(Config):
@@ -100,8 +98,8 @@ class _Resolver:
             "fps",
         )
         self.column: dict[str, list[Any]] = {name: table.column(name).to_pylist() for name in names}
-        self.first: I64 = table.column("first_row").to_numpy().astype(np.int64)
-        self.count: I64 = table.column("rows").to_numpy().astype(np.int64)
+        self.first: I64 = to_numpy(table.column("first_row")).astype(np.int64)
+        self.count: I64 = to_numpy(table.column("rows")).astype(np.int64)
         self.notes: list[str] = []
 
     def resolve(self, samples: int | None) -> Selection:
@@ -209,15 +207,14 @@ class _Resolver:
 
     def _kept(self, videos: list[int]) -> dict[int, Runs]:
         """The frames of each video that pass the time grid and curation."""
-        bad = self._curated_out()
         runs, before = {}, 0
-        for v in videos:
-            span = slice(int(self.first[v]), int(self.first[v] + self.count[v]))
-            keep = self._on_time_grid(v, span)
-            before += int(keep.sum())
-            if bad is not None:
-                keep &= ~bad[span]
-            runs[v] = Runs.of_video(np.flatnonzero(keep).astype(np.int64) + span.start)
+        with LeftOut(self.catalog, self._limits()) as left_out:
+            for v in sorted(videos):
+                span = slice(int(self.first[v]), int(self.first[v] + self.count[v]))
+                keep = self._on_time_grid(v, span)
+                before += int(np.count_nonzero(keep))
+                keep &= ~left_out.rows(span.start, span.stop)
+                runs[v] = Runs.of_video(np.flatnonzero(keep).astype(np.int64) + span.start)
         after = sum(len(r) for r in runs.values())
         self.notes.append(f"curation leaves {after} of {before} frames")
         if not after:
@@ -238,14 +235,11 @@ class _Resolver:
         keep[1:] = tick[1:] != tick[:-1]
         return keep
 
-    def _curated_out(self) -> Mask | None:
+    def _limits(self) -> Mapping[str, bool | float]:
         rules = self.config.curate
-        if rules == "none":
-            return None
-        bad = np.zeros(len(self.catalog), dtype=bool)
-        for name, limit in (DEFAULT_CURATION if rules == "default" else rules.limits()).items():
-            bad |= fails(self.catalog.quality([name])[name], limit)  # one column in memory at a time
-        return bad
+        if isinstance(rules, Curation):
+            return rules.limits()
+        return DEFAULT_CURATION if rules == "default" else {}
 
     def _budgeted(self, kept: Mapping[int, Runs], videos: list[int]) -> dict[str, Runs]:
         """Runs per source, each cell thinned to its frame budget."""

@@ -10,19 +10,24 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from trocar.data.augment import augment
 from trocar.data.counter import I64
 from trocar.data.plan import Plan
-from trocar.data.reader import BadRow, Reader, sizes
-from trocar.data.torch_backend import SampleBuffer, decode
+from trocar.data.reader import BadRow, Reader
+from trocar.data.steps import Crops, Steps, empty_crops
+from trocar.data.torch_backend import cut, decode_row, torch_crops
 from trocar.data.views import ViewParams, ViewPlan
-from trocar.errors import ConfigError, TrocarError
+from trocar.errors import TrocarError
+
+Backend = Literal["torch", "dali"]
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class Loader:
-    """The data path of one rank. `mean` and `std` are those of the backbone, for RGB in 0..1."""
+    """The data path of one rank. `mean` and `std` are those of the backbone, for RGB in 0..1.
+
+    With the torch backend `workers` processes decode and crop; on a CPU they augment as well, with a GPU the views are
+    made there. With DALI `workers` is the number of its decoding threads. None: everything in the calling thread.
+    Views are on `device`, and ready for the stream that is current when they are handed out.
+    """
 
     plan: Plan
     views: ViewPlan
@@ -48,96 +58,143 @@ class Loader:
     rank: int = 0
     world: int = 1
     workers: int = 2
+    backend: Backend = "torch"
+    device: torch.device = CPU
+    hw_decoder_load: float = 0.65
 
     def __post_init__(self) -> None:
-        if self.plan.batch % self.world:
-            raise ConfigError(f"batch {self.plan.batch} does not divide by {self.world} ranks; change one of them")
+        _ = self.steps  # which refuses a batch that doesn't divide
+
+    @cached_property
+    def steps(self) -> Steps:
+        """This rank's share of every step."""
+        return Steps(self.plan, self.views, self.reader, self.rank, self.world)
 
     def batch(self, step: int) -> Batch:
-        """Compute one step, in this process, on one thread as worker processes do."""
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            return self._batch(step)
-        finally:
-            torch.set_num_threads(threads)
+        """Compute one step in this process, on one thread as worker processes do."""
+        return next(self._alone(step, step + 1))
 
-    def _batch(self, step: int) -> Batch:
-        per_rank = self.plan.batch // self.world
-        slots = np.arange(self.rank * per_rank, (self.rank + 1) * per_rank, dtype=np.int64)
-        rows = self.plan.rows(step)[slots, 0]
-        params = self.views.params(step, slots, *sizes(self.reader.catalog, rows))
-        buffer = SampleBuffer(self.views.recipe, per_rank)
-        bad: list[BadRow] = []
-        for index, (slot, row) in enumerate(zip(slots.tolist(), rows.tolist(), strict=True)):
-            use = self._cutter(buffer, params, index, step, slot, planned=row)
-            rows[index], found = self.reader.deliver(self.plan, step, slot, row, use)
-            bad += found
-        return Batch(step, rows, self._augmented(buffer, params, per_rank), params, bad)
+    def crops(self, step: int) -> Crops:
+        """The uint8 crops of one step, before augmentation."""
+        if self.backend == "torch":
+            return torch_crops(self.steps, step)
+        return next(self._dali(step, step + 1))
+
+    def augmented(self, crops: Crops) -> Batch:
+        """Make the views of `crops`, on the device that they are on."""
+        views = augment(crops.crops, crops.params, self.views.recipe, self.mean, self.std)
+        return Batch(crops.step, crops.rows, views, crops.params, crops.bad)
 
     def iterate(self, start: int, stop: int) -> Iterator[Batch]:
-        """Batches of steps start..stop-1 in order, prefetched by worker processes (none: computed in this one)."""
+        """Batches of steps start..stop-1 in order, prefetched unless there are no workers.
+
+        Raises TrocarError where the data can't be read; every step before that has been handed out.
+        """
         if self.workers == 0:
-            yield from (self.batch(step) for step in range(start, stop))
-            return
-        for batch in DataLoader(
-            _Steps(self, start, stop),
-            batch_size=None,
-            num_workers=self.workers,
-            prefetch_factor=2,
-            pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_quiet_worker,
-            multiprocessing_context=_context(),
-        ):
-            if isinstance(batch, TrocarError):
-                raise batch
-            yield batch
+            return self._alone(start, stop)
+        if self.backend == "dali":
+            return self._from_dali(start, stop)
+        if self.device.type == "cpu":
+            return self._from_workers(start, stop, self.batch)
+        from trocar.data.side_stream import on_side_stream
 
-    def _cutter(
-        self, buffer: SampleBuffer, params: ViewParams, index: int, step: int, slot: int, planned: int
-    ) -> Callable[[int, bytes], None]:
-        """What to do with the frame of one slot: decode it and cut its views into the buffer."""
+        return on_side_stream(self._from_workers(start, stop, self.crops), self.augmented, self.device)
 
-        def use(row: int, jpeg: bytes) -> None:
-            width, height = sizes(self.reader.catalog, np.array([row]))
-            image = decode(jpeg, int(width[0]), int(height[0]))
-            if row != planned:  # a stand-in gets boxes of its own size
-                params.assign(index, self.views.params(step, np.array([slot]), width, height))
-            buffer.fill(index, image, params.samples(slice(index, index + 1)))
+    def _alone(self, start: int, stop: int) -> Iterator[Batch]:
+        if self.device.type == "cuda":
+            from trocar.data.side_stream import to_device
 
-        return use
+            cut = (self.crops(step) for step in range(start, stop))
+            source = self._dali(start, stop) if self.backend == "dali" else cut
+            yield from (self.augmented(to_device(crops, self.device)) for crops in source)
+        elif self.backend == "dali":
+            yield from (_one_thread(self.augmented, crops) for crops in self._dali(start, stop))
+        else:
+            yield from (_one_thread(self._cut_and_augment, step) for step in range(start, stop))
 
-    def _augmented(self, buffer: SampleBuffer, params: ViewParams, samples: int) -> dict[str, Tensor]:
-        # One sample at a time: the rounding of a batched product may depend on the size of the batch, and a global
-        # batch must not depend on how many ranks share it.
-        parts = [
-            augment(
-                {name: crops[i : i + 1] for name, crops in buffer.crops.items()},
-                params.samples(slice(i, i + 1)),
-                self.views.recipe,
-                self.mean,
-                self.std,
-            )
-            for i in range(samples)
-        ]
-        return {name: torch.cat([part[name] for part in parts]) for name in buffer.crops}
+    def _from_dali(self, start: int, stop: int) -> Iterator[Batch]:
+        from trocar.data.prefetch import in_thread
+
+        if self.device.type == "cpu":
+            # Views are made here and not in the thread: the number of threads of torch is one for the whole process.
+            crops = in_thread(lambda: self._dali(start, stop))
+            return (_one_thread(self.augmented, item) for item in crops)
+        from trocar.data.side_stream import handed_over, produced
+
+        make = produced(lambda: self._dali(start, stop), self.augmented, self.device)
+        return handed_over(in_thread(make), self.device)
+
+    def _dali(self, start: int, stop: int) -> Iterator[Crops]:
+        from trocar.data.dali_stream import DaliStream
+
+        return DaliStream(self.steps, start, stop, self.device, max(1, self.workers), self.hw_decoder_load)
+
+    def _from_workers(self, start: int, stop: int, make: Callable[[int], Any]) -> Iterator[Any]:
+        try:
+            for item in DataLoader(
+                _Computed(make, start, stop),
+                batch_size=None,
+                num_workers=self.workers,
+                prefetch_factor=2,
+                pin_memory=self.device.type == "cuda",
+                worker_init_fn=_quiet_worker,
+                multiprocessing_context=_context(),
+            ):
+                if isinstance(item, TrocarError):
+                    raise item
+                yield item
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise TrocarError(
+                f"a loader worker ended before its time ({str(error).splitlines()[0]}); out of memory? Lower "
+                f"run.workers or train.batch; the same command continues from the last checkpoint"
+            ) from None
+
+    def _cut_and_augment(self, step: int) -> Batch:
+        # Sample by sample: the crops of a whole batch would lie beside its views, in every worker.
+        one = empty_crops(self.views.recipe, 1)
+        out = {name: _room((self.steps.batch, *crops.shape[1:])) for name, crops in one.items()}
+
+        def use(index: int, row: int, jpeg: bytes, params: ViewParams) -> None:
+            cut(decode_row(self.steps, row, jpeg), params, self.views.recipe, one, 0)
+            for name, views in augment(one, params, self.views.recipe, self.mean, self.std).items():
+                out[name][index] = views[0]
+
+        done = self.steps.deliver(step, use)
+        return Batch(step, done.rows, out, done.params, done.bad)
 
 
-class _Steps(Dataset[Batch | TrocarError]):
+class _Computed(Dataset[Any]):
     """The steps of a run as a map-style dataset, so that a DataLoader can prefetch them in order."""
 
-    def __init__(self, loader: Loader, start: int, stop: int) -> None:
-        self.loader, self.start, self.stop = loader, start, stop
+    def __init__(self, make: Callable[[int], Any], start: int, stop: int) -> None:
+        self.make, self.start, self.stop = make, start, stop
 
     def __len__(self) -> int:
         return self.stop - self.start
 
-    def __getitem__(self, index: int) -> Batch | TrocarError:
+    def __getitem__(self, index: int) -> Any:
         # A DataLoader wraps what its workers raise in their traceback; a message for people travels as a value.
         try:
-            return self.loader.batch(self.start + index)
+            return self.make(self.start + index)
         except TrocarError as error:
             return error
+
+
+def _room(shape: tuple[int, ...]) -> Tensor:
+    room = torch.empty(shape)
+    # A worker hands its batch over in shared memory. Made there, it isn't copied to it, and never exists twice.
+    return room if get_worker_info() is None else room.share_memory_()  # type: ignore[no-untyped-call]
+
+
+def _one_thread(function: Callable[[Any], Batch], argument: Any) -> Batch:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return function(argument)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _quiet_worker(worker: int) -> None:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import warnings
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from trocar.data.reader import BadContentError
+from trocar.data.reader import MAX_PIXELS, BadContentError, sizes
+from trocar.data.steps import Crops, Steps, empty_crops
 from trocar.data.views import ViewParams, ViewRecipe
-
-MAX_PIXELS = 64_000_000  # of a frame: a larger one is a decompression bomb, not a surgical video
-
 
 # torchvision announces that its decoders will move to TorchCodec; until that is everywhere, they are the fastest here.
 warnings.filterwarnings("ignore", "The image decoding and encoding capabilities", DeprecationWarning)
@@ -45,18 +44,25 @@ def crop_resize(image: Tensor, box: tuple[int, int, int, int], size: int) -> Ten
     return out
 
 
-class SampleBuffer:
-    """uint8[b, n, 3, S, S] per group, filled one sample at a time."""
+def cut(image: Tensor, params: ViewParams, recipe: ViewRecipe, into: dict[str, Tensor], index: int) -> None:
+    """Cut all views of one sample into place `index` of the crops; `params` of that sample alone (b = 1)."""
+    for (name, which), group in zip(recipe.slices().items(), recipe.groups.values(), strict=True):
+        for view, box in enumerate(params.boxes[0, which].tolist()):
+            into[name][index, view] = crop_resize(image, box, group.size)
 
-    def __init__(self, recipe: ViewRecipe, batch: int) -> None:
-        self.recipe = recipe
-        self.crops = {
-            name: torch.empty((batch, group.count, 3, group.size, group.size), dtype=torch.uint8)
-            for name, group in recipe.groups.items()
-        }
 
-    def fill(self, index: int, image: Tensor, params: ViewParams) -> None:
-        """Cut all views of one sample; `params` of that sample alone (b = 1)."""
-        for (name, which), group in zip(self.recipe.slices().items(), self.recipe.groups.values(), strict=True):
-            for view, box in enumerate(params.boxes[0, which].tolist()):
-                self.crops[name][index, view] = crop_resize(image, box, group.size)
+def torch_crops(steps: Steps, step: int) -> Crops:
+    """The crops of one step, decoded in this process."""
+    crops = empty_crops(steps.recipe, steps.batch)
+
+    def use(index: int, row: int, jpeg: bytes, params: ViewParams) -> None:
+        cut(decode_row(steps, row, jpeg), params, steps.recipe, crops, index)
+
+    done = steps.deliver(step, use)
+    return Crops(step, done.rows, done.params, crops, done.bad)
+
+
+def decode_row(steps: Steps, row: int, jpeg: bytes) -> Tensor:
+    """`decode` of a catalog row: uint8[3, height, width]. Raises BadContentError."""
+    (width,), (height,) = sizes(steps.reader.catalog, np.array([row]))
+    return decode(jpeg, int(width), int(height))

@@ -17,6 +17,8 @@ from pydantic import Field, model_validator
 
 from trocar.config import Config
 from trocar.data.counter import F64, I64, U32, below, make_key, uniform, words
+from trocar.data.randaugment import MAX_LAYERS, Erasing, RandAugment
+from trocar.data.randaugment import WORDS as _RANDAUGMENT_WORDS
 
 ATTEMPTS = 10  # of RandomResizedCrop, before it falls back to the centre
 _CROP_WORDS = 4 * ATTEMPTS
@@ -49,6 +51,8 @@ class ViewGroup(Config):
     blur: Probability = 0.5
     sigma: tuple[float, float] = Field(default=(0.1, 2.0), description="of the Gaussian blur, in pixels of the view")
     solarize: Probability = 0.0
+    rand_augment: RandAugment | None = Field(default=None, description="before the jitter")
+    erase: Erasing | None = Field(default=None, description="one black rectangle, after all colour")
 
     @model_validator(mode="after")
     def _ranges(self) -> ViewGroup:
@@ -96,6 +100,8 @@ class ViewParams:
     boxes int32[b, V, 4] (top, left, height, width in source pixels); flip bool[b, V]; colour float32[b, V, 4]
     (brightness, contrast, saturation factors, hue in turns) and order int8[b, V, 4] (which of the four is applied
     first, second, ...); grey bool[b, V]; sigma float32[b, V] in view pixels, 0 for no blur; solarize bool[b, V];
+    rand_op int8[b, V, L] (codes of randaugment.OPERATIONS in order of application, 0 for none) and rand_level
+    float32[b, V, L] in -1..1; erase int32[b, V, 4] (top, left, height, width in view pixels, height 0 for none);
     mask_seed uint32[b, V]; frame int8[V] (0: the anchor).
     """
 
@@ -107,6 +113,9 @@ class ViewParams:
     grey: npt.NDArray[np.bool_]
     sigma: npt.NDArray[np.float32]
     solarize: npt.NDArray[np.bool_]
+    rand_op: npt.NDArray[np.int8]
+    rand_level: npt.NDArray[np.float32]
+    erase: npt.NDArray[np.int32]
     mask_seed: U32
 
     def views(self, which: slice) -> ViewParams:
@@ -140,6 +149,7 @@ class ViewPlan:
         size = np.stack([np.asarray(heights), np.asarray(widths)], -1).astype(np.float64)
         parts = [
             _group_params(group, bits[:, which], size[:, None, :])
+            | _extra_params(group, self.seed, step, slots, np.arange(which.start, which.stop))
             for (group, which) in zip(self.recipe.groups.values(), self.recipe.slices().values(), strict=True)
         ]
         joined = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
@@ -163,6 +173,27 @@ def _group_params(group: ViewGroup, bits: U32, size: F64) -> dict[str, npt.NDArr
         "solarize": solarize < p["solarize"],
         "mask_seed": bits[..., _CROP_WORDS + 11],
     }
+
+
+def _extra_params(group: ViewGroup, seed: int, step: int, slots: I64, views: I64) -> dict[str, npt.NDArray[Any]]:
+    """RandAugment and erasing have streams of their own: a recipe without them draws nothing for them."""
+    shape = (len(slots), len(views))
+    found: dict[str, npt.NDArray[Any]] = {
+        "rand_op": np.zeros((*shape, MAX_LAYERS), np.int8),
+        "rand_level": np.zeros((*shape, MAX_LAYERS), np.float32),
+        "erase": np.zeros((*shape, 4), np.int32),
+    }
+    at = (step, slots[:, None], views[None])
+    if group.rand_augment is not None:
+        bits = words(make_key(seed, "rand_augment"), _RANDAUGMENT_WORDS, *at)
+        found["rand_op"], found["rand_level"] = group.rand_augment.deal(bits)
+    if group.erase is not None:
+        bits = words(make_key(seed, "erase"), _CROP_WORDS + 1, *at)
+        side = np.full((*shape, 2), group.size, np.float64)
+        boxes = crop_boxes(bits[..., 1:], side, group.erase.scale, group.erase.ratio)
+        erased = uniform(bits[..., 0]) < group.erase.p
+        found["erase"] = np.where(erased[..., None], boxes, 0).astype(np.int32)
+    return found
 
 
 def _colour(jitter: Jitter, applied: F64, u: F64) -> npt.NDArray[np.float32]:

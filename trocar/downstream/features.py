@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -46,8 +47,9 @@ def cached_features(
     preprocessing = describe_backbone(model)
     path = frames.folder / f"features-{weights_hash(model, preprocessing)}-{frames.key}-{size}.npy"
     if path.is_file():
-        found: Features = np.load(path)
-        return found
+        with contextlib.suppress(ValueError, EOFError):  # cut off: computed again
+            found: Features = np.load(path)
+            return found
     features = extract(model, frames.get(size), preprocessing, batch=batch, device=device)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     with part.open("wb") as file:

@@ -72,6 +72,8 @@ class _Writer:
             np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=(count, size, size, 3))
             for part, size in zip(self.parts, sizes, strict=True)
         ]
+        for part in self.parts:
+            _reserve(part, self.parts)
 
     def __enter__(self) -> list[Pixels]:
         return list(self.arrays)
@@ -139,3 +141,15 @@ def _read_video(path: Path, frames: pd.Series[int], sizes: list[int]) -> Iterato
 
 def _resize(image: Image.Image, sizes: list[int]) -> list[Pixels]:
     return [np.asarray(image.resize((size, size), Image.Resampling.BILINEAR), dtype=np.uint8) for size in sizes]
+
+
+def _reserve(path: Path, started: list[Path]) -> None:
+    """Raises OSError now where the disk has no room: a write into mapped memory would kill the process later."""
+    try:
+        with path.open("r+b") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        for part in started:
+            part.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from None

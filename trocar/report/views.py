@@ -29,6 +29,6 @@ def first_views(config: Mapping[str, Any]) -> dict[str, Images]:
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (shape.mean, shape.std))
     found = {}
     for name, views in setup.loader().batch(0).views.items():
-        pixels = (views[:SAMPLES] * std + mean).clamp(0, 1).mul(255).round().byte()
+        pixels = (views[:SAMPLES].cpu() * std + mean).clamp(0, 1).mul(255).round().byte()
         found[name] = np.ascontiguousarray(pixels.permute(0, 1, 3, 4, 2).numpy())
     return found

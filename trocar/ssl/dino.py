@@ -128,6 +128,10 @@ class Dino(Method):
                 parameter.grad = None
 
     @property
+    def backbones(self) -> list[nn.Module]:
+        return [self.student, self.teacher]
+
+    @property
     def exported(self) -> nn.Module:
         return self.teacher
 

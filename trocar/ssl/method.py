@@ -44,6 +44,11 @@ class Method(nn.Module, ABC):
 
     @property
     @abstractmethod
+    def backbones(self) -> list[nn.Module]:
+        """All networks that see views, the trained one first."""
+
+    @property
+    @abstractmethod
     def exported(self) -> nn.Module:
         """The timm backbone that is exported and evaluated."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from trocar import memory
 from trocar.errors import ConfigError, TrocarError
 from trocar.ssl import checkpoint
 from trocar.ssl.distributed import World, broadcast_int, process_group
@@ -31,7 +32,7 @@ def run(config: PretrainConfig, world: World, say: Say) -> None:
     share = world.size * config.train.accumulate
     if config.train.batch % share:
         raise ConfigError(f"train.batch {config.train.batch} does not divide by ranks x accumulate = {share}")
-    torch.set_num_threads(config.run.threads or max(1, (os.cpu_count() or 1) // world.size))
+    torch.set_num_threads(config.run.threads or default_threads(world.size))
     setup = Pretraining(config, world, say)
     with process_group(world, setup.device):
         if finished(config.run.out, setup):
@@ -43,6 +44,14 @@ def run(config: PretrainConfig, world: World, say: Say) -> None:
         finally:
             if lease is not None:
                 lease.release()
+
+
+def default_threads(ranks: int) -> int:
+    """What OMP_NUM_THREADS says for each rank, else this rank's share of the cores that the process may use."""
+    if os.environ.get("OMP_NUM_THREADS"):
+        return torch.get_num_threads()
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, usable // ranks)
 
 
 def _acquire(out: Path, world: World) -> Lease | None:
@@ -61,9 +70,8 @@ def _acquire(out: Path, world: World) -> Lease | None:
 
 
 def _train(setup: Pretraining, signals: StopSignals, lease: Lease | None) -> None:
-    config, world, method = setup.config, setup.world, setup.method
-    # Depthwise and strided convolutions are faster with channels last, on CPU as on tensor cores.
-    method.to(device=setup.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    config, world, method = setup.config, setup.world, setup.placed()
+    memory.keep_freed()
     for line in describe(setup):
         setup.say(line)
     optimizer = build_optimizer(method, config.optim)
@@ -87,6 +95,7 @@ def _train(setup: Pretraining, signals: StopSignals, lease: Lease | None) -> Non
         loader = setup.loader(bad_rows(config.run.out, setup.catalog))
         trainer.fit(loader.iterate(start, setup.total), setup.total, setup.epoch_steps)
         hooks.finish()
+    setup.say(f"finished after {setup.total} steps; the backbone is {config.run.out / 'backbone'}")
 
 
 def _restore(setup: Pretraining, method: Method, optimizer: torch.optim.Optimizer) -> tuple[int, int]:

@@ -21,6 +21,12 @@ class DataConfig(Config):
     catalog: Path = Field(description="the shards folder that `trocar ingest` wrote")
     composition: Composition = Composition()
     shuffle: Shuffle = "global"
+    backend: Literal["auto", "torch", "dali"] = Field(
+        default="auto", description="what decodes frames and cuts crops; auto: DALI on a GPU where it is installed"
+    )
+    hw_decoder_load: float = Field(
+        default=0.65, ge=0, le=1, description="share of the frames for a GPU's JPEG engine (A100, H100), with DALI"
+    )
 
 
 class BackboneConfig(Config):
@@ -38,7 +44,7 @@ class RunConfig(Config):
     out: Path = Field(description="the run folder; the same folder always resumes")
     seed: int = 0
     ranks: int = Field(default=1, ge=1, description="processes on this machine (one per GPU)")
-    workers: int = Field(default=2, ge=0, description="loader processes per rank")
+    workers: int = Field(default=2, ge=0, description="loader processes per rank; with DALI its decoding threads")
     threads: int | None = Field(default=None, ge=1, description="CPU threads per rank; default: all cores / ranks")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     checkpoint_every: int = Field(default=500, ge=1, description="steps")
@@ -94,5 +100,6 @@ class PretrainConfig(Config):
     def recipe(self) -> dict[str, object]:
         """What determines the result, besides the data: a resume with another recipe is refused."""
         tree = self.model_dump(mode="json", by_alias=True, include={"backbone", "method", "optim", "train"})
-        tree["train"].pop("max_skipped")
+        for key in ("max_skipped", "compile"):
+            tree["train"].pop(key)
         return {**tree, "seed": self.run.seed, "shuffle": self.data.shuffle}

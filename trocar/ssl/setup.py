@@ -20,7 +20,8 @@ from trocar.backbones.load import load_backbone
 from trocar.backbones.preprocess import Preprocessing, describe_backbone
 from trocar.backbones.source import resolve
 from trocar.data.catalog import Catalog
-from trocar.data.loader import Loader
+from trocar.data.dali_backend import is_available, require
+from trocar.data.loader import Backend, Loader
 from trocar.data.plan import Plan
 from trocar.data.reader import Reader
 from trocar.data.selection import Selection
@@ -86,6 +87,15 @@ class Pretraining:
         return torch.device("cuda", self.world.local_rank)
 
     @cached_property
+    def backend(self) -> Backend:
+        """What decodes: `auto` resolved for this rank's device. Raises ConfigError for DALI that can't be imported."""
+        wanted = self.config.data.backend
+        if wanted == "dali":
+            require()
+            return "dali"
+        return "dali" if wanted == "auto" and self.device.type == "cuda" and is_available() else "torch"
+
+    @cached_property
     def preprocessing(self) -> Preprocessing:
         """Normalisation of the views, and what the exported backbone declares."""
         own, config = describe_backbone(self.method.exported), self.config
@@ -102,16 +112,40 @@ class Pretraining:
         """Student and teacher, initialised from the seed."""
         return build_method(self.config)
 
+    def placed(self) -> Method:
+        """The method where it trains: on its device, channels last, compiled if asked for."""
+        # Depthwise and strided convolutions are faster with channels last, on CPU as on tensor cores.
+        self.method.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.config.train.compile:
+            for backbone in self.method.backbones:
+                # Shapes marked dynamic fail on the second size of view with channels last; each size gets its graph.
+                backbone.compile(dynamic=False)
+        return self.method
+
     def loader(self, known_bad: frozenset[int] = frozenset()) -> Loader:
         """This rank's data path; `known_bad` rows are replaced without a look."""
         views = ViewPlan(self.method.recipe(), self.config.run.seed)
         reader = Reader(self.catalog, known_bad)
         shape, run = self.preprocessing, self.config.run
-        return Loader(self.plan, views, reader, shape.mean, shape.std, self.world.rank, self.world.size, run.workers)
+        return Loader(
+            self.plan,
+            views,
+            reader,
+            shape.mean,
+            shape.std,
+            self.world.rank,
+            self.world.size,
+            run.workers,
+            self.backend,
+            self.device,
+            self.config.data.hw_decoder_load,
+        )
 
     def identity(self) -> dict[str, Any]:
         """Data and recipe: equal for two attempts of one run."""
-        return {"data": self.selection.fingerprint, "recipe": {**self.config.recipe(), "steps": self.total}}
+        # `auto` as resolved: decoders round differently, and a resume on another machine must not change them unseen.
+        recipe = {**self.config.recipe(), "steps": self.total, "backend": self.backend}
+        return {"data": self.selection.fingerprint, "recipe": recipe}
 
     def environment(self) -> dict[str, Any]:
         """What may differ between attempts, and is logged when it does."""
@@ -119,6 +153,7 @@ class Pretraining:
             "ranks": self.world.size,
             "threads": torch.get_num_threads(),
             "device": str(self.device),
+            "compile": self.config.train.compile,
             "torch": torch.__version__,
             "python": platform.python_version(),
             "cpu": cpu_model(),
@@ -216,7 +251,7 @@ def describe(setup: Pretraining) -> list[str]:
         f"length     {setup.total} steps of {config.train.batch} frames ({setup.total / setup.epoch_steps:.1f} epochs)",
         f"optimizer  AdamW, peak learning rate {setup.schedule.peak_lr:.3g} after {setup.schedule.warmup_steps} steps",
         f"runs on    {setup.device}, {setup.world.size} rank(s), {torch.get_num_threads()} thread(s), "
-        f"{config.run.workers} loader worker(s) each",
+        f"{config.run.workers} loader worker(s) each, frames decoded by {setup.backend}",
         f"run folder {config.run.out}",
     ]
     reference = method.reference_loss()

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from ingest_clips import SIZE, constant, make_clip, number_in, picture
 
-from trocar.data.ingest.decode import Decoder, key_frames, to_rgb
+from trocar.data.ingest.container import key_frames
+from trocar.data.ingest.decode import Decoder
+from trocar.data.ingest.picture import to_rgb
 from trocar.data.ingest.settings import IngestSettings, RejectError
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import webdataset as wds
 from data_factory import random_jpeg
+from webdataset.writer import TarWriter
 
 from trocar.data.ingest.shards import ShardWriter
 
@@ -82,3 +83,19 @@ def test_dali_reads_the_shards_by_the_index(tmp_path: Path) -> None:
     built.build()
     (images,) = built.run()
     assert [bytes(np.asarray(images[i])) for i in range(len(jpegs))] == jpegs
+
+
+def test_the_bytes_are_those_of_webdataset_s_own_writer(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    jpegs = [random_jpeg(rng) for _ in range(5)]
+    with ShardWriter(tmp_path, "v") as writer:
+        for k, jpeg in enumerate(jpegs):
+            writer.add(k / 3, jpeg, 64, 48)
+    reference = tmp_path / "reference.tar"
+    with reference.open("wb") as file:
+        tar = TarWriter(file, user="trocar", group="trocar", mode=0o444, mtime=0, encoder=False)
+        for k, jpeg in enumerate(jpegs):
+            meta = json.dumps({"video": "v", "time_s": round(k / 3, 6)}, sort_keys=True).encode()
+            tar.write({"__key__": f"v-{k:07d}", "jpg": jpeg, "json": meta})
+        tar.close()
+    assert (tmp_path / "v-0000.tar").read_bytes() == reference.read_bytes()

@@ -35,8 +35,11 @@ class Content:
     box: tuple[int, int, int, int] | None
 
 
-def find_content(images: Sequence[Image.Image]) -> Content:
-    """Content area from a few RGB frames of one size; black frames don't count."""
+def find_content(images: Sequence[Image.Image], size: tuple[int, int] | None = None) -> Content:
+    """Content area from a few RGB frames of one size; black frames don't count.
+
+    `size` (width, height) is that of the source where the images are reduced from it (see `reduced`).
+    """
     lumas = [_luma(image) for image in images]
     lumas = [luma for luma in lumas if np.percentile(luma, 99) >= 32]
     if not lumas:
@@ -55,14 +58,18 @@ def find_content(images: Sequence[Image.Image]) -> Content:
     round_view = _corners_dark(lit[slice(*rows), slice(*columns)])
     if tall >= _WHOLE * height and wide >= _WHOLE * width:
         return Content("circle" if round_view else "full", None)
-    box = _to_source(rows, columns, images[0].size, (width, height))
+    box = _to_source(rows, columns, size or images[0].size, (width, height))
     return Content("circle" if round_view else "rectangle", box)
 
 
+def reduced(size: tuple[int, int]) -> tuple[int, int]:
+    """The (width, height) at which an image of this size is looked at."""
+    scale = min(1.0, _SIDE / min(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
 def _luma(image: Image.Image) -> np.ndarray[Any, Any]:
-    scale = min(1.0, _SIDE / min(image.size))
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return np.asarray(image.convert("L").resize(size, Image.Resampling.BOX))
+    return np.asarray(image.convert("L").resize(reduced(image.size), Image.Resampling.BOX))
 
 
 def _span(share: np.ndarray[Any, Any]) -> tuple[int, int] | None:

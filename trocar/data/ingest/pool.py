@@ -43,7 +43,9 @@ def _pooled(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
     context.set_forkserver_preload(["trocar.data.ingest.video"])
     pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_begin, initargs=(alive,))
     try:
-        futures: set[Future[Outcome]] = {pool.submit(ingest, job) for job in jobs}
+        # The largest first: a long video that begins last would leave the other workers idle.
+        ordered = sorted(jobs, key=_bytes, reverse=True)
+        futures: set[Future[Outcome]] = {pool.submit(ingest, job) for job in ordered}
         while futures:
             done, futures = wait(futures, return_when=FIRST_COMPLETED)
             for future in done:
@@ -68,6 +70,13 @@ def _alone(job: Job) -> Outcome:
         record.save_rejected(job.root, job.name, rejected)
         return Outcome(job.name, rejected=(rejected,), finished=False)
     return outcome
+
+
+def _bytes(job: Job) -> int:
+    try:
+        return job.path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _begin(alive: Connection) -> None:

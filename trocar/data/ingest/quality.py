@@ -17,7 +17,7 @@ from PIL import Image
 
 from trocar.data.catalog import QUALITY_SCHEMA
 
-Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
+Integers: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
 ANALYSIS_SIDE = 224
 BLACK_P99 = 32.0
@@ -31,7 +31,7 @@ TISSUE_SHARE = 0.4
 NEAR_DUPLICATE_BITS = 6
 """near_duplicate: at most this many of the 256 dhash bits differ from the previous kept frame."""
 
-_DARK, _LIT, _GLARE = 20.0, 30.0, 235
+_DARK, _LIT, _GLARE = 20, 30, 235
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,15 @@ class FrameMeasures:
 def measure(image: Image.Image) -> FrameMeasures:
     """Measure one RGB image of any size."""
     small = _shrink(image)
-    luma: Floats = np.asarray(small.convert("L"), np.float32)
+    grey = small.convert("L")
+    counts = np.array(grey.histogram())
+    mean, std = _moments(counts)
     return FrameMeasures(
-        luma_mean=float(luma.mean()),
-        luma_std=float(luma.std()),
-        luma_p99=float(np.percentile(luma, 99)),
-        sharpness=_sharpness(luma),
-        out_of_body=_out_of_body(small),
+        luma_mean=mean,
+        luma_std=std,
+        luma_p99=_percentile(counts, 99),
+        sharpness=_sharpness(np.asarray(grey).astype(np.int16)),
+        out_of_body=_out_of_body(np.asarray(small)),
         dhash=dhash(image),
     )
 
@@ -132,25 +134,42 @@ def _shrink(image: Image.Image) -> Image.Image:
     return image.resize(size, Image.Resampling.BOX)
 
 
-def _sharpness(luma: Floats) -> float:
+def _sharpness(luma: Integers) -> float:
     if min(luma.shape) < 3:
         return 0.0
     up, down, left, right = luma[:-2, 1:-1], luma[2:, 1:-1], luma[1:-1, :-2], luma[1:-1, 2:]
     centre = luma[1:-1, 1:-1]
-    lowest = np.minimum.reduce([up, down, left, right, centre])
+    lowest = np.minimum(np.minimum(np.minimum(up, down), np.minimum(left, right)), centre)
     inside = lowest > _DARK  # the rim of the round image is an edge, but none of the scene
     if np.count_nonzero(inside) < 100:
         return 0.0
     laplacian = np.abs(up + down + left + right - 4 * centre)[inside]
-    return float(np.percentile(laplacian, 99) / max(float(centre[inside].std()), 1.0))
+    return _percentile(np.bincount(laplacian), 99) / max(_moments(np.bincount(centre[inside]))[1], 1.0)
 
 
-def _out_of_body(image: Image.Image) -> float:
+def _out_of_body(pixels: Integers) -> float:
     # A share needs no fine resolution: every second pixel of every second row.
-    red, green, blue = (np.asarray(band, np.float32)[::2, ::2] for band in image.split())
-    lit = (0.299 * red + 0.587 * green + 0.114 * blue > _LIT) & (np.minimum(np.minimum(red, green), blue) < _GLARE)
+    red, green, blue = np.moveaxis(pixels[::2, ::2].astype(np.int32), -1, 0)
+    lit = 299 * red + 587 * green + 114 * blue > 1000 * _LIT
+    lit &= np.minimum(np.minimum(red, green), blue) < _GLARE
     count = int(np.count_nonzero(lit))
     if count < 0.01 * lit.size:
         return 0.0
-    tissue = np.count_nonzero(lit & (red > 1.1 * green) & (red > 1.05 * blue))
+    tissue = np.count_nonzero(lit & (10 * red > 11 * green) & (20 * red > 21 * blue))
     return max(0.0, 1.0 - tissue / (TISSUE_SHARE * count))
+
+
+def _moments(counts: Integers) -> tuple[float, float]:
+    """Mean and standard deviation of values of which there are counts[value]."""
+    values = np.arange(len(counts))
+    total = counts.sum()
+    mean = counts @ values / total
+    return float(mean), float(np.sqrt(counts @ (values - mean) ** 2 / total))
+
+
+def _percentile(counts: Integers, percent: float) -> float:
+    """`np.percentile` of values of which there are counts[value], without sorting them."""
+    cumulated = np.cumsum(counts)
+    position = percent / 100 * (int(cumulated[-1]) - 1)
+    low, high = np.searchsorted(cumulated, [int(position), min(int(position) + 1, int(cumulated[-1]) - 1)], "right")
+    return float(low + (high - low) * (position - int(position)))

@@ -86,6 +86,7 @@ def run_ingest(options: IngestOptions, say: Say, progress: Progress) -> Summary:
             (root / folder).mkdir(parents=True, exist_ok=True)
         with only_one(root):
             _sweep(root)
+            _refuse_namesakes(jobs)
             todo = [job for job in jobs if not _finished(job, summary)]
             if any(record.load(root, job.name) for job in todo):
                 # Shards the present catalog points into are about to be replaced.
@@ -193,6 +194,18 @@ def _refuse_foreign(root: Path) -> None:
     """Raises ConfigError for a catalog without records of its videos: it would be overwritten by one without them."""
     if (root / CATALOG / "catalog.json").is_file() and read_header(root)["videos"] and not record.names(root):
         raise ConfigError(f"{root} holds a catalog that no ingest left here; give another folder to --out")
+
+
+def _refuse_namesakes(jobs: Sequence[Job]) -> None:
+    """Raises ConfigError for a video whose name belongs to another source's video here: it would replace that one."""
+    for job in jobs:
+        done = record.load(job.root, job.name)
+        if done is not None and done.key != job.key and done.metadata.source != job.metadata.source:
+            raise ConfigError(
+                f"{job.shown}: there is another video named {job.name!r} in {job.root}, of source "
+                f"{done.metadata.source!r} (this one is of {job.metadata.source!r}); it would be lost: give --prefix "
+                f"or another --out, or --source {done.metadata.source} if it is the same video and shall be replaced"
+            )
 
 
 def _sweep(root: Path) -> None:

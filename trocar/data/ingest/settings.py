@@ -9,7 +9,7 @@ from pydantic import Field
 from trocar.config import Config
 from trocar.data.ingest.shards import SHARD_BYTES
 
-INGEST_VERSION = 1
+INGEST_VERSION = 2
 """Raised when the same video and settings give other frames: finished videos of another version are done
 again.
 """

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
+import tarfile
 import zlib
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pyarrow as pa
-from webdataset.writer import TarWriter
 
 from trocar.data.catalog import FRAME_SCHEMA
 from trocar.data.catalog_write import ContentHash, ShardFile
@@ -60,7 +61,7 @@ class ShardWriter:
         self._shards: list[ShardFile] = []
         self._index: list[str] = []
         self._file: _HashingFile | None = None
-        self._tar: Any = None
+        self._tar: tarfile.TarFile | None = None
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -74,16 +75,16 @@ class ShardWriter:
 
     def add(self, time_s: float, jpeg: bytes, width: int, height: int) -> None:
         """Append the frame shown at `time_s` seconds. Frames come in time order."""
-        if self._tar is not None and self._tar.tarstream.offset >= self.shard_bytes:
+        if self._tar is not None and self._tar.offset >= self.shard_bytes:
             self._finish_shard()
-        if self._tar is None:
-            self._begin_shard()
+        tar = self._tar or self._begin_shard()
         key = f"{self.video}-{len(self._columns['video']):07d}"
         meta = json.dumps({"video": self.video, "time_s": round(time_s, 6)}, sort_keys=True).encode()
-        offset = int(self._tar.tarstream.offset) + BLOCK
+        offset = tar.offset + BLOCK
         meta_offset = offset + _padded(len(jpeg)) + BLOCK
-        self._tar.write({"__key__": key, "jpg": jpeg, "json": meta})
-        if self._tar.tarstream.offset != meta_offset + _padded(len(meta)):
+        _append(tar, f"{key}.jpg", jpeg)
+        _append(tar, f"{key}.json", meta)
+        if tar.offset != meta_offset + _padded(len(meta)):
             raise AssertionError(f"{key}: the tar writer did not write what the catalog says")
         self._index.append(f"jpg {offset} {len(jpeg)} {key}.jpg json {meta_offset} {len(meta)} {key}.json")
         self.content.add(time_s, jpeg)
@@ -105,12 +106,14 @@ class ShardWriter:
     def _path(self, suffix: str) -> Path:
         return self.folder / f"{self.video}-{len(self._shards):04d}{suffix}"
 
-    def _begin_shard(self) -> None:
+    def _begin_shard(self) -> tarfile.TarFile:
         self._file = _HashingFile(self._path(".tar"))
-        self._tar = TarWriter(self._file, user="trocar", group="trocar", mode=0o444, mtime=0, encoder=False)
+        sink = cast(BinaryIO, self._file)
+        self._tar = tarfile.open(fileobj=sink, mode="w|", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 - _finish_shard
+        return self._tar
 
     def _finish_shard(self) -> None:
-        if self._file is None:
+        if self._file is None or self._tar is None:
             return
         self._tar.close()
         self._file.file.close()
@@ -124,3 +127,11 @@ class ShardWriter:
 
 def _padded(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
+
+
+def _append(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    """A member as webdataset's TarWriter writes it; importing that imports torch, in every worker."""
+    member = tarfile.TarInfo(name)
+    member.size, member.mode, member.mtime = len(data), 0o444, 0
+    member.uname = member.gname = "trocar"
+    tar.addfile(member, io.BytesIO(data))

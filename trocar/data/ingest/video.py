@@ -15,9 +15,11 @@ from PIL import Image
 
 from trocar.data.catalog_write import Rejected
 from trocar.data.ingest import jpeg, record
-from trocar.data.ingest.content import SAMPLES, Content, find_content
-from trocar.data.ingest.decode import Decoder, check_file, describe, key_frames, open_video, to_rgb
+from trocar.data.ingest.container import check_file, describe, key_frames, open_video
+from trocar.data.ingest.content import SAMPLES, Content, find_content, reduced
+from trocar.data.ingest.decode import Decoder
 from trocar.data.ingest.framefolder import FrameFile, FrameSpec, list_frames, thin
+from trocar.data.ingest.picture import Box, Scaler, to_rgb, turns
 from trocar.data.ingest.quality import FrameMeasures, measure, quality_table
 from trocar.data.ingest.record import Metadata, Record
 from trocar.data.ingest.settings import IngestSettings, RejectError
@@ -26,8 +28,6 @@ from trocar.files import fsync_folder
 
 _BUFFER_BYTES = 128 << 20
 _FEW_KEY_FRAMES = 4
-
-Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -107,19 +107,22 @@ class _Ingest:
             pixels[top : top + height, left : left + width] = 0
         return Image.fromarray(pixels)
 
-    def find_content(self, images: Iterable[Image.Image]) -> None:
+    def find_content(self, images: Iterable[Image.Image], size: tuple[int, int] | None = None) -> None:
         if self.settings.crop == "auto":
-            self.content = find_content([self.masked(image) for image in images])
+            self.content = find_content([self.masked(image) for image in images], size)
 
     def target(self, size: tuple[int, int]) -> tuple[int, int]:
         box = self.content.box
         width, height = (box[2], box[3]) if box else size
         return jpeg.target_size(width, height, self.settings.short_side, self.pixel_aspect)
 
+    def expect(self, size: tuple[int, int]) -> None:
+        self.size = self.size or size
+        if size != self.size and (self.content.box or self.job.masks):
+            raise RejectError("size changes", f"from {self.size} to {size}: content box and masks don't fit")
+
     def encode(self, image: Image.Image) -> bytes:
-        self.size = self.size or image.size
-        if image.size != self.size and (self.content.box or self.job.masks):
-            raise RejectError("size changes", f"from {self.size} to {image.size}: content box and masks don't fit")
+        self.expect(image.size)
         left, top, width, height = self.content.box or (0, 0, *image.size)
         image, target = self.masked(image), self.target(image.size)
         if target != image.size or self.content.box:
@@ -160,16 +163,34 @@ class _VideoIngest(_Ingest):
         frames = decoder.frames()
         if self.settings.crop == "auto":
             frames = self._look_ahead(frames)
+        scaler = Scaler()
         with self.writer:
             for time_s, frame in frames:
                 if self.kept(time_s):
-                    image = to_rgb(frame)
                     aspect = decoder.pixel_aspect
-                    self.pixel_aspect = 1 / aspect if frame.rotation % 180 else aspect
-                    self.add(time_s, self.encode(image))
+                    self.pixel_aspect = 1 / aspect if turns(frame) % 2 else aspect
+                    self.add(time_s, self._jpeg(frame, scaler))
         if not self.measures:
             raise RejectError("no frames", "every frame is excluded")
         return self.publish(self.settings.fps, decoder.duration_s, decoder.damage.frames, ())
+
+    def _jpeg(self, frame: av.VideoFrame, scaler: Scaler) -> bytes:
+        if self.job.masks or turns(frame):
+            return self.encode(to_rgb(frame))
+        size = frame.width, frame.height
+        self.expect(size)
+        pixels = scaler.rgb(frame, self.content.box, self.target(size))
+        return jpeg.encode(Image.fromarray(pixels), self.settings.jpeg_quality)
+
+    def _find_content_in(self, frames: list[av.VideoFrame]) -> None:
+        """The same from frames, which need no more than the few pixels that are looked at."""
+        frames = [frame for frame in frames if (frame.width, frame.height) == (frames[0].width, frames[0].height)]
+        if self.job.masks or not frames or turns(frames[0]):
+            self.find_content(to_rgb(frame) for frame in frames)
+            return
+        size = frames[0].width, frames[0].height
+        scaler, small = Scaler(), reduced(size)
+        self.find_content((Image.fromarray(scaler.rgb(frame, None, small)) for frame in frames), size)
 
     def _look_ahead(self, frames: Iterator[tuple[float, av.VideoFrame]]) -> Iterator[tuple[float, av.VideoFrame]]:
         """Find the content box before the first frame is written, without a second decode where that can
@@ -182,7 +203,7 @@ class _VideoIngest(_Ingest):
         if expected * info.width * info.height * 1.5 <= _BUFFER_BYTES:
             held = list(itertools.islice(frames, int(expected) + 2))
             picked = held[:: max(1, len(held) // SAMPLES)]
-            self.find_content(to_rgb(frame) for time_s, frame in picked if self.kept(time_s))
+            self._find_content_in([frame for time_s, frame in picked if self.kept(time_s)])
             return itertools.chain(held, frames)
         images = key_frames(job.path, self.settings, SAMPLES)
         if len(images) < _FEW_KEY_FRAMES:

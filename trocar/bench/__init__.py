@@ -1,0 +1,1 @@
+"""Speed as ratios against named references, measured side by side on the machine at hand."""

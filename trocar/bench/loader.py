@@ -1,0 +1,110 @@
+"""`trocar bench loader`: DINO's views per second from the same frames, ours against named references."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+from trocar.bench.process import fresh
+from trocar.bench.report import Comparison, Trial
+from trocar.data.loader import Backend
+
+REFERENCE = "DINO, PIL + torchvision"
+WARM_UP = 3  # batches that nobody times: workers start, buffers fill
+
+
+def measure(
+    catalog: Path, workers: int, batch: int, seconds: float, repeats: int, say: Callable[[str], None]
+) -> Comparison:
+    """Run every contender `repeats` times in turn, each in a fresh process, for `seconds` after a warm-up."""
+    settings = {"catalog": str(catalog), "workers": workers, "batch": batch, "seconds": seconds}
+    trials = []
+    for repeat in range(repeats):
+        for name, function in contenders().items():
+            # With one thread per worker; only DALI has threads instead of worker processes.
+            found = fresh(f"trocar.bench.loader:{function}", settings, threads=1)
+            trials.append(Trial(name, repeat, found["images"], found["seconds"]))
+            say(f"repeat {repeat + 1} of {repeats}: {name}: {trials[-1].rate:.1f} images/s")
+    title = f"2 x 224 + 8 x 96 views, batches of {batch}, {workers} workers"
+    return Comparison(title, "images/s", REFERENCE, tuple(trials), settings)
+
+
+def contenders() -> dict[str, str]:
+    """Name -> function of this module; DALI's only where it is installed."""
+    found = {"trocar, torch": "ours_torch"}
+    dali = importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
+    if dali:
+        found["trocar, DALI on CPU"] = "ours_dali"
+    found |= {REFERENCE: "pil_torchvision", "lightly DINOTransform": "lightly_transform"}
+    if dali:
+        found["whole graph in DALI on CPU"] = "dali_graph"
+    return {**found, "limit: JPEG decode alone": "decode_only"}
+
+
+def timed(batches: Iterator[int], seconds: float) -> dict[str, float]:
+    """Count images of batches after the warm-up until the time is over."""
+    for _ in range(WARM_UP):
+        next(batches)
+    images, started = 0, time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        images += next(batches)
+    return {"images": images, "seconds": time.perf_counter() - started}
+
+
+def ours_torch(catalog: str, workers: int, batch: int, seconds: float) -> dict[str, float]:
+    """Our loader with worker processes."""
+    return _ours("torch", catalog, workers, batch, seconds)
+
+
+def ours_dali(catalog: str, workers: int, batch: int, seconds: float) -> dict[str, float]:
+    """Our DALI loader with as many threads."""
+    return _ours("dali", catalog, workers, batch, seconds)
+
+
+def _ours(backend: Backend, catalog: str, workers: int, batch: int, seconds: float) -> dict[str, float]:
+    from trocar.bench.recipe import our_batches
+
+    return timed((len(b.rows) for b in our_batches(backend, Path(catalog), workers, batch)), seconds)
+
+
+def pil_torchvision(catalog: str, workers: int, batch: int, seconds: float) -> dict[str, float]:
+    """PIL and torchvision as DINO's reference code uses them."""
+    from trocar.bench.references import PilDino, data_loader
+
+    return timed(data_loader(Path(catalog), PilDino(), workers, batch), seconds)
+
+
+def lightly_transform(catalog: str, workers: int, batch: int, seconds: float) -> dict[str, float]:
+    """lightly's DINOTransform at the same sizes."""
+    from lightly.transforms.dino_transform import DINOTransform
+
+    from trocar.bench.references import data_loader
+
+    return timed(data_loader(Path(catalog), cast(Any, DINOTransform(n_local_views=8)), workers, batch), seconds)
+
+
+def dali_graph(catalog: str, workers: int, batch: int, seconds: float) -> dict[str, float]:
+    """Decode, crops and colours all as DALI operators, on CPU."""
+    from trocar.bench.dali_graph import batches
+
+    return timed(batches(Path(catalog), workers, batch), seconds)
+
+
+def decode_only(catalog: str, workers: int, batch: int, seconds: float) -> dict[str, float]:
+    """torchvision's JPEG decoder and nothing else: no loader that decodes on CPU can be faster."""
+    from trocar.bench.references import Decoded, data_loader
+
+    return timed(data_loader(Path(catalog), Decoded(), workers, batch), seconds)
+
+
+def frame_size(catalog: Path) -> dict[str, Any]:
+    """Median size of the catalog's frames, for the record."""
+    import numpy as np
+
+    from trocar.data.catalog import Catalog
+
+    frames = Catalog.open(catalog).frames
+    return {name: int(np.median(np.asarray(frames[name][:10_000]))) for name in ("width", "height", "size")}

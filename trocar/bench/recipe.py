@@ -1,0 +1,32 @@
+"""What all contenders are given: DINO's views, and our loader set up for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from trocar.data.catalog import Catalog
+from trocar.data.composition import Composition
+from trocar.data.loader import Backend, Batch, Loader
+from trocar.data.plan import Plan
+from trocar.data.reader import Reader
+from trocar.data.views import ViewGroup, ViewPlan, ViewRecipe
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+DINO = ViewRecipe(
+    groups={
+        "global": ViewGroup(count=2, size=224, scale=(0.4, 1.0), blur=[1.0, 0.1], solarize=[0.0, 0.2]),
+        "local": ViewGroup(count=8, size=96, scale=(0.05, 0.4), blur=0.5),
+    }
+)
+"""Caron et al., arXiv 2104.14294: the defaults of the reference code for convolutional networks."""
+
+
+def our_batches(backend: Backend, catalog: Path, workers: int, batch: int) -> Iterator[Batch]:
+    """Batches of our loader without end, every frame of the catalog in the composition."""
+    opened = Catalog.open(catalog)
+    selection = Composition(curate="none").resolve(opened)
+    plan, views, reader = Plan(selection, batch, 0), ViewPlan(DINO, 0), Reader(opened)
+    loader = Loader(plan, views, reader, MEAN, STD, workers=workers, backend=backend)
+    return loader.iterate(0, 1 << 30)

@@ -1,0 +1,180 @@
+"""The DALI pipeline: JPEG bytes and integer boxes -> uint8 crops. No random operator, so no state to save.
+
+`fn.external_source` -> `fn.decoders.image` -> one `fn.resize` with a region of interest per view -> a stack per group.
+On a CPU (`device_id=None`) it is the same graph with other backends of the same operators.
+
+Against torchvision: the CPU decoder is the same libjpeg-turbo, bit for bit; the resampling kernel is the same (cubic,
+a = -0.5, widened by the scale when shrinking). The one difference is at a crop's border, where DALI reads the frame's
+own pixels beyond the box and torchvision, given the cropped frame, has none: `border` says how far that reaches.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.utils.dlpack
+from torch import Tensor
+
+from trocar.data.steps import Delivered
+from trocar.data.views import ViewRecipe
+from trocar.errors import ConfigError
+
+DEPTH = 2  # steps inside the pipeline
+DEVICE_PADDING = 16 << 20  # bytes per thread, DALI's own default: frames up to 1920x1080
+INSTALL = 'pip install "trocar[cuda13]"'
+
+Source = Callable[[], list[Any]]
+
+
+def _dali(module: str) -> Any:
+    # By name: it is optional, slow to import and typed only in part.
+    return importlib.import_module(f"nvidia.dali.{module}")
+
+
+def is_available() -> bool:
+    """Whether DALI can be imported."""
+    try:
+        _dali("fn")
+    except (ImportError, OSError):  # OSError: a library of the wheel that does not load
+        return False
+    return True
+
+
+def require() -> None:
+    """Raises ConfigError, with what to install, where DALI can't be imported."""
+    if not is_available():
+        raise ConfigError(
+            f"data.backend: dali, but nvidia.dali can't be imported; {INSTALL} (cuda12 for a CUDA 12 driver), or use "
+            f"data.backend=torch"
+        )
+
+
+def border(box: Sequence[int], size: int) -> tuple[int, int]:
+    """(vertical, horizontal) pixels of a view of `size` whose filter reaches beyond its box (top, left, height, width).
+
+    The cubic kernel reaches two pixels of the coarser of the two grids.
+    """
+    vertical, horizontal = (math.ceil(2 * max(1.0, size / side)) for side in (box[2], box[3]))
+    return vertical, horizontal
+
+
+def build_pipeline(
+    recipe: ViewRecipe,
+    batch: int,
+    source: Source,
+    device: torch.device,
+    threads: int,
+    frame: tuple[int, int],
+    hw_decoder_load: float,
+) -> Any:
+    """A built pipeline; its outputs are the tags int64[b, 2] and one uint8[b, n, S, S, 3] per group.
+
+    `source` is called once per step ahead of the outputs, in the thread that runs the pipeline, and returns `Staging`'s
+    inputs or raises StopIteration. `frame` (width, height) is the largest frame that will come.
+    """
+    fn, types = _dali("fn"), _dali("types")
+    gpu = device.type == "cuda"
+    pipeline = _dali("pipeline").Pipeline(
+        batch_size=batch,
+        num_threads=threads,
+        device_id=device.index or 0 if gpu else None,
+        prefetch_queue_depth=DEPTH,
+        exec_dynamic=True,  # its outputs stay valid for as long as they are held
+    )
+    with pipeline:
+        jpegs, tags, *corners = fn.external_source(source, num_outputs=2 + 2 * recipe.count, batch=True)
+        frames = fn.decoders.image(
+            jpegs,
+            output_type=types.RGB,
+            adjust_orientation=False,
+            **(_on_gpu(frame, hw_decoder_load) if gpu else {"device": "cpu"}),
+        )
+        groups = []
+        for group, which in zip(recipe.groups.values(), recipe.slices().values(), strict=True):
+            cut = [
+                fn.resize(
+                    frames,
+                    size=[group.size, group.size],
+                    roi_start=corners[2 * view],
+                    roi_end=corners[2 * view + 1],
+                    interp_type=types.INTERP_CUBIC,
+                    antialias=True,
+                )
+                for view in range(which.start, which.stop)
+            ]
+            groups.append(fn.stack(*cut, axis=0))
+        pipeline.set_outputs(tags, *groups)
+    pipeline.build()
+    return pipeline
+
+
+def _on_gpu(frame: tuple[int, int], hw_decoder_load: float) -> dict[str, Any]:
+    width, height = frame
+    return {
+        "device": "mixed",
+        "hw_decoder_load": hw_decoder_load,
+        "preallocate_width_hint": width,
+        "preallocate_height_hint": height,
+        "device_memory_padding": max(DEVICE_PADDING, 8 * width * height),
+        "jpeg_fancy_upsampling": True,  # as libjpeg-turbo does; nvJPEG repeats chroma otherwise
+        "affine": False,  # DALI would tie the threads of every rank of a machine to the same first cores
+    }
+
+
+class Staging:
+    """The inputs of a step in one buffer, page-locked for a GPU: DALI then keeps its own copy page-locked as well.
+
+    DALI copies what it is fed before it asks again, so one buffer serves all steps.
+    """
+
+    def __init__(self, recipe: ViewRecipe, pinned: bool) -> None:
+        self.recipe, self.pinned = recipe, pinned
+        self._room = torch.empty(0, dtype=torch.uint8)
+
+    def inputs(self, jpegs: list[bytes], done: Delivered) -> list[Any]:
+        """One entry per output of the external source: JPEGs, tags (step, row), corners of every view's box."""
+        wrap, total = _dali("tensors").TensorCPU, sum(map(len, jpegs))
+        if total > len(self._room):
+            self._room = torch.empty(2 * total, dtype=torch.uint8, pin_memory=self.pinned)
+        room = self._room.numpy()
+        room[:total] = np.frombuffer(b"".join(jpegs), dtype=np.uint8)
+        ends = np.cumsum([len(jpeg) for jpeg in jpegs])
+        frames = [wrap(part, "", self.pinned) for part in np.split(room[:total], ends[:-1])]
+        boxes = done.params.boxes.astype(np.float32)
+        corners = []
+        for view in range(self.recipe.count):
+            start = boxes[:, view, :2]
+            corners += [np.ascontiguousarray(start), start + boxes[:, view, 2:]]
+        return [frames, tags(done), *corners]
+
+
+def tags(done: Delivered) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """int64[b, 2]: the step and the row of each sample, which travel through the pipeline with its pixels."""
+    return np.stack([np.full_like(done.rows, done.step), done.rows], -1)
+
+
+def to_torch(output: Any) -> Tensor:
+    """A pipeline output as uint8[b, n, 3, S, S]; on a GPU in the current stream, without waiting for it."""
+    # A copy in torch's own memory and order of axes: what follows rounds as it does for the torch backend.
+    crops: Tensor = torch.utils.dlpack.from_dlpack(output.as_tensor())
+    return crops.permute(0, 1, 4, 2, 3).contiguous()
+
+
+def is_decodable(jpeg: bytes, device: torch.device) -> bool:
+    """Whether DALI's decoder takes this frame; tried in a pipeline of its own."""
+    fn, gpu = _dali("fn"), device.type == "cuda"
+    pipeline = _dali("pipeline").Pipeline(batch_size=1, num_threads=1, device_id=device.index or 0 if gpu else None)
+    with pipeline:
+        given = fn.external_source(lambda: [np.frombuffer(jpeg, dtype=np.uint8)], batch=True)
+        frames = fn.decoders.image(given, device="mixed" if gpu else "cpu", adjust_orientation=False)
+        pipeline.set_outputs(frames)
+    try:
+        pipeline.run()
+    except RuntimeError:
+        return False
+    return True

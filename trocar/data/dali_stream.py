@@ -1,0 +1,130 @@
+"""The crops of consecutive steps from a DALI pipeline, through frames that DALI can't decode.
+
+Such a frame ends a pipeline. The step it belongs to is then made by the torch backend, whose decoder decides what is
+bad, and a new pipeline goes on behind it: so the rows are those that the torch backend would have delivered.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from trocar.data.dali_backend import Staging, build_pipeline, is_decodable, require, tags, to_torch
+from trocar.data.reader import Reader
+from trocar.data.side_stream import to_device
+from trocar.data.steps import Crops, Delivered, Steps
+from trocar.data.torch_backend import torch_crops
+from trocar.data.views import ViewParams
+from trocar.errors import TrocarError
+
+log = logging.getLogger(__name__)
+
+
+class DaliStream(Iterator[Crops]):
+    """Crops of steps start..stop-1 in order, on `device`.
+
+    All calls come from one thread, on a GPU with one and the same current stream. Raises ConfigError without DALI,
+    TrocarError where the data can't be read.
+    """
+
+    def __init__(
+        self, steps: Steps, start: int, stop: int, device: torch.device, threads: int, hw_decoder_load: float
+    ) -> None:
+        require()
+        self.steps, self.device, self.threads, self.load = steps, device, threads, hw_decoder_load
+        self._next, self._read, self._stop = start, start, stop
+        self._inside: deque[Delivered] = deque()
+        self._failed: TrocarError | None = None
+        self._staging = Staging(steps.recipe, pinned=device.type == "cuda")
+        self._pipeline: Any = None
+
+    def __next__(self) -> Crops:
+        if self._next >= self._stop:
+            raise StopIteration
+        crops = self._from_pipeline()
+        if crops is None:
+            crops = self._from_torch(self._next)
+        self._next += 1
+        return crops
+
+    def _from_pipeline(self) -> Crops | None:
+        """The next step, or None if the pipeline broke on it (or on one that it works on at the same time)."""
+        try:
+            tag, *groups = self._run()
+        except StopIteration:
+            raise self._failed or TrocarError(f"the DALI pipeline ended before step {self._next}") from None
+        except RuntimeError as error:
+            log.warning(
+                "step %d: DALI gave up (%s); decoding it with torchvision", self._next, str(error).splitlines()[-1]
+            )
+            return None
+        done = self._inside.popleft()
+        # An external source runs ahead of the outputs: only this says that pixels and parameters belong together.
+        if done.step != self._next or not np.array_equal(np.asarray(tag.as_tensor()), tags(done)):
+            raise AssertionError(f"DALI delivered other frames than those of step {self._next}")
+        names = self.steps.recipe.groups
+        crops = {name: to_torch(output) for name, output in zip(names, groups, strict=True)}
+        return Crops(done.step, done.rows, done.params, crops, done.bad)
+
+    def _run(self) -> Any:
+        if self._pipeline is None:
+            self._inside.clear()
+            self._read, self._failed = self._next, None
+            self._pipeline = build_pipeline(
+                self.steps.recipe, self.steps.batch, self._feed, self.device, self.threads, self._largest(), self.load
+            )
+        if self.device.type == "cpu":
+            return self._pipeline.run()
+        return self._pipeline.run(torch.cuda.current_stream(self.device))
+
+    def _feed(self) -> list[Any]:
+        if self._read >= self._stop or self._failed is not None:
+            raise StopIteration
+        jpegs: list[bytes] = [b""] * self.steps.batch
+
+        def use(index: int, row: int, jpeg: bytes, params: ViewParams) -> None:
+            jpegs[index] = jpeg
+
+        try:
+            done = self.steps.deliver(self._read, use)
+        except TrocarError as error:
+            # The steps before this one are still inside; they come out first, as they do with the torch backend.
+            self._failed = error
+            raise StopIteration from None
+        self._read += 1
+        self._inside.append(done)
+        return self._staging.inputs(jpegs, done)
+
+    def _from_torch(self, step: int) -> Crops:
+        self._pipeline = None
+        crops = torch_crops(self.steps, step)
+        if crops.bad:
+            # Known from here on, so that the frame does not end another pipeline one epoch later.
+            reader = self.steps.reader
+            known = reader.known_bad | {bad.row for bad in crops.bad}
+            self.steps = replace(self.steps, reader=Reader(reader.catalog, known))
+        else:
+            self._dispute(crops)
+        if self.device.type == "cuda":
+            crops = to_device(crops.pin_memory(), self.device)
+        return crops
+
+    def _dispute(self, crops: Crops) -> None:
+        catalog, reader = self.steps.reader.catalog, self.steps.reader
+        rows = [row for row in crops.rows.tolist() if not is_decodable(reader.read(row), self.device)]
+        places = ", ".join(f"{place['video']} row {place['row']}" for place in map(catalog.place, rows))
+        log.warning(
+            "step %d: torchvision decodes every frame, DALI does not (%s); delivered from torchvision",
+            crops.step,
+            places or "and takes each alone",
+        )
+
+    def _largest(self) -> tuple[int, int]:
+        frames = self.steps.reader.catalog.frames
+        return int(frames["width"].max()), int(frames["height"].max())

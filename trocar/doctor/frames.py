@@ -1,0 +1,82 @@
+"""Textured frames for the parity check: a small catalog in a temporary folder, or the user's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from PIL import Image
+
+from trocar.data.catalog import QUALITY_SCHEMA, Catalog
+from trocar.data.catalog_write import VideoEntry, write_catalog
+from trocar.data.composition import Composition
+from trocar.data.counter import make_key, uniform, words
+from trocar.data.ingest.jpeg import encode
+from trocar.data.ingest.shards import ShardWriter
+from trocar.data.loader import Backend, Loader
+from trocar.data.plan import Plan
+from trocar.data.reader import Reader
+from trocar.data.views import ViewGroup, ViewPlan, ViewRecipe
+
+FRAMES = 8
+WIDTH, HEIGHT = 320, 240
+
+# DINO's views (2 x 224, 8 x 96; arXiv 2104.14294) at the sizes that suit a small frame.
+RECIPE = ViewRecipe(
+    groups={
+        "global": ViewGroup(count=2, size=128, scale=(0.4, 1.0), blur=[1.0, 0.1], solarize=[0.0, 0.2]),
+        "local": ViewGroup(count=4, size=64, scale=(0.05, 0.4)),
+    }
+)
+
+
+def textured(index: int) -> Image.Image:
+    """A picture with coarse and fine detail in all channels, 320 x 240: a smooth one would agree whatever was wrong."""
+    key = make_key("doctor", index)
+    coarse = uniform(words(key, 3, np.arange(HEIGHT // 8)[:, None], np.arange(WIDTH // 8)[None]))
+    fine = uniform(words(key, 3, np.arange(HEIGHT)[:, None], np.arange(WIDTH)[None], 1))
+    smooth = Image.fromarray((255 * coarse).astype(np.uint8)).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+    return Image.fromarray((np.asarray(smooth) + 60 * (fine - 0.5)).clip(0, 255).astype(np.uint8))
+
+
+def write_frames(root: Path, count: int = FRAMES) -> Catalog:
+    """A catalog of `count` textured frames below `root`."""
+    (root / "shards").mkdir(parents=True)
+    with ShardWriter(root / "shards", "textured") as writer:
+        for index in range(count):
+            writer.add(float(index), encode(textured(index), 90), WIDTH, HEIGHT)
+    entry = VideoEntry(
+        name="textured",
+        case_id="textured",
+        part=1,
+        source="doctor",
+        fps=1.0,
+        duration_s=float(count),
+        content_hash=writer.content.hexdigest(),
+        shards=writer.shards(),
+        frames=writer.frames(),
+        quality=_no_verdicts(count),
+    )
+    write_catalog(root, [entry])
+    return Catalog.open(root)
+
+
+def loader_of(catalog: Catalog, backend: Backend, device: torch.device) -> Loader:
+    """A loader of one step of at most FRAMES frames of a catalog, everything in the calling thread."""
+    selection = Composition(curate="none").resolve(catalog)
+    plan = Plan(selection, min(FRAMES, len(selection)), 0)
+    views, reader = ViewPlan(RECIPE, 0), Reader(catalog)
+    return Loader(plan, views, reader, (0.5,) * 3, (0.25,) * 3, workers=0, backend=backend, device=device)
+
+
+def _no_verdicts(rows: int) -> pa.Table:
+    columns = {field.name: [_nothing(field.type)] * rows for field in QUALITY_SCHEMA}
+    return pa.table(columns, schema=QUALITY_SCHEMA)
+
+
+def _nothing(kind: pa.DataType) -> bytes | bool | int:
+    if pa.types.is_fixed_size_binary(kind):
+        return bytes(kind.byte_width)
+    return False if pa.types.is_boolean(kind) else 0
