@@ -1,7 +1,9 @@
 """The DALI graph on a CPU: the same views as the torch backend, the same stand-ins for bad frames."""
 
+import gc
 import logging
 import struct
+import weakref
 
 import numpy as np
 import pytest
@@ -179,6 +181,43 @@ def test_a_shard_that_goes_missing_stops_the_run_behind_the_steps_before_it(tmp_
         path.unlink()
     with pytest.raises(TrocarError, match="is missing; restore it or run `trocar ingest`"):
         list(loader(catalog, "dali", workers=workers).iterate(0, 2))
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_pipeline_is_gone_when_its_last_batch_is_or_its_iterator(catalog, monkeypatch, steps):
+    built, build = [], dali_stream.build_pipeline
+
+    def remembered(*args):
+        pipeline = build(*args)
+        built.append(weakref.ref(pipeline))
+        return pipeline
+
+    monkeypatch.setattr(dali_stream, "build_pipeline", remembered)
+    gc.disable()
+    try:
+        batches = loader(catalog, "dali", workers=0).iterate(0, 2)
+        for _ in range(steps):
+            next(batches)
+        assert [ref() is not None for ref in built] == [True]
+        del batches
+        assert [ref() for ref in built] == [None]
+    finally:
+        gc.enable()
+
+
+def test_a_pipeline_left_as_garbage_does_not_take_a_forked_worker_down(catalog):
+    def collect(step):
+        gc.collect()
+        return step
+
+    gc.disable()
+    try:
+        stream = dali_stream.DaliStream(loader(catalog, "dali").steps, 0, 2, torch.device("cpu"), 1, 0.65)
+        next(stream)
+        del stream  # the pipeline and the stream refer to each other
+        assert list(loader(catalog, "torch", workers=1)._from_workers(0, 2, collect)) == [0, 1]
+    finally:
+        gc.enable()
 
 
 def test_dali_that_is_not_installed_is_a_configuration_error(catalog, monkeypatch):

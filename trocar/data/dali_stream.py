@@ -46,12 +46,24 @@ class DaliStream(Iterator[Crops]):
 
     def __next__(self) -> Crops:
         if self._next >= self._stop:
+            self.close()
             raise StopIteration
         crops = self._from_pipeline()
         if crops is None:
             crops = self._from_torch(self._next)
         self._next += 1
         return crops
+
+    def close(self) -> None:
+        """Let go of the pipeline and its threads.
+
+        It refers to this object, so it would live until the garbage collector comes by: in whichever process that
+        happens, and in a forked child, where the threads are not, destroying a pipeline is a segmentation fault.
+        """
+        if self._pipeline is not None and self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # its last output may still be being copied
+        self._pipeline = None
+        self._next = self._stop
 
     def _from_pipeline(self) -> Crops | None:
         """The next step, or None if the pipeline broke on it (or on one that it works on at the same time)."""

@@ -5,6 +5,7 @@ Every step is computed from its number alone, so workers, prefetching and ranks 
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import signal
 import sys
@@ -127,9 +128,15 @@ class Loader:
     def _dali(self, start: int, stop: int) -> Iterator[Crops]:
         from trocar.data.dali_stream import DaliStream
 
-        return DaliStream(self.steps, start, stop, self.device, max(1, self.workers), self.hw_decoder_load)
+        stream = DaliStream(self.steps, start, stop, self.device, max(1, self.workers), self.hw_decoder_load)
+        try:
+            yield from stream
+        finally:
+            stream.close()
 
     def _from_workers(self, start: int, stop: int, make: Callable[[int], Any]) -> Iterator[Any]:
+        # What is garbage here must not be destroyed in the workers: a pipeline of DALI would take them down.
+        gc.collect()
         try:
             for item in DataLoader(
                 _Computed(make, start, stop),
@@ -137,7 +144,7 @@ class Loader:
                 num_workers=self.workers,
                 prefetch_factor=2,
                 pin_memory=self.device.type == "cuda",
-                worker_init_fn=_quiet_worker,
+                worker_init_fn=_start_worker,
                 multiprocessing_context=_context(),
             ):
                 if isinstance(item, TrocarError):
@@ -197,7 +204,9 @@ def _one_thread(function: Callable[[Any], Batch], argument: Any) -> Batch:
         torch.set_num_threads(threads)
 
 
-def _quiet_worker(worker: int) -> None:
+def _start_worker(worker: int) -> None:
+    # Nothing the trainer owns is a worker's to destroy, and what its collector doesn't visit stays shared memory.
+    gc.freeze()
     # A signal to the whole process group (Ctrl-C, a cluster's SIGTERM) is the trainer's to answer: it still needs the
     # batches on their way to reach the end of its step. Workers end when the trainer does.
     for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"):
