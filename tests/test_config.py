@@ -1,6 +1,7 @@
 from typing import Literal
 
 import pytest
+from pydantic import model_validator
 
 from trocar.config import Config, find_preset, fingerprint, load, preset_names, validate
 from trocar.errors import ConfigError
@@ -66,6 +67,38 @@ def test_a_bad_file_is_refused_with_file_key_and_nearest_match(tmp_path, text, w
 def test_a_bad_override_is_refused(tmp_path, override):
     with pytest.raises(ConfigError, match="override"):
         load(Outer, write(tmp_path, "a.yaml", "steps: 3\n"), [override])
+
+
+def test_a_wrong_value_is_blamed_on_the_override_that_set_it_and_not_on_the_file(tmp_path):
+    path = write(tmp_path, "a.yaml", "steps: 3\ninner: {rate: fast}\n")
+    with pytest.raises(ConfigError) as error:
+        load(Outer, path, ["steps=4", "steps=many", "tgas=[a]"])
+    lines = str(error.value).splitlines()[1:]
+    assert lines[0].startswith("  override 'steps=many': steps = 'many'")
+    assert lines[1].startswith(f"  {path}: inner.rate = 'fast'")
+    assert lines[2].startswith("  override 'tgas=[a]': unknown key 'tgas' (did you mean 'tags'?)")
+
+
+def test_a_rule_about_several_keys_does_not_print_the_section(tmp_path):
+    class Paired(Config):
+        low: int
+        high: int
+
+        @model_validator(mode="after")
+        def _ordered(self) -> "Paired":
+            if self.low > self.high:
+                raise ValueError("low must not be above high")
+            return self
+
+    with pytest.raises(ConfigError) as error:
+        load(Paired, write(tmp_path, "a.yaml", "low: 3\nhigh: 2\n"))
+    assert str(error.value).splitlines()[1].endswith("a.yaml: (top level): Value error, low must not be above high")
+
+
+def test_a_parent_that_is_not_there_is_blamed_on_the_file_that_names_it(tmp_path):
+    path = write(tmp_path, "child.yaml", "extends: dmo\n")
+    with pytest.raises(ConfigError, match=r"child.yaml: extends: no configuration .*did you mean 'demo'"):
+        load(Outer, path)
 
 
 def test_yaml_tags_that_build_objects_are_refused(tmp_path):

@@ -1,6 +1,6 @@
 """`python -m trocar` is the `trocar` command."""
 
-from trocar.cli import main
+from trocar.cli import entry
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(entry())

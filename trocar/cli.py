@@ -8,7 +8,7 @@ import pkgutil
 import sys
 from collections.abc import Sequence
 
-from trocar import __version__, commands
+from trocar import __version__, commands, memory
 from trocar.errors import TrocarError
 
 
@@ -54,3 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"trocar {args.command}: interrupted; the same command continues where it stopped", file=sys.stderr)
         return 130
+
+
+def entry() -> int:
+    """The program `trocar`: `main` on its arguments, for training on huge pages."""
+    if sys.argv[1:2] == ["pretrain"]:
+        memory.restart_on_huge_pages()
+    return main()

@@ -37,15 +37,15 @@ def load(model: type[Model], path: str | Path | None, overrides: Sequence[str] =
     tree = _read_tree(Path(path), seen=()) if path is not None else {}
     for override in overrides:
         _apply_override(tree, override)
-    return validate(model, tree, source)
+    return validate(model, tree, source, overrides)
 
 
-def validate(model: type[Model], tree: Mapping[str, Any], source: str) -> Model:
-    """Validate a plain mapping; `source` names it in the error message."""
+def validate(model: type[Model], tree: Mapping[str, Any], source: str, overrides: Sequence[str] = ()) -> Model:
+    """Validate a plain mapping; `source` names it in the error message, but for what `overrides` have put there."""
     try:
         return model.model_validate(dict(tree))
     except ValidationError as error:
-        lines = [_explain(model, item, source) for item in error.errors()]
+        lines = [_explain(model, item, _blamed(item["loc"], overrides) or source) for item in error.errors()]
         raise ConfigError("bad configuration\n" + "\n".join(f"  {line}" for line in lines)) from None
 
 
@@ -91,8 +91,11 @@ def _read_tree(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if parent is None:
         return tree
     beside = path.parent / str(parent)
-    base = _read_tree(beside if beside.is_file() else Path(str(parent)), (*seen, path))
-    return _merge(base, tree)
+    try:
+        found = find_preset(beside if beside.is_file() else str(parent))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: extends: {error}") from None
+    return _merge(_read_tree(found, (*seen, path)), tree)
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,6 +122,15 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"override {override!r}: {error}") from None
 
 
+def _blamed(where: Sequence[Any], overrides: Sequence[str]) -> str | None:
+    """The last override that set the value at `where`, something in it, or what it is in."""
+    for override in reversed(overrides):
+        key = override.partition("=")[0].split(".")
+        if where and all(str(a) == b for a, b in zip(where, key, strict=False)):
+            return f"override {override!r}"
+    return None
+
+
 def _explain(model: type[BaseModel], item: Any, source: str) -> str:
     where = ".".join(str(part) for part in item["loc"]) or "(top level)"
     if item["type"] == "extra_forbidden":
@@ -127,6 +139,8 @@ def _explain(model: type[BaseModel], item: Any, source: str) -> str:
         return f"{source}: unknown key {where!r}{nearest(str(item['loc'][-1]), allowed)}{choice}"
     if item["type"] == "missing":
         return f"{source}: {where!r} is required"
+    if isinstance(item["input"], dict):
+        return f"{source}: {where}: {item['msg']}"  # about several keys: the whole section would be printed
     given = repr(item["input"])
     hint = ""
     if item["type"] == "literal_error" and isinstance(item["input"], str):

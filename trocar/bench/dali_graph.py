@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from trocar.bench.recipe import DINO, MEAN, STD
+from trocar.bench.recipe import DINO, MEAN, STD, scattered
 from trocar.data.catalog import Catalog
 from trocar.data.reader import Reader
 from trocar.data.views import ViewGroup
@@ -23,7 +23,7 @@ def batches(catalog: Path, threads: int, batch: int) -> Iterator[int]:
     rows = len(reader.catalog.frames["size"])
 
     def read(info: Any) -> Any:
-        return np.frombuffer(reader.read((info.idx_in_epoch * 7919) % rows), np.uint8)
+        return np.frombuffer(reader.read(scattered(info.idx_in_epoch, rows)), np.uint8)
 
     def graph() -> Any:
         jpeg = fn.external_source(source=read, batch=False, dtype=types.UINT8, ndim=1)

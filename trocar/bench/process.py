@@ -8,18 +8,25 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from trocar.errors import TrocarError
 
 
-def fresh(function: str, arguments: dict[str, Any], threads: int, python: str | None = None) -> dict[str, Any]:
+def fresh(
+    function: str,
+    arguments: dict[str, Any],
+    threads: int,
+    python: str | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Call `module:function(**arguments)` in a new interpreter; arguments and result travel as JSON.
 
     `threads` is what OpenMP and the BLAS may use there. `python` names another environment's interpreter: then
-    `function` is the path of a script that takes (input file, output file). Raises TrocarError with the end of its
-    output if it fails.
+    `function` is the path of a script that takes (input file, output file). `environment` replaces this process's.
+    Raises TrocarError with the end of its output if it fails.
     """
     with tempfile.TemporaryDirectory() as folder:
         given, found = Path(folder) / "in.json", Path(folder) / "out.json"
@@ -28,7 +35,7 @@ def fresh(function: str, arguments: dict[str, Any], threads: int, python: str | 
         limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
         done = subprocess.run(
             [*start, str(given), str(found)],
-            env={**os.environ, **limits, "PYTHONWARNINGS": "ignore"},
+            env={**(os.environ if environment is None else environment), **limits, "PYTHONWARNINGS": "ignore"},
             capture_output=True,
             text=True,
             check=False,

@@ -23,6 +23,11 @@ DINO = ViewRecipe(
 """Caron et al., arXiv 2104.14294: the defaults of the reference code for convolutional networks."""
 
 
+def scattered(index: int, rows: int) -> int:
+    """The row that a reference reads as its `index`-th: all over the catalog, the same in every trial."""
+    return (index * 7919) % rows  # a prime
+
+
 def our_batches(backend: Backend, catalog: Path, workers: int, batch: int) -> Iterator[Batch]:
     """Batches of our loader without end, every frame of the catalog in the composition."""
     opened = Catalog.open(catalog)

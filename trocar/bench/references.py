@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from trocar.bench.recipe import MEAN, STD
+from trocar.bench.recipe import MEAN, STD, scattered
 from trocar.data.catalog import Catalog
 from trocar.data.reader import Reader
 
@@ -87,7 +87,7 @@ class Frames(Dataset[list[Tensor]]):
         return 1 << 30
 
     def __getitem__(self, index: int) -> list[Tensor]:
-        data = self.reader.read((index * 7919) % self.rows)
+        data = self.reader.read(scattered(index, self.rows))
         if getattr(self.transform, "takes_bytes", False):
             return self.transform(data)
         return self.transform(Image.open(io.BytesIO(data)).convert("RGB"))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trocar import memory
 from trocar.bench.process import fresh
 from trocar.bench.report import Comparison, Trial
 from trocar.errors import TrocarError
@@ -39,14 +41,7 @@ def measure(
 
     `lightly_train` is the interpreter of an environment that has lightly-train installed; None leaves it out.
     """
-    given = {
-        "catalog": str(settings.catalog),
-        "backbone": settings.backbone,
-        "batch": settings.batch,
-        "steps": settings.steps,
-        "workers": settings.workers,
-        "prototypes": settings.prototypes,
-    }
+    given: dict[str, Any] = asdict(settings) | {"catalog": str(settings.catalog)}
     runs: dict[str, dict[str, Any]] = {
         "trocar, float32": {"kind": "ours", "precision": "float32"},
         BARE: {"kind": "bare", "precision": "float32"},
@@ -59,12 +54,15 @@ def measure(
         if lightly_train is not None:
             _write_frames(settings.catalog, Path(folder))
         # The first process of all is slower than any later one, whatever it runs: this one is not counted.
-        fresh("trocar.bench.trainer:contender", given | runs[BARE], settings.threads)
+        fresh("trocar.bench.trainer:contender", {"settings": given, **runs[BARE]}, settings.threads)
         trials = []
         for repeat in range(repeats):
             turn = repeat % len(runs)
             for name, extra in [*runs.items()][turn:] + [*runs.items()][:turn]:
-                found = fresh("trocar.bench.trainer:contender", given | extra, settings.threads)
+                # As `trocar pretrain` starts itself; a bare loop is started as anyone starts one.
+                environment = memory.with_huge_pages(os.environ) if extra["kind"] == "ours" else None
+                arguments = {"settings": given, **extra}
+                found = fresh("trocar.bench.trainer:contender", arguments, settings.threads, environment=environment)
                 trials.append(_trial(name, repeat, found))
                 say(f"repeat {repeat + 1} of {repeats}: {name}: {trials[-1].rate:.2f} images/s")
             if lightly_train is not None:
@@ -84,37 +82,27 @@ def _trial(name: str, repeat: int, found: dict[str, Any]) -> Trial:
     return Trial(name, repeat, found["images"], found["seconds"], extra)
 
 
-def contender(
-    kind: str,
-    precision: str,
-    catalog: str,
-    backbone: str,
-    batch: int,
-    steps: int,
-    workers: int,
-    prototypes: int,
-    compiled: bool = False,
-) -> dict[str, float]:
-    """One trial of our trainer ("ours") or of the bare loop ("bare")."""
-
+def contender(settings: dict[str, Any], kind: str, precision: str, compiled: bool = False) -> dict[str, float]:
+    """One trial of our trainer ("ours") or of the bare loop ("bare"); `settings` are the fields of `Settings`."""
     from trocar.ssl.distributed import World
     from trocar.ssl.pretrain_config import PretrainConfig
     from trocar.ssl.setup import Pretraining
 
+    given = Settings(**settings)
     config = PretrainConfig.model_validate(
         {
-            "data": {"catalog": catalog, "composition": {"curate": "none"}},
-            "backbone": {"name": backbone},
-            "method": {"head": {"prototypes": prototypes}},
-            "train": {"batch": batch, "steps": LONG, "precision": precision, "compile": compiled},
-            "run": {"out": "unused", "workers": workers},
+            "data": {"catalog": given.catalog, "composition": {"curate": "none"}},
+            "backbone": {"name": given.backbone},
+            "method": {"head": {"prototypes": given.prototypes}},
+            "train": {"batch": given.batch, "steps": LONG, "precision": precision, "compile": compiled},
+            "run": {"out": "unused", "workers": given.workers},
         }
     )
     setup = Pretraining(config, World(), lambda line: None)
     setup.placed()
-    clock = Clock(setup.loader().iterate(0, WARM_UP + steps))
+    clock = Clock(setup.loader().iterate(0, WARM_UP + given.steps))
     (_ours if kind == "ours" else _bare)(setup, clock)
-    return clock.result(batch)
+    return clock.result(given.batch)
 
 
 @dataclass
@@ -148,7 +136,6 @@ class Clock:
 
 def _ours(setup: Any, clock: Clock) -> None:
     """`Trainer.fit` as `trocar pretrain` runs it: health and logging every ten steps, but no files."""
-    from trocar import memory
     from trocar.ssl.optim import build_optimizer
     from trocar.ssl.trainer import Trainer
 

@@ -115,7 +115,7 @@ def _read(catalog: Catalog, row: int) -> Image.Image:
             pixels: Image.Image = image.convert("RGB")
             return pixels
     except OSError as error:
-        raise TrocarError(f"{path}: {error}; `trocar inspect --verify` finds damaged shards") from None
+        raise TrocarError(f"{path}: {error}; `trocar inspect {catalog.root} --verify` finds damaged shards") from None
 
 
 def _origin_table(catalog: Catalog) -> Table:
@@ -155,5 +155,8 @@ def _verify(catalog: Catalog, console: Console) -> int:
         if problem:
             bad += 1
             console.print(f"{path}: {problem}", markup=False, soft_wrap=True)
+    if bad:
+        todo = "delete what is damaged and run the `trocar ingest` command again; it makes only what is missing"
+        console.print(todo, markup=False, soft_wrap=True)
     console.print(f"verified {len(expected)} shards, {bad} bad", markup=False, soft_wrap=True)
     return 1 if bad else 0

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from trocar.phantom.interference import Interference, Ripple
 from trocar.phantom.motion import wander
 from trocar.phantom.spec import CasePlan, PhantomSpec
 from trocar.phantom.streams import stream
@@ -35,6 +36,8 @@ class House:
     border: int
     """Grey level outside the view."""
     overlay: str
+    ripples: tuple[Ripple, ...]
+    """Rows of the sensor that read out unevenly (north), a coagulator's current on an analogue cable (south)."""
     crf: int
     """Quality setting of the recorder's H.264 encoder, higher is coarser."""
 
@@ -42,11 +45,13 @@ class House:
 HOUSES = {
     "north": House(
         ((1.06, -0.04, -0.02), (-0.02, 1.02, 0.0), (-0.02, -0.02, 1.04)),
-        0.8, 1.05, 2.0, 0.0, 0.25, 0.15, 0, "NORTH OR 2", 21,
+        0.8, 1.05, 2.0, 0.0, 0.25, 0.15, 0, "NORTH OR 2",
+        (Ripple(30, 90, 30, 0.7),), 21,
     ),
     "south": House(
         ((0.86, 0.10, 0.04), (0.05, 0.90, 0.05), (0.05, 0.12, 0.95)),
-        0.62, 0.88, 5.0, 0.0045, 0.6, 0.8, 14, "", 26,
+        0.62, 0.88, 5.0, 0.0045, 0.6, 0.8, 14, "",
+        (Ripple(26, 35, 20, 0.9), Ripple(26, -35, 20, 0.55)), 26,
     ),
 }  # fmt: skip
 
@@ -74,6 +79,7 @@ class Optics:
         self._gain: Array | None = None
         self._keep = float(np.exp(-1 / (1.5 * spec.fps)))
         self._noise = self._bank(rng)
+        self._interference = Interference(self.house.ripples, rng, spec.size, spec.fps)
         self._rolls = rng.integers(0, TILE, (frames, 2))
         self._curve = self._tone()
         self._overlay = self._draw_overlay()
@@ -116,9 +122,10 @@ class Optics:
         gain = self._expose(frame, linear)
         dy, dx = self._rolls[frame]
         noise = self._noise[frame % NOISE_BANK][:, dy : dy + self.height, dx : dx + self.width]
+        ripple = self._interference(frame)
         picture = np.empty((self.height, self.width, 3), dtype=np.uint8)
         for channel, row in enumerate(self.house.matrix):
-            level = noise[channel].copy()
+            level = noise[channel] + ripple
             for source in range(3):
                 level += linear[source] * np.float32(row[source] * gain[source])
             picture[..., channel] = self._curve[np.clip(level, 0, 255, out=level).astype(np.uint8)]

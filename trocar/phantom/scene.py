@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from trocar.phantom import materials
+from trocar.phantom import grain, materials
 from trocar.phantom.anatomy import WORLD_HALF, Anatomy, Points
 from trocar.phantom.materials import Material
 from trocar.phantom.sampling import FINE, Sprite, make_sprite, refine
@@ -88,6 +88,11 @@ class Canvas:
         height = sampled[..., 3] * (0.010 * period)
         return Layer(sampled[..., :3].copy(), height, np.full(height.shape, label, dtype=np.uint8))
 
+    def grained(self, rng: Rng, procedure: str) -> Array:
+        """Factor [H, W, 1] that the procedure's grain puts on every albedo."""
+        angle = float(rng.uniform(0, 2 * np.pi))
+        return 1 + grain.DEPTH * self._tiled(grain.GRAINS[procedure](rng), grain.PERIOD, angle, warp=True)[..., None]
+
 
 def over(below: Layer, above: Layer, depth: Array, bulge: float, soft: float = 0.006) -> Layer:
     """Put `above` where `depth` > 0, with a rounded edge of height `bulge` and a contact shadow around it."""
@@ -134,6 +139,8 @@ def make_scene(rng: Rng, procedure: str, anatomy: Anatomy, view_height: int, sof
     exposed = _with_tubes(canvas, rng, divided, anatomy)
     cover = canvas.fill(rng, materials.connective, FAT_CONNECTIVE, 0.6)
     covered = over(exposed, cover, pedicle_depth(canvas, anatomy, 0.24), 0.03)
+    factor = canvas.grained(rng, procedure)
+    covered, exposed, divided = (replace(layer, rgb=layer.rgb * factor) for layer in (covered, exposed, divided))
     organ = _organ_sprite(rng, procedure, anatomy, scale, soften)
     gain = float(rng.uniform(0.7, 1.2))
     return Scene(
@@ -208,6 +215,7 @@ def _organ_sprite(rng: Rng, procedure: str, anatomy: Anatomy, scale: float, soft
     half = max(shape.widths) + abs(shape.bend) + margin
     canvas = Canvas(rng, scale, (-margin - 0.1, shape.length + margin + 0.1), (-half, half))
     layer = canvas.fill(rng, TARGETS[procedure], TARGET_ORGAN, 0.75)
+    layer.rgb *= canvas.grained(rng, procedure)
     depth = shape.depth(canvas.x, canvas.y) + 0.004 * canvas.edge[1]
     dome = 0.16 * np.sqrt(np.clip(depth / 0.2, 0, 1))
     lit = light(Layer(layer.rgb, (layer.height + dome).astype(np.float32), layer.label), scale, soften)

@@ -32,7 +32,7 @@ def training_sentences(inputs: ReportInputs) -> list[str]:
     resumed = len(inputs.resumes)
     times = f", resumed {resumed} time{'s' if resumed > 1 else ''}" if resumed else ""
     sentences = [
-        f"{status} at step {last_step:,}{times}. "
+        f"{status} after {last_step + 1:,} steps{times}. "  # steps count from 0
         f"The loss went from {first:.3f} (step {first_step:,}) to {last:.3f}{_against(last, inputs.uniform_loss)}."
     ]
     if inputs.uniform_loss is not None and abs(last - inputs.uniform_loss) < 0.01 * inputs.uniform_loss:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import yaml
 
 from trocar import __version__
-from trocar.errors import TrocarError
+from trocar.errors import ConfigError, TrocarError
 from trocar.files import locked, write_atomic, write_json_atomic
 from trocar.tracking.metrics import FOLDER, MetricsWriter, attempts
 from trocar.tracking.process import this_process
@@ -73,12 +73,12 @@ class Run:
 
 
 def read_record(folder: str | Path) -> dict[str, Any]:
-    """run.json of a run folder. Raises TrocarError when there is none or it is damaged."""
+    """run.json of a run folder. Raises ConfigError when there is none, TrocarError when it is damaged."""
     path = Path(folder) / "run.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise TrocarError(f"{folder} is not a run folder: it has no run.json") from None
+        raise ConfigError(f"{folder} is not a run folder: it has no run.json") from None
     except ValueError as error:
         raise TrocarError(f"{path} is damaged ({error}); delete it to give the run a new identity") from None
     if not isinstance(record, dict) or not isinstance(record.get("run_id"), str):

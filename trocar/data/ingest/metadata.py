@@ -13,11 +13,11 @@ import yaml
 
 from trocar.data.ingest.framefolder import FrameSpec
 from trocar.data.ingest.record import Metadata
-from trocar.data.ingest.sources import Found, video_id
+from trocar.data.ingest.sources import Found, named_video
 from trocar.errors import ConfigError, nearest
 
 COLUMNS = {
-    "video": "name of the file without its ending, or of the frame folder (required)",
+    "video": "name of the file, with or without its ending, or of the frame folder (required)",
     "case_id": "operation of one patient; files of one case share it",
     "part": "number of the file within its case, from 1, in time order",
     "source": "data set",
@@ -54,7 +54,7 @@ def read_table(path: Path) -> Table:
         if guess := nearest(name, COLUMNS):
             raise ConfigError(f"{path}: unknown column {name!r}{guess}; known: {', '.join(COLUMNS)}")
     for number, row in lines:
-        name = video_id(row["video"], path)
+        name = named_video(row["video"], path)
         if name in rows:
             raise ConfigError(f"{path}:{number}: video {row['video']!r} stands there twice")
         rows[name] = row
@@ -113,7 +113,7 @@ def read_exclude(path: Path, names: Sequence[str]) -> dict[str, tuple[tuple[floa
     """
     found: dict[str, list[tuple[float, float]]] = {}
     for number, row in _read_csv(path, "video", "start", "end")[1]:
-        name, where = video_id(row["video"], path), f"{path}:{number}"
+        name, where = named_video(row["video"], path), f"{path}:{number}"
         start = _number(row["start"] or 0, where)
         end = _number(row["end"] or "inf", where)
         if not 0 <= start < end:
@@ -148,13 +148,16 @@ def read_masks(path: Path, sources: Sequence[str]) -> dict[str, tuple[tuple[int,
     return {source: tuple(_box(box, path) for box in boxes) for source, boxes in found.items()}
 
 
-def _case(name: str, regex: str | None) -> tuple[str, int]:
-    if regex is None:
-        return name, 1
+def matches(name: str, regex: str) -> re.Match[str] | None:
+    """The match of --case-regex on the whole name. Raises ConfigError for what is no regular expression."""
     try:
-        match = re.fullmatch(regex, name)
+        return re.fullmatch(regex, name)
     except re.error as error:
         raise ConfigError(f"--case-regex {regex!r}: {error}") from None
+
+
+def _case(name: str, regex: str | None) -> tuple[str, int]:
+    match = None if regex is None else matches(name, regex)
     if match is None:
         return name, 1
     groups = match.groupdict()

@@ -22,6 +22,7 @@ from trocar.data.ingest.lock import only_one
 from trocar.data.ingest.metadata import (
     Table,
     frame_spec,
+    matches,
     metadata_of,
     read_exclude,
     read_masks,
@@ -111,6 +112,8 @@ def plan(options: IngestOptions, say: Say) -> list[Job]:
     if not cases_known and (warning := part_warning([item.name for item in found])):
         say(f"warning: {warning}")
     names = [item.name for item in found]
+    if options.case_regex is not None:
+        _check_regex(options.case_regex, names, say)
     metadata = [metadata_of(item, table, options.case_regex, options.source) for item in found]
     excluded = read_exclude(options.exclude, names) if options.exclude else {}
     masks = read_masks(options.masks, sorted({meta.source for meta in metadata})) if options.masks else {}
@@ -132,6 +135,15 @@ def plan(options: IngestOptions, say: Say) -> list[Job]:
     return jobs
 
 
+def _check_regex(regex: str, names: Sequence[str], say: Say) -> None:
+    unmatched = [name for name in names if not matches(name, regex)]
+    if len(unmatched) == len(names):
+        raise ConfigError(f"--case-regex {regex!r} matches no video as a whole, such as {names[0]!r}")
+    if unmatched:
+        shown = ", ".join(unmatched[:5]) + (" ..." if len(unmatched) > 5 else "")
+        say(f"warning: --case-regex does not match {len(unmatched)} videos, each its own case: {shown}")
+
+
 def _table(options: IngestOptions, found: Sequence[Found], say: Say) -> Table:
     path = options.metadata or table_beside(options.sources)
     if path is None:
@@ -141,6 +153,11 @@ def _table(options: IngestOptions, found: Sequence[Found], say: Say) -> Table:
     if options.prefix:
         table = Table(path, {options.prefix + name: row for name, row in table.rows.items()}, table.unknown)
     names = {item.name for item in found}
+    if options.metadata is not None and not names & set(table.rows):
+        raise ConfigError(
+            f"{path} describes none of the videos: it names {', '.join(sorted(table.rows)[:3]) or 'none'}, found were "
+            f"{', '.join(sorted(names)[:3])}"
+        )
     if options.metadata is None:
         say(f"metadata from {path}")
     for what, missing in (
@@ -192,7 +209,9 @@ def _is_there(path: Path, size: int) -> bool:
 
 def _refuse_foreign(root: Path) -> None:
     """Raises ConfigError for a catalog without records of its videos: it would be overwritten by one without them."""
-    if (root / CATALOG / "catalog.json").is_file() and read_header(root)["videos"] and not record.names(root):
+    # Where there are records, the catalog is rebuilt from them, damaged or not.
+    known = bool(record.names(root)) or not (root / CATALOG / "catalog.json").is_file()
+    if not known and read_header(root)["videos"]:
         raise ConfigError(f"{root} holds a catalog that no ingest left here; give another folder to --out")
 
 

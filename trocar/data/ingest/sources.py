@@ -76,6 +76,12 @@ def video_id(text: str, path: Path) -> str:
     return name
 
 
+def named_video(text: str, path: Path) -> str:
+    """The video id of a name in a table, which may carry the ending of its file."""
+    stem = Path(text).stem if Path(text).suffix.lower() in VIDEO_SUFFIXES else text
+    return video_id(stem, path)
+
+
 def part_warning(names: Sequence[str]) -> str | None:
     """A warning when names look like numbered parts of one operation (`case07_1`, `case07_2`), else None."""
     groups: dict[str, dict[int, str]] = defaultdict(dict)

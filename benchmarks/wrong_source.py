@@ -1,12 +1,12 @@
-"""What pretraining on the wrong hospital costs on the phantom, and what any pretraining is worth there.
+"""What pretraining on the wrong hospital or procedure costs on the phantom, and what any pretraining is worth there.
 
-    python benchmarks/wrong_hospital.py OUT [--steps 360] [--seeds 3] [--cases 120] [--threads 2]
+    python benchmarks/wrong_source.py OUT [--by hospital] [--by procedure] [--steps 360] [--seeds 3] [--cases 120]
 
-Makes a phantom, sets six cases of each hospital and procedure aside for training, pretrains the demo's recipe on the 18
-training cases of one hospital or of the other, and evaluates all on the test cases of both. Prints what pretraining was
-worth against random weights, and the cost of the wrong hospital: the mean score on the hospital that was pretrained on
-minus the mean score on the other one, which cancels what makes one hospital easier or one run better. The interval
-resamples test cases within hospitals and runs. About two hours on two cores; run again, it continues.
+Makes a phantom, sets six cases of each hospital and procedure aside for training, pretrains the demo's recipe on the
+training cases of one hospital (or one procedure) after the other, and evaluates all on the test cases of all. Prints
+what pretraining was worth against random weights, and the cost of the wrong source: the mean score on the source that
+was pretrained on minus the mean score on the others, which cancels what makes one source easier or one run better. The
+interval resamples test cases within sources and runs. Run again, it continues.
 """
 
 from __future__ import annotations
@@ -14,13 +14,17 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-HOSPITALS = ("north", "south")
+GROUPS = {
+    "hospital": ("north", "south"),
+    "procedure": ("cholecystectomy", "sleeve_gastrectomy", "hysterectomy"),
+}
 TRAIN_CASES = 6  # of each hospital and procedure
 DRAWS = 1000
 
@@ -41,18 +45,24 @@ def split(phantom: Path) -> None:
     videos.to_csv(phantom / "videos.csv", index=False)
 
 
-def run(out: Path, steps: int, seeds: int, cases: int, threads: int) -> None:
-    """Everything up to `OUT/evaluation`."""
+def run(out: Path, by: list[str], steps: int, seeds: int, cases: int, lanes: int) -> None:
+    """Everything up to `OUT/evaluation`; `lanes` pretraining runs at a time, with one thread each."""
     phantom, shards = out / "phantom", out / "shards"
     trocar("phantom", str(phantom), "--cases", str(cases))
     split(phantom)
     described = ["--metadata", str(phantom / "videos.csv"), "--short-side", "160"]
     trocar("ingest", str(phantom / "videos"), *described, "--out", str(shards))
-    runs = {f"{hospital}{seed}": (hospital, seed) for seed in range(seeds) for hospital in HOSPITALS}
-    for name, (hospital, seed) in runs.items():
-        include = f"data.composition.include=[{{hospital: [{hospital}], split: [train]}}]"
-        where = [f"data.catalog={shards}", f"run.out={out / 'runs' / name}", f"run.threads={threads}", "run.workers=1"]
+    runs = {f"{group}{seed}": (key, group, seed) for seed in range(seeds) for key in by for group in GROUPS[key]}
+
+    def pretrain(name: str) -> None:
+        key, group, seed = runs[name]
+        include = f"data.composition.include=[{{{key}: [{group}], split: [train]}}]"
+        where = [f"data.catalog={shards}", f"run.out={out / 'runs' / name}", "run.threads=1", "run.workers=1"]
         trocar("pretrain", "demo", include, *where, f"run.seed={seed}", f"train.steps={steps}", "tracking.uri=none")
+
+    with ThreadPoolExecutor(lanes) as pool:
+        for done in [pool.submit(pretrain, name) for name in runs]:
+            done.result()
     named = [word for name in runs for word in ("--backbone", f"{name}={out / 'runs' / name}")]
     what = ["--task", "phase", "--task", "tools", "--protocol", "knn", "--protocol", "linear", "--size", "96"]
     trocar("evaluate", *named, "--data", str(phantom), *what, "--out", str(out / "evaluation"))
@@ -95,62 +105,68 @@ def average_precision(truth: Any, score: Any) -> float:
 
 
 def cost(scores: Scores, cases: dict[str, list[Any]], seeds: Any) -> float:
-    """Right minus wrong hospital, mean over runs."""
+    """Right minus wrong source, mean over sources and runs."""
     found = {
-        (tested, trained): np.mean([scores(f"{trained}{seed}", cases[tested]) for seed in seeds])
-        for tested in HOSPITALS
-        for trained in HOSPITALS
+        (tested, trained): float(np.mean([scores(f"{trained}{seed}", cases[tested]) for seed in seeds]))
+        for tested in cases
+        for trained in cases
     }
-    right, wrong = (
-        (found["north", "north"], found["south", "south"]),
-        (found["north", "south"], found["south", "north"]),
-    )
-    return float((sum(right) - sum(wrong)) / 2)
+    right = np.mean([score for (tested, trained), score in found.items() if tested == trained])
+    wrong = np.mean([score for (tested, trained), score in found.items() if tested != trained])
+    return float(right - wrong)
 
 
-def report(out: Path, seeds: int) -> None:
-    """Print both tables."""
+def interval(scores: Scores, cases: dict[str, list[Any]], seeds: int) -> tuple[float, float]:
+    """95 % of the cost, over draws of cases within sources and of runs."""
+    rng = np.random.default_rng(0)
+    draws = [
+        cost(scores, {group: list(rng.choice(c, len(c))) for group, c in cases.items()}, rng.choice(seeds, seeds))
+        for _ in range(DRAWS)
+    ]
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def report(out: Path, by: list[str], seeds: int) -> None:
+    """Print a table per kind of source."""
     predictions = pd.read_parquet(out / "evaluation" / "predictions.parquet")
-    hospital = pd.read_csv(out / "phantom" / "videos.csv").drop_duplicates("case_id").set_index("case_id").hospital
+    videos = pd.read_csv(out / "phantom" / "videos.csv").drop_duplicates("case_id").set_index("case_id")
     # Random weights are one backbone of several seeds.
     drawn = predictions["backbone"].str.startswith("random")
     predictions["name"] = predictions["backbone"] + predictions["seed"].astype(str).where(drawn, "")
     tested = sorted(predictions["case"].unique())
-    cases = {h: [c for c in tested if hospital[c] == h] for h in HOSPITALS}
-    print(f"\n{len(tested)} test cases, {seeds} runs per hospital")
-    print("\n| task | protocol | pretrained, one hospital | random weights | cost of the wrong one | 95 % |")
-    print("|---|---|---|---|---|---|")
-    for (task, protocol), part in predictions.groupby(["task", "protocol"]):
-        names = set(part["name"])
-        own = [f"{h}{seed}" for h in HOSPITALS for seed in range(seeds)]
-        if not names.issuperset(own):
-            continue
-        scores = Scores(part, str(task))
-        trained = [scores(name, tested) for name in own]
-        random = [scores(name, tested) for name in sorted(n for n in names if n.startswith("random"))]
-        rng = np.random.default_rng(0)
-        draws = [
-            cost(scores, {h: list(rng.choice(c, len(c))) for h, c in cases.items()}, rng.choice(seeds, seeds))
-            for _ in range(DRAWS)
-        ]
-        low, high = np.quantile(draws, [0.025, 0.975])
-        cells = [f"{np.mean(x):.3f} ± {np.std(x, ddof=1):.3f}" if len(x) > 1 else "-" for x in (trained, random)]
-        found = cost(scores, cases, range(seeds))
-        print(f"| {task} | {protocol} | {cells[0]} | {cells[1]} | {found:+.3f} | {low:+.3f} to {high:+.3f} |")
+    for key in by:
+        cases = {group: [c for c in tested if videos.loc[c, key] == group] for group in GROUPS[key]}
+        print(f"\n{len(tested)} test cases, {seeds} runs per {key}")
+        print(f"\n| task | protocol | pretrained, one {key} | random weights | cost of the wrong one | 95 % |")
+        print("|---|---|---|---|---|---|")
+        for (task, protocol), part in predictions.groupby(["task", "protocol"]):
+            own = [f"{group}{seed}" for group in cases for seed in range(seeds)]
+            if not set(part["name"]).issuperset(own):
+                continue  # raw pixels
+            scores = Scores(part, str(task))
+            trained = [scores(name, tested) for name in own]
+            random = [scores(name, tested) for name in sorted(set(part["name"])) if name.startswith("random")]
+            cells = [f"{np.mean(x):.3f} ± {np.std(x, ddof=1):.3f}" if len(x) > 1 else "-" for x in (trained, random)]
+            low, high = interval(scores, cases, seeds)
+            found = cost(scores, cases, range(seeds))
+            print(f"| {task} | {protocol} | {cells[0]} | {cells[1]} | {found:+.3f} | {low:+.3f} to {high:+.3f} |")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--by", action="append", choices=sorted(GROUPS), help="default: both")
     parser.add_argument("--steps", type=int, default=360)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cases", type=int, default=120)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--lanes", type=int, default=2, help="runs at a time (default: 2)")
     parser.add_argument("--report-only", action="store_true", help="read OUT/evaluation and print")
     args = parser.parse_args()
+    by = args.by or list(GROUPS)
     if not args.report_only:
-        run(args.out, args.steps, args.seeds, args.cases, args.threads)
-    report(args.out, args.seeds)
+        run(args.out, by, args.steps, args.seeds, args.cases, args.lanes)
+    report(args.out, by, args.seeds)
 
 
 if __name__ == "__main__":
