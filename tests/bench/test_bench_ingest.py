@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 
 from trocar.bench import ingest
 from trocar.bench.timed import timed
+from trocar.cli import main
 from trocar.data.ingest.decode import Decoder
 from trocar.data.ingest.picture import to_rgb
 from trocar.data.ingest.settings import IngestSettings
@@ -63,6 +65,15 @@ def test_every_contender_is_measured_in_every_repeat(tmp_path: Path) -> None:
     agreements = ingest.compare_frames(tmp_path, 1.0, 1)
     assert [(a.video, a.frames, a.same) for a in agreements] == [("a", 3, True), ("b", 3, True)]
     assert all(a.difference < 6 < a.neighbour_difference for a in agreements)
+
+
+@pytest.mark.slow
+def test_the_command_proves_that_the_frames_are_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_clip(tmp_path / "a.mp4", constant(25, 60), scale=2)
+    assert main(["bench", "ingest", str(tmp_path), "--repeats", "1", "--json", str(tmp_path / "out.json")]) == 0
+    frames = json.loads((tmp_path / "out.json").read_text())["settings"]["frames"]
+    assert [(one["video"], one["frames"], one["same"]) for one in frames] == [("a", 3, True)]
+    assert "a: 3 frames, the same as ffmpeg's" in capsys.readouterr().err
 
 
 def test_a_missing_ffmpeg_is_said_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,11 @@ def register(subparsers: Any) -> None:
 
 _LOADER = "Views of DINO (2 x 224, 8 x 96) per second from the frames of a catalog, against PIL, lightly and DALI."
 _TRAINER = "DINO training steps against a bare loop of the same model, views and optimizer."
-_INGEST = "Frames from videos, against the ffmpeg command line writing JPEGs of the same times."
+_INGEST = (
+    "Frames from videos, against the ffmpeg command line writing JPEGs of the same times and against a bare decode. "
+    "Ends with the proof that both chose the same frames: each picture must be nearer to ffmpeg's of its time than to "
+    "the video's frame before and after it."
+)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -96,6 +101,13 @@ def _ingest(args: argparse.Namespace, say: Any) -> Comparison:
         Trial(d["contender"], d["repeat"], d["video_seconds"], d["seconds"], {"processor s": d["cpu_seconds"]})
         for d in found
     )
-    settings = {"videos": str(args.videos), "fps": args.fps, "workers": args.workers}
+    agreements = ingest.compare_frames(args.videos, args.fps, args.workers)
+    for one in agreements:
+        say(
+            f"{one.video}: {one.frames} frames, {'the same' if one.same else 'NOT THE SAME'} as ffmpeg's; luma differs "
+            f"by {one.difference:.2f} of 255, from frames before and after by {one.neighbour_difference:.2f}"
+        )
+    frames = [asdict(one) | {"same": one.same} for one in agreements]
+    settings = {"videos": str(args.videos), "fps": args.fps, "workers": args.workers, "frames": frames}
     title = f"Ingest at {args.fps:g} fps, {args.workers} workers"
     return Comparison(title, "x real time", "ffmpeg", trials, settings)
