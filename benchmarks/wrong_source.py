@@ -1,6 +1,6 @@
 """What pretraining on the wrong hospital or procedure costs on the phantom, and what any pretraining is worth there.
 
-    python benchmarks/wrong_source.py OUT [--by hospital] [--by procedure] [--steps 360] [--seeds 3] [--cases 120]
+    python benchmarks/wrong_source.py OUT [--by hospital] [--by procedure] [--steps 150] [--seeds 3] [--cases 96]
 
 Makes a phantom, sets six cases of each hospital and procedure aside for training, pretrains the demo's recipe on the
 training cases of one hospital (or one procedure) after the other, and evaluates all on the test cases of all. Prints
@@ -157,9 +157,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--by", action="append", choices=sorted(GROUPS), help="default: both")
-    parser.add_argument("--steps", type=int, default=360)
+    parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--cases", type=int, default=120)
+    parser.add_argument("--cases", type=int, default=96)
     parser.add_argument("--lanes", type=int, default=2, help="runs at a time (default: 2)")
     parser.add_argument("--report-only", action="store_true", help="read OUT/evaluation and print")
     args = parser.parse_args()

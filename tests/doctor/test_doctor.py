@@ -7,6 +7,7 @@ import pytest
 import torch
 from data_factory import make_catalog
 
+from trocar import memory
 from trocar.cli import main
 from trocar.data.reader import BadRow
 from trocar.data.views import ViewPlan
@@ -69,7 +70,7 @@ def test_doctor_s_frames_have_detail_and_are_always_the_same():
 
 def quick(monkeypatch, **states):
     """Replace the checks of the machine by ones that say `states`, and the decoding by nothing."""
-    for name in ("python", "packages", "cuda", "ffmpeg", "mlflow", "slurm", "dali"):
+    for name in ("python", "pages", "packages", "cuda", "ffmpeg", "mlflow", "slurm", "dali"):
         state = states.get(name, "ok")
         monkeypatch.setattr(checks, name, lambda name=name, state=state: checks.Check(name, state, "said", "do this"))
     monkeypatch.setattr(report, "_decoding", lambda root: iter(states.get("decoding", ())))
@@ -105,6 +106,23 @@ def test_a_package_that_does_not_load_is_named(monkeypatch):
     assert found.state == "failed"
     assert "no-such-distribution (not installed)" in found.found
     assert "no_such_module (ModuleNotFoundError" in found.found
+
+
+@pytest.mark.parametrize(
+    ("setting", "state", "remedy"),
+    [
+        ("always [madvise] never", "ok", ""),
+        ("always madvise [never]", "absent", "echo madvise | sudo tee"),
+        (None, "absent", "only a matter of speed"),
+    ],
+)
+def test_huge_pages_that_nobody_gets_are_named_with_the_remedy(monkeypatch, tmp_path, setting, state, remedy):
+    monkeypatch.setattr(memory, "SETTING", tmp_path / "enabled")
+    if setting is not None:
+        (tmp_path / "enabled").write_text(setting + "\n")
+    found = checks.pages()
+    assert found.state == state
+    assert remedy in found.remedy
 
 
 def test_slurm_is_absent_half_there_or_asked(monkeypatch, tmp_path):

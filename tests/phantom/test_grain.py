@@ -22,7 +22,7 @@ def test_grain_is_a_bounded_tile_that_a_small_view_can_show(procedure: str) -> N
     # Most of its power below the 48 cycles per view height of a view of 96 pixels.
     power = np.abs(np.fft.fft2(tile - tile.mean())) ** 2
     cycles = np.hypot(*np.meshgrid(*[np.fft.fftfreq(256) * 256] * 2))
-    assert power[cycles < 48].sum() > 0.7 * power.sum()
+    assert power[cycles < 48].sum() > 0.5 * power.sum()
 
 
 def test_grains_of_two_procedures_look_unlike() -> None:

@@ -11,6 +11,8 @@ import subprocess
 from dataclasses import dataclass
 from typing import Literal
 
+from trocar import memory
+
 State = Literal["ok", "absent", "failed"]
 """`absent`: not there, and not needed for a run on a CPU. `failed`: needed, or there but not working."""
 
@@ -40,6 +42,18 @@ def python() -> Check:
     set_to = f", OMP_NUM_THREADS={threads}" if threads else ""
     found = f"Python {platform.python_version()}, {os.cpu_count()} cores, {usable} usable{set_to}"
     return Check("python", "ok", found)
+
+
+def pages() -> Check:
+    """Whether training on a CPU gets huge pages."""
+    try:
+        setting = memory.SETTING.read_text(encoding="ascii").strip()
+    except OSError:
+        return Check("pages", "absent", "no transparent huge pages here", "only a matter of speed, on a CPU")
+    if "[never]" in setting:
+        remedy = f"training on a CPU is slower without them: echo madvise | sudo tee {memory.SETTING}"
+        return Check("pages", "absent", f"huge pages: {setting}", remedy)
+    return Check("pages", "ok", f"huge pages: {setting}")
 
 
 def packages() -> Check:
