@@ -91,6 +91,18 @@ def test_a_failing_write_leaves_nothing_and_names_the_last_good_step(tmp_path):
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000005"]
 
 
+def test_a_writer_that_keeps_the_system_s_words_to_itself_is_helped_with_the_free_space(tmp_path, monkeypatch):
+    def full(*args):
+        raise RuntimeError("enforce fail at inline_container.cc: unexpected pos 64 vs 0\nframe #0: 0x7f")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(
+        TrocarError, match=r"unexpected pos 64 vs 0 \(\d+ MiB free there\); there is no earlier"
+    ) as error:
+        write(tmp_path, 5)
+    assert "frame #0" not in str(error.value)
+
+
 def test_the_last_ones_and_the_milestones_are_kept(tmp_path):
     for step in range(1, 8):
         write(tmp_path, step)

@@ -60,15 +60,23 @@ def save(run: Path, step: int, state: State, write_backbone: Callable[[Path], No
         temporary.rename(final)
         fsync_folder(folder)
     except (OSError, RuntimeError, SafetensorError) as error:
+        why = _why(error, run)
         shutil.rmtree(temporary, ignore_errors=True)
         last = max(steps(run), default=None)
         kept = (
             f"the newest complete checkpoint is step {last}" if last is not None else "there is no earlier checkpoint"
         )
         raise TrocarError(
-            f"cannot write a checkpoint to {folder}: {error}; {kept}. Free some space and run again"
+            f"cannot write a checkpoint to {folder}: {why}; {kept}. Free some space and run again"
         ) from error
     return final
+
+
+def _why(error: Exception, run: Path) -> str:
+    """What went wrong, in the system's words; torch and safetensors keep those to themselves."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return f"{str(error).splitlines()[0]} ({shutil.disk_usage(run).free >> 20} MiB free there)"
 
 
 def load_latest(run: Path, warn: Callable[[str], None]) -> Checkpoint | None:
