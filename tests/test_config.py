@@ -95,6 +95,39 @@ def test_a_rule_about_several_keys_does_not_print_the_section(tmp_path):
     assert str(error.value).splitlines()[1].endswith("a.yaml: (top level): Value error, low must not be above high")
 
 
+def test_an_override_below_a_union_is_found_and_one_beside_the_fault_is_not_blamed(tmp_path):
+    class Choice(Config):
+        pick: Literal["none"] | Inner = "none"
+        inner: Inner = Inner()
+
+    path = write(tmp_path, "a.yaml", "inner: {rate: fast}\n")
+    with pytest.raises(ConfigError) as error:
+        load(Choice, path, ["pick.rate=quick", "inner.mode=exact"])
+    lines = str(error.value).replace(str(path), "FILE").splitlines()[1:]
+    assert all("override 'pick.rate=quick'" in line for line in lines if "pick" in line)
+    assert next(line for line in lines if "pick" not in line).startswith("  FILE: inner.rate = 'fast'")
+
+
+def test_a_rule_about_a_section_names_the_file_and_the_override_of_a_part(tmp_path):
+    class Paired(Config):
+        low: int
+        high: int
+
+        @model_validator(mode="after")
+        def _ordered(self) -> "Paired":
+            if self.low > self.high:
+                raise ValueError("low must not be above high")
+            return self
+
+    class Whole(Config):
+        pair: Paired
+
+    path = write(tmp_path, "a.yaml", "pair: {low: 3, high: 4}\n")
+    with pytest.raises(ConfigError) as error:
+        load(Whole, path, ["pair.high=2"])
+    assert f"{path} with override 'pair.high=2': pair: " in str(error.value)
+
+
 def test_a_parent_that_is_not_there_is_blamed_on_the_file_that_names_it(tmp_path):
     path = write(tmp_path, "child.yaml", "extends: dmo\n")
     with pytest.raises(ConfigError, match=r"child.yaml: extends: no configuration .*did you mean 'demo'"):

@@ -32,6 +32,13 @@ def test_every_page_and_picture_the_readme_links_to_is_there():
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
+def test_every_benchmark_that_a_page_names_is_there():
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    named = {name for page in pages for name in re.findall(r"benchmarks/\w+\.py", page.read_text(encoding="utf-8"))}
+    assert len(named) >= 6
+    assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
+
+
 def test_the_composition_on_the_data_page_validates():
     block = re.search(r"```yaml\n(.*?)```", (ROOT / "docs" / "data.md").read_text(encoding="utf-8"), re.DOTALL)
     composition = validate(Composition, yaml.safe_load(block[1])["data"]["composition"], "docs/data.md")

@@ -45,7 +45,7 @@ def validate(model: type[Model], tree: Mapping[str, Any], source: str, overrides
     try:
         return model.model_validate(dict(tree))
     except ValidationError as error:
-        lines = [_explain(model, item, _blamed(item["loc"], overrides) or source) for item in error.errors()]
+        lines = [_explain(model, item, _blamed(item["loc"], tree, source, overrides)) for item in error.errors()]
         raise ConfigError("bad configuration\n" + "\n".join(f"  {line}" for line in lines)) from None
 
 
@@ -122,13 +122,30 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"override {override!r}: {error}") from None
 
 
-def _blamed(where: Sequence[Any], overrides: Sequence[str]) -> str | None:
-    """The last override that set the value at `where`, something in it, or what it is in."""
+def _blamed(loc: Sequence[Any], tree: Mapping[str, Any], source: str, overrides: Sequence[str]) -> str:
+    """Who set what is wrong at `loc`: the last override that set it or what it is in, else the file.
+
+    For a rule about a whole section, of which an override set only a part, both.
+    """
+    where = _keys(loc, tree)
     for override in reversed(overrides):
         key = override.partition("=")[0].split(".")
-        if where and all(str(a) == b for a, b in zip(where, key, strict=False)):
+        if where and key == where[: len(key)]:
             return f"override {override!r}"
-    return None
+        if where and key[: len(where)] == where:
+            return f"{source} with override {override!r}"
+    return source
+
+
+def _keys(loc: Sequence[Any], tree: Any) -> list[str]:
+    """The parts of a location that are keys of the tree: pydantic also names the branch of a union it tried."""
+    keys = []
+    for part in loc:
+        listed = isinstance(tree, list) and isinstance(part, int) and part < len(tree)
+        if listed or (isinstance(tree, Mapping) and part in tree):
+            tree = tree[part]
+            keys.append(str(part))
+    return keys
 
 
 def _explain(model: type[BaseModel], item: Any, source: str) -> str:

@@ -168,6 +168,20 @@ def test_frames_that_only_dali_refuses_are_delivered_by_torch_with_a_warning(cat
     assert "step 3: torchvision decodes every frame, DALI does not (video" in caplog.text
 
 
+def test_a_dali_that_fails_at_every_step_ends_the_run_with_its_reason(catalog, monkeypatch):
+    def refuse(self):
+        raise RuntimeError("Critical error in pipeline:\nout of memory\nCurrent pipeline object is no longer valid.")
+
+    monkeypatch.setattr(dali_stream.DaliStream, "_run", refuse)
+    monkeypatch.setattr(dali_stream, "is_decodable", lambda jpeg, device: True)
+    delivered = []
+    with pytest.raises(
+        TrocarError, match=r"failed at 6 steps in a row .*\(out of memory\); go on with data.backend=torch"
+    ):
+        delivered.extend(batch.step for batch in loader(catalog, "dali", workers=0).iterate(0, 20))
+    assert dali_stream.MAX_FAILURES == 5
+
+
 def test_pixels_of_another_step_are_noticed(catalog, monkeypatch):
     monkeypatch.setattr(dali_stream, "tags", lambda done: np.stack([done.rows, done.rows], -1))
     with pytest.raises(AssertionError, match="other frames than those of step 0"):

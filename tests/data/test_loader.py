@@ -127,6 +127,17 @@ def test_more_shards_than_open_files_are_read(tmp_path, monkeypatch):
     assert len(reader._handles) == 2
 
 
+def test_a_reader_that_learns_of_a_bad_row_keeps_its_shards_open(tmp_path):
+    reader = Reader(make_catalog(tmp_path, 3, 4), frozenset({2}))
+    first = reader.read(0)
+    open_shards = dict(reader._handles)
+    wiser = reader.knowing({5})
+    assert wiser.known_bad == {2, 5}
+    assert wiser._handles == open_shards
+    assert wiser.read(0) == first
+    assert reader.read(0) == first  # opens its own
+
+
 def test_a_stand_in_of_another_size_gets_boxes_of_its_own(tmp_path):
     large, small = (make_catalog(tmp_path / name, 2, 12, size=s) for name, s in (("a", (64, 48)), ("b", (40, 30))))
     reader = Reader(small, frozenset(range(0, 24, 2)))

@@ -98,13 +98,3 @@ def decode_only(catalog: str, workers: int, batch: int, seconds: float) -> dict[
     from trocar.bench.references import Decoded, data_loader
 
     return timed(data_loader(Path(catalog), Decoded(), workers, batch), seconds)
-
-
-def frame_size(catalog: Path) -> dict[str, Any]:
-    """Median size of the catalog's frames, for the record."""
-    import numpy as np
-
-    from trocar.data.catalog import Catalog
-
-    frames = Catalog.open(catalog).frames
-    return {name: int(np.median(np.asarray(frames[name][:10_000]))) for name in ("width", "height", "size")}

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from trocar.data.blur import blur, blur_view, radius_of
 from trocar.data.colour import colour_maps
+from trocar.data.constant import constant
 from trocar.data.randaugment import OPERATIONS
 from trocar.data.randaugment_ops import apply_code
 from trocar.data.views import ViewGroup, ViewParams, ViewRecipe
@@ -62,7 +63,7 @@ def augment(
 ) -> dict[str, Tensor]:
     """{group: uint8[b, n, 3, S, S]} -> {group: float32[b, n, 3, S, S]}, normalised by `mean` and `std` (of 0..1)."""
     device = next(iter(crops.values())).device
-    scaling = torch.tensor([list(mean), list(std)], device=device)[..., None, None]
+    scaling = constant((tuple(mean), tuple(std)), device)[..., None, None]
     if device.type == "cpu":
         return _sample_by_sample(crops, params, recipe, scaling)
     out = {}

@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trocar.data.constant import constant
+
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in PIL's and torchvision's grey
 _YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 # What a rotation in YIQ keeps, and what it multiplies by the cosine and by the sine, back in RGB.
 _IN_YIQ = np.array([np.diag([1, 0, 0]), np.diag([0, 1, 1]), [[0, 0, 0], [0, 0, -1], [0, 1, 0]]])
-_TURN = (np.linalg.inv(np.array(_YIQ)) @ _IN_YIQ @ np.array(_YIQ)).tolist()
+_TURN = tuple(tuple(map(tuple, turn)) for turn in (np.linalg.inv(np.array(_YIQ)) @ _IN_YIQ @ np.array(_YIQ)).tolist())
 
 
 def colour_maps(mean: Tensor, colour: Tensor, order: Tensor, grey: Tensor) -> tuple[Tensor, Tensor]:
@@ -24,7 +26,7 @@ def colour_maps(mean: Tensor, colour: Tensor, order: Tensor, grey: Tensor) -> tu
     """
     n, device = mean.shape[0], mean.device
     eye = torch.eye(3, device=device).expand(n, 3, 3)
-    luma = torch.tensor([LUMA], device=device)
+    luma = constant((LUMA,), device)
     to_grey = luma.expand(3, 3)
     brightness, contrast, saturation, hue = colour[..., None, None].unbind(1)
     saturate = torch.lerp(to_grey, eye, saturation)
@@ -43,6 +45,6 @@ def _hue_rotation(hue: Tensor) -> Tensor:
     """Rotation of the chroma plane of YIQ by `hue` turns: float32[n, 1, 1] -> float32[n, 3, 3]."""
     # HSV counts its angle from red to green, which is clockwise in the (I, Q) plane.
     angle = hue * (-2 * math.pi)
-    keep, cosine, sine = torch.tensor(_TURN, device=hue.device)
+    keep, cosine, sine = constant(_TURN, hue.device)
     rotation: Tensor = keep + angle.cos() * cosine + angle.sin() * sine
     return rotation

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from trocar.data.dali_backend import Staging, build_pipeline, is_decodable, require, tags, to_torch
-from trocar.data.reader import Reader
 from trocar.data.side_stream import to_device
 from trocar.data.steps import Crops, Delivered, Steps
 from trocar.data.torch_backend import torch_crops
@@ -24,6 +23,10 @@ from trocar.data.views import ViewParams
 from trocar.errors import TrocarError
 
 log = logging.getLogger(__name__)
+
+MAX_FAILURES = 5
+"""Steps in a row at which DALI may fail without a bad frame in them. One is usual: a pipeline works ahead, and what
+ends it may be in the step behind."""
 
 
 class DaliStream(Iterator[Crops]):
@@ -43,6 +46,7 @@ class DaliStream(Iterator[Crops]):
         self._failed: TrocarError | None = None
         self._staging = Staging(steps.recipe, pinned=device.type == "cuda")
         self._pipeline: Any = None
+        self._reason, self._failures = "", 0
 
     def __next__(self) -> Crops:
         if self._next >= self._stop:
@@ -60,10 +64,13 @@ class DaliStream(Iterator[Crops]):
         It refers to this object, so it would live until the garbage collector comes by: in whichever process that
         happens, and in a forked child, where the threads are not, destroying a pipeline is a segmentation fault.
         """
+        self._drop()
+        self._next = self._stop
+
+    def _drop(self) -> None:
         if self._pipeline is not None and self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # its last output may still be being copied
         self._pipeline = None
-        self._next = self._stop
 
     def _from_pipeline(self) -> Crops | None:
         """The next step, or None if the pipeline broke on it (or on one that it works on at the same time)."""
@@ -72,14 +79,14 @@ class DaliStream(Iterator[Crops]):
         except StopIteration:
             raise self._failed or TrocarError(f"the DALI pipeline ended before step {self._next}") from None
         except RuntimeError as error:
-            log.warning(
-                "step %d: DALI gave up (%s); decoding it with torchvision", self._next, str(error).splitlines()[-1]
-            )
+            self._reason = _cause(error)
+            log.warning("step %d: DALI gave up (%s); decoding it with torchvision", self._next, self._reason)
             return None
         done = self._inside.popleft()
         # An external source runs ahead of the outputs: only this says that pixels and parameters belong together.
         if done.step != self._next or not np.array_equal(np.asarray(tag.as_tensor()), tags(done)):
             raise AssertionError(f"DALI delivered other frames than those of step {self._next}")
+        self._failures = 0
         names = self.steps.recipe.groups
         crops = {name: to_torch(output) for name, output in zip(names, groups, strict=True)}
         return Crops(done.step, done.rows, done.params, crops, done.bad)
@@ -114,13 +121,12 @@ class DaliStream(Iterator[Crops]):
         return self._staging.inputs(jpegs, done)
 
     def _from_torch(self, step: int) -> Crops:
-        self._pipeline = None
+        self._drop()
         crops = torch_crops(self.steps, step)
         if crops.bad:
             # Known from here on, so that the frame does not end another pipeline one epoch later.
-            reader = self.steps.reader
-            known = reader.known_bad | {bad.row for bad in crops.bad}
-            self.steps = replace(self.steps, reader=Reader(reader.catalog, known))
+            self._failures = 0
+            self.steps = replace(self.steps, reader=self.steps.reader.knowing({bad.row for bad in crops.bad}))
         else:
             self._dispute(crops)
         if self.device.type == "cuda":
@@ -128,6 +134,12 @@ class DaliStream(Iterator[Crops]):
         return crops
 
     def _dispute(self, crops: Crops) -> None:
+        self._failures += 1
+        if self._failures > MAX_FAILURES:
+            raise TrocarError(
+                f"DALI failed at {self._failures} steps in a row in which every frame is sound ({self._reason}); go on "
+                f"with data.backend=torch, or see what `trocar doctor` says of DALI"
+            )
         catalog, reader = self.steps.reader.catalog, self.steps.reader
         rows = [row for row in crops.rows.tolist() if not is_decodable(reader.read(row), self.device)]
         places = ", ".join(f"{place['video']} row {place['row']}" for place in map(catalog.place, rows))
@@ -140,3 +152,10 @@ class DaliStream(Iterator[Crops]):
     def _largest(self) -> tuple[int, int]:
         frames = self.steps.reader.catalog.frames
         return int(frames["width"].max()), int(frames["height"].max())
+
+
+def _cause(error: RuntimeError) -> str:
+    """The line that says what happened; DALI puts the pipeline's end behind it."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = [line for line in lines if line and line != "Current pipeline object is no longer valid."]
+    return said[-1] if said else "without a reason"

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trocar.data.colour import LUMA
+from trocar.data.constant import constant
 from trocar.data.randaugment import OPERATIONS, Operation
 
 FILL = 128 / 255  # what comes into view from outside the picture
@@ -34,7 +35,7 @@ def _blend(other: Tensor, x: Tensor, level: Tensor) -> Tensor:
 
 
 def _grey(x: Tensor) -> Tensor:
-    luma = torch.tensor(LUMA, device=x.device)[None, :, None, None]
+    luma = constant(LUMA, x.device)[None, :, None, None]
     return (x * luma).sum(1, keepdim=True)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +53,12 @@ class Reader:
 
     def __getstate__(self) -> dict[str, object]:
         return {"catalog": self.catalog, "known_bad": self.known_bad, "_handles": {}}
+
+    def knowing(self, bad: Collection[int]) -> Reader:
+        """This reader, which knows `bad` as well. It takes the open shards with it, so this one opens its own anew."""
+        reader = Reader(self.catalog, self.known_bad.union(bad))
+        reader._handles, self._handles = self._handles, {}
+        return reader
 
     def read(self, row: int) -> bytes:
         """The JPEG bytes of a row, whole and of the catalog's size by their markers.

@@ -45,7 +45,11 @@ class RunConfig(Config):
     seed: int = 0
     ranks: int = Field(default=1, ge=1, description="processes on this machine (one per GPU)")
     workers: int = Field(default=2, ge=0, description="loader processes per rank; with DALI its decoding threads")
-    threads: int | None = Field(default=None, ge=1, description="CPU threads per rank; default: all cores / ranks")
+    threads: int | None = Field(
+        default=None,
+        ge=1,
+        description="CPU threads per rank; default: OMP_NUM_THREADS (torchrun sets it to 1), else usable cores / ranks",
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     checkpoint_every: int = Field(default=500, ge=1, description="steps")
     keep_last: int = Field(default=2, ge=1)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from trocar.data.ingest.jpeg import decode, encode, is_canonical, load_image, target_size
 from trocar.data.ingest.settings import RejectError
+from trocar.data.jpeg_check import frame_size
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = (48, 32)) -> Image.Image:
@@ -63,6 +64,15 @@ def test_4_2_0_baseline_is_canonical() -> None:
 )
 def test_anything_else_is_not(data: bytes) -> None:
     assert not is_canonical(data)
+
+
+def test_a_jpeg_that_the_reader_of_a_run_refuses_is_not_canonical() -> None:
+    data = encode(Image.new("RGB", (32, 16), (90, 40, 20)), 90)
+    filled = data[:-2] + b"\xff\xff\xd9"  # a fill byte before the end is legal, and torchvision's decoder takes it
+    with pytest.raises(ValueError, match="where there can be none"):
+        frame_size(filled)
+    assert is_canonical(data)
+    assert not is_canonical(filled)
 
 
 def test_a_damaged_jpeg_is_rejected_not_filled_with_grey() -> None:

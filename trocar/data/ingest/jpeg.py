@@ -9,6 +9,7 @@ from fractions import Fraction
 from PIL import Image, ImageOps
 
 from trocar.data.ingest.settings import RejectError
+from trocar.data.jpeg_check import frame_size
 
 _SOF_BASELINE, _SOS, _APP0, _COMMENT = 0xC0, 0xDA, 0xE0, 0xFE
 _TABLES = {0xDB, 0xC4, 0xDD}
@@ -36,7 +37,7 @@ def decode(jpeg: bytes) -> Image.Image:
 
 def is_canonical(data: bytes) -> bool:
     """Whether these bytes are a canonical JPEG, by its markers (ITU-T T.81, annex B): nothing after the end
-    either.
+    either, and nothing that the reader of a run refuses.
 
     A comment is canonical only if a video tool left its own name (`Lavc...`): other comments may hold a
     patient's.
@@ -50,7 +51,7 @@ def is_canonical(data: bytes) -> bool:
         marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
         body = data[position + 4 : position + 2 + length]
         if marker == _SOS:
-            return baseline
+            return baseline and _is_whole(data)
         if marker == _SOF_BASELINE:
             baseline = _is_420(body)
         elif marker == _COMMENT:
@@ -60,6 +61,14 @@ def is_canonical(data: bytes) -> bool:
             return False
         position += 2 + length
     return False
+
+
+def _is_whole(data: bytes) -> bool:
+    try:
+        frame_size(data)
+    except ValueError:
+        return False
+    return True
 
 
 def load_image(data: bytes, max_pixels: int) -> Image.Image:
