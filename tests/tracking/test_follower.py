@@ -163,8 +163,8 @@ def test_track_sync_says_where_and_how_much(tmp_path, empty_database, capsys):
     assert "FINISHED, 1 new values" in capsys.readouterr().out
 
 
-def test_track_on_a_folder_that_is_no_run_exits_1_with_a_message(tmp_path, capsys):
-    assert main(["track", "sync", str(tmp_path)]) == 1
+def test_track_on_a_folder_that_is_no_run_exits_2_with_a_message(tmp_path, capsys):
+    assert main(["track", "sync", str(tmp_path)]) == 2
     assert "is not a run folder" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 

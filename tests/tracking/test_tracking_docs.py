@@ -31,7 +31,7 @@ def test_every_command_and_program_on_the_page_works(tmp_path, monkeypatch, caps
     ]
     for command in commands:
         assert main(command[1:]) == 0, command
-    assert "The run is finished at step 4" in (tmp_path / "runs/dino/report/index.html").read_text()
+    assert "The run is finished after 5 steps" in (tmp_path / "runs/dino/report/index.html").read_text()
     assert len(read_record("runs/dino")["mlflow_run_id"]) == 32
     capsys.readouterr()
     for program in blocks("python"):

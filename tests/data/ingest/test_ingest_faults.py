@@ -88,10 +88,14 @@ def test_killed_and_repeated_gives_the_bytes_of_an_undisturbed_run(clips: Path, 
 
 
 def test_ctrl_c_says_how_to_continue_and_leaves_no_worker(clips: Path, tmp_path: Path) -> None:
-    process = start(clips, tmp_path / "out", workers=2)
-    wait_for_shards(tmp_path / "out", 1, process)
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    for _ in range(5):  # where this process waits long for its turn, a whole ingest is over before it looks
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        process = start(clips, tmp_path / "out", workers=2)
+        wait_for_shards(tmp_path / "out", 1, process)
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        if process.returncode != 0:
+            break
     assert process.returncode == 130
     assert "the same command continues" in errors
     assert "Traceback" not in errors
