@@ -18,6 +18,17 @@ class Outer(Config):
     tags: list[str] = []
 
 
+class Paired(Config):
+    low: int
+    high: int
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Paired":
+        if self.low > self.high:
+            raise ValueError("low must not be above high")
+        return self
+
+
 def write(folder, name, text):
     path = folder / name
     path.write_text(text, encoding="utf-8")
@@ -80,16 +91,6 @@ def test_a_wrong_value_is_blamed_on_the_override_that_set_it_and_not_on_the_file
 
 
 def test_a_rule_about_several_keys_does_not_print_the_section(tmp_path):
-    class Paired(Config):
-        low: int
-        high: int
-
-        @model_validator(mode="after")
-        def _ordered(self) -> "Paired":
-            if self.low > self.high:
-                raise ValueError("low must not be above high")
-            return self
-
     with pytest.raises(ConfigError) as error:
         load(Paired, write(tmp_path, "a.yaml", "low: 3\nhigh: 2\n"))
     assert str(error.value).splitlines()[1].endswith("a.yaml: (top level): Value error, low must not be above high")
@@ -109,16 +110,6 @@ def test_an_override_below_a_union_is_found_and_one_beside_the_fault_is_not_blam
 
 
 def test_a_rule_about_a_section_names_the_file_and_the_override_of_a_part(tmp_path):
-    class Paired(Config):
-        low: int
-        high: int
-
-        @model_validator(mode="after")
-        def _ordered(self) -> "Paired":
-            if self.low > self.high:
-                raise ValueError("low must not be above high")
-            return self
-
     class Whole(Config):
         pair: Paired
 

@@ -30,6 +30,7 @@ from trocar.data.ingest.metadata import (
     table_beside,
 )
 from trocar.data.ingest.pool import run_jobs
+from trocar.data.ingest.record import Record
 from trocar.data.ingest.settings import IngestSettings
 from trocar.data.ingest.sources import Found, find, part_warning, prefixed
 from trocar.data.ingest.video import Job, Outcome
@@ -87,9 +88,11 @@ def run_ingest(options: IngestOptions, say: Say, progress: Progress) -> Summary:
             (root / folder).mkdir(parents=True, exist_ok=True)
         with only_one(root):
             _sweep(root)
-            _refuse_namesakes(jobs)
-            todo = [job for job in jobs if not _finished(job, summary)]
-            if any(record.load(root, job.name) for job in todo):
+            before = {job.name: record.load(root, job.name) for job in jobs}
+            for job in jobs:
+                _refuse_namesake(job, before[job.name])
+            todo = [job for job in jobs if not _finished(job, before[job.name], summary)]
+            if any(before[job.name] for job in todo):
                 # Shards the present catalog points into are about to be replaced.
                 (root / CATALOG / "catalog.json").unlink(missing_ok=True)
             threads = max(1, options.workers // max(1, len(todo)))
@@ -140,8 +143,12 @@ def _check_regex(regex: str, names: Sequence[str], say: Say) -> None:
     if len(unmatched) == len(names):
         raise ConfigError(f"--case-regex {regex!r} matches no video as a whole, such as {names[0]!r}")
     if unmatched:
-        shown = ", ".join(unmatched[:5]) + (" ..." if len(unmatched) > 5 else "")
-        say(f"warning: --case-regex does not match {len(unmatched)} videos, each its own case: {shown}")
+        say(f"warning: --case-regex does not match {len(unmatched)} videos, each its own case: {_some(unmatched)}")
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first five, and whether there are more."""
+    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
 
 
 def _table(options: IngestOptions, found: Sequence[Found], say: Say) -> Table:
@@ -166,7 +173,7 @@ def _table(options: IngestOptions, found: Sequence[Found], say: Say) -> Table:
         ("columns of videos.csv are not used", list(table.unknown)),
     ):
         if missing:
-            say(f"warning: {len(missing)} {what}: {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}")
+            say(f"warning: {len(missing)} {what}: {_some(missing)}")
     return table
 
 
@@ -192,8 +199,7 @@ def _stamp(path: Path) -> tuple[str, int, int]:
     return path.name, status.st_size, status.st_mtime_ns
 
 
-def _finished(job: Job, summary: Summary) -> bool:
-    done = record.load(job.root, job.name)
+def _finished(job: Job, done: Record | None, summary: Summary) -> bool:
     if done is None or done.key != job.key or not all(_is_there(job.root / s.path, s.bytes) for s in done.shards):
         return False
     if done.metadata != job.metadata:
@@ -215,16 +221,14 @@ def _refuse_foreign(root: Path) -> None:
         raise ConfigError(f"{root} holds a catalog that no ingest left here; give another folder to --out")
 
 
-def _refuse_namesakes(jobs: Sequence[Job]) -> None:
+def _refuse_namesake(job: Job, done: Record | None) -> None:
     """Raises ConfigError for a video whose name belongs to another source's video here: it would replace that one."""
-    for job in jobs:
-        done = record.load(job.root, job.name)
-        if done is not None and done.key != job.key and done.metadata.source != job.metadata.source:
-            raise ConfigError(
-                f"{job.shown}: there is another video named {job.name!r} in {job.root}, of source "
-                f"{done.metadata.source!r} (this one is of {job.metadata.source!r}); it would be lost: give --prefix "
-                f"or another --out, or --source {done.metadata.source} if it is the same video and shall be replaced"
-            )
+    if done is not None and done.key != job.key and done.metadata.source != job.metadata.source:
+        raise ConfigError(
+            f"{job.shown}: there is another video named {job.name!r} in {job.root}, of source "
+            f"{done.metadata.source!r} (this one is of {job.metadata.source!r}); it would be lost: give --prefix "
+            f"or another --out, or --source {done.metadata.source} if it is the same video and shall be replaced"
+        )
 
 
 def _sweep(root: Path) -> None:
