@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from trocar import __version__
+from trocar.backbones.depthwise import use_exact_depthwise
 from trocar.backbones.export import save_backbone
 from trocar.backbones.load import load_backbone
 from trocar.backbones.preprocess import Preprocessing, describe_backbone
@@ -116,6 +117,8 @@ class Pretraining:
         """The method where it trains: on its device, channels last, compiled if asked for."""
         # Depthwise and strided convolutions are faster with channels last, on CPU as on tensor cores.
         self.method.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.device.type == "cpu" and self.config.train.precision == "bfloat16" and not self.config.train.compile:
+            use_exact_depthwise(self.method.backbones[0])
         if self.config.train.compile:
             for backbone in self.method.backbones:
                 # Shapes marked dynamic fail on the second size of view with channels last; each size gets its graph.
