@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from trocar.backbones.export import export_run, save_backbone
+from trocar.backbones.export import export_timm, save_backbone
 from trocar.backbones.load import load_backbone
 from trocar.backbones.preprocess import Preprocessing
 from trocar.errors import ConfigError, TrocarError
@@ -88,7 +88,7 @@ def test_a_run_is_exported_with_a_card_that_says_what_the_run_says(tmp_path: Pat
     (run / "metrics/0001.jsonl").write_text('{"step": 20, "time": 1.0, "loss": 6.25}\n')
     (run / "config.yaml").write_text("method: dino\nsteps: 20\n")
     out = tmp_path / "out"
-    assert export_run(run, out) == run / "checkpoints/step-20/backbone"
+    assert export_timm(run, out) == str(run / "checkpoints/step-20/backbone")
     card = (out / "README.md").read_text()
     for fact in ("resnet18", "checkpoint step-20", "method: dino", "| loss | 6.25 |", "cases: 12"):
         assert fact in card
@@ -100,6 +100,77 @@ def test_nothing_is_overwritten_and_a_missing_run_is_named(tmp_path: Path) -> No
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine.txt").write_text("kept")
     with pytest.raises(ConfigError, match="not empty"):
-        export_run(tmp_path / "run", tmp_path / "out")
-    with pytest.raises(ConfigError, match="no run folder"):
-        export_run(tmp_path / "gone", tmp_path / "new")
+        export_timm(tmp_path / "run", tmp_path / "out")
+    with pytest.raises(ConfigError, match="no file or folder"):
+        export_timm(tmp_path / "gone", tmp_path / "new")
+
+
+WITHOUT_TROCAR_BUT_THE_FOLDER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import architectures
+"""
+
+
+def test_an_architecture_timm_has_no_name_for_comes_with_its_own_file(tmp_path: Path) -> None:
+    for name, size in (("random:surgenetxl_caformer_s18", 64), ("random:surgenetdino_v3_vits", 336)):
+        folder = tmp_path / name.removeprefix("random:")
+        model = load_backbone(name, seed=3).eval()
+        images = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+        export_timm(name, folder)
+        np.save(folder / "in.npy", images.numpy())
+        script = WITHOUT_TROCAR_BUT_THE_FOLDER + WITHOUT_TROCAR
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
+        subprocess.run(
+            [sys.executable, "-c", script, str(folder)], check=True, cwd=tmp_path, env=environment, timeout=120
+        )
+        with torch.inference_mode():
+            expected = load_backbone(folder).eval()(images)
+            assert torch.allclose(torch.from_numpy(np.load(folder / "out.npy")), expected, atol=1e-6)
+        assert load_backbone(folder).state_dict().keys() == model.state_dict().keys()
+        assert "import architectures" in (folder / "README.md").read_text()
+
+
+def test_origin_is_inherited_by_exports_and_named_in_the_card(tmp_path: Path) -> None:
+    from published_files import CASES
+
+    from trocar.backbones.origin import origin_of
+
+    case = next(case for case in CASES if case.name == "surgenet_convnextv2_tiny")
+    torch.save(case.build()[1], tmp_path / "w.pth")
+    name = f"{case.name}@{tmp_path / 'w.pth'}"
+    export_timm(name, tmp_path / "first")
+    save_backbone(load_backbone(tmp_path / "first"), tmp_path / "second", extra={"method": "dino"})
+    for folder in (tmp_path / "first", tmp_path / "second"):
+        assert origin_of(load_backbone(folder)) == origin_of(load_backbone(name))
+        assert json.loads((folder / "config.json").read_text())["architecture"] == "convnextv2_tiny"
+    card = (tmp_path / "first" / "README.md").read_text()
+    for fact in ("license: cc-by-nc-sa-4.0", "| cholec80 | 76 of 80", "Verdict on test data: unknown", "sha256"):
+        assert fact in card
+
+
+@pytest.mark.slow
+def test_onnx_takes_any_batch_and_gives_torch_s_features(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import onnxruntime
+
+    from trocar import cli
+
+    save_backbone(
+        load_backbone("convnext_atto", seed=5),
+        tmp_path / "run/backbone",
+        extra={},
+        preprocessing=Preprocessing(size=(64, 64)),
+    )
+    out = tmp_path / "model.onnx"
+    assert cli.main(["export", str(tmp_path / "run"), "--format", "onnx", "--out", str(out)]) == 0
+    session = onnxruntime.InferenceSession(str(out))
+    model = load_backbone(tmp_path / "run").eval()
+    for batch in (1, 5):
+        images = torch.randn(batch, 3, 64, 64)
+        with torch.no_grad():
+            expected = model(images).numpy()
+        (found,) = session.run(None, {"images": images.numpy()})
+        assert np.abs(found - expected).max() < 1e-4
+    assert cli.main(["export", str(tmp_path / "run"), "--format", "onnx", "--out", str(out)]) == 2
+    assert "exists; choose another --out" in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "run"]

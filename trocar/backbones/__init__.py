@@ -1,1 +1,11 @@
-"""timm backbones: construction, loading, export. This room knows no training."""
+"""timm backbones: construction, published surgical weights, loading, export. This room knows no training.
+
+Importing it makes the published names known to timm.
+"""
+
+from trocar.backbones.load import load_backbone
+from trocar.backbones.published.register import register_all
+
+register_all()
+
+__all__ = ["load_backbone"]

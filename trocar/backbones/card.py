@@ -13,6 +13,9 @@ from safetensors import safe_open
 from trocar.backbones.source import WEIGHTS
 from trocar.tracking.metrics import read_metrics
 
+OWN_ARCHITECTURES = "architectures.py"
+"""Beside weights whose architecture timm does not know: the file that registers it."""
+
 
 def model_card(run: Path, source: Path) -> str:
     """README.md in Markdown for the backbone in `source`, a folder of `run`.
@@ -25,7 +28,8 @@ def model_card(run: Path, source: Path) -> str:
         _front(config),
         f"# {config.get('architecture', 'backbone')}, self-supervised on surgical video\n",
         _facts(run, source, config),
-        _usage(config),
+        _usage(config, (source / OWN_ARCHITECTURES).is_file()),
+        _origin(config),
         _yaml_section("Pretraining configuration", _read_yaml(run / "config.yaml")),
         _yaml_section("Recorded with the weights", config.get("trocar") or None),
         _metrics_section(run),
@@ -40,7 +44,9 @@ def parameter_count(folder: Path) -> int:
 
 
 def _front(config: dict[str, Any]) -> str:
-    licence = (config.get("trocar") or {}).get("license", "unknown")
+    # What is trained from weights under a licence is bound by it; for anything else only its owner can say.
+    about = config.get("trocar") or {}
+    licence = str(about.get("license") or (about.get("init") or {}).get("licence") or "unknown").lower()
     tags = "tags: [surgery, self-supervised, feature-extraction]"
     return f"---\nlibrary_name: timm\nlicense: {licence}\n{tags}\n---\n"
 
@@ -61,12 +67,34 @@ def _facts(run: Path, source: Path, config: dict[str, Any]) -> str:
     return "| | |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rows) + "\n"
 
 
-def _usage(config: dict[str, Any]) -> str:
+def _usage(config: dict[str, Any], own: bool) -> str:
+    importing = ""
+    if own:
+        importing = 'import sys\n\nsys.path.insert(0, "PATH")\nimport architectures  # timm has no name for this one\n'
     return (
-        "## Use\n\n```python\nimport timm\n\n"
+        f"## Use\n\n```python\n{importing}import timm\n\n"
         'model = timm.create_model("local-dir:PATH", pretrained=True).eval()\n'
         f"features = model(images)  # [B, {config.get('num_features', 'D')}]\n```\n\n"
         "`PATH` is this folder. Images are RGB, scaled to 0..1 and normalised with the mean and std above.\n"
+    )
+
+
+def _origin(config: dict[str, Any]) -> str:
+    """What the weights have seen, as far as it is recorded: the first thing to know before testing on public data."""
+    init = (config.get("trocar") or {}).get("init")
+    text = "## What it was trained on, and test data\n\n"
+    if init:
+        text += (
+            f"The first weights are {init['name']}: {init['citation']} ({init['homepage']}), licence {init['licence']}"
+        )
+        text += f", sha256 `{init['sha256']}`.\n" if init.get("sha256") else ".\n"
+        text += "\n| data set | cases | labels used | |\n|---|---|---|---|\n"
+        for seen in init["seen"]:
+            text += f"| {seen['dataset']} | {seen['cases']} | {'yes' if seen['labels'] else 'no'} | {seen['note']} |\n"
+        text += "\n"
+    return text + (
+        "Verdict on test data: unknown. No comparison of the pretraining frames with a test set is recorded here; a "
+        "score on a data set named above, or one that shares videos with it, is on data seen before.\n"
     )
 
 

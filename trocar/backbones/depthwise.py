@@ -18,7 +18,7 @@ class Depthwise(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         if not (torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()) or self.weight.dtype != torch.float32:
             return super().forward(input)
-        out: Tensor = _Convolution.apply(input, self.weight, self.bias, self)  # type: ignore[no-untyped-call]
+        out: Tensor = _Convolution.apply(input, self.weight, self.bias, self)
         return out
 
 

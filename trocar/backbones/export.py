@@ -12,7 +12,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
-from trocar.backbones.card import model_card
+from trocar.backbones import architectures
+from trocar.backbones.card import OWN_ARCHITECTURES, model_card
+from trocar.backbones.load import load_backbone
+from trocar.backbones.origin import origin_of
 from trocar.backbones.preprocess import Preprocessing, describe_backbone, position_table_size
 from trocar.backbones.source import WEIGHTS, find_backbone_folder
 from trocar.errors import ConfigError, TrocarError
@@ -47,7 +50,8 @@ def save_backbone(
     """
     model = getattr(model, "_orig_mod", model)
     config = backbone_config(model, preprocessing)
-    config["trocar"] = dict(extra)
+    origin = origin_of(model)
+    config["trocar"] = {**({"init": origin.as_json()} if origin else {}), **extra}
     try:
         text = json.dumps(config, indent=2, sort_keys=True)
     except TypeError as error:
@@ -59,6 +63,8 @@ def save_backbone(
         k: v.detach().to("cpu", copy=True).contiguous() for k, v in model.state_dict().items() if k not in classifier
     }
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    if config["architecture"] in architectures.__all__:
+        shutil.copyfile(architectures.__file__, folder / OWN_ARCHITECTURES)
 
 
 def backbone_config(model: nn.Module, preprocessing: Preprocessing | None = None) -> dict[str, Any]:
@@ -101,31 +107,37 @@ def architecture_args(model: nn.Module) -> dict[str, Any]:
     return args
 
 
-def export_run(run: Path, out: Path) -> Path:
-    """Copy the backbone of `run` to `out` with a model card (README.md); returns the folder the weights came
-    from.
+def export_timm(name_or_path: str | Path, out: Path) -> str:
+    """Write a backbone to `out` as timm's folder with a model card (README.md); returns where the weights came from.
 
-    Raises ConfigError if `run` holds no backbone or `out` exists and is not empty.
+    A run, a checkpoint or an export is copied as it is; anything else `load_backbone` takes is loaded and saved. Raises
+    ConfigError if it holds no backbone or `out` exists and is not empty; what was begun is removed on an error.
     """
-    if not run.is_dir():
-        raise ConfigError(f"no run folder {str(run)!r}")
-    source = find_backbone_folder(run)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} exists and is not empty; choose another --out")
-    try:
-        card = model_card(run, source)
-    except SafetensorError as error:
-        raise TrocarError(f"{source / WEIGHTS} is damaged ({error}); export another checkpoint of the run") from None
+    run = Path(name_or_path)
+    source = find_backbone_folder(run) if run.is_dir() else None
+    existed = out.exists()
     out.mkdir(parents=True, exist_ok=True)
     try:
-        for name in ("config.json", WEIGHTS):
-            shutil.copyfile(source / name, out / name)
-        (out / "README.md").write_text(card, encoding="utf-8")
-    except OSError as error:
-        for name in ("config.json", WEIGHTS, "README.md"):
+        if source is None:
+            save_backbone(load_backbone(name_or_path), out, extra={})
+        else:
+            for name in ("config.json", WEIGHTS, OWN_ARCHITECTURES):
+                if name != OWN_ARCHITECTURES or (source / name).is_file():
+                    shutil.copyfile(source / name, out / name)
+        (out / "README.md").write_text(model_card(run, source or out), encoding="utf-8")
+    except BaseException as error:
+        for name in ("config.json", WEIGHTS, OWN_ARCHITECTURES, "README.md"):
             (out / name).unlink(missing_ok=True)
-        raise TrocarError(f"cannot write {out}: {error.strerror}; nothing is left there") from None
-    return source
+        if not existed:
+            out.rmdir()
+        if isinstance(error, SafetensorError):
+            raise TrocarError(f"{source} is damaged ({error}); export another checkpoint of the run") from None
+        if isinstance(error, OSError):
+            raise TrocarError(f"cannot write {out}: {error.strerror}; nothing is left there") from None
+        raise
+    return str(source or name_or_path)
 
 
 def _classifier_keys(model: nn.Module) -> set[str]:

@@ -1,7 +1,10 @@
-"""`load_backbone`: any timm name, exported folder or run -> timm model, with every weight accounted for."""
+"""`load_backbone`: timm name, published weights, exported folder or run -> timm model, all weights accounted for."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +14,53 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from trocar.backbones.fingerprint import Fingerprint, fingerprint
+from trocar.backbones.origin import Origin, set_origin
 from trocar.backbones.preprocess import fit_input_size
+from trocar.backbones.published import entries
+from trocar.backbones.published.build import build
+from trocar.backbones.published.load import load_fetched, load_from_file
 from trocar.backbones.source import WEIGHTS, BackboneSource, resolve
 from trocar.errors import ConfigError, TrocarError
 
 
-def load_backbone(name_or_path: str | Path, *, seed: int = 0, num_classes: int = 0, **timm_kwargs: Any) -> nn.Module:
+def load_backbone(
+    name_or_path: str | Path,
+    *,
+    seed: int = 0,
+    num_classes: int = 0,
+    expect: str | None = None,
+    **timm_kwargs: Any,
+) -> nn.Module:
     """A timm model in train mode on the CPU; with `num_classes=0` its forward gives pooled features [B,
     num_features].
 
     See `trocar.backbones.source.resolve` for the names. Everything that is drawn (random weights, a new
     classifier) follows from `seed` alone; torch's global random state is left as it was. Loading is strict:
-    every stored tensor is used and every parameter filled, except the classifier when `num_classes` asks for
-    another one. Raises ConfigError for an unknown name or an argument the architecture does not take,
-    TrocarError for weights that do not fit.
+    every stored tensor is used or on its family's list of parts a backbone has no use for, and every parameter
+    is filled, except the classifier when `num_classes` asks for another one. `expect` pins the weights: a
+    fingerprint (`trocar inspect` prints it) that the loaded model must have. Raises ConfigError for an unknown
+    name or an argument the architecture does not take, TrocarError for weights that do not fit.
     """
     source = resolve(name_or_path)
+    model = _load(source, seed, {"num_classes": num_classes, **timm_kwargs})
+    if expect is not None:
+        _check_fingerprint(model, Fingerprint.parse(expect), str(name_or_path))
+    return model
+
+
+def _load(source: BackboneSource, seed: int, kwargs: dict[str, Any]) -> nn.Module:
     if source.kind == "folder":
-        return _load_folder(source.folder, seed, num_classes, timm_kwargs)
-    return _create(source, seed, num_classes, timm_kwargs)
+        return _load_folder(source.folder, seed, **kwargs)
+    if source.kind == "published":
+        return _load_published(source, seed, kwargs)
+    return _create(source, seed, kwargs)
+
+
+def _check_fingerprint(model: nn.Module, wanted: Fingerprint, name: str) -> None:
+    found = fingerprint(model)
+    if not found.matches(wanted):
+        raise TrocarError(f"{name} are other weights than expected: their fingerprint is {found}, not {wanted}")
 
 
 def random_like(name_or_path: str | Path, *, seed: int) -> nn.Module:
@@ -42,16 +73,26 @@ def random_like(name_or_path: str | Path, *, seed: int) -> nn.Module:
     return _build(source.name, seed, num_classes=0)
 
 
-def _create(source: BackboneSource, seed: int, num_classes: int, kwargs: dict[str, Any]) -> nn.Module:
+def _create(source: BackboneSource, seed: int, kwargs: dict[str, Any]) -> nn.Module:
     if source.kind == "random":
-        return _build(source.name, seed, num_classes=num_classes, **kwargs)
+        return _build(source.name, seed, **kwargs)
     try:
-        return _build(source.name, seed, pretrained=True, num_classes=num_classes, **kwargs)
+        return _build(source.name, seed, pretrained=True, **kwargs)
     except (OSError, RuntimeError) as error:
         raise TrocarError(f"timm could not get the weights of {source.name!r}: {error}") from None
 
 
-def _load_folder(folder: Path, seed: int, num_classes: int, kwargs: dict[str, Any]) -> nn.Module:
+def _load_published(source: BackboneSource, seed: int, kwargs: dict[str, Any]) -> nn.Module:
+    assert source.entry is not None
+    entry, part = source.entry, source.part
+    with _explained(entry.name, kwargs), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if source.file is not None:
+            return load_from_file(entry, source.file, part, **kwargs)
+        return load_fetched(entry, part, **kwargs)
+
+
+def _load_folder(folder: Path, seed: int, num_classes: int, **kwargs: Any) -> nn.Module:
     size = kwargs.pop("img_size", None)
     model = _build(f"local-dir:{folder}", seed, num_classes=num_classes, **kwargs)
     try:
@@ -59,6 +100,8 @@ def _load_folder(folder: Path, seed: int, num_classes: int, kwargs: dict[str, An
     except (OSError, SafetensorError) as error:
         raise TrocarError(f"{folder / WEIGHTS} cannot be read: {error}") from None
     load_strict(model, state, str(folder))
+    if inherited := read_origin(folder):
+        set_origin(model, inherited)
     return fit_input_size(model, size if isinstance(size, int) else size[0]) if size else model
 
 
@@ -96,14 +139,31 @@ def _difference(key: str, own: Tensor | None, stored: Tensor | None) -> str:
 
 
 def _build(name: str, seed: int, **kwargs: Any) -> nn.Module:
+    known = entries().get(name)
+    with _explained(name, kwargs), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: nn.Module = build(known, None, **kwargs) if known is not None else timm.create_model(name, **kwargs)
+    if not hasattr(model, "_model_args"):  # timm before 1.0.31 does not keep what a model was built with
+        object.__setattr__(model, "_model_args", kwargs)
+    return model
+
+
+@contextmanager
+def _explained(name: str, kwargs: dict[str, Any]) -> Iterator[None]:
+    """What timm says of arguments it can't take, as an error a user can act on."""
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model: nn.Module = timm.create_model(name, **kwargs)
+        yield
     except TypeError as error:
         raise ConfigError(f"{name!r} does not take these arguments ({', '.join(sorted(kwargs))}): {error}") from None
     except (AssertionError, KeyError, ValueError) as error:
         raise ConfigError(f"{name!r} cannot be built: {error}") from None
-    if not hasattr(model, "_model_args"):  # timm before 1.0.31 does not keep what a model was built with
-        object.__setattr__(model, "_model_args", kwargs)
-    return model
+
+
+def read_origin(folder: Path) -> Origin | None:
+    """The origin of an exported backbone's first weights, as its config.json carries it; None if it says none."""
+    try:
+        tree = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        origin = (tree.get("trocar") or {}).get("init")
+        return Origin.from_json(origin) if origin else None
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise TrocarError(f"{folder / 'config.json'} cannot be understood: {error}") from None

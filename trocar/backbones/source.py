@@ -1,4 +1,4 @@
-"""What a backbone name on a command line means: a timm architecture, an exported folder, or a run."""
+"""What a backbone name on a command line means: a timm architecture, published weights, a file, a folder, or a run."""
 
 from __future__ import annotations
 
@@ -9,38 +9,68 @@ from typing import Literal
 
 import timm
 
+from trocar.backbones.published import entries
+from trocar.backbones.published.base import Published
 from trocar.errors import ConfigError, nearest
 
-RANDOM, PUBLISHED = "random:", "timm:"
+RANDOM, TIMM = "random:", "timm:"
 WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
 class BackboneSource:
-    """Where a backbone comes from: `random` and `published` carry a timm name, `folder` a directory."""
+    """Where a backbone comes from.
 
-    kind: Literal["random", "published", "folder"]
+    `random` and `timm` carry a timm name (`random` also a published one, for its architecture), `folder` a directory,
+    `published` an entry, with `file` for the user's own copy of it (None: the fetched one) and the `part` of a training
+    checkpoint that is meant ("teacher", "student", or "" for the family's own choice).
+    """
+
+    kind: Literal["random", "timm", "folder", "published"]
     name: str = ""
     folder: Path = Path()
+    entry: Published | None = None
+    file: Path | None = None
+    part: str = ""
+
+    @property
+    def architecture(self) -> str:
+        """timm name of the architecture; empty for a folder, which says itself."""
+        known = entries().get(self.name)
+        return known.architecture if known is not None else self.name.partition(".")[0]
 
 
 def resolve(name_or_path: str | Path) -> BackboneSource:
-    """Understand `random:NAME`, `timm:NAME[.TAG]`, a plain timm `NAME`, or a folder.
+    """Understand `random:NAME`, `timm:NAME[.TAG]`, `NAME`, `NAME@FILE`, `FILE`, either with `#teacher` or `#student`
+    behind, or a folder.
 
-    A plain name is random weights, as in timm itself, so that what is loaded never depends on the network or
-    on a cache; `timm:` asks for the published weights. A folder is an exported backbone (`config.json` and
-    `model.safetensors`), a run (its finished `backbone/`, else its newest checkpoint's), or one checkpoint of
-    a run. Raises ConfigError, with the nearest timm name for a mistyped one.
+    A plain timm name is random weights, as in timm itself, so that what is loaded never depends on the network or on a
+    cache; `timm:` asks for timm's published weights. A name of `trocar.backbones.published` is those weights. A lone
+    file must fit exactly one of them. A folder is an exported backbone (`config.json` and `model.safetensors`), a run
+    (its finished `backbone/`, else its newest checkpoint's), or one checkpoint of a run. Raises ConfigError, with the
+    nearest name for a mistyped one.
     """
     text = str(name_or_path)
-    for prefix, kind in ((RANDOM, "random"), (PUBLISHED, "published")):
-        if text.startswith(prefix):
-            name = _check_name(text.removeprefix(prefix))
-            return BackboneSource("random" if kind == "random" else "published", name)
+    if text.startswith(RANDOM):
+        return BackboneSource("random", _check_name(text.removeprefix(RANDOM)))
+    if text.startswith(TIMM):
+        return BackboneSource("timm", _check_name(text.removeprefix(TIMM)))
     if Path(text).is_dir():
         return BackboneSource("folder", folder=find_backbone_folder(Path(text)))
-    if "/" in text or Path(text).exists():
-        raise ConfigError(f"no folder {text!r}; give a run folder, an exported backbone, or a timm name")
+    name, at, file = text.partition("@")
+    if at and name in entries():
+        return _published(name, file)
+    path, _, part = text.partition("#")
+    if Path(path).is_file():
+        from trocar.backbones.identify import only_match
+
+        return BackboneSource(
+            "published", (entry := only_match(Path(path), part)).name, Path(), entry, Path(path), part
+        )
+    if path in entries():
+        return BackboneSource("published", path, entry=entries()[path], part=part)
+    if "/" in text or "@" in text:
+        raise ConfigError(f"no file or folder {text!r}; give a run folder, an exported backbone, weights, or a name")
     name = _check_name(text)
     if "." in name:
         raise ConfigError(f"{name!r} names published weights: write timm:{name} for them, or random:{name}")
@@ -61,17 +91,26 @@ def find_backbone_folder(folder: Path) -> Path:
     )
 
 
+def _published(name: str, text: str) -> BackboneSource:
+    file, _, part = text.partition("#")
+    if not Path(file).is_file():
+        raise ConfigError(f"{name}@{text}: no file {file!r}")
+    return BackboneSource("published", name, entry=entries()[name], file=Path(file), part=part)
+
+
 def _step(folder: Path) -> int:
     match = re.fullmatch(r"step-(\d+)", folder.name)
     return int(match.group(1)) if match else -1
 
 
 def _check_name(name: str) -> str:
+    if name in entries():
+        return name
     known = timm.list_models()
     base, _, tag = name.partition(".")
     if base not in known:
-        hint = nearest(base, known) or "; timm.list_models() lists them"
-        raise ConfigError(f"no timm model, run or folder is called {base!r}{hint}")
+        hint = nearest(base, [*known, *entries()]) or "; timm.list_models() and `trocar fetch --list` have the names"
+        raise ConfigError(f"no timm model, published weights, run or folder is called {base!r}{hint}")
     tagged = timm.list_pretrained(f"{base}.*") if tag else []
     if tag and name not in tagged:
         raise ConfigError(f"timm has no weights {name!r}{nearest(name, tagged)}; it has: {', '.join(tagged) or 'none'}")

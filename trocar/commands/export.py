@@ -1,4 +1,4 @@
-"""`trocar export`: a run's backbone as a folder that timm loads by itself."""
+"""`trocar export`: a backbone as a folder that timm loads by itself, or as an ONNX file."""
 
 from __future__ import annotations
 
@@ -10,20 +10,40 @@ from typing import Any
 def register(subparsers: Any) -> None:
     """Declare the command."""
     parser = subparsers.add_parser(
-        "export", help="write a run's backbone as a timm folder with a model card", description=__doc__
+        "export", help="write a backbone as a timm folder with a model card, or as ONNX", description=__doc__
     )
-    parser.add_argument("folder", metavar="RUN", type=Path, help="run folder, checkpoint folder or exported backbone")
     parser.add_argument(
-        "--out", type=Path, required=True, help="new folder for config.json, model.safetensors, README.md"
+        "source", metavar="BACKBONE", help="run, checkpoint or exported folder, published name, or NAME@FILE"
     )
+    parser.add_argument("--out", type=Path, required=True, help="new folder (timm) or file (onnx)")
+    parser.add_argument("--format", choices=["timm", "onnx"], default="timm", help="default: timm")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Copy the backbone and say how to load it."""
-    from trocar.backbones.export import export_run
+    """Write it and say how to load it."""
+    if args.format == "onnx":
+        return _onnx(args.source, args.out)
+    from trocar.backbones.export import export_timm
 
-    source = export_run(args.folder, args.out)
+    source = export_timm(args.source, args.out)
     print(f"backbone of {source} written to {args.out}")
     print(f'load it with timm.create_model("local-dir:{args.out}", pretrained=True)')
+    return 0
+
+
+def _onnx(source: str, out: Path) -> int:
+    from trocar.backbones import load_backbone
+    from trocar.backbones.onnx_export import export_onnx
+    from trocar.backbones.preprocess import describe_backbone
+    from trocar.errors import ConfigError
+
+    if out.suffix != ".onnx":
+        raise ConfigError(f"--out {out}: give a file name that ends in .onnx")
+    model = load_backbone(source)
+    worst = export_onnx(model, out)
+    shape = describe_backbone(model)
+    print(f"backbone of {source} written to {out}; onnxruntime and torch agree to {worst:.1e} of the largest feature")
+    height, width = shape.size
+    print(f"input images [batch, 3, {height}, {width}], mean {shape.mean}, std {shape.std}; output features")
     return 0

@@ -7,16 +7,23 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-KINDS = {"shards": "trocar.data.inspect_shards"}
+KINDS = {
+    "a shards folder": "trocar.data.inspect_shards",
+    "a run, an exported backbone or a weight file": "trocar.backbones.inspect_checkpoint",
+}
 """What can be inspected -> the module that does it, asked in this order."""
 
 
 def register(subparsers: Any) -> None:
     """Declare the command and its arguments."""
-    parser = subparsers.add_parser("inspect", help="what is in a shards folder, with a contact sheet")
-    parser.add_argument("path", metavar="PATH", help=f"one of: {', '.join(KINDS)}")
+    parser = subparsers.add_parser("inspect", help="what is in a shards folder, a run or a weight file")
+    parser.add_argument("path", metavar="PATH", help=", or ".join(KINDS))
     parser.add_argument("--sheet", metavar="FILE", help="write a contact sheet (PNG)")
-    parser.add_argument("--verify", action="store_true", help="read everything and compare checksums")
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="read everything and compare checksums; load weights and print their fingerprint",
+    )
     parser.set_defaults(run=run)
 
 
@@ -37,4 +44,4 @@ def run(args: argparse.Namespace) -> int:
     for module in map(importlib.import_module, KINDS.values()):
         if module.recognises(path):
             return int(module.show(path, Console(highlight=False), sheet=sheet, verify=args.verify))
-    raise ConfigError(f"{path}: nothing that can be inspected; expected one of: {', '.join(KINDS)}")
+    raise ConfigError(f"{path}: nothing that can be inspected; expected {', or '.join(KINDS)}")

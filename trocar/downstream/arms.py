@@ -12,7 +12,7 @@ from torch import nn
 
 from trocar.backbones.load import load_backbone, random_like
 from trocar.backbones.preprocess import describe_backbone
-from trocar.backbones.source import PUBLISHED, RANDOM, resolve
+from trocar.backbones.source import RANDOM, TIMM, resolve
 from trocar.downstream.baselines import BASELINES
 from trocar.downstream.config import EvaluateConfig
 from trocar.downstream.features import weights_hash
@@ -107,7 +107,7 @@ def _random_weights(given: list[Arm], config: EvaluateConfig) -> list[Arm]:
 
 
 def _short(text: str) -> str:
-    is_folder = not text.startswith((RANDOM, PUBLISHED)) and Path(text).is_dir()
+    is_folder = not text.startswith((RANDOM, TIMM)) and Path(text).is_dir()
     return Path(text).resolve().name if is_folder else text
 
 

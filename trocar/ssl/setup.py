@@ -209,8 +209,7 @@ def _backbone(config: PretrainConfig, seed: int, drop_path: float) -> nn.Module:
 
 def _is_plain_vit(name: str) -> bool:
     """timm's vision transformers need to be told that views come in several sizes."""
-    source = resolve(name)
-    return source.kind != "folder" and source.name.startswith(("vit_", "deit"))
+    return resolve(name).architecture.startswith(("vit_", "deit"))
 
 
 def write_backbone(setup: Pretraining, method: Method, folder: Path, step: int) -> None:

@@ -1,0 +1,127 @@
+"""`trocar fetch`: whole and checked or not at all, recorded, and compared at every later load."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from published_files import CASES
+
+from trocar import cli
+from trocar.backbones import load_backbone, store
+from trocar.backbones.fetch import fetch
+from trocar.backbones.origin import origin_of
+from trocar.backbones.published import entries
+from trocar.errors import ConfigError, TrocarError
+from trocar.files import sha256_of
+
+NAME = "surgenetxl_caformer_s18"
+CASE = next(case for case in CASES if case.name == NAME)
+
+
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TROCAR_WEIGHTS", str(tmp_path / "store"))
+    (tmp_path / "site").mkdir()
+    torch.save(CASE.build()[1], tmp_path / "site" / "teacher.pth")
+    return tmp_path / "site" / "teacher.pth"
+
+
+@pytest.fixture
+def site(weights: Path) -> Iterator[str]:
+    """A web server of the folder; `/cut/...` ends the connection in the middle of the file."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args: object) -> None:
+            super().__init__(*args, directory=str(weights.parent))  # type: ignore[arg-type]
+
+        def do_GET(self) -> None:
+            if not self.path.startswith("/cut/"):
+                return super().do_GET()
+            data = weights.read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data[: len(data) // 2])
+
+        def log_message(self, *args: object) -> None:
+            """Nobody reads it."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def test_a_download_is_recorded_and_loads_by_name(site: str, weights: Path) -> None:
+    seen: list[tuple[int, int | None]] = []
+    record = fetch(entries()[NAME], f"{site}/teacher.pth?download=true", lambda *step: seen.append(step))
+    assert (record.file, record.bytes, record.sha256) == ("teacher.pth", weights.stat().st_size, sha256_of(weights))
+    assert seen[-1] == (record.bytes, record.bytes)
+    origin = origin_of(load_backbone(NAME))
+    assert origin is not None
+    assert origin.sha256 == record.sha256
+    assert fetch(entries()[NAME], "http://127.0.0.1:9/gone") == record  # there already: nothing is downloaded
+
+
+def test_nothing_is_kept_of_a_download_that_fails(site: str, weights: Path) -> None:
+    for path, message in (
+        ("cut/teacher.pth", "the connection ended|IncompleteRead"),
+        ("gone.pth", "File not found|404"),
+    ):
+        with pytest.raises(TrocarError, match=message):
+            fetch(entries()[NAME], f"{site}/{path}")
+    with pytest.raises(TrocarError, match="Nothing was kept"):
+        fetch(entries()[NAME], "http://127.0.0.1:9/teacher.pth")
+    assert sorted(p.name for p in (store.root() / NAME).iterdir()) == [".lock"]
+
+
+def test_a_file_of_another_model_is_not_kept_under_the_name(weights: Path) -> None:
+    with pytest.raises(TrocarError, match="no weights where files of SelfSupSurg have them"):
+        fetch(entries()["selfsupsurg_dino_resnet50"], str(weights))
+    assert store.read_record("selfsupsurg_dino_resnet50") is None
+
+
+def test_a_fetched_file_that_changed_is_refused(weights: Path) -> None:
+    fetch(entries()[NAME], str(weights))
+    file = store.root() / NAME / "teacher.pth"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(bytes(data))
+    with pytest.raises(TrocarError, match="has changed or was damaged"):
+        load_backbone(NAME)
+    file.unlink()
+    with pytest.raises(TrocarError, match=f"is gone; run trocar fetch {NAME}"):
+        load_backbone(NAME)
+
+
+def test_a_published_sha256_is_demanded(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import dataclasses
+
+    entry = dataclasses.replace(entries()[NAME], sha256="0" * 64)
+    with pytest.raises(TrocarError, match="has sha256"):
+        fetch(entry, str(weights))
+    assert store.read_record(NAME) is None
+
+
+def test_the_command_fetches_lists_and_refuses(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["fetch", NAME, "--from", str(weights)]) == 0
+    out = capsys.readouterr().out
+    assert sha256_of(weights) in out
+    assert "CC-BY-NC-SA-4.0" in out
+    assert cli.main(["fetch", "--list"]) == 0
+    listed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [NAME, "caformer_s18_relu", "CC-BY-NC-SA-4.0", "yes"] in listed
+    assert cli.main(["fetch", "surgenetxl_caformer_s81"]) == 2
+    assert f"did you mean '{NAME}'" in capsys.readouterr().err
+    assert cli.main(["fetch", "endovit_phase_vitb16"]) == 2
+    assert "--from FILE" in capsys.readouterr().err
+
+
+def test_without_a_fetched_file_the_error_says_both_ways(weights: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"trocar fetch {NAME} .* {NAME}@/path/to/file"):
+        load_backbone(NAME)

@@ -1,0 +1,82 @@
+"""Published weights -> timm model, built by timm itself, so that its own arguments do what they always do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import timm
+from torch import nn
+
+from trocar.backbones.origin import Origin, set_origin
+from trocar.backbones.published import entries
+from trocar.backbones.published.base import Published
+from trocar.backbones.published.convert import Converted, convert
+
+
+def build(entry: Published, converted: Converted | None, **kwargs: Any) -> nn.Module:
+    """A timm model with the given weights, or random ones. `kwargs` are timm's: num_classes, img_size, in_chans,
+    features_only, ...; timm resamples position tables and adapts the first layer as it does for its own weights."""
+    cfg = pretrained_cfg(entry)
+    if converted is not None:
+        cfg["state_dict"] = dict(converted.state)
+    arguments = {**entry.arguments, **(converted.arguments if converted else {}), **kwargs}
+    model = timm.create_model(entry.architecture, pretrained=converted is not None, pretrained_cfg=cfg, **arguments)
+    for holder in (model, getattr(model, "model", None)):
+        # timm keeps the configuration, and with it a second copy of all weights.
+        for name in ("pretrained_cfg", "default_cfg"):
+            if isinstance(getattr(holder, name, None), dict):
+                getattr(holder, name)["state_dict"] = None
+    return model
+
+
+def pretrained_cfg(entry: Published) -> dict[str, Any]:
+    """timm's configuration of these weights; the architecture's own says where classifier and first layer are."""
+    own = timm.get_pretrained_cfg(entry.architecture)
+    base: dict[str, Any] = asdict(own) if own is not None else {}
+    shape = entry.preprocessing
+    where = ("classifier", "first_conv", "fixed_input_size", "pool_size")
+    kept: dict[str, Any] = {key: base[key] for key in where if key in base}
+    return {
+        **kept,
+        "architecture": entry.architecture,
+        "mean": shape.mean,
+        "std": shape.std,
+        "interpolation": shape.interpolation,
+        "crop_pct": 1.0,
+        "input_size": (3, *shape.size),
+        "num_classes": 0,
+        "license": entry.family.licence.lower(),
+        "origin_url": entry.family.homepage,
+    }
+
+
+class PublishedKeys:
+    """A hook of `load_state_dict`: takes a file in the published layout, as `timm.create_model(checkpoint_path=)` does.
+
+    A state with the model's own keys and shapes passes unchanged. Anything else must be the published file, complete,
+    and becomes what `build` makes of it with the arguments this model was built with.
+    """
+
+    def __init__(self, name: str, kwargs: Mapping[str, Any]) -> None:
+        self.name, self.kwargs = name, dict(kwargs)
+
+    def __call__(self, module: nn.Module, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        own = module.state_dict()
+        if prefix or all(key in own and own[key].shape == value.shape for key, value in state_dict.items()):
+            return
+        entry = entries()[self.name]
+        converted = convert(entry, state_dict, "the checkpoint")
+        twin = build(entry, converted, **self.kwargs)
+        # A classifier of the file's user is in neither: the twin's is random, and so is this model's.
+        merged = {key: value if _is_classifier(module, key) else twin.state_dict()[key] for key, value in own.items()}
+        state_dict.clear()
+        state_dict.update(merged)
+        set_origin(module, Origin.of(entry))
+
+
+def _is_classifier(model: nn.Module, key: str) -> bool:
+    names = dict(getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ()
+    names = (names,) if isinstance(names, str) else names
+    return any(key in (f"{name}.weight", f"{name}.bias") for name in names)

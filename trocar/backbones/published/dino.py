@@ -1,0 +1,68 @@
+"""DINO (Caron et al., arXiv 2104.14294) as people have it on disk: backbone files and full training checkpoints."""
+
+from __future__ import annotations
+
+from trocar.backbones.published.base import Family, Layout, Published, Seen, State, Unused
+from trocar.backbones.published.keys import image_size, same
+
+LAYOUTS = (
+    Layout(("teacher",), "backbone.", "teacher"),
+    Layout(("student",), "backbone.", "student"),
+    Layout(("teacher",), "", "teacher"),
+    Layout(("state_dict",), "backbone."),
+    Layout((), "backbone."),
+    Layout(),
+)
+HEADS = (
+    Unused(r"head\..*", "the projection head"),
+    Unused(r"(fc|last_layer)\..*", "a classifier or the projection head's last layer"),
+)
+IMAGENET = (Seen("imagenet1k", "train"),)
+FILES = "https://dl.fbaipublicfiles.com/dino"
+
+
+def _family(name: str, title: str) -> Family:
+    return Family(
+        name=name,
+        title=title,
+        licence="Apache-2.0",
+        homepage="https://github.com/facebookresearch/dino",
+        citation="Caron et al., ICCV 2021, arXiv 2104.14294",
+        source=same,
+        layouts=LAYOUTS,
+        unused=HEADS,
+    )
+
+
+VIT, RESNET = _family("dino_vit", "DINO ViT"), _family("dino_resnet", "DINO ResNet-50")
+
+
+def _vit(letter: str, size: str, patch: int, file: str) -> Published:
+    def fits(state: State) -> dict[str, object]:
+        return image_size(state, patch)
+
+    return Published(
+        name=f"dino_vit{letter}{patch}",
+        family=VIT,
+        architecture=f"vit_{size}_patch{patch}_224",
+        method="dino",
+        seen=IMAGENET,
+        url=f"{FILES}/dino_{file}{patch}_pretrain/dino_{file}{patch}_pretrain.pth",
+        fits=fits,
+    )
+
+
+ENTRIES = (
+    _vit("s", "small", 16, "deitsmall"),
+    _vit("s", "small", 8, "deitsmall"),
+    _vit("b", "base", 16, "vitbase"),
+    _vit("b", "base", 8, "vitbase"),
+    Published(
+        name="dino_resnet50",
+        family=RESNET,
+        architecture="resnet50",
+        method="dino",
+        seen=IMAGENET,
+        url=f"{FILES}/dino_resnet50_pretrain/dino_resnet50_pretrain.pth",
+    ),
+)

@@ -1,0 +1,52 @@
+"""EndoViT (Batic et al., arXiv 2303.17636): MAE on Endo700k, three files that each left one test set out."""
+
+from __future__ import annotations
+
+from trocar.backbones.preprocess import Preprocessing
+from trocar.backbones.published.base import Family, Layout, Published, Seen, State, Unused
+from trocar.backbones.published.keys import image_size, same
+
+FAMILY = Family(
+    name="endovit",
+    title="EndoViT",
+    licence="unknown",
+    homepage="https://github.com/DominikBatic/EndoViT",
+    citation="Batic et al., IJCARS 2024, arXiv 2303.17636",
+    source=same,
+    layouts=(Layout(("model",)), Layout()),
+    unused=(
+        Unused(r"decoder_.*", "MAE's decoder"),
+        Unused(r"mask_token", "stands for masked patches, in training only"),
+        Unused(r"head\..*", "a classifier"),
+    ),
+)
+# Mean and standard deviation of Endo700k, which the published code normalises with.
+ENDO700K = Preprocessing(mean=(0.3464, 0.2280, 0.2228), std=(0.2520, 0.2128, 0.2093))
+OTHERS = tuple(
+    Seen(name) for name in ("heico", "psi_ava", "esad", "lapgyn4", "hsdb", "dsad", "glenda", "surgical_actions160")
+)
+START = Seen("imagenet1k", "train", note="the MAE weights it started from")
+LEFT_OUT = {
+    "segmentation": "without the validation and test images of CholecSeg8k",
+    "triplets": "without the validation and test videos of CholecT45",
+    "phase": "without the validation and test videos of the authors' Cholec80 split",
+}
+
+
+def _fits(state: State) -> dict[str, object]:
+    return image_size(state, 16)
+
+
+ENTRIES = tuple(
+    Published(
+        name=f"endovit_{task}_vitb16",
+        family=FAMILY,
+        architecture="vit_base_patch16_224",
+        method="mae",
+        seen=(Seen("cholec80", which), *OTHERS, START),
+        preprocessing=ENDO700K,
+        fits=_fits,
+        note="Offered on a page that needs a browser: see the homepage.",
+    )
+    for task, which in LEFT_OUT.items()
+)

@@ -1,0 +1,65 @@
+"""`trocar fetch`: published weights onto this machine, checksummed; nothing else of Trocar uses the network."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from typing import Any
+
+
+def register(subparsers: Any) -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "fetch", help="download published weights, checked and recorded", description=__doc__
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="as `trocar fetch --list` has them")
+    parser.add_argument("--list", action="store_true", help="all names, with licence and what is fetched")
+    parser.add_argument("--from", dest="origin", metavar="FILE|URL", help="another copy, such as one you downloaded")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fetch one after another; those that are there are verified."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    from trocar.backbones import fetch, store
+    from trocar.errors import ConfigError
+
+    if args.list:
+        return _list()
+    if not args.names:
+        raise ConfigError("give a name; `trocar fetch --list` has them")
+    if args.origin and len(args.names) > 1:
+        raise ConfigError("--from goes with one name")
+    chosen = [store.entry(name) for name in args.names]
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    for entry in chosen:
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task(entry.name, total=None)
+            record = fetch.fetch(entry, args.origin, partial(_advance, bar, task))
+        path = store.root() / entry.name / record.file
+        print(f"{entry.name}: {path}, {record.bytes / 1e6:.0f} MB, sha256 {record.sha256}")
+        print(f"licence {entry.family.licence}; {entry.family.citation}")
+    return 0
+
+
+def _advance(bar: Any, task: Any, done: int, total: int | None) -> None:
+    bar.update(task, completed=done, total=total)
+
+
+def _list() -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from trocar.backbones import store
+    from trocar.backbones.published import entries
+
+    table = Table("name", "architecture", "licence", "fetched", box=None)
+    for entry in entries().values():
+        table.add_row(
+            entry.name, entry.architecture, entry.family.licence, "yes" if store.read_record(entry.name) else ""
+        )
+    Console(highlight=False).print(table)
+    print(f"fetched weights are in {store.root()}")
+    return 0
