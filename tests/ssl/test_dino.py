@@ -9,7 +9,14 @@ import torch
 from torch import nn
 
 from trocar.ssl.dino import Dino, DinoConfig, DinoHead, DinoViews
-from trocar.ssl.dino_loss import dino_loss, entropy, teacher_probabilities, update_centre
+from trocar.ssl.dino_loss import (
+    balanced_probabilities,
+    dino_loss,
+    entropy,
+    prototypes_used,
+    teacher_probabilities,
+    update_centre,
+)
 from trocar.ssl.method import Progress, parameter_groups, update_teacher
 from trocar.ssl.optim import OptimConfig, clip_gradients
 
@@ -237,3 +244,38 @@ def test_the_loss_is_computed_in_float32_under_autocast():
         inside = dino_loss(student, teacher_probabilities(teacher, torch.zeros(32), 0.04), 0.1)
     assert inside.dtype == torch.float32
     assert torch.equal(inside, dino_loss(student, q, 0.1))
+
+
+def published_sinkhorn(logits, temperature, iterations=3):
+    """Algorithm of SwAV's appendix, logits [n, K], in float64: alternate prototypes and samples to equal sums."""
+    q = np.exp(logits / temperature).T
+    q /= q.sum()
+    for _ in range(iterations):
+        q /= q.sum(1, keepdims=True) * len(q)
+        q /= q.sum(0, keepdims=True) * q.shape[1]
+    return (q * q.shape[1]).T
+
+
+def test_sinkhorn_balances_the_prototypes_over_both_teacher_views():
+    logits = np.random.default_rng(3).uniform(-1, 1, size=(2, 6, 5))
+    ours = balanced_probabilities(torch.tensor(logits).float(), 0.05).numpy()
+    expected = published_sinkhorn(logits.reshape(12, 5), 0.05).reshape(2, 6, 5)
+    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(ours.sum(-1), 1, rtol=1e-5)
+
+
+def test_sinkhorn_is_what_the_method_takes_as_targets_when_asked():
+    dino, mean = method(centring="sinkhorn").eval(), method().eval()
+    for both in (dino, mean):
+        with torch.no_grad():  # one prototype that everything is near to
+            both.teacher_head.last_layer.weight_v.mul_(0.01)
+            both.teacher_head.last_layer.weight_v[0] += 1
+    views = some_views()
+    assert float(dino.loss(views, START)["prototypes_used"]) > 1.5 * float(mean.loss(views, START)["prototypes_used"])
+
+
+def test_prototypes_in_use_are_counted_over_the_batch():
+    one, two = torch.eye(8)[[0, 0, 0, 0]], torch.eye(8)[[0, 1, 0, 1]]
+    assert float(prototypes_used(one[None])) == pytest.approx(1)
+    assert float(prototypes_used(two[None])) == pytest.approx(2)
+    assert float(prototypes_used(torch.full((2, 3, 8), 1 / 8))) == pytest.approx(8)

@@ -13,7 +13,14 @@ from torch import Tensor, nn
 
 from trocar.config import Config
 from trocar.data.views import Probability, ViewGroup, ViewRecipe
-from trocar.ssl.dino_loss import dino_loss, entropy, teacher_probabilities, update_centre
+from trocar.ssl.dino_loss import (
+    balanced_probabilities,
+    dino_loss,
+    entropy,
+    prototypes_used,
+    teacher_probabilities,
+    update_centre,
+)
 from trocar.ssl.distributed import mean_over_ranks
 from trocar.ssl.method import Losses, Method, Progress, Views, update_teacher
 from trocar.ssl.schedules import Duration, cosine, stairs, steps_in
@@ -65,7 +72,11 @@ class DinoConfig(Config):
     warmup_teacher_temperature: float = Field(default=0.04, gt=0)
     warmup_teacher_temperature_epochs: int = Field(default=0, ge=0)
     momentum: float = Field(default=0.996, ge=0, le=1, description="of the teacher at the start; 1 at the end")
-    centre_momentum: float = Field(default=0.9, ge=0, le=1)
+    centring: Literal["mean", "sinkhorn"] = Field(
+        default="mean",
+        description="what keeps prototypes in use: a moving mean (DINO) or Sinkhorn-Knopp (DINOv2)",
+    )
+    centre_momentum: float = Field(default=0.9, ge=0, le=1, description="of the moving mean")
     freeze_last_layer: Duration = "1 epoch"
 
 
@@ -101,11 +112,15 @@ class Dino(Method):
         with torch.no_grad():
             logits = self._logits(self.teacher, self.teacher_head, views["global"]).float()
             temperature = self.teacher_temperature(progress)
-            target = teacher_probabilities(logits, self.centre, temperature)
+            if self.config.centring == "sinkhorn":
+                target = balanced_probabilities(logits, temperature)
+            else:
+                target = teacher_probabilities(logits, self.centre, temperature)
             self._teacher_means.append(logits.mean((0, 1)))
         return {
             "loss": dino_loss(student, target, self.config.student_temperature),
             "teacher_entropy": entropy(target),
+            "prototypes_used": prototypes_used(target),
         }
 
     def after_step(self, progress: Progress) -> dict[str, float]:

@@ -8,12 +8,24 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from lightly.loss.swav_loss import sinkhorn
 from torch import Tensor
 
 
 def teacher_probabilities(logits: Tensor, centre: Tensor, temperature: float) -> Tensor:
     """softmax((logits - centre) / temperature) in float32; logits [..., K], centre [K]."""
     return F.softmax((logits.float() - centre) / temperature, dim=-1)
+
+
+def balanced_probabilities(logits: Tensor, temperature: float) -> Tensor:
+    """Teacher distributions [..., K] that use all prototypes alike over the global (micro-)batch, in float32.
+
+    Three steps of Sinkhorn-Knopp over all samples of all ranks (Caron et al., SwAV, arXiv 2006.09882; for DINO: Oquab
+    et al., DINOv2, arXiv 2304.07193). logits [T, b, K], cosines, so that exp does not overflow.
+    """
+    flat = logits.float().flatten(0, -2)
+    balanced: Tensor = sinkhorn(flat, iterations=3, epsilon=temperature, gather_distributed=True)
+    return balanced.view(logits.shape)
 
 
 def dino_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -33,6 +45,14 @@ def dino_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 def update_centre(centre: Tensor, batch_mean: Tensor, momentum: float) -> Tensor:
     """Eq. 4: m centre + (1 - m) mean of the teacher's logits over the global batch and its views."""
     return centre * momentum + batch_mean * (1 - momentum)
+
+
+def prototypes_used(probabilities: Tensor) -> Tensor:
+    """exp of the entropy of the mean of [..., K] distributions: how many of K outputs are in use, between 1 and K.
+
+    Few, with a low entropy of each: images are sorted into as many clusters, and nothing else is learnt.
+    """
+    return torch.exp(torch.special.entr(probabilities.flatten(0, -2).mean(0)).sum())
 
 
 def entropy(probabilities: Tensor) -> Tensor:
