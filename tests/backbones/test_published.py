@@ -154,3 +154,24 @@ def test_preprocessing_is_the_family_s_own() -> None:
     shape = describe_backbone(load_backbone("random:endovit_phase_vitb16"))
     assert shape.mean == (0.3464, 0.2280, 0.2228)
     assert describe_backbone(load_backbone("random:surgenetdino_v2_vits")).size == (336, 336)
+
+
+@pytest.mark.slow
+def test_pretraining_starts_from_published_weights_and_its_backbone_says_so(tmp_path: Path) -> None:
+    from data_factory import make_catalog
+
+    from trocar.cli import main
+
+    make_catalog(tmp_path / "shards", 4, 8)
+    _, content = SMALL.build()
+    name = f"{SMALL.name}@{save(content, tmp_path)}"
+    run = tmp_path / "run"
+    words = [f"data.catalog={tmp_path / 'shards'}", "data.composition.curate=none", f"run.out={run}", "train.steps=1"]
+    words += ["train.batch=2", "run.workers=0", "tracking.uri=none", "train.precision=float32", f"backbone.name={name}"]
+    fingerprint = origin_of(load_backbone(name)).fingerprint
+    assert main(["pretrain", "demo", *words, "backbone.fingerprint=f1:0:0:0:0:0"]) == 1
+    assert main(["pretrain", "demo", *words, f"backbone.fingerprint={fingerprint}"]) == 0
+    trained = load_backbone(run)
+    assert origin_of(trained) == origin_of(load_backbone(name))
+    first, now = (m.state_dict()["stages.0.blocks.0.norm1.weight"] for m in (load_backbone(name), trained))
+    assert torch.allclose(first, now, atol=1e-3)  # one step at the start of the warm-up moves next to nothing

@@ -18,6 +18,7 @@ from trocar import __version__
 from trocar.backbones.depthwise import use_exact_depthwise
 from trocar.backbones.export import save_backbone
 from trocar.backbones.load import load_backbone
+from trocar.backbones.origin import origin_of
 from trocar.backbones.preprocess import Preprocessing, describe_backbone
 from trocar.backbones.source import resolve
 from trocar.data.catalog import Catalog
@@ -169,6 +170,8 @@ def build_method(config: PretrainConfig) -> Method:
     Raises ConfigError for a backbone that doesn't take the views or can't checkpoint gradients.
     """
     seed = config.run.seed
+    if config.backbone.fingerprint is not None:
+        load_backbone(config.backbone.name, seed=seed, expect=config.backbone.fingerprint)
     student = _backbone(config, seed, drop_path=config.backbone.drop_path)
     teacher = _backbone(config, seed, drop_path=0.0)
     views = config.method.views
@@ -234,6 +237,11 @@ def cpu_model() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
+def _started_from(method: Method) -> str:
+    origin = origin_of(method.exported)
+    return "" if origin is None else f", from the weights of {origin.name} (licence {origin.licence})"
+
+
 def describe(setup: Pretraining) -> list[str]:
     """What the run will do, as lines for people: printed at the start and by --dry-run."""
     config, selection = setup.config, setup.selection
@@ -248,7 +256,7 @@ def describe(setup: Pretraining) -> list[str]:
             if s in epochs
         ),
         *(f"           {note}" for note in selection.notes),
-        f"backbone   {config.backbone.name}, {count / 1e6:.2f} M parameters",
+        f"backbone   {config.backbone.name}, {count / 1e6:.2f} M parameters{_started_from(method)}",
         f"views      {', '.join(f'{g.count} x {g.size} px {n}' for n, g in method.recipe().groups.items())}",
         f"length     {setup.total} steps of {config.train.batch} frames ({setup.total / setup.epoch_steps:.1f} epochs)",
         f"optimizer  AdamW, peak learning rate {setup.schedule.peak_lr:.3g} after {setup.schedule.warmup_steps} steps",
