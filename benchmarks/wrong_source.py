@@ -3,11 +3,11 @@
     python benchmarks/wrong_source.py OUT [--by hospital] [--by procedure] [--by all] [--seeds 3] [key=value ...]
 
 Makes a phantom, sets six cases of each hospital and procedure aside for training, pretrains the demo's recipe on the
-training cases of one hospital (or one procedure) after the other, or on `all`, and evaluates every run on the test cases
-of all. Overrides of the recipe may stand behind the options. Prints what pretraining was worth against random weights,
-and the cost of the wrong source: the mean score on the source that was pretrained on minus the mean score on the others,
-which cancels what makes one source easier or one run better. The interval resamples test cases within sources and runs.
-Run again, it continues.
+training cases of one hospital (or one procedure) after the other, or on `all`, and evaluates every run on all test
+cases. Overrides of the recipe may stand behind the options. Prints what pretraining was worth against random weights,
+and the cost of the wrong source: the mean score on the source that was pretrained on minus the mean score on the
+others, which cancels what makes one source easier or one run better. The interval resamples test cases within sources
+and runs. Run again, it continues.
 """
 
 from __future__ import annotations
