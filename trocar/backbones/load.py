@@ -18,7 +18,7 @@ from trocar.backbones.fingerprint import Fingerprint, fingerprint
 from trocar.backbones.origin import Origin, set_origin
 from trocar.backbones.preprocess import fit_input_size
 from trocar.backbones.published import entries
-from trocar.backbones.published.build import build
+from trocar.backbones.published.build import build, is_classifier
 from trocar.backbones.published.load import load_fetched, load_from_file
 from trocar.backbones.source import WEIGHTS, BackboneSource, resolve
 from trocar.errors import ConfigError, TrocarError
@@ -115,19 +115,13 @@ def load_strict(model: nn.Module, state: dict[str, Tensor], origin: str) -> None
     differing = {
         k for k in own.keys() | state.keys() if k not in own or k not in state or own[k].shape != state[k].shape
     }
-    wrong = sorted(k for k in differing if not _is_classifier(model, k))
+    wrong = sorted(k for k in differing if not is_classifier(model, k))
     if wrong:
         lines = [_difference(key, own.get(key), state.get(key)) for key in wrong]
         raise TrocarError(
             f"{origin}: the weights do not fit the architecture:\n" + "\n".join(f"  {line}" for line in lines)
         )
     model.load_state_dict({k: v for k, v in state.items() if k not in differing}, strict=False)
-
-
-def _is_classifier(model: nn.Module, key: str) -> bool:
-    names = dict(getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ()
-    names = (names,) if isinstance(names, str) else names
-    return any(key == f"{name}.weight" or key == f"{name}.bias" for name in names)
 
 
 def _difference(key: str, own: Tensor | None, stored: Tensor | None) -> str:

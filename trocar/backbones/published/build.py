@@ -70,13 +70,14 @@ class PublishedKeys:
         converted = convert(entry, state_dict, "the checkpoint")
         twin = build(entry, converted, **self.kwargs)
         # A classifier of the file's user is in neither: the twin's is random, and so is this model's.
-        merged = {key: value if _is_classifier(module, key) else twin.state_dict()[key] for key, value in own.items()}
+        merged = {key: value if is_classifier(module, key) else twin.state_dict()[key] for key, value in own.items()}
         state_dict.clear()
         state_dict.update(merged)
         set_origin(module, Origin.of(entry))
 
 
-def _is_classifier(model: nn.Module, key: str) -> bool:
+def is_classifier(model: nn.Module, key: str) -> bool:
+    """Whether `key` is weight or bias of the classifier that timm names in the model's configuration."""
     names = dict(getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ()
     names = (names,) if isinstance(names, str) else names
     return any(key in (f"{name}.weight", f"{name}.bias") for name in names)
