@@ -58,6 +58,11 @@ def replacing(path: Path) -> Iterator[Path]:
     fsync_folder(path.parent)
 
 
+def user_cache() -> Path:
+    """Trocar's folder in the user's cache: $XDG_CACHE_HOME/trocar, else ~/.cache/trocar. It may not exist."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trocar"
+
+
 def sha256_of(path: Path) -> str:
     """sha256 (hex) of a file's content, read in pieces."""
     digest = hashlib.sha256()

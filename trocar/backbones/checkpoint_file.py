@@ -26,16 +26,17 @@ torch.save(keep(torch.load(%r, map_location="cpu", weights_only=False)), %r)
 END"""
 
 
-def read_checkpoint(path: Path, *, data: bool = True) -> dict[str, Any]:
+def read_checkpoint(path: Path, *, data: bool = True, ending: str | None = None) -> dict[str, Any]:
     """The content of a weight file: tensors by name, for torch files possibly in nested dictionaries, on the CPU.
 
+    The format follows from the name's ending, or from `ending` for a file that does not have its final name yet.
     With `data=False` tensors are on the device meta: names, shapes and types, nothing else is read. Raises ConfigError
     if there is no such file, TrocarError for one that is damaged, is no weight file, or needs code to be run.
     """
     if not path.is_file():
         raise ConfigError(f"no file {str(path)!r}")
     _refuse_lookalikes(path)
-    content = _safetensors(path, data) if path.suffix == ".safetensors" else _torch(path, data)
+    content = _safetensors(path, data) if (ending or path.suffix) == ".safetensors" else _torch(path, data)
     if not isinstance(content, Mapping):
         raise TrocarError(
             f"{path} holds a {type(content).__name__}, not named tensors; save model.state_dict() instead"

@@ -48,7 +48,7 @@ def fetch(entry: Published, origin: str | None = None, progress: Progress = lamb
             digest = _copy(origin, temporary, progress)
             if entry.sha256 is not None and digest != entry.sha256:
                 raise TrocarError(f"{origin} has sha256 {digest}, the published file {entry.sha256}: not kept")
-            _check(entry, temporary, target.suffix, origin)
+            convert(entry, read_checkpoint(temporary, data=False, ending=target.suffix), origin)
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         record = Record(target.name, target.stat().st_size, digest, origin, now)
         write_record(entry.name, record)
@@ -97,13 +97,3 @@ def _check_space(folder: Path, needed: int | None) -> None:
         raise TrocarError(
             f"{folder}: {needed / 1e6:,.0f} MB are needed and {free / 1e6:,.0f} MB free; set TROCAR_WEIGHTS"
         )
-
-
-def _check(entry: Published, path: Path, suffix: str, origin: str) -> None:
-    """Names and shapes, before the file is kept under the entry's name."""
-    alias = path.with_name(f"{path.name}{suffix}")  # the reader goes by the ending
-    path.rename(alias)
-    try:
-        convert(entry, read_checkpoint(alias, data=False), origin)
-    finally:
-        alias.rename(path)

@@ -10,7 +10,7 @@ from typing import Any
 from trocar.backbones.checkpoint_file import read_checkpoint
 from trocar.backbones.published import entries
 from trocar.backbones.published.base import Published
-from trocar.backbones.published.convert import Converted, choose_layout, convert, describe_nesting
+from trocar.backbones.published.convert import Converted, convert, describe_nesting
 from trocar.errors import ConfigError, TrocarError
 
 
@@ -31,7 +31,6 @@ def matches(raw: Mapping[str, Any], part: str = "") -> list[Match]:
         if twin in failed:
             continue
         try:
-            choose_layout(entry.family, raw, "the file", part)
             found.append(Match(entry, convert(entry, raw, "the file", part)))
         except TrocarError:
             failed.add(twin)

@@ -9,6 +9,7 @@ from typing import Literal
 
 import timm
 
+from trocar.backbones.identify import only_match
 from trocar.backbones.published import entries
 from trocar.backbones.published.base import Published
 from trocar.errors import ConfigError, nearest
@@ -62,11 +63,8 @@ def resolve(name_or_path: str | Path) -> BackboneSource:
         return _published(name, file)
     path, _, part = text.partition("#")
     if Path(path).is_file():
-        from trocar.backbones.identify import only_match
-
-        return BackboneSource(
-            "published", (entry := only_match(Path(path), part)).name, Path(), entry, Path(path), part
-        )
+        entry = only_match(Path(path), part)
+        return BackboneSource("published", entry.name, entry=entry, file=Path(path), part=part)
     if path in entries():
         return BackboneSource("published", path, entry=entries()[path], part=part)
     if "/" in text or "@" in text:

@@ -10,7 +10,7 @@ from pathlib import Path
 from trocar.backbones.published import entries
 from trocar.backbones.published.base import Published
 from trocar.errors import ConfigError, TrocarError, nearest
-from trocar.files import sha256_of, write_json_atomic
+from trocar.files import sha256_of, user_cache, write_json_atomic
 
 VARIABLE = "TROCAR_WEIGHTS"
 RECORD = "record.json"
@@ -31,7 +31,7 @@ def root() -> Path:
     """$TROCAR_WEIGHTS, else `trocar/weights` in the user's cache folder."""
     if os.environ.get(VARIABLE):
         return Path(os.environ[VARIABLE])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trocar" / "weights"
+    return user_cache() / "weights"
 
 
 def entry(name: str) -> Published:

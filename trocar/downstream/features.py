@@ -15,6 +15,7 @@ from torch import nn
 from trocar.backbones.preprocess import Preprocessing, describe_backbone, fit_input_size
 from trocar.downstream.frames import FrameCache, Pixels
 from trocar.downstream.progress import track
+from trocar.files import user_cache
 
 Features = npt.NDArray[np.float32]
 
@@ -75,4 +76,4 @@ def cache_folder(out: Path | None, cache: Path | None) -> Path:
         return cache
     if out is not None:
         return out / "cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trocar" / "evaluate"
+    return user_cache() / "evaluate"

@@ -73,8 +73,6 @@ class Family:
     """Regular expressions of timm keys that no file of this family has, because they are computed."""
     canonical: Callable[[str], str] = lambda key: key
     """Published key as found (without prefixes) -> as `source` names it."""
-    marks: tuple[str, ...] = ()
-    """Canonical keys that only this family's files have among those with equal keys; empty: keys decide alone."""
 
 
 @dataclass(frozen=True)

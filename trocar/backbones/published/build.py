@@ -68,9 +68,9 @@ class PublishedKeys:
             return
         entry = entries()[self.name]
         converted = convert(entry, state_dict, "the checkpoint")
-        twin = build(entry, converted, **self.kwargs)
+        twin = build(entry, converted, **self.kwargs).state_dict()
         # A classifier of the file's user is in neither: the twin's is random, and so is this model's.
-        merged = {key: value if is_classifier(module, key) else twin.state_dict()[key] for key, value in own.items()}
+        merged = {key: value if is_classifier(module, key) else twin[key] for key, value in own.items()}
         state_dict.clear()
         state_dict.update(merged)
         set_origin(module, Origin.of(entry))

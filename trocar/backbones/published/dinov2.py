@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from trocar.backbones.published.base import Family, Layout, Published, Seen, State, Unused
 from trocar.backbones.published.keys import image_size, same
-from trocar.backbones.published.vit import dinov2, unchunked, with_registers
+from trocar.backbones.published.vit import swiglu, unchunked, with_registers
 
 LAYOUTS = (
     Layout(("teacher",), "backbone.", "teacher"),
@@ -39,7 +39,7 @@ PLAIN = Family(
     canonical=unchunked,
 )
 REGISTERS = replace(PLAIN, name="dinov2_registers", title="DINOv2 with registers", source=with_registers)
-GIANT = replace(PLAIN, name="dinov2_giant", title="DINOv2 ViT-g", source=dinov2)
+GIANT = replace(PLAIN, name="dinov2_giant", title="DINOv2 ViT-g", source=swiglu)
 
 
 def _fits(state: State) -> dict[str, object]:

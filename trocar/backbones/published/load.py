@@ -24,8 +24,6 @@ def load_fetched(entry: Published, part: str = "", **kwargs: Any) -> nn.Module:
 
 def load_from_file(entry: Published, path: Path, part: str = "", **kwargs: Any) -> nn.Module:
     """From the user's own copy, compared with the published sha256 where that is known."""
-    if not path.is_file():
-        read_checkpoint(path)  # which says that it is missing
     return _load(entry, path, store.verified(path, entry), part, kwargs)
 
 

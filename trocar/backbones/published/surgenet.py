@@ -36,26 +36,23 @@ def _caformer(key: str) -> Source:
         (r"^head\.norm", "norm"),
     )
     # Pointwise layers are linear there, and 1 x 1 convolutions in timm's convolutional stages.
-    return Source((key,), _as_convolution if re.search(r"stages\.[01]\..*(?:mlp\.fc|pwconv)\d", key) else _unchanged)
+    pointwise = re.search(r"stages\.[01]\..*(?:mlp\.fc|pwconv)\d", key)
+    return Source((key,), _as_convolution) if pointwise else Source((key,))
 
 
 def _convnextv2(key: str) -> Source:
-    grn = {"grn.weight": "grn.gamma", "grn.bias": "grn.beta"}
-    for timm_name, published in grn.items():
-        if key.endswith(timm_name):
-            key = key.removesuffix(timm_name) + published
-    flat = "grn." in key
-    key = renamed(
+    published = renamed(
         key,
         (r"^stem\.", "downsample_layers.0."),
         (r"^stages\.(\d)\.downsample\.", r"downsample_layers.\1."),
         (r"^stages\.(\d)\.blocks\.(\d+)\.", r"stages.\1.\2."),
         (r"\.conv_dw\.", ".dwconv."),
         (r"\.mlp\.fc(\d)\.", r".pwconv\1."),
-        (r"\.mlp\.grn\.", ".grn."),
+        (r"\.mlp\.grn\.weight", ".grn.gamma"),
+        (r"\.mlp\.grn\.bias", ".grn.beta"),
         (r"^head\.norm", "norm"),
     )
-    return Source((key,), _flat if flat else _unchanged)
+    return Source((published,), _flat) if ".grn." in key else Source((published,))
 
 
 def _pvtv2(key: str) -> Source:
@@ -67,10 +64,6 @@ def _pvtv2(key: str) -> Source:
         rest = renamed(found[6], (r"^mlp\.dwconv\.", "mlp.dwconv.dwconv."))
         return Source((f"block{stage}.{found[3]}.{rest}",))
     return Source((f"patch_embed{stage}.{found[6]}" if found[4] else f"norm{stage}.{found[6]}",))
-
-
-def _unchanged(tensor: Tensor) -> Tensor:
-    return tensor
 
 
 def _flat(tensor: Tensor) -> Tensor:

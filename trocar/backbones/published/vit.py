@@ -8,8 +8,8 @@ from trocar.backbones.published.base import Source
 from trocar.backbones.published.keys import renamed, with_class_position, without_class_position
 
 
-def dinov2(key: str) -> Source:
-    """timm key -> DINOv2's; only the feed-forward layers of ViT-g have other names."""
+def swiglu(key: str) -> Source:
+    """timm key -> that of DINOv2's ViT-g, whose gated feed-forward layers have other names."""
     return Source((renamed(key, (r"\.mlp\.fc1\.", ".mlp.w12."), (r"\.mlp\.fc2\.", ".mlp.w3.")),))
 
 
