@@ -175,3 +175,15 @@ def test_pretraining_starts_from_published_weights_and_its_backbone_says_so(tmp_
     assert origin_of(trained) == origin_of(load_backbone(name))
     first, now = (m.state_dict()["stages.0.blocks.0.norm1.weight"] for m in (load_backbone(name), trained))
     assert torch.allclose(first, now, atol=1e-3)  # one step at the start of the warm-up moves next to nothing
+
+
+def test_a_tensor_that_is_there_twice_is_refused_and_not_overwritten() -> None:
+    entry = entries()[SMALL.name]
+    with torch.device("meta"):
+        state = SMALL.network().state_dict()
+    key = "stages.0.0.norm1.weight"
+    with pytest.raises(TrocarError, match="twice, with and without"):
+        convert(entry, {**state, f"module.{key}": state[key]}, "file")
+    teacher = {f"backbone.{k}": v for k, v in state.items()} | {key: state[key]}
+    with pytest.raises(TrocarError, match=rf"{key} twice, as backbone.{key}|{key} twice, as {key}"):
+        convert(entry, {"teacher": teacher}, "file")

@@ -118,17 +118,25 @@ def _tensors(raw: Mapping[str, Any], layout: Layout) -> State:
         place = place.get(step) if isinstance(place, Mapping) else None
     if not isinstance(place, Mapping):
         return {}
-    tensors = {_unwrapped(key): value for key, value in place.items() if isinstance(value, Tensor)}
+    stored = {key: value for key, value in place.items() if isinstance(value, Tensor)}
+    tensors = {_unwrapped(key): value for key, value in stored.items()}
+    if len(tensors) < len(stored):
+        raise TrocarError("the file has tensors twice, with and without a wrapper's prefix: not a published layout")
     return tensors if any(key.startswith(layout.prefix) for key in tensors) else {}
 
 
 def _open(family: Family, raw: Mapping[str, Any], layout: Layout) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors by canonical key, and canonical key -> the key as it stands in the file."""
-    found, names = {}, {}
+    found: dict[str, Tensor] = {}
+    names: dict[str, str] = {}
     for key, value in _tensors(raw, layout).items():
         bare = key.removeprefix(layout.prefix)
         # What lies outside the prefix keeps its name, so that it can't be taken for a part of the backbone.
         canonical = family.canonical(bare) if key.startswith(layout.prefix) else key
+        if canonical in names:  # one of the two would vanish without a word
+            raise TrocarError(
+                f"the file has {canonical} twice, as {names[canonical]} and as {key}: not a published layout"
+            )
         found[canonical], names[canonical] = value, key
     return found, names
 
