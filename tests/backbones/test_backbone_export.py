@@ -174,3 +174,21 @@ def test_onnx_takes_any_batch_and_gives_torch_s_features(tmp_path: Path, capsys:
     assert cli.main(["export", str(tmp_path / "run"), "--format", "onnx", "--out", str(out)]) == 2
     assert "exists; choose another --out" in capsys.readouterr().err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "run"]
+
+
+def test_whoever_may_read_the_configuration_may_read_the_weights(tmp_path: Path) -> None:
+    save_backbone(load_backbone("resnet18"), tmp_path, extra={})
+    modes = {(tmp_path / name).stat().st_mode for name in ("config.json", "model.safetensors")}
+    assert len(modes) == 1
+
+
+def test_a_network_whose_features_are_not_finite_is_not_kept_as_onnx(tmp_path: Path) -> None:
+    from trocar.backbones import onnx_export
+
+    model = load_backbone("resnet18")
+    with torch.no_grad():
+        model.bn1.weight[0] = float("nan")
+    model.pretrained_cfg["input_size"] = (3, 64, 64)
+    with pytest.raises(TrocarError, match="nothing is kept"):
+        onnx_export.export_onnx(model, tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []

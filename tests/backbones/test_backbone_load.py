@@ -106,6 +106,7 @@ def test_a_finished_run_is_preferred_to_its_checkpoints_and_they_are_ordered_by_
         ("resnet18.a1_in1k", "timm:resnet18.a1_in1k"),
         ("timm:resnet18.a9_in1k", "timm has no weights"),
         ("runs/none", "no file or folder"),
+        ("missing.pth", "no file or folder"),
     ],
 )
 def test_a_mistyped_name_gets_its_nearest_match(name: str, message: str) -> None:

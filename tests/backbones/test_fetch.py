@@ -115,7 +115,7 @@ def test_the_command_fetches_lists_and_refuses(weights: Path, capsys: pytest.Cap
     assert "CC-BY-NC-SA-4.0" in out
     assert cli.main(["fetch", "--list"]) == 0
     listed = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert [NAME, "caformer_s18_relu", "CC-BY-NC-SA-4.0", "yes"] in listed
+    assert [NAME, "caformer_s18_relu", "CC-BY-NC-SA-4.0", "fetched"] in listed
     assert cli.main(["fetch", "surgenetxl_caformer_s81"]) == 2
     assert f"did you mean '{NAME}'" in capsys.readouterr().err
     assert cli.main(["fetch", "endovit_phase_vitb16"]) == 2
@@ -124,4 +124,30 @@ def test_the_command_fetches_lists_and_refuses(weights: Path, capsys: pytest.Cap
 
 def test_without_a_fetched_file_the_error_says_both_ways(weights: Path) -> None:
     with pytest.raises(ConfigError, match=rf"trocar fetch {NAME} .* {NAME}@/path/to/file"):
+        load_backbone(NAME)
+
+
+def test_another_file_for_a_name_that_is_there_is_refused_and_the_same_one_is_fine(weights: Path) -> None:
+    record = fetch(entries()[NAME], str(weights))
+    assert fetch(entries()[NAME], str(weights)) == record
+    other = weights.with_name("other.pth")
+    torch.save(CASE.build(seed=8)[1], other)
+    with pytest.raises(ConfigError, match=r"has another file already, teacher\.pth; delete"):
+        fetch(entries()[NAME], str(other))
+    assert store.read_record(NAME) == record
+
+
+def test_weights_that_are_not_finite_are_named_and_not_kept(weights: Path) -> None:
+    content = CASE.build()[1]
+    content["norm.weight"][3] = float("nan")
+    torch.save(content, weights)
+    for load in (lambda: fetch(entries()[NAME], str(weights)), lambda: load_backbone(f"{NAME}@{weights}")):
+        with pytest.raises(TrocarError, match=r"norm\.weight: NaN or infinity"):
+            load()
+    assert store.read_record(NAME) is None
+
+
+def test_a_weights_folder_that_is_a_file_is_named(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TROCAR_WEIGHTS", str(weights))
+    with pytest.raises(ConfigError, match=r"TROCAR_WEIGHTS=.* is not a folder"):
         load_backbone(NAME)

@@ -18,6 +18,8 @@ from trocar.errors import ConfigError, TrocarError
 
 # Training scripts keep their arguments in one; it holds values and runs nothing.
 HARMLESS: list[Any] = [argparse.Namespace]
+SUFFIXES = (".pth", ".pt", ".bin", ".torch", ".tar", ".ckpt", ".safetensors")
+"""Endings of weight files."""
 CONVERT = """python - <<'END'
 import torch
 def keep(x):
@@ -61,8 +63,8 @@ def _torch(path: Path, data: bool) -> Any:
         with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location=where, weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        raise TrocarError(_refusal(path, error)) from None
+    except pickle.UnpicklingError:
+        raise TrocarError(_refusal(path)) from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TrocarError(
@@ -70,13 +72,13 @@ def _torch(path: Path, data: bool) -> Any:
         ) from None
 
 
-def _refusal(path: Path, error: Exception) -> str:
+def _refusal(path: Path) -> str:
     try:
         needed = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except Exception:
         needed = []
     if not needed:
-        return f"{path} is no torch or safetensors file, or a damaged one ({str(error).splitlines()[0]})"
+        return f"{path} is no torch or safetensors file, or a damaged one"
     target = path.with_name(f"{path.stem}.tensors.pth")
     return (
         f"{path} needs {', '.join(needed[:4])}{' ...' if len(needed) > 4 else ''}, and whatever a file names as code "

@@ -63,6 +63,8 @@ def save_backbone(
         k: v.detach().to("cpu", copy=True).contiguous() for k, v in model.state_dict().items() if k not in classifier
     }
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    # safetensors writes for the owner alone, whatever the umask says; the folder is for the group.
+    shutil.copymode(folder / "config.json", folder / WEIGHTS)
     if config["architecture"] in architectures.__all__:
         shutil.copyfile(architectures.__file__, folder / OWN_ARCHITECTURES)
 

@@ -17,7 +17,7 @@ from trocar.backbones.published.base import Published
 from trocar.backbones.published.convert import convert
 from trocar.backbones.store import Record, read_record, root, verified, write_record
 from trocar.errors import ConfigError, TrocarError
-from trocar.files import locked, replacing
+from trocar.files import locked, replacing, sha256_of
 
 TIMEOUT = 30
 BLOCK = 1 << 20
@@ -41,14 +41,16 @@ def fetch(entry: Published, origin: str | None = None, progress: Progress = lamb
     with locked(folder / ".lock"):
         known = read_record(entry.name)
         if known is not None:
-            verified(folder / known.file, entry, known)
+            digest = verified(folder / known.file, entry, known)
+            if "://" not in origin and sha256_of(_existing(origin)) != digest:
+                raise ConfigError(f"{entry.name} has another file already, {known.file}; delete {folder} to replace it")
             return known
         target = folder / _file_name(origin)
         with replacing(target) as temporary:
             digest = _copy(origin, temporary, progress)
             if entry.sha256 is not None and digest != entry.sha256:
                 raise TrocarError(f"{origin} has sha256 {digest}, the published file {entry.sha256}: not kept")
-            convert(entry, read_checkpoint(temporary, data=False, ending=target.suffix), origin)
+            convert(entry, read_checkpoint(temporary, ending=target.suffix), origin)
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         record = Record(target.name, target.stat().st_size, digest, origin, now)
         write_record(entry.name, record)
@@ -60,12 +62,16 @@ def _file_name(origin: str) -> str:
     return Path(urllib.parse.unquote(path)).name or "weights.pth"
 
 
+def _existing(origin: str) -> Path:
+    if not Path(origin).is_file():
+        raise ConfigError(f"--from {origin}: no such file")
+    return Path(origin)
+
+
 def _copy(origin: str, target: Path, progress: Progress) -> str:
     """Copy address or file to `target`; returns its sha256."""
     if "://" not in origin:
-        if not Path(origin).is_file():
-            raise ConfigError(f"--from {origin}: no such file")
-        origin = Path(origin).resolve().as_uri()
+        origin = _existing(origin).resolve().as_uri()
     elif not origin.startswith(("https://", "http://")):
         raise ConfigError(f"--from {origin}: expected a file, https:// or http://")
     digest, done = hashlib.sha256(), 0

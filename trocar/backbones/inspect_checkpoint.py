@@ -12,14 +12,12 @@ from rich.console import Console
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from trocar.backbones.checkpoint_file import read_checkpoint
+from trocar.backbones.checkpoint_file import SUFFIXES, read_checkpoint
 from trocar.backbones.identify import Match, matches
 from trocar.backbones.load import load_backbone
 from trocar.backbones.published.convert import nests
 from trocar.backbones.source import WEIGHTS, find_backbone_folder
 from trocar.errors import ConfigError, TrocarError
-
-SUFFIXES = (".pth", ".pt", ".bin", ".torch", ".tar", ".ckpt", ".safetensors")
 
 
 def recognises(path: Path) -> bool:

@@ -9,6 +9,7 @@ from typing import Literal
 
 import timm
 
+from trocar.backbones.checkpoint_file import SUFFIXES
 from trocar.backbones.identify import only_match
 from trocar.backbones.published import entries
 from trocar.backbones.published.base import Published
@@ -67,7 +68,7 @@ def resolve(name_or_path: str | Path) -> BackboneSource:
         return BackboneSource("published", entry.name, entry=entry, file=Path(path), part=part)
     if path in entries():
         return BackboneSource("published", path, entry=entries()[path], part=part)
-    if "/" in text or "@" in text:
+    if "/" in text or "@" in text or path.endswith(SUFFIXES):
         raise ConfigError(f"no file or folder {text!r}; give a run folder, an exported backbone, weights, or a name")
     name = _check_name(text)
     if "." in name:

@@ -29,9 +29,10 @@ class Record:
 
 def root() -> Path:
     """$TROCAR_WEIGHTS, else `trocar/weights` in the user's cache folder."""
-    if os.environ.get(VARIABLE):
-        return Path(os.environ[VARIABLE])
-    return user_cache() / "weights"
+    named = os.environ.get(VARIABLE)
+    if named and Path(named).exists() and not Path(named).is_dir():
+        raise ConfigError(f"{VARIABLE}={named} is not a folder")
+    return Path(named) if named else user_cache() / "weights"
 
 
 def entry(name: str) -> Published:

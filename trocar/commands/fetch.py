@@ -49,17 +49,14 @@ def _advance(bar: Any, task: Any, done: int, total: int | None) -> None:
 
 
 def _list() -> int:
-    from rich.console import Console
-    from rich.table import Table
-
+    """One line per name, never cut: they are for copying and for scripts."""
     from trocar.backbones import store
     from trocar.backbones.published import entries
 
-    table = Table("name", "architecture", "licence", "fetched", box=None)
-    for entry in entries().values():
-        table.add_row(
-            entry.name, entry.architecture, entry.family.licence, "yes" if store.read_record(entry.name) else ""
-        )
-    Console(highlight=False).print(table)
+    found = entries().values()
+    widths = [max(map(len, column)) for column in zip(*((e.name, e.architecture) for e in found), strict=True)]
+    for e in found:
+        fetched = "fetched" if store.read_record(e.name) else ""
+        print(f"{e.name:{widths[0]}s}  {e.architecture:{widths[1]}s}  {e.family.licence:16s}  {fetched}".rstrip())
     print(f"fetched weights are in {store.root()}")
     return 0

@@ -36,8 +36,9 @@ class Converted:
 def convert(entry: Published, raw: Mapping[str, Any], origin: str, part: str = "") -> Converted:
     """Map the content `raw` of a file onto `entry`'s timm model. `part` asks for "teacher" or "student".
 
-    Works on tensors without data (device meta) as well. Raises TrocarError that lists every key missing, unknown or of
-    another shape and names the most likely cause, ConfigError for a part the file does not have.
+    Works on tensors without data (device meta) as well. Raises TrocarError that lists every key missing, unknown, of
+    another shape or with values that are not finite, and names the most likely cause; ConfigError for a part the file
+    does not have.
     """
     layout = choose_layout(entry.family, raw, origin, part)
     found, names = _open(entry.family, raw, layout)
@@ -60,6 +61,9 @@ def convert(entry: Published, raw: Mapping[str, Any], origin: str, part: str = "
         if tensor is None or tensor.shape != shape:
             stored = ", ".join(str(list(found[k].shape)) for k in source.keys)
             problems.append(f"{' + '.join(names[k] for k in source.keys)}: shape {stored} stored, {list(shape)} needed")
+            continue
+        if not tensor.is_meta and not torch.isfinite(tensor).all():
+            problems.append(f"{names[source.keys[0]]}: NaN or infinity among its values")
             continue
         state[key] = tensor
     problems += [
