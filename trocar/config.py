@@ -149,13 +149,19 @@ def _keys(loc: Sequence[Any], tree: Any) -> list[str]:
 
 
 def _explain(model: type[BaseModel], item: Any, source: str) -> str:
-    where = ".".join(str(part) for part in item["loc"]) or "(top level)"
+    where = ".".join(_path(model, item["loc"])) or "(top level)"
     if item["type"] == "extra_forbidden":
         allowed = _keys_at(model, item["loc"][:-1])
         choice = f"; allowed here: {', '.join(allowed)}" if allowed else ""
         return f"{source}: unknown key {where!r}{nearest(str(item['loc'][-1]), allowed)}{choice}"
     if item["type"] == "missing":
         return f"{source}: {where!r} is required"
+    if item["type"] == "union_tag_not_found":
+        return f"{source}: '{where}.{_tag_key(item)}' is required; one of: {', '.join(_tags(model, item['loc']))}"
+    if item["type"] == "union_tag_invalid":
+        tags = _tags(model, item["loc"])
+        hint = nearest(item["ctx"]["tag"], tags)
+        return f"{source}: {where}.{_tag_key(item)} = {item['ctx']['tag']!r}{hint}; one of: {', '.join(tags)}"
     if isinstance(item["input"], dict):
         return f"{source}: {where}: {item['msg']}"  # about several keys: the whole section would be printed
     given = repr(item["input"])
@@ -167,11 +173,40 @@ def _explain(model: type[BaseModel], item: Any, source: str) -> str:
 
 def _keys_at(model: type[BaseModel], loc: Sequence[Any]) -> list[str]:
     """Field names of the model that sits at `loc`, following model-valued fields (also inside unions and dicts)."""
+    models = _models_at(model, loc)
+    return sorted({field.alias or name for current in models for name, field in current.model_fields.items()})
+
+
+def _models_at(model: type[BaseModel], loc: Sequence[Any]) -> list[type[BaseModel]]:
     models: list[type[BaseModel]] = [model]
     for part in loc:
         following = [m for current in models for m in _models_in(_annotation(current, part))]
-        models = following or models
-    return sorted({name for current in models for name in current.model_fields})
+        models = following or [m for m in models if _tag(m) == part] or models
+    return models
+
+
+def _path(model: type[BaseModel], loc: Sequence[Any]) -> list[str]:
+    """A location as its keys: pydantic also names which of several models of a section it took, by the tag."""
+    keep = []
+    for index, part in enumerate(loc):
+        models = _models_at(model, loc[:index])
+        if len(models) < 2 or part not in [_tag(m) for m in models]:
+            keep.append(str(part))
+    return keep
+
+
+def _tag(model: type[BaseModel]) -> Any:
+    """The name by which one model is told from the others that a section may be."""
+    field = model.model_fields.get("name")
+    return field.default if field is not None else None
+
+
+def _tags(model: type[BaseModel], loc: Sequence[Any]) -> list[str]:
+    return sorted(str(_tag(m)) for m in _models_at(model, loc))
+
+
+def _tag_key(item: Any) -> str:
+    return str(item["ctx"]["discriminator"]).strip("'")
 
 
 def _annotation(model: type[BaseModel], part: Any) -> Any:

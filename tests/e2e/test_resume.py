@@ -54,6 +54,7 @@ def command(shards: Path, out: Path, ranks: int, *overrides: str) -> list[str]:
         # with stochastic depth, so that noise inside the model is part of what must come back
         "backbone": {"name": "test_convnext", "drop_path": 0.2},
         "method": {
+            "name": "dino",
             "views": {
                 "global": {"count": 2, "size": 32, "scale": [0.4, 1.0], "blur": [1.0, 0.1], "solarize": [0.0, 0.2]},
                 "local": {"count": 2, "size": 32, "scale": [0.05, 0.4]},

@@ -6,8 +6,8 @@ from data_factory import make_catalog
 
 from trocar.config import load
 from trocar.ssl.distributed import World
-from trocar.ssl.method import Progress
 from trocar.ssl.pretrain_config import PretrainConfig
+from trocar.ssl.sample import Progress, Views
 from trocar.ssl.setup import Pretraining
 
 
@@ -25,7 +25,7 @@ def test_compiled_backbones_give_the_loss_and_gradients_of_eager_ones_for_both_v
         setup = placed(tmp_path, compiled)
         method = setup.placed()
         method.train()
-        losses = method(setup.loader().batch(0).views, Progress(0, 10, 1))
+        losses = method(Views.of(setup.loader().batch(0)), Progress(0, 10, 1))
         losses["loss"].backward()
         gradients = torch.cat([p.grad.flatten() for p in method.student.parameters() if p.grad is not None])
         found.append((losses["loss"].item(), gradients, list(method.state_dict())))

@@ -94,7 +94,7 @@ def contender(settings: dict[str, Any], kind: str, precision: str, compiled: boo
         {
             "data": {"catalog": given.catalog, "composition": {"curate": "none"}, "backend": "torch"},
             "backbone": {"name": given.backbone},
-            "method": {"head": {"prototypes": given.prototypes}},
+            "method": {"name": "dino", "head": {"prototypes": given.prototypes}},
             "train": {"batch": given.batch, "steps": LONG, "precision": precision, "compile": compiled},
             "run": {"out": "unused", "workers": given.workers, "device": "cpu"},
         }

@@ -25,7 +25,7 @@ def first_views(config: Mapping[str, Any]) -> dict[str, Images]:
     from trocar.ssl.setup import Pretraining
 
     setup = Pretraining(validate(PretrainConfig, config, "config.yaml"), World(0, 1, 0), lambda _: None)
-    shape = setup.preprocessing
+    shape = setup.networks.preprocessing
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (shape.mean, shape.std))
     found = {}
     for name, views in setup.loader().batch(0).views.items():

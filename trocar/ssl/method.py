@@ -4,39 +4,51 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from trocar.config import Config
 from trocar.data.views import ViewRecipe
+from trocar.ssl.advice import Advice, DataSize, choose, warning
+from trocar.ssl.networks import Networks
+from trocar.ssl.sample import Progress, Views
 
-Views = dict[str, Tensor]
 Losses = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where the run stands: `step` of `total`, and how many steps make an epoch of the selection."""
+class MethodConfig(Config, ABC):
+    """Base of the configurations of all methods. A subclass has `name: Literal["..."]`, by which a file asks for it."""
 
-    step: int
-    total: int
-    epoch_steps: int
+    name: str
+
+    @abstractmethod
+    def recipe(self) -> ViewRecipe:
+        """The views the method wants to see; the first group's size is that of the exported backbone's input."""
+
+    @abstractmethod
+    def build(self, networks: Networks) -> Method:
+        """The method with fresh networks. Everything random is drawn from torch's generator, which is seeded."""
+
+    def advice(self, data: DataSize) -> list[Advice]:
+        """What would suit this much data: what `auto` stands for, and what is wrong with what was given."""
+        return []
+
+    def resolved(self, data: DataSize) -> MethodConfig:
+        """The same with a value in the place of each `auto`."""
+        return choose(self, self.advice(data))
+
+    def warnings(self, data: DataSize) -> list[str]:
+        """A line per value that makes no sense for this much data, with the reason and one that would suit."""
+        return [warning("method", item) for item in self.advice(data) if item.wrong]
 
 
 class Method(nn.Module, ABC):
     """Base of all methods. `forward` is `loss`, so that DistributedDataParallel can wrap the method as it is."""
 
     @abstractmethod
-    def recipe(self) -> ViewRecipe:
-        """The views the method wants to see."""
-
-    @abstractmethod
     def loss(self, views: Views, progress: Progress) -> Losses:
-        """{"loss": scalar, ...scalars to log} of one micro-batch. Changes no state that outlives the step.
-
-        `views`: {group: float32[b, n, 3, S, S]}, normalised.
-        """
+        """{"loss": scalar, ...scalars to log} of one micro-batch. Changes no state that outlives the step."""
 
     @abstractmethod
     def after_step(self, progress: Progress) -> dict[str, float]:
@@ -48,13 +60,19 @@ class Method(nn.Module, ABC):
         """All networks that see views, the trained one first."""
 
     @property
-    @abstractmethod
     def exported(self) -> nn.Module:
         """The timm backbone that is exported and evaluated."""
+        return self.backbones[0]
 
-    @abstractmethod
+    @torch.no_grad()
     def embed(self, views: Views) -> Tensor:
-        """Features float32[m, D] of a batch, for label-free health metrics; no gradient, no state change."""
+        """Features float32[b, D] of the first view of each sample, for label-free health metrics."""
+        network = self.exported
+        was_training = network.training
+        network.eval()
+        features: Tensor = network(views.first).float()
+        network.train(was_training)
+        return features
 
     def gradients_ready(self, progress: Progress) -> None:
         """Edit gradients after clipping and before the optimizer, such as freezing the last layer."""
@@ -66,24 +84,12 @@ class Method(nn.Module, ABC):
         """The loss of a collapsed, uniform output (ln K), if the method has one."""
         return None
 
+    def identity(self) -> dict[str, str]:
+        """What of the networks determines the result but stands in no configuration, such as a teacher's weights."""
+        return {}
+
     def forward(self, views: Views, progress: Progress) -> Losses:
         return self.loss(views, progress)
-
-
-def parameter_groups(module: nn.Module) -> list[dict[str, object]]:
-    """Two groups, as in DINO: weights with decay; biases and one-dimensional parameters without.
-
-    Only parameters that train. The second group carries `weight_decay_scale` 0.
-    """
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            (plain if name.endswith(".bias") or parameter.ndim == 1 else decayed).append(parameter)
-    return [
-        {"params": decayed, "weight_decay_scale": 1.0},
-        {"params": plain, "weight_decay_scale": 0.0},
-    ]
 
 
 def norm_buffers(module: nn.Module) -> Iterator[Tensor]:
@@ -93,10 +99,7 @@ def norm_buffers(module: nn.Module) -> Iterator[Tensor]:
             yield from child.buffers(recurse=False)
 
 
-@torch.no_grad()
-def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
-    """Exponential moving average of parameters: teacher = m teacher + (1 - m) student. Buffers are not averaged."""
-    theirs = [p.detach() for p in teacher.parameters()]
-    ours = [p.detach() for p in student.parameters()]
-    torch._foreach_mul_(theirs, momentum)
-    torch._foreach_add_(theirs, ours, alpha=1 - momentum)
+def freeze_gradients(module: nn.Module) -> None:
+    """Take the gradients of a module away: the optimizer then leaves it as it is."""
+    for parameter in module.parameters():
+        parameter.grad = None

@@ -11,7 +11,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trocar.config import Config
-from trocar.ssl.method import parameter_groups
 from trocar.ssl.schedules import Duration, cosine, steps_in
 
 
@@ -69,7 +68,23 @@ class Schedule:
 
 def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     """AdamW over the parameters that train; learning rate and decay are set before each step."""
-    return torch.optim.AdamW(parameter_groups(module), lr=0.0, betas=config.betas)
+    return torch.optim.AdamW(parameter_groups(module), lr=0.0, betas=config.betas, fused=True)
+
+
+def parameter_groups(module: nn.Module) -> list[dict[str, object]]:
+    """Two groups, as in DINO: weights with decay; biases and one-dimensional parameters without.
+
+    Only parameters that train. The second group carries `weight_decay_scale` 0.
+    """
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            (plain if name.endswith(".bias") or parameter.ndim == 1 else decayed).append(parameter)
+    return [
+        {"params": decayed, "weight_decay_scale": 1.0},
+        {"params": plain, "weight_decay_scale": 0.0},
+    ]
 
 
 @torch.no_grad()

@@ -10,7 +10,8 @@ from pydantic import Field, model_validator
 from trocar.config import Config
 from trocar.data.composition import Composition
 from trocar.data.plan import Shuffle
-from trocar.ssl.dino import DinoConfig
+from trocar.ssl.methods import AnyMethod
+from trocar.ssl.networks import BackboneConfig
 from trocar.ssl.optim import OptimConfig
 from trocar.ssl.trainer import TrainConfig
 
@@ -27,16 +28,6 @@ class DataConfig(Config):
     hw_decoder_load: float = Field(
         default=0.65, ge=0, le=1, description="share of the frames for a GPU's JPEG engine (A100, H100), with DALI"
     )
-
-
-class BackboneConfig(Config):
-    """The network that is pretrained."""
-
-    name: str = Field(description="a timm name, published weights, or a run or exported backbone to start from")
-    fingerprint: str | None = Field(default=None, description="refuse other weights (`trocar inspect` prints it)")
-    drop_path: float = Field(default=0.0, ge=0, lt=1, description="stochastic depth of the student")
-    mean: tuple[float, float, float] | None = Field(default=None, description="normalisation; default: the model's own")
-    std: tuple[float, float, float] | None = None
 
 
 class RunConfig(Config):
@@ -76,7 +67,7 @@ class PretrainConfig(Config):
 
     data: DataConfig
     backbone: BackboneConfig
-    method: DinoConfig = DinoConfig()
+    method: AnyMethod
     optim: OptimConfig = OptimConfig()
     train: TrainConfig
     run: RunConfig

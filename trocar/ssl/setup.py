@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from trocar import __version__
 from trocar.backbones.depthwise import use_exact_depthwise
 from trocar.backbones.export import save_backbone
-from trocar.backbones.load import load_backbone
 from trocar.backbones.origin import origin_of
-from trocar.backbones.preprocess import Preprocessing, describe_backbone
-from trocar.backbones.source import resolve
 from trocar.data.catalog import Catalog
 from trocar.data.dali_backend import is_available, require
 from trocar.data.loader import Backend, Loader
@@ -29,9 +24,10 @@ from trocar.data.reader import Reader
 from trocar.data.selection import Selection
 from trocar.data.views import ViewPlan
 from trocar.errors import ConfigError
-from trocar.ssl.dino import Dino
+from trocar.ssl.advice import DataSize
 from trocar.ssl.distributed import World
-from trocar.ssl.method import Method
+from trocar.ssl.method import Method, MethodConfig
+from trocar.ssl.networks import TimmNetworks
 from trocar.ssl.optim import Schedule
 from trocar.ssl.pretrain_config import PretrainConfig
 
@@ -98,21 +94,31 @@ class Pretraining:
         return "dali" if wanted == "auto" and self.device.type == "cuda" and is_available() else "torch"
 
     @cached_property
-    def preprocessing(self) -> Preprocessing:
-        """Normalisation of the views, and what the exported backbone declares."""
-        own, config = describe_backbone(self.method.exported), self.config
-        views = config.method.views.global_.size
-        return Preprocessing(
-            mean=config.backbone.mean or own.mean,
-            std=config.backbone.std or own.std,
-            size=(views, views),
-            interpolation=own.interpolation,
-        )
+    def data_size(self) -> DataSize:
+        """How much there is to learn from."""
+        return DataSize(len(self.selection), self.config.train.batch, self.total, self.epoch_steps)
+
+    @cached_property
+    def method_config(self) -> MethodConfig:
+        """The method's configuration with a number for each `auto`."""
+        return self.config.method.resolved(self.data_size)
+
+    @cached_property
+    def networks(self) -> TimmNetworks:
+        """What the method is built from."""
+        sizes = [group.size for group in self.method_config.recipe().groups.values()]
+        config = self.config
+        return TimmNetworks(config.backbone, config.run.seed, sizes, config.train.grad_checkpointing)
 
     @cached_property
     def method(self) -> Method:
-        """Student and teacher, initialised from the seed."""
-        return build_method(self.config)
+        """The method with freshly built networks; everything random follows from run.seed.
+
+        Raises ConfigError for a backbone that the method can't use.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.run.seed)
+            return self.method_config.build(self.networks)
 
     def placed(self) -> Method:
         """The method where it trains: on its device, channels last, compiled if asked for."""
@@ -128,9 +134,9 @@ class Pretraining:
 
     def loader(self, known_bad: frozenset[int] = frozenset()) -> Loader:
         """This rank's data path; `known_bad` rows are replaced without a look."""
-        views = ViewPlan(self.method.recipe(), self.config.run.seed)
+        views = ViewPlan(self.method_config.recipe(), self.config.run.seed)
         reader = Reader(self.catalog, known_bad)
-        shape, run = self.preprocessing, self.config.run
+        shape, run = self.networks.preprocessing, self.config.run
         return Loader(
             self.plan,
             views,
@@ -148,7 +154,9 @@ class Pretraining:
     def identity(self) -> dict[str, Any]:
         """Data and recipe: equal for two attempts of one run."""
         # `auto` as resolved: decoders round differently, and a resume on another machine must not change them unseen.
-        recipe = {**self.config.recipe(), "steps": self.total, "backend": self.backend}
+        method = self.method_config.model_dump(mode="json", by_alias=True)
+        recipe = {**self.config.recipe(), "method": method, "steps": self.total, "backend": self.backend}
+        recipe |= self.method.identity()
         return {"data": self.selection.fingerprint, "recipe": recipe}
 
     def environment(self) -> dict[str, Any]:
@@ -164,57 +172,6 @@ class Pretraining:
         }
 
 
-def build_method(config: PretrainConfig) -> Method:
-    """The method with freshly built backbones; everything random follows from run.seed.
-
-    Raises ConfigError for a backbone that doesn't take the views or can't checkpoint gradients.
-    """
-    seed = config.run.seed
-    if config.backbone.fingerprint is not None:
-        load_backbone(config.backbone.name, seed=seed, expect=config.backbone.fingerprint)
-    student = _backbone(config, seed, drop_path=config.backbone.drop_path)
-    teacher = _backbone(config, seed, drop_path=0.0)
-    views = config.method.views
-    sizes = [group.size for group in (views.global_, views.local) if group is not None]
-    width = _feature_width(student, config.backbone.name, sizes)
-    if config.train.grad_checkpointing:
-        try:
-            student.set_grad_checkpointing()  # type: ignore[operator]
-        except (AssertionError, AttributeError):
-            raise ConfigError(
-                f"train.grad_checkpointing: {config.backbone.name} can't do that; set it to false"
-            ) from None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return Dino(config.method, student, teacher, width)
-
-
-@torch.no_grad()
-def _feature_width(backbone: nn.Module, name: str, sizes: Sequence[int]) -> int:
-    """Width of the pooled features, found by trying a view of each size."""
-    was_training = backbone.training
-    backbone.eval()
-    try:
-        widths = {int(backbone(torch.zeros(1, 3, size, size)).shape[-1]) for size in sizes}
-    except (AssertionError, RuntimeError) as error:
-        raise ConfigError(f"backbone {name!r} does not take views of {sizes} pixels: {error}") from None
-    backbone.train(was_training)
-    (width,) = widths
-    return width
-
-
-def _backbone(config: PretrainConfig, seed: int, drop_path: float) -> nn.Module:
-    kwargs: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
-    if _is_plain_vit(config.backbone.name):
-        kwargs |= {"img_size": config.method.views.global_.size, "dynamic_img_size": True}
-    return load_backbone(config.backbone.name, seed=seed, **kwargs)
-
-
-def _is_plain_vit(name: str) -> bool:
-    """timm's vision transformers need to be told that views come in several sizes."""
-    return resolve(name).architecture.startswith(("vit_", "deit"))
-
-
 def write_backbone(setup: Pretraining, method: Method, folder: Path, step: int) -> None:
     """The exported backbone of `step` as a timm local-dir folder."""
     extra = {
@@ -225,7 +182,7 @@ def write_backbone(setup: Pretraining, method: Method, folder: Path, step: int) 
         "seed": setup.config.run.seed,
         "data": setup.selection.fingerprint,
     }
-    save_backbone(method.exported, folder, extra=extra, preprocessing=setup.preprocessing)
+    save_backbone(method.exported, folder, extra=extra, preprocessing=setup.networks.preprocessing)
 
 
 def cpu_model() -> str:
@@ -248,6 +205,7 @@ def describe(setup: Pretraining) -> list[str]:
     epochs = setup.plan.epochs(setup.total)
     method = setup.method
     count = sum(p.numel() for p in method.exported.parameters())
+    groups = setup.method_config.recipe().groups
     lines = [
         f"data       {len(selection)} frames of {len(selection.cases)} cases, fingerprint {selection.fingerprint}",
         *(
@@ -257,17 +215,12 @@ def describe(setup: Pretraining) -> list[str]:
         ),
         *(f"           {note}" for note in selection.notes),
         f"backbone   {config.backbone.name}, {count / 1e6:.2f} M parameters{_started_from(method)}",
-        f"views      {', '.join(f'{g.count} x {g.size} px {n}' for n, g in method.recipe().groups.items())}",
+        f"views      {', '.join(f'{g.count} x {g.size} px {n}' for n, g in groups.items())}",
         f"length     {setup.total} steps of {config.train.batch} frames ({setup.total / setup.epoch_steps:.1f} epochs)",
         f"optimizer  AdamW, peak learning rate {setup.schedule.peak_lr:.3g} after {setup.schedule.warmup_steps} steps",
         f"runs on    {setup.device}, {setup.world.size} rank(s), {torch.get_num_threads()} thread(s), "
         f"{config.run.workers} loader worker(s) each, frames decoded by {setup.backend}",
         f"run folder {config.run.out}",
     ]
-    reference = method.reference_loss()
-    if reference is not None and math.exp(reference) > len(selection):
-        lines.append(
-            f"warning    {round(math.exp(reference))} prototypes for {len(selection)} frames: the loss may stay at "
-            f"ln K; method.head.prototypes={max(64, 2 ** int(math.log2(max(64, len(selection) / 4))))} would suit"
-        )
+    lines += [f"warning    {line}" for line in config.method.warnings(setup.data_size)]
     return lines

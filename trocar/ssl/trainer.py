@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trocar.config import Config
@@ -18,8 +18,9 @@ from trocar.data.counter import make_key
 from trocar.data.loader import Batch
 from trocar.ssl.distributed import World, agree, average_
 from trocar.ssl.health import feature_std, rankme
-from trocar.ssl.method import Losses, Method, Progress, Views, norm_buffers
+from trocar.ssl.method import Losses, Method, norm_buffers
 from trocar.ssl.optim import OptimConfig, Schedule, clip_gradients
+from trocar.ssl.sample import Progress, Views
 
 
 class TrainConfig(Config):
@@ -139,11 +140,11 @@ class Trainer:
     def _backward(self, batch: Batch, progress: Progress) -> Losses:
         parts = self.config.accumulate
         total: Losses = {}
-        for micro, views in enumerate(_split(batch.views, parts)):
+        for micro, views in enumerate(Views.of(batch).split(parts)):
             # Noise inside the model (stochastic depth) follows from the step alone, so it needs no saving.
             torch.manual_seed(_noise_seed(self.seed, progress.step, self.world.rank, micro))
             with self._sync(last=micro == parts - 1), self._autocast():
-                losses = self._model({k: v.to(self.device, non_blocking=True) for k, v in views.items()}, progress)
+                losses = self._model(views.to(self.device), progress)
                 (losses["loss"] / parts).backward()
             for name, value in losses.items():
                 total[name] = total.get(name, torch.zeros_like(value)) + value.detach() / parts
@@ -169,7 +170,7 @@ class Trainer:
     @torch.no_grad()
     def _health(self, batch: Batch) -> dict[str, float]:
         with self._autocast():
-            features = self.method.embed({k: v.to(self.device) for k, v in batch.views.items()})
+            features = self.method.embed(Views.of(batch).to(self.device))
         values = torch.full((2,), torch.nan, device=features.device)
         if torch.isfinite(features).all():
             values = torch.stack([feature_std(features), rankme(features)])
@@ -179,11 +180,6 @@ class Trainer:
     def _speed(self, batch: Batch, waited: float, took: float) -> dict[str, float]:
         images = len(batch.rows) * self.world.size
         return {"images_per_s": images / max(took, 1e-9), "data_wait": waited / max(took, 1e-9)}
-
-
-def _split(views: Views, parts: int) -> list[Views]:
-    pieces: dict[str, tuple[Tensor, ...]] = {name: x.chunk(parts) for name, x in views.items()}
-    return [{name: chunk[i] for name, chunk in pieces.items()} for i in range(parts)]
 
 
 def _noise_seed(seed: int, step: int, rank: int, micro: int) -> int:

@@ -8,24 +8,12 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from lightly.loss.swav_loss import sinkhorn
 from torch import Tensor
 
 
 def teacher_probabilities(logits: Tensor, centre: Tensor, temperature: float) -> Tensor:
     """softmax((logits - centre) / temperature) in float32; logits [..., K], centre [K]."""
     return F.softmax((logits.float() - centre) / temperature, dim=-1)
-
-
-def balanced_probabilities(logits: Tensor, temperature: float) -> Tensor:
-    """Teacher distributions [..., K] that use all prototypes alike over the global (micro-)batch, in float32.
-
-    Three steps of Sinkhorn-Knopp over all samples of all ranks (Caron et al., SwAV, arXiv 2006.09882; for DINO: Oquab
-    et al., DINOv2, arXiv 2304.07193). logits [T, b, K], cosines, so that exp does not overflow.
-    """
-    flat = logits.float().flatten(0, -2)
-    balanced: Tensor = sinkhorn(flat, iterations=3, epsilon=temperature, gather_distributed=True)
-    return balanced.view(logits.shape)
 
 
 def dino_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

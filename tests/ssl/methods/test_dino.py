@@ -6,19 +6,22 @@ import math
 import numpy as np
 import pytest
 import torch
+from method_factory import START, build, some_views
 from torch import nn
 
-from trocar.ssl.dino import Dino, DinoConfig, DinoHead, DinoViews
-from trocar.ssl.dino_loss import (
-    balanced_probabilities,
+from trocar.ssl.heads import DinoHead
+from trocar.ssl.losses.dino import (
     dino_loss,
     entropy,
     prototypes_used,
     teacher_probabilities,
     update_centre,
 )
-from trocar.ssl.method import Progress, parameter_groups, update_teacher
-from trocar.ssl.optim import OptimConfig, clip_gradients
+from trocar.ssl.losses.sinkhorn import balanced_probabilities
+from trocar.ssl.methods.dino import DinoConfig, DinoViews
+from trocar.ssl.optim import OptimConfig, clip_gradients, parameter_groups
+from trocar.ssl.sample import Progress
+from trocar.ssl.teacher import update_teacher
 
 
 def softmax(x):
@@ -59,44 +62,25 @@ def test_centre_is_the_moving_average_of_the_teacher_s_mean_logit():
     np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-12)
 
 
-def backbone(seed=0):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return nn.Sequential(
-            nn.Conv2d(3, 6, 3, stride=2), nn.BatchNorm2d(6), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
-        )
+def config(**changes):
+    views = DinoViews.model_validate({"global": {"size": 16}, "local": {"count": 3, "size": 8}})
+    return DinoConfig(views=views, head=DinoHead(prototypes=12, hidden=16, bottleneck=8), **changes)
 
 
 def method(**changes):
-    views = DinoViews.model_validate(
-        {
-            "global": {"size": 16},
-            "local": {"count": 3, "size": 8},
-        }
-    )
-    config = DinoConfig(views=views, head=DinoHead(prototypes=12, hidden=16, bottleneck=8), **changes)
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        return Dino(config, backbone(), backbone(), features=6)
+    return build(config(**changes))
 
 
-def some_views(b=4, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        "global": torch.randn(b, 2, 3, 16, 16, generator=generator),
-        "local": torch.randn(b, 3, 3, 8, 8, generator=generator),
-    }
-
-
-START = Progress(step=0, total=10, epoch_steps=5)
+def views_of(b=4, seed=0):
+    return some_views(config(), b, seed)
 
 
 def test_defaults_are_the_published_recipe():
-    config = DinoConfig()
-    assert (config.head.prototypes, config.head.hidden, config.head.bottleneck) == (65536, 2048, 256)
-    assert (config.student_temperature, config.teacher_temperature, config.momentum) == (0.1, 0.04, 0.996)
-    assert config.centre_momentum == 0.9
-    first, local = config.views.global_, config.views.local
+    published = DinoConfig()
+    assert (published.head.prototypes, published.head.hidden, published.head.bottleneck) == (65536, 2048, 256)
+    assert (published.student_temperature, published.teacher_temperature, published.momentum) == (0.1, 0.04, 0.996)
+    assert published.centre_momentum == 0.9
+    first, local = published.views.global_, published.views.local
     assert (first.count, first.size, first.scale) == (2, 224, (0.4, 1.0))
     assert (first.per_view("blur"), first.per_view("solarize")) == ([1.0, 0.1], [0.0, 0.2])
     assert (local.count, local.size, local.scale) == (8, 96, (0.05, 0.4))
@@ -127,7 +111,7 @@ def test_teacher_starts_as_the_student_and_takes_no_gradient():
 
 def test_multi_crop_feeds_global_views_to_the_teacher_and_all_to_the_student():
     dino = method().train()
-    views = some_views()
+    views = views_of()
     seen = {"student": [], "teacher": []}
     dino.student.register_forward_pre_hook(lambda _, x: seen["student"].append(tuple(x[0].shape)))
     dino.teacher.register_forward_pre_hook(lambda _, x: seen["teacher"].append(tuple(x[0].shape)))
@@ -139,7 +123,7 @@ def test_multi_crop_feeds_global_views_to_the_teacher_and_all_to_the_student():
         return head(backbone(flat)).view(x.shape[1], x.shape[0], -1).detach().double().numpy()
 
     fresh = method().train()
-    student = np.concatenate([logits(fresh.student, fresh.student_head, x) for x in views.values()])
+    student = np.concatenate([logits(fresh.student, fresh.student_head, x) for x in views.crops.values()])
     teacher = logits(fresh.teacher, fresh.teacher_head, views["global"])
     expected, _ = published_loss(student, teacher, np.zeros(12), 0.1, 0.04)
     assert float(losses["loss"].detach()) == pytest.approx(expected, rel=1e-4)
@@ -148,7 +132,7 @@ def test_multi_crop_feeds_global_views_to_the_teacher_and_all_to_the_student():
 def test_loss_changes_no_state_but_norm_statistics_and_after_step_changes_teacher_and_centre():
     dino = method(momentum=0.9).train()
     before = copy.deepcopy(dino.state_dict())
-    dino.loss(some_views(), START)
+    dino.loss(views_of(), START)
     after_loss = dino.state_dict()
     changed = {k for k in before if not torch.equal(before[k], after_loss[k])}
     assert changed
@@ -164,12 +148,12 @@ def test_loss_changes_no_state_but_norm_statistics_and_after_step_changes_teache
 
 def test_a_refused_step_leaves_no_trace_in_the_centre():
     dino = method().train()
-    dino.loss(some_views(seed=1), START)
+    dino.loss(views_of(seed=1), START)
     dino.forget()
-    dino.loss(some_views(seed=2), START)
+    dino.loss(views_of(seed=2), START)
     dino.after_step(START)
     only_second = method().train()
-    only_second.loss(some_views(seed=2), START)
+    only_second.loss(views_of(seed=2), START)
     only_second.after_step(START)
     # the teacher's batch statistics are those of each batch, so the centre must be that of the second batch alone
     assert torch.equal(dino.centre, only_second.centre)
@@ -177,11 +161,11 @@ def test_a_refused_step_leaves_no_trace_in_the_centre():
 
 def test_micro_batches_give_the_centre_of_the_whole_batch():
     whole, parts = method().eval(), method().eval()
-    views = some_views(8)
+    views = views_of(8)
     whole.loss(views, START)
     whole.after_step(START)
     for i in (0, 4):
-        parts.loss({k: v[i : i + 4] for k, v in views.items()}, START)
+        parts.loss(views.split(2)[i // 4], START)
     parts.after_step(START)
     assert torch.allclose(whole.centre, parts.centre, atol=1e-6)
 
@@ -191,7 +175,7 @@ def test_the_last_layer_is_frozen_for_the_first_epoch_only():
     for step, frozen in ((0, True), (4, True), (5, False)):
         progress = Progress(step, 10, 5)
         dino.zero_grad(set_to_none=True)
-        dino.loss(some_views(), progress)["loss"].backward()
+        dino.loss(views_of(), progress)["loss"].backward()
         dino.gradients_ready(progress)
         assert (dino.student_head.last_layer.weight_v.grad is None) == frozen
         assert dino.student[0].weight.grad is not None
@@ -270,7 +254,7 @@ def test_sinkhorn_is_what_the_method_takes_as_targets_when_asked():
         with torch.no_grad():  # one prototype that everything is near to
             both.teacher_head.last_layer.weight_v.mul_(0.01)
             both.teacher_head.last_layer.weight_v[0] += 1
-    views = some_views()
+    views = views_of()
     assert float(dino.loss(views, START)["prototypes_used"]) > 1.5 * float(mean.loss(views, START)["prototypes_used"])
 
 

@@ -1,0 +1,117 @@
+"""MoCo v2 (Chen et al., "Improved baselines with momentum contrastive learning", arXiv 2003.04297)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from trocar.data.views import Jitter, Probability, ViewGroup, ViewRecipe
+from trocar.ssl import advice
+from trocar.ssl.advice import Advice, Auto, DataSize, known
+from trocar.ssl.gather import gather_detached
+from trocar.ssl.heads import MlpHead, unit
+from trocar.ssl.losses.contrastive import info_nce
+from trocar.ssl.method import Losses, Method, MethodConfig
+from trocar.ssl.networks import Networks
+from trocar.ssl.sample import Progress, Views
+from trocar.ssl.shuffle import ShuffledBatch
+from trocar.ssl.teacher import start_teacher, update_teacher
+
+
+class MocoViews(ViewGroup):
+    """Two views: query and key."""
+
+    count: Literal[2] = 2
+    size: int = Field(default=224, ge=8)
+    scale: tuple[float, float] = (0.2, 1.0)
+    jitter: Jitter = Jitter(p=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+    blur: Probability = 0.5
+
+
+class MocoV2Config(MethodConfig):
+    """Defaults are those of the reference code for ResNet-50."""
+
+    name: Literal["moco_v2"] = "moco_v2"
+    views: MocoViews = MocoViews()
+    head: MlpHead = MlpHead()
+    temperature: float = Field(default=0.2, gt=0)
+    momentum: Annotated[float, Field(ge=0, le=1)] | Auto = Field(default=0.999, description="of the key encoder")
+    queue: Annotated[int, Field(ge=1)] | Auto = Field(default=65536, description="K, the number of negatives")
+    shuffle_bn: bool = Field(
+        default=True, description="keys are computed on another rank than their queries: batch statistics tell nothing"
+    )
+
+    def recipe(self) -> ViewRecipe:
+        return ViewRecipe(groups={"global": self.views})
+
+    def build(self, networks: Networks) -> Method:
+        return MocoV2(self, networks)
+
+    def advice(self, data: DataSize) -> list[Advice]:
+        return [
+            advice.queue("queue", self.queue, data),
+            advice.momentum("momentum", self.momentum, data, published=0.999),
+        ]
+
+
+class MocoV2(Method):
+    """Queries against the keys of a slowly moving encoder, and a queue of earlier keys as negatives."""
+
+    queue: Tensor
+    queue_rows: Tensor
+    pointer: Tensor
+
+    def __init__(self, config: MocoV2Config, networks: Networks) -> None:
+        super().__init__()
+        self.config, self.seed = config, networks.seed
+        self.student, self.student_head = networks.student(), config.head.build(networks.width)
+        self.teacher, self.teacher_head = networks.teacher(), config.head.build(networks.width)
+        start_teacher(self.teacher, self.student)
+        start_teacher(self.teacher_head, self.student_head)
+        length = known(config.queue)
+        self.register_buffer("queue", unit(torch.randn(length, config.head.layers[-1])))
+        # The catalog row of each key; -1 for the random ones that a queue begins with.
+        self.register_buffer("queue_rows", torch.full((length,), -1))
+        self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
+        self._keys: list[tuple[Tensor, Tensor]] = []
+
+    def loss(self, views: Views, progress: Progress) -> Losses:
+        query = unit(self.student_head(self.student(views["global"][:, 0])))
+        with torch.no_grad():
+            key = self._key(views["global"][:, 1], progress)
+        self._keys.append((key, views.rows))
+        same_frame = views.rows[:, None] == self.queue_rows[None]
+        return {"loss": info_nce(query, key, self.queue, same_frame, self.config.temperature)}
+
+    def after_step(self, progress: Progress) -> dict[str, float]:
+        momentum = known(self.config.momentum)
+        update_teacher(self.teacher, self.student, momentum)
+        update_teacher(self.teacher_head, self.student_head, momentum)
+        keys, rows = (gather_detached(torch.cat(parts)) for parts in zip(*self._keys, strict=True))
+        self._enqueue(keys, rows)
+        self.forget()
+        return {}
+
+    def forget(self) -> None:
+        self._keys.clear()
+
+    @property
+    def backbones(self) -> list[nn.Module]:
+        return [self.student, self.teacher]
+
+    def _key(self, x: Tensor, progress: Progress) -> Tensor:
+        if not self.config.shuffle_bn:
+            return unit(self.teacher_head(self.teacher(x)))
+        batch = ShuffledBatch.of(x, self.seed, progress.step)
+        return batch.restored(unit(self.teacher_head(self.teacher(batch.shuffled))))
+
+    def _enqueue(self, keys: Tensor, rows: Tensor) -> None:
+        """Overwrite the oldest keys, in the order of the global batch; of a batch longer than the queue, the end."""
+        length = len(self.queue)
+        keys, rows = keys[-length:], rows[-length:]
+        at = (self.pointer + torch.arange(len(keys), device=keys.device)) % length
+        self.queue[at], self.queue_rows[at] = keys, rows
+        self.pointer.copy_((self.pointer + len(keys)) % length)

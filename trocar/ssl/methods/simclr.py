@@ -1,0 +1,61 @@
+"""SimCLR (Chen et al., "A simple framework for contrastive learning of visual representations", arXiv 2002.05709)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from torch import nn
+
+from trocar.data.views import Jitter, Probability, ViewGroup, ViewRecipe
+from trocar.ssl.heads import MlpHead, unit
+from trocar.ssl.losses.contrastive import nt_xent
+from trocar.ssl.method import Losses, Method, MethodConfig
+from trocar.ssl.networks import Networks
+from trocar.ssl.sample import Progress, Views, by_view
+
+
+class SimclrViews(ViewGroup):
+    """Two views with strong colour jitter (appendix A; strength 1)."""
+
+    count: Literal[2] = 2
+    size: int = Field(default=224, ge=8)
+    scale: tuple[float, float] = (0.08, 1.0)
+    jitter: Jitter = Jitter(p=0.8, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2)
+    blur: Probability = 0.5
+
+
+class SimclrConfig(MethodConfig):
+    """Defaults are those of the paper for ResNet-50."""
+
+    name: Literal["simclr"] = "simclr"
+    views: SimclrViews = SimclrViews()
+    head: MlpHead = MlpHead(batch_norm=True)
+    temperature: float = Field(default=0.1, gt=0)
+
+    def recipe(self) -> ViewRecipe:
+        return ViewRecipe(groups={"global": self.views})
+
+    def build(self, networks: Networks) -> Method:
+        return Simclr(self, networks)
+
+
+class Simclr(Method):
+    """One network; two views of a frame are to be nearer to each other than to all other views of the global batch."""
+
+    def __init__(self, config: SimclrConfig, networks: Networks) -> None:
+        super().__init__()
+        self.config = config
+        self.student, self.head = networks.student(), config.head.build(networks.width)
+
+    def loss(self, views: Views, progress: Progress) -> Losses:
+        embedded = unit(by_view(lambda x: self.head(self.student(x)), [views["global"]]))
+        loss, accuracy = nt_xent(embedded[0], embedded[1], views.rows, self.config.temperature)
+        return {"loss": loss, "pair_accuracy": accuracy}
+
+    def after_step(self, progress: Progress) -> dict[str, float]:
+        return {}
+
+    @property
+    def backbones(self) -> list[nn.Module]:
+        return [self.student]

@@ -1,0 +1,124 @@
+"""The networks a method is built from: timm backbones, alike in architecture and first weights."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from trocar.backbones.load import load_backbone
+from trocar.backbones.preprocess import Preprocessing, describe_backbone
+from trocar.backbones.source import resolve
+from trocar.config import Config
+from trocar.errors import ConfigError
+
+
+class BackboneConfig(Config):
+    """The network that is pretrained."""
+
+    name: str = Field(description="a timm name, published weights, or a run or exported backbone to start from")
+    fingerprint: str | None = Field(default=None, description="refuse other weights (`trocar inspect` prints it)")
+    drop_path: float = Field(default=0.0, ge=0, lt=1, description="stochastic depth of the student")
+    mean: tuple[float, float, float] | None = Field(default=None, description="normalisation; default: the model's own")
+    std: tuple[float, float, float] | None = None
+
+
+class Networks(ABC):
+    """Where a method gets its backbones from. Each call gives a new one, with the same first weights."""
+
+    seed: int
+
+    @abstractmethod
+    def student(self) -> nn.Module:
+        """The backbone that trains, with its stochastic depth; pooled output [n, width]."""
+
+    @abstractmethod
+    def teacher(self) -> nn.Module:
+        """The same without stochastic depth: a teacher that drops paths at random gives noisy targets."""
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """Width of the pooled features."""
+
+    @property
+    @abstractmethod
+    def preprocessing(self) -> Preprocessing:
+        """How the views are normalised, and the size of the first group."""
+
+
+@dataclass(frozen=True)
+class TimmNetworks(Networks):
+    """Backbones of `load_backbone`, for views of `sizes` pixels (the first is the main one).
+
+    Raises ConfigError for a backbone that doesn't take the views or can't checkpoint gradients.
+    """
+
+    config: BackboneConfig
+    seed: int
+    sizes: Sequence[int]
+    grad_checkpointing: bool = False
+    _widths: dict[str, int] = field(default_factory=dict, repr=False)
+
+    def student(self) -> nn.Module:
+        model = self._load(self.config.drop_path)
+        if self.grad_checkpointing:
+            try:
+                model.set_grad_checkpointing()  # type: ignore[operator]
+            except (AssertionError, AttributeError):
+                raise ConfigError(
+                    f"train.grad_checkpointing: {self.config.name} can't do that; set it to false"
+                ) from None
+        return model
+
+    def teacher(self) -> nn.Module:
+        return self._load(0.0)
+
+    @cached_property
+    def width(self) -> int:
+        return feature_width(self._plain, self.config.name, self.sizes)
+
+    @cached_property
+    def preprocessing(self) -> Preprocessing:
+        own = describe_backbone(self._plain)
+        return Preprocessing(
+            mean=self.config.mean or own.mean,
+            std=self.config.std or own.std,
+            size=(self.sizes[0], self.sizes[0]),
+            interpolation=own.interpolation,
+        )
+
+    @cached_property
+    def _plain(self) -> nn.Module:
+        return self._load(0.0)
+
+    def _load(self, drop_path: float) -> nn.Module:
+        kwargs: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
+        if is_plain_vit(self.config.name):
+            kwargs |= {"img_size": self.sizes[0], "dynamic_img_size": True}
+        return load_backbone(self.config.name, seed=self.seed, expect=self.config.fingerprint, **kwargs)
+
+
+@torch.no_grad()
+def feature_width(backbone: nn.Module, name: str, sizes: Sequence[int]) -> int:
+    """Width of the pooled features, found by trying a view of each size. Raises ConfigError if one doesn't fit."""
+    was_training = backbone.training
+    backbone.eval()
+    try:
+        widths = {int(backbone(torch.zeros(1, 3, size, size)).shape[-1]) for size in dict.fromkeys(sizes)}
+    except (AssertionError, RuntimeError) as error:
+        raise ConfigError(f"backbone {name!r} does not take views of {list(sizes)} pixels: {error}") from None
+    backbone.train(was_training)
+    (width,) = widths
+    return width
+
+
+def is_plain_vit(name: str) -> bool:
+    """timm's vision transformers need to be told that views come in several sizes."""
+    return resolve(name).architecture.startswith(("vit_", "deit"))
