@@ -70,22 +70,6 @@ class Method(nn.Module, ABC):
         return self.loss(views, progress)
 
 
-def parameter_groups(module: nn.Module) -> list[dict[str, object]]:
-    """Two groups, as in DINO: weights with decay; biases and one-dimensional parameters without.
-
-    Only parameters that train. The second group carries `weight_decay_scale` 0.
-    """
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            (plain if name.endswith(".bias") or parameter.ndim == 1 else decayed).append(parameter)
-    return [
-        {"params": decayed, "weight_decay_scale": 1.0},
-        {"params": plain, "weight_decay_scale": 0.0},
-    ]
-
-
 def norm_buffers(module: nn.Module) -> Iterator[Tensor]:
     """Running statistics that a forward pass in train mode changes."""
     for child in module.modules():
