@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-from pydantic import Field
+from timm.optim.lars import Lars
 from torch import Tensor, nn
 
-from trocar.config import Config
-from trocar.ssl.schedules import Duration, cosine, steps_in
+from trocar.ssl.method import Method
+from trocar.ssl.optim_config import OptimConfig
+from trocar.ssl.parameter_groups import parameter_groups
+from trocar.ssl.schedules import cosine, steps_in, warmed_up
 
-
-class OptimConfig(Config):
-    """AdamW with DINO's schedules. The learning rate in effect is `lr` x global batch / `lr_batch`."""
-
-    lr: float = Field(default=5e-4, gt=0)
-    lr_batch: int = Field(default=256, ge=1, description="batch size that `lr` is meant for")
-    min_lr: float = Field(default=1e-6, ge=0)
-    warmup: Duration = "10 epochs"
-    weight_decay: float = Field(default=0.04, ge=0)
-    final_weight_decay: float = Field(default=0.4, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    clip: float | None = Field(default=3.0, gt=0)
-    clip_by: Literal["parameter", "global"] = Field(
-        default="parameter", description="norm of each parameter's gradient (DINO's reference code), or of all together"
-    )
+__all__ = ["OptimConfig", "Schedule", "build_optimizer", "clip_gradients"]
 
 
 @dataclass(frozen=True)
@@ -41,50 +29,82 @@ class Schedule:
 
     @property
     def peak_lr(self) -> float:
-        """The learning rate in effect after the warm-up."""
-        return self.config.lr * self.batch / self.config.lr_batch
+        """The learning rate in effect after the warm-up.
+
+        Linear scaling is that of Goyal et al. (arXiv 1706.02677), square-root scaling that of DINOv2, with
+        `lr_batch` 1024. DINOv3 multiplies by 4 on top of it: give four times the `lr`.
+        """
+        ratio = self.batch / self.config.lr_batch
+        return self.config.lr * {"linear": ratio, "sqrt": math.sqrt(ratio), "none": 1.0}[self.config.scaling]
 
     @property
     def warmup_steps(self) -> int:
-        """Length of the warm-up, never more than the run."""
-        return min(self.total, steps_in(self.config.warmup, self.epoch_steps, self.total))
+        """Length of the warm-up, never more than the run. `auto`: 10 epochs, but at most 10 % of the run."""
+        if self.config.warmup == "auto":
+            return min(self._steps("10 epochs"), self._steps("10 %"))
+        return min(self.total, self._steps(self.config.warmup))
 
     def lr(self, step: int) -> float:
-        """Linear warm-up from 0, then cosine to `min_lr`."""
-        return cosine(step, self.peak_lr, self.config.min_lr, self.total, self.warmup_steps)
+        """Linear warm-up from `warmup_start` x peak; then a cosine to `min_lr`, the peak, or the peak with its drops.
+
+        Drops count from the start of the run, as in MoCo's first schedule.
+        """
+        config, warmup, start = self.config, self.warmup_steps, self.config.warmup_start * self.peak_lr
+        if config.schedule == "cosine":
+            return cosine(step, self.peak_lr, config.min_lr, self.total, warmup, start)
+        drops = sum(step >= self._steps(drop) for drop in config.drops)
+        return warmed_up(step, self.peak_lr, warmup, start) * config.drop_factor**drops
 
     def weight_decay(self, step: int) -> float:
-        """Cosine from `weight_decay` to `final_weight_decay`, no warm-up."""
-        return cosine(step, self.config.weight_decay, self.config.final_weight_decay, self.total)
+        """Cosine from `weight_decay` to `final_weight_decay`, no warm-up; constant if there is no final one."""
+        first, last = self.config.weight_decay, self.config.final_weight_decay
+        return first if last is None else cosine(step, first, last, self.total)
 
     def apply(self, optimizer: torch.optim.Optimizer, step: int) -> dict[str, float]:
-        """Set both on the optimizer's groups; returns what was set."""
+        """Set both on the optimizer's groups, each with its scales; returns what was set for a scale of 1."""
         lr, decay = self.lr(step), self.weight_decay(step)
         for group in optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["lr_scale"]
             group["weight_decay"] = decay * group["weight_decay_scale"]
         return {"lr": lr, "weight_decay": decay}
 
-
-def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """AdamW over the parameters that train; learning rate and decay are set before each step."""
-    return torch.optim.AdamW(parameter_groups(module), lr=0.0, betas=config.betas, fused=True)
+    def _steps(self, duration: str) -> int:
+        return steps_in(duration, self.epoch_steps, self.total)
 
 
-def parameter_groups(module: nn.Module) -> list[dict[str, object]]:
-    """Two groups, as in DINO: weights with decay; biases and one-dimensional parameters without.
+def build_optimizer(method: Method, config: OptimConfig) -> torch.optim.Optimizer:
+    """The optimizer of the parameters that train; learning rate and decay are set before each step.
 
-    Only parameters that train. The second group carries `weight_decay_scale` 0.
+    A parameter without a gradient is left alone: neither moved, nor decayed, nor its momentum touched.
     """
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            (plain if name.endswith(".bias") or parameter.ndim == 1 else decayed).append(parameter)
-    return [
-        {"params": decayed, "weight_decay_scale": 1.0},
-        {"params": plain, "weight_decay_scale": 0.0},
-    ]
+    groups = parameter_groups(method, method.backbones, config)
+    if config.name == "adamw":
+        return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=True)
+    if config.name == "sgd" and config.larc is None:
+        # Not fused: torch's fused SGD takes no mixture of parameters with momentum and ones that were frozen so far.
+        return torch.optim.SGD(groups, lr=0.0, momentum=config.momentum, nesterov=config.nesterov)
+    return _layerwise(groups, config)
+
+
+def _layerwise(groups: list[dict[str, object]], config: OptimConfig) -> Lars:
+    """SGD with a local rate: w -= lr m, m = momentum m + r (g + wd w), r = trust |w| / (|g| + wd |w| + eps).
+
+    You et al., arXiv 1708.03888, with the learning rate outside of the momentum, as SimCLR, SwAV and MoCo v3 have it;
+    r = 1 where |w| or |g| is 0. LARS leaves r = 1 for what isn't decayed, LARC adapts all. SimCLR and MoCo v3 divide by
+    |g + wd w|, which differs by at most 2 wd |w| from this denominator: nothing at their wd of 1e-6.
+    """
+    larc = config.larc
+    for group in groups:
+        group["always_adapt"] = larc is not None or group["weight_decay_scale"] != 0
+    return Lars(
+        groups,
+        lr=0.0,
+        momentum=config.momentum,
+        nesterov=config.nesterov,
+        trust_coeff=config.trust if larc is None else larc.trust,
+        eps=0.0 if larc is None else larc.eps,
+        trust_clip=larc is not None and larc.clip,
+    )
 
 
 @torch.no_grad()

@@ -34,14 +34,21 @@ def steps_in(duration: Duration, epoch_steps: int, total: int) -> int:
     return round(number * (epoch_steps if unit.startswith("epoch") else 1))
 
 
+def warmed_up(step: int, base: float, warmup: int, start: float = 0.0) -> float:
+    """Linear from `start` to `base` over `warmup` steps (numpy's linspace), then `base`."""
+    if step < warmup:
+        return start + (base - start) * step / max(1, warmup - 1)
+    return base
+
+
 def cosine(step: int, base: float, final: float, total: int, warmup: int = 0, start: float = 0.0) -> float:
-    """Linear from `start` to `base` over `warmup` steps (numpy's linspace), then a half cosine to `final`.
+    """Warm-up from `start` to `base` over `warmup` steps, then a half cosine to `final`.
 
     After the warm-up: final + (base - final) (1 + cos(pi i / n)) / 2 with i = step - warmup, n = total - warmup.
     As in the reference, step total - 1 is the last one, so `final` itself is approached, not reached.
     """
     if step < warmup:
-        return start + (base - start) * step / max(1, warmup - 1)
+        return warmed_up(step, base, warmup, start)
     return final + 0.5 * (base - final) * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 

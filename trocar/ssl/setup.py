@@ -217,7 +217,7 @@ def describe(setup: Pretraining) -> list[str]:
         f"backbone   {config.backbone.name}, {count / 1e6:.2f} M parameters{_started_from(method)}",
         f"views      {', '.join(f'{g.count} x {g.size} px {n}' for n, g in groups.items())}",
         f"length     {setup.total} steps of {config.train.batch} frames ({setup.total / setup.epoch_steps:.1f} epochs)",
-        f"optimizer  AdamW, peak learning rate {setup.schedule.peak_lr:.3g} after {setup.schedule.warmup_steps} steps",
+        f"optimizer  {config.optim.label}, peak learning rate {setup.schedule.peak_lr:.3g} after {setup.schedule.warmup_steps} steps",
         f"runs on    {setup.device}, {setup.world.size} rank(s), {torch.get_num_threads()} thread(s), "
         f"{config.run.workers} loader worker(s) each, frames decoded by {setup.backend}",
         f"run folder {config.run.out}",

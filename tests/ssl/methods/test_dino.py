@@ -19,7 +19,7 @@ from trocar.ssl.losses.dino import (
 )
 from trocar.ssl.losses.sinkhorn import balanced_probabilities
 from trocar.ssl.methods.dino import DinoConfig, DinoViews
-from trocar.ssl.optim import OptimConfig, clip_gradients, parameter_groups
+from trocar.ssl.optim import OptimConfig, clip_gradients
 from trocar.ssl.sample import Progress
 from trocar.ssl.teacher import update_teacher
 
@@ -195,14 +195,6 @@ def test_ema_is_exact_in_float64():
     update_teacher(teacher, student, 0.97)
     for k, v in teacher.state_dict().items():
         assert torch.allclose(v, expected[k], rtol=1e-14)
-
-
-def test_biases_and_one_dimensional_parameters_are_not_decayed():
-    decayed, plain = parameter_groups(method())
-    assert (decayed["weight_decay_scale"], plain["weight_decay_scale"]) == (1.0, 0.0)
-    assert all(p.ndim > 1 for p in decayed["params"])
-    total = sum(len(g["params"]) for g in (decayed, plain))
-    assert total == sum(p.requires_grad for p in method().parameters())
 
 
 def test_clipping_is_per_parameter_as_in_the_reference_or_global():
