@@ -5,10 +5,8 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 from lightly.utils.dist import gather as gather_with_gradient
-from lightly.utils.dist import rank, world_size
 from torch import Tensor
 
-from trocar.errors import ConfigError
 from trocar.ssl.distributed import is_distributed
 
 
@@ -35,13 +33,3 @@ def own_slice(x: Tensor) -> Tensor:
     """int64[b]: where this rank's samples x [b, ...] stand among those of all ranks."""
     rank = dist.get_rank() if is_distributed() else 0
     return torch.arange(rank * len(x), (rank + 1) * len(x), device=x.device)
-
-
-def own_share(x: Tensor) -> Tensor:
-    """[n / ranks, ...]: every ranks-th row of what all ranks hold alike, x [n, ...], beginning with this rank's.
-
-    Raises ConfigError if the rows do not divide.
-    """
-    if len(x) % world_size():
-        raise ConfigError(f"a queue of {len(x)} does not divide by {world_size()} ranks; use a multiple")
-    return x[rank() :: world_size()]

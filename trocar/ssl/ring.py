@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from lightly.utils.dist import rank, world_size
 from torch import Tensor
+
+from trocar.errors import ConfigError
 
 
 @torch.no_grad()
@@ -22,3 +25,13 @@ def push(rings: Sequence[Tensor], pushed: Tensor, new: Sequence[Tensor]) -> None
     for ring, values in zip(rings, new, strict=True):
         ring[at] = values[-kept:].to(ring.dtype)
     pushed.add_(kept)
+
+
+def own_share(ring: Tensor) -> Tensor:
+    """[length / ranks, ...]: every ranks-th entry of a ring that all ranks hold alike, beginning with this rank's.
+
+    Raises ConfigError if the length does not divide.
+    """
+    if len(ring) % world_size():
+        raise ConfigError(f"a queue of {len(ring)} does not divide by {world_size()} ranks; use a multiple")
+    return ring[rank() :: world_size()]

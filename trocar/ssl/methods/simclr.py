@@ -28,7 +28,7 @@ class SimclrViews(ViewGroup):
 class SimclrConfig(MethodConfig):
     """Defaults are those of the paper for ResNet-50.
 
-    The paper is silent on batch norm in the head; its reference code has it behind both layers (the last without shift).
+    The paper is silent on batch norm in the head; its reference code has it behind both layers.
     """
 
     name: Literal["simclr"] = "simclr"

@@ -13,13 +13,13 @@ from trocar.config import Config
 from trocar.data.views import Jitter, ViewGroup, ViewRecipe
 from trocar.ssl import advice
 from trocar.ssl.advice import Advice, Auto, DataSize, known
-from trocar.ssl.gather import gather_detached, own_share
+from trocar.ssl.gather import gather_detached
 from trocar.ssl.heads import MlpHead, unit
 from trocar.ssl.losses.dino import entropy, prototypes_used
 from trocar.ssl.losses.swav import codes, swapped_prediction
 from trocar.ssl.method import Losses, Method, MethodConfig, freeze_gradients
 from trocar.ssl.networks import Networks
-from trocar.ssl.ring import push
+from trocar.ssl.ring import own_share, push
 from trocar.ssl.sample import Progress, Views, by_view
 from trocar.ssl.schedules import Duration, steps_in
 
@@ -62,7 +62,7 @@ class SwavConfig(MethodConfig):
     head: MlpHead = MlpHead(batch_norm=True)
     prototypes: Annotated[int, Field(ge=2)] | Auto = Field(default=3000, description="K, the number of clusters")
     temperature: float = Field(default=0.1, gt=0, description="of the predictions")
-    epsilon: float = Field(default=0.05, ge=0.02, description="of Sinkhorn-Knopp; exp(1 / epsilon) must not overflow")
+    epsilon: float = Field(default=0.05, ge=0.02, description="temperature of Sinkhorn-Knopp")
     iterations: int = Field(default=3, ge=1, description="of Sinkhorn-Knopp")
     queue: Annotated[int, Field(ge=0)] | Auto = Field(
         default=3840,
