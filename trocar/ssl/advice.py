@@ -64,11 +64,11 @@ def warning(section: str, advice: Advice) -> str:
     return f"{section}.{advice.key}={advice.given}: {advice.wrong}; {section}.{advice.key}={advice.suits} would suit"
 
 
-def prototypes(key: str, given: int | Auto, data: DataSize) -> Advice:
-    """K: the power of two at or below a quarter of the frames, 64 to 65,536; more than there are frames is wrong."""
-    suits = min(65536, max(64, 2 ** int(math.log2(max(64, data.frames / 4)))))
+def prototypes(key: str, given: int | Auto, data: DataSize, most: int = 65536) -> Advice:
+    """K: the power of two at or below a quarter of the frames, 64 to `most`; more than there are frames is wrong."""
+    suits = min(most, max(64, 2 ** int(math.log2(max(64, data.frames / 4)))))
     wrong = ""
-    if given != "auto" and given > data.frames:
+    if given != "auto" and given > max(data.frames, suits):
         wrong = f"{given} prototypes for {data.frames} frames, the loss may stay at ln K = {math.log(given):.2f}"
     return Advice(key, given, suits, wrong)
 
@@ -86,11 +86,16 @@ def queue(key: str, given: int | Auto, data: DataSize, most: int = 65536) -> Adv
 def momentum(key: str, given: float | Auto, data: DataSize, published: float) -> Advice:
     """Of a teacher: the largest usual value up to the published one that averages over no more than the run."""
     usual = [m for m in (0.9, 0.99, 0.996, 0.999) if m < published] + [published]
-    suits = max([m for m in usual if m < 1 and 1 / (1 - m) <= data.total] or [usual[0]])
+    suits = max([m for m in usual if m < 1 and _averaged(m) <= data.total] or [usual[0]])
     wrong = ""
-    if given != "auto" and given < 1 and 1 / (1 - given) > data.total:
-        wrong = f"the teacher averages over {1 / (1 - given):.0f} steps, the run has {data.total}"
+    if given != "auto" and suits < given < 1 and _averaged(given) > data.total:
+        wrong = f"the teacher averages over {_averaged(given)} steps, the run has {data.total}"
     return Advice(key, given, suits, wrong)
+
+
+def _averaged(momentum: float) -> int:
+    """Over how many steps; rounded, because 1 / (1 - 0.996) is a little more than 250 in floating point."""
+    return round(1 / (1 - momentum))
 
 
 SHORT = 1000  # steps; the loss of a run with a teacher temperature of .04 was seen to stay at ln K for some hundreds

@@ -16,6 +16,7 @@ from trocar.ssl.heads import MlpHead, unit
 from trocar.ssl.losses.contrastive import info_nce
 from trocar.ssl.method import Losses, Method, MethodConfig
 from trocar.ssl.networks import Networks
+from trocar.ssl.ring import push
 from trocar.ssl.sample import Progress, Views
 from trocar.ssl.shuffle import ShuffledBatch
 from trocar.ssl.teacher import start_teacher, update_teacher
@@ -62,7 +63,7 @@ class MocoV2(Method):
 
     queue: Tensor
     queue_rows: Tensor
-    pointer: Tensor
+    pushed: Tensor
 
     def __init__(self, config: MocoV2Config, networks: Networks) -> None:
         super().__init__()
@@ -75,7 +76,7 @@ class MocoV2(Method):
         self.register_buffer("queue", unit(torch.randn(length, config.head.layers[-1])))
         # The catalog row of each key; -1 for the random ones that a queue begins with.
         self.register_buffer("queue_rows", torch.full((length,), -1))
-        self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("pushed", torch.zeros((), dtype=torch.int64))
         self._keys: list[tuple[Tensor, Tensor]] = []
 
     def loss(self, views: Views, progress: Progress) -> Losses:
@@ -91,7 +92,7 @@ class MocoV2(Method):
         update_teacher(self.teacher, self.student, momentum)
         update_teacher(self.teacher_head, self.student_head, momentum)
         keys, rows = (gather_detached(torch.cat(parts)) for parts in zip(*self._keys, strict=True))
-        self._enqueue(keys, rows)
+        push([self.queue, self.queue_rows], self.pushed, [keys, rows])
         self.forget()
         return {}
 
@@ -107,11 +108,3 @@ class MocoV2(Method):
             return unit(self.teacher_head(self.teacher(x)))
         batch = ShuffledBatch.of(x, self.seed, progress.step)
         return batch.restored(unit(self.teacher_head(self.teacher(batch.shuffled))))
-
-    def _enqueue(self, keys: Tensor, rows: Tensor) -> None:
-        """Overwrite the oldest keys, in the order of the global batch; of a batch longer than the queue, the end."""
-        length = len(self.queue)
-        keys, rows = keys[-length:], rows[-length:]
-        at = (self.pointer + torch.arange(len(keys), device=keys.device)) % length
-        self.queue[at], self.queue_rows[at] = keys, rows
-        self.pointer.copy_((self.pointer + len(keys)) % length)

@@ -26,11 +26,14 @@ class SimclrViews(ViewGroup):
 
 
 class SimclrConfig(MethodConfig):
-    """Defaults are those of the paper for ResNet-50."""
+    """Defaults are those of the paper for ResNet-50.
+
+    The paper is silent on batch norm in the head; its reference code has it behind both layers.
+    """
 
     name: Literal["simclr"] = "simclr"
     views: SimclrViews = SimclrViews()
-    head: MlpHead = MlpHead(batch_norm=True)
+    head: MlpHead = MlpHead(batch_norm=True, last_batch_norm=True)
     temperature: float = Field(default=0.1, gt=0)
 
     def recipe(self) -> ViewRecipe:

@@ -1,0 +1,111 @@
+"""MoCo v3 (Chen et al., "An empirical study of training self-supervised vision transformers", arXiv 2104.02057)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from trocar.data.views import Probability, ViewGroup, ViewRecipe
+from trocar.ssl import advice
+from trocar.ssl.advice import Advice, Auto, DataSize, known
+from trocar.ssl.heads import MlpHead, unit
+from trocar.ssl.losses.contrastive import batch_contrast
+from trocar.ssl.method import Losses, Method, MethodConfig
+from trocar.ssl.networks import Networks
+from trocar.ssl.sample import Progress, Views
+from trocar.ssl.schedules import cosine
+from trocar.ssl.teacher import start_teacher, update_teacher
+
+
+class MocoV3Views(ViewGroup):
+    """Two views with BYOL's asymmetric blur and solarization; what is not said keeps the published value."""
+
+    count: Literal[2] = 2
+    size: int = Field(default=224, ge=8)
+    scale: tuple[float, float] = Field(default=(0.2, 1.0), description="published: .2 for ResNet-50, .08 for ViT")
+    blur: Probability = [1.0, 0.1]
+    solarize: Probability = [0.0, 0.2]
+
+
+class MocoV3Config(MethodConfig):
+    """Defaults are those of the reference code for ResNet-50.
+
+    For ViT the published ones are `temperature: 0.2`, `views.scale: [0.08, 1]` and a head of three layers,
+    `head.layers: [4096, 4096, 256]` with `head.relu: 2`.
+    """
+
+    name: Literal["moco_v3"] = "moco_v3"
+    views: MocoV3Views = MocoV3Views()
+    head: MlpHead = MlpHead(layers=(4096, 256), batch_norm=True, last_batch_norm=True)
+    predictor: MlpHead = MlpHead(layers=(4096, 256), batch_norm=True, last_batch_norm=True)
+    temperature: float = Field(default=1.0, gt=0)
+    momentum: Annotated[float, Field(ge=0, le=1)] | Auto = Field(
+        default=0.99, description="of the key encoder at the start; 1 at the end"
+    )
+    freeze_patch_embed: bool = Field(
+        default=True,
+        description="keep the patch projection of a vision transformer as it starts; other backbones train whole",
+    )
+
+    def recipe(self) -> ViewRecipe:
+        return ViewRecipe(groups={"global": self.views})
+
+    def build(self, networks: Networks) -> Method:
+        return MocoV3(self, networks)
+
+    def advice(self, data: DataSize) -> list[Advice]:
+        return [advice.momentum("momentum", self.momentum, data, published=0.99)]
+
+
+class MocoV3(Method):
+    """Queries of a network with a predictor against keys of its moving average, each of the other view; no queue."""
+
+    def __init__(self, config: MocoV3Config, networks: Networks) -> None:
+        super().__init__()
+        self.config = config
+        self.student, self.student_head = networks.student(), config.head.build(networks.width)
+        self.teacher, self.teacher_head = networks.teacher(), config.head.build(networks.width)
+        self.predictor = config.predictor.build(config.head.layers[-1])
+        start_teacher(self.teacher, self.student)
+        start_teacher(self.teacher_head, self.student_head)
+        if config.freeze_patch_embed:
+            freeze_patch_projection(self.student)
+
+    def loss(self, views: Views, progress: Progress) -> Losses:
+        # One pass per view, as published: batch norm sees views of one augmentation at a time.
+        first, second = views["global"].unbind(1)
+        queries = [self._query(x) for x in (first, second)]
+        keys = [self._key(x) for x in (second, first)]
+        pairs = zip(queries, keys, strict=True)
+        losses = [batch_contrast(query, key, views.rows, self.config.temperature) for query, key in pairs]
+        return {"loss": losses[0] + losses[1]}
+
+    def after_step(self, progress: Progress) -> dict[str, float]:
+        momentum = cosine(progress.step, known(self.config.momentum), 1.0, progress.total)
+        update_teacher(self.teacher, self.student, momentum)
+        update_teacher(self.teacher_head, self.student_head, momentum)
+        return {"momentum": momentum}
+
+    @property
+    def backbones(self) -> list[nn.Module]:
+        return [self.student, self.teacher]
+
+    def _query(self, x: Tensor) -> Tensor:
+        return unit(self.predictor(self.student_head(self.student(x))))
+
+    @torch.no_grad()
+    def _key(self, x: Tensor) -> Tensor:
+        return unit(self.teacher_head(self.teacher(x)))
+
+
+def freeze_patch_projection(backbone: nn.Module) -> None:
+    """Section 4.3: a fixed random patch projection keeps a vision transformer stable.
+
+    Does nothing to a backbone without a `patch_embed.proj`, such as a ResNet or ConvNeXt.
+    """
+    projection = dict(backbone.named_modules()).get("patch_embed.proj")
+    if projection is not None:
+        projection.requires_grad_(False)
