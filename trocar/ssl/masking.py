@@ -31,7 +31,9 @@ class Masking(Config):
     probability: float = Field(default=0.5, ge=0, le=1, description="that a view is masked at all")
     ratio: tuple[float, float] = Field(default=(0.1, 0.5), description="share of its patches, uniform between these")
     smallest: int = Field(default=4, ge=1, description="patches of a block, before overlaps")
-    aspect: float = Field(default=0.3, gt=0, le=1, description="height to width of a block is between this and 1 / this")
+    aspect: float = Field(
+        default=0.3, gt=0, le=1, description="height to width of a block is between this and 1 / this"
+    )
 
     @model_validator(mode="after")
     def _ranges(self) -> Masking:
@@ -62,9 +64,7 @@ def block_masks(seeds: U32, height: int, width: int, masking: Masking) -> npt.ND
     return masks.astype(np.bool_).reshape(*seeds.shape, height, width)
 
 
-def _blocks(
-    target: int, tries: Iterable[Sequence[float]], columns: Sequence[int], width: int, smallest: int
-) -> int:
+def _blocks(target: int, tries: Iterable[Sequence[float]], columns: Sequence[int], width: int, smallest: int) -> int:
     """A mask of at most `target` patches; patch (y, x) is bit y width + x. A try is (area, aspect, y, x).
 
     Integers as bit sets, `columns` of each height: an array operation costs more than the rest of a try.

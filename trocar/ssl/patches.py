@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from timm.layers import PatchEmbed
+from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
 
 from trocar.errors import ConfigError
@@ -29,7 +29,7 @@ class Tokens:
         if not isinstance(patch_embed, PatchEmbed) or not getattr(network, "num_prefix_tokens", 0):
             raise ConfigError(
                 f"backbone: masked patches need a vision transformer with a class token, and {type(network).__name__} "
-                f"is none; use vit_small_patch16_224, vit_base_patch14_reg4_dinov2, vit_small_patch16_dinov3 or the like"
+                f"is none; use vit_small_patch16_224, vit_base_patch14_reg4_dinov2 or vit_small_patch16_dinov3"
             )
         self.patch_embed = patch_embed
 

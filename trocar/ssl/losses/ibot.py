@@ -18,4 +18,4 @@ def ibot_loss(student: Tensor, teacher: Tensor, weight: Tensor, views: int, temp
     """
     log_p = F.log_softmax(student.float() / temperature, dim=-1)
     with torch.autocast(student.device.type, enabled=False):
-        return -torch.einsum("mk,mk,m->", teacher, log_p, weight) / views
+        return -(torch.einsum("mk,mk->m", teacher, log_p) * weight).sum() / views

@@ -44,6 +44,11 @@ class DinoViews(Config):
     global_: GlobalViews = Field(default=GlobalViews(), alias="global")
     local: LocalViews | None = LocalViews()
 
+    def recipe(self) -> ViewRecipe:
+        """Global views first: the teacher sees these."""
+        local = {"local": self.local} if self.local is not None else {}
+        return ViewRecipe(groups={"global": self.global_, **local})
+
 
 class DinoConfig(SelfDistillation):
     """Defaults are those of the reference code for ViT-S/16."""
@@ -52,8 +57,7 @@ class DinoConfig(SelfDistillation):
     views: DinoViews = DinoViews()
 
     def recipe(self) -> ViewRecipe:
-        local = {"local": self.views.local} if self.views.local is not None else {}
-        return ViewRecipe(groups={"global": self.views.global_, **local})
+        return self.views.recipe()
 
     def build(self, networks: Networks) -> Method:
         return Dino(self, networks)
