@@ -28,6 +28,7 @@ from trocar.ssl.advice import DataSize
 from trocar.ssl.distributed import World
 from trocar.ssl.method import Method, MethodConfig
 from trocar.ssl.networks import TimmNetworks
+from trocar.ssl.norm import convert
 from trocar.ssl.optim import Schedule
 from trocar.ssl.pretrain_config import PretrainConfig
 
@@ -123,6 +124,8 @@ class Pretraining:
     def placed(self) -> Method:
         """The method where it trains: on its device, channels last, compiled if asked for."""
         # Depthwise and strided convolutions are faster with channels last, on CPU as on tensor cores.
+        if self.config.train.sync_batch_norm and self.world.size > 1:
+            convert(self.method)
         self.method.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.device.type == "cpu" and self.config.train.precision == "bfloat16" and not self.config.train.compile:
             use_exact_depthwise(self.method.backbones[0])
@@ -217,7 +220,8 @@ def describe(setup: Pretraining) -> list[str]:
         f"backbone   {config.backbone.name}, {count / 1e6:.2f} M parameters{_started_from(method)}",
         f"views      {', '.join(f'{g.count} x {g.size} px {n}' for n, g in groups.items())}",
         f"length     {setup.total} steps of {config.train.batch} frames ({setup.total / setup.epoch_steps:.1f} epochs)",
-        f"optimizer  {config.optim.label}, peak learning rate {setup.schedule.peak_lr:.3g} after {setup.schedule.warmup_steps} steps",
+        f"optimizer  {config.optim.label}, peak learning rate {setup.schedule.peak_lr:.3g} after "
+        f"{setup.schedule.warmup_steps} steps",
         f"runs on    {setup.device}, {setup.world.size} rank(s), {torch.get_num_threads()} thread(s), "
         f"{config.run.workers} loader worker(s) each, frames decoded by {setup.backend}",
         f"run folder {config.run.out}",

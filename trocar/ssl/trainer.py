@@ -32,6 +32,7 @@ class TrainConfig(Config):
     accumulate: int = Field(default=1, ge=1, description="micro-batches per step and rank")
     precision: Literal["float32", "bfloat16"] = "float32"
     grad_checkpointing: bool = False
+    sync_batch_norm: bool = Field(default=False, description="batch norms over the global batch instead of each rank's")
     compile: bool = Field(default=False, description="torch.compile of the backbones, one graph per view size")
     max_skipped: int = Field(default=10, ge=0, description="steps with a non-finite loss or gradient before giving up")
 

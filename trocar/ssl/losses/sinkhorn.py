@@ -1,26 +1,39 @@
-"""Targets that use all prototypes alike (Sinkhorn-Knopp; Caron et al., SwAV, arXiv 2006.09882, appendix A)."""
+"""Targets that use all prototypes alike (Sinkhorn-Knopp; Caron et al., SwAV, arXiv 2006.09882, appendix A).
+
+lightly's `sinkhorn` gives each rank the same weight, however many samples it has; masked patches are of any number.
+"""
 
 from __future__ import annotations
 
 import torch
 import torch.distributed as dist
-from lightly.loss.swav_loss import sinkhorn
 from torch import Tensor
 
-from trocar.ssl.distributed import is_distributed
+from trocar.ssl.distributed import is_distributed, mean_over_ranks
 
 
 @torch.no_grad()
 def balanced_probabilities(logits: Tensor, temperature: float, iterations: int = 3) -> Tensor:
     """Distributions [..., K] over prototypes, balanced over all samples of the leading axes and of all ranks.
 
-    logits [..., K]; ranks have equally many. In float32.
+    logits [..., K]. In float32. Ranks may have different numbers of samples, also none.
     """
     flat = logits.float().flatten(0, -2)
-    # The first iteration scales each prototype anyway. With its largest logit at 0 nothing overflows, and a prototype
-    # that is far from all samples, as in a collapsed network, does not become 0 / 0.
-    largest = flat.amax(0)
+    share = torch.exp((flat - _largest(flat)) / temperature)
+    for _ in range(iterations):
+        # Constant factors, such as 1 / K and 1 / number of samples, cancel in the next line.
+        share = share / mean_over_ranks(share.sum(0))
+        share = share / share.sum(1, keepdim=True)
+    return share.view(logits.shape)
+
+
+def _largest(flat: Tensor) -> Tensor:
+    """The largest logit [K] of each prototype over all samples of all ranks.
+
+    The first iteration scales each prototype anyway. With its largest logit at 0 nothing overflows, and a prototype
+    that is far from all samples, as in a collapsed network, does not become 0 / 0.
+    """
+    largest = flat.amax(0) if len(flat) else flat.new_full(flat.shape[1:], -torch.inf)
     if is_distributed():
         dist.all_reduce(largest, op=dist.ReduceOp.MAX)
-    balanced: Tensor = sinkhorn(flat - largest, iterations=iterations, epsilon=temperature, gather_distributed=True)
-    return balanced.view(logits.shape)
+    return largest
