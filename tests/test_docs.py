@@ -56,7 +56,7 @@ def test_the_neighbours_on_the_data_page_validate_and_their_command_works(tmp_pa
     assert neighbours == Neighbours(source="knn", index="alike")  # what the page shows are the defaults
     monkeypatch.chdir(tmp_path)
     catalog = make_catalog(tmp_path / "shards", 4, 8)
-    save_backbone(load_backbone("random:test_resnet"), tmp_path / "runs/a/backbone")
+    save_backbone(load_backbone("random:test_resnet"), tmp_path / "runs/a/backbone", extra={})
     (command,) = re.search(r"```bash\n(.*?)```", page, re.DOTALL)[1].splitlines()
     assert main([*shlex.split(command)[1:], "--size", "32", "--workers", "0"]) == 0
     assert NeighbourTable.open(catalog, neighbours.index).about["frames"] == 32

@@ -44,7 +44,7 @@ class Plan:
             self._check(pool, int(quota))
 
     def rows(self, step: int) -> I64:
-        """int64[B]: catalog rows of the anchors of the global batch of `step`; what else a sample has follows from them."""
+        """int64[B]: catalog rows of the anchors of the global batch of `step`, from which its other frames follow."""
         position = step * self.batch + np.arange(self.batch, dtype=np.int64)
         period, place = np.divmod(position, PERIOD)
         out = np.empty(self.batch, dtype=np.int64)
