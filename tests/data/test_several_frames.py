@@ -79,7 +79,7 @@ def test_every_view_is_cut_from_its_frame_by_a_box_of_that_frame_s_size(catalog)
 def test_neighbours_are_those_of_the_rule_and_of_the_anchor_s_video(catalog):
     ours = loader(catalog)
     batch = ours.batch(3)
-    assert (batch.rows == ours.plan.rows(3)[:, 0]).all()
+    assert (batch.rows == ours.plan.rows(3)).all()
     assert (batch.neighbours == ours.neighbours.draw(3, np.arange(8), batch.rows, 2)).all()
     distance = abs(batch.neighbours - batch.rows[:, None])
     assert ((distance >= 1) & (distance <= 2)).all()

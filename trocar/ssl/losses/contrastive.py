@@ -16,20 +16,17 @@ def nt_xent(first: Tensor, second: Tensor, rows: Tensor, temperature: float) -> 
     """NT-Xent over the global batch (SimCLR, eq. 1): mean over this rank's 2 b views, and the share ranked first.
 
     `first`, `second` float32[b, D] at unit length, `rows` int64[b] of their frames. For view i with partner j:
-    -log(exp(s_ij / t) / sum over k of exp(s_ik / t)), where k runs over all other views of all ranks, except those of
-    the same frame in another place of the batch.
+    -log(exp(s_ij / t) / sum over k of exp(s_ik / t)), where k is j or any view of another frame, of all ranks.
     """
     with torch.autocast(first.device.type, enabled=False):
         mine = torch.cat([first, second])
         everyone = torch.cat([gather(first), gather(second)])
         all_rows = gather_detached(rows)
         size, place = len(all_rows), own_slice(rows)
-        anchor = torch.cat([place, place + size])
         partner = torch.cat([place + size, place])
         logits = mine @ everyone.T / temperature
         same_frame = rows.repeat(2)[:, None] == all_rows.repeat(2)[None]
         same_frame.scatter_(1, partner[:, None], False)
-        same_frame.scatter_(1, anchor[:, None], True)
         logits = logits.masked_fill(same_frame, -torch.inf)
         return F.cross_entropy(logits, partner), (logits.argmax(1) == partner).float().mean()
 
