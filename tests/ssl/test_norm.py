@@ -8,6 +8,7 @@ import torch
 import torch.multiprocessing as mp
 from timm.layers import BatchNormAct2d
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from trocar.errors import TrocarError
 from trocar.ssl.distributed import World, process_group
@@ -88,6 +89,12 @@ def gather_results(rank):
     }
 
 
+def wrapped_gradients(rank):
+    """As the trainer has it: the norms' own reductions go between those of DistributedDataParallel's buckets."""
+    net = DistributedDataParallel(convert(network("act"), CPU), broadcast_buffers=False, find_unused_parameters=True)
+    return run(net, data("act", "unequal", 0).split(SPLITS["unequal"])[rank].clone())["weights"]
+
+
 def worker(rank, folder):
     torch.set_num_threads(1)
     os.environ["TROCAR_RENDEZVOUS"] = f"file://{folder}/store"
@@ -98,6 +105,7 @@ def worker(rank, folder):
             "norm": norm_results(rank),
             "half": half_results(),
             "gather": gather_results(rank),
+            "wrapped": wrapped_gradients(rank),
             "types": [type(m).__name__ for m in again.modules() if "Norm" in type(m).__name__],
             "keys": list(net.state_dict()),
             "eval": net.eval()(data("2d", "equal", 0)[:2]).detach(),
@@ -141,6 +149,12 @@ def test_two_ranks_are_one_process_with_the_whole_batch(ranks, kind, split):
         for part in parts:
             assert list(part["state"]) == list(whole["state"])
             torch.testing.assert_close(part["state"], whole["state"], **close)
+
+
+def test_under_distributed_data_parallel_gradients_are_the_mean_over_ranks(ranks):
+    whole = run(network("act"), data("act", "unequal", 0))["weights"]
+    for rank in ranks:
+        torch.testing.assert_close([2 * g for g in rank["wrapped"]], whole, rtol=1e-9, atol=1e-9)
 
 
 def test_channels_last_stays_channels_last(ranks):

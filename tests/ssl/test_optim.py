@@ -10,7 +10,7 @@ from torch import nn
 
 from trocar.config import validate
 from trocar.errors import ConfigError
-from trocar.ssl.optim import OptimConfig, Schedule, build_optimizer
+from trocar.ssl.optim import OptimConfig, Schedule, build_optimizer, restore
 from trocar.ssl.parameter_groups import parameter_groups
 from trocar.ssl.schedules import cosine
 
@@ -40,7 +40,7 @@ def trained(config, gradients, method=None, lr=0.1, resume_at=None):
         if step == resume_at:
             state = copy.deepcopy(optimizer.state_dict())
             optimizer = build_optimizer(method, config)
-            optimizer.load_state_dict(state)
+            restore(optimizer, state)
         for group in optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
             group["weight_decay"] = config.weight_decay * group["weight_decay_scale"]
@@ -137,6 +137,13 @@ def test_the_state_is_all_in_the_state_dict(config):
     through, resumed = trained(config, gradients), trained(config, gradients, resume_at=2)
     for name, w in through.items():
         np.testing.assert_array_equal(resumed[name], w)
+
+
+def test_a_restored_optimizer_keeps_the_settings_of_its_configuration():
+    before = build_optimizer(holder(), OptimConfig.model_validate(SGD | {"momentum": 0.5}))
+    after = build_optimizer(holder(), OptimConfig.model_validate(SGD))
+    restore(after, before.state_dict())
+    assert [g["momentum"] for g in after.param_groups] == [0.9, 0.9]
 
 
 def test_adamw_is_the_closed_form():

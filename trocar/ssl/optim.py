@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from timm.optim.lars import Lars
@@ -15,7 +16,7 @@ from trocar.ssl.optim_config import OptimConfig
 from trocar.ssl.parameter_groups import parameter_groups
 from trocar.ssl.schedules import cosine, steps_in, warmed_up
 
-__all__ = ["OptimConfig", "Schedule", "build_optimizer", "clip_gradients"]
+__all__ = ["OptimConfig", "Schedule", "build_optimizer", "clip_gradients", "restore"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,14 @@ def build_optimizer(method: Method, config: OptimConfig) -> torch.optim.Optimize
         # Not fused: torch's fused SGD takes no mixture of parameters with momentum and ones that were frozen so far.
         return torch.optim.SGD(groups, lr=0.0, momentum=config.momentum, nesterov=config.nesterov)
     return _layerwise(groups, config)
+
+
+def restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load a state, but not its settings: a changed momentum or factor holds, where `resume.allow` lets it change."""
+    settings = [{key: value for key, value in g.items() if key != "params"} for g in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)
 
 
 def _layerwise(groups: list[dict[str, object]], config: OptimConfig) -> Lars:

@@ -13,7 +13,7 @@ from trocar.errors import ConfigError, TrocarError
 from trocar.ssl import checkpoint
 from trocar.ssl.distributed import World, broadcast_int, process_group
 from trocar.ssl.method import Method
-from trocar.ssl.optim import build_optimizer
+from trocar.ssl.optim import build_optimizer, restore
 from trocar.ssl.pretrain_config import PretrainConfig
 from trocar.ssl.run_hooks import RunHooks, bad_rows
 from trocar.ssl.setup import Pretraining, Say, describe
@@ -113,9 +113,7 @@ def _restore(setup: Pretraining, method: Method, optimizer: torch.optim.Optimize
         if found.manifest["environment"].get(key) != now:
             setup.say(f"{key} differs from the last attempt: {found.manifest['environment'].get(key)} -> {now}")
     method.load_state_dict(found.state["method"])
-    optimizer.load_state_dict(found.state["optimizer"])
-    for group in optimizer.param_groups:
-        group["betas"] = config.optim.betas  # a changed value, where resume.allow lets it change
+    restore(optimizer, found.state["optimizer"])
     setup.say(f"resuming {out} after step {step} of {setup.total}")
     return step, int(found.state["skipped"])
 
