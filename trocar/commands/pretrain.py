@@ -34,15 +34,16 @@ def run(args: argparse.Namespace) -> int:
         return launch(["pretrain", args.config, *args.overrides], config.run.ranks)
     world = world or World()
 
+    from trocar.ssl.describe import describe_at_length
     from trocar.ssl.pretrain import run as train
-    from trocar.ssl.setup import Pretraining, describe
+    from trocar.ssl.setup import Pretraining
 
     def say(line: str) -> None:
         if world.is_main:
             print(line, file=sys.stderr, flush=True)
 
     if args.dry_run:
-        print("\n".join(describe(Pretraining(config, world, say))))
+        print("\n".join(describe_at_length(Pretraining(config, world, say))))
         return 0
     train(config, world, say)
     return 0

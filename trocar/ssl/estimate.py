@@ -15,8 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_back
 
 from trocar.errors import TrocarError
 from trocar.ssl.distributed import is_distributed
-from trocar.ssl.method import Method, Progress
+from trocar.ssl.method import Method
 from trocar.ssl.optim_config import OptimConfig
+from trocar.ssl.sample import Progress
 from trocar.ssl.trainer import TrainConfig
 
 MakeViews = Callable[[int, torch.device], Any]

@@ -11,12 +11,13 @@ import torch
 from trocar import memory
 from trocar.errors import ConfigError, TrocarError
 from trocar.ssl import checkpoint
+from trocar.ssl.describe import describe
 from trocar.ssl.distributed import World, broadcast_int, process_group
 from trocar.ssl.method import Method
 from trocar.ssl.optim import build_optimizer, restore
 from trocar.ssl.pretrain_config import PretrainConfig
 from trocar.ssl.run_hooks import RunHooks, bad_rows
-from trocar.ssl.setup import Pretraining, Say, describe
+from trocar.ssl.setup import Pretraining, Say
 from trocar.ssl.signals import StopSignals
 from trocar.ssl.trainer import Trainer
 from trocar.tracking.lease import Lease

@@ -15,7 +15,6 @@ import torch
 from trocar import __version__
 from trocar.backbones.depthwise import use_exact_depthwise
 from trocar.backbones.export import save_backbone
-from trocar.backbones.origin import origin_of
 from trocar.data.catalog import Catalog
 from trocar.data.dali_backend import is_available, require
 from trocar.data.loader import Backend, Loader
@@ -195,36 +194,3 @@ def cpu_model() -> str:
     except OSError:
         return platform.processor() or sys.platform
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _started_from(method: Method) -> str:
-    origin = origin_of(method.exported)
-    return "" if origin is None else f", from the weights of {origin.name} (licence {origin.licence})"
-
-
-def describe(setup: Pretraining) -> list[str]:
-    """What the run will do, as lines for people: printed at the start and by --dry-run."""
-    config, selection = setup.config, setup.selection
-    epochs = setup.plan.epochs(setup.total)
-    method = setup.method
-    count = sum(p.numel() for p in method.exported.parameters())
-    groups = setup.method_config.recipe().groups
-    lines = [
-        f"data       {len(selection)} frames of {len(selection.cases)} cases, fingerprint {selection.fingerprint}",
-        *(
-            f"           {s}: {n} frames, seen {epochs[s]:.1f} times"
-            for s, n in selection.source_rows.items()
-            if s in epochs
-        ),
-        *(f"           {note}" for note in selection.notes),
-        f"backbone   {config.backbone.name}, {count / 1e6:.2f} M parameters{_started_from(method)}",
-        f"views      {', '.join(f'{g.count} x {g.size} px {n}' for n, g in groups.items())}",
-        f"length     {setup.total} steps of {config.train.batch} frames ({setup.total / setup.epoch_steps:.1f} epochs)",
-        f"optimizer  {config.optim.label}, peak learning rate {setup.schedule.peak_lr:.3g} after "
-        f"{setup.schedule.warmup_steps} steps",
-        f"runs on    {setup.device}, {setup.world.size} rank(s), {torch.get_num_threads()} thread(s), "
-        f"{config.run.workers} loader worker(s) each, frames decoded by {setup.backend}",
-        f"run folder {config.run.out}",
-    ]
-    lines += [f"warning    {line}" for line in config.method.warnings(setup.data_size)]
-    return lines
