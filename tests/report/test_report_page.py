@@ -189,6 +189,16 @@ def test_a_loss_at_ln_k_is_called_what_it_is():
     assert len(training_sentences(healthy)) == 1
 
 
+def test_ln_k_is_the_measure_of_the_dino_loss_where_others_are_added_to_it():
+    metrics = [{"step": 0, "loss": 20.0, "dino_loss": 9.0}, {"step": 500, "loss": 14.5, "dino_loss": 8.0}]
+    inputs = ReportInputs("t", {"status": "finished"}, metrics=metrics, uniform_loss=9.01)
+    assert training_sentences(inputs) == [
+        "The run is finished after 501 steps. The dino loss went from 9.000 (step 0) to 8.000 (ln K = 9.010)."
+    ]
+    drawn = {panel.key: panel.reference for panel in panels(metrics, 9.01)}
+    assert drawn == {"loss": None, "dino_loss": (9.01, "ln K = 9.01")}
+
+
 def test_nan_and_infinity_are_gaps():
     rows = [{"step": 1, "x": 1.0}, {"step": 2, "x": math.inf}, {"step": 3}, {"step": 4, "x": math.nan}]
     step, value = series(rows, "x")

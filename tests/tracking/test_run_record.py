@@ -11,7 +11,7 @@ import yaml
 
 from trocar import __version__
 from trocar.errors import TrocarError
-from trocar.tracking.metrics import attempts, read_metrics, read_rows
+from trocar.tracking.metrics import attempts, judged_loss, read_metrics, read_rows
 from trocar.tracking.run import Run, read_config, read_record
 
 
@@ -180,3 +180,8 @@ def test_importing_the_local_record_is_cheap():
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_ln_k_is_the_measure_of_the_dino_loss_where_it_is_logged_and_else_of_the_loss():
+    assert judged_loss({"loss": 12.0, "dino_loss": 9.0, "ibot_loss": 3.0}) == "dino_loss"
+    assert judged_loss({"loss": 9.0, "lr": 0.1}) == "loss"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from trocar.tracking.metrics import judged_loss
+
+_FLAT = "A loss that stays on ln K has collapsed to uniform outputs."
 # matplotlib needs real colours; these never occur otherwise and are replaced by the page's own.
 _INK, _LINE, _REFERENCE, _GRID = "#010203", "#010204", "#010205", "#010206"
 _CSS = {_INK: "var(--muted)", _LINE: "var(--series)", _REFERENCE: "var(--reference)", _GRID: "var(--grid)"}
@@ -33,10 +36,11 @@ class Panel:
 def panels(metrics: Sequence[Mapping[str, Any]], uniform_loss: float | None) -> list[Panel]:
     """The panels for what was logged: the known metrics in a fixed order, then all others by name."""
     uniform = (uniform_loss, f"ln K = {uniform_loss:.2f}") if uniform_loss is not None else None
+    logged = {key for row in metrics for key in row} - {"step"}
+    judged = judged_loss(dict.fromkeys(logged))
     known = [
-        Panel(
-            "loss", "Loss", "A loss that stays on ln K has collapsed to uniform outputs.", reference=uniform, wide=True
-        ),
+        Panel("loss", "Loss", _FLAT if judged == "loss" else "The sum of all losses.", wide=True),
+        Panel("dino_loss", "DINO loss", _FLAT, wide=True),
         Panel(
             "teacher_entropy", "Teacher entropy", "ln K: uniform. 0: one prototype for all images.", reference=uniform
         ),
@@ -49,7 +53,7 @@ def panels(metrics: Sequence[Mapping[str, Any]], uniform_loss: float | None) -> 
         ),
         Panel("grad_norm", "Gradient norm", "Before clipping."),
     ]
-    logged = {key for row in metrics for key in row} - {"step"}
+    known = [replace(panel, reference=uniform) if panel.key == judged else panel for panel in known]
     names = {panel.key for panel in known}
     return [p for p in known if p.key in logged] + [Panel(key, key, "") for key in sorted(logged - names)]
 

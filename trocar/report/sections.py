@@ -14,7 +14,17 @@ from trocar.report import curves
 from trocar.report.figures import contact_sheet, data_uri, resized
 from trocar.report.inputs import Gallery, Images, NeighbourComparison, PcaComparison, ReportInputs
 
-MAIN_PANELS = ("loss", "teacher_entropy", "feature_std", "rankme", "lr", "images_per_s", "data_wait", "grad_norm")
+MAIN_PANELS = (
+    "loss",
+    "dino_loss",
+    "teacher_entropy",
+    "feature_std",
+    "rankme",
+    "lr",
+    "images_per_s",
+    "data_wait",
+    "grad_norm",
+)
 VIEWS, VIEW_HEIGHT = 4, 132
 HEIGHT = 150  # pixels of an embedded frame; shown at most this high
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trocar.report.inputs import ReportInputs
+from trocar.tracking.metrics import judged_loss
 
 _STATUS = {
     "finished": "The run is finished",
@@ -25,7 +26,8 @@ def summary(inputs: ReportInputs) -> list[str]:
 def training_sentences(inputs: ReportInputs) -> list[str]:
     """Steps, loss against ln K, and a collapse named as such."""
     status = _STATUS.get(str(inputs.record.get("status")), "The run has an unknown status")
-    losses = [(int(r["step"]), float(r["loss"])) for r in inputs.metrics if math.isfinite(r.get("loss", math.nan))]
+    key = judged_loss(inputs.metrics[-1] if inputs.metrics else {})
+    losses = [(int(r["step"]), float(r[key])) for r in inputs.metrics if math.isfinite(r.get(key, math.nan))]
     if not losses:
         return [f"{status}; no loss has been logged."]
     (first_step, first), (last_step, last) = losses[0], losses[-1]
@@ -33,7 +35,8 @@ def training_sentences(inputs: ReportInputs) -> list[str]:
     times = f", resumed {resumed} time{'s' if resumed > 1 else ''}" if resumed else ""
     sentences = [
         f"{status} after {last_step + 1:,} steps{times}. "  # steps count from 0
-        f"The loss went from {first:.3f} (step {first_step:,}) to {last:.3f}{_against(last, inputs.uniform_loss)}."
+        f"The {key.replace('_', ' ')} went from {first:.3f} (step {first_step:,}) "
+        f"to {last:.3f}{_against(last, inputs.uniform_loss)}."
     ]
     if inputs.uniform_loss is not None and abs(last - inputs.uniform_loss) < 0.01 * inputs.uniform_loss:
         why = "has only begun" if inputs.record.get("status") == "running" else "has learned nothing yet"

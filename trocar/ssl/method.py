@@ -81,7 +81,10 @@ class Method(nn.Module, ABC):
         """Drop what `loss` noted for `after_step`: the step was not accepted, or a new one begins."""
 
     def reference_loss(self) -> float | None:
-        """The loss of a collapsed, uniform output (ln K), if the method has one."""
+        """The loss of a collapsed, uniform output (ln K), if the method has one.
+
+        Of `loss`, or of what is logged as `dino_loss` by a method that adds other losses to it.
+        """
         return None
 
     def identity(self) -> dict[str, str]:

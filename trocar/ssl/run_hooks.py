@@ -26,6 +26,7 @@ from trocar.ssl.setup import Pretraining, write_backbone
 from trocar.ssl.signals import StoppedError, StopSignals
 from trocar.tracking.follower import Follower
 from trocar.tracking.lease import Lease, LeaseLost
+from trocar.tracking.metrics import judged_loss
 from trocar.tracking.run import Run, Status
 
 if TYPE_CHECKING:
@@ -159,7 +160,8 @@ class RunHooks:
 
     def _warn_of_collapse(self, step: int, values: dict[str, float]) -> None:
         progress = (step + 1) / self.setup.total
-        words = collapse(values["loss"], values.get("teacher_entropy"), self.method.reference_loss(), progress)
+        loss = values[judged_loss(values)]
+        words = collapse(loss, values.get("teacher_entropy"), self.method.reference_loss(), progress)
         if words and not self._warned:
             self.setup.say(words)
             self._warned = True

@@ -83,6 +83,11 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     return [{"step": row.step, **row.values} for row in read_rows(folder)]
 
 
+def judged_loss(values: Mapping[str, Any]) -> str:
+    """Which of the logged losses ln K is the measure of: `dino_loss` of a method that adds other losses to it."""
+    return "dino_loss" if "dino_loss" in values else "loss"
+
+
 def read_rows(folder: str | Path) -> list[Row]:
     """`read_metrics` with the attempt and the time of each row."""
     kept: list[Row] = []
