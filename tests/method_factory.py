@@ -33,8 +33,8 @@ class TinyNetworks(Networks):
     width = 6
     preprocessing = Preprocessing(size=(16, 16))
 
-    def __init__(self, make: Callable[[], nn.Module] = convolutional) -> None:
-        self.make = make
+    def __init__(self, make: Callable[[], nn.Module] = convolutional, width: int = 6) -> None:
+        self.make, self.width = make, width
 
     def student(self) -> nn.Module:
         return self.make()
@@ -43,11 +43,11 @@ class TinyNetworks(Networks):
         return self.make()
 
 
-def build(config: MethodConfig, make: Callable[[], nn.Module] = convolutional, seed: int = 1) -> Method:
-    """The method with tiny networks."""
+def build(config: MethodConfig, make: Callable[[], nn.Module] = convolutional, seed: int = 1, width: int = 6) -> Method:
+    """The method with tiny networks, whose pooled features are `width` wide."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return config.build(TinyNetworks(make))
+        return config.build(TinyNetworks(make, width))
 
 
 def some_views(config: MethodConfig, b: int = 4, seed: int = 0) -> Views:

@@ -5,14 +5,17 @@ import copy
 import pytest
 import timm
 import torch
+from method_factory import build
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from trocar.ssl.dino import Dino, DinoConfig, DinoHead
+from trocar.ssl.describe import empty_views
 from trocar.ssl.estimate import cost_lines, estimate
-from trocar.ssl.method import Progress
+from trocar.ssl.heads import DinoHead
+from trocar.ssl.methods.dino import DinoConfig, DinoViews
 from trocar.ssl.optim import OptimConfig
+from trocar.ssl.sample import Progress
 from trocar.ssl.trainer import TrainConfig
 
 NOW = Progress(5, 10, 5)
@@ -84,21 +87,21 @@ def test_optimizer_state_is_two_moments_or_one():
     assert found == [42 * 4 * 2, 42 * 4, 0]
 
 
+VIEWS = DinoViews.model_validate({"global": {"size": 32}, "local": {"count": 3, "size": 16}})
+DINO = DinoConfig(views=VIEWS, head=DinoHead(prototypes=12, hidden=16, bottleneck=8))
+
+
 def dino():
-    student, teacher = (timm.create_model("test_vit", num_classes=0, dynamic_img_size=True) for _ in range(2))
-    return Dino(DinoConfig(head=DinoHead(prototypes=12, hidden=16, bottleneck=8)), student, teacher, 64)
+    return build(DINO, lambda: timm.create_model("test_vit", num_classes=0, dynamic_img_size=True), width=64)
 
 
 def dino_views(batch, device):
-    return {
-        "global": torch.empty(batch, 2, 3, 32, 32, device=device),
-        "local": torch.empty(batch, 3, 3, 16, 16, device=device),
-    }
+    return empty_views(DINO.recipe(), batch, torch.device(device))
 
 
 def test_an_estimate_of_dino_counts_its_parameters_and_leaves_it_alone():
     method = dino()
-    method.loss({k: torch.zeros_like(v) for k, v in dino_views(2, "cpu").items()}, NOW)  # a norm that was computed
+    method.loss(dino_views(2, "cpu"), NOW)  # a norm that was computed
     method.forget()
     before = copy.deepcopy({k: v.clone() for k, v in method.state_dict().items()})
     found = estimate(method, dino_views, TrainConfig(batch=8, steps=1), ADAMW, 2, NOW)
@@ -111,7 +114,7 @@ def test_an_estimate_of_dino_counts_its_parameters_and_leaves_it_alone():
     assert found.memory == found.weights + found.gradients + found.optimizer + found.activations
     after = method.state_dict()
     assert all(torch.equal(after[k], v) for k, v in before.items())
-    assert method._teacher_means == []
+    assert method._mean._sums == []
 
 
 def test_saved_bytes_are_those_of_a_real_pass():
@@ -126,7 +129,7 @@ def test_saved_bytes_are_those_of_a_real_pass():
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        loss = method.loss({k: torch.zeros_like(v) for k, v in dino_views(4, "cpu").items()}, NOW)
+        loss = method.loss(dino_views(4, "cpu"), NOW)
     assert loss["loss"].requires_grad
     real = sum(s.nbytes() for address, s in saved.items() if address not in own)
     assert found.activations == pytest.approx(real, rel=0.01)
