@@ -68,6 +68,15 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     return out / dist.get_world_size()
 
 
+def max_over_ranks(value: Tensor) -> Tensor:
+    """The largest of each entry of a tensor over ranks; a new tensor."""
+    if not is_distributed():
+        return value
+    out = value.clone()
+    dist.all_reduce(out, op=dist.ReduceOp.MAX)
+    return out
+
+
 def average_(buffers: Sequence[Tensor]) -> None:
     """Average floating-point buffers over ranks in place, so that a checkpoint of rank 0 is that of all."""
     floating = [b for b in buffers if b.is_floating_point()]

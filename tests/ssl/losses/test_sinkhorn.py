@@ -12,21 +12,22 @@ from trocar.ssl.losses import sinkhorn
 
 @pytest.fixture
 def two_ranks(monkeypatch):
-    """Runs a function of a rank's logits on two threads, whose mean over ranks is that of both."""
+    """Runs a function of a rank's logits on two threads, whose mean and maximum over ranks are those of both."""
     barrier, given = Barrier(2), {}
 
     def run(parts):
         def of_rank(rank):
             return sinkhorn.balanced_probabilities(parts[rank], 0.1)
 
-        def mean(value):
+        def reduced(value, reduce):
             given[barrier.wait()] = value
             barrier.wait()
-            result = (given[0] + given[1]) / 2
+            result = reduce(given[0], given[1])
             barrier.wait()
             return result
 
-        monkeypatch.setattr(sinkhorn, "mean_over_ranks", mean)
+        monkeypatch.setattr(sinkhorn, "mean_over_ranks", lambda x: reduced(x, lambda a, b: (a + b) / 2))
+        monkeypatch.setattr(sinkhorn, "max_over_ranks", lambda x: reduced(x, torch.maximum))
         with ThreadPoolExecutor(2) as pool:
             return torch.cat(list(pool.map(of_rank, range(2))))
 

@@ -6,10 +6,9 @@ lightly's `sinkhorn` gives each rank the same weight, however many samples it ha
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from trocar.ssl.distributed import is_distributed, mean_over_ranks
+from trocar.ssl.distributed import max_over_ranks, mean_over_ranks
 
 
 @torch.no_grad()
@@ -34,6 +33,4 @@ def _largest(flat: Tensor) -> Tensor:
     that is far from all samples, as in a collapsed network, does not become 0 / 0.
     """
     largest = flat.amax(0) if len(flat) else flat.new_full(flat.shape[1:], -torch.inf)
-    if is_distributed():
-        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
-    return largest
+    return max_over_ranks(largest)
