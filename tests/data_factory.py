@@ -28,7 +28,7 @@ def make_catalog(
     procedures: Sequence[str] = ("cholecystectomy",),
     splits: Sequence[str] = ("train",),
     parts: int = 1,
-    size: tuple[int, int] = (64, 48),
+    size: tuple[int, int] | Sequence[tuple[int, int]] = (64, 48),
     fps: float = 1.0,
     seed: int = 0,
     flags: float = 0.0,
@@ -37,17 +37,19 @@ def make_catalog(
 
     Video i is `video{i:02d}` of source, hospital, procedure and split number i modulo their count; `parts`
     successive videos make one case. `frames` is a count per video, or one count for each. `size` is (width,
-    height). `flags` is the share of frames whose quality verdicts are set (each verdict drawn on its own).
+    height), or several that the frames of a video take in turns. `flags` is the share of frames whose quality verdicts are set (each verdict drawn on its own).
     """
     rng = np.random.default_rng(seed)
     (root / "shards").mkdir(parents=True, exist_ok=True)
+    sizes: list[tuple[int, int]] = [size] if isinstance(size[0], int) else list(size)
     counts = [frames] * videos if isinstance(frames, int) else list(frames)
     entries = []
     for i in range(videos):
         name = f"video{i:02d}"
         with ShardWriter(root / "shards", name) as writer:
             for k in range(counts[i]):
-                writer.add(k / fps, random_jpeg(rng, size), *size)
+                its_size = sizes[k % len(sizes)]
+                writer.add(k / fps, random_jpeg(rng, its_size), *its_size)
         case = i // parts
         entries.append(
             VideoEntry(

@@ -225,10 +225,11 @@ def _map_frames(path: Path) -> Mapping[str, np.ndarray[Any, Any]]:
     if batches != 1 or not reader.schema.equals(FRAME_SCHEMA):
         raise TrocarError(f"{path}: not the frame table of format {FORMAT_VERSION}; run `trocar ingest` again")
     batch = reader.get_batch(0)
-    return MappingProxyType({field.name: _view(batch.column(field.name)) for field in FRAME_SCHEMA})
+    return MappingProxyType({field.name: view_of(batch.column(field.name)) for field in FRAME_SCHEMA})
 
 
-def _view(column: pa.Array) -> np.ndarray[Any, Any]:
+def view_of(column: pa.Array) -> np.ndarray[Any, Any]:
+    """A column of numbers, bools or fixed-size bytes without nulls as an array over the same memory (not for bools)."""
     # Not `column.to_numpy()`: that imports pandas, which costs every loader worker half a second and 30 MiB.
     kind, start, count = column.type, column.offset, len(column)
     data = column.buffers()[1] or b""
@@ -263,5 +264,5 @@ def to_numpy(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
     """
     if column.null_count:
         raise TrocarError(f"the catalog has {column.null_count} empty {column.type} values; run `trocar ingest` again")
-    chunks = [_view(chunk) for chunk in column.chunks]
-    return np.concatenate(chunks) if chunks else _view(pa.array([], column.type))
+    chunks = [view_of(chunk) for chunk in column.chunks]
+    return np.concatenate(chunks) if chunks else view_of(pa.array([], column.type))

@@ -1,6 +1,7 @@
 """The DALI pipeline: JPEG bytes and integer boxes -> uint8 crops. No random operator, so no state to save.
 
 `fn.external_source` -> `fn.decoders.image` -> one `fn.resize` with a region of interest per view -> a stack per group.
+A sample of several frames has one input and one decoder for each of them.
 On a CPU (`device_id=None`) it is the same graph with other backends of the same operators.
 
 Against torchvision: the CPU decoder is the same libjpeg-turbo, bit for bit; the resampling kernel is the same (cubic,
@@ -72,7 +73,7 @@ def build_pipeline(
     frame: tuple[int, int],
     hw_decoder_load: float,
 ) -> Any:
-    """A built pipeline; its outputs are the tags int64[b, 2] and one uint8[b, n, S, S, 3] per group.
+    """A built pipeline; its outputs are the tags int64[b, 1 + F] and one uint8[b, n, S, S, 3] per group.
 
     `source` is called once per step ahead of the outputs, in the thread that runs the pipeline, and returns `Staging`'s
     inputs or raises StopIteration. `frame` (width, height) is the largest frame that will come.
@@ -87,18 +88,23 @@ def build_pipeline(
         exec_dynamic=True,  # its outputs stay valid for as long as they are held
     )
     with pipeline:
-        jpegs, tags, *corners = fn.external_source(source, num_outputs=2 + 2 * recipe.count, batch=True)
-        frames = fn.decoders.image(
-            jpegs,
-            output_type=types.RGB,
-            adjust_orientation=False,
-            **(_on_gpu(frame, hw_decoder_load) if gpu else {"device": "cpu"}),
-        )
+        F = recipe.frames
+        inputs = fn.external_source(source, num_outputs=F + 1 + 2 * recipe.count, batch=True)
+        jpegs, tags, corners = inputs[:F], inputs[F], inputs[F + 1 :]
+        frames = [
+            fn.decoders.image(
+                encoded,
+                output_type=types.RGB,
+                adjust_orientation=False,
+                **(_on_gpu(frame, hw_decoder_load) if gpu else {"device": "cpu"}),
+            )
+            for encoded in jpegs
+        ]
         groups = []
         for group, which in zip(recipe.groups.values(), recipe.slices().values(), strict=True):
             cut = [
                 fn.resize(
-                    frames,
+                    frames[recipe.frame[view]],
                     size=[group.size, group.size],
                     roi_start=corners[2 * view],
                     roi_end=corners[2 * view + 1],
@@ -136,8 +142,11 @@ class Staging:
         self.recipe, self.pinned = recipe, pinned
         self._room = torch.empty(0, dtype=torch.uint8)
 
-    def inputs(self, jpegs: list[bytes], done: Delivered) -> list[Any]:
-        """One entry per output of the external source: JPEGs, tags (step, row), corners of every view's box."""
+    def inputs(self, samples: list[list[bytes]], done: Delivered) -> list[Any]:
+        """One entry per output of the external source: JPEGs of each frame of the samples (b lists of F), tags
+        (step, rows), corners of every view's box.
+        """
+        jpegs = [jpeg for frame in zip(*samples, strict=True) for jpeg in frame]
         wrap, total = _dali("tensors").TensorCPU, sum(map(len, jpegs))
         if total > len(self._room):
             self._room = torch.empty(2 * total, dtype=torch.uint8, pin_memory=self.pinned)
@@ -145,17 +154,18 @@ class Staging:
         room[:total] = np.frombuffer(b"".join(jpegs), dtype=np.uint8)
         ends = np.cumsum([len(jpeg) for jpeg in jpegs])
         frames = [wrap(part, "", self.pinned) for part in np.split(room[:total], ends[:-1])]
+        per_frame = [frames[at : at + len(samples)] for at in range(0, len(frames), len(samples))]
         boxes = done.params.boxes.astype(np.float32)
         corners = []
         for view in range(self.recipe.count):
             start = boxes[:, view, :2]
             corners += [np.ascontiguousarray(start), start + boxes[:, view, 2:]]
-        return [frames, tags(done), *corners]
+        return [*per_frame, tags(done), *corners]
 
 
 def tags(done: Delivered) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """int64[b, 2]: the step and the row of each sample, which travel through the pipeline with its pixels."""
-    return np.stack([np.full_like(done.rows, done.step), done.rows], -1)
+    """int64[b, 1 + F]: the step and the rows of each sample, which travel through the pipeline with its pixels."""
+    return np.concatenate([np.full((len(done.frames), 1), done.step, np.int64), done.frames], axis=1)
 
 
 def to_torch(output: Any) -> Tensor:

@@ -89,7 +89,7 @@ class DaliStream(Iterator[Crops]):
         self._failures = 0
         names = self.steps.recipe.groups
         crops = {name: to_torch(output) for name, output in zip(names, groups, strict=True)}
-        return Crops(done.step, done.rows, done.params, crops, done.bad)
+        return Crops(done.step, done.frames, done.params, crops, done.bad)
 
     def _run(self) -> Any:
         if self._pipeline is None:
@@ -105,13 +105,16 @@ class DaliStream(Iterator[Crops]):
     def _feed(self) -> list[Any]:
         if self._read >= self._stop or self._failed is not None:
             raise StopIteration
-        jpegs: list[bytes] = [b""] * self.steps.batch
+        jpegs: list[list[bytes]] = [[]] * self.steps.batch
 
-        def use(index: int, row: int, jpeg: bytes, params: ViewParams) -> None:
-            jpegs[index] = jpeg
+        def as_it_is(row: int, jpeg: bytes) -> bytes:
+            return jpeg
+
+        def use(index: int, frames: list[bytes], params: ViewParams) -> None:
+            jpegs[index] = frames
 
         try:
-            done = self.steps.deliver(self._read, use)
+            done = self.steps.deliver(self._read, as_it_is, use)
         except TrocarError as error:
             # The steps before this one are still inside; they come out first, as they do with the torch backend.
             self._failed = error
@@ -141,7 +144,7 @@ class DaliStream(Iterator[Crops]):
                 f"with data.backend=torch, or see what `trocar doctor` says of DALI"
             )
         catalog, reader = self.steps.reader.catalog, self.steps.reader
-        rows = [row for row in crops.rows.tolist() if not is_decodable(reader.read(row), self.device)]
+        rows = [row for row in np.unique(crops.frames).tolist() if not is_decodable(reader.read(row), self.device)]
         places = ", ".join(f"{place['video']} row {place['row']}" for place in map(catalog.place, rows))
         log.warning(
             "step %d: torchvision decodes every frame, DALI does not (%s); delivered from torchvision",

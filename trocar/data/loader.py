@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import torch
@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from trocar.data.augment import augment
 from trocar.data.counter import I64
+from trocar.data.neighbours import NeighbourRule
 from trocar.data.plan import Plan
 from trocar.data.reader import BadRow, Reader
 from trocar.data.steps import Crops, Steps, empty_crops
@@ -33,18 +34,24 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Batch:
-    """This rank's slice of a step: `rows` int64[b] as delivered, `views` {group: float32[b, n, 3, S, S]}."""
+    """This rank's slice of a step: `rows` int64[b] as delivered, `views` {group: float32[b, n, 3, S, S]}.
+
+    `neighbours` int64[b, F - 1] are the rows of the other frames of each sample, None for F = 1.
+    """
 
     step: int
     rows: I64
     views: dict[str, Tensor]
     params: ViewParams
     bad: list[BadRow] = field(default_factory=list)
+    neighbours: I64 | None = None
 
 
 @dataclass(frozen=True)
 class Loader:
     """The data path of one rank. `mean` and `std` are those of the backbone, for RGB in 0..1.
+
+    `neighbours` is the rule for the other frames of a sample, which a recipe with views of neighbours needs.
 
     With the torch backend `workers` processes decode and crop; on a CPU they augment as well, with a GPU the views are
     made there. With DALI `workers` is the number of its decoding threads. None: everything in the calling thread.
@@ -62,6 +69,7 @@ class Loader:
     backend: Backend = "torch"
     device: torch.device = CPU
     hw_decoder_load: float = 0.65
+    neighbours: NeighbourRule | None = None
 
     def __post_init__(self) -> None:
         _ = self.steps  # which refuses a batch that doesn't divide
@@ -69,7 +77,7 @@ class Loader:
     @cached_property
     def steps(self) -> Steps:
         """This rank's share of every step."""
-        return Steps(self.plan, self.views, self.reader, self.rank, self.world)
+        return Steps(self.plan, self.views, self.reader, self.rank, self.world, self.neighbours)
 
     def batch(self, step: int) -> Batch:
         """Compute one step in this process, on one thread as worker processes do."""
@@ -84,7 +92,7 @@ class Loader:
     def augmented(self, crops: Crops) -> Batch:
         """Make the views of `crops`, on the device that they are on."""
         views = augment(crops.crops, crops.params, self.views.recipe, self.mean, self.std)
-        return Batch(crops.step, crops.rows, views, crops.params, crops.bad)
+        return Batch(crops.step, crops.rows, views, crops.params, crops.bad, _neighbours(crops.frames))
 
     def iterate(self, start: int, stop: int) -> Iterator[Batch]:
         """Batches of steps start..stop-1 in order, prefetched unless there are no workers.
@@ -163,13 +171,13 @@ class Loader:
         one = empty_crops(self.views.recipe, 1)
         out = {name: _room((self.steps.batch, *crops.shape[1:])) for name, crops in one.items()}
 
-        def use(index: int, row: int, jpeg: bytes, params: ViewParams) -> None:
-            cut(decode_row(self.steps, row, jpeg), params, self.views.recipe, one, 0)
+        def use(index: int, frames: list[Tensor], params: ViewParams) -> None:
+            cut(frames, params, self.views.recipe, one, 0)
             for name, views in augment(one, params, self.views.recipe, self.mean, self.std).items():
                 out[name][index] = views[0]
 
-        done = self.steps.deliver(step, use)
-        return Batch(step, done.rows, out, done.params, done.bad)
+        done = self.steps.deliver(step, partial(decode_row, self.steps), use)
+        return Batch(step, done.rows, out, done.params, done.bad, _neighbours(done.frames))
 
 
 class _Computed(Dataset[Any]):
@@ -187,6 +195,10 @@ class _Computed(Dataset[Any]):
             return self.make(self.start + index)
         except TrocarError as error:
             return error
+
+
+def _neighbours(frames: I64) -> I64 | None:
+    return frames[:, 1:] if frames.shape[1] > 1 else None
 
 
 def _room(shape: tuple[int, ...]) -> Tensor:

@@ -76,17 +76,17 @@ class Reader:
         return data
 
     def order(self, rows: I64) -> list[int]:
-        """Indices of `rows` in the order in which they lie in the shards; the kernel is told what will be read.
+        """Samples of int64[b, F] in the order in which their anchors lie; the kernel is told what will be read.
 
         On a network file system the advice turns one round trip per frame into overlapping ones; on a local disk it
         costs a system call per frame.
         """
         shard, offset = self.catalog.frames["shard"][rows], self.catalog.frames["offset"][rows]
-        order: list[int] = np.lexsort((offset, shard)).tolist()
+        order: list[int] = np.lexsort((offset[:, 0], shard[:, 0])).tolist()
         # No more shards than stay open: opening one twice would cost more than the advice brings.
         if len(np.unique(shard)) <= OPEN_SHARDS // 2:
-            for index in order:
-                self._advise(int(rows[index]))
+            for row in rows[order].flat:
+                self._advise(int(row))
         return order
 
     def deliver(
@@ -98,18 +98,25 @@ class Reader:
         """
         bad: list[BadRow] = []
         for attempt in range(MAX_REPLACEMENTS):
-            if row not in self.known_bad:
-                try:
-                    use(row, self.read(row))
-                    return row, bad
-                except BadContentError as error:
-                    bad.append(BadRow(row, str(error)))
+            if self.take(row, use, bad):
+                return row, bad
             row = plan.replacement(step, slot, attempt)
         found = "; ".join(f"row {b.row}: {b.reason}" for b in bad[:3])
         raise TrocarError(
             f"{MAX_REPLACEMENTS} frames in a row are unusable ({found}); the shards differ from the catalog: "
             f"ingest again, or restore them from where they were copied"
         )
+
+    def take(self, row: int, use: Callable[[int, bytes], object], bad: list[BadRow]) -> bool:
+        """Hand a frame to `use(row, jpeg)` if it is usable; if it is newly found not to be, `bad` gets it."""
+        if row in self.known_bad:
+            return False
+        try:
+            use(row, self.read(row))
+        except BadContentError as error:
+            bad.append(BadRow(row, str(error)))
+            return False
+        return True
 
     def _pread(self, shard: int, offset: int, size: int) -> bytes:
         path = self.catalog.shard_paths[shard]
@@ -162,5 +169,5 @@ def _check(data: bytes, width: int, height: int) -> None:
 
 
 def sizes(catalog: Catalog, rows: I64) -> tuple[I64, I64]:
-    """Widths and heights int64[b] of the frames of `rows`."""
+    """Widths and heights of the frames of `rows`, int64 of the same shape."""
     return catalog.frames["width"][rows].astype("int64"), catalog.frames["height"][rows].astype("int64")

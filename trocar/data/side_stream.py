@@ -24,7 +24,7 @@ Made = tuple["Batch", torch.cuda.Event]
 def to_device(crops: Crops, device: torch.device) -> Crops:
     """The crops on `device`; from pinned memory the copy is asynchronous."""
     moved = {name: x.to(device, non_blocking=True) for name, x in crops.crops.items()}
-    return Crops(crops.step, crops.rows, crops.params, moved, crops.bad)
+    return Crops(crops.step, crops.frames, crops.params, moved, crops.bad)
 
 
 def on_side_stream(source: Iterator[Crops], augmented: Augmented, device: torch.device) -> Iterator[Batch]:

@@ -4,60 +4,81 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from trocar.data.counter import I64
+from trocar.data.neighbours import NeighbourRule
 from trocar.data.plan import Plan
 from trocar.data.reader import BadRow, Reader, sizes
 from trocar.data.views import ViewParams, ViewPlan, ViewRecipe
 from trocar.errors import ConfigError
 
-Use = Callable[[int, int, bytes, ViewParams], None]
-"""What to do with a usable frame: (index in this rank's slice, catalog row, JPEG, parameters of that sample alone)."""
+Frame = TypeVar("Frame")
+Open = Callable[[int, bytes], Frame]
+"""(catalog row, JPEG) -> the frame as a backend wants it; raises BadContentError if it can't be decoded."""
+Use = Callable[[int, list[Frame], ViewParams], None]
+"""What to do with a sample: (index in this rank's slice, its F frames, parameters of that sample alone)."""
 
 
 @dataclass(frozen=True)
 class Delivered:
-    """What became of a step: `rows` int64[b] as delivered, `params` of b samples, the rows found bad by slot."""
+    """What became of a step: `frames` int64[b, F] rows as delivered, `params` of b samples, rows found bad by slot."""
 
     step: int
-    rows: I64
+    frames: I64
     params: ViewParams
     bad: list[BadRow]
+
+    @property
+    def rows(self) -> I64:
+        """int64[b]: the anchors."""
+        return self.frames[:, 0]
 
 
 @dataclass(frozen=True)
 class Crops:
-    """This rank's slice of a step before augmentation: `crops` {group: uint8[b, n, 3, S, S]}."""
+    """This rank's slice of a step before augmentation: `crops` {group: uint8[b, n, 3, S, S]} of rows int64[b, F]."""
 
     step: int
-    rows: I64
+    frames: I64
     params: ViewParams
     crops: dict[str, Tensor]
     bad: list[BadRow] = field(default_factory=list)
 
+    @property
+    def rows(self) -> I64:
+        """int64[b]: the anchors."""
+        return self.frames[:, 0]
+
     def pin_memory(self) -> Crops:
         """The same in page-locked memory, from which a GPU copies by itself; a DataLoader looks for this method."""
         pinned = {name: crops.pin_memory() for name, crops in self.crops.items()}
-        return Crops(self.step, self.rows, self.params, pinned, self.bad)
+        return Crops(self.step, self.frames, self.params, pinned, self.bad)
 
 
 @dataclass(frozen=True)
 class Steps:
-    """One rank's share of every step."""
+    """One rank's share of every step. `neighbours` names the other frames of a sample that has more than its anchor."""
 
     plan: Plan
     views: ViewPlan
     reader: Reader
     rank: int = 0
     world: int = 1
+    neighbours: NeighbourRule | None = None
 
     def __post_init__(self) -> None:
         if self.plan.batch % self.world:
             raise ConfigError(f"batch {self.plan.batch} does not divide by {self.world} ranks; change one of them")
+        if self.recipe.frames > 1 and self.neighbours is None:
+            raise ConfigError(
+                f"views are cut from {self.recipe.frames - 1} neighbour frames, but nothing says which; set "
+                f"data.neighbours.source to temporal or knn"
+            )
 
     @property
     def recipe(self) -> ViewRecipe:
@@ -69,31 +90,49 @@ class Steps:
         """Samples b of this rank."""
         return self.plan.batch // self.world
 
-    def deliver(self, step: int, use: Use) -> Delivered:
-        """Hand every frame of the step to `use`, in the order in which they lie in the shards.
+    def deliver(self, step: int, open_frame: Open[Frame], use: Use[Frame]) -> Delivered:
+        """Hand every sample of the step to `use`, in the order in which the anchors lie in the shards.
 
-        A bad frame is replaced by the plan's rule; `use` raises BadContentError for one it can't decode.
+        A bad anchor is replaced by the plan's rule, and gets neighbours of its own; a bad neighbour by its anchor.
         """
         slots = np.arange(self.rank * self.batch, (self.rank + 1) * self.batch, dtype=np.int64)
-        rows = self.plan.rows(step)[slots, 0]
-        params = self.views.params(step, slots, *sizes(self.reader.catalog, rows))
+        frames = self._frames(step, slots, self.plan.rows(step)[slots, 0])
+        params = self.views.params(step, slots, *sizes(self.reader.catalog, frames))
         found: dict[int, list[BadRow]] = {}
-        for index in self.reader.order(rows):
-            slot, row = int(slots[index]), int(rows[index])
-            hand = self._hand(step, slot, index, row, params, use)
-            rows[index], found[index] = self.reader.deliver(self.plan, step, slot, row, hand)
-        return Delivered(step, rows, params, [bad for index in sorted(found) for bad in found[index]])
+        for index in self.reader.order(frames):
+            slot = slots[index : index + 1]
+            rows, opened, found[index] = self._open(step, slot, frames[index], open_frame)
+            if not np.array_equal(rows, frames[index]):  # stand-ins get boxes of their own size
+                frames[index] = rows
+                params.assign(index, self.views.params(step, slot, *sizes(self.reader.catalog, rows[None])))
+            use(index, opened, params.samples(slice(index, index + 1)))
+        return Delivered(step, frames, params, [bad for index in sorted(found) for bad in found[index]])
 
-    def _hand(
-        self, step: int, slot: int, index: int, planned: int, params: ViewParams, use: Use
-    ) -> Callable[[int, bytes], None]:
-        def hand(row: int, jpeg: bytes) -> None:
-            if row != planned:  # a stand-in gets boxes of its own size
-                size = sizes(self.reader.catalog, np.array([row]))
-                params.assign(index, self.views.params(step, np.array([slot]), *size))
-            use(index, row, jpeg, params.samples(slice(index, index + 1)))
+    def _frames(self, step: int, slots: I64, anchors: I64) -> I64:
+        """int64[b, F] for anchors int64[b]."""
+        if self.neighbours is None or self.recipe.frames == 1:
+            return anchors[:, None]
+        drawn = self.neighbours.draw(step, slots, anchors, self.recipe.frames - 1)
+        return np.concatenate([anchors[:, None], drawn], axis=1)
 
-        return hand
+    def _open(
+        self, step: int, slot: I64, planned: I64, open_frame: Open[Frame]
+    ) -> tuple[I64, list[Frame], list[BadRow]]:
+        """The rows int64[F] that stand for those planned for the slot int64[1], each opened once, and the bad ones."""
+        opened: dict[int, Frame] = {}
+
+        def keep(row: int, jpeg: bytes) -> None:
+            opened[row] = open_frame(row, jpeg)
+
+        anchor, bad = self.reader.deliver(self.plan, step, int(slot[0]), int(planned[0]), keep)
+        rows = planned
+        if anchor != planned[0]:
+            rows = self._frames(step, slot, np.array([anchor], np.int64))[0]
+        for row in dict.fromkeys(rows[1:].tolist()):
+            if row not in opened:
+                self.reader.take(row, keep, bad)
+        rows = np.array([row if row in opened else anchor for row in rows.tolist()], np.int64)
+        return rows, [opened[row] for row in rows.tolist()], bad
 
 
 def empty_crops(recipe: ViewRecipe, batch: int) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 
 import numpy as np
 import torch
@@ -44,22 +45,23 @@ def crop_resize(image: Tensor, box: tuple[int, int, int, int], size: int) -> Ten
     return out
 
 
-def cut(image: Tensor, params: ViewParams, recipe: ViewRecipe, into: dict[str, Tensor], index: int) -> None:
-    """Cut all views of one sample into place `index` of the crops; `params` of that sample alone (b = 1)."""
+def cut(frames: list[Tensor], params: ViewParams, recipe: ViewRecipe, into: dict[str, Tensor], index: int) -> None:
+    """Cut all views of a sample of F frames into place `index` of the crops; `params` of that sample alone (b = 1)."""
     for (name, which), group in zip(recipe.slices().items(), recipe.groups.values(), strict=True):
-        for view, box in enumerate(params.boxes[0, which].tolist()):
-            into[name][index, view] = crop_resize(image, box, group.size)
+        views = zip(params.frame[which].tolist(), params.boxes[0, which].tolist(), strict=True)
+        for view, (frame, box) in enumerate(views):
+            into[name][index, view] = crop_resize(frames[frame], box, group.size)
 
 
 def torch_crops(steps: Steps, step: int) -> Crops:
     """The crops of one step, decoded in this process."""
     crops = empty_crops(steps.recipe, steps.batch)
 
-    def use(index: int, row: int, jpeg: bytes, params: ViewParams) -> None:
-        cut(decode_row(steps, row, jpeg), params, steps.recipe, crops, index)
+    def use(index: int, frames: list[Tensor], params: ViewParams) -> None:
+        cut(frames, params, steps.recipe, crops, index)
 
-    done = steps.deliver(step, use)
-    return Crops(step, done.rows, done.params, crops, done.bad)
+    done = steps.deliver(step, partial(decode_row, steps), use)
+    return Crops(step, done.frames, done.params, crops, done.bad)
 
 
 def decode_row(steps: Steps, row: int, jpeg: bytes) -> Tensor:

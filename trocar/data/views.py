@@ -20,6 +20,7 @@ from trocar.data.counter import F64, I64, U32, below, make_key, uniform, words
 from trocar.data.randaugment import MAX_LAYERS, Erasing, RandAugment
 from trocar.data.randaugment import WORDS as _RANDAUGMENT_WORDS
 
+MAX_FRAME = 127  # they are kept as int8
 ATTEMPTS = 10  # of RandomResizedCrop, before it falls back to the centre
 _CROP_WORDS = 4 * ATTEMPTS
 _WORDS = _CROP_WORDS + 12
@@ -42,6 +43,9 @@ class ViewGroup(Config):
     """Views of one size. A probability may be one number or a list with one number per view of the group."""
 
     count: int = Field(ge=1)
+    frame: int | list[int] = Field(
+        default=0, description="from which frame of the sample: 0 the anchor, 1, 2, ... its neighbours"
+    )
     size: int = Field(ge=8, description="side of the square view in pixels")
     scale: tuple[float, float] = Field(description="share of the frame's area that a crop covers")
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -66,7 +70,13 @@ class ViewGroup(Config):
             values = self.per_view(name)
             if len(values) != self.count or not all(0 <= v <= 1 for v in values):
                 raise ValueError(f"{name}: expected a probability, or one for each of the {self.count} views")
+        if len(self.frames()) != self.count or not all(0 <= f <= MAX_FRAME for f in self.frames()):
+            raise ValueError(f"frame: expected 0..{MAX_FRAME}, or one for each of the {self.count} views")
         return self
+
+    def frames(self) -> list[int]:
+        """The frame of each view of the group."""
+        return self.frame if isinstance(self.frame, list) else [self.frame] * self.count
 
     def per_view(self, name: str) -> list[float]:
         """The probability `name` for each view of the group."""
@@ -78,6 +88,25 @@ class ViewRecipe(Config):
     """Groups of views in the order in which the method sees them; views are numbered through the groups."""
 
     groups: dict[str, ViewGroup]
+
+    @model_validator(mode="after")
+    def _no_frame_for_nothing(self) -> ViewRecipe:
+        unused = set(range(1, self.frames)) - set(self.frame.tolist())
+        if unused:
+            raise ValueError(
+                f"no view is cut from frame {min(unused)}, though there are views of frame {self.frames - 1}"
+            )
+        return self
+
+    @property
+    def frame(self) -> npt.NDArray[np.int8]:
+        """int8[V]: from which frame of the sample each view is cut; 0 is the anchor."""
+        return np.array([frame for group in self.groups.values() for frame in group.frames()], np.int8)
+
+    @property
+    def frames(self) -> int:
+        """Number of frames F of a sample: the anchor and its neighbours."""
+        return 1 + int(self.frame.max(initial=0))
 
     @property
     def count(self) -> int:
@@ -102,7 +131,7 @@ class ViewParams:
     first, second, ...); grey bool[b, V]; sigma float32[b, V] in view pixels, 0 for no blur; solarize bool[b, V];
     rand_op int8[b, V, L] (codes of randaugment.OPERATIONS in order of application, 0 for none) and rand_level
     float32[b, V, L] in -1..1; erase int32[b, V, 4] (top, left, height, width in view pixels, height 0 for none);
-    mask_seed uint32[b, V]; frame int8[V] (0: the anchor).
+    mask_seed uint32[b, V]; frame int8[V] (0: the anchor), of which the source pixels are.
     """
 
     frame: npt.NDArray[np.int8]
@@ -143,17 +172,20 @@ class ViewPlan:
     seed: int
 
     def params(self, step: int, slots: I64, widths: npt.NDArray[Any], heights: npt.NDArray[Any]) -> ViewParams:
-        """Parameters for the given slots int64[b] of the global batch; widths and heights[b] of their frames."""
-        V = self.recipe.count
+        """Parameters for the given slots int64[b] of the global batch.
+
+        widths and heights [b, F] are those of each sample's frames; [b] will do for F = 1.
+        """
+        V, frame, shape = self.recipe.count, self.recipe.frame, (len(slots), self.recipe.frames)
         bits = words(make_key(self.seed, "views"), _WORDS, step, slots[:, None], np.arange(V)[None])
-        size = np.stack([np.asarray(heights), np.asarray(widths)], -1).astype(np.float64)
+        size = np.stack([np.reshape(heights, shape), np.reshape(widths, shape)], -1).astype(np.float64)
         parts = [
-            _group_params(group, bits[:, which], size[:, None, :])
+            _group_params(group, bits[:, which], size[:, frame[which]])
             | _extra_params(group, self.seed, step, slots, np.arange(which.start, which.stop))
             for (group, which) in zip(self.recipe.groups.values(), self.recipe.slices().values(), strict=True)
         ]
         joined = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
-        return ViewParams(frame=np.zeros(V, np.int8), **joined)
+        return ViewParams(frame=frame, **joined)
 
 
 def _group_params(group: ViewGroup, bits: U32, size: F64) -> dict[str, npt.NDArray[Any]]:

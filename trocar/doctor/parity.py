@@ -65,7 +65,7 @@ class Parity:
 def measure(reference: Loader, other: Loader, step: int = 0) -> Parity:
     """Compare one step of two loaders of the same plan and recipe, without RandAugment."""
     ours, theirs = reference.crops(step), other.crops(step)
-    same_rows = bool(np.array_equal(ours.rows, theirs.rows))
+    same_rows = bool(np.array_equal(ours.frames, theirs.frames))
     inside, edge, borders = _crop_differences(ours, theirs, reference)
     views, share = _view_differences(reference, ours, other, theirs)
     return Parity(
