@@ -81,7 +81,7 @@ def simulate(catalog: Catalog, plan: Plan, start: int, steps: int, nodes: int, c
         total[name] = total.get(name, 0.0) + value / steps
 
     for step in range(start, start + steps):
-        whole = plan.rows(step)[:, 0]
+        whole = plan.rows(step)
         add("videos of the global batch", np.unique(frames["video"][whole]).size)
         rows = whole[:share]
         shard, size = frames["shard"][rows].astype(np.int64), frames["size"][rows].astype(np.int64)

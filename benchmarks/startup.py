@@ -34,7 +34,7 @@ catalog = Catalog.open(sys.argv[1])
 selection = Composition().resolve(catalog)
 plan = Plan(selection, 256, 0)
 reader = Reader(catalog)
-for row in plan.rows(0)[:, 0].tolist():
+for row in plan.rows(0).tolist():
     reader.read(row)
 print(len(selection), anonymous() - before)
 """

@@ -37,7 +37,8 @@ def make_catalog(
 
     Video i is `video{i:02d}` of source, hospital, procedure and split number i modulo their count; `parts`
     successive videos make one case. `frames` is a count per video, or one count for each. `size` is (width,
-    height), or several that the frames of a video take in turns. `flags` is the share of frames whose quality verdicts are set (each verdict drawn on its own).
+    height), or several that the frames of a video take in turns. `flags` is the share of frames whose quality
+    verdicts are set (each verdict drawn on its own).
     """
     rng = np.random.default_rng(seed)
     (root / "shards").mkdir(parents=True, exist_ok=True)

@@ -8,9 +8,13 @@ import pytest
 import yaml
 from data_factory import make_catalog
 
+from trocar.backbones.export import save_backbone
+from trocar.backbones.load import load_backbone
 from trocar.cli import main, parse
 from trocar.config import validate
 from trocar.data.composition import Composition
+from trocar.data.neighbour_table import NeighbourTable
+from trocar.data.neighbours import Neighbours
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,6 +47,19 @@ def test_the_composition_on_the_data_page_validates():
     block = re.search(r"```yaml\n(.*?)```", (ROOT / "docs" / "data.md").read_text(encoding="utf-8"), re.DOTALL)
     composition = validate(Composition, yaml.safe_load(block[1])["data"]["composition"], "docs/data.md")
     assert composition.sample.cases == 20
+
+
+def test_the_neighbours_on_the_data_page_validate_and_their_command_works(tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8").partition("## Neighbour frames")[2]
+    block = re.search(r"```yaml\n(.*?)```", page, re.DOTALL)[1]
+    neighbours = validate(Neighbours, yaml.safe_load(block)["data"]["neighbours"], "docs/data.md")
+    assert neighbours == Neighbours(source="knn", index="alike")  # what the page shows are the defaults
+    monkeypatch.chdir(tmp_path)
+    catalog = make_catalog(tmp_path / "shards", 4, 8)
+    save_backbone(load_backbone("random:test_resnet"), tmp_path / "runs/a/backbone", extra={})
+    (command,) = re.search(r"```bash\n(.*?)```", page, re.DOTALL)[1].splitlines()
+    assert main([*shlex.split(command)[1:], "--size", "32", "--workers", "0"]) == 0
+    assert NeighbourTable.open(catalog, neighbours.index).about["frames"] == 32
 
 
 @pytest.mark.parametrize("page", ["bench.md", "gpu.md"])

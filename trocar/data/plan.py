@@ -44,7 +44,7 @@ class Plan:
             self._check(pool, int(quota))
 
     def rows(self, step: int) -> I64:
-        """int64[B, F]: catalog rows of the global batch of `step`; F = 1, the anchor frame."""
+        """int64[B]: catalog rows of the anchors of the global batch of `step`, from which its other frames follow."""
         position = step * self.batch + np.arange(self.batch, dtype=np.int64)
         period, place = np.divmod(position, PERIOD)
         out = np.empty(self.batch, dtype=np.int64)
@@ -52,7 +52,7 @@ class Plan:
             mine = self._table[place] == index
             draw = period[mine] * self._quotas[index] + self._rank[place[mine]]
             out[mine] = self._draw(int(index), draw)
-        return out[:, None]
+        return out
 
     def replacement(self, step: int, slot: int, attempt: int) -> int:
         """The row that stands in for the bad frame of (step, slot), from the same pool; attempt = 0, 1, 2, ..."""

@@ -96,7 +96,7 @@ class Steps:
         A bad anchor is replaced by the plan's rule, and gets neighbours of its own; a bad neighbour by its anchor.
         """
         slots = np.arange(self.rank * self.batch, (self.rank + 1) * self.batch, dtype=np.int64)
-        frames = self._frames(step, slots, self.plan.rows(step)[slots, 0])
+        frames = self._frames(step, slots, self.plan.rows(step)[slots])
         params = self.views.params(step, slots, *sizes(self.reader.catalog, frames))
         found: dict[int, list[BadRow]] = {}
         for index in self.reader.order(frames):

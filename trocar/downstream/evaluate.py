@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped,unused-ignore]
 
+from trocar.backbones.embed import choose_device
 from trocar.downstream.arms import Arm, Member, expand
 from trocar.downstream.baselines import BASELINES
 from trocar.downstream.baselines.base import SIZE
@@ -29,7 +29,6 @@ from trocar.downstream.protocols.prior import prior
 from trocar.downstream.results import Results, Row
 from trocar.downstream.tasks import get_task
 from trocar.downstream.tasks.base import Task
-from trocar.errors import ConfigError
 
 NO_PROTOCOL = "prior"
 # Below this many feature values BLAS threads wait for each other longer than they compute, above all on a busy machine.
@@ -67,7 +66,7 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
     before anything is decoded, TrocarError for data that cannot be read.
     """
     tasks, protocols = [get_task(name) for name in config.task], {name: get_protocol(name) for name in config.protocol}
-    device = _device(config.device)
+    device = choose_device(config.device)
     options = DatasetOptions(fps=config.fps, phases=tuple(config.phases), split=config.split)
     data = open_dataset(config.data, config.layout, options)
     benches = [_bench(task, data, str(config.folds)) for task in tasks]
@@ -225,11 +224,3 @@ def _ordered(rows: list[Row], config: EvaluateConfig) -> list[Row]:
     """By task, then protocol, keeping the order of arms."""
     protocols = [*config.protocol, NO_PROTOCOL]
     return sorted(rows, key=lambda row: (config.task.index(row.task), protocols.index(row.protocol)))
-
-
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError("device = cuda, but torch sees no CUDA device; use device=cpu")
-    return name

@@ -12,10 +12,11 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from trocar.backbones.embed import embed
 from trocar.backbones.preprocess import Preprocessing, describe_backbone, fit_input_size
 from trocar.downstream.frames import FrameCache, Pixels
-from trocar.downstream.progress import track
 from trocar.files import user_cache
+from trocar.progress import track
 
 Features = npt.NDArray[np.float32]
 
@@ -30,11 +31,9 @@ def extract(
     model = model.eval().to(device)
     starts = range(0, len(pixels), batch)
     parts = []
-    with torch.inference_mode():
-        for start in track(starts, "extract features", len(starts)):
-            images = torch.from_numpy(np.array(pixels[start : start + batch])).to(device)
-            output = model(preprocessing.normalise(images.permute(0, 3, 1, 2)))
-            parts.append(output.float().cpu().numpy())
+    for start in track(starts, "extract features", len(starts)):
+        images = torch.from_numpy(np.array(pixels[start : start + batch])).permute(0, 3, 1, 2)
+        parts.append(embed(model, images, preprocessing, device))
     return np.concatenate(parts)
 
 

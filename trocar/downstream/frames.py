@@ -20,8 +20,8 @@ import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
 from trocar.downstream.datasets.table import LabelledFrames
-from trocar.downstream.progress import track
 from trocar.errors import TrocarError
+from trocar.progress import track
 
 Pixels = npt.NDArray[np.uint8]
 FORMAT = "squash-bilinear-1"  # raised when decoding or resizing changes what is in the cache
