@@ -3,14 +3,18 @@
 import numpy as np
 import pytest
 import torch
+from data_factory import make_catalog
 from method_factory import START, build, some_views
 
 from trocar.config import validate
 from trocar.errors import ConfigError
+from trocar.ssl.distributed import World
 from trocar.ssl.heads import DinoHead
 from trocar.ssl.losses.dino import dino_loss, teacher_probabilities
 from trocar.ssl.methods.augmented_distillation import AugmentedDistillationConfig
 from trocar.ssl.methods.dino import DinoConfig
+from trocar.ssl.pretrain_config import PretrainConfig
+from trocar.ssl.setup import Pretraining
 
 SMALL = {
     "global": {"size": 16},
@@ -103,6 +107,36 @@ def test_the_loss_is_dino_s_on_views_put_together_by_hand():
     teacher = [method.teacher_head(method.teacher(x)) for x in views["global"].transpose(0, 1)]
     q = teacher_probabilities(torch.stack(teacher), method.centre, 0.04)
     assert torch.allclose(method.loss(views, START)["loss"], dino_loss(torch.stack(logits), q, 0.1), rtol=1e-5)
+
+
+def test_a_run_delivers_neighbours_and_remembers_how_they_were_drawn(tmp_path):
+    make_catalog(tmp_path, 2, 6)
+    method = config().model_dump(mode="json", by_alias=True)
+
+    def setup(**changes):
+        tree = {
+            "data": {"catalog": str(tmp_path), "composition": {"curate": "none"}, "backend": "torch"},
+            "backbone": {"name": "resnet10t"},
+            "method": {**method, **changes},
+            "train": {"batch": 4, "steps": 2},
+            "run": {"out": str(tmp_path / "run"), "workers": 0},
+        }
+        return Pretraining(validate(PretrainConfig, tree, "test"), World(), print)
+
+    ours = setup()
+    batch = ours.loader().batch(0)
+    times, videos = ours.catalog.frames["time_s"], ours.catalog.frames["video"]
+    assert batch.neighbours.shape == (4, 2)
+    assert (videos[batch.neighbours] == videos[batch.rows][:, None]).all()
+    assert set(np.abs(times[batch.neighbours] - times[batch.rows][:, None]).ravel()) <= {1.0, 2.0}
+    assert {name: x.shape[1] for name, x in batch.views.items()} == {
+        "global": 2,
+        "local": 3,
+        "neighbour_global": 2,
+        "neighbour_local": 4,
+    }
+    other = setup(neighbours={"count": 2, "offsets_s": [-1, 1]})
+    assert ours.identity()["recipe"]["neighbours"] != other.identity()["recipe"]["neighbours"]
 
 
 def test_without_its_neighbours_it_is_dino():
