@@ -42,6 +42,10 @@ class TinyNetworks(Networks):
     def teacher(self) -> nn.Module:
         return self.make()
 
+    def frozen(self, name: str, expect: str | None) -> nn.Module:
+        """A wider network with other weights, without a look at the name."""
+        return convolutional(width=10, seed=7)
+
 
 def build(config: MethodConfig, make: Callable[[], nn.Module] = convolutional, seed: int = 1, width: int = 6) -> Method:
     """The method with tiny networks, whose pooled features are `width` wide."""

@@ -14,7 +14,7 @@ from trocar.cli import main, parse
 from trocar.config import validate
 from trocar.data.composition import Composition
 from trocar.data.neighbour_table import NeighbourTable
-from trocar.data.neighbours import Neighbours
+from trocar.ssl.methods.augmented_distillation import AugmentedDistillationConfig, DrawnNeighbours
 
 ROOT = Path(__file__).parents[1]
 
@@ -52,8 +52,8 @@ def test_the_composition_on_the_data_page_validates():
 def test_the_neighbours_on_the_data_page_validate_and_their_command_works(tmp_path, monkeypatch):
     page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8").partition("## Neighbour frames")[2]
     block = re.search(r"```yaml\n(.*?)```", page, re.DOTALL)[1]
-    neighbours = validate(Neighbours, yaml.safe_load(block)["data"]["neighbours"], "docs/data.md")
-    assert neighbours == Neighbours(source="knn", index="alike")  # what the page shows are the defaults
+    neighbours = validate(AugmentedDistillationConfig, yaml.safe_load(block)["method"], "docs/data.md").neighbours
+    assert neighbours == DrawnNeighbours(source="knn", index="alike")  # what the page shows are the defaults
     monkeypatch.chdir(tmp_path)
     catalog = make_catalog(tmp_path / "shards", 4, 8)
     save_backbone(load_backbone("random:test_resnet"), tmp_path / "runs/a/backbone", extra={})

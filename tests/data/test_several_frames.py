@@ -195,7 +195,7 @@ def test_a_frame_that_comes_twice_in_a_sample_is_decoded_once(catalog, monkeypat
 
 def test_views_of_neighbours_need_a_rule(catalog):
     ours = loader(catalog)
-    with pytest.raises(ConfigError, match=r"cut from 2 neighbour frames, but nothing says which; set data.neighbours"):
+    with pytest.raises(ConfigError, match=r"cut from 2 neighbour frames, but this method draws none; set method"):
         Loader(ours.plan, ours.views, ours.reader, ours.mean, ours.std)
 
 

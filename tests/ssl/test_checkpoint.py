@@ -121,6 +121,15 @@ def test_another_recipe_is_refused_with_the_fields_and_can_be_allowed(tmp_path):
         checkpoint.check_same(old, {**old, "data": "e"}, ("recipe.optim",), tmp_path)
 
 
+def test_a_fingerprint_may_differ_by_rounding_but_not_by_weights(tmp_path):
+    saved = {"recipe": {"teacher": "f1:-0.0134952:0.991811:1.23456:-0.5:0.25"}}
+    rounded = {"recipe": {"teacher": "f1:-0.0134951:0.991812:1.23455:-0.5:0.25"}}
+    assert checkpoint.check_same(saved, rounded, (), tmp_path) == []
+    for other in ("f1:-0.0134952:0.991811:1.24456:-0.5:0.25", "another", 3):
+        with pytest.raises(ConfigError, match=r"recipe\.teacher"):
+            checkpoint.check_same(saved, {"recipe": {"teacher": other}}, (), tmp_path)
+
+
 def test_states_load_without_pickled_code(tmp_path):
     folder = write(tmp_path, 5)
     torch.save({"evil": Path("x")}, folder / "state.pt")

@@ -62,6 +62,9 @@ def fit_input_size(model: nn.Module, size: int) -> nn.Module:
         return model
     if not hasattr(model, "set_input_size"):
         raise ConfigError(f"this backbone takes {now.size[0]} px images only; ask for that size instead of {size}")
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+    if patch is not None and (size % patch[0] or size % patch[1]):  # timm would drop the pixels that are left over
+        raise ConfigError(f"this backbone cannot take {size} px images: its patches are of {patch[0]} x {patch[1]} px")
     resample: Callable[..., None] = model.set_input_size  # type: ignore[assignment]
     try:
         resample(img_size=(size, size))

@@ -15,7 +15,7 @@ def register(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "neighbours",
         help="build a nearest-neighbour index of a catalog",
-        description=__doc__ + " Used with data.neighbours.source=knn and data.neighbours.index=NAME.",
+        description=__doc__ + " Used with method.neighbours.source=knn and method.neighbours.index=NAME.",
     )
     parser.add_argument("catalog", metavar="CATALOG", help="the shards folder that `trocar ingest` wrote")
     parser.add_argument(

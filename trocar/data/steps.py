@@ -76,8 +76,8 @@ class Steps:
             raise ConfigError(f"batch {self.plan.batch} does not divide by {self.world} ranks; change one of them")
         if self.recipe.frames > 1 and self.neighbours is None:
             raise ConfigError(
-                f"views are cut from {self.recipe.frames - 1} neighbour frames, but nothing says which; set "
-                f"data.neighbours.source to temporal or knn"
+                f"views are cut from {self.recipe.frames - 1} neighbour frames, but this method draws none; set "
+                f"method.name=augmented_distillation, or frame: 0 for all views"
             )
 
     @property

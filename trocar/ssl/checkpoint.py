@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from trocar.backbones.fingerprint import same_value
 from trocar.errors import ConfigError, TrocarError
 from trocar.files import fsync_folder, fsync_tree, sha256_of
 
@@ -151,7 +152,7 @@ def check_same(saved: Mapping[str, Any], current: Mapping[str, Any], allow: tupl
     Returns the allowed differences, as lines to log. Raises ConfigError.
     """
     old, new = _flatten(saved), _flatten(current)
-    differing = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
+    differing = [k for k in sorted(old.keys() | new.keys()) if not same_value(old.get(k), new.get(k))]
     lines = {k: f"{k}: {old.get(k)!r} in the checkpoint, {new.get(k)!r} now" for k in differing}
     refused = [k for k in differing if not any(k == a or k.startswith(f"{a}.") for a in allow)]
     if refused:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trocar.config import Config
+from trocar.data.neighbours import Neighbours
 from trocar.data.views import ViewRecipe
 from trocar.ssl.advice import Advice, DataSize, choose, warning
 from trocar.ssl.networks import Networks
@@ -25,6 +26,10 @@ class MethodConfig(Config, ABC):
     @abstractmethod
     def recipe(self) -> ViewRecipe:
         """The views the method wants to see; the first group's size is that of the exported backbone's input."""
+
+    def neighbour_source(self) -> Neighbours | None:
+        """Where a sample's other frames come from, if views are cut from any."""
+        return None
 
     @abstractmethod
     def build(self, networks: Networks) -> Method:

@@ -14,9 +14,9 @@ from torch import nn
 
 from trocar.backbones.load import load_backbone
 from trocar.backbones.preprocess import Preprocessing, describe_backbone
-from trocar.backbones.source import resolve
+from trocar.backbones.source import RANDOM, resolve
 from trocar.config import Config
-from trocar.errors import ConfigError
+from trocar.errors import ConfigError, TrocarError
 
 
 class BackboneConfig(Config):
@@ -41,6 +41,18 @@ class Networks(ABC):
     @abstractmethod
     def teacher(self) -> nn.Module:
         """The same without stochastic depth: a teacher that drops paths at random gives noisy targets."""
+
+    def frozen(self, name: str, expect: str | None) -> nn.Module:
+        """Another, finished backbone as a frozen teacher; `expect` is its fingerprint.
+
+        Raises ConfigError for an unknown name or random weights, TrocarError for other weights.
+        """
+        try:
+            if resolve(name).kind == "random" and not name.startswith(RANDOM):
+                raise ConfigError(f"a plain name is random weights; write timm:{name} for timm's, or {RANDOM}{name}")
+            return load_backbone(name, seed=self.seed, expect=expect)
+        except TrocarError as error:
+            raise type(error)(f"method.teacher: {error}") from None
 
     @property
     @abstractmethod

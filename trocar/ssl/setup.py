@@ -18,6 +18,7 @@ from trocar.backbones.export import save_backbone
 from trocar.data.catalog import Catalog
 from trocar.data.dali_backend import is_available, require
 from trocar.data.loader import Backend, Loader
+from trocar.data.neighbours import NeighbourRule, resolve_neighbours
 from trocar.data.plan import Plan
 from trocar.data.reader import Reader
 from trocar.data.selection import Selection
@@ -104,6 +105,12 @@ class Pretraining:
         return self.config.method.resolved(self.data_size)
 
     @cached_property
+    def neighbours(self) -> NeighbourRule | None:
+        """Which other frames belong to a sample. Raises ConfigError for an index that can't be used."""
+        source = self.method_config.neighbour_source()
+        return resolve_neighbours(source, self.catalog, self.selection, self.config.run.seed)
+
+    @cached_property
     def networks(self) -> TimmNetworks:
         """What the method is built from."""
         sizes = [group.size for group in self.method_config.recipe().groups.values()]
@@ -151,6 +158,7 @@ class Pretraining:
             self.backend,
             self.device,
             self.config.data.hw_decoder_load,
+            self.neighbours,
         )
 
     def identity(self) -> dict[str, Any]:
@@ -159,6 +167,8 @@ class Pretraining:
         method = self.method_config.model_dump(mode="json", by_alias=True)
         recipe = {**self.config.recipe(), "method": method, "steps": self.total, "backend": self.backend}
         recipe |= self.method.identity()
+        if self.neighbours is not None:
+            recipe["neighbours"] = self.neighbours.identity()
         return {"data": self.selection.fingerprint, "recipe": recipe}
 
     def environment(self) -> dict[str, Any]:

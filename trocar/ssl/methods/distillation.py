@@ -1,0 +1,134 @@
+"""Distillation of a frozen, larger teacher into a small backbone, without labels.
+
+Features: AM-RADIO's cosine (Ranzinger et al., arXiv 2312.06709) or the smooth L1 to standardised features of Wei et al.
+(arXiv 2205.14141), through a projector. Relations: RKD's distances and angles (Park et al., arXiv 1904.05068).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from trocar.config import Config
+from trocar.data.views import Probability, ViewGroup, ViewRecipe
+from trocar.errors import ConfigError
+from trocar.ssl.frozen import FrozenConfig
+from trocar.ssl.gather import gather, gather_detached
+from trocar.ssl.heads import mlp
+from trocar.ssl.losses.distillation import (
+    cosine_distance,
+    in_groups,
+    relational_angle,
+    relational_distance,
+    whitened_smooth_l1,
+)
+from trocar.ssl.method import Losses, Method, MethodConfig
+from trocar.ssl.networks import Networks
+from trocar.ssl.sample import Progress, Views, by_view
+
+FEATURE_LOSSES = {"cosine": cosine_distance, "smooth_l1": whitened_smooth_l1}
+LEAST = 3  # samples that a triangle needs
+
+
+class DistillationViews(ViewGroup):
+    """Mild views: teacher and student see the same one, so it need not teach what to ignore."""
+
+    count: int = Field(default=2, ge=1)
+    size: int = Field(default=224, ge=8)
+    scale: tuple[float, float] = (0.4, 1.0)
+    blur: Probability = 0.0
+
+
+class Weights(Config):
+    """Of the losses in the sum. Distances and angles stand 1 to 2 as in RKD-DA for metric learning."""
+
+    feature: float = Field(default=1.0, ge=0)
+    distance: float = Field(default=1.0, ge=0)
+    angle: float = Field(default=2.0, ge=0)
+
+    @model_validator(mode="after")
+    def _something(self) -> Weights:
+        if not (self.feature or self.distance or self.angle):
+            raise ValueError("one of feature, distance and angle must be more than 0")
+        return self
+
+
+class DistillationConfig(MethodConfig):
+    """The sum of three losses with the papers' defaults. No paper has just this sum: compare with `feature` alone."""
+
+    name: Literal["distillation"] = "distillation"
+    teacher: FrozenConfig
+    views: DistillationViews = DistillationViews()
+    weights: Weights = Weights()
+    feature: Literal["cosine", "smooth_l1"] = "cosine"
+    projector: tuple[int, ...] = Field(
+        default=(), description="widths of hidden layers between the student's features and the teacher's; (): linear"
+    )
+    angle_group: int = Field(
+        default=32, ge=LEAST, description="samples among which angles are taken; memory grows with it, time squared"
+    )
+
+    def recipe(self) -> ViewRecipe:
+        return ViewRecipe(groups={"global": self.views})
+
+    def build(self, networks: Networks) -> Method:
+        return Distillation(self, networks)
+
+
+class Distillation(Method):
+    """The student's features of each view are to be the teacher's of the same view, alone and among each other."""
+
+    def __init__(self, config: DistillationConfig, networks: Networks) -> None:
+        super().__init__()
+        self.config = config
+        self.student, self.teacher = networks.student(), config.teacher.build(networks)
+        layers = (*config.projector, self.teacher.width)
+        needed = config.weights.feature > 0
+        self.projector = mlp(networks.width, layers, len(layers) - 1, False, False) if needed else None
+
+    def loss(self, views: Views, progress: Progress) -> Losses:
+        student, teacher = by_view(self.student, [views["global"]]), by_view(self.teacher, [views["global"]])
+        terms: Losses = {}
+        if self.projector is not None:
+            compare = FEATURE_LOSSES[self.config.feature]
+            terms["feature"] = compare(self.projector(student.flatten(0, 1)), teacher.flatten(0, 1))
+        terms |= self._relations(student, teacher)
+        weights = self.config.weights.model_dump()
+        total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+        return {"loss": total} | {f"{name}_loss": term for name, term in terms.items()}
+
+    def _relations(self, student: Tensor, teacher: Tensor) -> Losses:
+        """Among the frames of the global batch, for the first, second, ... view of each; every rank computes all.
+
+        Of [V, b, D]. With gradient accumulation the batch is that of all ranks' micro-batches.
+        """
+        weights, terms = self.config.weights, Losses()
+        if not (weights.distance or weights.angle):
+            return terms
+        ours = gather(student.float().transpose(0, 1)).transpose(0, 1)
+        theirs = gather_detached(teacher.transpose(0, 1)).transpose(0, 1)
+        if ours.shape[1] < LEAST:
+            raise ConfigError(
+                f"relations need {LEAST} frames, a (micro-)batch has {ours.shape[1]}: raise train.batch, lower "
+                f"train.accumulate, or set method.weights.distance=0 method.weights.angle=0"
+            )
+        if weights.distance:
+            terms["distance"] = relational_distance(ours, theirs)
+        if weights.angle:
+            # Groups of the global batch, so that they don't depend on the number of ranks.
+            size = self.config.angle_group
+            terms["angle"] = relational_angle(in_groups(ours, size), in_groups(theirs, size))
+        return terms
+
+    def after_step(self, progress: Progress) -> dict[str, float]:
+        return {}
+
+    @property
+    def backbones(self) -> list[nn.Module]:
+        return [self.student, self.teacher.network]
+
+    def identity(self) -> dict[str, str]:
+        return {"teacher": self.teacher.fingerprint}
