@@ -142,7 +142,22 @@ def test_every_preset_validates():
     from trocar.ssl.pretrain_config import PretrainConfig
 
     for name in preset_names():
-        assert load(PretrainConfig, name).train.batch > 0
+        assert load(PretrainConfig, name, ["data.catalog=shards", "run.out=run"]).train.batch > 0
+
+
+def test_a_preset_without_data_says_which_key_is_missing():
+    from trocar.ssl.pretrain_config import PretrainConfig
+
+    with pytest.raises(ConfigError, match=r"'data\.catalog' is required\n.*'run\.out' is required"):
+        load(PretrainConfig, "pretrain/surgenetdino_v1_vits")
+
+
+def test_a_preset_that_is_only_there_to_be_extended_is_found_and_not_listed(tmp_path, monkeypatch):
+    monkeypatch.setattr("trocar.config.PRESETS", tmp_path)
+    write(tmp_path, "_base.yaml", "steps: 3\n")
+    write(tmp_path, "a.yaml", "extends: _base\n")
+    assert preset_names() == ["a"]
+    assert load(Outer, "a").steps == 3
 
 
 def test_fingerprints_follow_content_and_not_order():

@@ -72,8 +72,9 @@ def find_preset(name: str | Path) -> Path:
 
 
 def preset_names() -> list[str]:
-    """Names of all presets in the package, sorted."""
-    return sorted(str(p.relative_to(PRESETS).with_suffix("")) for p in PRESETS.rglob("*.yaml"))
+    """Names of all presets in the package, sorted; a file whose name begins with `_` is only there to be extended."""
+    files = [p for p in PRESETS.rglob("*.yaml") if not p.name.startswith("_")]
+    return sorted(p.relative_to(PRESETS).with_suffix("").as_posix() for p in files)
 
 
 def _read_tree(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -155,7 +156,9 @@ def _explain(model: type[BaseModel], item: Any, source: str) -> str:
         choice = f"; allowed here: {', '.join(allowed)}" if allowed else ""
         return f"{source}: unknown key {where!r}{nearest(str(item['loc'][-1]), allowed)}{choice}"
     if item["type"] == "missing":
-        return f"{source}: {where!r} is required"
+        within = _models_in(_annotation(_models_at(model, item["loc"][:-1])[0], item["loc"][-1]))
+        keys = [f"{where}.{name}" for m in within[:1] for name, field in m.model_fields.items() if field.is_required()]
+        return f"{source}: {', '.join(map(repr, keys or [where]))} is required"
     if item["type"] == "union_tag_not_found":
         return f"{source}: '{where}.{_tag_key(item)}' is required; one of: {', '.join(_tags(model, item['loc']))}"
     if item["type"] == "union_tag_invalid":

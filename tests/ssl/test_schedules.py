@@ -3,7 +3,9 @@ import pytest
 
 from trocar.config import Config, validate
 from trocar.errors import ConfigError
+from trocar.ssl.methods import default
 from trocar.ssl.optim import OptimConfig, Schedule
+from trocar.ssl.sample import Progress
 from trocar.ssl.schedules import Duration, cosine, stairs, steps_in
 
 
@@ -29,7 +31,14 @@ def test_a_warmup_of_one_step_starts_where_the_reference_does():
 
 def test_teacher_temperature_is_one_value_per_epoch():
     expected = np.repeat(np.concatenate([np.linspace(0.04, 0.07, 4), np.full(2, 0.07)]), 5)
-    np.testing.assert_allclose([stairs(step, 0.04, 0.07, 4, 5) for step in range(30)], expected, rtol=1e-12)
+    np.testing.assert_allclose([stairs(step, 0.04, 0.07, 20, 5) for step in range(30)], expected, rtol=1e-12)
+
+
+def test_teacher_temperature_is_one_value_per_step_where_its_warmup_is_given_in_steps():
+    dino = default("dino", teacher_temperature=0.07, teacher_temperature_warmup="12 steps")
+    expected = np.concatenate([np.linspace(0.04, 0.07, 12), np.full(8, 0.07)])
+    ours = [dino.temperature_at(Progress(step, 20, epoch_steps=5)) for step in range(20)]
+    np.testing.assert_allclose(ours, expected, rtol=1e-12)
 
 
 def test_dino_s_learning_rate_weight_decay_and_momentum():

@@ -28,9 +28,10 @@ def run_list(args: argparse.Namespace) -> int:
     """One line per preset."""
     from trocar.config import find_preset, preset_names
 
-    for name in preset_names():
+    names = preset_names()
+    for name in names:
         first = find_preset(name).read_text(encoding="utf-8").splitlines()[0]
-        print(f"{name:32s} {first.lstrip('# ')}")
+        print(f"{name:{max(map(len, names))}s}  {first.lstrip('# ')}")
     return 0
 
 

@@ -34,6 +34,11 @@ def steps_in(duration: Duration, epoch_steps: int, total: int) -> int:
     return round(number * (epoch_steps if unit.startswith("epoch") else 1))
 
 
+def counts_epochs(duration: Duration) -> bool:
+    """Whether a duration is given in epochs."""
+    return "epoch" in duration
+
+
 def warmed_up(step: int, base: float, warmup: int, start: float = 0.0) -> float:
     """Linear from `start` to `base` over `warmup` steps (numpy's linspace), then `base`."""
     if step < warmup:
@@ -52,9 +57,11 @@ def cosine(step: int, base: float, final: float, total: int, warmup: int = 0, st
     return final + 0.5 * (base - final) * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
-def stairs(step: int, start: float, end: float, warmup_epochs: int, epoch_steps: int) -> float:
-    """DINO's teacher temperature: one value per epoch, linspace(start, end, warmup_epochs), then `end`."""
-    epoch = step // epoch_steps
-    if epoch >= warmup_epochs:
+def stairs(step: int, start: float, end: float, warmup: int, stair: int) -> float:
+    """numpy's linspace(start, end) over `warmup` steps, held for `stair` steps at a time, then `end`.
+
+    DINO's teacher temperature: its reference code has one value per epoch, VISSL's one per step.
+    """
+    if step >= warmup:
         return end
-    return start + (end - start) * epoch / max(1, warmup_epochs - 1)
+    return start + (end - start) * (step // stair) / max(1, math.ceil(warmup / stair) - 1)

@@ -16,7 +16,7 @@ from trocar.ssl.losses.dino import teacher_probabilities, update_centre
 from trocar.ssl.losses.sinkhorn import balanced_probabilities
 from trocar.ssl.method import MethodConfig
 from trocar.ssl.sample import Progress
-from trocar.ssl.schedules import Duration, cosine, stairs, steps_in
+from trocar.ssl.schedules import Duration, cosine, counts_epochs, stairs, steps_in
 
 
 class SelfDistillation(MethodConfig):
@@ -26,7 +26,9 @@ class SelfDistillation(MethodConfig):
     student_temperature: float = Field(default=0.1, gt=0)
     teacher_temperature: Annotated[float, Field(gt=0)] | Auto = 0.04
     warmup_teacher_temperature: Annotated[float, Field(gt=0)] | Auto = 0.04
-    warmup_teacher_temperature_epochs: int = Field(default=0, ge=0)
+    teacher_temperature_warmup: Duration = Field(
+        default="0 epochs", description="one value per epoch; given in steps or %, one value per step"
+    )
     momentum: Annotated[float, Field(ge=0, le=1)] | Auto = Field(
         default=0.996, description="of the teacher at the start; 1 at the end"
     )
@@ -50,13 +52,14 @@ class SelfDistillation(MethodConfig):
         ]
 
     def temperature_at(self, progress: Progress) -> float:
-        """The teacher's: one value per epoch, linear over the warm-up epochs."""
+        """The teacher's: linear over the warm-up, in stairs of an epoch if that is given in epochs."""
+        warmup = self.teacher_temperature_warmup
         return stairs(
             progress.step,
             known(self.warmup_teacher_temperature),
             known(self.teacher_temperature),
-            self.warmup_teacher_temperature_epochs,
-            progress.epoch_steps,
+            steps_in(warmup, progress.epoch_steps, progress.total),
+            progress.epoch_steps if counts_epochs(warmup) else 1,
         )
 
     def momentum_at(self, progress: Progress) -> float:

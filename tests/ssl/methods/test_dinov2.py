@@ -53,7 +53,7 @@ def test_defaults_are_the_published_recipe():
     assert published.ibot_head is None
     assert (published.dino_weight, published.ibot_weight, published.koleo_weight) == (1, 1, 0.1)
     assert (published.warmup_teacher_temperature, published.teacher_temperature) == (0.04, 0.07)
-    assert published.warmup_teacher_temperature_epochs == 30
+    assert published.teacher_temperature_warmup == "30 epochs"
     assert (published.student_temperature, published.momentum, published.centre_momentum) == (0.1, 0.992, 0.9)
     assert (published.centring, published.freeze_last_layer) == ("mean", "1 epoch")
     masking = published.masking
@@ -245,7 +245,7 @@ def test_the_last_layers_of_both_heads_are_frozen_for_the_first_epoch_only():
 
 
 def test_temperature_and_momentum_follow_their_schedules():
-    dino = method(warmup_teacher_temperature_epochs=4)
+    dino = method(teacher_temperature_warmup="4 epochs")
     for step, temperature in ((0, 0.04), (5, 0.05), (19, 0.07), (25, 0.07)):
         progress = Progress(step, 40, 5)
         dino.loss(views_of(), progress)

@@ -27,6 +27,7 @@ from trocar.ssl.methods.dino import DinoViews, GlobalViews, LocalViews
 from trocar.ssl.networks import Networks
 from trocar.ssl.patches import Tokens
 from trocar.ssl.sample import Progress, Views, by_view
+from trocar.ssl.schedules import Duration
 from trocar.ssl.self_distillation import MeanLogits, SelfDistillation
 from trocar.ssl.teacher import start_teacher, update_teacher
 
@@ -62,7 +63,7 @@ class Dinov2Config(SelfDistillation):
     ibot_head: DinoHead | None = Field(default=None, description="a head for patches alone; none: `head` serves both")
     masking: Masking = Masking()
     teacher_temperature: Annotated[float, Field(gt=0)] | Auto = 0.07
-    warmup_teacher_temperature_epochs: int = Field(default=30, ge=0)
+    teacher_temperature_warmup: Duration = "30 epochs"
     momentum: Annotated[float, Field(ge=0, le=1)] | Auto = Field(
         default=0.992, description="of the teacher at the start; 1 at the end"
     )
