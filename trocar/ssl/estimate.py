@@ -105,7 +105,7 @@ def estimate(
 def _one_pass(method: Method, views: Any, precision: str, progress: Progress) -> tuple[float, int]:
     """FLOPs of forward and backward, and the bytes that the forward pass keeps for the backward pass."""
     saved = _Saved(method)
-    counter = FlopCounterMode(display=False, custom_mapping=_FORMULAS)
+    counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
     method.train()
     with counter, saved_tensors_hooks(saved.pack, lambda x: x):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16"):
@@ -167,9 +167,10 @@ def _attention_backward(grad_out: list[int], q: list[int], k: list[int], v: list
     return int(sdpa_backward_flop_count(grad_out, q, k, v))  # type: ignore[no-untyped-call]
 
 
-_FORMULAS = {
+FORMULAS = {
     torch.ops.aten.convolution_backward: _convolution_backward,
     # torch counts attention for the kernels of GPUs only.
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
 }
+"""What `FlopCounterMode` needs to be told, as its `custom_mapping`."""
