@@ -108,7 +108,7 @@ def table(bench: Bench, methods: list[str]) -> str:
     head = [f"{task}, {'k-NN' if protocol == 'knn' else protocol}" for task, protocol in TASKS]
     lines = ["| method | backbone | " + " | ".join(head) + " |", "|---" * (len(TASKS) + 2) + "|"]
     for method in methods:
-        config = yaml.safe_load((bench.run_folder(method, 0) / "run.json").read_text())["config"]
+        config = yaml.safe_load((bench.run_folder(method, 0) / "config.yaml").read_text())
         lines.append(f"| {method} | {config['backbone']['name']} | " + " | ".join(bench.rows(method)) + " |")
     return "\n".join(lines)
 
