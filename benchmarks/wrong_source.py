@@ -13,47 +13,26 @@ and runs. Run again, it continues.
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from phantom_split import make_phantom, trocar
 
 GROUPS = {
     "hospital": ("north", "south"),
     "procedure": ("cholecystectomy", "sleeve_gastrectomy", "hysterectomy"),
     "all": ("all",),
 }
-TRAIN_CASES = 6  # of each hospital and procedure
 DRAWS = 1000
-
-
-def trocar(*words: str) -> None:
-    """Run a command; its failure ends the benchmark."""
-    print("trocar", *words, flush=True)
-    subprocess.run([sys.executable, "-m", "trocar", *words], check=True)
-
-
-def split(phantom: Path) -> None:
-    """Write the benchmark's own split into videos.csv: six cases per hospital and procedure train, the others test."""
-    videos = pd.read_csv(phantom / "videos.csv")
-    cases = videos.drop_duplicates("case_id").sort_values("case_id")
-    rank = cases.groupby(["hospital", "procedure"]).cumcount()
-    train = set(cases.case_id[rank < TRAIN_CASES])
-    videos["split"] = ["train" if case in train else "test" for case in videos.case_id]
-    videos.to_csv(phantom / "videos.csv", index=False)
 
 
 def run(out: Path, by: list[str], steps: int, seeds: int, cases: int, lanes: int, overrides: list[str]) -> None:
     """Everything up to `OUT/evaluation`; `lanes` pretraining runs at a time, with one thread each."""
     phantom, shards = out / "phantom", out / "shards"
-    trocar("phantom", str(phantom), "--cases", str(cases))
-    split(phantom)
-    described = ["--metadata", str(phantom / "videos.csv"), "--short-side", "160"]
-    trocar("ingest", str(phantom / "videos"), *described, "--out", str(shards))
+    make_phantom(phantom, shards, cases)
     runs = {f"{group}{seed}": (key, group, seed) for seed in range(seeds) for key in by for group in GROUPS[key]}
 
     def pretrain(name: str) -> None:

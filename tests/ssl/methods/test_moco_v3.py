@@ -34,8 +34,9 @@ def test_defaults_are_the_published_recipe_for_resnet_50():
     assert (views.per_view("grey"), views.sigma) == ([0.2] * 2, (0.1, 2.0))
     assert (views.per_view("blur"), views.per_view("solarize")) == ([1.0, 0.1], [0.0, 0.2])
     assert (published.temperature, published.momentum, published.freeze_patch_embed) == (1.0, 0.99, True)
-    for head in (published.head, published.predictor):
-        assert (head.layers, head.relu, head.batch_norm, head.last_batch_norm) == ((4096, 256), 1, True, True)
+    # ResNet's predictor ends without a batch norm, the projector with one
+    for head, last in ((published.head, True), (published.predictor, False)):
+        assert (head.layers, head.relu, head.batch_norm, head.last_batch_norm) == ((4096, 256), 1, True, last)
 
 
 def test_the_head_of_three_layers_has_batch_norm_in_all_and_no_biases():

@@ -33,14 +33,14 @@ class MocoV3Views(ViewGroup):
 class MocoV3Config(MethodConfig):
     """Defaults are those of the reference code for ResNet-50.
 
-    For ViT the published ones are `temperature: 0.2`, `views.scale: [0.08, 1]` and a head of three layers,
-    `head.layers: [4096, 4096, 256]` with `head.relu: 2`.
+    For ViT the published ones are `temperature: 0.2`, `views.scale: [0.08, 1]`, a head of three layers,
+    `head.layers: [4096, 4096, 256]` with `head.relu: 2`, and `predictor.last_batch_norm: true`.
     """
 
     name: Literal["moco_v3"] = "moco_v3"
     views: MocoV3Views = MocoV3Views()
     head: MlpHead = MlpHead(layers=(4096, 256), batch_norm=True, last_batch_norm=True)
-    predictor: MlpHead = MlpHead(layers=(4096, 256), batch_norm=True, last_batch_norm=True)
+    predictor: MlpHead = MlpHead(layers=(4096, 256), batch_norm=True)
     temperature: float = Field(default=1.0, gt=0)
     momentum: Annotated[float, Field(ge=0, le=1)] | Auto = Field(
         default=0.99, description="of the key encoder at the start; 1 at the end"

@@ -1,0 +1,35 @@
+"""A phantom with its own split into training and test cases, for benchmarks that pretrain on it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+TRAIN_CASES = 6  # of each hospital and procedure
+
+
+def trocar(*words: str) -> None:
+    """Run a command; its failure ends the benchmark."""
+    print("trocar", *words, flush=True)
+    subprocess.run([sys.executable, "-m", "trocar", *words], check=True)
+
+
+def make_phantom(phantom: Path, shards: Path, cases: int) -> None:
+    """Videos, split and shards; what is there already is kept."""
+    trocar("phantom", str(phantom), "--cases", str(cases))
+    split(phantom)
+    described = ["--metadata", str(phantom / "videos.csv"), "--short-side", "160"]
+    trocar("ingest", str(phantom / "videos"), *described, "--out", str(shards))
+
+
+def split(phantom: Path) -> None:
+    """Write the benchmark's own split into videos.csv: six cases per hospital and procedure train, the others test."""
+    videos = pd.read_csv(phantom / "videos.csv")
+    cases = videos.drop_duplicates("case_id").sort_values("case_id")
+    rank = cases.groupby(["hospital", "procedure"]).cumcount()
+    train = set(cases.case_id[rank < TRAIN_CASES])
+    videos["split"] = ["train" if case in train else "test" for case in videos.case_id]
+    videos.to_csv(phantom / "videos.csv", index=False)
