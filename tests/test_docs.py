@@ -11,10 +11,12 @@ from data_factory import make_catalog
 from trocar.backbones.export import save_backbone
 from trocar.backbones.load import load_backbone
 from trocar.cli import main, parse
-from trocar.config import validate
+from trocar.config import load, preset_names, validate
 from trocar.data.composition import Composition
 from trocar.data.neighbour_table import NeighbourTable
+from trocar.ssl.methods import configs
 from trocar.ssl.methods.augmented_distillation import AugmentedDistillationConfig, DrawnNeighbours
+from trocar.ssl.pretrain_config import PretrainConfig
 
 ROOT = Path(__file__).parents[1]
 
@@ -69,6 +71,41 @@ def test_the_commands_of_the_speed_pages_parse(page):
     assert len(commands) >= 3
     for command in commands:
         parse(shlex.split(command.partition("#")[0])[1:])
+
+
+def test_the_commands_and_settings_of_the_methods_page_are_legal(tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert main(["presets", "copy", "pretrain/surgenetdino_v1_vits", "my.yaml"]) == 0
+    commands = indented_commands(page)
+    assert len(commands) >= 5
+    for command in commands:
+        args = parse(shlex.split(command)[1:])
+        if args.command == "pretrain":
+            load(PretrainConfig, args.config, args.overrides)
+    place = {"data": {"catalog": "shards"}, "run": {"out": "run"}, "train": {"steps": 1}, "backbone": {"name": "a"}}
+    for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL):
+        validate(PretrainConfig, place | yaml.safe_load(block), "docs/methods.md")
+
+
+def test_the_methods_page_lists_every_method_and_preset_and_costs_as_counted():
+    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    for name in configs():
+        assert page.count(f"| `{name}` |") == 2, name
+    presets = set(re.findall(r"`((?:selfsupsurg|surgenet|lemonfm|jumpstarting)\w+)`", page.partition("## Recipes")[2]))
+    assert presets == {name.removeprefix("pretrain/") for name in preset_names() if name.startswith("pretrain/")}
+
+
+def test_the_dry_runs_of_the_methods_page_work(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_catalog(tmp_path / "shards", 4, 30)
+    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    commands = re.search(r"```bash\n(.*?)```", page, re.DOTALL)[1].splitlines()
+    assert [c.split()[1] for c in commands] == ["presets", "presets", "pretrain", "pretrain"]
+    for command in commands:
+        smaller = ["method.head.prototypes=64"] if "my.yaml" in command and "--dry-run" in command else []
+        assert main([*shlex.split(command)[1:], *smaller]) == 0
+    assert "TFLOP" in capsys.readouterr().out
 
 
 @pytest.mark.slow
