@@ -81,7 +81,9 @@ def forward_gmac(backbone: str, size: int = 224) -> float:
 
 def cost_table() -> list[str]:
     """Markdown: GFLOP per frame and, in brackets, times DINO's."""
-    lines = ["| method | " + " | ".join(f"{b}, {v}" for b in BACKBONES for v in ("published views", "two views")) + " |"]
+    lines = [
+        "| method | " + " | ".join(f"{b}, {v}" for b in BACKBONES for v in ("published views", "two views")) + " |"
+    ]
     lines.append("|---" * (1 + 2 * len(BACKBONES)) + "|")
     columns = [(b, make) for b in BACKBONES for make in (published, two_views)]
     dino = {column: gflop(column[1]("dino"), column[0]) for column in columns}

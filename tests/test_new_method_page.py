@@ -37,7 +37,7 @@ def config_of(tree):
     """As a process that has the file from the start would validate it."""
 
     class WithByol(PretrainConfig):
-        method: Annotated[Union[tuple(methods.configs().values())], Field(discriminator="name")]
+        method: Annotated[Union[tuple(methods.configs().values())], Field(discriminator="name")]  # noqa: UP007
 
     return validate(WithByol, tree, "docs/new-method.md")
 

@@ -1,4 +1,4 @@
-"""The recipes of `trocar/configs/pretrain` are the published ones: each number here is from its source, not from there."""
+"""The recipes of `trocar/configs/pretrain` are the published ones: the numbers here are from their sources."""
 
 import math
 from dataclasses import dataclass
