@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -76,7 +76,12 @@ class TimmNetworks(Networks):
     seed: int
     sizes: Sequence[int]
     grad_checkpointing: bool = False
-    _widths: dict[str, int] = field(default_factory=dict, repr=False)
+
+    def check_weights(self) -> None:
+        """Raises TrocarError for other weights than `backbone.fingerprint` pins."""
+        if self.config.fingerprint is not None:
+            # As they are, without the size of the views: position tables are resampled for it.
+            load_backbone(self.config.name, seed=self.seed, expect=self.config.fingerprint)
 
     def student(self) -> nn.Module:
         model = self._load(self.config.drop_path)
@@ -92,29 +97,32 @@ class TimmNetworks(Networks):
     def teacher(self) -> nn.Module:
         return self._load(0.0)
 
-    @cached_property
+    @property
     def width(self) -> int:
-        return feature_width(self._plain, self.config.name, self.sizes)
+        return self._facts[0]
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return self._facts[1]
 
     @cached_property
-    def preprocessing(self) -> Preprocessing:
-        own = describe_backbone(self._plain)
-        return Preprocessing(
+    def _facts(self) -> tuple[int, Preprocessing]:
+        # Of a network that is let go at once: a large one would stay in memory through the run.
+        plain = self._load(0.0)
+        own = describe_backbone(plain)
+        shape = Preprocessing(
             mean=self.config.mean or own.mean,
             std=self.config.std or own.std,
             size=(self.sizes[0], self.sizes[0]),
             interpolation=own.interpolation,
         )
-
-    @cached_property
-    def _plain(self) -> nn.Module:
-        return self._load(0.0)
+        return feature_width(plain, self.config.name, self.sizes), shape
 
     def _load(self, drop_path: float) -> nn.Module:
         kwargs: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
         if is_plain_vit(self.config.name):
             kwargs |= {"img_size": self.sizes[0], "dynamic_img_size": True}
-        return load_backbone(self.config.name, seed=self.seed, expect=self.config.fingerprint, **kwargs)
+        return load_backbone(self.config.name, seed=self.seed, **kwargs)
 
 
 @torch.no_grad()

@@ -121,8 +121,9 @@ class Pretraining:
     def method(self) -> Method:
         """The method with freshly built networks; everything random follows from run.seed.
 
-        Raises ConfigError for a backbone that the method can't use.
+        Raises ConfigError for a backbone that the method can't use, TrocarError for other weights than are pinned.
         """
+        self.networks.check_weights()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.run.seed)
             return self.method_config.build(self.networks)
