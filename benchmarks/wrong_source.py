@@ -2,7 +2,7 @@
 
     python benchmarks/wrong_source.py OUT [--by hospital] [--by procedure] [--by all] [--seeds 3] [key=value ...]
 
-Makes a phantom, sets six cases of each hospital and procedure aside for training, pretrains the demo's recipe on the
+Makes a phantom, sets six cases of each hospital and procedure aside for training, pretrains wrong_source.yaml on the
 training cases of one hospital (or one procedure) after the other, or on `all`, and evaluates every run on all test
 cases. Overrides of the recipe may stand behind the options. Prints what pretraining was worth against random weights,
 and the cost of the wrong source: the mean score on the source that was pretrained on minus the mean score on the
@@ -27,6 +27,7 @@ GROUPS = {
     "all": ("all",),
 }
 DRAWS = 1000
+RECIPE = Path(__file__).with_suffix(".yaml")
 
 
 def run(out: Path, by: list[str], steps: int, seeds: int, cases: int, lanes: int, overrides: list[str]) -> None:
@@ -42,7 +43,7 @@ def run(out: Path, by: list[str], steps: int, seeds: int, cases: int, lanes: int
         where = [f"data.catalog={shards}", f"run.out={out / 'runs' / name}", "run.threads=1", "run.workers=1"]
         trocar(
             "pretrain",
-            "demo",
+            str(RECIPE),
             include,
             *where,
             f"run.seed={seed}",
@@ -155,7 +156,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cases", type=int, default=96)
     parser.add_argument("--lanes", type=int, default=2, help="runs at a time (default: 2)")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the demo's recipe")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the recipe")
     parser.add_argument("--report-only", action="store_true", help="read OUT/evaluation and print")
     args = parser.parse_args()
     by = args.by or ["hospital", "procedure"]
