@@ -1,8 +1,8 @@
 """What tests compute in several processes, in one launch for all: a process that imports torch and timm starts slowly.
 
 A test module declares `on_two_ranks(rank, folder)`, which two processes call at the same time and whose results are
-kept, and perhaps `prepare(folder)`, called before, and `alone(folder)`, which a third calls meanwhile. Its tests ask for the fixture `ranks`, the results of
-ranks 0 and 1, or for `launched`, the folder of all modules.
+kept; perhaps also `prepare(folder)`, called before, and `alone(folder)`, which a third process calls meanwhile. Its
+tests ask for the fixture `ranks`, the results of ranks 0 and 1, or for `launched`, the folder of all modules.
 """
 
 from __future__ import annotations
