@@ -16,7 +16,7 @@ import pytest
 import torch
 from data_factory import make_catalog
 from ranks_factory import meet
-from run_factory import assert_identical, logged
+from run_factory import assert_identical, logged, same
 from state_search import changed_outside, snapshot
 from tiny_methods import FRAMES, METHODS, STEPS, Tiny, Tree, make_models, merged, tiny_run
 from torch import nn
@@ -99,6 +99,17 @@ def alone(folder: Path) -> None:
 
 def every_run(world: World, folder: Path) -> None:
     data, own = folder / "data", folder / str(world.size)
+    finish = RunHooks.finish
+
+    def note_state_and_finish(hooks: RunHooks) -> None:
+        torch.save(hooks.method.state_dict(), hooks.run.out.with_suffix(f".rank{world.rank}"))
+        finish(hooks)
+
+    with patch.object(RunHooks, "finish", note_state_and_finish):
+        _every_run(world, data, own)
+
+
+def _every_run(world: World, data: Path, own: Path) -> None:
     for name in METHODS:
         (own / name).mkdir(parents=True, exist_ok=True)
         pretrain(resumable(name, data, own / name / "undisturbed", world.size), world)
@@ -140,6 +151,14 @@ def test_every_method_has_a_tiny_configuration():
 def test_a_stopped_run_ends_in_the_bits_of_one_that_was_not(launched, name, ranks):
     folder = launched / __name__ / str(ranks) / name
     assert_identical(folder / "stopped", folder / "undisturbed", STEPS, resumed_after=HALF)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_both_ranks_hold_the_same_bits(launched, name):
+    """A checkpoint is that of rank 0, and resumes all."""
+    out = launched / __name__ / "2" / name / "undisturbed"
+    ours, theirs = (torch.load(out.with_suffix(f".rank{rank}")) for rank in range(2))
+    assert [key for key in theirs if not same(ours[key], theirs[key])] == []
 
 
 @pytest.mark.parametrize(("name", "kind"), COMPARED)
