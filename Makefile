@@ -41,9 +41,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/trocar demo --out "$(OUT)" $(if $(DATA),--data "$(DATA)")
 
-# One thread per worker: the workers already fill the cores. Tests of one group share what is slow to start.
+# One thread per worker: the workers already fill the cores.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
 style: $(STAMP)
 	$(BIN)/ruff check .

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from ranks_factory import launch
 
 
 @pytest.fixture(scope="session")
 def launched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with what the selected test modules computed on two ranks."""
-    folder = tmp_path_factory.mktemp("ranks")
-    launch(list(dict.fromkeys(item.module for item in request.session.items if _needs_ranks(item))), folder)
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # of all test processes: the first one launches, the others wait for it
+    folder = root / "ranks"
+    with FileLock(root / "ranks.lock"):
+        if not (folder / "complete").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            launch(list(dict.fromkeys(item.module for item in request.session.items if _needs_ranks(item))), folder)
+            (folder / "complete").touch()
     return folder
 
 
@@ -23,12 +34,6 @@ def ranks(launched: Path, request: pytest.FixtureRequest) -> list[Any]:
     """What this module's `on_two_ranks` returned on each rank."""
     folder = launched / request.module.__name__
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several test processes, all that use the launch go to one of them (`--dist loadgroup`)."""
-    for item in filter(_needs_ranks, items):
-        item.add_marker(pytest.mark.xdist_group("ranks"))
 
 
 def _needs_ranks(item: Any) -> bool:
