@@ -55,6 +55,7 @@ METHODS = {
             "views": {"global": {"size": 48}, "local": LOCAL},
             "head": DINO_HEAD,
             "ibot_head": DINO_HEAD,
+            "centring": "sinkhorn",  # of patches, of which ranks have different numbers
             "masking": {"probability": 0.8, "ratio": [0.3, 0.7], "smallest": 1},
             "freeze_last_layer": "4 steps",
         },
