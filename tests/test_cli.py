@@ -65,6 +65,19 @@ def test_dry_run_says_what_would_happen_and_writes_nothing(capsys, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_dry_run_says_where_neighbours_come_from_and_misses_an_index_that_is_not_there(capsys, tmp_path):
+    make_catalog(tmp_path / "shards", 4, 30)
+    words = [f"data.catalog={tmp_path / 'shards'}", "data.composition.curate=none", f"run.out={tmp_path / 'run'}"]
+    # The demo's method section is DINO's, which this method takes as it is.
+    command = ["pretrain", "demo", *words, "method.name=augmented_distillation", "--dry-run"]
+    assert main(command) == 0
+    assert "neighbours -2, -1, +1, +2 s from the anchor" in capsys.readouterr().out
+    assert main([*command, "method.neighbours.source=knn", "method.neighbours.index=alike"]) == 2
+    said = capsys.readouterr().err
+    assert "alike" in said
+    assert "trocar neighbours" in said
+
+
 def test_presets_are_shown_and_copied_without_overwriting(capsys, tmp_path):
     assert main(["presets", "show", "demo"]) == 0
     shown = capsys.readouterr().out
@@ -85,3 +98,21 @@ def test_overrides_may_stand_behind_options(capsys):
         with pytest.raises(SystemExit) as end:
             parse(wrong)
         assert end.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["pretrain", "demo"], "continues where it stopped"),
+        (["ingest", "videos", "--out", "shards"], "continues where it stopped"),
+        (["neighbours", "shards", "--backbone", "x", "--name", "n"], "starts again from the beginning"),
+        (["export", "run", "--out", "b"], "starts again from the beginning"),
+    ],
+)
+def test_an_interrupted_command_says_what_the_same_words_will_do(arguments, words, capsys, monkeypatch):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"trocar.commands.{arguments[0]}.run", interrupted)
+    assert main(arguments) == 130
+    assert f"interrupted; the same command {words}" in capsys.readouterr().err

@@ -13,7 +13,10 @@ from trocar.errors import TrocarError
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The whole command line; each command declares itself in `trocar/commands/<name>.py`."""
+    """The whole command line; each command declares itself in `trocar/commands/<name>.py`.
+
+    One that keeps what was done before an interruption declares `continues=True` by the parser's defaults.
+    """
     parser = argparse.ArgumentParser(
         prog="trocar",
         description="Pretrain surgical vision backbones by self-supervision and measure what it was worth.",
@@ -52,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"trocar {args.command}: {where}{error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"trocar {args.command}: interrupted; the same command continues where it stopped", file=sys.stderr)
+        again = "continues where it stopped" if getattr(args, "continues", False) else "starts again from the beginning"
+        print(f"trocar {args.command}: interrupted; the same command {again}", file=sys.stderr)
         return 130
 
 

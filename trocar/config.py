@@ -151,6 +151,7 @@ def _keys(loc: Sequence[Any], tree: Any) -> list[str]:
 
 def _explain(model: type[BaseModel], item: Any, source: str) -> str:
     where = ".".join(_path(model, item["loc"])) or "(top level)"
+    message = item["msg"].removeprefix("Value error, ")  # pydantic's words for a validator of ours
     if item["type"] == "extra_forbidden":
         allowed = _keys_at(model, item["loc"][:-1])
         choice = f"; allowed here: {', '.join(allowed)}" if allowed else ""
@@ -166,12 +167,13 @@ def _explain(model: type[BaseModel], item: Any, source: str) -> str:
         hint = nearest(item["ctx"]["tag"], tags)
         return f"{source}: {where}.{_tag_key(item)} = {item['ctx']['tag']!r}{hint}; one of: {', '.join(tags)}"
     if isinstance(item["input"], dict):
-        return f"{source}: {where}: {item['msg']}"  # about several keys: the whole section would be printed
+        # About several keys: the whole section would be printed.
+        return f"{source}: {where}: {message}" if item["loc"] else f"{source}: {message}"
     given = repr(item["input"])
     hint = ""
     if item["type"] == "literal_error" and isinstance(item["input"], str):
         hint = nearest(item["input"], [w.strip("'") for w in str(item["ctx"]["expected"]).split(" ") if "'" in w])
-    return f"{source}: {where} = {given[:80]}: {item['msg']}{hint}"
+    return f"{source}: {where} = {given[:80]}: {message}{hint}"
 
 
 def _keys_at(model: type[BaseModel], loc: Sequence[Any]) -> list[str]:

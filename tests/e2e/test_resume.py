@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -12,17 +11,16 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 from data_factory import make_catalog
+from run_factory import assert_identical, small_run
 
 from trocar.ssl import checkpoint
-from trocar.tracking.metrics import attempts, read_metrics
+from trocar.tracking.metrics import read_metrics
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 STEPS = 12
-TIMING = {"images_per_s", "data_wait"}
 RANKS = [1, 2, 4]
 
 
@@ -49,11 +47,12 @@ def undisturbed(shards, tmp_path_factory):
 
 
 def command(shards: Path, out: Path, ranks: int, *overrides: str) -> list[str]:
-    config = {
-        "data": {"catalog": str(shards), "composition": {"curate": "none", "weights": "uniform"}},
+    config = small_run(
+        shards,
+        out,
         # with stochastic depth, so that noise inside the model is part of what must come back
-        "backbone": {"name": "test_convnext", "drop_path": 0.2},
-        "method": {
+        backbone={"name": "test_convnext", "drop_path": 0.2},
+        method={
             "name": "dino",
             "views": {
                 "global": {"count": 2, "size": 32, "scale": [0.4, 1.0], "blur": [1.0, 0.1], "solarize": [0.0, 0.2]},
@@ -62,11 +61,10 @@ def command(shards: Path, out: Path, ranks: int, *overrides: str) -> list[str]:
             "head": {"prototypes": 32, "hidden": 32, "bottleneck": 16},
             "freeze_last_layer": "3 steps",
         },
-        "optim": {"lr": 0.02, "warmup": "2 steps"},
-        "train": {"batch": 8, "steps": STEPS},
-        "run": {"out": str(out), "ranks": ranks, "threads": 1, "workers": 1, "log_every": 1, "checkpoint_every": 3},
-        "tracking": {"uri": "none"},
-    }
+        optim={"lr": 0.02, "warmup": "2 steps"},
+        train={"batch": 8, "steps": STEPS},
+        run={"ranks": ranks, "workers": 1, "checkpoint_every": 3},
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     path = out.parent / "config.yaml"
     path.write_text(yaml.safe_dump(config))
@@ -104,42 +102,13 @@ def descendants(pid: int) -> list[int]:
     return [child.pid for child in psutil.Process(pid).children(recursive=True)]
 
 
-def same(a: object, b: object) -> bool:
-    if isinstance(a, torch.Tensor):
-        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, (list, tuple)):
-        return isinstance(b, (list, tuple)) and len(a) == len(b) and all(map(same, a, b))
-    return a == b
-
-
-def assert_identical(run: Path, reference: Path) -> None:
-    ours, theirs = (checkpoint.load(checkpoint.path_of(folder, STEPS)) for folder in (run, reference))
-    differing = [k for k in theirs.state["method"] if not same(ours.state["method"][k], theirs.state["method"][k])]
-    assert differing == []
-    assert same(ours.state, theirs.state)
-    assert (run / "backbone" / "model.safetensors").read_bytes() == (
-        reference / "backbone" / "model.safetensors"
-    ).read_bytes()
-    logged = [
-        [{k: v for k, v in row.items() if k not in TIMING} for row in read_metrics(folder)]
-        for folder in (run, reference)
-    ]
-    assert [row["step"] for row in logged[1]] == list(range(STEPS))
-    # not from the start again: the last attempt began where the checkpoint was
-    last = max(attempts(run).items())[1]
-    assert json.loads(last.read_text().splitlines()[0])["step"] >= 3
-    assert logged[0] == logged[1]
-
-
 @pytest.mark.parametrize("ranks", RANKS)
 def test_a_clean_stop_resumes_bit_for_bit(shards, undisturbed, tmp_path, ranks):
     out = tmp_path / "run"
     assert interrupt(shards, out, ranks, signal.SIGINT, at_step=4) == 130
     assert 4 < checkpoint.steps(out)[-1] < STEPS
     assert train(shards, out, ranks) == 0
-    assert_identical(out, undisturbed(ranks))
+    assert_identical(out, undisturbed(ranks), STEPS, resumed_after=3)
 
 
 @pytest.mark.parametrize("ranks", RANKS)
@@ -149,7 +118,7 @@ def test_sigterm_at_a_random_step_resumes_bit_for_bit(shards, undisturbed, tmp_p
     out = tmp_path / "run"
     assert interrupt(shards, out, ranks, signal.SIGTERM, step) == 143
     assert train(shards, out, ranks) == 0
-    assert_identical(out, undisturbed(ranks))
+    assert_identical(out, undisturbed(ranks), STEPS, resumed_after=3)
 
 
 @pytest.mark.parametrize("ranks", RANKS)
@@ -159,7 +128,7 @@ def test_sigkill_at_a_random_step_resumes_bit_for_bit(shards, undisturbed, tmp_p
     out = tmp_path / "run"
     assert interrupt(shards, out, ranks, signal.SIGKILL, step) == -signal.SIGKILL
     assert train(shards, out, ranks) == 0
-    assert_identical(out, undisturbed(ranks))
+    assert_identical(out, undisturbed(ranks), STEPS, resumed_after=3)
 
 
 def test_a_flipped_bit_in_the_newest_checkpoint_falls_back_and_ends_the_same(shards, undisturbed, tmp_path, capfd):
@@ -174,7 +143,7 @@ def test_a_flipped_bit_in_the_newest_checkpoint_falls_back_and_ends_the_same(sha
     said = capfd.readouterr().err
     assert f"checkpoint step-{newest:08d} is damaged" in said
     assert "resuming" in said
-    assert_identical(out, undisturbed(1))
+    assert_identical(out, undisturbed(1), STEPS, resumed_after=3)
 
 
 def test_a_run_resumed_on_more_ranks_sees_the_same_data(shards, undisturbed, tmp_path, capfd):

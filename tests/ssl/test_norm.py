@@ -1,11 +1,9 @@
 """Batch norm and gathers over two real processes (gloo) against one process with the whole batch, in float64."""
 
 import copy
-import os
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from timm.layers import BatchNormAct2d
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -95,13 +93,11 @@ def wrapped_gradients(rank):
     return run(net, data("act", "unequal", 0).split(SPLITS["unequal"])[rank].clone())["weights"]
 
 
-def worker(rank, folder):
-    torch.set_num_threads(1)
-    os.environ["TROCAR_RENDEZVOUS"] = f"file://{folder}/store"
+def on_two_ranks(rank, folder):
     with process_group(World(rank, 2, rank), CPU):
         net = convert(nn.Sequential(network("2d"), network("act")), CPU)
         again = convert(net, CPU)
-        results = {
+        return {
             "norm": norm_results(rank),
             "half": half_results(),
             "gather": gather_results(rank),
@@ -111,7 +107,6 @@ def worker(rank, folder):
             "eval": net.eval()(data("2d", "equal", 0)[:2]).detach(),
             "unknown": refusal(),
         }
-        torch.save(results, f"{folder}/{rank}.pt")
 
 
 class OddNorm(nn.BatchNorm2d):
@@ -124,13 +119,6 @@ def refusal():
     except TrocarError as error:
         return str(error)
     return ""
-
-
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(worker, (str(folder),), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
 
 
 @pytest.mark.parametrize("split", SPLITS)

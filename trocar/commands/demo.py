@@ -25,7 +25,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument("--data", type=Path, help="folder of your own videos (default: synthetic ones)")
     parser.add_argument("--config", default="demo", help="pretraining configuration (default: the preset demo)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the configuration: train.steps=100")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, continues=True)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -38,7 +38,7 @@ def register(subparsers: Any) -> None:
     add("--device", help="auto, cpu or cuda")
     add("--out", help="folder for results.json, results.md and predictions.parquet")
     add("--cache", help="folder for decoded frames and features (default: OUT/cache, else the user's cache)")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, continues=True)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -30,7 +30,7 @@ def register(subparsers: Any) -> None:
     _add_settings(parser.add_argument_group("frames to store"))
     parser.add_argument("--workers", type=int, default=_cores(), metavar="N", help="processes (default: %(default)s)")
     parser.add_argument("--allow-rejects", action="store_true", help="exit 0 although some videos were rejected")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, continues=True)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -29,7 +29,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument("--fps", type=int, default=5, help="frames per second (default: 5)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other patients (default: 0)")
     parser.add_argument("--workers", type=int, default=_cores(), help="processes (default: the usable cores)")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, continues=True)
 
 
 def _cores() -> int:

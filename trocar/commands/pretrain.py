@@ -17,7 +17,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument("config", help="a YAML file or a preset (see `trocar presets list`)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as train.steps=1000 run.out=runs/a")
     parser.add_argument("--dry-run", action="store_true", help="print what the run would do, and stop")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, continues=True)
 
 
 def run(args: argparse.Namespace) -> int:

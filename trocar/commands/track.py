@@ -24,7 +24,7 @@ def register(subparsers: Any) -> None:
     sync.add_argument("--experiment", default="trocar", help="mlflow experiment (default: %(default)s)")
     sync.add_argument("--follow", action="store_true", help="go on until the run has ended")
     sync.add_argument("--parent", type=int, metavar="PID", help="with --follow: end with this process, too")
-    sync.set_defaults(run=run_sync)
+    sync.set_defaults(run=run_sync, continues=True)
 
     show = actions.add_parser("show", help="the last metrics of the run as a table")
     show.add_argument("run_folder", metavar="RUN", type=Path, help="a run folder")

@@ -32,6 +32,7 @@ def describe(setup: Pretraining) -> list[str]:
         f"method     {setup.method_config.name}",
         f"backbone   {config.backbone.name}, {count / 1e6:.2f} M parameters{_started_from(method)}",
         f"views      {', '.join(f'{g.count} x {g.size} px {n}' for n, g in groups.items())}",
+        *_neighbours(setup),
         f"length     {setup.total} steps of {config.train.batch} frames ({setup.total / setup.epoch_steps:.1f} epochs)",
         f"optimizer  {config.optim.label}, peak learning rate {setup.schedule.peak_lr:.3g} after "
         f"{setup.schedule.warmup_steps} steps",
@@ -69,6 +70,15 @@ def empty_views(recipe: ViewRecipe, batch: int, device: torch.device) -> Views:
     }
     seeds = np.random.default_rng(0).integers(0, 2**32, (batch, recipe.count), dtype=np.uint32)
     return Views(crops, torch.arange(batch, device=device), seeds)
+
+
+def _neighbours(setup: Pretraining) -> list[str]:
+    """Where other frames come from. Raises ConfigError for an index that can't be used, also in a dry run."""
+    if setup.neighbours is None:
+        return []
+    rule = setup.neighbours.config
+    near = "" if rule.index is None else f"index {rule.index}, else "
+    return [f"neighbours {near}{', '.join(f'{s:+g}' for s in rule.offsets_s)} s from the anchor"]
 
 
 def _started_from(method: Method) -> str:

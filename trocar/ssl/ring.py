@@ -32,6 +32,7 @@ def own_share(ring: Tensor) -> Tensor:
 
     Raises ConfigError if the length does not divide.
     """
-    if len(ring) % world_size():
-        raise ConfigError(f"a queue of {len(ring)} does not divide by {world_size()} ranks; use a multiple")
-    return ring[rank() :: world_size()]
+    length, ranks = len(ring), world_size()
+    if length % ranks:
+        raise ConfigError(f"method.queue: {length} does not divide by {ranks} ranks; {length + -length % ranks} would")
+    return ring[rank() :: ranks]

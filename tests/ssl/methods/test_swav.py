@@ -7,6 +7,7 @@ import pytest
 import torch
 from method_factory import DATA, START, build, some_views
 
+from trocar.errors import ConfigError
 from trocar.ssl.advice import DataSize
 from trocar.ssl.heads import unit
 from trocar.ssl.losses.swav import codes, swapped_prediction
@@ -201,3 +202,9 @@ def test_auto_suits_the_data_and_published_sizes_are_warned_of_on_a_thousand_fra
     resolved = default("swav", prototypes="auto", queue="auto").resolved(plenty)
     assert (resolved.prototypes, resolved.queue) == (3000, 3840)
     assert default("swav").warnings(plenty) == []
+
+
+def test_a_queue_that_does_not_divide_by_the_ranks_is_refused_when_the_method_is_built(monkeypatch):
+    monkeypatch.setattr("trocar.ssl.ring.world_size", lambda: 2)
+    with pytest.raises(ConfigError, match=r"method\.queue: 13 does not divide by 2 ranks; 14 would"):
+        method(queue=13)
