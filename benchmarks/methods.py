@@ -92,9 +92,8 @@ class Bench:
 
 def _cell(rows: list[dict[str, Any]], method: str, task: str, protocol: str) -> str:
     mine = [row for row in rows if (row["task"], row["protocol"]) == (task, protocol)]
-    headline = {"phase": "f1@pooled_macro", "tools": "map@pooled"}[task]
-    (trained,) = (np.array(row["values"][headline]) for row in mine if row["arm"] == method)
-    (random,) = (np.array(row["values"][headline]) for row in mine if row["kind"] == "random")
+    (trained,) = (np.array(row["metrics"][row["headline"]]["values"]) for row in mine if row["backbone"] == method)
+    (random,) = (np.array(row["metrics"][row["headline"]]["values"]) for row in mine if row["kind"] == "random")
     text = f"{trained.mean():.3f}" + (f" ± {trained.std(ddof=1):.3f}" if len(trained) > 1 else "")
     text += f" / {random.mean():.3f} ± {random.std(ddof=1):.3f}"
     if len(trained) < 2:
