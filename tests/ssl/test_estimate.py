@@ -131,7 +131,7 @@ def test_a_frozen_teacher_counts_with_its_weights_and_its_forward_pass():
     assert (found.trainable, found.parameters) == (own, own + theirs)
     buffers = [*method.buffers(), *held.buffers()]
     assert found.weights == 4 * (own + theirs) + sum(b.nbytes for b in buffers)
-    # convolutions of 7 x 7 places and 27 inputs: the student's with the gradient of its weight, the teacher's; projector
+    # 49 places of 27 inputs: the student with the gradient of its weight, the teacher forward only; the projector
     assert found.flops == 4 * 2 * (49 * 27 * (2 * 6 + 10) + 3 * 6 * 10)
 
 
