@@ -5,6 +5,7 @@ import pytest
 from trocar.config import Config
 from trocar.ssl import advice
 from trocar.ssl.advice import Advice, Auto, DataSize, choose, known, warning
+from trocar.ssl.optim import OptimConfig, Schedule
 
 
 def data(frames=1000, batch=8, total=100):
@@ -68,8 +69,15 @@ def test_a_short_run_gets_a_sharper_teacher():
 
 
 def test_a_part_that_is_still_for_most_of_the_run_is_warned_of():
-    assert advice.frozen_steps("f", "1 epoch", 50, data(total=100)) == Advice("f", "1 epoch", "10 steps")
-    assert "51 of the 100 steps" in advice.frozen_steps("f", "51 steps", 51, data(total=100)).wrong
+    assert advice.at_first("f", "1 epoch", 50, data(total=100)) == Advice("f", "1 epoch", "10 steps")
+    assert "51 of the 100 steps" in advice.at_first("f", "51 steps", 51, data(total=100)).wrong
+
+
+@pytest.mark.parametrize(("warmup", "warned"), [("5 epochs", False), ("6 epochs", True), ("auto", False)])
+def test_a_warm_up_of_most_of_the_run_is_warned_of(warmup, warned):
+    schedule = Schedule(OptimConfig(warmup=warmup), batch=8, total=100, epoch_steps=10)
+    expected = ["optim.warmup=6 epochs: that is 60 of the 100 steps; optim.warmup=10 steps would suit"]
+    assert schedule.warnings(DataSize(80, 8, 100, 10)) == (expected if warned else [])
 
 
 @pytest.mark.parametrize("frames", [1, 50, 1000, 10**5])

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from trocar.ssl.describe import empty_views
 from trocar.ssl.estimate import cost_lines, estimate
 from trocar.ssl.heads import DinoHead
+from trocar.ssl.methods import default
 from trocar.ssl.methods.dino import DinoConfig, DinoViews
 from trocar.ssl.optim import OptimConfig
 from trocar.ssl.sample import Progress
@@ -115,6 +116,23 @@ def test_an_estimate_of_dino_counts_its_parameters_and_leaves_it_alone():
     after = method.state_dict()
     assert all(torch.equal(after[k], v) for k, v in before.items())
     assert method._mean._sums == []
+
+
+def test_a_frozen_teacher_counts_with_its_weights_and_its_forward_pass():
+    """One with batch norm; it is no part of the method's own parameters."""
+    weights = {"distance": 0, "angle": 0}
+    config = default("distillation", teacher={"name": "any"}, views={"size": 16, "count": 1}, weights=weights)
+    method = build(config)
+    held = method.teacher.network
+    found = estimate(
+        method, lambda b, d: empty_views(config.recipe(), b, d), TrainConfig(batch=4, steps=1), ADAMW, 1, NOW
+    )
+    own, theirs = (sum(p.numel() for p in m.parameters()) for m in (method, held))
+    assert (found.trainable, found.parameters) == (own, own + theirs)
+    buffers = [*method.buffers(), *held.buffers()]
+    assert found.weights == 4 * (own + theirs) + sum(b.nbytes for b in buffers)
+    # 49 places of 27 inputs: the student with the gradient of its weight, the teacher forward only; the projector
+    assert found.flops == 4 * 2 * (49 * 27 * (2 * 6 + 10) + 3 * 6 * 10)
 
 
 def test_saved_bytes_are_those_of_a_real_pass():

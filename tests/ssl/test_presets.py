@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from timm.models import get_pretrained_cfg
 
+from trocar.backbones.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from trocar.cli import main
 from trocar.config import PRESETS, load, preset_names
 from trocar.ssl.networks import TimmNetworks
@@ -149,6 +151,11 @@ PUBLISHED = {
     ),
 }
 SELFSUPSURG = [name for name, published in PUBLISHED.items() if published.views == MOCO.views]
+ARCHITECTURE = {  # of timm, of published weights and of our own
+    "caformer_s18_relu": "caformer_s18",
+    "dinov2_vitb14_reg4": "vit_base_patch14_reg4_dinov2",
+    "dinov2_vitl14_reg4": "vit_large_patch14_reg4_dinov2",
+}
 DROP_PATH = {
     "surgenetdino_v1_vits": 0.1,
     "surgenetdino_v1_vitb": 0.1,
@@ -241,6 +248,14 @@ def test_blur_grey_and_solarize_of_dino_s_views(name):
         assert group.per_view("solarize") == ([0.0, 0.2] if group_name == "global" else [0.0] * group.count)
         hue = 0.0 if name.startswith("lemonfm") else 0.1
         assert (group.jitter.p, group.jitter.saturation, group.jitter.hue) == (0.8, 0.2, hue)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_views_are_normalised_with_the_mean_and_deviation_of_imagenet(name):
+    """As in all of the published codes, whatever timm's weights of the same architecture were trained with."""
+    backbone = preset(name).backbone
+    own = get_pretrained_cfg(ARCHITECTURE.get(backbone.name, backbone.name.removeprefix("timm:")))
+    assert (backbone.mean or own.mean, backbone.std or own.std) == (IMAGENET_MEAN, IMAGENET_STD)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

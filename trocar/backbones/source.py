@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from trocar.backbones.checkpoint_file import SUFFIXES
 from trocar.backbones.identify import only_match
 from trocar.backbones.published import entries
 from trocar.backbones.published.base import Published
-from trocar.errors import ConfigError, nearest
+from trocar.errors import ConfigError, TrocarError, nearest
 
 RANDOM, TIMM = "random:", "timm:"
 WEIGHTS = "model.safetensors"
@@ -37,7 +38,9 @@ class BackboneSource:
 
     @property
     def architecture(self) -> str:
-        """timm name of the architecture; empty for a folder, which says itself."""
+        """timm name of the architecture. Raises TrocarError for a folder with a broken `config.json`."""
+        if self.kind == "folder":
+            return _architecture_in(self.folder / "config.json")
         known = entries().get(self.name)
         return known.architecture if known is not None else self.name.partition(".")[0]
 
@@ -74,6 +77,13 @@ def resolve(name_or_path: str | Path) -> BackboneSource:
     if "." in name:
         raise ConfigError(f"{name!r} names published weights: write timm:{name} for them, or random:{name}")
     return BackboneSource("random", name)
+
+
+def _architecture_in(path: Path) -> str:
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["architecture"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrocarError(f"{path} cannot be understood: {error!r}") from None
 
 
 def find_backbone_folder(folder: Path) -> Path:

@@ -110,7 +110,7 @@ def teacher_temperature(key: str, given: float | Auto, data: DataSize, published
     return Advice(key, given, suits, wrong)
 
 
-def frozen_steps(key: str, given: str, steps: int, data: DataSize) -> Advice:
-    """A part that is kept still at first: no more than a tenth of the run."""
+def at_first(key: str, given: str, steps: int, data: DataSize) -> Advice:
+    """What is done at first (a part kept still, a warm-up): no more than a tenth of the run."""
     wrong = f"that is {steps} of the {data.total} steps" if steps > data.total / 2 else ""
     return Advice(key, given, f"{max(1, data.total // 10)} steps", wrong)

@@ -40,8 +40,8 @@ def describe(setup: Pretraining) -> list[str]:
         f"{config.run.workers} loader worker(s) each, frames decoded by {setup.backend}",
         f"run folder {config.run.out}",
     ]
-    lines += [f"warning    {line}" for line in config.method.warnings(setup.data_size)]
-    return lines
+    warnings = config.method.warnings(setup.data_size) + setup.schedule.warnings(setup.data_size)
+    return lines + [f"warning    {line}" for line in warnings]
 
 
 def describe_at_length(setup: Pretraining) -> list[str]:

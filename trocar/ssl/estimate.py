@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_back
 
 from trocar.errors import TrocarError
 from trocar.ssl.distributed import is_distributed
+from trocar.ssl.frozen import frozen_networks
 from trocar.ssl.method import Method
 from trocar.ssl.optim_config import OptimConfig
 from trocar.ssl.sample import Progress
@@ -86,14 +87,15 @@ def estimate(
     micro = train.batch // (ranks * train.accumulate)
     with FakeTensorMode(allow_non_fake_inputs=True):
         flops, activations = _one_pass(_without_data(method), make_views(micro, _CPU), train.precision, progress)
-    trained = [p for p in method.parameters() if p.requires_grad]
+    parameters, buffers = _held(method)
+    trained = [p for p in parameters if p.requires_grad]
     gradients = _bytes(trained)
     moments = 2 if optim.name == "adamw" else int(optim.momentum > 0)
     return Estimate(
         trainable=sum(p.numel() for p in trained),
-        parameters=sum(p.numel() for p in method.parameters()),
+        parameters=sum(p.numel() for p in parameters),
         flops=flops * train.batch / micro,
-        weights=_bytes([*method.parameters(), *method.buffers()]),
+        weights=_bytes([*parameters, *buffers]),
         # DistributedDataParallel keeps a second copy, in the buckets that it reduces.
         gradients=gradients * (2 if ranks > 1 else 1),
         optimizer=gradients * moments,
@@ -138,11 +140,18 @@ def _without_data(method: Method) -> Method:
         for x in vars(module).values():  # such as the weight that weight normalisation computed in the last forward
             if isinstance(x, Tensor):
                 memo[id(x)] = torch.empty(x.shape, dtype=x.dtype)
-    for buffer in method.buffers():
+    parameters, buffers = _held(method)
+    for buffer in buffers:
         memo[id(buffer)] = torch.empty(buffer.shape, dtype=buffer.dtype)
-    for p in method.parameters():
+    for p in parameters:
         memo[id(p)] = nn.Parameter(torch.empty(p.shape, dtype=p.dtype), p.requires_grad)
     return copy.deepcopy(method, memo)
+
+
+def _held(method: Method) -> tuple[list[nn.Parameter], list[Tensor]]:
+    """Parameters and buffers, a frozen teacher's included: it is no submodule, but takes memory."""
+    modules = [method, *frozen_networks(method)]
+    return [p for m in modules for p in m.parameters()], [b for m in modules for b in m.buffers()]
 
 
 def _bytes(tensors: list[Any]) -> int:

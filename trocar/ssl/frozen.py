@@ -94,3 +94,8 @@ class FrozenTeacher(nn.Module):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.network._apply(fn)  # type: ignore[no-untyped-call]
         return self
+
+
+def frozen_networks(module: nn.Module) -> list[nn.Module]:
+    """The networks of the frozen teachers in `module`, which its own `parameters()` and `modules()` don't show."""
+    return [m.network for m in module.modules() if isinstance(m, FrozenTeacher)]

@@ -11,6 +11,7 @@ import torch
 from timm.optim.lars import Lars
 from torch import Tensor, nn
 
+from trocar.ssl.advice import DataSize, at_first, warning
 from trocar.ssl.method import Method
 from trocar.ssl.optim_config import OptimConfig
 from trocar.ssl.parameter_groups import parameter_groups
@@ -68,6 +69,12 @@ class Schedule:
             group["lr"] = lr * group["lr_scale"]
             group["weight_decay"] = decay * group["weight_decay_scale"]
         return {"lr": lr, "weight_decay": decay}
+
+    def warnings(self, data: DataSize) -> list[str]:
+        """A line for a warm-up that is most of the run, with one that would suit."""
+        given = self.config.warmup
+        item = at_first("warmup", given, 0 if given == "auto" else self._steps(given), data)
+        return [warning("optim", item)] if item.wrong else []
 
     def _steps(self, duration: str) -> int:
         return steps_in(duration, self.epoch_steps, self.total)

@@ -48,7 +48,7 @@ class SelfDistillation(MethodConfig):
                 for key in ("teacher_temperature", "warmup_teacher_temperature")
             ),
             advice.momentum("momentum", self.momentum, data, self._published("momentum")),
-            advice.frozen_steps("freeze_last_layer", self.freeze_last_layer, frozen, data),
+            advice.at_first("freeze_last_layer", self.freeze_last_layer, frozen, data),
         ]
 
     def temperature_at(self, progress: Progress) -> float:

@@ -85,7 +85,7 @@ class SwavConfig(MethodConfig):
         return [
             advice.prototypes("prototypes", self.prototypes, data, most=3000),
             advice.queue("queue", self.queue, data, most=3840),
-            advice.frozen_steps("freeze_prototypes", self.freeze_prototypes, frozen, data),
+            advice.at_first("freeze_prototypes", self.freeze_prototypes, frozen, data),
         ]
 
 
