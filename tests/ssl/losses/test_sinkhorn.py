@@ -43,3 +43,10 @@ def test_ranks_with_unequal_numbers_of_samples_give_what_one_rank_gives(two_rank
 
 def test_no_samples_at_all_give_none():
     assert sinkhorn.balanced_probabilities(torch.zeros(0, 5), 0.1).shape == (0, 5)
+
+
+def test_a_sample_far_from_all_prototypes_is_spread_over_them():
+    logits = torch.zeros(3, 4)
+    logits[0] = -50.0
+    share = sinkhorn.balanced_probabilities(logits, 0.1)
+    assert torch.allclose(share, torch.full((3, 4), 0.25))

@@ -18,7 +18,8 @@ def balanced_probabilities(logits: Tensor, temperature: float, iterations: int =
     logits [..., K]. In float32. Ranks may have different numbers of samples, also none.
     """
     flat = logits.float().flatten(0, -2)
-    share = torch.exp((flat - _largest(flat)) / temperature)
+    # Not below e^-80: a sample that is far from all prototypes would have no share at all, and 0 / 0 in its place.
+    share = torch.exp(((flat - _largest(flat)) / temperature).clamp_min(-80))
     for _ in range(iterations):
         # Constant factors, such as 1 / K and 1 / number of samples, cancel in the next line.
         share = share / mean_over_ranks(share.sum(0))
