@@ -8,7 +8,6 @@ import yaml
 
 from trocar.backbones.origin import origin_of
 from trocar.data.views import ViewRecipe
-from trocar.ssl.estimate import cost_lines
 from trocar.ssl.method import Method
 from trocar.ssl.sample import Progress, Views
 from trocar.ssl.setup import Pretraining
@@ -46,6 +45,8 @@ def describe(setup: Pretraining) -> list[str]:
 
 def describe_at_length(setup: Pretraining) -> list[str]:
     """The configuration with all defaults, what the run will do, and what a step of it costs."""
+    from trocar.ssl.estimate import cost_lines  # a run that starts has no use for what this imports
+
     config = setup.config.model_dump(mode="json", by_alias=True)
     config["method"] = setup.method_config.model_dump(mode="json", by_alias=True)
     recipe = setup.method_config.recipe()

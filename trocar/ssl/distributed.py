@@ -90,9 +90,7 @@ def average_(buffers: Sequence[Tensor]) -> None:
 
 def agree(flags: Tensor) -> list[float]:
     """The maximum over ranks of each entry of float32[n], on the host: the one synchronisation of a step."""
-    if is_distributed():
-        dist.all_reduce(flags, op=dist.ReduceOp.MAX)
-    return [float(v) for v in flags.tolist()]
+    return [float(v) for v in max_over_ranks(flags).tolist()]
 
 
 def broadcast_int(value: int) -> int:

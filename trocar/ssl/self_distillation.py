@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from trocar.ssl import advice
 from trocar.ssl.advice import Advice, Auto, DataSize, known
@@ -14,7 +15,7 @@ from trocar.ssl.distributed import mean_over_ranks
 from trocar.ssl.heads import DinoHead
 from trocar.ssl.losses.dino import teacher_probabilities, update_centre
 from trocar.ssl.losses.sinkhorn import balanced_probabilities
-from trocar.ssl.method import MethodConfig
+from trocar.ssl.method import Method, MethodConfig
 from trocar.ssl.sample import Progress
 from trocar.ssl.schedules import Duration, cosine, counts_epochs, stairs, steps_in
 
@@ -80,6 +81,25 @@ class SelfDistillation(MethodConfig):
     @classmethod
     def _published(cls, key: str) -> Any:
         return cls.model_fields[key].default
+
+
+class SelfDistilled(Method):
+    """A method whose teacher is the moving average of its student, and is what it is all for."""
+
+    config: SelfDistillation
+    student: nn.Module
+    teacher: nn.Module
+
+    @property
+    def backbones(self) -> list[nn.Module]:
+        return [self.student, self.teacher]
+
+    @property
+    def exported(self) -> nn.Module:
+        return self.teacher
+
+    def reference_loss(self) -> float:
+        return math.log(known(self.config.head.prototypes))
 
 
 class MeanLogits:

@@ -130,9 +130,9 @@ class Pretraining:
 
     def placed(self) -> Method:
         """The method where it trains: on its device, channels last, compiled if asked for."""
-        # Depthwise and strided convolutions are faster with channels last, on CPU as on tensor cores.
         if self.config.train.sync_batch_norm and self.world.size > 1:
             convert(self.method, self.device)
+        # Depthwise and strided convolutions are faster with channels last, on CPU as on tensor cores.
         self.method.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.device.type == "cpu" and self.config.train.precision == "bfloat16" and not self.config.train.compile:
             use_exact_depthwise(self.method.backbones[0])

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from trocar.data.permutation import Permutation
 from trocar.ssl.distributed import is_distributed
-from trocar.ssl.gather import gather_detached
+from trocar.ssl.gather import gather_detached, own_slice
 
 
 @dataclass(frozen=True)
@@ -32,16 +31,14 @@ class ShuffledBatch:
             return ShuffledBatch(x, torch.arange(len(x), device=x.device))
         everyone = gather_detached(x)
         order = permutation(len(everyone), seed, step).to(x.device, non_blocking=True)
-        rank = dist.get_rank()
-        return ShuffledBatch(everyone[order[rank * len(x) : (rank + 1) * len(x)]], order)
+        return ShuffledBatch(everyone[order[own_slice(x)]], order)
 
     def restored(self, y: Tensor) -> Tensor:
         """What was computed of `shuffled`, [b, ...], for the samples that this rank had before."""
         if not is_distributed():
             return y
         back = torch.argsort(self._order)
-        rank = dist.get_rank()
-        return gather_detached(y)[back[rank * len(y) : (rank + 1) * len(y)]]
+        return gather_detached(y)[back[own_slice(y)]]
 
 
 def permutation(n: int, seed: int, step: int) -> Tensor:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from trocar.config import Config
 from trocar.data.views import Probability, ViewGroup, ViewRecipe
@@ -16,7 +15,7 @@ from trocar.ssl.losses.dino import dino_loss, entropy, prototypes_used
 from trocar.ssl.method import Losses, Method, freeze_gradients
 from trocar.ssl.networks import Networks
 from trocar.ssl.sample import Progress, Views, by_view
-from trocar.ssl.self_distillation import MeanLogits, SelfDistillation
+from trocar.ssl.self_distillation import MeanLogits, SelfDistillation, SelfDistilled
 from trocar.ssl.teacher import start_teacher, update_teacher
 
 
@@ -63,7 +62,7 @@ class DinoConfig(SelfDistillation):
         return Dino(self, networks)
 
 
-class Dino(Method):
+class Dino(SelfDistilled):
     """Student and teacher of one architecture; the teacher is the moving average of the student."""
 
     centre: Tensor
@@ -104,14 +103,3 @@ class Dino(Method):
     def gradients_ready(self, progress: Progress) -> None:
         if self.config.is_frozen(progress):
             freeze_gradients(self.student_head.get_submodule("last_layer"))
-
-    @property
-    def backbones(self) -> list[nn.Module]:
-        return [self.student, self.teacher]
-
-    @property
-    def exported(self) -> nn.Module:
-        return self.teacher
-
-    def reference_loss(self) -> float:
-        return math.log(known(self.config.head.prototypes))

@@ -6,7 +6,6 @@ says of each patch.
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal
 
 import torch
@@ -28,7 +27,7 @@ from trocar.ssl.networks import Networks
 from trocar.ssl.patches import Tokens
 from trocar.ssl.sample import Progress, Views, by_view
 from trocar.ssl.schedules import Duration
-from trocar.ssl.self_distillation import MeanLogits, SelfDistillation
+from trocar.ssl.self_distillation import MeanLogits, SelfDistillation, SelfDistilled
 from trocar.ssl.teacher import start_teacher, update_teacher
 
 
@@ -91,9 +90,10 @@ class Dinov2Config(SelfDistillation):
         return found
 
 
-class Dinov2(Method):
+class Dinov2(SelfDistilled):
     """Student and teacher of one vision transformer; the teacher is the moving average of the student."""
 
+    config: Dinov2Config
     centre: Tensor
     patch_centre: Tensor
     student_patch_head: nn.Module | None
@@ -150,17 +150,6 @@ class Dinov2(Method):
         if self.config.is_frozen(progress):
             for head in filter(None, (self.student_head, self.student_patch_head)):
                 freeze_gradients(head.get_submodule("last_layer"))
-
-    @property
-    def backbones(self) -> list[nn.Module]:
-        return [self.student, self.teacher]
-
-    @property
-    def exported(self) -> nn.Module:
-        return self.teacher
-
-    def reference_loss(self) -> float:
-        return math.log(known(self.config.head.prototypes))
 
     @torch.no_grad()
     def _targets(self, views: Views, progress: Progress) -> tuple[Tensor, Tensor, MaskedPatches]:
