@@ -121,8 +121,14 @@ def test_cholect50_is_mapped_by_name_not_by_index(tmp_path: Path) -> None:
     annotations = {"3": [entry(1, 0)], "10": [entry(0, 1), entry(1, 1), entry(-1, 1)]}
     data = open_dataset(cholect50(tmp_path, annotations, [3, 4, 10]))
     assert data.frames["path"].tolist() == ["videos/VID07/000003.png", "videos/VID07/000010.png"]
-    assert [data.space("phase").classes[i] for i in data.frames["phase"]] == ["GallbladderRetraction", "CalotTriangleDissection"]
-    assert data.frames[list(data.space("tools").columns)].to_numpy().tolist() == [[0, 0, 1, 0, 0, 0], [1, 0, 1, 0, 0, 0]]
+    assert [data.space("phase").classes[i] for i in data.frames["phase"]] == [
+        "GallbladderRetraction",
+        "CalotTriangleDissection",
+    ]
+    assert data.frames[list(data.space("tools").columns)].to_numpy().tolist() == [
+        [0, 0, 1, 0, 0, 0],
+        [1, 0, 1, 0, 0, 0],
+    ]
     assert data.space("tools").classes == CHOLEC80_TOOLS[:6]
     assert data.notes == ("VID07: 1 images without a label left out",)
 

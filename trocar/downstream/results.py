@@ -102,6 +102,7 @@ class Results:
     def _caption(self, task: str) -> str:
         about = self.tasks[task]
         dropped = f" Not in the test frames: {', '.join(about['absent'])}." if about["absent"] else ""
+        dropped += f" {about['incomplete'].capitalize()}." if about["incomplete"] else ""
         return (
             f"{about['frames']} frames, {about['cases']} cases, {about['scheme']}. Headline: {about['headline']}; "
             f"mean ± sd over seeds, [95 % interval over cases].{dropped}"

@@ -60,7 +60,9 @@ def _read_video(root: Path, file: Path, images: dict[int, Path], phases: tuple[s
         rows.append(
             {"number": number, "path": path, "frame": -1, "time_s": number / fps, "phase": phase_ids[phase], **tools}
         )
-    return pd.DataFrame(rows, columns=["number", "path", "frame", "time_s", "phase", *(f"tools/{t}" for t in TOOLS)]), fps
+    return pd.DataFrame(
+        rows, columns=["number", "path", "frame", "time_s", "phase", *(f"tools/{t}" for t in TOOLS)]
+    ), fps
 
 
 def _frame(entries: list[list[float]], where: str) -> tuple[int, set[int]]:

@@ -52,7 +52,8 @@ class LabelSpace:
             return np.zeros(len(frames), dtype=bool)
         values = frames[list(self.columns)]
         labelled = values != "" if self.kind == "mask" else values >= 0
-        return labelled.to_numpy(bool).all(axis=1)
+        known: npt.NDArray[np.bool_] = labelled.to_numpy(bool).all(axis=1)
+        return known
 
 
 @dataclass(frozen=True)

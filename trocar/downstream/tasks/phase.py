@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from trocar.downstream.datasets.table import LabelledFrames
 from trocar.downstream.metrics import phase as metrics
-from trocar.downstream.metrics.outcome import Floats, Ints, Outcome
+from trocar.downstream.metrics.outcome import Floats, Outcome
 from trocar.downstream.tasks.base import Task
-
-
-def _classes(data: LabelledFrames) -> tuple[str, ...]:
-    return data.phases
-
-
-def _targets(data: LabelledFrames) -> Ints:
-    return data.frames["phase"].to_numpy(np.int64)
 
 
 def _f1(outcome: Outcome) -> Floats:
@@ -23,9 +12,8 @@ def _f1(outcome: Outcome) -> Floats:
 
 
 # Macro F1 is the headline because two phases are half of an operation: accuracy rewards predicting those two.
-PHASE = Task(
+TASK = Task(
     name="phase",
-    kind="multiclass",
     headline="f1@pooled_macro",
     metrics={
         "f1@pooled_macro": metrics.f1_pooled_macro,
@@ -34,6 +22,4 @@ PHASE = Task(
         "accuracy@video": metrics.accuracy_video,
     },
     per_class=("f1", _f1),
-    classes=_classes,
-    targets=_targets,
 )

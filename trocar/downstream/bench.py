@@ -1,0 +1,102 @@
+"""One task, or several learned together, on one data set: folds, labels, and the problem each fold is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trocar.downstream.budgets import restrict
+from trocar.downstream.config import EvaluateConfig
+from trocar.downstream.datasets.table import Kind, LabelledFrames, LabelSpace
+from trocar.downstream.encoder import Encoder
+from trocar.downstream.folds import Fold, make_folds
+from trocar.downstream.metrics.outcome import Ints
+from trocar.downstream.protocols.base import Frames, Labelled, Partner, Problem, Targets
+from trocar.downstream.tasks import get_task
+from trocar.downstream.tasks.base import Task
+from trocar.errors import ConfigError
+
+TOGETHER = "+"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """`tasks` are learned together, the first leads; `folds` are over the rows that carry a label of any of them.
+    `case` [N] numbers the operation of every row of the table.
+    """
+
+    tasks: tuple[Task, ...]
+    data: LabelledFrames
+    scheme: str
+    folds: list[Fold]
+    case: Ints
+
+    @property
+    def name(self) -> str:
+        """As it was asked for."""
+        return TOGETHER.join(task.name for task in self.tasks)
+
+    @property
+    def kind(self) -> Kind:
+        """Kind of the leading task's labels."""
+        return self.space(self.tasks[0]).kind
+
+    @property
+    def rows(self) -> Ints:
+        """Row numbers of all test frames, each once, in fold order."""
+        return np.concatenate([fold.test for fold in self.folds])
+
+    def space(self, task: Task) -> LabelSpace:
+        """How a task is labelled here."""
+        return self.data.space(task.name)
+
+    def labelled(self, task: Task) -> np.ndarray:
+        """Which of `rows` carry the task's labels, bool [m]: all of them unless tasks are learned together."""
+        return self.space(task).known(self.data.frames)[self.rows]
+
+    def problem(self, fold: Fold, encoder: Encoder, seed: int) -> Problem:
+        """The fold as a protocol sees it; the labels of its test cases are left out."""
+        lead, *others = self.tasks
+        hidden = np.isin(self.case, self.case[fold.test])
+        targets = {task.name: task.targets(self.data).astype(np.float64) for task in self.tasks}
+        for values in targets.values():
+            values[hidden] = -1
+
+        def part(rows: Ints) -> Labelled:
+            return Labelled(rows, self.case[rows], _typed(targets[lead.name][rows], self.space(lead)))
+
+        partners = tuple(Partner(t, self.space(t), _typed(targets[t.name], self.space(t))) for t in others)
+        return Problem(
+            task=lead,
+            space=self.space(lead),
+            encoder=encoder,
+            train=part(fold.train),
+            val=part(fold.val) if len(fold.val) else None,
+            test=Frames(fold.test, self.case[fold.test]),
+            case=self.case,
+            seed=seed,
+            partners=partners,
+        )
+
+
+def make_bench(names: str, data: LabelledFrames, config: EvaluateConfig) -> Bench:
+    """The bench of a task's name, or of several joined by `+`. Raises ConfigError for what does not exist."""
+    tasks = tuple(get_task(name) for name in names.split(TOGETHER))
+    if len({task.name for task in tasks}) < len(tasks):
+        raise ConfigError(f"task {names!r} names a task twice")
+    known = np.any([data.space(task.name).known(data.frames) for task in tasks], axis=0)
+    rows = np.flatnonzero(known).astype(np.int64)
+    scheme, folds = make_folds(data, str(config.folds), rows, config.val)
+    case = np.unique(data.frames["case"].to_numpy(str), return_inverse=True)[1].astype(np.int64)
+    return Bench(tasks, data, scheme, folds, case)
+
+
+def drawn(bench: Bench, config: EvaluateConfig, draw: int) -> list[Fold]:
+    """The folds with the labelled cases of one draw of the budget."""
+    space = bench.space(bench.tasks[0])
+    return [restrict(bench.data, space, fold, config.budget, draw) for fold in bench.folds]
+
+
+def _typed(values: np.ndarray, space: LabelSpace) -> Targets:
+    return values if space.soft else values.astype(np.int64)
