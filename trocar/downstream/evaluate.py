@@ -10,6 +10,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped,unused-ignore]
 
 from trocar.backbones.embed import choose_device
+from trocar.downstream import figures
 from trocar.downstream.arms import Arm, Member, expand
 from trocar.downstream.baselines import BASELINES
 from trocar.downstream.baselines.base import SIZE
@@ -65,6 +66,9 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
     results = Results(_about(data, config), about, _ordered(rows, about), pd.concat(predictions, ignore_index=True))
     if config.out is not None:
         results.write(config.out)
+        if config.figures:
+            drawn_to = figures.draw(results.predictions, about, config.out / "figures")
+            say(f"{len(drawn_to)} figures are in {config.out / 'figures'}")
     return results
 
 
