@@ -93,11 +93,11 @@ def fit_temporal(
 ) -> Fitted:
     """Train on whole cases, one case a step, in an order drawn anew every epoch.
 
-    `score` gets the predictions of all `validation` cases, [T, K] each and in their order, after every epoch;
-    larger is better, of equal epochs the first is kept. With `select: fixed_epochs` neither is used. Features
-    are standardised over the training frames. Training cases without any label are left out of the steps.
-    Everything random comes from `seed`, and the caller's random numbers are untouched; on the CPU a run
-    repeats bit for bit at the same number of threads.
+    `score` gets the predictions of all `validation` cases, [T, K] each (unlabelled frames included) and in
+    their order, after every epoch; larger is better, of equal epochs the first is kept. With `select:
+    fixed_epochs` neither is used. Features are standardised over the training frames. Training cases without
+    any label are left out of the steps. Everything random comes from `seed`, and the caller's random numbers
+    are untouched; on the CPU a run repeats bit for bit at the same number of threads.
 
     Raises ConfigError for settings that do not fit the data, TrocarError for unusable features or targets and
     for a loss or scores that are not finite.
@@ -153,7 +153,6 @@ class _Run:
         return best[1]
 
     def _step(self, sequence: Sequence, epoch: int) -> float:
-        self.head.train()
         features = self._augment(_tensor(self.standard(sequence.features), self.device))
         targets = torch.from_numpy(np.ascontiguousarray(sequence.targets)).to(self.device)
         loss = self.loss(self.head(features), targets.long() if self.kind == "multiclass" else targets)
@@ -161,7 +160,7 @@ class _Run:
         if not math.isfinite(value):
             raise TrocarError(f"epoch {epoch}, case {sequence.case!r}: the loss is {value}; lower lr or set clip: 1")
         self.optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         if self.recipe.clip:
             nn.utils.clip_grad_norm_(self.head.parameters(), self.recipe.clip)
         self.optimiser.step()

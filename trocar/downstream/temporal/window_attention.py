@@ -21,7 +21,7 @@ def window_attention(query: Tensor, key: Tensor, value: Tensor, before: int, aft
     block = min(max(before + after + 1, SMALLEST_BLOCK), frames)
     blocks = -(-frames // block)
     filler = blocks * block - frames
-    queries = F.pad(query, (0, 0, 0, filler)).unflatten(-2, (blocks, block))
+    queries = F.pad(query, (0, 0, 0, filler)).reshape(*query.shape[:-2], blocks, block, query.shape[-1])
     keys, values = (_spans(x, block, before, after + filler, block + before + after) for x in (key, value))
     allowed = _allowed(frames, blocks, block, before, after, query.device)
     found = F.scaled_dot_product_attention(queries, keys, values, attn_mask=allowed)

@@ -48,7 +48,7 @@ class MsTcnConfig(HeadConfig):
 
     def receptive_field(self) -> int:
         """Frames that the prediction of one frame depends on: 1 + stages * (kernel - 1) * (2^layers - 1)."""
-        return 1 + self.stages * (self.kernel - 1) * (2**self.layers - 1)
+        return 1 + self.stages * (self.kernel - 1) * ((1 << self.layers) - 1)
 
 
 class MsTcn(Head):

@@ -94,8 +94,7 @@ class Block(nn.Module):
         query, key, value = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(1, 2, 0, 3)
         if self.window is None:
             # torch's kernels for long sequences want a batch dimension.
-            whole = (part.unsqueeze(0) for part in (query, key, value))
-            seen = F.scaled_dot_product_attention(*whole, is_causal=self.causal)[0]
+            seen = F.scaled_dot_product_attention(query[None], key[None], value[None], is_causal=self.causal)[0]
         else:
             before = self.window - 1 if self.causal else self.window // 2
             seen = window_attention(query, key, value, before, self.window - 1 - before)
