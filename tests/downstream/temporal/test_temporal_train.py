@@ -11,6 +11,7 @@ from torch import nn
 
 from trocar.config import validate
 from trocar.downstream.temporal.config import TemporalConfig
+from trocar.downstream.temporal.heads.mstcn import MsTcn
 from trocar.downstream.temporal.train import fit_temporal
 from trocar.errors import ConfigError, TrocarError
 
@@ -141,6 +142,41 @@ def test_weight_decay_is_honoured(optimiser):
         return sum(p.square().sum().item() for p in fitted.head.parameters())
 
     assert norm(10.0) < 0.1 * norm(0.0)
+
+
+def test_feature_dropout_takes_whole_dimensions_of_a_case_in_training_alone(monkeypatch):
+    seen = []
+    real = MsTcn.stages
+    monkeypatch.setattr(MsTcn, "stages", lambda self, x: seen.append((self.training, x[0])) or real(self, x))
+    train = before_and_after(3)
+    fitted = fit(settings(feature_dropout=0.5, epochs=8), train)
+    fitted.predict(train[0])
+    silent = [(x == 0).all(1) for training, x in seen if training]
+    assert all(torch.equal(gone, (x == 0).any(1)) for gone, (_, x) in zip(silent, seen[:-1], strict=True))
+    assert 0.3 < torch.stack(silent).float().mean() < 0.7
+    assert not seen[-1][0]
+    np.testing.assert_array_equal(seen[-1][1].T, fitted.standard(train[0].features))
+
+
+def test_feature_noise_is_added_in_training_alone(monkeypatch):
+    seen = []
+    real = MsTcn.stages
+    monkeypatch.setattr(MsTcn, "stages", lambda self, x: seen.append(x[0].T) or real(self, x))
+    train = before_and_after(1)
+    fitted = fit(settings(feature_noise=0.5, epochs=10), train)
+    fitted.predict(train[0])
+    clean = torch.from_numpy(fitted.standard(train[0].features))
+    assert torch.stack([x - clean for x in seen[:-1]]).std().item() == pytest.approx(0.5, abs=0.05)
+    assert torch.equal(seen[-1], clean)
+
+
+def test_the_gradient_is_clipped():
+    def last_norm(clip):
+        gradients = [p.grad.flatten() for p in fit(settings(clip=clip)).head.parameters()]
+        return torch.cat(gradients).norm().item()
+
+    assert last_norm(1e-3) == pytest.approx(1e-3, rel=1e-2)
+    assert last_norm(0.0) > 1e-2
 
 
 def test_features_are_standardised_over_the_training_frames():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from trocar.downstream.temporal.heads.asformer import Layer
-from trocar.downstream.temporal.window_attention import window_attention
+from trocar.downstream.temporal.window_attention import _allowed, window_attention
 
 
 def dense(query, key, value, before, after):
@@ -33,6 +33,10 @@ def test_the_gradient_is_that_of_the_dense_matrix_and_finite_in_a_last_block_tha
     expected = torch.autograd.grad(dense(*parts, 2, 1).square().sum(), parts)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_no_row_is_without_a_key():
+    assert _allowed(frames=70, blocks=2, block=64, before=2, after=1, device=torch.device("cpu")).any(-1).all()
 
 
 @pytest.mark.parametrize("window", [1, 2, 8, 32])
