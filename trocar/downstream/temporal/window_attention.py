@@ -39,8 +39,8 @@ def _allowed(frames: int, blocks: int, block: int, before: int, after: int, devi
     """bool [blocks, block, span]: may this query see this key?
 
     Each query has its own window: in the reference code of ASFormer all queries of a block share the union of
-    their windows. Queries that only fill the last block may look at anything: before version
-    2.5 a row without a key was NaN in torch, and so was its gradient.
+    their windows. Queries that only fill the last block may look at anything: in torch before 2.5 a row without
+    a key was NaN, and so was its gradient.
     """
     row = torch.arange(block, device=device)
     column = torch.arange(block + before + after, device=device)
