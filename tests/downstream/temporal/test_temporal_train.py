@@ -233,6 +233,11 @@ def test_patience_without_validation_is_refused():
         fit(settings(patience=3))
 
 
+def test_masks_are_refused():
+    with pytest.raises(ConfigError, match="none for masks"):
+        fit_temporal(settings(), before_and_after(1), None, "mask", 3, seed=0)
+
+
 def test_scores_that_are_all_nan_are_refused():
     with pytest.raises(TrocarError, match="NaN in every epoch"):
         fit(settings(select="validation"), validation=before_and_after(1), score=lambda _: float("nan"))

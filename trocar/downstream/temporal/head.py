@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trocar.config import Config
-from trocar.downstream.tasks.base import Kind
+from trocar.downstream.datasets.table import Kind
 from trocar.errors import TrocarError
 
 Optimiser = Literal["adam", "adamw"]

@@ -15,8 +15,8 @@ from pydantic import Field
 from torch import Tensor
 
 from trocar.config import Config
+from trocar.downstream.datasets.table import Kind
 from trocar.downstream.metrics.outcome import Floats
-from trocar.downstream.tasks.base import Kind
 from trocar.downstream.temporal.sequence import Numbers
 from trocar.errors import ConfigError
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trocar.downstream.tasks.base import Kind
+from trocar.downstream.datasets.table import Kind
 from trocar.downstream.temporal.config import TemporalConfig
 from trocar.downstream.temporal.head import Head, Recipe, probabilities
 from trocar.downstream.temporal.loss import TemporalLoss, build_loss
@@ -99,9 +99,11 @@ def fit_temporal(
     any label are left out of the steps. Everything random comes from `seed`, and the caller's random numbers
     are untouched; on the CPU a run repeats bit for bit at the same number of threads.
 
-    Raises ConfigError for settings that do not fit the data, TrocarError for unusable features or targets and
-    for a loss or scores that are not finite.
+    Raises ConfigError for settings that do not fit the data and for masks, which have no label a frame;
+    TrocarError for unusable features or targets and for a loss or scores that are not finite.
     """
+    if kind == "mask":
+        raise ConfigError("a temporal head predicts labels of whole frames: there is none for masks")
     held_out = _held_out(config, validation, score)
     labelled = _checked(train, held_out, kind, classes)
     dimensions = train[0].features.shape[1]

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from trocar.downstream.tasks.base import Kind
+from trocar.downstream.datasets.table import Kind
 from trocar.downstream.temporal.convolution import Stage
 from trocar.downstream.temporal.head import Head, HeadConfig, Recipe, probabilities
 

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from trocar.downstream.tasks.base import Kind
+from trocar.downstream.datasets.table import Kind
 from trocar.downstream.temporal.head import Head, HeadConfig, Recipe
 from trocar.downstream.temporal.window_attention import window_attention
 
