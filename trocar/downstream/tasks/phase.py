@@ -6,7 +6,8 @@ import numpy as np
 
 from trocar.downstream.datasets.table import LabelledFrames
 from trocar.downstream.metrics import phase as metrics
-from trocar.downstream.metrics.outcome import Floats, Ints, Outcome
+from trocar.downstream.metrics.outcome import Ints
+from trocar.downstream.metrics.registry import HEADLINES, REGISTRY
 from trocar.downstream.tasks.base import Task
 
 
@@ -18,22 +19,15 @@ def _targets(data: LabelledFrames) -> Ints:
     return data.frames["phase"].to_numpy(np.int64)
 
 
-def _f1(outcome: Outcome) -> Floats:
-    return metrics.f1_scores(metrics.confusion(outcome))
-
+SHOWN = ("f1@pooled_macro", "f1@video_macro_A", "accuracy@pooled", "accuracy@video")
 
 # Macro F1 is the headline because two phases are half of an operation: accuracy rewards predicting those two.
 PHASE = Task(
     name="phase",
     kind="multiclass",
-    headline="f1@pooled_macro",
-    metrics={
-        "f1@pooled_macro": metrics.f1_pooled_macro,
-        "f1@video_macro": metrics.f1_video_macro,
-        "accuracy@pooled": metrics.accuracy_pooled,
-        "accuracy@video": metrics.accuracy_video,
-    },
-    per_class=("f1", _f1),
+    headline=HEADLINES["phase"],
+    metrics={name: REGISTRY["phase"][name].metric for name in SHOWN},
+    per_class=("f1", metrics.f1_per_class),
     classes=_classes,
     targets=_targets,
 )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from trocar.downstream.datasets.table import LabelledFrames
-from trocar.downstream.metrics import tools as metrics
 from trocar.downstream.metrics.outcome import Ints
+from trocar.downstream.metrics.ranking import ap_pooled
+from trocar.downstream.metrics.registry import HEADLINES, REGISTRY
 from trocar.downstream.tasks.base import Task
 
 
@@ -22,9 +23,9 @@ def _targets(data: LabelledFrames) -> Ints:
 TOOLS = Task(
     name="tools",
     kind="multilabel",
-    headline="map@pooled",
-    metrics={"map@pooled": metrics.map_pooled, "map@case": metrics.map_case},
-    per_class=("ap", metrics.ap_per_tool),
+    headline=HEADLINES["tools"],
+    metrics={name: REGISTRY["tools"][name].metric for name in ("map@pooled", "map@case")},
+    per_class=("ap", ap_pooled),
     classes=_classes,
     targets=_targets,
 )
