@@ -141,7 +141,8 @@ def _in_time_order(rows: pd.DataFrame) -> pd.DataFrame:
         return rows
     video = pd.factorize(rows["video"])[0] if "video" in rows else np.zeros(len(rows), dtype=np.int64)
     order = np.lexsort((rows["time_s"], video, rows["case"].astype(str)))
-    return rows.iloc[order]
+    ordered: pd.DataFrame = rows.iloc[order]
+    return ordered
 
 
 def _outcome(group: _Group) -> Outcome:
