@@ -37,7 +37,8 @@ class Ranking:
         if len(weight) == 0 or positives[-1] == 0:
             return float("nan")
         frames = np.cumsum(weights[self.case])[self.ranks - 1] if self.counts is None else self.counts @ weights
-        at_threshold = np.divide(positives[self.hits - 1], frames, out=np.zeros_like(frames), where=frames > 0)
+        # Where no frame weighs anything no positive does: 0 / tiny.
+        at_threshold = positives[self.hits - 1] / np.maximum(frames, np.finfo(np.float64).tiny)
         return float(weight @ at_threshold / positives[-1])
 
 
@@ -80,7 +81,13 @@ def ap_pooled(outcome: Outcome, weights: Floats | None = None, fold: int | None 
     not scored.
     """
     drawn = case_weights(outcome, weights)
-    found = np.array([ranking.average_precision(drawn) for ranking in outcome.once(rankings, fold)])
+    # Several metrics are means of these, and a bootstrap gives them the same draws.
+    return outcome.once(_ap_weighted, tuple(drawn.tolist()), fold)
+
+
+def _ap_weighted(outcome: Outcome, drawn: tuple[float, ...], fold: int | None) -> Floats:
+    weights = np.array(drawn)
+    found = np.array([ranking.average_precision(weights) for ranking in outcome.once(rankings, fold)])
     found[list(outcome.unscored)] = np.nan
     return found
 
