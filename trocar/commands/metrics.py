@@ -36,6 +36,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--bootstrap {args.bootstrap}: give 0 or more draws")
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"--out {out}: its folder does not exist")
+    if out.absolute() in (path.absolute(), path.with_suffix(".json").absolute()):
+        raise ConfigError(f"--out {out}: that is read as part of the predictions; give another file")
     found = report(path, args.task, args.bootstrap)
     console = Console() if sys.stdout.isatty() else Console(width=120)
     for table in found.tables():

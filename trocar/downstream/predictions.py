@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -124,7 +124,10 @@ def outcomes(path: Path, task: str | None = None) -> dict[Key, Outcome]:
     for values, rows in table.groupby(list(Key._fields), sort=False):
         key = Key(str(values[0]), str(values[1]), str(values[2]), int(values[3]))
         if task in (None, key.task):
-            found[key] = _outcome(_Group(path, key, _in_time_order(rows), about))
+            # A column of another task in the same file is empty here: as good as not there.
+            group = _Group(path, key, rows.dropna(axis=1, how="all"), about)
+            _check_frames(group)
+            found[key] = _outcome(replace(group, rows=_in_time_order(group.rows)))
     if not found:
         raise TrocarError(f"{path}: no predictions{f' of task {task!r}' if task else ''} in it")
     return found
@@ -149,7 +152,6 @@ def _outcome(group: _Group) -> Outcome:
     if group.key.task not in REGISTRY:
         known = ", ".join(REGISTRY)
         raise group.error(f"unknown task{nearest(group.key.task, REGISTRY)}; tasks with metrics: {known}")
-    _check_frames(group)
     classes = _classes(group)
     single = group.key.task not in MULTILABEL
     gt, pred, scores = _single(group, classes) if single else _several(group, classes)
@@ -172,8 +174,11 @@ def _outcome(group: _Group) -> Outcome:
 
 def _check_frames(group: _Group) -> None:
     rows = group.rows
-    if rows["case"].isna().any():
-        raise group.error("column 'case' has empty values")
+    for name in ("case", "time_s"):
+        if name in rows and rows[name].isna().any():
+            raise group.error(f"column {name!r} is empty in {int(rows[name].isna().sum())} rows; fill it in")
+    if "case" not in rows:
+        raise group.error("column 'case' is empty")
     frame = [name for name in ("case", "video", "path", "frame", "time_s") if name in rows]
     if "time_s" in rows or "frame" in rows:
         twice = rows[rows.duplicated(frame)]
@@ -191,16 +196,15 @@ def _classes(group: _Group) -> tuple[str, ...]:
 
 
 def _columns(group: _Group, prefix: str) -> list[str]:
-    """Class names behind `prefix` in columns that this task fills (a file can hold several tasks)."""
-    reserved = {"gt_labels", "gt_soft", "pred_labels"}
-    names = [c for c in group.rows.columns if c.startswith(prefix) and c not in reserved]
-    return [name.removeprefix(prefix) for name in names if group.rows[name].notna().any()]
+    """Class names of the columns `<prefix><class>`."""
+    names = [c for c in group.rows.columns if c.startswith(prefix) and c not in LISTS]
+    return [name.removeprefix(prefix) for name in names]
 
 
 def _lists(group: _Group, column: str, classes: tuple[str, ...]) -> Floats | None:
     """Values per class, float64 [n, K], or None if the file has none."""
     rows, prefix = group.rows, PREFIXES[column]
-    if column in rows and rows[column].notna().any():
+    if column in rows:
         lengths = {len(v) if hasattr(v, "__len__") else 0 for v in rows[column]}
         if len(lengths) != 1:
             raise group.error(f"column {column!r} has lists of different lengths or empty ones ({sorted(lengths)})")
@@ -243,8 +247,8 @@ def _single(group: _Group, classes: tuple[str, ...]) -> tuple[Ints, Ints, Floats
 
 
 def _indices(group: _Group, column: str, classes: tuple[str, ...]) -> Ints | None:
-    """Class indices of a column of indices or names; None if the column is not there or empty."""
-    if column not in group.rows or group.rows[column].isna().all():
+    """Class indices of a column of indices or names; None if the column is not there."""
+    if column not in group.rows:
         return None
     values = group.rows[column]
     if values.isna().any():
