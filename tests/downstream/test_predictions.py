@@ -147,6 +147,7 @@ BROKEN = {
     "frames are there twice": lambda t: pd.concat([t, t.head(2)]),
     "column 'case' is empty$": lambda t: t.assign(case=None),
     "column 'time_s' is empty in 3 rows": lambda t: t.assign(time_s=t["time_s"].where(t.index > 2)),
+    "column 'seed' has values that are not whole": lambda t: t.assign(seed="first"),
     "column 'seed' is empty in": lambda t: t.assign(seed=np.where(t.index > 2, 0, np.nan)),
 }
 

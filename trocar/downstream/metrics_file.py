@@ -79,7 +79,7 @@ def _scored(key: Key, outcome: Outcome, found: dict[Key, Outcome], draws: int) -
 
 
 def _table(row: Scored) -> Table:
-    named = " / ".join(str(part) for part in row.key if part != "")
+    named = " / ".join(part for part in (*row.key[:3], f"seed {row.key.seed}") if part)
     table = Table(title=named, caption=f"{row.frames} frames, {row.cases} cases; 95 % interval over cases")
     for column in ("metric", "value", "interval"):
         table.add_column(column, justify="left" if column == "metric" else "right")

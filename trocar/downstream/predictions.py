@@ -104,24 +104,11 @@ def outcomes(path: Path, task: str | None = None) -> dict[Key, Outcome]:
     `task` keeps one task, and names the task of a file without such a column. Raises ConfigError for an
     unknown task, TrocarError for missing columns or values that cannot be (each says what is needed).
     """
-    table, about = read_predictions(path)
     if task is not None and task not in REGISTRY:
         raise ConfigError(f"no task {task!r}{nearest(task, REGISTRY)}; tasks with metrics: {', '.join(REGISTRY)}")
-    if "task" not in table:
-        if task is None:
-            raise TrocarError(f"{path}: no column 'task'; add it or say --task ({', '.join(REGISTRY)})")
-        table = table.assign(task=task)
-    if "case" not in table:
-        raise TrocarError(f"{path}: no column 'case', the operation of each frame; found {', '.join(table.columns)}")
-    for name, default in (("backbone", ""), ("protocol", ""), ("seed", 0)):
-        if name not in table:
-            table = table.assign(**{name: default})
-    table = table.fillna({"backbone": "", "protocol": ""})
-    for name in ("task", "seed"):
-        if table[name].isna().any():
-            raise TrocarError(f"{path}: column {name!r} is empty in {int(table[name].isna().sum())} rows; fill it in")
+    table, about = read_predictions(path)
     found = {}
-    for values, rows in table.groupby(list(Key._fields), sort=False):
+    for values, rows in _with_keys(table, path, task).groupby(list(Key._fields), sort=False):
         key = Key(str(values[0]), str(values[1]), str(values[2]), int(values[3]))
         if task in (None, key.task):
             # A column of another task in the same file is empty here: as good as not there.
@@ -131,6 +118,25 @@ def outcomes(path: Path, task: str | None = None) -> dict[Key, Outcome]:
     if not found:
         raise TrocarError(f"{path}: no predictions{f' of task {task!r}' if task else ''} in it")
     return found
+
+
+def _with_keys(table: pd.DataFrame, path: Path, task: str | None) -> pd.DataFrame:
+    """The table with all columns of `Key`, checked."""
+    if "task" not in table:
+        if task is None:
+            raise TrocarError(f"{path}: no column 'task'; add it or say --task ({', '.join(REGISTRY)})")
+        table = table.assign(task=task)
+    if "case" not in table:
+        raise TrocarError(f"{path}: no column 'case', the operation of each frame; found {', '.join(table.columns)}")
+    missing = {"backbone": "", "protocol": "", "seed": 0}
+    table = table.assign(**{name: default for name, default in missing.items() if name not in table})
+    table = table.fillna({"backbone": "", "protocol": ""})
+    for name in ("task", "seed"):
+        if table[name].isna().any():
+            raise TrocarError(f"{path}: column {name!r} is empty in {int(table[name].isna().sum())} rows; fill it in")
+    if not _whole(table["seed"]):
+        raise TrocarError(f"{path}: column 'seed' has values that are not whole numbers")
+    return table
 
 
 def _metadata(raw: Mapping[bytes, bytes]) -> dict[str, Any]:
@@ -254,7 +260,7 @@ def _indices(group: _Group, column: str, classes: tuple[str, ...]) -> Ints | Non
     if values.isna().any():
         raise group.error(f"column {column!r} is empty in {int(values.isna().sum())} rows; leave those frames out")
     if pd.api.types.is_numeric_dtype(values):
-        if (values != values.round()).any():
+        if not _whole(values):
             raise group.error(f"column {column!r} has values that are not class indices")
         return values.to_numpy(np.int64)
     strangers = sorted(set(values.astype(str)) - set(classes))
@@ -262,6 +268,10 @@ def _indices(group: _Group, column: str, classes: tuple[str, ...]) -> Ints | Non
         known = ", ".join(classes) or "none: give class names, or indices"
         raise group.error(f"column {column!r}: unknown class {strangers[0]!r}{nearest(strangers[0], classes)}; {known}")
     return values.astype(str).map({name: i for i, name in enumerate(classes)}).to_numpy(np.int64)
+
+
+def _whole(values: pd.Series) -> bool:
+    return pd.api.types.is_numeric_dtype(values) and bool((values == values.round()).all())
 
 
 def _several(group: _Group, classes: tuple[str, ...]) -> tuple[Ints, Ints, Floats]:
