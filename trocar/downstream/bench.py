@@ -42,9 +42,9 @@ class Bench:
         return TOGETHER.join(task.name for task in self.tasks)
 
     @property
-    def kind(self) -> Kind:
-        """Kind of the leading task's labels."""
-        return self.space(self.tasks[0]).kind
+    def kinds(self) -> tuple[Kind, ...]:
+        """Kinds of the tasks' labels."""
+        return tuple(self.space(task).kind for task in self.tasks)
 
     @property
     def rows(self) -> Ints:
@@ -60,9 +60,9 @@ class Bench:
         return self.space(task).known(self.data.frames)[self.rows]
 
     def problem(self, fold: Fold, encoder: Encoder, seed: int) -> Problem:
-        """The fold as a protocol sees it; the labels of its test cases are left out."""
+        """The fold as a protocol sees it: with the labels of its training and validation cases and no others."""
         lead, *others = self.tasks
-        hidden = np.isin(self.case, self.case[fold.test])
+        hidden = ~np.isin(self.case, self.case[np.concatenate([fold.train, fold.val])])
         targets = {task.name: task.targets(self.data).astype(np.float64) for task in self.tasks}
         for values in targets.values():
             values[hidden] = -1

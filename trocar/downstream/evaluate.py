@@ -75,8 +75,9 @@ def _check(benches: list[Bench], protocols: list[Protocol], config: EvaluateConf
             drawn(bench, config, draw)
         for protocol in protocols:
             together = len(bench.tasks) > 1 and not protocol.trains_network
-            if bench.kind not in protocol.kinds or together:
-                fitting = "a protocol that trains the network" if together else f"one for {bench.kind} labels"
+            strange = [kind for kind in bench.kinds if kind not in protocol.kinds]
+            if strange or together:
+                fitting = "a protocol that trains the network" if together else f"one for {strange[0]} labels"
                 raise ConfigError(f"task {bench.name!r} cannot be learned by protocol {protocol.name!r}; use {fitting}")
 
 

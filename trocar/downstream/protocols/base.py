@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ import numpy as np
 from trocar.config import Config
 from trocar.downstream.datasets.table import Kind, LabelSpace
 from trocar.downstream.encoder import Encoder
-from trocar.downstream.metrics.outcome import Floats, Ints
+from trocar.downstream.metrics.outcome import Floats, Ints, Outcome
 from trocar.downstream.tasks.base import Task
 
 Targets = Ints | Floats
@@ -105,6 +105,26 @@ class Protocol(Config):
 def decide(kind: Kind, scores: Floats) -> Ints:
     """Labels from probabilities: the most probable class [m], or each class at 0.5 and above [m, K]."""
     return scores.argmax(1).astype(np.int64) if kind == "multiclass" else (scores >= 0.5).astype(np.int64)
+
+
+def take(part: Labelled, index: Ints) -> Labelled:
+    """Some of the frames of a part."""
+    return Labelled(part.rows[index], part.case[index], part.targets[index])
+
+
+def join(parts: Sequence[Labelled]) -> Labelled:
+    """Parts one behind the other; the rows need not rise."""
+    fields = zip(*((part.rows, part.case, part.targets) for part in parts), strict=True)
+    rows, case, targets = (np.concatenate(values) for values in fields)
+    return Labelled(rows, case, targets)
+
+
+def headline(problem: Problem, part: Labelled, scores: Floats) -> float:
+    """The leading task's headline of probabilities [n, K] of a labelled part; soft labels are rounded, as in the
+    scoring of test frames."""
+    case = np.unique(part.case, return_inverse=True)[1].astype(np.int64)
+    truth = part.targets.round().astype(np.int64)
+    return problem.task.score(Outcome(truth, decide(problem.space.kind, scores), scores, case))
 
 
 def standardise(train: Floats, *others: Floats) -> list[Floats]:

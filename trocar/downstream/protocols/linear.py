@@ -8,8 +8,17 @@ import numpy as np
 from pydantic import Field
 from sklearn.model_selection import GroupKFold
 
-from trocar.downstream.metrics.outcome import Floats, Ints, Outcome
-from trocar.downstream.protocols.base import Labelled, Prediction, Problem, Protocol, decide, one_hot, standardise
+from trocar.downstream.protocols.base import (
+    Labelled,
+    Prediction,
+    Problem,
+    Protocol,
+    headline,
+    join,
+    one_hot,
+    standardise,
+    take,
+)
 from trocar.downstream.protocols.logistic import fit_path
 
 VALIDATION_FOLDS = 3
@@ -56,7 +65,7 @@ class Linear(Protocol):
         headlines: list[float] = []
         for models in zip(*paths, strict=True):
             scores = [model.probabilities(queries) for model, (_, queries) in zip(models, standard, strict=True)]
-            headlines.append(_headline(problem, [held for _, held in rounds], np.concatenate(scores)))
+            headlines.append(headline(problem, join([held for _, held in rounds]), np.concatenate(scores)))
             if len(headlines) - 1 - int(np.argmax(headlines)) >= PATIENCE:
                 break
         return headlines if not np.isnan(headlines).all() else []
@@ -71,15 +80,4 @@ def _rounds(problem: Problem) -> list[tuple[Labelled, Labelled]]:
     if cases < 2:
         return []
     folds = GroupKFold(min(VALIDATION_FOLDS, cases)).split(train.rows, groups=train.case)
-    return [(_take(train, fit), _take(train, held)) for fit, held in folds]
-
-
-def _take(part: Labelled, rows: Ints) -> Labelled:
-    return Labelled(part.rows[rows], part.case[rows], part.targets[rows])
-
-
-def _headline(problem: Problem, held: list[Labelled], scores: Floats) -> float:
-    case = np.unique(np.concatenate([part.case for part in held]), return_inverse=True)[1].astype(np.int64)
-    targets = np.concatenate([part.targets for part in held])
-    truth = targets if targets.ndim == 1 else targets.round()
-    return problem.task.score(Outcome(truth.astype(np.int64), decide(problem.space.kind, scores), scores, case))
+    return [(take(train, fit), take(train, held)) for fit, held in folds]
