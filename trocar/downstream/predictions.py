@@ -109,7 +109,7 @@ def outcomes(path: Path, task: str | None = None) -> dict[Key, Outcome]:
     table, about = read_predictions(path)
     found = {}
     for values, rows in _with_keys(table, path, task).groupby(list(Key._fields), sort=False):
-        key = Key(str(values[0]), str(values[1]), str(values[2]), int(values[3]))
+        key = Key(str(values[0]), str(values[1]), str(values[2]), int(str(values[3])))
         if task in (None, key.task):
             # A column of another task in the same file is empty here: as good as not there.
             group = _Group(path, key, rows.dropna(axis=1, how="all"), about)
@@ -128,8 +128,10 @@ def _with_keys(table: pd.DataFrame, path: Path, task: str | None) -> pd.DataFram
         table = table.assign(task=task)
     if "case" not in table:
         raise TrocarError(f"{path}: no column 'case', the operation of each frame; found {', '.join(table.columns)}")
-    missing = {"backbone": "", "protocol": "", "seed": 0}
-    table = table.assign(**{name: default for name, default in missing.items() if name not in table})
+    missing: dict[str, str | int] = {"backbone": "", "protocol": "", "seed": 0}
+    for name, default in missing.items():
+        if name not in table:
+            table = table.assign(**{name: default})
     table = table.fillna({"backbone": "", "protocol": ""})
     for name in ("task", "seed"):
         if table[name].isna().any():

@@ -13,7 +13,7 @@ from trocar.downstream.arms import Arm
 from trocar.downstream.bench import Bench
 from trocar.downstream.folds import Fold
 from trocar.downstream.metrics.interval import bootstrap_interval
-from trocar.downstream.metrics.outcome import Floats, Ints, Metric, Outcome
+from trocar.downstream.metrics.outcome import Floats, Ints, Outcome
 from trocar.downstream.metrics.registry import REGISTRY
 from trocar.downstream.protocols.base import decide
 from trocar.downstream.results import Row
@@ -69,17 +69,16 @@ def make_row(arm: Arm, bench: Bench, task: Task, protocol: str, runs: Sequence[R
         arm=arm.label,
         kind=arm.kind,
         members=[run.member for run in runs],
-        values={
-            name: [_value(task, name, metric, found) for found in outcomes] for name, metric in task.metrics.items()
-        },
+        values={name: [_value(task, name, found) for found in outcomes] for name in task.metrics},
         interval=bootstrap_interval(task.metrics[task.headline], outcomes, draws=draws),
         per_class={c: None if np.isnan(v) else float(v) for c, v in zip(classes, per_class, strict=True)},
         detail=[[{**d, **_labelled(bench, f)} for d, f in zip(r.detail, r.folds, strict=True)] for r in runs],
     )
 
 
-def _value(task: Task, name: str, metric: Metric, found: Outcome) -> float:
-    return metric(found, None) if REGISTRY[task.name][name].offered(found) else float("nan")
+def _value(task: Task, name: str, found: Outcome) -> float:
+    named = REGISTRY[task.name][name]
+    return named.metric(found, None) if named.offered(found) else float("nan")
 
 
 def prediction_table(arm: Arm, seed: int, bench: Bench, task: Task, protocol: str, run: Run) -> pd.DataFrame:
