@@ -7,6 +7,7 @@ enter.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,12 +20,15 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
+from trocar.data.catalog import Catalog
+from trocar.data.reader import BadContentError, Reader
 from trocar.downstream.datasets.table import LabelledFrames
 from trocar.errors import TrocarError
 from trocar.progress import track
 
 Pixels = npt.NDArray[np.uint8]
 FORMAT = "squash-bilinear-1"  # raised when decoding or resizing changes what is in the cache
+SHARD_BATCH = 256  # frames of a shard that wait to be decoded
 
 
 class FrameCache:
@@ -90,8 +94,12 @@ class _Writer:
 
 
 def _files_key(data: LabelledFrames) -> str:
-    """Follows from which frames are read and from the size and modification time of every file."""
+    """Follows from which frames are read and from the size and modification time of every file, or the catalog."""
     digest = hashlib.sha256(FORMAT.encode())
+    if data.shards is not None:
+        digest.update(Catalog.open(data.shards).fingerprint.encode())
+        digest.update(data.frames["shard_row"].to_numpy("<i8").tobytes())
+        return digest.hexdigest()[:16]
     for path in sorted(data.frames["path"].unique()):
         status = (data.root / path).stat()
         digest.update(f"{path}|{status.st_size}|{status.st_mtime_ns}\n".encode())
@@ -101,13 +109,42 @@ def _files_key(data: LabelledFrames) -> str:
 
 def _decode(data: LabelledFrames, sizes: list[int]) -> Iterator[tuple[int, list[Pixels]]]:
     """(row, one image per size) for every row, images in order first, then video by video."""
+    if data.shards is not None:
+        yield from _read_shards(data, data.shards, sizes)
+        return
     images = data.frames[data.frames["frame"] < 0]["path"]
-    workers = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(_workers()) as pool:
         decoded = pool.map(lambda path: _read_image(data.root / path, sizes), images)
         yield from ((int(row), frame) for row, frame in zip(images.index, decoded, strict=True))
     for path, rows in data.frames[data.frames["frame"] >= 0].groupby("path", sort=False):
         yield from _read_video(data.root / str(path), rows["frame"], sizes)
+
+
+def _workers() -> int:
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def _read_shards(data: LabelledFrames, shards: Path, sizes: list[int]) -> Iterator[tuple[int, list[Pixels]]]:
+    """Read in the order of the rows by one thread, decode by several: a reader's files belong to one thread."""
+    reader = Reader(Catalog.open(shards))
+    rows = data.frames["shard_row"].to_numpy(np.int64)
+    with ThreadPoolExecutor(_workers()) as pool:
+        for start in range(0, len(rows), SHARD_BATCH):
+            chunk = rows[start : start + SHARD_BATCH]
+            jpegs = [_read_row(reader, int(row), data, start + i) for i, row in enumerate(chunk)]
+            decoded = pool.map(lambda jpeg: _resize(Image.open(io.BytesIO(jpeg)).convert("RGB"), sizes), jpegs)
+            yield from ((start + i, images) for i, images in enumerate(decoded))
+
+
+def _read_row(reader: Reader, row: int, data: LabelledFrames, position: int) -> bytes:
+    try:
+        return reader.read(row)
+    except BadContentError as error:
+        where = data.frames.iloc[position]
+        raise TrocarError(
+            f"{data.shards}: row {row} ({where['video']} at {where['time_s']} s) is unusable: {error}; "
+            "labelled frames are not replaced by others: restore the shard, or run `trocar ingest` again"
+        ) from None
 
 
 def _read_image(path: Path, sizes: list[int]) -> list[Pixels]:
