@@ -58,7 +58,7 @@ class FrameCache:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         with _Writer([self._path(size) for size in wanted], wanted, len(self.data)) as arrays:
-            for row, images in track(_decode(self.data, wanted), "decode frames", len(self.data)):
+            for row, images in track(decoded(self.data, wanted), "decode frames", len(self.data)):
                 for array, image in zip(arrays, images, strict=True):
                     array[row] = image
 
@@ -107,15 +107,18 @@ def _files_key(data: LabelledFrames) -> str:
     return digest.hexdigest()[:16]
 
 
-def _decode(data: LabelledFrames, sizes: list[int]) -> Iterator[tuple[int, list[Pixels]]]:
-    """(row, one image per size) for every row, images in order first, then video by video."""
+def decoded(data: LabelledFrames, sizes: list[int]) -> Iterator[tuple[int, list[Pixels]]]:
+    """(row, one uint8 [size, size, 3] per size) for every row: images in order first, then video by video.
+
+    Raises TrocarError naming the first file, or row of a shards folder, that cannot be decoded.
+    """
     if data.shards is not None:
         yield from _read_shards(data, data.shards, sizes)
         return
     images = data.frames[data.frames["frame"] < 0]["path"]
     with ThreadPoolExecutor(_workers()) as pool:
-        decoded = pool.map(lambda path: _read_image(data.root / path, sizes), images)
-        yield from ((int(row), frame) for row, frame in zip(images.index, decoded, strict=True))
+        pictures = pool.map(lambda path: _read_image(data.root / path, sizes), images)
+        yield from ((int(row), frame) for row, frame in zip(images.index, pictures, strict=True))
     for path, rows in data.frames[data.frames["frame"] >= 0].groupby("path", sort=False):
         yield from _read_video(data.root / str(path), rows["frame"], sizes)
 
@@ -130,21 +133,36 @@ def _read_shards(data: LabelledFrames, shards: Path, sizes: list[int]) -> Iterat
     rows = data.frames["shard_row"].to_numpy(np.int64)
     with ThreadPoolExecutor(_workers()) as pool:
         for start in range(0, len(rows), SHARD_BATCH):
-            chunk = rows[start : start + SHARD_BATCH]
-            jpegs = [_read_row(reader, int(row), data, start + i) for i, row in enumerate(chunk)]
-            decoded = pool.map(lambda jpeg: _resize(Image.open(io.BytesIO(jpeg)).convert("RGB"), sizes), jpegs)
-            yield from ((start + i, images) for i, images in enumerate(decoded))
+            wanted = [(start + i, int(row)) for i, row in enumerate(rows[start : start + SHARD_BATCH])]
+            jpegs = [_read_row(reader, data, position, row) for position, row in wanted]
+            pictures = pool.map(lambda jpeg: _open_jpeg(jpeg, sizes), jpegs)
+            for (position, row), images in zip(wanted, pictures, strict=True):
+                if images is None:
+                    raise _unusable(data, position, row, "cannot be decoded")
+                yield position, images
 
 
-def _read_row(reader: Reader, row: int, data: LabelledFrames, position: int) -> bytes:
+def _read_row(reader: Reader, data: LabelledFrames, position: int, row: int) -> bytes:
     try:
         return reader.read(row)
     except BadContentError as error:
-        where = data.frames.iloc[position]
-        raise TrocarError(
-            f"{data.shards}: row {row} ({where['video']} at {where['time_s']} s) is unusable: {error}; "
-            "labelled frames are not replaced by others: restore the shard, or run `trocar ingest` again"
-        ) from None
+        raise _unusable(data, position, row, str(error)) from None
+
+
+def _open_jpeg(jpeg: bytes, sizes: list[int]) -> list[Pixels] | None:
+    try:
+        with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as image:
+            return _resize(image.convert("RGB"), sizes)
+    except (OSError, UnidentifiedImageError):
+        return None
+
+
+def _unusable(data: LabelledFrames, position: int, row: int, reason: str) -> TrocarError:
+    where = data.frames.iloc[position]
+    return TrocarError(
+        f"{data.shards}: row {row}, {where['video']} at {where['time_s']:g} s: {reason}; labelled frames are not "
+        "replaced by others: restore the shard, or run `trocar ingest` again"
+    )
 
 
 def _read_image(path: Path, sizes: list[int]) -> list[Pixels]:

@@ -71,7 +71,8 @@ def _labels(path: Path) -> pd.DataFrame:
     frame, phase = whole_numbers(table["Frame"], path), whole_numbers(table["Phase"], path)
     if frame.min() < 1 or not phase.between(1, len(PHASES)).all():
         raise TrocarError(f"{path}: frames count from 1 and phases are 1..{len(PHASES)}; found others")
-    return pd.DataFrame({"second": frame - 1, "phase": phase - 1})
+    found: pd.DataFrame = pd.DataFrame({"second": frame - 1, "phase": phase - 1})
+    return found
 
 
 ADAPTER = Adapter(

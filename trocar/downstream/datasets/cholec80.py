@@ -1,8 +1,8 @@
 """Cholec80's layout: videos/ or frames/, phase_annotations/, tool_annotations/, and an optional videos.csv beside them.
 
 Phase files have one row per native frame, tool files one per second; both carry the native frame index, and they are
-joined by it, never by position: tool rows end up to a second before or after the phase rows in some videos. At 1 fps the
-frames are those with a tool row, 184,498 in the published data set, as many as there are 1 fps images of it.
+joined by it, never by position: tool rows end up to a second before or after the phase rows in some videos. At 1 fps
+the frames are those with a tool row: 184,498 in the published data set, as many as there are 1 fps images of it.
 """
 
 from __future__ import annotations
@@ -41,11 +41,33 @@ IMAGES = ("*.png", "*.jpg")
 
 
 @dataclass(frozen=True)
-class _Images:
+class Images:
     """1 fps images of a video by their number, which counts from 1: image k shows native frame 25 * (k - 1)."""
 
     by_number: Mapping[int, Path]
     fps: float = NATIVE_FPS
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Label tables by video."""
+
+    phase: Mapping[str, pd.DataFrame]
+    tools: Mapping[str, pd.DataFrame]
+
+    @classmethod
+    def read(cls, root: Path) -> _Files:
+        phase, tools = (
+            {path.name.removesuffix(suffix): read_labels(path) for path in sorted((root / folder).glob(f"*{suffix}"))}
+            for folder, suffix in ((PHASE_FOLDER, PHASE_SUFFIX), (TOOL_FOLDER, TOOL_SUFFIX))
+        )
+        if not phase and not tools:
+            raise TrocarError(f"{root}: no *{PHASE_SUFFIX} or *{TOOL_SUFFIX} files found")
+        return cls(phase, tools)
+
+    @property
+    def videos(self) -> list[str]:
+        return sorted({*self.phase, *self.tools})
 
 
 def _matches(root: Path) -> bool:
@@ -54,49 +76,59 @@ def _matches(root: Path) -> bool:
 
 
 def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
-    phase_files = _label_files(root / PHASE_FOLDER, PHASE_SUFFIX)
-    tool_files = _label_files(root / TOOL_FOLDER, TOOL_SUFFIX)
-    if not phase_files and not tool_files:
-        raise TrocarError(f"{root}: no *{PHASE_SUFFIX} or *{TOOL_SUFFIX} files found")
-    phase_tables = {video: read_labels(path) for video, path in phase_files.items()}
-    tool_tables = {video: read_labels(path) for video, path in tool_files.items()}
-    phases = _phase_names(phase_tables, options)
-    tools = _tool_names(tool_tables, tool_files)
-    labelled = sorted({*phase_tables, *tool_tables})
-    found = {video: pictures_of(root, video) for video in labelled}
+    files = _Files.read(root)
+    phases, tools = _phase_names(files.phase, options), _tool_names(files.tools, root)
+    found = {video: pictures_of(root, video) for video in files.videos}
     pictures = {video: source for video, source in found.items() if source is not None}
     if not pictures:
-        raise TrocarError(f"{root}: neither videos/{labelled[0]}.mp4 nor frames/{labelled[0]}/ nor those of others are there")
+        first = files.videos[0]
+        raise TrocarError(
+            f"{root}: videos/{first}.mp4 is missing, and so is frames/{first}/, as for every labelled video"
+        )
     about, notes = _metadata(root, list(pictures), options)
-    notes += left_out("labelled videos whose pictures are missing", [v for v in labelled if v not in pictures])
-    if tool_tables and phase_tables:
-        notes += left_out("videos without tool labels", [v for v in pictures if v not in tool_tables])
-        notes += left_out("videos without phase labels", [v for v in pictures if v not in phase_tables])
+    case, split = (dict(zip(pictures, about[name].astype(str), strict=True)) for name in ("case_id", "split"))
+    notes += _missing(files, list(pictures))
     parts = []
     for video, source in pictures.items():
-        fps = min(options.fps, 1.0) if isinstance(source, _Images) else options.fps
-        labels, said = _join(
-            video, phase_tables.get(video), tool_tables.get(video), phase_files.get(video), phases, source.fps, fps
-        )
-        part, dropped = place(labels, source, root, video)
-        notes += said + dropped
-        parts.append(part.assign(case=about.loc[video, "case_id"], split=about.loc[video, "split"]))
-    if options.fps > 1 and any(isinstance(source, _Images) for source in pictures.values()):
+        part, said = _one(root, video, source, files, phases, options.fps)
+        notes += said
+        parts.append(part.assign(case=case[video], split=split[video]))
+    if options.fps > 1 and any(isinstance(source, Images) for source in pictures.values()):
         notes.append("images are one a second: no more frames are taken from them")
-    spaces = [LabelSpace("phase", "multiclass", phases), LabelSpace("tools", "multilabel", tools)]
     published = _is_published(root, pictures, phases, tools)
-    if published and options.fps == 1:
-        rows = sum(len(part) for part in parts)
-        if rows != LABELLED_FRAMES:
-            notes.append(f"{rows} frames at 1 fps; the published data set has {LABELLED_FRAMES}")
-    whole = published and options.fps == 1 and options.split is None
-    official = {("phase", ""): LABELLED_FRAMES, ("tools", ""): LABELLED_FRAMES} if whole else {}
-    budgets, said = _budgets(root, about["case_id"]) if published else ({}, [])
-    return build_table(root, "cholec80", parts, spaces, notes=notes + said, budgets=budgets, official=official)
+    budgets, said = _budgets(root, case) if published else ({}, [])
+    official, counted = _official(options, sum(map(len, parts))) if published else ({}, [])
+    spaces = [LabelSpace("phase", "multiclass", phases), LabelSpace("tools", "multilabel", tools)]
+    return build_table(
+        root, ADAPTER.name, parts, spaces, notes=notes + counted + said, budgets=budgets, official=official
+    )
 
 
-def _label_files(folder: Path, suffix: str) -> dict[str, Path]:
-    return {path.name.removesuffix(suffix): path for path in sorted(folder.glob(f"*{suffix}"))}
+def _one(
+    root: Path, video: str, source: Clip | Images, files: _Files, phases: tuple[str, ...], fps: float
+) -> tuple[pd.DataFrame, list[str]]:
+    fps = min(fps, 1.0) if isinstance(source, Images) else fps
+    labels, said = _join(video, files.phase.get(video), files.tools.get(video), phases, source.fps, fps)
+    part, dropped = place(labels, source, root, video)
+    return part, said + dropped
+
+
+def _missing(files: _Files, pictures: list[str]) -> list[str]:
+    notes = left_out("labelled videos whose pictures are missing", [v for v in files.videos if v not in pictures])
+    if files.tools and files.phase:
+        notes += left_out("videos without tool labels", [v for v in pictures if v not in files.tools])
+        notes += left_out("videos without phase labels", [v for v in pictures if v not in files.phase])
+    return notes
+
+
+def _official(options: DatasetOptions, found: int) -> tuple[dict[tuple[str, str], int], list[str]]:
+    """The number of frames is published for all videos at 1 fps, not per split."""
+    if options.fps != 1:
+        return {}, []
+    notes = (
+        [f"{found} frames at 1 fps; the published data set has {LABELLED_FRAMES}"] if found != LABELLED_FRAMES else []
+    )
+    return ({("phase", ""): LABELLED_FRAMES, ("tools", ""): LABELLED_FRAMES} if options.split is None else {}), notes
 
 
 def read_labels(path: Path) -> pd.DataFrame:
@@ -104,22 +136,23 @@ def read_labels(path: Path) -> pd.DataFrame:
     table = read_table(path)
     if table.columns[0] != "Frame" or len(table.columns) < 2:
         raise TrocarError(f"{path}: expected a header `Frame<TAB>...`, found {list(table.columns)}")
-    return table.assign(Frame=whole_numbers(table["Frame"], path))
+    if path.name.endswith(PHASE_SUFFIX):
+        need_columns(table, ["Phase"], path)
+    found: pd.DataFrame = table.assign(Frame=whole_numbers(table["Frame"], path))
+    return found
 
 
-def pictures_of(root: Path, video: str) -> Clip | _Images | None:
+def pictures_of(root: Path, video: str) -> Clip | Images | None:
     """The video file, else its 1 fps images, else None."""
     clip = find_clip([root / "videos"], video)
     if clip is not None:
         return clip
     folder = root / "frames" / video
     images = {int(path.stem.rpartition("_")[2]): path for kind in IMAGES for path in folder.glob(f"{video}_{kind}")}
-    return _Images(images) if images else None
+    return Images(images) if images else None
 
 
-def place(
-    labels: pd.DataFrame, source: Clip | _Images, root: Path, video: str
-) -> tuple[pd.DataFrame, list[str]]:
+def place(labels: pd.DataFrame, source: Clip | Images, root: Path, video: str) -> tuple[pd.DataFrame, list[str]]:
     """Labels with native frame indices as rows of the table, and notes on those that have no picture.
 
     Raises TrocarError for an image that is missing between others.
@@ -148,12 +181,13 @@ def _phase_names(tables: Mapping[str, pd.DataFrame], options: DatasetOptions) ->
     return phase_set(found, PHASE_FOLDER) if found else ()
 
 
-def _tool_names(tables: Mapping[str, pd.DataFrame], files: Mapping[str, Path]) -> tuple[str, ...]:
+def _tool_names(tables: Mapping[str, pd.DataFrame], root: Path) -> tuple[str, ...]:
     names: tuple[str, ...] = ()
     for video, table in tables.items():
         own = tuple(str(name) for name in table.columns[1:])
         if names and own != names:
-            raise TrocarError(f"{files[video]}: tools {', '.join(own)}, other files have {', '.join(names)}")
+            path = root / TOOL_FOLDER / f"{video}{TOOL_SUFFIX}"
+            raise TrocarError(f"{path}: tools {', '.join(own)}, other files have {', '.join(names)}")
         names = own
     return names
 
@@ -162,7 +196,6 @@ def _join(
     video: str,
     phase: pd.DataFrame | None,
     tool: pd.DataFrame | None,
-    phase_file: Path | None,
     phases: tuple[str, ...],
     rate: float,
     fps: float,
@@ -176,7 +209,6 @@ def _join(
         tools = tools.iloc[:: round(1 / fps)]
     if phase is None:
         return tools, []
-    need_columns(phase, ["Phase"], phase_file or Path(video))
     grid, notes = frame_grid(int(phase["Frame"].max()), rate, fps), []
     if len(tools) and fps <= 1:
         behind = grid[grid > end]
@@ -185,7 +217,9 @@ def _join(
             notes.append(f"{video}: {int(late.sum())} phase labels within a second behind the last tool label left out")
         grid = np.union1d(tools["frame"].to_numpy(), behind[~late])
     rows = phase[phase["Frame"].isin(grid)]
-    ids = {name: index_of(str(name), phases, str(phase_file)) for name in rows["Phase"].unique()}
+    ids = {
+        name: index_of(str(name), phases, f"{PHASE_FOLDER}/{video}{PHASE_SUFFIX}") for name in rows["Phase"].unique()
+    }
     labels = pd.DataFrame({"frame": rows["Frame"], "phase": rows["Phase"].map(ids)})
     joined = labels.merge(tools, on="frame", how="outer" if fps <= 1 else "left").sort_values("frame")
     lone = int(joined["phase"].isna().sum())
@@ -222,7 +256,7 @@ def _metadata(root: Path, videos: list[str], options: DatasetOptions) -> tuple[p
 
 
 def _is_published(
-    root: Path, pictures: Mapping[str, Clip | _Images], phases: tuple[str, ...], tools: tuple[str, ...]
+    root: Path, pictures: Mapping[str, Clip | Images], phases: tuple[str, ...], tools: tuple[str, ...]
 ) -> bool:
     """Whether these are videos of Cholec80 itself, not another data set in its layout."""
     names = {f"video{number:02d}" for number in range(1, 81)}
@@ -243,7 +277,9 @@ def _budgets(root: Path, case: Mapping[str, str]) -> tuple[dict[str, list[list[s
         if draws:
             lists[f"selfsupsurg-{percent}%"] = draws
     kept = {name: draws for name, draws in lists.items() if all(v in case for draw in draws for v in draw)}
-    notes = left_out("label budgets not offered, since videos of theirs are missing", [n for n in lists if n not in kept])
+    notes = left_out(
+        "label budgets not offered, since videos of theirs are missing", [n for n in lists if n not in kept]
+    )
     return {name: [[case[video] for video in draw] for draw in draws] for name, draws in kept.items()}, notes
 
 

@@ -1,8 +1,8 @@
 """Cholec80-CVS: the critical view of safety in Cholec80's videos, from one workbook of scored intervals.
 
-As its authors' code has it: a video counts up to the frame before its first clipping, of that its last 15 % from a whole
-second on; a criterion is met where its score is 1 or 2; a frame in no interval meets none. They draw five frames at random
-from every second; here frames lie evenly, `fps` a second, so that two runs see the same ones.
+As its authors' code has it: a video counts up to the frame before its first clipping, of that its last 15 % from a
+whole second on; a criterion is met where its score is 1 or 2; a frame in no interval meets none. They draw five frames
+at random from every second; here frames lie evenly, `fps` a second, so that two runs see the same ones.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ SPLITS: dict[str, Split] = {
 
 
 def _workbooks(root: Path) -> list[Path]:
-    return sorted(path for folder in (root, root / "data") for path in folder.glob("*.xlsx") if path.name[0] not in "~.")
+    return sorted(
+        path for folder in (root, root / "data") for path in folder.glob("*.xlsx") if path.name[0] not in "~."
+    )
 
 
 def _matches(root: Path) -> bool:
@@ -56,7 +58,9 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
     parts = []
     for video, source in pictures.items():
         if source.fps != NATIVE_FPS:
-            raise TrocarError(f"{root}: {video} runs at {source.fps} frames per second; its labels are for {NATIVE_FPS}")
+            raise TrocarError(
+                f"{root}: {video} runs at {source.fps} frames per second; its labels are for {NATIVE_FPS}"
+            )
         fps = options.fps if isinstance(source, Clip) else min(options.fps, 1.0)
         mine = intervals[intervals["video"] == int(video.removeprefix("video"))]
         labels = _scored(mine, _first_clipping(root, video), fps, video)
@@ -82,7 +86,8 @@ def _intervals(root: Path) -> pd.DataFrame:
     scores = table[list(CRITERIA.values())]
     if ((scores < 0) | (scores > 2)).any(axis=None) or not table["video"].between(1, 80).all():
         raise TrocarError(f"{books[0]}: videos are 1..80 and scores 0..2; found others")
-    return table
+    found: pd.DataFrame = table
+    return found
 
 
 def _first_clipping(root: Path, video: str) -> int:
@@ -91,7 +96,6 @@ def _first_clipping(root: Path, video: str) -> int:
     if not path.is_file():
         raise TrocarError(f"{path} is missing; the labels of Cholec80-CVS end where the phase ClippingCutting begins")
     table = read_labels(path)
-    need_columns(table, ["Phase"], path)
     clipping = table["Phase"].map(lambda name: canonical(str(name)) == canonical("ClippingCutting"))
     if not clipping.any():
         raise TrocarError(f"{path}: no ClippingCutting; is it Cholec80's phase file?")
@@ -105,7 +109,10 @@ def _scored(intervals: pd.DataFrame, end: int, fps: float, video: str) -> pd.Dat
     start = math.floor(end * LAST_PART / rate) * rate
     frames = np.unique(np.round(np.arange(start, end, max(rate / fps, 1.0))).astype(np.int64))
     frames = frames[frames < end]
-    return pd.DataFrame({"frame": frames, **{f"cvs/{name}": met[frames, i] for i, name in enumerate(CRITERIA)}})
+    found: pd.DataFrame = pd.DataFrame(
+        {"frame": frames, **{f"cvs/{name}": met[frames, i] for i, name in enumerate(CRITERIA)}}
+    )
+    return found
 
 
 def _criteria(intervals: pd.DataFrame, end: int, video: str) -> npt.NDArray[np.int64]:

@@ -1,8 +1,8 @@
 """HeiChole (EndoVis 2019): 24 public cholecystectomies with phases and instruments for every native frame.
 
 Seven of the videos run at 50 frames per second, the others at 25, so labels are taken by the container's own rate. The
-nine test videos of the challenge are not public: every number on these is on somebody's own split. Frames outside of the
-body are censored to white and labelled all the same; they stay.
+nine test videos of the challenge are not public: every number on these is on somebody's own split. Frames outside of
+the body are censored to white and labelled all the same; they stay.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from trocar.downstream.datasets.base import Adapter, DatasetOptions, Split
@@ -86,9 +85,10 @@ def _labels(files: dict[str, Path]) -> pd.DataFrame:
     if "instrument" in files:
         table = _numbers(files["instrument"], 1 + INSTRUMENT_COLUMNS).iloc[:, : 1 + len(TOOLS)]
         tables.append(table.set_axis(["frame", *(f"tools/{tool}" for tool in TOOLS)], axis=1))
-    if len(tables) == 1:
-        return tables[0]
-    return tables[0].merge(tables[1], on="frame", how="outer").sort_values("frame")
+    joined: pd.DataFrame = tables[0]
+    for table in tables[1:]:
+        joined = joined.merge(table, on="frame", how="outer").sort_values("frame")
+    return joined
 
 
 def _numbers(path: Path, columns: int) -> pd.DataFrame:
@@ -98,12 +98,13 @@ def _numbers(path: Path, columns: int) -> pd.DataFrame:
         raise TrocarError(f"{path}: {table.shape[1]} columns, expected the frame and {columns - 1} labels, no header")
     if all(np.issubdtype(kind, np.integer) for kind in table.dtypes):
         return table
-    return pd.DataFrame({name: whole_numbers(table[name], path) for name in table.columns})
+    found: pd.DataFrame = pd.DataFrame({name: whole_numbers(table[name], path) for name in table.columns})
+    return found
 
 
 ADAPTER = Adapter(
     name="heichole",
-    expects="Videos/Full/Hei-Chole1.mp4 with Annotations/Phase/Hei-Chole1_Annotation_Phase.csv or Annotations/Instrument/",
+    expects="Videos/Full/Hei-Chole1.mp4 with Annotations/Phase/Hei-Chole1_Annotation_Phase.csv or .../Instrument/",
     matches=_matches,
     read=_read,
     splits=SPLITS,

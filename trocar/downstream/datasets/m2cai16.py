@@ -38,6 +38,5 @@ def videos(files: list[tuple[str, Path]], missing: list[str]) -> Iterator[tuple[
 def check_split(options: DatasetOptions) -> None:
     """Raises ConfigError for a split other than that of the folders."""
     if options.split not in (None, OFFICIAL):
-        raise ConfigError(
-            f"no published split {options.split!r}{nearest(str(options.split), [OFFICIAL])}; M2CAI16 has one: {OFFICIAL}"
-        )
+        hint = nearest(str(options.split), [OFFICIAL])
+        raise ConfigError(f"no published split {options.split!r}{hint}; M2CAI16 has one: {OFFICIAL}")

@@ -13,7 +13,14 @@ from trocar.downstream.datasets.base import Adapter, DatasetOptions
 from trocar.downstream.datasets.m2cai16 import OFFICIAL, check_split, label_files, videos
 from trocar.downstream.datasets.names import CHOLEC80_TOOLS, index_of
 from trocar.downstream.datasets.table import LabelledFrames, LabelSpace, build_table
-from trocar.downstream.datasets.videos import every_nth_second, left_out, located, need_columns, read_table, whole_numbers
+from trocar.downstream.datasets.videos import (
+    every_nth_second,
+    left_out,
+    located,
+    need_columns,
+    read_table,
+    whole_numbers,
+)
 
 COUNTS = {"train": 10, "test": 5}
 
@@ -48,7 +55,8 @@ def _labels(path: Path) -> pd.DataFrame:
     for name in table.columns[1:]:
         tool = CHOLEC80_TOOLS[index_of(str(name), CHOLEC80_TOOLS, str(path))]
         columns[f"tools/{tool}"] = whole_numbers(table[name], path)
-    return pd.DataFrame(columns)
+    found: pd.DataFrame = pd.DataFrame(columns)
+    return found
 
 
 ADAPTER = Adapter(

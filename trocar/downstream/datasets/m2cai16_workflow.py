@@ -45,7 +45,8 @@ def _labels(path: Path, phases: tuple[str, ...]) -> pd.DataFrame:
     table = read_table(path)
     need_columns(table, ["Frame", "Phase"], path)
     ids = {name: index_of(str(name), phases, str(path)) for name in table["Phase"].unique()}
-    return pd.DataFrame({"frame": whole_numbers(table["Frame"], path), "phase": table["Phase"].map(ids)})
+    found: pd.DataFrame = pd.DataFrame({"frame": whole_numbers(table["Frame"], path), "phase": table["Phase"].map(ids)})
+    return found
 
 
 ADAPTER = Adapter(

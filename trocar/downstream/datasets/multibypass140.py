@@ -1,8 +1,8 @@
 """MultiBypass140: 70 gastric bypasses of Bern and 70 of Strasbourg, phases and steps, 5 folds per centre.
 
-labels/{bern,strasbourg}/labels_by70_splits/labels/ holds the official folds with their labels at 1 fps, as pickle files;
-labels/{bern,strasbourg}/labels_by70/ the intervals they come from, as JSON in milliseconds. There `out_of_body` and
-`severe_index` lie on top of a phase: they are no phases of their own, except where nothing else is labelled.
+labels/{bern,strasbourg}/labels_by70_splits/labels/ holds the official folds with their labels at 1 fps, as pickle
+files; labels/{bern,strasbourg}/labels_by70/ the intervals they come from, as JSON in milliseconds. There `out_of_body`
+and `severe_index` lie on top of a phase. `out_of_body` is a class of its own, not scored, where there is no phase.
 """
 
 from __future__ import annotations
@@ -85,9 +85,8 @@ def _asked(split: str | None) -> tuple[tuple[str, ...], int]:
         return (), 0
     match = _SPLIT.fullmatch(split)
     if match is None:
-        raise ConfigError(
-            f"no published split {split!r}{nearest(split, ADAPTER.splits)}; this data set has: {', '.join(ADAPTER.splits)}"
-        )
+        hint = nearest(split, ADAPTER.splits)
+        raise ConfigError(f"no published split {split!r}{hint}; this data set has: {', '.join(ADAPTER.splits)}")
     return tuple(CENTRES) if match[1] == "both" else (match[1],), int(match[2])
 
 
@@ -121,7 +120,8 @@ def _from_records(records: list[dict[str, Any]], path: Path) -> pd.DataFrame:
         raise TrocarError(f"{path}: expected records with Frame_id, Phase_gt and Step_gt: {error}") from None
     table = pd.DataFrame(rows, columns=["second", "phase", "step"])
     table["phase"] = table["phase"].where(table["phase"] != SEVERE_INDEX, UNLABELLED)
-    return table
+    found: pd.DataFrame = table
+    return found
 
 
 def _number(text: str) -> int:
@@ -156,9 +156,10 @@ def _from_intervals(tree: dict[str, list[dict[str, Any]]]) -> pd.DataFrame:
     step = {second: item["label_id"] for item in tree["steps"] for second in _seconds(item)}
     seconds = sorted({*phase, *step})
     columns = {"phase": phase, "step": step}
-    return pd.DataFrame(
+    found: pd.DataFrame = pd.DataFrame(
         {"second": seconds, **{name: [of.get(s, UNLABELLED) for s in seconds] for name, of in columns.items()}}
     )
+    return found
 
 
 def _seconds(item: dict[str, Any]) -> Iterator[int]:
@@ -193,9 +194,7 @@ def _picture_folders(root: Path, video: str) -> list[Path]:
     return [*(place / CENTRES[centre] for place in places), root / "labels" / centre / "labels_by70_splits"]
 
 
-def _of_images(
-    root: Path, video: str, labels: pd.DataFrame, images: dict[int, Path]
-) -> tuple[pd.DataFrame, list[str]]:
+def _of_images(root: Path, video: str, labels: pd.DataFrame, images: dict[int, Path]) -> tuple[pd.DataFrame, list[str]]:
     number = labels["second"] + 1
     over = number > max(images)
     if number.max() > max(images) + 2:
@@ -203,7 +202,9 @@ def _of_images(
     labels, number = labels[~over], number[~over]
     absent = [n for n in number if n not in images]
     if absent:
-        raise TrocarError(f"{root}: {len(absent)} labelled images of {video} are missing, the first is number {absent[0]}")
+        raise TrocarError(
+            f"{root}: {len(absent)} labelled images of {video} are missing, the first is number {absent[0]}"
+        )
     paths = [str(images[n].relative_to(root)) for n in number]
     notes = [f"{video}: {int(over.sum())} labels after the last of {len(images)} images left out"] if over.any() else []
     return labels.assign(path=paths, frame=-1, time_s=labels["second"].astype(float)), notes

@@ -118,7 +118,8 @@ def _labels(path: Path, number: int) -> pd.DataFrame:
     inside = ~(shown == OUT_OF_PATIENT).any(axis=1)
     for index, name in enumerate(INSTRUMENTS):
         labels[f"tools/{name}"] = (shown == index).any(axis=1).astype("int64").where(inside, UNLABELLED)
-    return labels
+    found: pd.DataFrame = labels
+    return found
 
 
 def _check_map(path: Path, kind: str, names: tuple[str, ...]) -> None:

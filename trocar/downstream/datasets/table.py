@@ -63,8 +63,8 @@ class LabelledFrames:
     video, -1 for an image), case (one operation), video (one file or folder), time_s (seconds within the video), split
     ('' if none), and those of the label `spaces`. `notes` says in words what was left out or is off. `budgets`: name ->
     draws of labelled training cases, where such lists are published. `official`: (task, split) -> the number of frames
-    the data set's authors label, where it is known for these splits. `shards`: a shards folder that has the pictures; the
-    column `shard_row` then holds the row of each frame in its catalog, and `path` is not opened.
+    the data set's authors label, where it is known for these splits. `shards`: a shards folder that has the pictures;
+    the column `shard_row` then holds the row of each frame in its catalog, and `path` is not opened.
     """
 
     root: Path

@@ -71,7 +71,9 @@ def whole_numbers(values: pd.Series, path: Path) -> pd.Series:
     numbers = pd.to_numeric(values, errors="coerce")
     wrong = numbers.isna() | (numbers != numbers.round())
     if wrong.any():
-        raise TrocarError(f"{path}: {values[wrong].iloc[0]!r} in row {int(wrong.to_numpy().argmax()) + 1} is no whole number")
+        raise TrocarError(
+            f"{path}: {values[wrong].iloc[0]!r} in row {int(wrong.to_numpy().argmax()) + 1} is no whole number"
+        )
     return numbers.astype(np.int64)
 
 

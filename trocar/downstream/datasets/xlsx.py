@@ -34,10 +34,15 @@ def read_sheet(path: Path) -> pd.DataFrame:
     if not rows:
         raise TrocarError(f"{path}: the first sheet is empty")
     names = {column: str(value).strip() for column, value in rows[0].items() if value is not None}
-    return pd.DataFrame(
-        [{name: row.get(column) for column, name in names.items()} for row in rows[1:] if any(v is not None for v in row.values())],
+    found: pd.DataFrame = pd.DataFrame(
+        [
+            {name: row.get(column) for column, name in names.items()}
+            for row in rows[1:]
+            if any(v is not None for v in row.values())
+        ],
         columns=list(names.values()),
     )
+    return found
 
 
 def _part(book: zipfile.ZipFile, name: str) -> ElementTree.Element:
