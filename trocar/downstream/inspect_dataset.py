@@ -64,7 +64,8 @@ def _show_one(data: LabelledFrames, adapter: Adapter, console: Console) -> None:
     console.print(_split_table(data, tables))
     for space in data.spaces:
         for name, split in tables.items():
-            console.print(_balance_table(data, space, name, split))
+            _say(console, f"{space.task}, frames per class" + (f", split {name}" if name != NONE else ""))
+            console.print(_balance_table(data, space, split))
     for name, draws in data.budgets.items():
         _say(console, f"label budget {name}: {len(draws)} draws of {', '.join(str(len(draw)) for draw in draws)} cases")
     for (task, split_name), number in data.official.items():
@@ -105,11 +106,10 @@ def _parts(column: pd.Series) -> list[str]:
     return [s for s in ORDER if s in found] + sorted(found - {*ORDER, ""}) + ([""] if "" in found else [])
 
 
-def _balance_table(data: LabelledFrames, space: LabelSpace, name: str, column: pd.Series) -> Table:
+def _balance_table(data: LabelledFrames, space: LabelSpace, column: pd.Series) -> Table:
     parts = _parts(column)
-    title = f"{space.task}, frames per class" + (f", split {name}" if name != NONE else "")
     labels = [split or (ALL if len(parts) == 1 else "no split") for split in parts]
-    table = Table("class", *labels, title=title, title_justify="left", box=None)
+    table = Table("class", *labels, box=None)
     counts = [class_counts(data, space, np.asarray(column == split)) for split in parts]
     for index, label in enumerate(space.classes):
         unscored = " (not scored)" if index in space.unscored else ""

@@ -96,10 +96,8 @@ def _numbers(path: Path, columns: int) -> pd.DataFrame:
     table = read_table(path, sep=",", header=False)
     if table.shape[1] != columns:
         raise TrocarError(f"{path}: {table.shape[1]} columns, expected the frame and {columns - 1} labels, no header")
-    if all(np.issubdtype(kind, np.integer) for kind in table.dtypes):
-        return table
-    found: pd.DataFrame = pd.DataFrame({name: whole_numbers(table[name], path) for name in table.columns})
-    return found
+    numbers: pd.DataFrame = pd.DataFrame({name: whole_numbers(table[name], path) for name in table.columns})
+    return numbers
 
 
 ADAPTER = Adapter(

@@ -127,7 +127,7 @@ def build_table(
 ) -> LabelledFrames:
     """Join the tables of all videos, fill what is unlabelled, and check what must hold.
 
-    A space without a single label is left out. Raises TrocarError if nothing is labelled, an image, video or mask is
+    A space without a single label is left out, and so are its official counts. Raises TrocarError if nothing is labelled, an image, video or mask is
     missing, a frame is listed twice, one case lies in two splits, or a label is out of range.
     """
     if not parts or not any(len(part) for part in parts):
@@ -147,7 +147,9 @@ def build_table(
     for space in used:
         _check_range(root, frames, space)
     lists = {name: tuple(tuple(draw) for draw in draws) for name, draws in (budgets or {}).items()}
-    return LabelledFrames(root, layout, frames, used, tuple(notes), lists, dict(official or {}))
+    tasks = {space.task for space in used}
+    counts = {key: number for key, number in (official or {}).items() if key[0] in tasks}
+    return LabelledFrames(root, layout, frames, used, tuple(notes), lists, counts)
 
 
 def _filled(frames: pd.DataFrame, column: str, space: LabelSpace) -> pd.Series:

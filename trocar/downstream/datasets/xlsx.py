@@ -21,7 +21,7 @@ _MAIN = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 
 
 def read_sheet(path: Path) -> pd.DataFrame:
-    """The first row names the columns; cells are text or float, None where empty; empty rows are left out.
+    """The first row names the columns; cells are text or float, missing where empty; empty rows are left out.
 
     Raises TrocarError for a file that is no workbook.
     """
