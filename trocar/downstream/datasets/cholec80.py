@@ -125,10 +125,9 @@ def _official(options: DatasetOptions, found: int) -> tuple[dict[tuple[str, str]
     """The number of frames is published for all videos at 1 fps, not per split."""
     if options.fps != 1:
         return {}, []
-    notes = (
-        [f"{found} frames at 1 fps; the published data set has {LABELLED_FRAMES}"] if found != LABELLED_FRAMES else []
-    )
-    return ({("phase", ""): LABELLED_FRAMES, ("tools", ""): LABELLED_FRAMES} if options.split is None else {}), notes
+    off = found != LABELLED_FRAMES
+    notes = [f"{found} frames at 1 fps; the published data set has {LABELLED_FRAMES}"] if off else []
+    return {} if options.split else {("phase", ""): LABELLED_FRAMES, ("tools", ""): LABELLED_FRAMES}, notes
 
 
 def read_labels(path: Path) -> pd.DataFrame:
@@ -150,6 +149,11 @@ def pictures_of(root: Path, video: str) -> Clip | Images | None:
     folder = root / "frames" / video
     images = {int(path.stem.rpartition("_")[2]): path for kind in IMAGES for path in folder.glob(f"{video}_{kind}")}
     return Images(images) if images else None
+
+
+def is_native(source: Clip | Images) -> bool:
+    """Whether frame indices count at the published rate; a container may say 24.9999."""
+    return abs(source.fps - NATIVE_FPS) < 0.01
 
 
 def place(labels: pd.DataFrame, source: Clip | Images, root: Path, video: str) -> tuple[pd.DataFrame, list[str]]:
@@ -261,7 +265,7 @@ def _is_published(
     """Whether these are videos of Cholec80 itself, not another data set in its layout."""
     names = {f"video{number:02d}" for number in range(1, 81)}
     labels = phases in ((), CHOLEC80_PHASES) and tools in ((), CHOLEC80_TOOLS)
-    native = all(source.fps == NATIVE_FPS for source in pictures.values())
+    native = all(map(is_native, pictures.values()))
     return labels and native and set(pictures) <= names and not (root / "videos.csv").is_file()
 
 

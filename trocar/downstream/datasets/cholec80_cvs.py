@@ -15,7 +15,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from trocar.downstream.datasets.base import Adapter, DatasetOptions, Split
-from trocar.downstream.datasets.cholec80 import NATIVE_FPS, PHASE_FOLDER, PHASE_SUFFIX, pictures_of, place, read_labels
+from trocar.downstream.datasets.cholec80 import (
+    NATIVE_FPS,
+    PHASE_FOLDER,
+    PHASE_SUFFIX,
+    is_native,
+    pictures_of,
+    place,
+    read_labels,
+)
 from trocar.downstream.datasets.names import canonical
 from trocar.downstream.datasets.splits import not_here, published_split
 from trocar.downstream.datasets.table import LabelledFrames, LabelSpace, build_table
@@ -57,7 +65,7 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
     notes += not_here(name, SPLITS, pictures)
     parts = []
     for video, source in pictures.items():
-        if source.fps != NATIVE_FPS:
+        if not is_native(source):
             raise TrocarError(
                 f"{root}: {video} runs at {source.fps} frames per second; its labels are for {NATIVE_FPS}"
             )

@@ -127,8 +127,9 @@ def build_table(
 ) -> LabelledFrames:
     """Join the tables of all videos, fill what is unlabelled, and check what must hold.
 
-    A space without a single label is left out, and so are its official counts. Raises TrocarError if nothing is labelled, an image, video or mask is
-    missing, a frame is listed twice, one case lies in two splits, or a label is out of range.
+    A space without a single label is left out, and so are its official counts. Raises TrocarError if nothing is
+    labelled, an image, video or mask is missing, a frame is listed twice, one case lies in two splits, or a label is
+    out of range.
     """
     if not parts or not any(len(part) for part in parts):
         raise TrocarError(f"{root}: no labelled frames found")
