@@ -64,6 +64,14 @@ def test_an_error_names_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFi
     assert "no labelled frames found" in capsys.readouterr().err
 
 
+def test_a_folder_that_is_nothing_hears_what_a_data_set_would_hold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "videos").mkdir()
+    assert main(["inspect", str(tmp_path)]) == 2
+    assert "autolaparo: videos/01.mp4 with labels/label_01.txt" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_folder_of_two_layouts_is_shown_as_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_video(tmp_path / "videos/video05.mp4", 60, 25)
     phases = [(k, "Preparation" if k < 50 else "ClippingCutting") for k in range(60)]

@@ -47,4 +47,13 @@ def run(args: argparse.Namespace) -> int:
     for module in map(importlib.import_module, KINDS.values()):
         if module.recognises(path):
             return int(module.show(path, Console(highlight=False), sheet=sheet, verify=args.verify))
-    raise ConfigError(f"{path}: nothing that can be inspected; expected {', or '.join(KINDS)}")
+    raise ConfigError(f"{path}: nothing that can be inspected; expected {', or '.join(KINDS)}{_layouts(path)}")
+
+
+def _layouts(path: Path) -> str:
+    """What a data set's folder would have to hold."""
+    if not path.is_dir():
+        return ""
+    from trocar.downstream.datasets import adapters
+
+    return ". Data sets: " + "; ".join(f"{name}: {one.expects}" for name, one in adapters().items())
