@@ -51,6 +51,7 @@ def test_the_data_sets_own_split_is_shown_as_such(tmp_path: Path) -> None:
     pd.DataFrame(rows, columns=["video", "split"]).to_csv(tmp_path / "videos.csv", index=False)
     data = open_dataset(tmp_path)
     tables = inspect_dataset.split_columns(data, adapters()["cholec80"])
+    assert list(tables) == ["its own"]
     assert tables["its own"].tolist() == ["train"] * 8 + ["test"] * 4
     space = data.space("phase")
     assert inspect_dataset.class_counts(data, space, (tables["its own"] == "train").to_numpy())[:3] == [4, 4, 0]

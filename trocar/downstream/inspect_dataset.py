@@ -77,10 +77,14 @@ def _show_one(data: LabelledFrames, adapter: Adapter, console: Console) -> None:
 
 
 def split_columns(data: LabelledFrames, adapter: Adapter) -> dict[str, pd.Series]:
-    """Name of a split list -> the split of every frame, '' where the list leaves it out: the table's own split, and
-    every published list that names some of its cases."""
+    """Name of a split list -> the split of every frame, '' where the list leaves it out.
+
+    The data set's own split, which no published list can replace, else every list that names some of its cases.
+    """
     own = data.frames["split"].astype(str)
-    known = {adapter.default_split or "its own": own} if own.any() else {}
+    if own.any() and adapter.default_split is None:
+        return {"its own": own}
+    known = {str(adapter.default_split): own} if own.any() else {}
     for name, entries in adapter.splits.items():
         if name in known or not any(list(members) for members in entries.values()):
             continue

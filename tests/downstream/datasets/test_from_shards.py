@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from data_factory import make_catalog
-from video_set_factory import write_image
+from video_set_factory import grey, write_image, write_text, write_video
 
+from trocar.cli import main
 from trocar.data.catalog import Catalog
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.from_shards import label_period, locate
@@ -46,6 +47,21 @@ def test_pixels_are_those_of_the_shards_even_of_frames_that_curation_leaves_out(
     assert (np.asarray(whole) == 0).all()
     assert [bool(np.asarray(frame).any()) for frame in pixels] == [True] * 5
     assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_an_ingested_video_gives_the_frames_that_its_labels_mean(tmp_path: Path) -> None:
+    for number, start in ((1, 0), (2, 25)):
+        video = f"video{number:02d}"
+        write_video(tmp_path / f"data/videos/{video}.mp4", 80, 25)
+        rows = [(k, "Preparation") for k in range(start, 80)]
+        write_text(tmp_path / f"data/phase_annotations/{video}-phase.txt", [("Frame", "Phase"), *rows])
+    shards = tmp_path / "shards"
+    arguments = ["--out", str(shards), "--crop", "none", "--short-side", "none", "--workers", "1"]
+    assert main(["ingest", str(tmp_path / "data/videos"), *arguments]) == 0
+    located = locate(open_dataset(tmp_path / "data"), shards)
+    assert located.frames["frame"].tolist() == [0, 25, 50, 75, 25, 50, 75]
+    brightness = FrameCache(located, tmp_path / "cache").get(16).mean((1, 2, 3))
+    assert brightness == pytest.approx(np.array([grey(k) for k in (0, 25, 50, 75, 25, 50, 75)]), abs=3)
 
 
 def test_labels_without_a_frame_within_half_a_period_are_counted_and_refused(tmp_path: Path) -> None:

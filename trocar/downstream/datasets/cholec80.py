@@ -163,7 +163,8 @@ def place(labels: pd.DataFrame, source: Clip | Images, root: Path, video: str) -
     """
     if isinstance(source, Clip):
         return located(labels, source, root, video)
-    rows = labels[labels["frame"] % int(NATIVE_FPS) == 0]
+    whole = labels["frame"] % int(NATIVE_FPS) == 0
+    rows, between = labels[whole], int((~whole).sum())
     number = rows["frame"] // int(NATIVE_FPS) + 1
     last = max(source.by_number)
     over = number > last
@@ -174,6 +175,7 @@ def place(labels: pd.DataFrame, source: Clip | Images, root: Path, video: str) -
     rows, number = rows[~over], number[~over]
     paths = [source.by_number.get(n, root / "frames" / video / f"{video}_{n:06d}.png") for n in number]
     notes = [f"{video}: {int(over.sum())} labels after the last of {last} images left out"] if over.any() else []
+    notes += [f"{video}: {between} labels between the seconds that images show left out"] if between else []
     shown = [str(path.relative_to(root)) for path in paths]
     return rows.assign(frame=-1, path=shown, video=video, time_s=number - 1.0), notes
 
