@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from trocar.downstream.metrics.outcome import Floats, case_mean
+from trocar.downstream.metrics.outcome import Floats, Ints, case_mean
 from trocar.downstream.metrics.segmentation_outcome import SegmentationMetric, SegmentationOutcome
 from trocar.errors import TrocarError
 
@@ -23,7 +23,7 @@ Kind = Literal["iou", "dice"]
 BinaryKind = Literal["iou", "dice", "precision", "recall", "specificity"]
 
 
-def scores_of(counts: Floats, kind: BinaryKind = "iou") -> Floats:
+def scores_of(counts: Floats | Ints, kind: BinaryKind = "iou") -> Floats:
     """Score per class, one against the rest, from counts [..., K, K]: [..., K], NaN where it is 0 / 0."""
     tp = np.diagonal(counts, axis1=-2, axis2=-1).astype(np.float64)
     fp, fn = counts.sum(-2) - tp, counts.sum(-1) - tp
@@ -71,7 +71,9 @@ def dataset(
     decide over one of them.
     """
     values = per_class(outcome, weights, kind=kind)[_classes(outcome, background)]
-    return _mean(np.nan_to_num(values, nan=0.0) if absent == "zero" else values)
+    if absent == "zero" and not np.isnan(values).all():
+        values = np.nan_to_num(values, nan=0.0)
+    return _mean(values)
 
 
 def image_present_gt(
@@ -177,7 +179,7 @@ def empty_1(
 def surface_class_then_image(
     outcome: SegmentationOutcome, weights: Floats | None = None, *, background: bool = False
 ) -> float:
-    """`nsd@class_then_image`: mean over the images where a class is in ground truth or prediction, then over classes."""
+    """`nsd@class_then_image`: per class the mean over the images that have it in either mask, then over classes."""
     return _mean(_class_means(outcome, _surface(outcome), weights)[_classes(outcome, background)])
 
 
@@ -247,7 +249,8 @@ def _row_mean(values: Floats) -> Floats:
     defined = ~np.isnan(values)
     count = defined.sum(1)
     total = np.where(defined, values, 0.0).sum(1)
-    return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
+    means: Floats = np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
+    return means
 
 
 def _image_mean(outcome: SegmentationOutcome, values: Floats, weights: Floats | None) -> float:

@@ -47,7 +47,8 @@ class SegmentationOutcome:
     @cached_property
     def foreground(self) -> npt.NDArray[np.bool_]:
         """[K]: every class but the background."""
-        return np.arange(len(self.classes)) != self.background
+        chosen: npt.NDArray[np.bool_] = np.arange(len(self.classes)) != self.background
+        return chosen
 
 
 SegmentationMetric = Callable[[SegmentationOutcome, "Floats | None"], float]

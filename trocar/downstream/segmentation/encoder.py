@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -145,7 +146,7 @@ def check(encoder: Encoder, size: tuple[int, int]) -> tuple[list[int], list[bool
 
 
 def _require_halves(sizes: Sequence[tuple[int, int]]) -> None:
-    for fine, coarse in zip(sizes, sizes[1:], strict=False):
+    for fine, coarse in pairwise(sizes):
         if fine != coarse and fine != (2 * coarse[0], 2 * coarse[1]):
             raise ConfigError(
                 f"this backbone's feature maps have sizes {list(sizes)}, each must be half the one before"

@@ -100,7 +100,7 @@ def tinted(image: Bytes, mask: Bytes, count: int, background: int | None) -> npt
     picture = image.astype(np.float64) / 255
     palette = colours(count, background)
     for c in np.unique(mask):
-        if c == background or c == IGNORE:
+        if c in (background, IGNORE):
             continue
         region = mask == c
         picture[region] = (1 - _OPACITY) * picture[region] + _OPACITY * palette[c]
@@ -109,7 +109,7 @@ def tinted(image: Bytes, mask: Bytes, count: int, background: int | None) -> npt
 
 
 def _line_width(mask: Bytes) -> int:
-    return max(1, round(min(mask.shape) / 160))
+    return max(1, round(min(int(length) for length in mask.shape) / 160))
 
 
 def _draw(axis: Axes, image: Bytes, mask: Bytes | None, count: int, background: int | None) -> None:
@@ -121,7 +121,7 @@ def _draw(axis: Axes, image: Bytes, mask: Bytes | None, count: int, background: 
     if (mask == IGNORE).any():
         axis.contourf(mask == IGNORE, levels=[0.5, 1.5], colors="none", hatches=["////"])
     for c in np.unique(mask):
-        if c != background and c != IGNORE:
+        if c not in (background, IGNORE):
             _number(axis, mask == c, int(c))
 
 

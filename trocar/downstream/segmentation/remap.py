@@ -91,7 +91,7 @@ def load_remap(name_or_path: str | Path) -> Remap:
     names = remap_names()
     if str(name_or_path) not in names:
         raise ConfigError(
-            f"no class remapping {str(name_or_path)!r}{nearest(str(name_or_path), names)}; there are {', '.join(names)},"
-            " or give a .yaml file"
+            f"no class remapping {str(name_or_path)!r}{nearest(str(name_or_path), names)}; there are"
+            f" {', '.join(names)}, or give a .yaml file"
         )
     return load(Remap, REMAPS / f"{name_or_path}.yaml")

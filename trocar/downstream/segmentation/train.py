@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import Field
-from timm.optim import param_groups_layer_decay
+from timm.optim._param_groups import param_groups_layer_decay
 from torch import Tensor, nn
 
 from trocar.backbones.preprocess import describe_backbone
@@ -140,7 +140,8 @@ def parameter_groups(model: Segmenter, config: SegmentationTraining) -> list[dic
     Layers are timm's. It counts the topmost layer of a backbone without a classifier as the head; the decoder is one
     above that. In a model whose final norm is a layer of its own (ConvNeXt's, unused here), blocks are one lower yet.
     """
-    decay, plain = [], []
+    decay: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for parameter in model.decoder.parameters():
         (plain if parameter.ndim <= 1 else decay).append(parameter)
     groups = [
