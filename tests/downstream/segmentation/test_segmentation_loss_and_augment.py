@@ -86,6 +86,19 @@ def test_the_mask_follows_the_image() -> None:
         assert (nearest[known] == label[known]).float().mean() > 0.9
 
 
+def test_crops_of_wide_images_are_not_stretched_on_average() -> None:
+    size = (27, 48)
+    crop = joint_augmentation(size).transforms[0]
+    images = [torch.zeros(3, *size)]
+    torch.manual_seed(0)
+    drawn = [crop.make_params(images) for _ in range(200)]
+    stretch = torch.tensor([d["width"] / d["height"] / (48 / 27) for d in drawn])
+    assert 0.7 < stretch.min() < 0.85
+    assert 1.15 < stretch.max() < 1.4
+    assert stretch.log().mean().abs() < 0.03
+    assert min(d["width"] * d["height"] / (27 * 48) for d in drawn) > 0.55
+
+
 def test_the_draws_follow_from_the_seed_and_leave_torch_alone() -> None:
     images, masks = pairs()
     transform = joint_augmentation((32, 48))

@@ -102,8 +102,12 @@ def image_union(
     MATIS' `ISI_IoU`; torchmetrics' MeanIoU and samplewise macro Dice with background. A single stray pixel of a wrong
     class adds a 0 to its image's mean. Images with no counted class in either are dropped.
     """
-    values = scores_of(outcome.confusions, kind)[:, _classes(outcome, background)]
-    return _image_mean(outcome, _row_mean(values), weights)
+    return _image_mean(outcome, image_scores(outcome, kind=kind, background=background), weights)
+
+
+def image_scores(outcome: SegmentationOutcome, *, kind: Kind = "iou", background: bool = True) -> Floats:
+    """[n]: `image_union` of each image; what overlays are ranked by."""
+    return _row_mean(scores_of(outcome.confusions, kind)[:, _classes(outcome, background)])
 
 
 def class_then_image(

@@ -1,4 +1,4 @@
-"""Decoders by name: feature maps -> logits at some stride."""
+"""Decoders by name. Each takes maps and prefix tokens, as `Encoder` gives them, and returns logits at some stride."""
 
 from __future__ import annotations
 
@@ -38,15 +38,7 @@ class Neck(nn.Module):
         return [_resize(p(m), s) for p, m, s in zip(self.project, maps, self.scales, strict=True)]
 
 
-class Decoder(nn.Module):
-    """Maps and prefix tokens, as `Encoder` gives them, -> logits [b, K, h', w']."""
-
-    def forward(self, maps: list[Tensor], tokens: list[Tensor | None]) -> Tensor:
-        """To be written by each decoder."""
-        raise NotImplementedError
-
-
-class LinearDecoder(Decoder):
+class LinearDecoder(nn.Module):
     """Batch norm and a 1 x 1 convolution on the coarsest map: the linear probe of DINOv2 (arXiv 2304.07193, sec. 7.4).
 
     What it scores is linearly in the features of one patch; it cannot make up for a coarse stride, so compare
@@ -64,7 +56,7 @@ class LinearDecoder(Decoder):
         return logits
 
 
-class PyramidDecoder(Decoder):
+class PyramidDecoder(nn.Module):
     """Each map to 128 channels, enlarged to the finest, summed, one 3 x 3 convolution, classified: stride 4.
 
     Own and light (semantic FPN, arXiv 1901.02446, without its towers), for small data and frozen backbones.
@@ -93,7 +85,7 @@ class PyramidDecoder(Decoder):
         return logits
 
 
-class SmpDecoder(Decoder):
+class SmpDecoder(nn.Module):
     """FPN, UPerNet or SegFormer of segmentation_models_pytorch, and a 1 x 1 classifier: stride 4."""
 
     def __init__(self, decoder: nn.Module, channels: int, classes: int, neck: nn.Module) -> None:
@@ -111,7 +103,7 @@ class SmpDecoder(Decoder):
         return logits
 
 
-class DptDecoder(Decoder):
+class DptDecoder(nn.Module):
     """DPT (arXiv 2103.13413) of segmentation_models_pytorch: readout `cat`, 256 fusion channels; stride 2."""
 
     def __init__(self, channels: Sequence[int], classes: int, strides: Sequence[int], prefixed: bool) -> None:
@@ -133,7 +125,7 @@ class DptDecoder(Decoder):
 
 def build_decoder(
     name: DecoderName, channels: Sequence[int], classes: int, *, scale: float | None, prefixed: bool
-) -> Decoder:
+) -> nn.Module:
     """The decoder for maps of these channels.
 
     `scale` is None for a hierarchy, and for a plain transformer how much larger than its token grid the finest map

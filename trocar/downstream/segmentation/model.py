@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trocar.downstream.segmentation.decoders import Decoder, DecoderName, build_decoder
+from trocar.downstream.segmentation.decoders import DecoderName, build_decoder
 from trocar.downstream.segmentation.encoder import Encoder, check, fit_rectangle, layout
 from trocar.errors import ConfigError, nearest
 
@@ -22,10 +22,12 @@ class Segmenter(nn.Module):
     after normalisation) to `padded`, and the logits are cut back.
     """
 
-    def __init__(self, encoder: Encoder, decoder: Decoder, size: tuple[int, int], padded: tuple[int, int]) -> None:
+    def __init__(
+        self, encoder: Encoder, decoder: nn.Module, classes: int, size: tuple[int, int], padded: tuple[int, int]
+    ) -> None:
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
-        self.size, self.padded = size, padded
+        self.classes, self.size, self.padded = classes, size, padded
 
     @property
     def backbone(self) -> nn.Module:
@@ -55,10 +57,10 @@ def build_segmenter(
     """A timm model, as `load_backbone` gives it, with a decoder for images of `size` (height, width).
 
     `decoder`: `fpn`, `upernet`, `segformer` and `dpt` (segmentation_models_pytorch), `pyramid` (own, light), `linear`
-    (1 x 1 convolution). The backbone is used as it is, not copied; a position table is resampled for `size` in place.
-    The decoder's weights follow from `seed` alone. Hierarchies (ResNet, ConvNeXt, CAFormer, PVT, Swin) and plain
-    transformers (ViT, DINOv2, DINOv3, BEiT) take every decoder; a plain one gets a neck that makes maps of strides
-    around 4, 8, 16 and 32 of four of its blocks.
+    (1 x 1 convolution). Its weights follow from `seed` alone. The backbone is used as it is, not copied: a position
+    table is resampled for `size` in place, and `freeze` leaves its parameters without gradients. Hierarchies (ResNet,
+    ConvNeXt, CAFormer, PVT, Swin) and plain transformers (ViT, DINOv2, DINOv3, BEiT) take every decoder; a plain one
+    gets a neck that makes maps of strides around 4, 8, 16 and 32 of four of its blocks.
 
     Raises ConfigError for an unknown decoder, fewer than two classes, or a backbone that gives no such maps or cannot
     take the size.
@@ -77,7 +79,7 @@ def build_segmenter(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = build_decoder(decoder, channels, classes, scale=scale, prefixed=all(prefixed))  # type: ignore[arg-type]
-    return Segmenter(encoder, head, size, padded)
+    return Segmenter(encoder, head, classes, size, padded)
 
 
 def _up(length: int, multiple: int) -> int:

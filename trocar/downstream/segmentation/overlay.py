@@ -109,7 +109,7 @@ def tinted(image: Bytes, mask: Bytes, count: int, background: int | None) -> npt
 
 
 def _line_width(mask: Bytes) -> int:
-    return max(1, round(min(int(length) for length in mask.shape) / 160))
+    return max(1, round(min(int(length) for length in mask.shape) / 110))
 
 
 def _draw(axis: Axes, image: Bytes, mask: Bytes | None, count: int, background: int | None) -> None:
@@ -119,7 +119,9 @@ def _draw(axis: Axes, image: Bytes, mask: Bytes | None, count: int, background: 
     if mask is None:
         return
     if (mask == IGNORE).any():
-        axis.contourf(mask == IGNORE, levels=[0.5, 1.5], colors="none", hatches=["////"])
+        hatched = axis.contourf(mask == IGNORE, levels=[0.5, 1.5], colors="none", hatches=["////"])
+        hatched.set_edgecolor("lightgrey")
+        hatched.set_linewidth(0)
     for c in np.unique(mask):
         if c not in (background, IGNORE):
             _number(axis, mask == c, int(c))

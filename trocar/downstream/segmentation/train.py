@@ -19,7 +19,7 @@ from trocar.backbones.preprocess import describe_backbone
 from trocar.config import Config
 from trocar.downstream.metrics.segmentation import scores_of
 from trocar.downstream.segmentation.augment import augment, joint_augmentation
-from trocar.downstream.segmentation.loss import segmentation_loss
+from trocar.downstream.segmentation.loss import IGNORE, segmentation_loss
 from trocar.downstream.segmentation.model import Segmenter
 from trocar.downstream.segmentation.predict import Bytes, predicted_confusions, require_size, to_tensor
 from trocar.errors import ConfigError, TrocarError
@@ -80,10 +80,11 @@ def fit_segmenter(
     frozen backbone neither changes nor gets gradients. Every epoch sees every image; the last batch is filled up with
     images of the beginning, because batch norm cannot do with one.
 
-    Raises TrocarError for arrays that do not fit or a loss that is not finite, ConfigError for class weights that are
-    not one per class.
+    Raises TrocarError for arrays that do not fit, a label that is no class or a loss that is not finite, ConfigError
+    for class weights that are not one per class.
     """
     _require_arrays(model, train)
+    _require_weights(model, config)
     step = _Step(model, config, device, _steps(len(train[0]), config))
     history, best = History(), {}
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.startswith("cuda") else []):
@@ -116,22 +117,18 @@ class _Step:
     def __call__(self, images: Bytes, masks: Bytes, seed: int) -> Tensor:
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr * group["lr_scale"] * rate(self.done, self.total, self.config.warmup)
+        _require_classes(masks, self.model.classes)
         pixels, labels = to_tensor(images, self.device), torch.from_numpy(np.array(masks)).to(self.device)
         if self.config.augment:
             pixels, labels = augment(pixels, labels, self.transform, seed)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.config.bf16):
             logits = self.model(self.normalise(pixels))
-        self._require_weights(logits.shape[1])
         loss = segmentation_loss(logits, labels.long(), dice=self.config.dice, weights=self.weights)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.done += 1
         return loss.detach()
-
-    def _require_weights(self, classes: int) -> None:
-        if self.weights is not None and len(self.weights) != classes:
-            raise ConfigError(f"class_weights: {len(self.weights)} numbers for {classes} classes; give one for each")
 
 
 def parameter_groups(model: Segmenter, config: SegmentationTraining) -> list[dict[str, Any]]:
@@ -212,3 +209,15 @@ def _require_arrays(model: Segmenter, train: LabelledImages) -> None:
     require_size(images, model.size)
     if masks.shape != images.shape[:3]:
         raise TrocarError(f"training masks {tuple(masks.shape)} and images {tuple(images.shape)} do not fit together")
+
+
+def _require_weights(model: Segmenter, config: SegmentationTraining) -> None:
+    given = config.class_weights
+    if given is not None and len(given) != model.classes:
+        raise ConfigError(f"class_weights: {len(given)} numbers for {model.classes} classes; give one for each")
+
+
+def _require_classes(masks: Bytes, classes: int) -> None:
+    largest = int(np.where(masks == IGNORE, 0, masks).max())
+    if largest >= classes:
+        raise TrocarError(f"a training mask has class {largest}, but there are {classes} classes (0 .. {classes - 1})")
