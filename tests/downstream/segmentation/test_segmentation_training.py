@@ -33,9 +33,9 @@ def toy(count: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     masks = np.zeros((count, *SIZE), dtype=np.uint8)
     for image, mask in zip(images, masks, strict=True):
         for label, channel in ((1, 0), (2, 2)):
-            top, left = generator.integers(0, 18), generator.integers(0, 20) + 24 * (label - 1)
-            image[top : top + 16, left : left + 12, channel] += 90
-            mask[top : top + 16, left : left + 12] = label
+            top, left = generator.integers(0, 14), generator.integers(0, 6) + 28 * (label - 1)
+            image[top : top + 24, left : left + 20, channel] += 90
+            mask[top : top + 24, left : left + 20] = label
     masks[:, -2:] = 255
     return images.clip(0, 255).astype(np.uint8), masks
 
@@ -53,11 +53,12 @@ def settings(**kwargs: object) -> SegmentationTraining:
 
 
 def test_four_images_are_learnt_to_an_iou_above_nine_tenths() -> None:
-    model, data = segmenter(), toy()
+    # Without batch norm, whose statistics of so few steps would lag behind the weights.
+    model, data = segmenter(name="random:pvt_v2_b0"), toy()
     assert miou(model, data) < 0.5
-    history = fit_segmenter(model, data, settings(epochs=28, batch=4, lr=5e-3, layer_decay=1.0))
+    history = fit_segmenter(model, data, settings(epochs=30, batch=4, layer_decay=1.0))
     assert history.loss[-1] < history.loss[0] / 4
-    assert history.best_epoch == 27
+    assert history.best_epoch == 29
     assert miou(model, data) > 0.9
 
 

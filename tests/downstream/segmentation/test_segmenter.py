@@ -156,6 +156,15 @@ def test_the_position_table_keeps_its_values_where_the_size_stays() -> None:
     assert given.pos_embed.shape[1] == 1 + 14 * 18
 
 
+def test_logits_are_those_of_the_image_padded_below_and_on_the_right_cut_back() -> None:
+    model = build_segmenter(backbone(), "fpn", 3, SIZE, freeze=True).eval()
+    whole = Segmenter(model.encoder, model.decoder, 3, model.padded, model.padded).eval()
+    padded = torch.zeros(2, 3, 96, 128)
+    padded[..., :75, :106] = images()
+    assert model.padded == (96, 128)
+    assert torch.equal(model(images()), whole(padded)[..., :75, :106])
+
+
 def test_images_of_another_size_are_refused() -> None:
     model = build_segmenter(backbone(), "linear", 2, SIZE, freeze=True)
     with pytest.raises(ValueError, match="75 x 106"):
