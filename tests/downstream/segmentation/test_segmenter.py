@@ -120,8 +120,8 @@ def test_building_leaves_the_statistics_and_the_mode_as_they_were() -> None:
 
 
 def test_decoder_weights_follow_from_the_seed_alone() -> None:
-    def head(seed: int) -> torch.Tensor:
-        torch.manual_seed(seed + 100)
+    def head(seed: int, surroundings: int) -> torch.Tensor:
+        torch.manual_seed(surroundings)
         return build_segmenter(backbone("resnet10t"), "pyramid", 3, SIZE, False, seed=seed).decoder.lateral[0].weight
 
     torch.manual_seed(5)
@@ -129,8 +129,8 @@ def test_decoder_weights_follow_from_the_seed_alone() -> None:
     torch.manual_seed(5)
     build_segmenter(backbone("resnet10t"), "pyramid", 3, SIZE, False)
     assert torch.equal(torch.rand(1), expected)
-    assert torch.equal(head(0), head(0))
-    assert not torch.equal(head(0), head(1))
+    assert torch.equal(head(0, surroundings=1), head(0, surroundings=2))
+    assert not torch.equal(head(0, surroundings=1), head(1, surroundings=1))
 
 
 @pytest.mark.parametrize(("patch", "scale", "multiple"), [(8, 2, 32), (14, 4, 28), (16, 4, 32), (32, 8, 32)])
