@@ -21,8 +21,8 @@ def test_cholec80_rows_are_joined_by_native_frame_index(tmp_path: Path) -> None:
     assert one["frame"].tolist() == [0, 5, 10, 15]
     assert one["time_s"].tolist() == [0.0, 1.0, 2.0, 3.0]
     assert one["phase"].tolist() == [0, 0, 1, 1]
-    assert one["Hook"].tolist() == [0, 0, 1, 1]
-    assert (data.phases, data.tools) == (CHOLEC80_PHASES, ("Grasper", "Hook"))
+    assert one["tools/Hook"].tolist() == [0, 0, 1, 1]
+    assert [space.classes for space in data.spaces] == [CHOLEC80_PHASES, ("Grasper", "Hook")]
     assert data.frames["case"].nunique() == 3
 
 
@@ -30,7 +30,7 @@ def test_cholec80_at_another_rate_keeps_tools_where_they_are_labelled(tmp_path: 
     make_cholec80(tmp_path, videos=1)
     dense = open_dataset(tmp_path, options=DatasetOptions(fps=5)).frames
     assert dense["frame"].tolist() == list(range(20))
-    assert dense["Grasper"].tolist() == [1, -1, -1, -1, -1] * 4
+    assert dense["tools/Grasper"].tolist() == [1, -1, -1, -1, -1] * 4
     assert open_dataset(tmp_path, options=DatasetOptions(fps=0.5)).frames["frame"].tolist() == [0, 10]
 
 
@@ -84,7 +84,7 @@ def test_an_unknown_phase_is_named_with_the_nearest_one_unless_phases_are_given(
         open_dataset(tmp_path)
     names = ("CalotTriangleDissection", "Preparatoin")
     data = open_dataset(tmp_path, options=DatasetOptions(phases=names))
-    assert (data.phases, data.frames["phase"].tolist()) == (names, [1, 1, 0, 0])
+    assert (data.space("phase").classes, data.frames["phase"].tolist()) == (names, [1, 1, 0, 0])
 
 
 def test_a_missing_video_is_named(tmp_path: Path) -> None:
@@ -121,9 +121,15 @@ def test_cholect50_is_mapped_by_name_not_by_index(tmp_path: Path) -> None:
     annotations = {"3": [entry(1, 0)], "10": [entry(0, 1), entry(1, 1), entry(-1, 1)]}
     data = open_dataset(cholect50(tmp_path, annotations, [3, 4, 10]))
     assert data.frames["path"].tolist() == ["videos/VID07/000003.png", "videos/VID07/000010.png"]
-    assert [data.phases[i] for i in data.frames["phase"]] == ["GallbladderRetraction", "CalotTriangleDissection"]
-    assert data.frames[list(data.tools)].to_numpy().tolist() == [[0, 0, 1, 0, 0, 0], [1, 0, 1, 0, 0, 0]]
-    assert data.tools == CHOLEC80_TOOLS[:6]
+    assert [data.space("phase").classes[i] for i in data.frames["phase"]] == [
+        "GallbladderRetraction",
+        "CalotTriangleDissection",
+    ]
+    assert data.frames[list(data.space("tools").columns)].to_numpy().tolist() == [
+        [0, 0, 1, 0, 0, 0],
+        [1, 0, 1, 0, 0, 0],
+    ]
+    assert data.space("tools").classes == CHOLEC80_TOOLS[:6]
     assert data.notes == ("VID07: 1 images without a label left out",)
 
 
@@ -145,15 +151,15 @@ def test_cholect50_counts_on_real_labels(shared_data: Path) -> None:
     table = pd.read_csv(shared_data / "cholect50_val/frames.csv")
     table = table[table["phase_id"] >= 0].set_index("path").loc[data.frames["path"]]
     assert (table["phase_id"].to_numpy() == data.frames["phase"].to_numpy()).all()
-    tools = [tool.lower() for tool in data.tools]
-    assert (table[tools].to_numpy() == data.frames[list(data.tools)].to_numpy()).all()
+    tools = [tool.lower() for tool in data.space("tools").classes]
+    assert (table[tools].to_numpy() == data.frames[list(data.space("tools").columns)].to_numpy()).all()
 
 
 def test_the_folder_layout(tmp_path: Path) -> None:
     data = open_dataset(make_folder(tmp_path, cases=2, frames=4))
-    assert (data.layout, data.phases, data.tools) == ("folder", ("0", "1"), ("red",))
+    assert (data.layout, *(s.classes for s in data.spaces)) == ("folder", ("0", "1"), ("red",))
     assert data.frames["phase"].tolist() == [0, 0, 1, 1] * 2
-    assert data.frames["red"].tolist() == [1, 0, 0, 1] * 2
+    assert data.frames["tools/red"].tolist() == [1, 0, 0, 1] * 2
     assert len(open_dataset(tmp_path, options=DatasetOptions(fps=0.5))) == 4
 
 

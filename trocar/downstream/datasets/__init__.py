@@ -1,37 +1,55 @@
-"""Data set adapters: one file per published folder layout, each yielding one table of labelled frames."""
+"""Data set adapters: one file per published folder layout, each yielding one table of labelled frames.
+
+A file here with an `ADAPTER` is one: there is no list to edit.
+"""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+from functools import cache
 from pathlib import Path
 
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
-from trocar.downstream.datasets.cholec80 import CHOLEC80
-from trocar.downstream.datasets.cholect50 import CHOLECT50
-from trocar.downstream.datasets.folder import FOLDER
 from trocar.downstream.datasets.table import LabelledFrames
 from trocar.errors import ConfigError, nearest
 
-LAYOUTS: dict[str, Adapter] = {adapter.name: adapter for adapter in (CHOLEC80, CHOLECT50, FOLDER)}
+OWN = "folder"
+"""Asked last: a published data set with a CSV of one's own in it is still that data set."""
+
+
+@cache
+def adapters() -> dict[str, Adapter]:
+    """Every adapter by name, in the order of their names."""
+    modules = [importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__)]
+    found = [module.ADAPTER for module in modules if hasattr(module, "ADAPTER")]
+    return {adapter.name: adapter for adapter in sorted(found, key=lambda a: a.name)}
 
 
 def open_dataset(root: str | Path, layout: str | None = None, options: DatasetOptions | None = None) -> LabelledFrames:
     """Read the labels under `root`; the layout is recognised unless it is named.
 
-    Raises ConfigError for a missing folder or a layout that is unknown or not recognised, TrocarError for
+    Raises ConfigError for a missing folder or a layout that is unknown, ambiguous or not recognised, TrocarError for
     labels that contradict themselves or the files.
     """
     root = Path(root)
     if not root.is_dir():
         raise ConfigError(f"no data folder {str(root)!r}")
-    if layout is not None and layout not in LAYOUTS:
-        raise ConfigError(f"no layout {layout!r}{nearest(layout, LAYOUTS)}; layouts: {', '.join(LAYOUTS)}")
-    adapter = LAYOUTS[layout] if layout is not None else _recognise(root)
+    known = adapters()
+    if layout is not None and layout not in known:
+        raise ConfigError(f"no layout {layout!r}{nearest(layout, known)}; layouts: {', '.join(known)}")
+    adapter = known[layout] if layout is not None else recognise(root)
+    if adapter is None:
+        expected = "; ".join(f"{one.name}: {one.expects}" for one in known.values())
+        raise ConfigError(f"{root} has no layout Trocar knows. Expected one of {expected}")
     return adapter.read(root, options or DatasetOptions())
 
 
-def _recognise(root: Path) -> Adapter:
-    for adapter in LAYOUTS.values():
-        if adapter.matches(root):
-            return adapter
-    expected = "; ".join(f"{adapter.name}: {adapter.expects}" for adapter in LAYOUTS.values())
-    raise ConfigError(f"{root} has no layout Trocar knows. Expected one of {expected}")
+def recognise(root: Path) -> Adapter | None:
+    """The adapter whose layout the folder has; None if none. Raises ConfigError if several fit."""
+    fitting = [adapter for name, adapter in adapters().items() if name != OWN and adapter.matches(root)]
+    if len(fitting) > 1:
+        names = ", ".join(adapter.name for adapter in fitting)
+        raise ConfigError(f"{root} could be any of {names}; name it with --layout")
+    own = adapters()[OWN]
+    return fitting[0] if fitting else own if own.matches(root) else None

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from trocar.downstream.datasets.table import LabelledFrames
 
+Split = Mapping[str, Iterable[int | str]]
+"""`train`, `val`, `test` -> video numbers, or the names of cases."""
+
 
 @dataclass(frozen=True)
 class DatasetOptions:
-    """`fps`: labelled frames per second that are used, at most as many as are labelled; `phases`: class names
-    in order, where a data set's own are not the published ones; `split`: name of a published split list."""
+    """`fps`: labelled frames per second that are used, at most as many as are labelled; `phases`: class names in order,
+    where a data set's own are not the published ones; `split`: name of a published split list (None: the adapter's
+    default, if it has one); `remap`: name or path of a file that merges classes of masks."""
 
     fps: float = 1.0
     phases: tuple[str, ...] = ()
     split: str | None = None
+    remap: str | None = None
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """`matches` recognises a folder by the names in it, `read` makes the table; `expects` is for the error
-    message.
+    """One published folder layout.
+
+    `matches` recognises a folder by the names in it and reads no labels; `read` makes the table; `expects` is for the
+    error message. `splits` are the published lists by name; `default_split` is the one used where none is asked for:
+    None where the field has no agreed one.
     """
 
     name: str
     expects: str
     matches: Callable[[Path], bool]
     read: Callable[[Path, DatasetOptions], LabelledFrames]
+    splits: Mapping[str, Split] = field(default_factory=dict)
+    default_split: str | None = None

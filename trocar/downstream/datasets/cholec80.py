@@ -17,7 +17,7 @@ from trocar.downstream.datasets.base import Adapter, DatasetOptions
 from trocar.downstream.datasets.names import index_of, phase_set
 from trocar.downstream.datasets.splits import CHOLEC80 as SPLITS
 from trocar.downstream.datasets.splits import published_split
-from trocar.downstream.datasets.table import LabelledFrames, build_table
+from trocar.downstream.datasets.table import LabelledFrames, LabelSpace, build_table
 from trocar.errors import ConfigError, TrocarError
 
 PHASE_FOLDER, TOOL_FOLDER = "phase_annotations", "tool_annotations"
@@ -51,7 +51,8 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
             notes.append(f"{video}: {dropped} labels after the last of {count} frames left out")
         part = labels.assign(path=str(path.relative_to(root)), video=video, time_s=labels["frame"] / rate)
         parts.append(part.assign(case=about.loc[video, "case_id"], split=about.loc[video, "split"]))
-    return build_table(root, "cholec80", parts, phases, tools, notes)
+    spaces = [LabelSpace("phase", "multiclass", phases), LabelSpace("tools", "multilabel", tools)]
+    return build_table(root, "cholec80", parts, spaces, notes=notes)
 
 
 def _label_files(folder: Path, suffix: str) -> dict[str, Path]:
@@ -97,7 +98,7 @@ def _join(
     elsewhere.
     """
     tools: pd.DataFrame = (
-        tool.rename(columns={"Frame": "frame"}) if tool is not None else pd.DataFrame({"frame": []}, dtype=np.int64)
+        tool.rename(columns=_tool_column) if tool is not None else pd.DataFrame({"frame": []}, dtype=np.int64)
     )
     if fps < 1:
         tools = tools.iloc[:: round(1 / fps)]
@@ -114,6 +115,10 @@ def _join(
     joined = labelled.merge(tools, on="frame", how="outer" if fps <= 1 else "left")
     ordered: pd.DataFrame = joined.sort_values("frame")
     return ordered
+
+
+def _tool_column(name: str) -> str:
+    return "frame" if name == "Frame" else f"tools/{name}"
 
 
 def _within(labels: pd.DataFrame, count: int, rate: float, path: Path) -> tuple[pd.DataFrame, int]:
@@ -171,9 +176,10 @@ def _metadata(root: Path, videos: list[str], options: DatasetOptions) -> pd.Data
     return about
 
 
-CHOLEC80 = Adapter(
+ADAPTER = Adapter(
     name="cholec80",
     expects=f"videos/ with {PHASE_FOLDER}/ or {TOOL_FOLDER}/",
     matches=_matches,
     read=_read,
+    splits=SPLITS,
 )

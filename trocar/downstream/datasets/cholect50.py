@@ -12,7 +12,7 @@ from trocar.downstream.datasets.base import Adapter, DatasetOptions
 from trocar.downstream.datasets.names import CHOLEC80_PHASES, CHOLEC80_TOOLS, index_of
 from trocar.downstream.datasets.splits import CHOLECT50 as SPLITS
 from trocar.downstream.datasets.splits import published_split
-from trocar.downstream.datasets.table import LabelledFrames, build_table
+from trocar.downstream.datasets.table import LabelledFrames, LabelSpace, build_table
 from trocar.errors import TrocarError
 
 INSTRUMENT, PHASE, ROW_LENGTH = 1, 14, 15
@@ -36,7 +36,8 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
             notes.append(f"{file.stem}: {unlabelled} images without a label left out")
         part = part[part["number"] % max(round(label_fps / options.fps), 1) == 0]
         parts.append(part.assign(video=file.stem, case=file.stem, split=split.get(file.stem, "")))
-    return build_table(root, "cholect50", parts, phases, TOOLS, notes)
+    spaces = [LabelSpace("phase", "multiclass", phases), LabelSpace("tools", "multilabel", TOOLS)]
+    return build_table(root, "cholect50", parts, spaces, notes=notes)
 
 
 def _read_video(root: Path, file: Path, images: dict[int, Path], phases: tuple[str, ...]) -> tuple[pd.DataFrame, float]:
@@ -54,12 +55,14 @@ def _read_video(root: Path, file: Path, images: dict[int, Path], phases: tuple[s
             raise TrocarError(
                 f"{file}: frame {number}: phase {phase} or instruments {sorted(shown)} not in its categories"
             )
-        tools = {tool: int(i in shown) for i, tool in tool_ids.items()}
+        tools = {f"tools/{tool}": int(i in shown) for i, tool in tool_ids.items()}
         path = str(images[number].relative_to(root))
         rows.append(
             {"number": number, "path": path, "frame": -1, "time_s": number / fps, "phase": phase_ids[phase], **tools}
         )
-    return pd.DataFrame(rows, columns=["number", "path", "frame", "time_s", "phase", *TOOLS]), fps
+    return pd.DataFrame(
+        rows, columns=["number", "path", "frame", "time_s", "phase", *(f"tools/{t}" for t in TOOLS)]
+    ), fps
 
 
 def _frame(entries: list[list[float]], where: str) -> tuple[int, set[int]]:
@@ -83,9 +86,10 @@ def _load(file: Path) -> dict[str, Any]:
     return dict(tree)
 
 
-CHOLECT50 = Adapter(
+ADAPTER = Adapter(
     name="cholect50",
     expects="videos/VIDxx/ with labels/VIDxx.json",
     matches=_matches,
     read=_read,
+    splits=SPLITS,
 )

@@ -13,7 +13,7 @@ import pandas as pd
 
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
 from trocar.downstream.datasets.names import CHOLEC80_PHASES, CHOLEC80_TOOLS, all_known, index_of
-from trocar.downstream.datasets.table import LabelledFrames, build_table
+from trocar.downstream.datasets.table import LabelledFrames, LabelSpace, build_table
 from trocar.errors import ConfigError, TrocarError
 
 CSV = "frames.csv"
@@ -38,7 +38,8 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
     frames["split"] = table["split"].fillna("").astype(str) if "split" in table else ""
     phases = _add_phases(frames, table, options, root / CSV)
     tools = _add_tools(frames, table, root / CSV)
-    return build_table(root, "folder", [_thin(frames, table, options.fps)], phases, tools)
+    spaces = [LabelSpace("phase", "multiclass", phases), LabelSpace("tools", "multilabel", tools)]
+    return build_table(root, "folder", [_thin(frames, table, options.fps)], spaces)
 
 
 def _add_phases(frames: pd.DataFrame, table: pd.DataFrame, options: DatasetOptions, path: Path) -> tuple[str, ...]:
@@ -69,7 +70,7 @@ def _add_tools(frames: pd.DataFrame, table: pd.DataFrame, path: Path) -> tuple[s
         values = table[column]
         if not values.dropna().isin([0, 1]).all():
             raise TrocarError(f"{path}: tool column {column!r} holds something other than 0, 1 and empty")
-        frames[name] = values
+        frames[f"tools/{name}"] = values
         tools.append(name)
     return tuple(tools)
 
@@ -84,4 +85,4 @@ def _thin(frames: pd.DataFrame, table: pd.DataFrame, fps: float) -> pd.DataFrame
     return kept
 
 
-FOLDER = Adapter(name="folder", expects=f"images with a {CSV}", matches=_matches, read=_read)
+ADAPTER = Adapter(name="folder", expects=f"images with a {CSV}", matches=_matches, read=_read)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from trocar.downstream.datasets.base import Split
 from trocar.errors import ConfigError, nearest
-
-Split = Mapping[str, Iterable[int]]
 
 CHOLEC80: dict[str, Split] = {
     "40-40": {"train": range(1, 41), "test": range(41, 81)},  # EndoNet
@@ -28,15 +27,15 @@ CHOLECT50: dict[str, Split] = {
 
 
 def published_split(name: str, lists: Mapping[str, Split], videos: Iterable[str]) -> dict[str, str]:
-    """Video name -> `train`, `val` or `test`, by the number in the name; '' for videos the list does not
-    have.
+    """Video name -> `train`, `val` or `test`, by the number in the name or by the whole name; '' for videos the list
+    does not have.
 
     Raises ConfigError for an unknown list.
     """
     if name not in lists:
         raise ConfigError(f"no published split {name!r}{nearest(name, lists)}; this data set has: {', '.join(lists)}")
-    by_number = {number: split for split, numbers in lists[name].items() for number in numbers}
-    return {video: by_number.get(_number(video), "") for video in videos}
+    of = {entry: split for split, entries in lists[name].items() for entry in entries}
+    return {video: of.get(video) or of.get(_number(video), "") for video in videos}
 
 
 def _number(video: str) -> int:

@@ -3,45 +3,113 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from trocar.errors import TrocarError
+from trocar.errors import ConfigError, TrocarError, nearest
 
-COLUMNS = ("path", "frame", "case", "video", "time_s", "split", "phase")
+Kind = Literal["multiclass", "multilabel", "mask"]
+Mask = npt.NDArray[np.uint8]
+COLUMNS = ("path", "frame", "case", "video", "time_s", "split")
 UNLABELLED = -1
+IGNORED_PIXEL = 255
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """What a data set labels for one task.
+
+    `kind` multiclass: the column `<task>` holds an index into `classes`, or -1 where a frame is unlabelled.
+    multilabel: one column `<task>/<class>` per class of 0 and 1 (`soft`: any value in 0..1, the mean of several
+    annotators), -1 where unlabelled. mask: the column `mask` holds a path relative to the data set's root, '' where
+    unlabelled, and `read_mask` makes uint8 [H, W] of it: an index into `classes`, or 255 for a pixel that is not
+    scored. `unscored`: indices of classes that the official scoring leaves out.
+    """
+
+    task: str
+    kind: Kind
+    classes: tuple[str, ...]
+    soft: bool = False
+    unscored: tuple[int, ...] = ()
+    read_mask: Callable[[Path], Mask] | None = field(default=None, compare=False)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the table that hold these labels."""
+        if self.kind == "multilabel":
+            return tuple(f"{self.task}/{name}" for name in self.classes)
+        return ("mask",) if self.kind == "mask" else (self.task,)
+
+    def known(self, frames: pd.DataFrame) -> npt.NDArray[np.bool_]:
+        """Which frames carry this task's labels, bool [n]."""
+        if not self.classes:
+            return np.zeros(len(frames), dtype=bool)
+        values = frames[list(self.columns)]
+        labelled = values != "" if self.kind == "mask" else values >= 0
+        known: npt.NDArray[np.bool_] = labelled.to_numpy(bool).all(axis=1)
+        return known
 
 
 @dataclass(frozen=True)
 class LabelledFrames:
     """Labelled frames of a data set, ordered by case, video and time.
 
-    `frames` has the columns path (str, of an image or a video, relative to `root`), frame (int, native frame
-    index in a video, -1 for an image), case (one operation), video (one file or folder), time_s (seconds
-    within the video), split (str, '' if none), phase (index into `phases`, -1 if unlabelled) and one column
-    per tool (1, 0, or -1 if unlabelled). `notes` says in words what was left out.
+    `frames` has the columns path (str, of an image or a video, relative to `root`), frame (int, native frame index in a
+    video, -1 for an image), case (one operation), video (one file or folder), time_s (seconds within the video), split
+    ('' if none), and those of the label `spaces`. `notes` says in words what was left out or is off. `budgets`: name ->
+    draws of labelled training cases, where such lists are published. `official`: (task, split) -> the number of frames
+    the data set's authors label, where it is known for these splits.
     """
 
     root: Path
     layout: str
     frames: pd.DataFrame
-    phases: tuple[str, ...]
-    tools: tuple[str, ...]
+    spaces: tuple[LabelSpace, ...]
     notes: tuple[str, ...] = ()
+    budgets: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
+    official: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.frames)
 
     @property
+    def tasks(self) -> tuple[str, ...]:
+        """Tasks with at least one label."""
+        return tuple(space.task for space in self.spaces)
+
+    def space(self, task: str) -> LabelSpace:
+        """Labels of a task. Raises ConfigError where the data set has none."""
+        for space in self.spaces:
+            if space.task == task:
+                return space
+        raise ConfigError(
+            f"{self.root} ({self.layout}) has no labels for the task {task!r}{nearest(task, self.tasks)}; "
+            f"it has: {', '.join(self.tasks) or 'none'}"
+        )
+
+    def rows(self, task: str) -> npt.NDArray[np.int64]:
+        """Row numbers of the frames that carry the task's labels."""
+        return np.flatnonzero(self.space(task).known(self.frames)).astype(np.int64)
+
+    def missing(self, task: str, split: str) -> tuple[int, int] | None:
+        """(labelled frames here, official number) where they differ; None where they agree or it isn't known."""
+        expected = self.official.get((task, split))
+        if expected is None:
+            return None
+        of_split = self.frames["split"].to_numpy(str)[self.rows(task)] == split
+        found = int(of_split.sum())
+        return None if found == expected else (found, expected)
+
+    @property
     def fingerprint(self) -> str:
-        """16 hex digits over every locator, label, case and split; not over pixels or where the folder
-        lies.
-        """
-        digest = hashlib.sha256(repr((self.phases, self.tools)).encode())
+        """16 hex digits over every locator, label, case and split; not over pixels or where the folder lies."""
+        digest = hashlib.sha256(repr([(s.task, s.kind, s.classes) for s in self.spaces]).encode())
         digest.update(self.frames.to_csv(index=False).encode())
         return digest.hexdigest()[:16]
 
@@ -50,31 +118,63 @@ def build_table(
     root: Path,
     layout: str,
     parts: Sequence[pd.DataFrame],
-    phases: tuple[str, ...],
-    tools: tuple[str, ...],
+    spaces: Sequence[LabelSpace],
+    *,
     notes: Sequence[str] = (),
+    budgets: Mapping[str, Sequence[Sequence[str]]] | None = None,
+    official: Mapping[tuple[str, str], int] | None = None,
 ) -> LabelledFrames:
-    """Join the tables of all videos, fill what is unlabelled with -1, and check what must hold.
+    """Join the tables of all videos, fill what is unlabelled, and check what must hold.
 
-    Raises TrocarError if nothing is labelled, an image or video is missing, a frame is listed twice, or one
-    case lies in two splits.
+    A space without a single label is left out. Raises TrocarError if nothing is labelled, an image, video or mask is
+    missing, a frame is listed twice, one case lies in two splits, or a label is out of range.
     """
     if not parts or not any(len(part) for part in parts):
         raise TrocarError(f"{root}: no labelled frames found")
-    frames = pd.concat(parts, ignore_index=True)
-    for column in ("phase", *tools):
-        filled = frames[column] if column in frames else pd.Series(UNLABELLED, index=frames.index)
-        frames[column] = filled.fillna(UNLABELLED).astype(np.int64)
-    frames = frames[[*COLUMNS, *tools]].sort_values(["case", "video", "time_s"], kind="stable", ignore_index=True)
+    frames = pd.concat([part for part in parts if len(part)], ignore_index=True)
+    for space in spaces:
+        for column in space.columns:
+            frames[column] = _filled(frames, column, space)
+    used = tuple(space for space in spaces if space.known(frames).any())
+    if not used:
+        raise TrocarError(f"{root}: none of the {len(frames)} frames found carries a label")
+    columns = [*COLUMNS, *(column for space in used for column in space.columns)]
+    frames = frames[columns].sort_values(["case", "video", "time_s"], kind="stable", ignore_index=True)
     _check_files(root, frames)
     _check_duplicates(root, frames)
     _check_splits(root, frames)
-    used = tuple(phases) if (frames["phase"] >= 0).any() else ()
-    return LabelledFrames(root, layout, frames, used, tuple(tools), tuple(notes))
+    for space in used:
+        _check_range(root, frames, space)
+    lists = {name: tuple(tuple(draw) for draw in draws) for name, draws in (budgets or {}).items()}
+    return LabelledFrames(root, layout, frames, used, tuple(notes), lists, dict(official or {}))
+
+
+def _filled(frames: pd.DataFrame, column: str, space: LabelSpace) -> pd.Series:
+    if space.kind == "mask":
+        values = frames[column] if column in frames else pd.Series("", index=frames.index)
+        return values.fillna("").astype(str)
+    values = frames[column] if column in frames else pd.Series(UNLABELLED, index=frames.index)
+    return values.fillna(UNLABELLED).astype(np.float64 if space.soft else np.int64)
+
+
+def _check_range(root: Path, frames: pd.DataFrame, space: LabelSpace) -> None:
+    if space.kind == "mask":
+        return
+    highest = len(space.classes) - 1 if space.kind == "multiclass" else 1
+    values = frames[list(space.columns)]
+    wrong = ((values > highest) | ((values < 0) & (values != UNLABELLED))).any(axis=1)
+    if wrong.any():
+        row = frames[wrong].iloc[0]
+        raise TrocarError(
+            f"{root}: {row['path']} frame {row['frame']}: a label of {space.task!r} is outside 0..{highest}"
+        )
 
 
 def _check_files(root: Path, frames: pd.DataFrame) -> None:
-    missing = [path for path in frames["path"].unique() if not (root / path).is_file()]
+    wanted = list(frames["path"].unique())
+    if "mask" in frames:
+        wanted += [path for path in frames["mask"].unique() if path]
+    missing = [path for path in wanted if not (root / path).is_file()]
     if missing:
         raise TrocarError(
             f"{root}: {len(missing)} labelled files are missing, the first is {missing[0]}; "
