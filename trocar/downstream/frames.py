@@ -46,23 +46,24 @@ class FrameCache:
         there.
         """
         self.prepare([size])
-        pixels: Pixels = np.load(self._path(size), mmap_mode="r")
+        pixels: Pixels = np.load(self.path(size), mmap_mode="r")
         return pixels
 
     def prepare(self, sizes: Sequence[int]) -> None:
         """Decode every file once for all `sizes` that are not cached. Raises TrocarError for a file that
         cannot be read.
         """
-        wanted = sorted({size for size in sizes if not self._path(size).is_file()})
+        wanted = sorted({size for size in sizes if not self.path(size).is_file()})
         if not wanted:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _Writer([self._path(size) for size in wanted], wanted, len(self.data)) as arrays:
+        with _Writer([self.path(size) for size in wanted], wanted, len(self.data)) as arrays:
             for row, images in track(decoded(self.data, wanted), "decode frames", len(self.data)):
                 for array, image in zip(arrays, images, strict=True):
                     array[row] = image
 
-    def _path(self, size: int) -> Path:
+    def path(self, size: int) -> Path:
+        """Where the frames of `size` pixels are kept."""
         return self.folder / f"frames-{self.key}-{size}.npy"
 
 
@@ -101,7 +102,7 @@ def _files_key(data: LabelledFrames) -> str:
         digest.update(data.frames["shard_row"].to_numpy("<i8").tobytes())
         return digest.hexdigest()[:16]
     for path in sorted(data.frames["path"].unique()):
-        status = (data.root / path).stat()
+        status = os.stat(f"{data.root}/{path}")  # noqa: PTH116  five times as fast, and there are many
         digest.update(f"{path}|{status.st_size}|{status.st_mtime_ns}\n".encode())
     digest.update(data.frames[["path", "frame"]].to_csv(index=False).encode())
     return digest.hexdigest()[:16]
