@@ -13,17 +13,6 @@ CHOLEC80: dict[str, Split] = {
     "32-8-40": {"train": range(1, 33), "val": range(33, 41), "test": range(41, 81)},  # SV-RCNet
     "40-8-32": {"train": range(1, 41), "val": range(41, 49), "test": range(49, 81)},  # TeCNO, SelfSupSurg
 }
-# Data splits of Nwoye and Padoy, arXiv:2204.05235.
-CHOLECT50: dict[str, Split] = {
-    "rdv": {
-        "train": [
-            *(1, 15, 26, 40, 52, 65, 79, 2, 18, 27, 43, 56, 66, 92, 4, 22, 31, 47, 57, 68, 96, 5, 23, 35, 48),
-            *(60, 70, 103, 13, 25, 36, 49, 62, 75, 110),
-        ],
-        "val": [8, 12, 29, 50, 78],
-        "test": [6, 51, 10, 73, 14, 74, 32, 80, 42, 111],
-    },
-}
 
 
 def published_split(name: str, lists: Mapping[str, Split], videos: Iterable[str]) -> dict[str, str]:
