@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
@@ -84,10 +85,9 @@ def _read_video(root: Path, video: str, orders: dict[str, list[str]]) -> pd.Data
     instruments = root / "instrument" / f"{video}.txt"
     if instruments.is_file():
         part = part.merge(_read_file(instruments, orders["instrument"]), on="number", how="outer")
-    part.insert(1, "path", [f"data/{video}/{number:06d}.png" for number in part["number"]])
-    part.insert(2, "time_s", part["number"].astype(float))
-    part.insert(3, "frame", -1)
-    return part
+    paths = [f"data/{video}/{number:06d}.png" for number in part["number"]]
+    where = pd.DataFrame({"path": paths, "frame": -1, "time_s": part["number"].astype(float)})
+    return pd.concat([where, part], axis=1)
 
 
 def _read_file(path: Path, columns: list[str]) -> pd.DataFrame:
@@ -98,9 +98,9 @@ def _read_file(path: Path, columns: list[str]) -> pd.DataFrame:
     table = table.dropna(axis="columns", how="all")  # a comma at the end of the lines
     if table.shape[1] != 1 + len(columns):
         raise TrocarError(f"{path}: {table.shape[1]} columns, expected the frame number and {len(columns)} classes")
-    if not table.iloc[:, 1:].isin([0, 1]).all(axis=None):
-        raise TrocarError(f"{path}: holds something other than 0 and 1")
-    table.columns = pd.Index(["number", *columns])
+    if not table.iloc[:, 1:].isin([0, 1]).all(axis=None) or not pd.api.types.is_integer_dtype(table[0]):
+        raise TrocarError(f"{path}: holds something other than a frame number and then 0 and 1")
+    table = pd.DataFrame(table.to_numpy(np.int64), columns=["number", *columns])
     repeated = table["number"][table["number"].duplicated()]
     if len(repeated):
         raise TrocarError(f"{path}: frame {repeated.iloc[0]} is labelled twice")

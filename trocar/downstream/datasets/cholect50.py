@@ -96,12 +96,10 @@ def _read_video(
         row[[1 + i for i in tools]] = 1
         row[[1 + len(TOOLS) + i for i in triplets]] = 1
     fps = float(tree.get("fps", 1))
-    part = pd.DataFrame(labels, columns=columns)
-    part.insert(0, "number", [number for number, _ in numbers])
-    part.insert(1, "path", [str(images[number].relative_to(root)) for number, _ in numbers])
-    part.insert(2, "time_s", part["number"] / fps)
-    part.insert(3, "frame", -1)
-    return part, fps
+    where = pd.DataFrame({"number": [number for number, _ in numbers], "frame": -1})
+    where["path"] = [str(images[number].relative_to(root)) for number in where["number"]]
+    where["time_s"] = where["number"] / fps
+    return pd.concat([where, pd.DataFrame(labels, columns=columns)], axis=1), fps
 
 
 def _ids(categories: Mapping[str, Mapping[str, str]], phases: tuple[str, ...], file: Path) -> dict[int, dict[int, int]]:
