@@ -92,8 +92,8 @@ def test_counts_are_compared_with_the_published_ones(tmp_path: Path) -> None:
         "video28_00080: 2 frames, published clips have 80",
     )
     assert data.notes[3] == "6 of 8,080 published frames are here, of 3 of 17 videos"
-    assert data.budgets == {"endovit-1": (("video09",), ("video28",), ("video43",))}
-    assert data.notes[4] == "budget endovit-2 left out: training video 1, 24, 25, 48, 55 not here"
+    assert data.budgets == {"endovit-1-videos": (("video09",), ("video28",), ("video43",))}
+    assert data.notes[4] == "budget endovit-2-videos left out: training video 1, 24, 25, 48, 55 not here"
 
 
 def test_a_missing_mask_is_named(tmp_path: Path) -> None:

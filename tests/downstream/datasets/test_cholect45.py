@@ -112,10 +112,10 @@ def test_endovits_budgets_are_offered_whole_and_with_their_split_only(tmp_path: 
     for video in CHOLECT45_SPLITS["crossval-5"]["train"]:
         write_video(tmp_path, {0: ()}, {0: ()}, f"VID{int(video):02d}")
     data = open_dataset(tmp_path, options=DatasetOptions(split="crossval-5"))
-    assert data.budgets["endovit-2"] == (("VID27", "VID05"), ("VID70", "VID47"), ("VID51", "VID50"))
-    assert list(data.budgets) == ["endovit-2", "endovit-4", "endovit-8"]
+    assert data.budgets["endovit-2-videos"] == (("VID27", "VID05"), ("VID70", "VID47"), ("VID51", "VID50"))
+    assert list(data.budgets) == ["endovit-2-videos", "endovit-4-videos", "endovit-8-videos"]
     assert open_dataset(tmp_path, options=DatasetOptions(split="rdv")).budgets == {}
     (tmp_path / "triplet/VID50.txt").unlink()
     short = open_dataset(tmp_path, options=DatasetOptions(split="crossval-5"))
-    assert list(short.budgets) == ["endovit-4", "endovit-8"]
-    assert short.notes[-1] == "budget endovit-2 left out: training video 50 not here"
+    assert list(short.budgets) == ["endovit-4-videos", "endovit-8-videos"]
+    assert short.notes[-1] == "budget endovit-2-videos left out: training video 50 not here"

@@ -135,7 +135,7 @@ def test_budgets_are_the_videos_named_in_their_folders(tmp_path: Path) -> None:
     images = [record("8_14775.jpg", [0, 0, 0]), record("9_100.jpg", [0, 0, 0])]
     (tmp_path / "12_5/train_2/annotation_ds_coco.json").write_text(json.dumps({"images": images}))
     data = open_dataset(tmp_path)
-    assert data.budgets == {"12.5%": (("8",), ("9",), ("8", "9"))}
+    assert data.budgets == {"endoscapes-12.5%": (("8",), ("9",), ("8", "9"))}
     assert "12_5/train_0: 1 videos, published are 15" in data.notes
     (tmp_path / "12_5/train_1/121_25.jpg").write_text("../../val/121_25.jpg")
     with pytest.raises(TrocarError, match=r"train_1: video 121 is not a training video"):

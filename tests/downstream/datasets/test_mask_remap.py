@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,12 @@ def test_masks_are_merged_by_name_and_ignored_pixels_stay_ignored(tmp_path: Path
     assert space.classes == ("tissue", "tool")
     assert space.read_mask(data.root / "m.png").tolist() == [[255, 0, 1, 0, 255]]
     assert data.fingerprint != open_dataset(data.root).fingerprint
+
+
+def test_a_remapped_reader_goes_to_other_processes(tmp_path: Path) -> None:
+    data = opened(tmp_path, GOOD)
+    reader = pickle.loads(pickle.dumps(data.space("segmentation").read_mask))
+    assert reader(data.root / "m.png").tolist() == [[255, 0, 1, 0, 255]]
 
 
 @pytest.mark.parametrize(

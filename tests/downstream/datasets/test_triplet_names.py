@@ -57,4 +57,4 @@ def test_the_budgets_are_training_videos_of_one_split_only() -> None:
     fitting = [name for name, split in CHOLECT45_SPLITS.items() if budgets <= set(split["train"])]
     assert fitting == [ENDOVIT_SPLIT]
     for name, draws in ENDOVIT_BUDGETS.items():
-        assert [len(set(draw)) for draw in draws] == [int(name.removeprefix("endovit-"))] * 3
+        assert [len(set(draw)) for draw in draws] == [int(name.split("-")[1])] * 3

@@ -26,7 +26,7 @@ CLASSES = ("background", "grasper", "hook", "irrigator", "clipper", "bipolar", "
 FRAMES = 41_933
 """Annotated frames of all 85 sequences, by the data set's authors."""
 IMAGES, ANNOTATIONS = "img_dir", "ann_dir"
-LEVELS = ("", "*/", "*/*/")
+LEVELS = ("", "VID*/", "*/VID*/")
 SPLITS: dict[str, Split] = {
     "official": {
         "train": (

@@ -87,7 +87,8 @@ def _read_video(root: Path, video: str, orders: dict[str, list[str]]) -> pd.Data
         part = part.merge(_read_file(instruments, orders["instrument"]), on="number", how="outer")
     paths = [f"data/{video}/{number:06d}.png" for number in part["number"]]
     where = pd.DataFrame({"path": paths, "frame": -1, "time_s": part["number"].astype(float)})
-    return pd.concat([where, part], axis=1)
+    located: pd.DataFrame = pd.concat([where, part], axis=1)
+    return located
 
 
 def _read_file(path: Path, columns: list[str]) -> pd.DataFrame:

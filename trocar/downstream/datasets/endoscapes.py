@@ -38,7 +38,7 @@ OFFICIAL = {
     ("segmentation", "val"): 76,
     ("segmentation", "test"): 74,
 }
-BUDGETS = {"12.5%": ("12_5", 15), "25%": ("25", 30)}
+BUDGETS = {"endoscapes-12.5%": ("12_5", 15), "endoscapes-25%": ("25", 30)}
 """Name -> (folder with train_0, train_1, train_2; number of training videos in each)."""
 CVS_FILE = "annotation_ds_coco.json"
 NAME = re.compile(r"(\d+)_(\d+)\.(?:jpg|png)")

@@ -88,9 +88,9 @@ CHOLECT45_SPLITS: dict[str, Split] = {
 # EndoViT's few-shot lists of CholecT45. Its training videos are those of crossval-5, so only there they are offered.
 ENDOVIT_SPLIT = "crossval-5"
 ENDOVIT_BUDGETS = {
-    "endovit-2": ((27, 5), (70, 47), (51, 50)),
-    "endovit-4": ((36, 14, 57, 15), (23, 66, 31, 27), (42, 31, 6, 52)),
-    "endovit-8": (
+    "endovit-2-videos": ((27, 5), (70, 47), (51, 50)),
+    "endovit-4-videos": ((36, 14, 57, 15), (23, 66, 31, 27), (42, 31, 6, 52)),
+    "endovit-8-videos": (
         (18, 57, 51, 60, 27, 68, 36, 48),
         (2, 36, 5, 47, 48, 8, 6, 18),
         (47, 57, 8, 80, 15, 68, 40, 27),
