@@ -109,8 +109,8 @@ def outcomes(path: Path, task: str | None = None) -> dict[Key, Outcome]:
     table, about = read_predictions(path)
     found = {}
     for _, rows in _with_keys(table, path, task).groupby(list(Key._fields), sort=False):
-        named = [str(rows[name].iloc[0]) for name in ("task", "backbone", "protocol")]
-        key = Key(*named, seed=int(rows["seed"].iloc[0]))
+        first = rows.iloc[0]
+        key = Key(str(first["task"]), str(first["backbone"]), str(first["protocol"]), int(first["seed"]))
         if task in (None, key.task):
             # A column of another task in the same file is empty here: as good as not there.
             group = _Group(path, key, rows.dropna(axis=1, how="all"), about)
