@@ -108,8 +108,9 @@ def outcomes(path: Path, task: str | None = None) -> dict[Key, Outcome]:
         raise ConfigError(f"no task {task!r}{nearest(task, REGISTRY)}; tasks with metrics: {', '.join(REGISTRY)}")
     table, about = read_predictions(path)
     found = {}
-    for values, rows in _with_keys(table, path, task).groupby(list(Key._fields), sort=False):
-        key = Key(str(values[0]), str(values[1]), str(values[2]), int(str(values[3])))
+    for _, rows in _with_keys(table, path, task).groupby(list(Key._fields), sort=False):
+        first = rows.iloc[0]
+        key = Key(str(first["task"]), str(first["backbone"]), str(first["protocol"]), int(first["seed"]))
         if task in (None, key.task):
             # A column of another task in the same file is empty here: as good as not there.
             group = _Group(path, key, rows.dropna(axis=1, how="all"), about)
@@ -128,11 +129,9 @@ def _with_keys(table: pd.DataFrame, path: Path, task: str | None) -> pd.DataFram
         table = table.assign(task=task)
     if "case" not in table:
         raise TrocarError(f"{path}: no column 'case', the operation of each frame; found {', '.join(table.columns)}")
-    missing: dict[str, str | int] = {"backbone": "", "protocol": "", "seed": 0}
-    for name, default in missing.items():
-        if name not in table:
-            table = table.assign(**{name: default})
+    table = table.assign(**{name: "" for name in ("backbone", "protocol") if name not in table})
     table = table.fillna({"backbone": "", "protocol": ""})
+    table = table if "seed" in table else table.assign(seed=0)
     for name in ("task", "seed"):
         if table[name].isna().any():
             raise TrocarError(f"{path}: column {name!r} is empty in {int(table[name].isna().sum())} rows; fill it in")
