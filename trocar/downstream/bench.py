@@ -34,6 +34,7 @@ class Bench:
     folds: list[Fold]
     case: Ints
     time_s: Floats
+    fps: float
 
     @property
     def name(self) -> str:
@@ -93,7 +94,7 @@ def make_bench(names: str, data: LabelledFrames, config: EvaluateConfig) -> Benc
     rows = np.flatnonzero(known).astype(np.int64)
     scheme, folds = make_folds(data, str(config.folds), rows, config.val)
     case = np.unique(data.frames["case"].to_numpy(str), return_inverse=True)[1].astype(np.int64)
-    return Bench(tasks, data, scheme, folds, case, seconds_in_operation(data, 1 / config.fps))
+    return Bench(tasks, data, scheme, folds, case, seconds_in_operation(data, 1 / config.fps), config.fps)
 
 
 def seconds_in_operation(data: LabelledFrames, gap: float) -> Floats:
