@@ -15,7 +15,7 @@ from trocar.cli import main
 from trocar.config import find_preset
 from trocar.downstream.config import EvaluateConfig
 from trocar.downstream.evaluate import evaluate
-from trocar.downstream.reproduce import Reproduction, Target, _interval, names, read
+from trocar.downstream.reproduce import Reproduction, Target, measure, names, read
 
 PUBLISHED = {  # preset, metric, value, backbone
     "cholec80_tecno_resnet50": ("cholec80_phase_tecno", "accuracy@video", 0.8856, "timm:resnet50.tv_in1k"),
@@ -109,21 +109,29 @@ def test_what_is_said_names_runs_spread_and_second_hand_sources() -> None:
     assert lines[3] == "difference +0.0000, tolerance 0.0200 (ours): within"
 
 
-def test_an_interval_from_the_predictions_is_the_one_of_the_evaluation(tmp_path: Path) -> None:
+def test_values_and_interval_from_the_predictions_are_those_of_the_evaluation(tmp_path: Path) -> None:
     config = EvaluateConfig(
         data=make_cholec80(tmp_path / "data"),
         backbone=["random:test_resnet"],
         protocol=["knn"],
         size=32,
         seeds=2,
-        baselines=[],
+        baselines=["mean colour"],
         bootstrap=50,
-        cache=tmp_path / "cache",
+        out=tmp_path / "out",
+        figures=False,
     )
     results = evaluate(config)
-    (row,) = results.rows
-    about = {"phase": {**results.tasks["phase"], "headline": "another"}}
-    assert _interval(replace(results, tasks=about), row, "f1@pooled_macro", 50) == row.interval
+    row = results.row("phase", "knn", "random:test_resnet")
+    headline, predictions = "f1@pooled_macro", tmp_path / "out/predictions.parquet"
+    expected = (tuple(row.values[headline]), row.interval)
+    assert len(expected[0]) == 2
+    assert measure(results, row, headline, predictions, 50) == expected
+    elsewhere = replace(results, tasks={"phase": {**results.tasks["phase"], "headline": "another"}})
+    assert measure(elsewhere, row, headline, predictions, 50) == expected
+    values, interval = measure(results, row, "edit@surgphasebench", predictions, 50)  # in no table
+    assert len(values) == 2
+    assert interval is not None
 
 
 def test_missing_data_unknown_names_and_unknown_metrics_exit_2(

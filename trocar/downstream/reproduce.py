@@ -14,12 +14,12 @@ from pydantic import Field
 from trocar.config import Config, find_preset, load, preset_names
 from trocar.downstream.config import EvaluateConfig
 from trocar.downstream.evaluate import evaluate
-from trocar.downstream.figures.shown import labels
 from trocar.downstream.metrics.interval import bootstrap_interval
-from trocar.downstream.metrics.outcome import Outcome
+from trocar.downstream.metrics.registry import REGISTRY, metrics_of
+from trocar.downstream.predictions import outcomes
 from trocar.downstream.results import Results, Row
 from trocar.downstream.tasks import get_task
-from trocar.errors import ConfigError, nearest
+from trocar.errors import ConfigError, TrocarError, nearest
 from trocar.files import write_atomic
 
 FOLDER = "reproduce/"
@@ -138,22 +138,26 @@ def reproduce(
     """
     experiment = read(name)
     target = experiment.target
-    if target.metric not in get_task(target.task).metrics:
-        known = get_task(target.task).metrics
-        raise ConfigError(
-            f"{name}: task {target.task!r} has no metric {target.metric!r}{nearest(target.metric, known)}; "
-            f"metrics: {', '.join(known)}"
-        )
+    _check(name, target)
     given = {**experiment.overrides, "data": str(data), "out": str(out)}
     changes = [f"{key}={json.dumps(value)}" for key, value in given.items()] + (overrides or [])
     config = load(EvaluateConfig, experiment.preset, changes)
     results = evaluate(config, say)
     row = _row(results, target.task)
-    interval = _interval(results, row, target.metric, config.bootstrap)
+    values, interval = measure(results, row, target.metric, out / "predictions.parquet", config.bootstrap)
     incomplete = results.tasks[target.task]["incomplete"]
-    found = Reproduction(Path(name).stem, target, tuple(row.values[target.metric]), interval, incomplete)
+    found = Reproduction(Path(name).stem, target, values, interval, incomplete)
     write_atomic(out / "reproduce.json", json.dumps(found.to_json(), indent=1) + "\n")
     return found
+
+
+def _check(name: str, target: Target) -> None:
+    known = [*get_task(target.task).metrics, *REGISTRY.get(target.task, ())]
+    if target.metric not in known:
+        raise ConfigError(
+            f"{name}: task {target.task!r} has no metric {target.metric!r}{nearest(target.metric, known)}; "
+            f"metrics: {', '.join(dict.fromkeys(known))}"
+        )
 
 
 def _row(results: Results, task: str) -> Row:
@@ -161,16 +165,25 @@ def _row(results: Results, task: str) -> Row:
     return next(row for row in results.rows if row.task == task and row.kind in ("backbone", "random"))
 
 
-def _interval(results: Results, row: Row, metric: str, draws: int) -> tuple[float, float] | None:
+def measure(
+    results: Results, row: Row, metric: str, predictions: Path, draws: int
+) -> tuple[tuple[float, ...], tuple[float, float] | None]:
+    """Value of every run, and the interval of their mean: what the row holds, or anew from the predictions.
+
+    A metric that is not in tables is only in the predictions. Masks have none of their own there: no interval then.
+    """
     if metric == results.tasks[row.task]["headline"]:
-        return row.interval
-    table = results.predictions
-    own = table[(table["task"] == row.task) & (table["backbone"] == row.arm) & (table["protocol"] == row.protocol)]
-    outcomes = []
-    for _, part in own.groupby("seed", sort=False):
-        found = labels(part)
-        if found is None:
-            return None
-        case = np.unique(part["case"].to_numpy(str), return_inverse=True)[1].astype(np.int64)
-        outcomes.append(Outcome(*found, case))
-    return bootstrap_interval(get_task(row.task).metrics[metric], outcomes, draws=draws)
+        return tuple(row.values[metric]), row.interval
+    if row.task not in REGISTRY:
+        return tuple(row.values[metric]), None
+    found = [
+        outcome
+        for key, outcome in outcomes(predictions, row.task).items()
+        if (key.backbone, key.protocol) == (row.arm, row.protocol)
+    ]
+    offered = metrics_of(row.task, found[0])
+    if metric not in offered:
+        raise TrocarError(f"{metric} is not defined for these labels and scores; defined are: {', '.join(offered)}")
+    function = offered[metric]
+    values = tuple(function(outcome, None) for outcome in found)
+    return values, bootstrap_interval(function, found, draws=draws)

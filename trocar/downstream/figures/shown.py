@@ -60,7 +60,7 @@ def shown(predictions: pd.DataFrame, tasks: Mapping[str, Mapping[str, Any]]) -> 
         seeds = rows["seed"].unique()
         run = f" · run 1 of {len(seeds)}" if len(seeds) > 1 else ""
         first = _in_time_order(rows[rows["seed"] == seeds[0]])
-        found = labels(first)
+        found = _labels(first)
         if found is not None:
             classes = tuple(str(name) for name in tasks[task]["classes"])
             yield Shown(task, backbone, protocol, run, classes, first, *found)
@@ -78,8 +78,7 @@ def _in_time_order(rows: pd.DataFrame) -> pd.DataFrame:
     return ordered
 
 
-def labels(rows: pd.DataFrame) -> tuple[Ints, Ints, Floats] | None:
-    """`gt`, `pred` and `scores` of rows of predictions, as `Shown` has them; None for masks."""
+def _labels(rows: pd.DataFrame) -> tuple[Ints, Ints, Floats] | None:
     if rows["gt"].notna().all():
         gt, pred = rows["gt"].to_numpy(np.int64), rows["pred"].to_numpy(np.int64)
     elif rows["gt_labels"].notna().all():
