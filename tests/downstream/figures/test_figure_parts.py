@@ -13,6 +13,8 @@ from trocar.downstream.figures.reliability import bins
 from trocar.downstream.figures.ribbons import _minutes, runs
 from trocar.downstream.figures.shown import shown
 from trocar.downstream.figures.style import colour, hatch, line, shortened
+from trocar.downstream.metrics.calibration import ece
+from trocar.downstream.metrics.outcome import Outcome
 
 
 def test_runs_cover_the_time_of_their_frames() -> None:
@@ -40,22 +42,24 @@ def test_rows_of_a_confusion_matrix_sum_to_one_and_an_absent_class_has_none() ->
     assert shares[2].sum() == 1
 
 
-def test_bins_hold_what_a_literal_loop_puts_into_them() -> None:
+def test_bins_hold_what_a_literal_loop_puts_into_them_and_their_error_is_the_metric() -> None:
     generator = np.random.default_rng(0)
-    probability = np.concatenate([generator.random(500), [0.0, 1.0, 1 / 15, 2 / 15]])
-    true = generator.random(len(probability)) < probability**2
-    found = bins(probability, true)
-    expected = 0.0
+    scores = np.concatenate([generator.random(500), [0.0, 1.0, 1 / 15, 2 / 15]])[:, None]
+    gt = (generator.random(scores.shape) < scores**2).astype(np.int64)
+    (found,) = bins(gt, scores)
+    p, true = scores[:, 0], gt[:, 0] == 1
     for k in range(15):
-        inside = (probability > k / 15) & (probability <= (k + 1) / 15) | ((k == 0) & (probability == 0))
+        inside = (p >= np.linspace(0, 1, 16)[k]) & ((p < np.linspace(0, 1, 16)[k + 1]) | (k == 14))
         assert found.counts[k] == inside.sum()
-        expected += abs(true[inside].mean() - probability[inside].mean()) * inside.mean()
-    assert found.ece == pytest.approx(expected)
+        assert found.confidence[k] == pytest.approx(p[inside].mean())
+        assert found.accuracy[k] == pytest.approx(true[inside].mean())
+    assert found.ece == pytest.approx(ece(Outcome(gt, gt, scores, np.zeros(len(gt), dtype=np.int64))))
 
 
-def test_an_empty_bin_is_undefined_and_does_not_count() -> None:
-    found = bins(np.array([0.5, 0.5]), np.array([True, False]))
-    assert found.counts.sum() == 2
+def test_of_one_label_a_frame_the_most_probable_class_counts_and_an_empty_bin_is_undefined() -> None:
+    (found,) = bins(np.array([0, 1]), np.array([[0.5, 0.4, 0.1], [0.5, 0.4, 0.1]]))
+    assert found.counts.tolist() == [0] * 7 + [2] + [0] * 7
+    assert (found.confidence[7], found.accuracy[7]) == (0.5, 0.5)
     assert np.isnan(found.accuracy).sum() == 14
     assert found.ece == 0
 

@@ -7,42 +7,44 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from trocar.downstream.figures.shown import Shown
 from trocar.downstream.figures.style import COLOURS, GREY, save, shortened
-from trocar.downstream.metrics.outcome import Floats, Ints
+from trocar.downstream.metrics.calibration import BINS, bins_by_case
+from trocar.downstream.metrics.outcome import Floats, Ints, Outcome, ratio
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-BINS = 15
 MOST_PANELS = 8
 
 
 @dataclass(frozen=True)
 class Bins:
-    """Fifteen equal bins of 0..1: frames, mean probability and share that is true; NaN in an empty bin."""
+    """Fifteen equal bins of 0..1: frames, mean probability and share that is true (NaN in an empty bin); `ece` as in
+    `metrics.calibration`.
+    """
 
     counts: Ints
     confidence: Floats
     accuracy: Floats
-
-    @property
-    def ece(self) -> float:
-        """Expected calibration error: |accuracy - confidence| weighted by frames (Guo et al., arXiv:1706.04599)."""
-        used = self.counts > 0
-        gap = np.abs(self.accuracy[used] - self.confidence[used])
-        return float((gap * self.counts[used]).sum() / self.counts.sum())
+    ece: float
 
 
-def bins(probability: Floats, true: npt.NDArray[np.bool_]) -> Bins:
-    """Bin k of 15 holds k / 15 < p <= (k + 1) / 15, the first also 0."""
-    place = np.clip(np.ceil(probability * BINS).astype(np.int64) - 1, 0, BINS - 1)
-    counts = np.bincount(place, minlength=BINS)
-    sums = [np.bincount(place, weights=values.astype(np.float64), minlength=BINS) for values in (probability, true)]
-    confidence, accuracy = (np.divide(s, counts, out=np.full(BINS, np.nan), where=counts > 0) for s in sums)
-    return Bins(counts, confidence, accuracy)
+def bins(gt: Ints, scores: Floats) -> list[Bins]:
+    """Of the most probable class for labels [n], of each class for [n, K]."""
+    one_case = Outcome(gt, gt, scores, np.zeros(len(gt), dtype=np.int64))
+    return [_bins(table) for table in bins_by_case(one_case)[0]]
+
+
+def _bins(table: Floats) -> Bins:
+    """From frames, summed probabilities and true frames [16, 3]; a probability of exactly 1, which has a bin of its own
+    there, is drawn with the last."""
+    n = table[:, 0].sum()
+    ece = float(np.abs(table[:, 2] - table[:, 1]).sum() / n)
+    drawn = np.vstack([table[: BINS - 1], table[BINS - 1 :].sum(0)])
+    confidence, accuracy = ratio(drawn[:, 1], drawn[:, 0]), ratio(drawn[:, 2], drawn[:, 0])
+    return Bins(drawn[:, 0].astype(np.int64), confidence, accuracy, ece)
 
 
 def draw_reliability(shown: Shown, path: Path) -> Path:
@@ -71,10 +73,11 @@ def draw_reliability(shown: Shown, path: Path) -> Path:
 
 
 def _panels(shown: Shown) -> list[tuple[str, Bins]]:
+    found = bins(shown.gt, shown.scores)
     if shown.single:
-        return [("most probable class", bins(shown.scores.max(1), shown.scores.argmax(1) == shown.gt))]
+        return [("most probable class", found[0])]
     frequent = np.argsort(-shown.gt.sum(0), kind="stable")[:MOST_PANELS]
-    return [(shown.classes[k], bins(shown.scores[:, k], shown.gt[:, k] == 1)) for k in sorted(frequent.tolist())]
+    return [(shown.classes[k], found[k]) for k in sorted(frequent.tolist())]
 
 
 def _title(shown: Shown) -> str:
