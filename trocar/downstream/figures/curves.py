@@ -76,9 +76,18 @@ def _panel(axes: Axes, said: str, panel: list[Curve]) -> None:
         label = f"{shortened(curve.name, 40)}: AP {curve.ap:.3f} (n = {curve.positives:,}, chance {curve.chance:.2g})"
         (drawn,) = axes.plot(curve.recall, curve.precision, drawstyle="steps-post", label=label, linewidth=1.8)
         drawn.set(color=colour(place), linestyle=line(place + place // 8))
-    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision", aspect="equal")
+    axes.set(xlim=(0, 1), ylim=(0, _top(panel)), xlabel="recall", ylabel="precision")
+    axes.set_box_aspect(1)
     axes.grid(color="#E5E5E5")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(said, fontsize=9, loc="left")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), fontsize=8, frameon=False, handlelength=3.5)
+
+
+def _top(panel: list[Curve]) -> float:
+    """End of the precision axis: curves that all lie at the bottom get an axis on which they can be seen. The last
+    point of a curve is (0, 1) by convention and shows nothing.
+    """
+    highest = max(float(curve.precision[:-1].max()) for curve in panel)
+    return 1.02 if highest > 0.5 else 1.1 * highest

@@ -91,7 +91,7 @@ def _panel(upper: Axes, lower: Axes, name: str, found: Bins) -> None:
     upper.plot([0, 1], [0, 1], color="black", linewidth=1, linestyle="--", label="calibrated")
     bars: dict[str, Any] = {"width": width, "align": "edge", "edgecolor": "white"}
     upper.bar(left, found.accuracy, color=COLOURS[4], label="share that is true", **bars)
-    upper.plot(found.confidence, found.accuracy, "o", color=COLOURS[5], markersize=4, label="at the bin's mean")
+    upper.plot(found.confidence, found.accuracy, "o", color=COLOURS[5], ms=4, label="at the bin's mean", clip_on=False)
     upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="share that is true")
     title = f"{shortened(name, 34)}\nECE {found.ece:.3f}, {found.counts.sum():,} frames"
     upper.set_title(title, fontsize=9, loc="left")
