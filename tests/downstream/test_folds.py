@@ -17,7 +17,7 @@ def table(cases: int, split: dict[int, str] | None = None) -> LabelledFrames:
     generator = np.random.default_rng(cases)
     case = np.repeat(np.arange(cases), generator.integers(1, 9, cases))
     frames = pd.DataFrame({"case": [f"c{c:02d}" for c in case], "split": [(split or {}).get(c, "") for c in case]})
-    return LabelledFrames(Path("data"), "folder", frames, (), ())
+    return LabelledFrames(Path("data"), "folder", frames, ())
 
 
 @pytest.mark.parametrize("cases", [2, 5, 12, 13, 40])
@@ -44,11 +44,28 @@ def test_auto_prefers_the_split_then_leaves_cases_out_then_makes_five_folds() ->
     }
 
 
-def test_validation_cases_of_a_split_are_in_neither_side() -> None:
+@pytest.mark.parametrize(
+    ("validation", "train", "val"),
+    [
+        ("auto", {"c00", "c01"}, {"c02"}),
+        ("official", {"c00", "c01"}, {"c02"}),
+        ("within_budget", {"c00", "c01"}, set()),
+        ("carve_out", {"c00"}, {"c01"}),
+    ],
+)
+def test_where_validation_cases_come_from(validation: str, train: set[str], val: set[str]) -> None:
     data = table(4, {0: "train", 1: "train", 2: "val", 3: "test"})
-    _, (fold,) = make_folds(data, "split", np.arange(len(data)))
+    _, (fold,) = make_folds(data, "split", np.arange(len(data)), validation)
     names = data.frames["case"].to_numpy()
-    assert (set(names[fold.train]), set(names[fold.test])) == ({"c00", "c01"}, {"c03"})
+    assert [set(names[rows]) for rows in (fold.train, fold.val, fold.test)] == [train, val, {"c03"}]
+
+
+def test_official_validation_is_refused_where_there_is_none() -> None:
+    data = table(4)
+    with pytest.raises(ConfigError, match="has no validation cases; use val=within_budget"):
+        make_folds(data, "2", np.arange(len(data)), "official")
+    with pytest.raises(ConfigError, match="did you mean 'official'"):
+        make_folds(data, "2", np.arange(len(data)), "oficial")
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from protocol_factory import make_problem
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
 
-from trocar.downstream.protocols.base import TrainingSet, one_hot, standardise
-from trocar.downstream.protocols.knn import knn
-from trocar.downstream.protocols.linear import STRENGTHS, linear
+from trocar.downstream.protocols.base import one_hot, standardise
+from trocar.downstream.protocols.knn import KNN
+from trocar.downstream.protocols.linear import Linear
 from trocar.downstream.protocols.logistic import fit_path
-from trocar.downstream.protocols.prior import prior
-from trocar.downstream.tasks.phase import PHASE
-from trocar.downstream.tasks.tools import TOOLS
+from trocar.downstream.protocols.prior import Prior
 
 
 def problem(n: int = 90, dimensions: int = 6, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -56,7 +56,7 @@ def test_constant_dimensions_do_no_harm() -> None:
 def test_knn_is_its_definition() -> None:
     x, y, case = problem()
     train, test = x[:70], x[70:]
-    scores = knn(PHASE, TrainingSet(train, y[:70], case[:70], 3), test).scores
+    scores = KNN().predict(make_problem(train, y[:70], case[:70], test, classes=3)).scores
     a, b = (x[:70] - train.mean(0)) / train.std(0), (test - train.mean(0)) / train.std(0)
     for query, found in zip(b, scores, strict=True):
         cosine = np.array([q @ query / np.linalg.norm(q) / np.linalg.norm(query) for q in a])
@@ -70,31 +70,43 @@ def test_knn_is_its_definition() -> None:
 def test_k_is_at_most_the_mean_number_of_frames_of_the_classes_that_occur() -> None:
     x, y, case = problem(n=30)
     y[y == 2] = 1
-    assert knn(PHASE, TrainingSet(x, y, case, 3), x).detail["k"] == 15
+    assert KNN().predict(make_problem(x, y, case, x, classes=3)).detail["k"] == 15
     tools = np.stack([y, 1 - y], axis=1)
-    assert knn(TOOLS, TrainingSet(x, tools, case, 2), x).detail["k"] == 20
+    assert KNN().predict(make_problem(x, tools, case, x, classes=2)).detail["k"] == 20
 
 
 def test_the_strength_is_the_best_on_held_out_training_cases_and_ties_go_to_the_stronger() -> None:
     x, y, case = problem(n=200)
-    found = linear(PHASE, TrainingSet(x, y, case, 3), x[:5]).detail
+    found = Linear().predict(make_problem(x, y, case, x[:5], classes=3)).detail
     validation = found["validation"]
-    assert 1 <= len(validation) <= len(STRENGTHS)
-    assert found["strength"] == STRENGTHS[validation.index(max(validation))]
+    assert 1 <= len(validation) <= len(Linear().strengths)
+    assert found["strength"] == Linear().strengths[validation.index(max(validation))]
     assert found["converged"]
 
 
 def test_the_test_features_do_not_move_the_fit() -> None:
     x, y, case = problem(n=120)
-    train = TrainingSet(x, y, case, 3)
     other = np.concatenate([x[:5], 1e3 + 50 * x[5:60]])
-    for protocol in (knn, linear):
-        assert protocol(PHASE, train, other).scores[:5] == pytest.approx(protocol(PHASE, train, x[:5]).scores, abs=1e-9)
+    for protocol in (KNN(), Linear()):
+        alone, among = (protocol.predict(make_problem(x, y, case, test)).scores[:5] for test in (x[:5], other))
+        assert among == pytest.approx(alone, abs=1e-9)
+
+
+def test_a_choice_is_made_on_the_validation_cases_and_the_fit_on_the_training_cases() -> None:
+    x, y, case = problem(n=200)
+    held = case == 4
+    found = Linear().predict(make_problem(x, y, case, x[:5], val=held))
+    fitted = [Linear(strengths=(s,)).predict(make_problem(x[~held], y[~held], case[~held], x)) for s in (10.0, 0.01)]
+    score = [f1_score(y[held], p.scores[held].argmax(1), average="macro") for p in fitted]
+    validation = found.detail["validation"]
+    assert validation[0] == pytest.approx(score[0], abs=0.02)
+    alone = Linear(strengths=(found.detail["strength"],)).predict(make_problem(x[~held], y[~held], case[~held], x[:5]))
+    assert found.scores == pytest.approx(alone.scores, abs=1e-4)
 
 
 def test_one_training_case_is_fitted_without_validation() -> None:
     x, y, _ = problem()
-    found = linear(PHASE, TrainingSet(x, y, np.zeros(len(x), dtype=int), 3), x)
+    found = Linear().predict(make_problem(x, y, np.zeros(len(x), dtype=int), x, classes=3))
     assert found.detail["validation"] == []
     assert found.detail["strength"] == 0.1
     assert (found.scores.argmax(1) == y).mean() > 0.7
@@ -102,5 +114,5 @@ def test_one_training_case_is_fitted_without_validation() -> None:
 
 def test_the_majority_predictor_answers_with_the_prevalence() -> None:
     y = np.array([0, 1, 1, 1])
-    scores = prior(PHASE, TrainingSet(np.zeros((4, 1)), y, y, 3), np.zeros((2, 1))).scores
+    scores = Prior().predict(make_problem(np.zeros((4, 1)), y, y, np.zeros((2, 1)))).scores
     assert scores.tolist() == [[0.25, 0.75, 0.0]] * 2

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 LISTS = ("backbone", "task", "protocol")
-VALUES = ("data", "layout", "seeds", "size", "fps", "folds", "split", "phases", "out", "cache", "device")
+VALUES = (
+    *("data", "layout", "seeds", "repeats", "size", "fps", "folds", "split", "val", "budget", "draws"),
+    *("remap", "shards", "phases", "out", "cache", "device"),
+)
 
 
 def register(subparsers: Any) -> None:
@@ -26,13 +29,23 @@ def register(subparsers: Any) -> None:
     add = parser.add_argument
     add("--backbone", action="append", metavar="[LABEL=]PATH[,PATH...]", help="run, exported folder or timm name")
     add("--data", help="folder of a labelled data set")
-    add("--task", action="append", help="phase or tools; may be repeated")
-    add("--protocol", action="append", help="knn or linear; may be repeated")
+    add(
+        "--task",
+        action="append",
+        help="phase, step, tools, cvs, triplet, segmentation, or phase+tools; may be repeated",
+    )
+    add("--protocol", action="append", help="knn, linear, finetune, ...; may be repeated")
     add("--seeds", type=int, help="draws of each random-weights baseline (default 3)")
+    add("--repeats", type=int, help="random starts of a protocol that trains (default 1)")
     add("--size", type=int, help="input size in pixels (default: what each backbone was trained with)")
     add("--fps", type=float, help="labelled frames per second that are used (default 1)")
     add("--folds", help="auto, split, leave-one-case-out or a number of folds by case")
     add("--split", help="a published split list, such as 40-40 for Cholec80")
+    add("--val", help="auto, official, within_budget or carve_out: the cases that choices are made on")
+    add("--budget", help="labelled training cases: a number, a share such as 25%%, or a published list")
+    add("--draws", type=int, help="how many draws of the budget (default 1)")
+    add("--remap", help="merges classes of masks: a name or a file")
+    add("--shards", help="read frames from a folder of `trocar ingest`")
     add("--phases", type=lambda text: text.split(","), help="phase names in order, for a data set with its own")
     add("--layout", help="cholec80, cholect50 or folder (default: recognised)")
     add("--device", help="auto, cpu or cuda")

@@ -1,19 +1,36 @@
-"""Protocols by name: how frozen features become predictions. One file each; all arms go through the same
-one.
-"""
+"""Protocols by name: how labels are learned from a backbone. A file here with a `Protocol` that has a `name` is one."""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
 from trocar.downstream.protocols.base import Protocol
-from trocar.downstream.protocols.knn import knn
-from trocar.downstream.protocols.linear import linear
 from trocar.errors import ConfigError, nearest
 
-PROTOCOLS: dict[str, Protocol] = {"knn": knn, "linear": linear}
+
+@cache
+def protocols() -> dict[str, type[Protocol]]:
+    """The class of each protocol by the name a configuration asks for it with."""
+    found: dict[str, type[Protocol]] = {}
+    for info in pkgutil.iter_modules(__path__):
+        module = importlib.import_module(f"{__name__}.{info.name}")
+        for value in vars(module).values():
+            own = isinstance(value, type) and issubclass(value, Protocol) and value.__module__ == module.__name__
+            if own and not value.model_fields["name"].is_required():
+                found[value.model_fields["name"].default] = value
+    return found
 
 
-def get_protocol(name: str) -> Protocol:
-    """The protocol of that name. Raises ConfigError with the nearest one."""
-    if name not in PROTOCOLS:
-        raise ConfigError(f"no protocol {name!r}{nearest(name, PROTOCOLS)}; protocols: {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[name]
+def get_protocol(wanted: str | Mapping[str, Any]) -> Protocol:
+    """A protocol from its name, or from `{name: ..., its settings}`. Raises ConfigError with the nearest name."""
+    from trocar.config import validate
+
+    tree = {"name": wanted} if isinstance(wanted, str) else dict(wanted)
+    name, known = str(tree.get("name", "")), protocols()
+    if name not in known:
+        raise ConfigError(f"no protocol {name!r}{nearest(name, known)}; protocols: {', '.join(known)}")
+    return validate(known[name], tree, f"protocol {name}")

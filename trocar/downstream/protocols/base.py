@@ -1,47 +1,130 @@
-"""The shape of a protocol, and the standardisation they share."""
+"""What a protocol is given, what it gives back, and the standardisation that several share."""
 
 from __future__ import annotations
 
-import typing
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from trocar.downstream.metrics.outcome import Floats, Ints
-from trocar.downstream.tasks.base import Kind, Task
+from trocar.config import Config
+from trocar.downstream.datasets.table import Kind, LabelSpace
+from trocar.downstream.encoder import Encoder
+from trocar.downstream.metrics.outcome import Floats, Ints, Outcome
+from trocar.downstream.tasks.base import Task
+
+Targets = Ints | Floats
 
 
 @dataclass(frozen=True)
-class TrainingSet:
-    """Labelled training frames: `features` [n, D], `targets` as the task has them, `case` int64 [n] (any
-    numbers).
+class Frames:
+    """Frames on one side of a fold: `rows` of the data set's table [n], rising; `case` [n], the operation of each."""
+
+    rows: Ints
+    case: Ints
+
+
+@dataclass(frozen=True)
+class Labelled(Frames):
+    """With their labels: class indices [n], or 0 and 1 (soft: values in 0..1) per class [n, K]."""
+
+    targets: Targets
+
+
+@dataclass(frozen=True)
+class Partner:
+    """A second task that is learned together: its labels on all rows of the table, -1 outside the labelled cases."""
+
+    task: Task
+    space: LabelSpace
+    targets: Targets
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One task on one fold. No label of a test frame is in it.
+
+    `val` are labelled cases kept for choices, None where there are none: then a choice is made inside `train`.
+    `case` [N] is the operation of every row of the table, also of rows without a label, and `time_s` [N] the seconds
+    since the operation began; within an operation rows are in the order of time.
     """
 
-    features: Floats
-    targets: Ints
+    task: Task
+    space: LabelSpace
+    encoder: Encoder
+    train: Labelled
+    val: Labelled | None
+    test: Frames
     case: Ints
-    classes: int
+    time_s: Floats
+    seed: int = 0
+    partners: tuple[Partner, ...] = ()
+
+    def features(self, part: Frames) -> Floats:
+        """Frozen features of a part, float64 [n, D]."""
+        return self.encoder.features[part.rows].astype(np.float64)
+
+    def sequences(self, part: Frames) -> list[Ints]:
+        """Rows of every whole operation that `part` touches, in time, unlabelled frames included."""
+        return [np.flatnonzero(self.case == case) for case in np.unique(part.case)]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """`scores` float64 [m, K]: probabilities; `detail` is what was chosen on the way (JSON values)."""
+    """`scores` float64 [m, K] of the test frames: probabilities; `others` the same for each partner by task name;
+    `detail` is what was chosen on the way (JSON values)."""
 
     scores: Floats
     detail: Mapping[str, Any] = field(default_factory=dict)
+    others: Mapping[str, Floats] = field(default_factory=dict)
 
 
-class Protocol(typing.Protocol):
-    """Fit on the training frames, predict the test features [m, D]. No test label is ever handed in."""
+class Protocol(Config):
+    """How labels are learned from a backbone. A subclass has a `name` with a default; its fields are its settings."""
 
-    def __call__(self, task: Task, train: TrainingSet, test: Floats) -> Prediction: ...
+    name: str
+    kinds: ClassVar[tuple[Kind, ...]] = ("multiclass", "multilabel")
+    """Kinds of labels it can learn."""
+    trains_network: ClassVar[bool] = False
+    """Whether it changes the backbone: then baselines without one are left out."""
+    random_start: ClassVar[bool] = False
+    """Whether its result follows from `Problem.seed`: then `repeats` of it are run."""
+
+    @property
+    def label(self) -> str:
+        """What the table calls it."""
+        return self.name
+
+    @abstractmethod
+    def predict(self, problem: Problem) -> Prediction:
+        """Fit on the labelled frames, predict the test frames."""
 
 
 def decide(kind: Kind, scores: Floats) -> Ints:
     """Labels from probabilities: the most probable class [m], or each class at 0.5 and above [m, K]."""
     return scores.argmax(1).astype(np.int64) if kind == "multiclass" else (scores >= 0.5).astype(np.int64)
+
+
+def take(part: Labelled, index: Ints) -> Labelled:
+    """Some of the frames of a part."""
+    return Labelled(part.rows[index], part.case[index], part.targets[index])
+
+
+def join(parts: Sequence[Labelled]) -> Labelled:
+    """Parts one behind the other; the rows need not rise."""
+    fields = zip(*((part.rows, part.case, part.targets) for part in parts), strict=True)
+    rows, case, targets = (np.concatenate(values) for values in fields)
+    return Labelled(rows, case, targets)
+
+
+def headline(problem: Problem, part: Labelled, scores: Floats) -> float:
+    """The leading task's headline of probabilities [n, K] of a labelled part; soft labels are rounded, as in the
+    scoring of test frames."""
+    case = np.unique(part.case, return_inverse=True)[1].astype(np.int64)
+    truth = part.targets.round().astype(np.int64)
+    return problem.task.score(Outcome(truth, decide(problem.space.kind, scores), scores, case))
 
 
 def standardise(train: Floats, *others: Floats) -> list[Floats]:
@@ -52,6 +135,6 @@ def standardise(train: Floats, *others: Floats) -> list[Floats]:
     return [(x - mean) * scale for x in (train, *others)]
 
 
-def one_hot(targets: Ints, classes: int) -> Floats:
+def one_hot(targets: Targets, classes: int) -> Floats:
     """[n] class indices -> [n, K] of 0 and 1; targets that are [n, K] already are only converted."""
-    return np.eye(classes)[targets] if targets.ndim == 1 else targets.astype(np.float64)
+    return np.eye(classes)[targets.astype(np.int64)] if targets.ndim == 1 else targets.astype(np.float64)

@@ -15,8 +15,8 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, log_softmax
 
+from trocar.downstream.datasets.table import Kind
 from trocar.downstream.metrics.outcome import Floats
-from trocar.downstream.tasks.base import Kind
 
 TOLERANCE = 1e-5
 MAX_STEPS = 500

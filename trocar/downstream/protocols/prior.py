@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
-from trocar.downstream.metrics.outcome import Floats
-from trocar.downstream.protocols.base import Prediction, TrainingSet, one_hot
-from trocar.downstream.tasks.base import Task
+from trocar.downstream.protocols.base import Prediction, Problem, Protocol, one_hot
 
 
-def prior(task: Task, train: TrainingSet, test: Floats) -> Prediction:
-    """The training prevalence of every class as the score of every test frame: the majority class for one
-    label a frame.
+class Prior(Protocol):
+    """The training prevalence of every class as the score of every test frame: the majority class for one label a
+    frame.
     """
-    prevalence = one_hot(train.targets, train.classes).mean(0)
-    return Prediction(np.tile(prevalence, (len(test), 1)))
+
+    name: Literal["prior"] = "prior"
+
+    def predict(self, problem: Problem) -> Prediction:
+        """One score per class, the same for all test frames."""
+        prevalence = one_hot(problem.train.targets, len(problem.space.classes)).mean(0)
+        return Prediction(np.tile(prevalence, (len(problem.test.rows), 1)))

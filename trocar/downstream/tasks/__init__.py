@@ -1,19 +1,25 @@
-"""Tasks by name. A task is one file: which rows it can use, their targets, its headline and its other
-metrics.
-"""
+"""Tasks by name. A task is one file with a `TASK`: its headline and its other metrics."""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+from functools import cache
+
 from trocar.downstream.tasks.base import Task
-from trocar.downstream.tasks.phase import PHASE
-from trocar.downstream.tasks.tools import TOOLS
 from trocar.errors import ConfigError, nearest
 
-TASKS: dict[str, Task] = {task.name: task for task in (PHASE, TOOLS)}
+
+@cache
+def tasks() -> dict[str, Task]:
+    """Every task by name."""
+    modules = [importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__)]
+    return {module.TASK.name: module.TASK for module in modules if hasattr(module, "TASK")}
 
 
 def get_task(name: str) -> Task:
     """The task of that name. Raises ConfigError with the nearest one."""
-    if name not in TASKS:
-        raise ConfigError(f"no task {name!r}{nearest(name, TASKS)}; tasks: {', '.join(TASKS)}")
-    return TASKS[name]
+    known = tasks()
+    if name not in known:
+        raise ConfigError(f"no task {name!r}{nearest(name, known)}; tasks: {', '.join(known)}")
+    return known[name]

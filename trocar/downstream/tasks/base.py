@@ -4,43 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
-
-import numpy as np
 
 from trocar.downstream.datasets.table import LabelledFrames
-from trocar.downstream.metrics.outcome import Floats, Ints, Metric, Outcome
-from trocar.errors import ConfigError
-
-Kind = Literal["multiclass", "multilabel"]
+from trocar.downstream.metrics.outcome import Floats, Metric, Outcome
+from trocar.downstream.metrics.registry import HEADLINES, REGISTRY
 
 
 @dataclass(frozen=True)
 class Task:
-    """A thing to predict from one frame.
+    """A thing to predict from a frame; a data set's label space of the same name says how it is labelled.
 
-    `kind` says what a target is: one class index (int64 [n]) or one 0/1 per class (int64 [n, K]). `headline`
-    is the one metric that tables and model selection use; `per_class` gives a value per class for the
-    details.
+    `shown` are the metrics in tables, beside the headline that also model selection uses; every other metric of the
+    task is in metrics.json. `per_class` gives a value per class for the details.
     """
 
     name: str
-    kind: Kind
-    headline: str
-    metrics: Mapping[str, Metric]
+    shown: tuple[str, ...]
     per_class: tuple[str, Callable[[Outcome], Floats]]
-    classes: Callable[[LabelledFrames], tuple[str, ...]]
-    targets: Callable[[LabelledFrames], Ints]
 
-    def rows(self, data: LabelledFrames) -> Ints:
-        """Indices of the frames that carry this task's labels. Raises ConfigError if none does."""
-        if not self.classes(data):
-            raise ConfigError(f"{data.root} has no labels for the task {self.name!r}")
-        targets = self.targets(data)
-        known = targets >= 0 if self.kind == "multiclass" else (targets >= 0).all(axis=1)
-        if not known.any():
-            raise ConfigError(f"{data.root} has no labels for the task {self.name!r}")
-        return np.flatnonzero(known)
+    @property
+    def headline(self) -> str:
+        """The one metric that tables and model selection use."""
+        return HEADLINES[self.name]
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """The metrics in tables, the headline first."""
+        return {name: REGISTRY[self.name][name].metric for name in (self.headline, *self.shown)}
+
+    def targets(self, data: LabelledFrames) -> Floats:
+        """Labels of all frames as they stand in the table: [N] of class indices, [N, K] of values; -1 is unlabelled."""
+        space = data.space(self.name)
+        values: Floats = data.frames[list(space.columns)].to_numpy()
+        return values[:, 0] if space.kind == "multiclass" else values
 
     def score(self, outcome: Outcome) -> float:
         """The headline."""

@@ -1,0 +1,39 @@
+"""What a protocol may ask of one backbone on one data set: frozen features, pixels, or the network itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import nn
+
+from trocar.downstream.features import Features, cached_features
+from trocar.downstream.frames import FrameCache, Pixels
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """`network` makes the backbone with its weights, anew each time; None for a baseline, whose features
+    `plain` makes. `size`: pixels of the square input.
+    """
+
+    frames: FrameCache
+    size: int = 0
+    network: Callable[[], nn.Module] | None = None
+    plain: Callable[[FrameCache], Features] | None = None
+    batch: int = 64
+    device: str = "cpu"
+
+    @cached_property
+    def features(self) -> Features:
+        """float32 [n, D] of all frames in the order of the table; of a network, pooled and frozen, from the cache."""
+        if self.network is None:
+            assert self.plain is not None
+            return self.plain(self.frames)
+        return cached_features(self.network(), self.frames, self.size, batch=self.batch, device=self.device)
+
+    @property
+    def pixels(self) -> Pixels:
+        """uint8 [n, size, size, 3] of all frames in the order of the table, memory-mapped."""
+        return self.frames.get(self.size)

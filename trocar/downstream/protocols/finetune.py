@@ -1,0 +1,122 @@
+"""Fine-tuning: backbone and heads are trained together on the labelled frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from trocar.backbones.preprocess import describe_backbone, fit_input_size
+from trocar.downstream.metrics.outcome import Floats, Ints
+from trocar.downstream.protocols.base import Labelled, Prediction, Problem, Protocol, headline, take
+from trocar.downstream.training.batches import Images
+from trocar.downstream.training.goals import Goal, goals_of
+from trocar.downstream.training.loop import History, Trainer, seeded
+from trocar.downstream.training.network import Network
+from trocar.downstream.training.recipe import Recipe
+
+EVERY = 5
+
+
+class Finetune(Protocol, Recipe):
+    """See `Recipe` for the settings and where they come from.
+
+    Several tasks are learned together as in EndoNet (see `Network`): the loss is the sum of theirs, a frame without a
+    label of one of them counts for the others, and the epoch is chosen by the leading one. Batch norm with few frames
+    of few operations in a batch learns statistics that the test frames do not have: `batch_norm: frozen` or a backbone
+    with layer norm is the safe choice for small budgets.
+    """
+
+    name: Literal["finetune"] = "finetune"
+    trains_network: ClassVar[bool] = True
+    random_start: ClassVar[bool] = True
+
+    def predict(self, problem: Problem) -> Prediction:
+        """Train, and give the probabilities of every task on the test frames."""
+        found = finetuned(problem, self)
+        scores = found.predict(problem.test.rows)
+        return Prediction(scores.pop(problem.task.name), found.detail, scores)
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """A trained network, in eval mode on the encoder's device. `network.backbone` is the fine-tuned backbone, from
+    which `features.extract` takes features; `detail` says what was chosen, as JSON values.
+    """
+
+    trainer: Trainer
+    history: History
+    detail: Mapping[str, Any]
+
+    @property
+    def network(self) -> Network:
+        """The backbone with its heads."""
+        return self.trainer.network
+
+    def predict(self, rows: Ints) -> dict[str, Floats]:
+        """Probabilities float64 [n, K] of rows of the table, by task name."""
+        return self.trainer.predict(rows)
+
+
+def finetuned(problem: Problem, recipe: Recipe) -> Finetuned:
+    """Train the problem's backbone on its labelled frames.
+
+    The result follows from the problem's seed, labels and pixels. Raises ConfigError for settings that do not fit the
+    classes, TrocarError for too few frames or a loss that is not finite.
+    """
+    goals = goals_of(problem, rounded=recipe.labels == "rounded")
+    if recipe.select == "fixed_epochs" or (problem.val is None and recipe.inner == "fixed_epochs"):
+        return _train(problem, recipe, goals, problem.train, None, None, {"chosen_on": None})
+    if problem.val is not None:
+        return _train(problem, recipe, goals, problem.train, problem.val, None, {"chosen_on": "validation cases"})
+    parts = _hold_out(problem.train)
+    if parts is None:
+        return _train(problem, recipe, goals, problem.train, None, None, {"chosen_on": None})
+    search = _train(problem, recipe, goals, *parts, None, {}).history
+    about = {"chosen_on": f"{len(np.unique(parts[1].case))} held-out training cases", "search": asdict(search)}
+    return _train(problem, recipe, goals, problem.train, None, search.epoch, about)
+
+
+def _train(
+    problem: Problem,
+    recipe: Recipe,
+    goals: tuple[Goal, ...],
+    train: Labelled,
+    val: Labelled | None,
+    last: int | None,
+    about: Mapping[str, Any],
+) -> Finetuned:
+    encoder = problem.encoder
+    assert encoder.network is not None
+    backbone = fit_input_size(encoder.network(), encoder.size)
+    images = Images(encoder.pixels, describe_backbone(backbone), recipe.augment, problem.seed, encoder.device)
+    with seeded(problem.seed, encoder.device):
+        network = Network(backbone, goals, encoder.size).to(encoder.device)
+    trainer = Trainer(network, goals, images, recipe, problem.seed)
+    scored = _scored(problem, val)
+    history = trainer.fit(
+        train.rows,
+        train.rows[:0] if scored is None else scored.rows,
+        lambda scores: headline(problem, scored, scores) if scored is not None else float("nan"),
+        last,
+    )
+    return Finetuned(trainer, history, {**asdict(history), **about})
+
+
+def _scored(problem: Problem, val: Labelled | None) -> Labelled | None:
+    """Validation frames that carry a label of the leading task: where tasks are learned together not all do."""
+    if val is None:
+        return None
+    known = val.targets >= 0 if val.targets.ndim == 1 else (val.targets >= 0).all(1)
+    return take(val, np.flatnonzero(known).astype(np.int64)) if known.any() else None
+
+
+def _hold_out(train: Labelled) -> tuple[Labelled, Labelled] | None:
+    """(fit on, hold out); None for a single case."""
+    cases = np.unique(train.case)
+    if len(cases) < 2:
+        return None
+    held = np.isin(train.case, cases[EVERY - 1 :: EVERY] if len(cases) >= EVERY else cases[-1:])
+    return take(train, np.flatnonzero(~held).astype(np.int64)), take(train, np.flatnonzero(held).astype(np.int64))

@@ -1,0 +1,153 @@
+"""From scores to what is written: a row of the comparison, and the predictions it is computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from trocar.downstream.arms import Arm
+from trocar.downstream.bench import Bench
+from trocar.downstream.folds import Fold
+from trocar.downstream.metrics.interval import bootstrap_interval
+from trocar.downstream.metrics.outcome import Floats, Ints, Outcome
+from trocar.downstream.metrics.registry import REGISTRY
+from trocar.downstream.protocols.base import decide
+from trocar.downstream.results import Row
+from trocar.downstream.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Run:
+    """One member of an arm through all folds of a bench: scores [m, K] of `bench.rows` by task, what was chosen in each
+    fold, and the folds with the labelled cases they had.
+    """
+
+    member: str
+    scores: Mapping[str, Floats]
+    detail: list[Mapping[str, Any]]
+    folds: list[Fold]
+
+
+def outcome(bench: Bench, task: Task, scores: Floats) -> Outcome:
+    """What a metric sees: the labelled test frames of one task."""
+    space, known = bench.space(task), bench.labelled(task)
+    rows = bench.rows[known]
+    values = task.targets(bench.data)[rows]
+    case = np.unique(bench.case[rows], return_inverse=True)[1].astype(np.int64)
+    gt = (values.round() if space.soft else values).astype(np.int64)
+    return Outcome(
+        gt,
+        decide(space.kind, scores[known]),
+        scores[known],
+        case,
+        time_s=bench.time_s[rows],
+        fps=bench.fps,
+        classes=space.classes,
+        soft=values if space.soft else None,
+        unscored=space.unscored,
+        fold=fold_numbers(bench)[known],
+    )
+
+
+def fold_numbers(bench: Bench) -> Ints:
+    """The fold of every one of `bench.rows`, [m]."""
+    return np.repeat(np.arange(len(bench.folds)), [len(fold.test) for fold in bench.folds]).astype(np.int64)
+
+
+def make_row(arm: Arm, bench: Bench, task: Task, protocol: str, runs: Sequence[Run], draws: int) -> Row:
+    """The arm's line of the table for one task."""
+    outcomes = [outcome(bench, task, run.scores[task.name]) for run in runs]
+    per_class = np.mean([task.per_class[1](found) for found in outcomes], axis=0)
+    classes = bench.space(task).classes
+    return Row(
+        task=task.name,
+        protocol=protocol,
+        arm=arm.label,
+        kind=arm.kind,
+        members=[run.member for run in runs],
+        values={name: [_value(task, name, found) for found in outcomes] for name in task.metrics},
+        interval=bootstrap_interval(task.metrics[task.headline], outcomes, draws=draws),
+        per_class={c: None if np.isnan(v) else float(v) for c, v in zip(classes, per_class, strict=True)},
+        detail=[[{**d, **_labelled(bench, f)} for d, f in zip(r.detail, r.folds, strict=True)] for r in runs],
+    )
+
+
+def _value(task: Task, name: str, found: Outcome) -> float:
+    named = REGISTRY[task.name][name]
+    return named.metric(found, None) if named.offered(found) else float("nan")
+
+
+def prediction_table(arm: Arm, seed: int, bench: Bench, task: Task, protocol: str, run: Run) -> pd.DataFrame:
+    """One row per test frame; `gt` and `pred` are class indices, `gt_labels` and `pred_labels` 0/1 per class."""
+    known, space = bench.labelled(task), bench.space(task)
+    columns = ["case", "video", "path", "frame", "time_s"]
+    table: pd.DataFrame = bench.data.frames.iloc[bench.rows[known]][columns].reset_index(drop=True)
+    found = outcome(bench, task, run.scores[task.name])
+    names: dict[str, str | int] = {
+        "task": task.name,
+        "backbone": arm.label,
+        "kind": arm.kind,
+        "protocol": protocol,
+        "seed": seed,
+    }
+    for place, (name, value) in enumerate(names.items()):
+        table.insert(place, name, value)
+    table.insert(5, "fold", np.array([fold.name for fold in bench.folds])[fold_numbers(bench)[known]])
+    single, none = space.kind == "multiclass", [None] * len(found.gt)
+    table["gt"] = pd.array(found.gt if single else none, dtype="Int64")
+    table["pred"] = pd.array(found.pred if single else none, dtype="Int64")
+    table["gt_labels"] = none if single else found.gt.tolist()
+    table["pred_labels"] = none if single else found.pred.tolist()
+    table["scores"] = list(found.scores.astype(np.float32))
+    if space.soft:
+        table["gt_soft"] = list(task.targets(bench.data)[bench.rows[known]].astype(np.float32))
+    return table
+
+
+def about_task(bench: Bench, task: Task) -> dict[str, Any]:
+    """What was scored on which frames, for results.json."""
+    space, known = bench.space(task), bench.labelled(task)
+    rows = bench.rows[known]
+    counts = class_counts(bench, task)
+    missing = bench.data.missing(task.name, "test") if bench.scheme == "train -> test" else None
+    return {
+        "headline": task.headline,
+        "metrics": list(task.metrics),
+        "per_class": task.per_class[0],
+        "classes": list(space.classes),
+        "unscored": [space.classes[i] for i in space.unscored],
+        "fps": bench.fps,
+        "counts": counts,
+        "absent": [name for name, n in counts.items() if n == 0],
+        "scheme": bench.scheme,
+        "folds": [
+            {"name": f.name, **{f"{side}_cases": _cases(bench, getattr(f, side)) for side in ("train", "val", "test")}}
+            for f in bench.folds
+        ],
+        "frames": len(rows),
+        "cases": len(np.unique(bench.case[rows])),
+        "incomplete": f"incomplete ({missing[0]:,} of {missing[1]:,} official test frames)" if missing else None,
+    }
+
+
+def class_counts(bench: Bench, task: Task) -> dict[str, int]:
+    """Labelled test frames of every class."""
+    values, space = task.targets(bench.data)[bench.rows[bench.labelled(task)]], bench.space(task)
+    if space.kind == "multiclass":
+        counts = np.bincount(values.astype(np.int64), minlength=len(space.classes))
+    else:
+        counts = values.round().sum(0)
+    return {name: int(n) for name, n in zip(space.classes, counts, strict=True)}
+
+
+def _labelled(bench: Bench, fold: Fold) -> dict[str, Any]:
+    train, val = _cases(bench, fold.train), _cases(bench, fold.val)
+    return {"labelled_cases": {"train": train, "val": val, "count": len(train) + len(val)}}
+
+
+def _cases(bench: Bench, rows: np.ndarray) -> list[str]:
+    return sorted(set(bench.data.frames["case"].to_numpy(str)[rows].tolist()))

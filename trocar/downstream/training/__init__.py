@@ -1,0 +1,1 @@
+"""Training of a whole network on labelled frames: goals, loss, batches, optimiser and loop."""

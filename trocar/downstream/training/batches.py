@@ -1,0 +1,85 @@
+"""Pixels of rows -> normalised images, plain or augmented; and the order of an epoch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from trocar.backbones.preprocess import Preprocessing
+from trocar.config import Config
+from trocar.data.augment import augment
+from trocar.data.permutation import Permutation
+from trocar.data.torch_backend import crop_resize
+from trocar.data.views import Jitter, ViewGroup, ViewParams, ViewPlan, ViewRecipe
+from trocar.downstream.frames import Pixels
+from trocar.downstream.metrics.outcome import Ints
+
+
+class Augmentation(Config):
+    """What a training frame goes through; `scale` is the share of its area that the crop has.
+
+    The crop is EndoViT's (0.6 to 1). The colour of tissue carries meaning, hence the small changes of hue.
+    """
+
+    scale: tuple[float, float] = (0.6, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = Field(default=0.5, ge=0, le=1)
+    jitter: Jitter = Jitter(p=0.8, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02)
+
+    def recipe(self, size: int) -> ViewRecipe:
+        """One view of `size` pixels, without grey and blur."""
+        group = ViewGroup(
+            count=1, size=size, scale=self.scale, ratio=self.ratio, flip=self.flip, jitter=self.jitter, grey=0, blur=0
+        )
+        return ViewRecipe(groups={"view": group})
+
+
+@dataclass(frozen=True)
+class Cut:
+    """uint8 [b, 3, S, S]; `params` of the views, None where nothing is changed."""
+
+    images: Tensor
+    params: ViewParams | None
+
+
+class Images:
+    """The frames of a data set as a network takes them. What happens to a frame follows from (seed, epoch, row)."""
+
+    def __init__(
+        self, pixels: Pixels, preprocessing: Preprocessing, augmentation: Augmentation | None, seed: int, device: str
+    ) -> None:
+        self.pixels, self.preprocessing, self.device = pixels, preprocessing, device
+        self.plan = ViewPlan(augmentation.recipe(pixels.shape[1]), seed) if augmentation is not None else None
+
+    def cut(self, rows: Ints, epoch: int | None) -> Cut:
+        """The part that a thread can do beside the network: read and crop. No epoch: as they are."""
+        images = torch.from_numpy(self.pixels[rows]).permute(0, 3, 1, 2)
+        if self.plan is None or epoch is None:
+            return Cut(images, None)
+        side = np.full(len(rows), images.shape[-1])
+        params = self.plan.params(epoch, rows, side, side)
+        boxes = params.boxes[:, 0].tolist()
+        crops = [crop_resize(image, tuple(box), images.shape[-1]) for image, box in zip(images, boxes, strict=True)]
+        return Cut(torch.stack(crops), params)
+
+    def finish(self, cut: Cut) -> Tensor:
+        """Flip, colour and normalise on the device: float32 [b, 3, S, S]."""
+        images = cut.images.to(self.device)
+        if self.plan is None or cut.params is None:
+            return self.preprocessing.normalise(images)
+        mean, std = self.preprocessing.mean, self.preprocessing.std
+        return augment({"view": images[:, None]}, cut.params, self.plan.recipe, mean, std)["view"][:, 0]
+
+
+def epoch_batches(rows: Ints, batch: int, seed: int, epoch: int) -> list[Ints]:
+    """Every row once, in batches that differ by at most one row: no batch norm over a small rest.
+
+    Which rows meet follows from (seed, epoch); inside a batch they rise, as they lie in the file.
+    """
+    order = Permutation(len(rows), seed, "finetune", epoch)(np.arange(len(rows)))
+    return [np.sort(part) for part in np.array_split(rows[order], math.ceil(len(rows) / batch))]

@@ -1,0 +1,78 @@
+"""A backbone with one linear head per task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from timm.optim._param_groups import param_groups_layer_decay
+from torch import Tensor, nn
+
+from trocar.downstream.training.goals import Goal
+
+
+class Network(nn.Module):
+    """`backbone` gives pooled features [b, D]; every task has a linear head on them.
+
+    Tasks that are learned together are connected as in EndoNet (Twinanda et al., arXiv:1602.03012): tools and other
+    tasks of several labels a frame see the features, a task of one label a frame (the phase) sees the features beside
+    the logits of all those. EndoNet is this with AlexNet; its head is a fully connected layer per task too.
+    """
+
+    def __init__(self, backbone: nn.Module, goals: Sequence[Goal], size: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.several = [goal.task.name for goal in goals if goal.space.kind == "multilabel"]
+        self.single = [goal.task.name for goal in goals if goal.space.kind == "multiclass"]
+        classes = {goal.task.name: len(goal.space.classes) for goal in goals}
+        width = _width(backbone, size)
+        wide = width + sum(classes[name] for name in self.several)
+        self.heads = nn.ModuleDict(
+            {name: _head(wide if name in self.single else width, count) for name, count in classes.items()}
+        )
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Normalised float [b, 3, S, S] -> logits [b, K] by task name."""
+        features = self.backbone(images)
+        logits = {name: self.heads[name](features) for name in self.several}
+        beside = torch.cat([features, *logits.values()], dim=1)
+        return logits | {name: self.heads[name](beside) for name in self.single}
+
+
+def parameter_groups(network: Network, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
+    """Groups for an optimiser with `lr_scale`: 1 for the heads, times `layer_decay` for every layer further down.
+
+    Layers are timm's (the stem, then block by block), as in BEiT and MAE. Biases, norms and what the backbone itself
+    names (position table, class token) are not decayed.
+    """
+    named = getattr(network.backbone, "no_weight_decay", set)
+    groups: list[dict[str, Any]] = param_groups_layer_decay(
+        network.backbone, weight_decay, no_weight_decay_list=sorted(named()), layer_decay=layer_decay
+    )
+    for group in groups:  # timm gives a backbone without classifier's last block the scale of the classifier
+        group["lr_scale"] *= layer_decay
+    heads = list(network.heads.parameters())
+    for decay, chosen in ((weight_decay, [p for p in heads if p.ndim > 1]), (0.0, [p for p in heads if p.ndim == 1])):
+        groups.append({"params": chosen, "weight_decay": decay, "lr_scale": 1.0})
+    return groups
+
+
+def hold_batch_norm(network: nn.Module) -> None:
+    """Batch norm keeps the statistics it came with, although the network is in training mode."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
+def _width(backbone: nn.Module, size: int) -> int:
+    """Asked of the network itself: `num_features` is not what some of timm's models give."""
+    with torch.inference_mode():
+        return int(backbone.eval()(torch.zeros(1, 3, size, size)).shape[1])
+
+
+def _head(width: int, classes: int) -> nn.Linear:
+    head = nn.Linear(width, classes)
+    nn.init.trunc_normal_(head.weight, std=0.02)
+    nn.init.zeros_(head.bias)
+    return head
