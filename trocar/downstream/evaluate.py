@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from trocar.backbones.embed import choose_device
+from trocar.downstream import figures
 from trocar.downstream.arms import expand
 from trocar.downstream.baselines.base import SIZE
 from trocar.downstream.bench import Bench, drawn, make_bench
@@ -63,6 +64,9 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
     if config.out is not None:
         results.write(config.out)
         write_metrics(config.out, config.bootstrap)
+        if config.figures:
+            drawn_to = figures.draw(results.predictions, about, config.out / "figures")
+            say(f"{len(drawn_to)} figures are in {config.out / 'figures'}")
     return results
 
 
