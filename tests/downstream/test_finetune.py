@@ -166,7 +166,8 @@ def test_layer_decay_slows_the_backbone_and_not_the_head(tmp_path: Path) -> None
     moved = {}
     for decay in (1.0, 0.1):
         network = finetuned(problem, QUICK.model_copy(update={"epochs": 1, "layer_decay": decay})).network
-        moved[decay] = float((network.backbone.conv1[0].weight - start.conv1[0].weight).abs().mean())  # type: ignore[index,union-attr]
+        move = network.backbone.conv1[0].weight - start.conv1[0].weight  # type: ignore[index,union-attr]
+        moved[decay] = float(move.detach().abs().mean())
     layers = sum(len(getattr(start, f"layer{i}")) for i in range(1, 5))
     # AdamW's first steps are as long as the learning rate, whatever the gradient.
     assert moved[0.1] / moved[1.0] == pytest.approx(0.1 ** (layers + 1), rel=0.5)
