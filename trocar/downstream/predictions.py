@@ -107,8 +107,10 @@ def outcomes(path: Path, task: str | None = None) -> dict[Key, Outcome]:
     if task is not None and task not in REGISTRY:
         raise ConfigError(f"no task {task!r}{nearest(task, REGISTRY)}; tasks with metrics: {', '.join(REGISTRY)}")
     table, about = read_predictions(path)
+    masks = table["task"] == "segmentation" if "task" in table else pd.Series(False, index=table.index)
+    table = table[~masks]  # which are read by mask_predictions
     found = {}
-    for _, rows in _with_keys(table, path, task).groupby(list(Key._fields), sort=False):
+    for _, rows in with_keys(table, path, task).groupby(list(Key._fields), sort=False):
         first = rows.iloc[0]
         key = Key(str(first["task"]), str(first["backbone"]), str(first["protocol"]), int(first["seed"]))
         if task in (None, key.task):
@@ -116,12 +118,12 @@ def outcomes(path: Path, task: str | None = None) -> dict[Key, Outcome]:
             group = _Group(path, key, rows.dropna(axis=1, how="all"), about)
             _check_frames(group)
             found[key] = _outcome(replace(group, rows=_in_time_order(group.rows)))
-    if not found:
+    if not found and not masks.any():
         raise TrocarError(f"{path}: no predictions{f' of task {task!r}' if task else ''} in it")
     return found
 
 
-def _with_keys(table: pd.DataFrame, path: Path, task: str | None) -> pd.DataFrame:
+def with_keys(table: pd.DataFrame, path: Path, task: str | None) -> pd.DataFrame:
     """The table with all columns of `Key`, checked."""
     if "task" not in table:
         if task is None:
