@@ -11,7 +11,7 @@ from trocar.cli import main
 from trocar.config import PRESETS, load, preset_names
 from trocar.downstream.config import EvaluateConfig
 from trocar.downstream.datasets import adapters
-from trocar.downstream.protocols import get_protocol, protocols
+from trocar.downstream.protocols import get_protocol
 from trocar.errors import ConfigError
 
 
@@ -83,9 +83,6 @@ PUBLISHED = {
     "dsad_segmentation": Published("dsad", "kolbinger23", "segmentation", "segmentation", {"decoder": "segformer"}),
 }
 
-# Not in the package yet; any other unknown name is a mistake.
-PENDING = {"segmentation"} - protocols().keys()
-
 
 def preset(name: str) -> EvaluateConfig:
     return load(EvaluateConfig, f"downstream/{name}", ["data=folder"])
@@ -111,8 +108,7 @@ def test_what_a_preset_names_is_there(name: str) -> None:
     config = preset(name)
     (asked,) = config.protocol
     wanted = asked if isinstance(asked, str) else str(asked["name"])
-    if wanted not in PENDING:
-        assert get_protocol(asked).name == wanted
+    assert get_protocol(asked).name == wanted
     assert config.layout is not None
     assert config.split in adapters()[config.layout].splits
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from downstream_factory import make_cholec80
@@ -15,7 +16,9 @@ from trocar.cli import main
 from trocar.config import find_preset
 from trocar.downstream.config import EvaluateConfig
 from trocar.downstream.evaluate import evaluate
-from trocar.downstream.reproduce import Reproduction, Target, measure, names, read
+from trocar.downstream.predictions import About, write_predictions
+from trocar.downstream.reproduce import Reproduction, Target, _check, measure, names, read
+from trocar.downstream.results import Results, Row
 
 PUBLISHED = {  # preset, metric, value, backbone
     "cholec80_tecno_resnet50": ("cholec80_phase_tecno", "accuracy@video", 0.8856, "timm:resnet50.tv_in1k"),
@@ -155,6 +158,24 @@ def test_what_can_be_reproduced_is_listed_with_the_published_numbers(capsys: pyt
     assert lines.keys() == PUBLISHED.keys() == set(names())
     for name, (_, metric, value, _) in PUBLISHED.items():
         assert f" {metric} {value:.4f} ± " in lines[name]
+
+
+def test_a_metric_of_masks_is_measured_from_their_confusions(tmp_path: Path) -> None:
+    confusion = {"a": [2, 0, 1, 1], "b": [2, 0, 0, 2], "c": [4, 0, 0, 0]}  # one image a case, two classes
+    about = {"task": "segmentation", "backbone": "net", "kind": "backbone", "protocol": "segmentation", "seed": 0}
+    table = pd.DataFrame([{**about, "case": case, "confusion": counts} for case, counts in confusion.items()])
+    write_predictions(table, tmp_path / "predictions.parquet", About({"segmentation": ["background", "tool"]}))
+    row = Row("segmentation", "segmentation", "net", "backbone", ["net"], {}, None, {}, [])
+    results = Results({}, {"segmentation": {"headline": "iou@dataset"}}, [row], table)
+    (value,), interval = measure(results, row, "iou@class_then_image", tmp_path / "predictions.parquet", 50)
+    background, tool = (2 / 3 + 1 + 1) / 3, (1 / 2 + 1) / 2  # the third image has no tool
+    assert value == pytest.approx((background + tool) / 2)
+    assert interval is not None
+
+
+def test_every_target_is_a_metric_of_its_task() -> None:
+    for name in PUBLISHED:
+        _check(name, read(name).target)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

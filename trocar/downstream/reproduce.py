@@ -14,9 +14,13 @@ from pydantic import Field
 from trocar.config import Config, find_preset, load, preset_names
 from trocar.downstream.config import EvaluateConfig
 from trocar.downstream.evaluate import evaluate
-from trocar.downstream.metrics.interval import bootstrap_interval
+from trocar.downstream.mask_predictions import TASK as MASKS
+from trocar.downstream.mask_predictions import mask_outcomes
+from trocar.downstream.metrics.interval import Predicted, bootstrap_interval
+from trocar.downstream.metrics.outcome import Floats
 from trocar.downstream.metrics.registry import REGISTRY, metrics_of
-from trocar.downstream.predictions import outcomes
+from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
+from trocar.downstream.predictions import Key, outcomes
 from trocar.downstream.results import Results, Row
 from trocar.downstream.tasks import get_task
 from trocar.errors import ConfigError, TrocarError, nearest
@@ -56,7 +60,7 @@ class Experiment(Config):
 @dataclass(frozen=True)
 class Reproduction:
     """What was measured beside what was published. `values` has one number per run; `interval` is the 95 % bootstrap
-    interval over cases of their mean, None for fewer than three cases or masks whose metric is not the headline.
+    interval over cases of their mean, None for fewer than three cases.
     """
 
     name: str
@@ -152,11 +156,12 @@ def reproduce(
 
 
 def _check(name: str, target: Target) -> None:
-    known = [*get_task(target.task).metrics, *REGISTRY.get(target.task, ())]
+    get_task(target.task)
+    known = SEGMENTATION_METRICS if target.task == MASKS else REGISTRY[target.task]
     if target.metric not in known:
         raise ConfigError(
             f"{name}: task {target.task!r} has no metric {target.metric!r}{nearest(target.metric, known)}; "
-            f"metrics: {', '.join(dict.fromkeys(known))}"
+            f"metrics: {', '.join(known)}"
         )
 
 
@@ -170,20 +175,25 @@ def measure(
 ) -> tuple[tuple[float, ...], tuple[float, float] | None]:
     """Value of every run, and the interval of their mean: what the row holds, or anew from the predictions.
 
-    A metric that is not in tables is only in the predictions. Masks have none of their own there: no interval then.
+    A metric that is not in tables is only in the predictions. Raises TrocarError for one that is not defined on them.
     """
     if metric == results.tasks[row.task]["headline"]:
         return tuple(row.values[metric]), row.interval
-    if row.task not in REGISTRY:
-        return tuple(row.values[metric]), None
-    found = [
-        outcome
-        for key, outcome in outcomes(predictions, row.task).items()
-        if (key.backbone, key.protocol) == (row.arm, row.protocol)
-    ]
+    if row.task == MASKS:
+        return _anew(SEGMENTATION_METRICS[metric], _of(row, mask_outcomes(predictions)), draws)
+    found = _of(row, outcomes(predictions, row.task))
     offered = metrics_of(row.task, found[0])
     if metric not in offered:
         raise TrocarError(f"{metric} is not defined for these labels and scores; defined are: {', '.join(offered)}")
-    function = offered[metric]
-    values = tuple(function(outcome, None) for outcome in found)
-    return values, bootstrap_interval(function, found, draws=draws)
+    return _anew(offered[metric], found, draws)
+
+
+def _of(row: Row, found: dict[Key, Predicted]) -> list[Predicted]:
+    """The runs of one arm and protocol."""
+    return [one for key, one in found.items() if (key.backbone, key.protocol) == (row.arm, row.protocol)]
+
+
+def _anew(
+    metric: Callable[[Predicted, Floats | None], float], found: list[Predicted], draws: int
+) -> tuple[tuple[float, ...], tuple[float, float] | None]:
+    return tuple(metric(one, None) for one in found), bootstrap_interval(metric, found, draws=draws)

@@ -113,6 +113,7 @@ def test_scores_that_are_no_probabilities_have_no_reliability(tmp_path: Path) ->
 def test_rows_without_labels_per_frame_are_passed_over(tmp_path: Path) -> None:
     masks = phase_rows([0], [0]).assign(gt=pd.array([None], dtype="Int64"))
     assert draw(masks, TASKS, tmp_path) == []
+    assert draw(masks.drop(columns=["gt", "pred", "gt_labels", "pred_labels", "scores"]), TASKS, tmp_path) == []
 
 
 def test_an_evaluation_draws_into_its_folder_unless_it_is_told_not_to(tmp_path: Path) -> None:

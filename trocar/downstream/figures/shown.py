@@ -79,6 +79,8 @@ def _in_time_order(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _labels(rows: pd.DataFrame) -> tuple[Ints, Ints, Floats] | None:
+    if not {"gt", "gt_labels"} <= set(rows.columns):  # a table of masks alone
+        return None
     if rows["gt"].notna().all():
         gt, pred = rows["gt"].to_numpy(np.int64), rows["pred"].to_numpy(np.int64)
     elif rows["gt_labels"].notna().all():
