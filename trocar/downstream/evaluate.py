@@ -44,6 +44,8 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
     benches = [make_bench(names, data, config) for names in config.task]
     _check(benches, protocols, config)
     arms = expand(config)
+    if not arms:
+        raise ConfigError("nothing to evaluate: give --backbone, or baselines")
     frames = FrameCache(data, cache_folder(config.out, config.cache))
     say(f"{data.layout}: {len(data)} frames of {data.frames['case'].nunique()} cases in {data.root}")
     for note in data.notes:

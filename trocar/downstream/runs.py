@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -48,7 +49,7 @@ class Scored:
 
 def fits(protocol: Protocol, bench: Bench) -> bool:
     """Whether the protocol can learn the bench's labels, all of its tasks together."""
-    return all(kind in protocol.kinds for kind in bench.kinds) and (len(bench.tasks) == 1 or protocol.trains_network)
+    return all(kind in protocol.kinds for kind in bench.kinds) and (len(bench.tasks) == 1 or protocol.joins_tasks)
 
 
 def usable(arm: Arm, protocols: list[Protocol], bench: Bench) -> list[Protocol]:
@@ -93,7 +94,7 @@ def _score_masks(
     row = make_mask_row(arm, bench, task, protocol.label, runs, config.bootstrap)
     tables = [mask_table(arm, seed, bench, protocol.label, run) for seed, run in enumerate(runs)]
     if config.out is not None and arm.kind != "majority":
-        name = f"overlays-{arm.label}-{protocol.label}.png".replace("/", "_").replace(" ", "_")
+        name = re.sub(r"[^\w.+-]+", "_", f"segmentation-{arm.label}-{protocol.label}-overlays") + ".png"
         draw_masks(bench, runs[0], config.out, config.out / OVERLAYS / name)
     return Scored([row], tables, {task.name: images_with_class(bench, runs[0])})
 
