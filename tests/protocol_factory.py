@@ -37,4 +37,5 @@ def make_problem(
         val=parts[1] if held.any() else None,
         test=Frames(ends, np.full(len(test), case.max() + 1)),
         case=np.concatenate([case, np.full(len(test), case.max() + 1)]),
+        time_s=np.arange(len(x) + len(test), dtype=np.float64),
     )

@@ -42,7 +42,7 @@ def test_a_second_look_decodes_nothing_and_a_changed_file_is_decoded_again(
     data = open_dataset(make_folder(tmp_path / "data", cases=1, frames=2))
     first = np.array(FrameCache(data, tmp_path / "cache").get(16))
     with monkeypatch.context() as patch:
-        patch.setattr(frames_module, "_decode", lambda *_: pytest.fail("decoded again"))
+        patch.setattr(frames_module, "decoded", lambda *_: pytest.fail("decoded again"))
         assert (FrameCache(data, tmp_path / "cache").get(16) == first).all()
     (data.root / "images/0_000.png").write_bytes((data.root / "images/0_001.png").read_bytes())
     assert not (FrameCache(data, tmp_path / "cache").get(16) == first).all()

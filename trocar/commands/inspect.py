@@ -9,6 +9,7 @@ from typing import Any
 
 KINDS = {
     "a shards folder": "trocar.data.inspect_shards",
+    "a labelled data set": "trocar.downstream.inspect_dataset",
     "a run, an exported backbone or a weight file": "trocar.backbones.inspect_checkpoint",
 }
 """What can be inspected -> the module that does it, asked in this order."""
@@ -16,13 +17,15 @@ KINDS = {
 
 def register(subparsers: Any) -> None:
     """Declare the command and its arguments."""
-    parser = subparsers.add_parser("inspect", help="what is in a shards folder, a run or a weight file")
+    parser = subparsers.add_parser(
+        "inspect", help="what is in a shards folder, a labelled data set, a run or a weight file"
+    )
     parser.add_argument("path", metavar="PATH", help=", or ".join(KINDS))
     parser.add_argument("--sheet", metavar="FILE", help="write a contact sheet (PNG)")
     parser.add_argument(
         "--verify",
         action="store_true",
-        help="read everything and compare checksums; load weights and print their fingerprint",
+        help="read everything: compare checksums, decode labelled frames, load weights and print their fingerprint",
     )
     parser.set_defaults(run=run)
 
@@ -44,4 +47,13 @@ def run(args: argparse.Namespace) -> int:
     for module in map(importlib.import_module, KINDS.values()):
         if module.recognises(path):
             return int(module.show(path, Console(highlight=False), sheet=sheet, verify=args.verify))
-    raise ConfigError(f"{path}: nothing that can be inspected; expected {', or '.join(KINDS)}")
+    raise ConfigError(f"{path}: nothing that can be inspected; expected {', or '.join(KINDS)}{_layouts(path)}")
+
+
+def _layouts(path: Path) -> str:
+    """What a data set's folder would have to hold."""
+    if not path.is_dir():
+        return ""
+    from trocar.downstream.datasets import adapters
+
+    return ". Data sets: " + "; ".join(f"{name}: {one.expects}" for name, one in adapters().items())

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from trocar.downstream.budgets import restrict
 from trocar.downstream.config import EvaluateConfig
 from trocar.downstream.datasets.table import Kind, LabelledFrames, LabelSpace
 from trocar.downstream.encoder import Encoder
 from trocar.downstream.folds import Fold, make_folds
-from trocar.downstream.metrics.outcome import Ints
+from trocar.downstream.metrics.outcome import Floats, Ints
 from trocar.downstream.protocols.base import Frames, Labelled, Partner, Problem, Targets
 from trocar.downstream.tasks import get_task
 from trocar.downstream.tasks.base import Task
@@ -23,7 +24,8 @@ TOGETHER = "+"
 @dataclass(frozen=True)
 class Bench:
     """`tasks` are learned together, the first leads; `folds` are over the rows that carry a label of any of them.
-    `case` [N] numbers the operation of every row of the table.
+    `case` [N] numbers the operation of every row of the table, `time_s` [N] are seconds since it began: recorders split
+    an operation into files, and the gap between two of them isn't known and counts as one label period.
     """
 
     tasks: tuple[Task, ...]
@@ -31,6 +33,8 @@ class Bench:
     scheme: str
     folds: list[Fold]
     case: Ints
+    time_s: Floats
+    fps: float
 
     @property
     def name(self) -> str:
@@ -75,6 +79,7 @@ class Bench:
             val=part(fold.val) if len(fold.val) else None,
             test=Frames(fold.test, self.case[fold.test]),
             case=self.case,
+            time_s=self.time_s,
             seed=seed,
             partners=partners,
         )
@@ -89,7 +94,19 @@ def make_bench(names: str, data: LabelledFrames, config: EvaluateConfig) -> Benc
     rows = np.flatnonzero(known).astype(np.int64)
     scheme, folds = make_folds(data, str(config.folds), rows, config.val)
     case = np.unique(data.frames["case"].to_numpy(str), return_inverse=True)[1].astype(np.int64)
-    return Bench(tasks, data, scheme, folds, case)
+    return Bench(tasks, data, scheme, folds, case, seconds_in_operation(data, 1 / config.fps), config.fps)
+
+
+def seconds_in_operation(data: LabelledFrames, gap: float) -> Floats:
+    """Seconds since the operation began of every row, [N]: the files of one operation are joined in the order of their
+    names, `gap` seconds apart.
+    """
+    frames = data.frames
+    last = frames.groupby(["case", "video"], sort=True)["time_s"].max() + gap
+    before = last.groupby(level="case").cumsum() - last
+    keys = pd.MultiIndex.from_frame(frames[["case", "video"]])
+    found: Floats = frames["time_s"].to_numpy(np.float64) + before.reindex(keys).to_numpy(np.float64)
+    return found
 
 
 def drawn(bench: Bench, config: EvaluateConfig, draw: int) -> list[Fold]:

@@ -7,6 +7,7 @@ enter.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,12 +20,15 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
+from trocar.data.catalog import Catalog
+from trocar.data.reader import BadContentError, Reader
 from trocar.downstream.datasets.table import LabelledFrames
 from trocar.errors import TrocarError
 from trocar.progress import track
 
 Pixels = npt.NDArray[np.uint8]
 FORMAT = "squash-bilinear-1"  # raised when decoding or resizing changes what is in the cache
+SHARD_BATCH = 256  # frames of a shard that wait to be decoded
 
 
 class FrameCache:
@@ -54,7 +58,7 @@ class FrameCache:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         with _Writer([self.path(size) for size in wanted], wanted, len(self.data)) as arrays:
-            for row, images in track(_decode(self.data, wanted), "decode frames", len(self.data)):
+            for row, images in track(decoded(self.data, wanted), "decode frames", len(self.data)):
                 for array, image in zip(arrays, images, strict=True):
                     array[row] = image
 
@@ -91,8 +95,12 @@ class _Writer:
 
 
 def _files_key(data: LabelledFrames) -> str:
-    """Follows from which frames are read and from the size and modification time of every file."""
+    """Follows from which frames are read and from the size and modification time of every file, or the catalog."""
     digest = hashlib.sha256(FORMAT.encode())
+    if data.shards is not None:
+        digest.update(Catalog.open(data.shards).fingerprint.encode())
+        digest.update(data.frames["shard_row"].to_numpy("<i8").tobytes())
+        return digest.hexdigest()[:16]
     for path in sorted(data.frames["path"].unique()):
         status = os.stat(f"{data.root}/{path}")  # noqa: PTH116  five times as fast, and there are many
         digest.update(f"{path}|{status.st_size}|{status.st_mtime_ns}\n".encode())
@@ -100,15 +108,62 @@ def _files_key(data: LabelledFrames) -> str:
     return digest.hexdigest()[:16]
 
 
-def _decode(data: LabelledFrames, sizes: list[int]) -> Iterator[tuple[int, list[Pixels]]]:
-    """(row, one image per size) for every row, images in order first, then video by video."""
+def decoded(data: LabelledFrames, sizes: list[int]) -> Iterator[tuple[int, list[Pixels]]]:
+    """(row, one uint8 [size, size, 3] per size) for every row: images in order first, then video by video.
+
+    Raises TrocarError naming the first file, or row of a shards folder, that cannot be decoded.
+    """
+    if data.shards is not None:
+        yield from _read_shards(data, data.shards, sizes)
+        return
     images = data.frames[data.frames["frame"] < 0]["path"]
-    workers = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    with ThreadPoolExecutor(workers) as pool:
-        decoded = pool.map(lambda path: _read_image(data.root / path, sizes), images)
-        yield from ((int(row), frame) for row, frame in zip(images.index, decoded, strict=True))
+    with ThreadPoolExecutor(_workers()) as pool:
+        pictures = pool.map(lambda path: _read_image(data.root / path, sizes), images)
+        yield from ((int(row), frame) for row, frame in zip(images.index, pictures, strict=True))
     for path, rows in data.frames[data.frames["frame"] >= 0].groupby("path", sort=False):
         yield from _read_video(data.root / str(path), rows["frame"], sizes)
+
+
+def _workers() -> int:
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def _read_shards(data: LabelledFrames, shards: Path, sizes: list[int]) -> Iterator[tuple[int, list[Pixels]]]:
+    """Read in the order of the rows by one thread, decode by several: a reader's files belong to one thread."""
+    reader = Reader(Catalog.open(shards))
+    rows = data.frames["shard_row"].to_numpy(np.int64)
+    with ThreadPoolExecutor(_workers()) as pool:
+        for start in range(0, len(rows), SHARD_BATCH):
+            wanted = [(start + i, int(row)) for i, row in enumerate(rows[start : start + SHARD_BATCH])]
+            jpegs = [_read_row(reader, data, position, row) for position, row in wanted]
+            pictures = pool.map(lambda jpeg: _open_jpeg(jpeg, sizes), jpegs)
+            for (position, row), images in zip(wanted, pictures, strict=True):
+                if images is None:
+                    raise _unusable(data, position, row, "cannot be decoded")
+                yield position, images
+
+
+def _read_row(reader: Reader, data: LabelledFrames, position: int, row: int) -> bytes:
+    try:
+        return reader.read(row)
+    except BadContentError as error:
+        raise _unusable(data, position, row, str(error)) from None
+
+
+def _open_jpeg(jpeg: bytes, sizes: list[int]) -> list[Pixels] | None:
+    try:
+        with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as image:
+            return _resize(image.convert("RGB"), sizes)
+    except (OSError, UnidentifiedImageError):
+        return None
+
+
+def _unusable(data: LabelledFrames, position: int, row: int, reason: str) -> TrocarError:
+    where = data.frames.iloc[position]
+    return TrocarError(
+        f"{data.shards}: row {row}, {where['video']} at {where['time_s']:g} s: {reason}; labelled frames are not "
+        "replaced by others: restore the shard, or run `trocar ingest` again"
+    )
 
 
 def _read_image(path: Path, sizes: list[int]) -> list[Pixels]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import pandas as pd
 from rich.table import Table
 
 from trocar import __version__
+from trocar.downstream.predictions import About, write_predictions
 from trocar.files import write_atomic
 
 FORMAT = 1
@@ -93,9 +93,10 @@ class Results:
     def write(self, out: Path) -> None:
         """Write results.json, results.md and predictions.parquet under `out`, each complete or not at all."""
         out.mkdir(parents=True, exist_ok=True)
-        part = out / f".predictions.parquet.{os.getpid()}"
-        self.predictions.to_parquet(part, index=False)
-        part.replace(out / "predictions.parquet")
+        classes = {task: about["classes"] for task, about in self.tasks.items()}
+        unscored = {task: about["unscored"] for task, about in self.tasks.items()}
+        fps = next(iter(self.tasks.values()))["fps"]
+        write_predictions(self.predictions, out / "predictions.parquet", About(classes, fps, unscored))
         write_atomic(out / "results.md", self.to_markdown())
         write_atomic(out / "results.json", json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
 

@@ -13,7 +13,8 @@ from trocar.downstream.arms import Arm
 from trocar.downstream.bench import Bench
 from trocar.downstream.folds import Fold
 from trocar.downstream.metrics.interval import bootstrap_interval
-from trocar.downstream.metrics.outcome import Floats, Outcome
+from trocar.downstream.metrics.outcome import Floats, Ints, Outcome
+from trocar.downstream.metrics.registry import REGISTRY
 from trocar.downstream.protocols.base import decide
 from trocar.downstream.results import Row
 from trocar.downstream.tasks.base import Task
@@ -38,7 +39,23 @@ def outcome(bench: Bench, task: Task, scores: Floats) -> Outcome:
     values = task.targets(bench.data)[rows]
     case = np.unique(bench.case[rows], return_inverse=True)[1].astype(np.int64)
     gt = (values.round() if space.soft else values).astype(np.int64)
-    return Outcome(gt, decide(space.kind, scores[known]), scores[known], case)
+    return Outcome(
+        gt,
+        decide(space.kind, scores[known]),
+        scores[known],
+        case,
+        time_s=bench.time_s[rows],
+        fps=bench.fps,
+        classes=space.classes,
+        soft=values if space.soft else None,
+        unscored=space.unscored,
+        fold=fold_numbers(bench)[known],
+    )
+
+
+def fold_numbers(bench: Bench) -> Ints:
+    """The fold of every one of `bench.rows`, [m]."""
+    return np.repeat(np.arange(len(bench.folds)), [len(fold.test) for fold in bench.folds]).astype(np.int64)
 
 
 def make_row(arm: Arm, bench: Bench, task: Task, protocol: str, runs: Sequence[Run], draws: int) -> Row:
@@ -52,11 +69,16 @@ def make_row(arm: Arm, bench: Bench, task: Task, protocol: str, runs: Sequence[R
         arm=arm.label,
         kind=arm.kind,
         members=[run.member for run in runs],
-        values={name: [metric(found, None) for found in outcomes] for name, metric in task.metrics.items()},
+        values={name: [_value(task, name, found) for found in outcomes] for name in task.metrics},
         interval=bootstrap_interval(task.metrics[task.headline], outcomes, draws=draws),
         per_class={c: None if np.isnan(v) else float(v) for c, v in zip(classes, per_class, strict=True)},
         detail=[[{**d, **_labelled(bench, f)} for d, f in zip(r.detail, r.folds, strict=True)] for r in runs],
     )
+
+
+def _value(task: Task, name: str, found: Outcome) -> float:
+    named = REGISTRY[task.name][name]
+    return named.metric(found, None) if named.offered(found) else float("nan")
 
 
 def prediction_table(arm: Arm, seed: int, bench: Bench, task: Task, protocol: str, run: Run) -> pd.DataFrame:
@@ -74,8 +96,7 @@ def prediction_table(arm: Arm, seed: int, bench: Bench, task: Task, protocol: st
     }
     for place, (name, value) in enumerate(names.items()):
         table.insert(place, name, value)
-    fold = np.repeat([fold.name for fold in bench.folds], [len(fold.test) for fold in bench.folds])
-    table.insert(5, "fold", fold[known])
+    table.insert(5, "fold", np.array([fold.name for fold in bench.folds])[fold_numbers(bench)[known]])
     single, none = space.kind == "multiclass", [None] * len(found.gt)
     table["gt"] = pd.array(found.gt if single else none, dtype="Int64")
     table["pred"] = pd.array(found.pred if single else none, dtype="Int64")
@@ -98,6 +119,8 @@ def about_task(bench: Bench, task: Task) -> dict[str, Any]:
         "metrics": list(task.metrics),
         "per_class": task.per_class[0],
         "classes": list(space.classes),
+        "unscored": [space.classes[i] for i in space.unscored],
+        "fps": bench.fps,
         "counts": counts,
         "absent": [name for name, n in counts.items() if n == 0],
         "scheme": bench.scheme,

@@ -1,161 +1,245 @@
-"""Cholec80's layout: videos/, phase_annotations/, tool_annotations/, and an optional videos.csv beside them.
+"""Cholec80's layout: videos/ or frames/, phase_annotations/, tool_annotations/, and an optional videos.csv beside them.
 
-Phase files have one row per native frame, tool files one per second; both carry the native frame index, and
-they are joined by it, never by position (tool rows end up to a second before or after the phase rows in some
-videos).
+Phase files have one row per native frame, tool files one per second; both carry the native frame index, and they are
+joined by it, never by position: tool rows end up to a second before or after the phase rows in some videos. At 1 fps
+the frames are those with a tool row: 184,498 in the published data set, as many as there are 1 fps images of it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import numpy as np
 import pandas as pd
 
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
-from trocar.downstream.datasets.names import index_of, phase_set
+from trocar.downstream.datasets.names import CHOLEC80_PHASES, CHOLEC80_TOOLS, index_of, phase_set
+from trocar.downstream.datasets.pickles import read_frame_lists
 from trocar.downstream.datasets.splits import CHOLEC80 as SPLITS
-from trocar.downstream.datasets.splits import published_split
+from trocar.downstream.datasets.splits import CHOLEC80_ENDOVIT, not_here, published_split
 from trocar.downstream.datasets.table import LabelledFrames, LabelSpace, build_table
+from trocar.downstream.datasets.videos import (
+    Clip,
+    find_clip,
+    frame_grid,
+    left_out,
+    located,
+    need_columns,
+    read_table,
+    whole_numbers,
+)
 from trocar.errors import ConfigError, TrocarError
 
 PHASE_FOLDER, TOOL_FOLDER = "phase_annotations", "tool_annotations"
 PHASE_SUFFIX, TOOL_SUFFIX = "-phase.txt", "-tool.txt"
+NATIVE_FPS = 25.0
+LABELLED_FRAMES = 184_498
+"""Frames of the published data set with a tool row, at one a second."""
+IMAGES = ("*.png", "*.jpg")
+
+
+@dataclass(frozen=True)
+class Images:
+    """1 fps images of a video by their number, which counts from 1: image k shows native frame 25 * (k - 1)."""
+
+    by_number: Mapping[int, Path]
+    fps: float = NATIVE_FPS
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Label tables by video."""
+
+    phase: Mapping[str, pd.DataFrame]
+    tools: Mapping[str, pd.DataFrame]
+
+    @classmethod
+    def read(cls, root: Path) -> _Files:
+        phase, tools = (
+            {path.name.removesuffix(suffix): read_labels(path) for path in sorted((root / folder).glob(f"*{suffix}"))}
+            for folder, suffix in ((PHASE_FOLDER, PHASE_SUFFIX), (TOOL_FOLDER, TOOL_SUFFIX))
+        )
+        if not phase and not tools:
+            raise TrocarError(f"{root}: no *{PHASE_SUFFIX} or *{TOOL_SUFFIX} files found")
+        return cls(phase, tools)
+
+    @property
+    def videos(self) -> list[str]:
+        return sorted({*self.phase, *self.tools})
 
 
 def _matches(root: Path) -> bool:
-    return (root / "videos").is_dir() and any((root / name).is_dir() for name in (PHASE_FOLDER, TOOL_FOLDER))
+    pictures = any((root / name).is_dir() for name in ("videos", "frames"))
+    return pictures and any((root / name).is_dir() for name in (PHASE_FOLDER, TOOL_FOLDER))
 
 
 def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
-    phase_files = _label_files(root / PHASE_FOLDER, PHASE_SUFFIX)
-    tool_files = _label_files(root / TOOL_FOLDER, TOOL_SUFFIX)
-    if not phase_files and not tool_files:
-        raise TrocarError(f"{root}: no *{PHASE_SUFFIX} or *{TOOL_SUFFIX} files found")
-    phase_tables = {video: _read_table(path) for video, path in phase_files.items()}
-    tool_tables = {video: _read_table(path) for video, path in tool_files.items()}
-    phases = _phase_names(phase_tables, options)
-    tools = _tool_names(tool_tables, tool_files)
-    videos = sorted({*phase_tables, *tool_tables})
-    about = _metadata(root, videos, options)
-    parts, notes = [], []
-    for video in videos:
-        path = _video_file(root, video)
-        count, rate = _probe(path)
-        labels = _join(
-            phase_tables.get(video), tool_tables.get(video), phase_files.get(video), phases, rate, options.fps
+    files = _Files.read(root)
+    phases, tools = _phase_names(files.phase, options), _tool_names(files.tools, root)
+    found = {video: pictures_of(root, video) for video in files.videos}
+    pictures = {video: source for video, source in found.items() if source is not None}
+    if not pictures:
+        first = files.videos[0]
+        raise TrocarError(
+            f"{root}: videos/{first}.mp4 is missing, and so is frames/{first}/, as for every labelled video"
         )
-        labels, dropped = _within(labels, count, rate, path)
-        if dropped:
-            notes.append(f"{video}: {dropped} labels after the last of {count} frames left out")
-        part = labels.assign(path=str(path.relative_to(root)), video=video, time_s=labels["frame"] / rate)
-        parts.append(part.assign(case=about.loc[video, "case_id"], split=about.loc[video, "split"]))
+    about, notes = _metadata(root, list(pictures), options)
+    case, split = (dict(zip(pictures, about[name].astype(str), strict=True)) for name in ("case_id", "split"))
+    notes += _missing(files, list(pictures))
+    parts = []
+    for video, source in pictures.items():
+        part, said = _one(root, video, source, files, phases, options.fps)
+        notes += said
+        parts.append(part.assign(case=case[video], split=split[video]))
+    if options.fps > 1 and any(isinstance(source, Images) for source in pictures.values()):
+        notes.append("images are one a second: no more frames are taken from them")
+    published = _is_published(root, pictures, phases, tools)
+    budgets, said = _budgets(root, case) if published else ({}, [])
+    official, counted = _official(options, sum(map(len, parts))) if published else ({}, [])
     spaces = [LabelSpace("phase", "multiclass", phases), LabelSpace("tools", "multilabel", tools)]
-    return build_table(root, "cholec80", parts, spaces, notes=notes)
+    return build_table(
+        root, ADAPTER.name, parts, spaces, notes=notes + counted + said, budgets=budgets, official=official
+    )
 
 
-def _label_files(folder: Path, suffix: str) -> dict[str, Path]:
-    return {path.name.removesuffix(suffix): path for path in sorted(folder.glob(f"*{suffix}"))}
+def _one(
+    root: Path, video: str, source: Clip | Images, files: _Files, phases: tuple[str, ...], fps: float
+) -> tuple[pd.DataFrame, list[str]]:
+    fps = min(fps, 1.0) if isinstance(source, Images) else fps
+    labels, said = _join(video, files.phase.get(video), files.tools.get(video), phases, source.fps, fps)
+    part, dropped = place(labels, source, root, video)
+    return part, said + dropped
 
 
-def _read_table(path: Path) -> pd.DataFrame:
-    try:
-        table: pd.DataFrame = pd.read_csv(path, sep="\t")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise TrocarError(f"{path}: not a tab-separated table: {error}") from None
+def _missing(files: _Files, pictures: list[str]) -> list[str]:
+    notes = left_out("labelled videos whose pictures are missing", [v for v in files.videos if v not in pictures])
+    if files.tools and files.phase:
+        notes += left_out("videos without tool labels", [v for v in pictures if v not in files.tools])
+        notes += left_out("videos without phase labels", [v for v in pictures if v not in files.phase])
+    return notes
+
+
+def _official(options: DatasetOptions, found: int) -> tuple[dict[tuple[str, str], int], list[str]]:
+    """The number of frames is published for all videos at 1 fps, not per split."""
+    if options.fps != 1:
+        return {}, []
+    off = found != LABELLED_FRAMES
+    notes = [f"{found} frames at 1 fps; the published data set has {LABELLED_FRAMES}"] if off else []
+    return {} if options.split else {("phase", ""): LABELLED_FRAMES, ("tools", ""): LABELLED_FRAMES}, notes
+
+
+def read_labels(path: Path) -> pd.DataFrame:
+    """A phase or tool file: `Frame`, int64, and at least one more column."""
+    table = read_table(path)
     if table.columns[0] != "Frame" or len(table.columns) < 2:
         raise TrocarError(f"{path}: expected a header `Frame<TAB>...`, found {list(table.columns)}")
-    return table
+    if path.name.endswith(PHASE_SUFFIX):
+        need_columns(table, ["Phase"], path)
+    found: pd.DataFrame = table.assign(Frame=whole_numbers(table["Frame"], path))
+    return found
 
 
-def _phase_names(tables: dict[str, pd.DataFrame], options: DatasetOptions) -> tuple[str, ...]:
+def pictures_of(root: Path, video: str) -> Clip | Images | None:
+    """The video file, else its 1 fps images, else None."""
+    clip = find_clip([root / "videos"], video)
+    if clip is not None:
+        return clip
+    folder = root / "frames" / video
+    images = {int(path.stem.rpartition("_")[2]): path for kind in IMAGES for path in folder.glob(f"{video}_{kind}")}
+    return Images(images) if images else None
+
+
+def is_native(source: Clip | Images) -> bool:
+    """Whether frame indices count at the published rate; a container may say 24.9999."""
+    return abs(source.fps - NATIVE_FPS) < 0.01
+
+
+def place(labels: pd.DataFrame, source: Clip | Images, root: Path, video: str) -> tuple[pd.DataFrame, list[str]]:
+    """Labels with native frame indices as rows of the table, and notes on those that have no picture.
+
+    Raises TrocarError for an image that is missing between others.
+    """
+    if isinstance(source, Clip):
+        return located(labels, source, root, video)
+    whole = labels["frame"] % int(NATIVE_FPS) == 0
+    rows, between = labels[whole], int((~whole).sum())
+    number = rows["frame"] // int(NATIVE_FPS) + 1
+    last = max(source.by_number)
+    over = number > last
+    if over.any() and number.max() > last + 1:
+        raise TrocarError(
+            f"{root}: frames/{video} ends with image {last}, but its labels go to second {int(number.max()) - 1}"
+        )
+    rows, number = rows[~over], number[~over]
+    paths = [source.by_number.get(n, root / "frames" / video / f"{video}_{n:06d}.png") for n in number]
+    notes = [f"{video}: {int(over.sum())} labels after the last of {last} images left out"] if over.any() else []
+    notes += [f"{video}: {between} labels between the seconds that images show left out"] if between else []
+    shown = [str(path.relative_to(root)) for path in paths]
+    return rows.assign(frame=-1, path=shown, video=video, time_s=number - 1.0), notes
+
+
+def _phase_names(tables: Mapping[str, pd.DataFrame], options: DatasetOptions) -> tuple[str, ...]:
     if options.phases:
         return options.phases
-    found = sorted({str(name) for table in tables.values() for name in table["Phase"].unique()})
+    found = sorted({str(name).strip() for table in tables.values() for name in table["Phase"].unique()})
     return phase_set(found, PHASE_FOLDER) if found else ()
 
 
-def _tool_names(tables: dict[str, pd.DataFrame], files: dict[str, Path]) -> tuple[str, ...]:
+def _tool_names(tables: Mapping[str, pd.DataFrame], root: Path) -> tuple[str, ...]:
     names: tuple[str, ...] = ()
     for video, table in tables.items():
         own = tuple(str(name) for name in table.columns[1:])
         if names and own != names:
-            raise TrocarError(f"{files[video]}: tools {', '.join(own)}, other files have {', '.join(names)}")
+            path = root / TOOL_FOLDER / f"{video}{TOOL_SUFFIX}"
+            raise TrocarError(f"{path}: tools {', '.join(own)}, other files have {', '.join(names)}")
         names = own
     return names
 
 
 def _join(
+    video: str,
     phase: pd.DataFrame | None,
     tool: pd.DataFrame | None,
-    phase_file: Path | None,
     phases: tuple[str, ...],
     rate: float,
     fps: float,
-) -> pd.DataFrame:
-    """Rows at `fps`: the tool file's own frames where it has them, phase rows at round(k * rate / fps)
-    elsewhere.
-    """
+) -> tuple[pd.DataFrame, list[str]]:
+    """Rows at `fps`: the tool file's own frames where it has them, phase rows at round(k * rate / fps) elsewhere."""
     tools: pd.DataFrame = (
         tool.rename(columns=_tool_column) if tool is not None else pd.DataFrame({"frame": []}, dtype=np.int64)
     )
+    end = int(tools["frame"].max()) if len(tools) else -1
     if fps < 1:
         tools = tools.iloc[:: round(1 / fps)]
     if phase is None:
-        return tools
-    every = max(rate / fps, 1.0)
-    last = int(phase["Frame"].max())
-    grid = np.unique(np.round(np.arange(0, last / every + 1) * every).astype(np.int64))
+        return tools, []
+    grid, notes = frame_grid(int(phase["Frame"].max()), rate, fps), []
     if len(tools) and fps <= 1:
-        grid = np.union1d(tools["frame"].to_numpy(), grid[grid > tools["frame"].max()])
+        behind = grid[grid > end]
+        late = behind <= end + rate
+        if late.any():
+            notes.append(f"{video}: {int(late.sum())} phase labels within a second behind the last tool label left out")
+        grid = np.union1d(tools["frame"].to_numpy(), behind[~late])
     rows = phase[phase["Frame"].isin(grid)]
-    ids = {name: index_of(str(name), phases, str(phase_file)) for name in rows["Phase"].unique()}
-    labelled = pd.DataFrame({"frame": rows["Frame"], "phase": rows["Phase"].map(ids)})
-    joined = labelled.merge(tools, on="frame", how="outer" if fps <= 1 else "left")
-    ordered: pd.DataFrame = joined.sort_values("frame")
-    return ordered
+    ids = {
+        name: index_of(str(name), phases, f"{PHASE_FOLDER}/{video}{PHASE_SUFFIX}") for name in rows["Phase"].unique()
+    }
+    labels = pd.DataFrame({"frame": rows["Frame"], "phase": rows["Phase"].map(ids)})
+    joined = labels.merge(tools, on="frame", how="outer" if fps <= 1 else "left").sort_values("frame")
+    lone = int(joined["phase"].isna().sum())
+    if lone:
+        notes.append(f"{video}: {lone} tool labels without a phase label")
+    return joined, notes
 
 
 def _tool_column(name: str) -> str:
     return "frame" if name == "Frame" else f"tools/{name}"
 
 
-def _within(labels: pd.DataFrame, count: int, rate: float, path: Path) -> tuple[pd.DataFrame, int]:
-    """Leave out labels up to one second after the last frame; more than that means labels of another
-    video.
-    """
-    over = labels["frame"] >= count
-    if over.any() and labels["frame"].max() >= count + rate + 1:
-        raise TrocarError(
-            f"{path}: has {count} frames, but its labels go to frame {labels['frame'].max()}; "
-            "is the video truncated, or re-encoded at another frame rate?"
-        )
-    return labels.loc[~over], int(over.sum())
-
-
-def _video_file(root: Path, video: str) -> Path:
-    for suffix in (".mp4", ".avi", ".mkv", ".mov"):
-        if (root / "videos" / f"{video}{suffix}").is_file():
-            return root / "videos" / f"{video}{suffix}"
-    raise TrocarError(f"{root}: videos/{video}.mp4 is missing, but its labels are there")
-
-
-def _probe(path: Path) -> tuple[int, float]:
-    """Number of frames and native frame rate of a video, from the container."""
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            rate = float(stream.average_rate or 0)
-            return stream.frames or sum(1 for _ in container.demux(stream)) - 1, rate
-    except (av.FFmpegError, IndexError) as error:
-        raise TrocarError(f"{path}: cannot be opened as a video: {error}") from None
-
-
-def _metadata(root: Path, videos: list[str], options: DatasetOptions) -> pd.DataFrame:
-    """case_id and split per video: videos.csv if there is one, a published list if asked for, else one case
-    per video.
-    """
+def _metadata(root: Path, videos: list[str], options: DatasetOptions) -> tuple[pd.DataFrame, list[str]]:
+    """case_id and split per video: videos.csv if there is one, a published list if asked for, else one case a video."""
     about: pd.DataFrame = pd.DataFrame({"case_id": videos, "split": ""}, index=videos)
     path = root / "videos.csv"
     if path.is_file():
@@ -169,16 +253,45 @@ def _metadata(root: Path, videos: list[str], options: DatasetOptions) -> pd.Data
         for column in ("case_id", "split"):
             if column in table:
                 about[column] = table.loc[videos, column]
-    if options.split is not None:
-        if path.is_file():
-            raise ConfigError(f"{path} has its own splits; a published list ({options.split}) does not apply")
-        about["split"] = pd.Series(published_split(options.split, SPLITS, videos))
-    return about
+    if options.split is None:
+        return about, []
+    if path.is_file():
+        raise ConfigError(f"{path} has its own splits; a published list ({options.split}) does not apply")
+    about["split"] = pd.Series(published_split(options.split, SPLITS, videos))
+    return about, not_here(options.split, SPLITS, videos)
+
+
+def _is_published(
+    root: Path, pictures: Mapping[str, Clip | Images], phases: tuple[str, ...], tools: tuple[str, ...]
+) -> bool:
+    """Whether these are videos of Cholec80 itself, not another data set in its layout."""
+    names = {f"video{number:02d}" for number in range(1, 81)}
+    labels = phases in ((), CHOLEC80_PHASES) and tools in ((), CHOLEC80_TOOLS)
+    native = all(map(is_native, pictures.values()))
+    return labels and native and set(pictures) <= names and not (root / "videos.csv").is_file()
+
+
+def _budgets(root: Path, case: Mapping[str, str]) -> tuple[dict[str, list[list[str]]], list[str]]:
+    """EndoViT's lists, and SelfSupSurg's where its files are under labels/; without those whose videos are not here."""
+    lists: dict[str, list[list[str]]] = {
+        name: [[f"video{number:02d}" for number in draw] for draw in draws] for name, draws in CHOLEC80_ENDOVIT.items()
+    }
+    for percent, tag in (("12.5", "12p5"), ("25", "25")):
+        files = sorted((root / "labels").rglob(f"1fps_{tag}_[0-9].pickle"))
+        # Class weights lie beside the lists under the same names, in a folder of their own.
+        draws = [sorted(read_frame_lists(path)) for path in files if "classweights" not in path.parts]
+        if draws:
+            lists[f"selfsupsurg-{percent}%"] = draws
+    kept = {name: draws for name, draws in lists.items() if all(v in case for draw in draws for v in draw)}
+    notes = left_out(
+        "label budgets not offered, since videos of theirs are missing", [n for n in lists if n not in kept]
+    )
+    return {name: [[case[video] for video in draw] for draw in draws] for name, draws in kept.items()}, notes
 
 
 ADAPTER = Adapter(
     name="cholec80",
-    expects=f"videos/ with {PHASE_FOLDER}/ or {TOOL_FOLDER}/",
+    expects=f"videos/ or frames/ with {PHASE_FOLDER}/ or {TOOL_FOLDER}/",
     matches=_matches,
     read=_read,
     splits=SPLITS,

@@ -48,10 +48,8 @@ def index_of(name: str, names: Sequence[str], where: str) -> int:
     """
     places = {canonical(known): i for i, known in enumerate(names)}
     if canonical(name) not in places:
-        raise TrocarError(
-            f"{where}: unknown name {name!r}{nearest(name, names)}; known: {', '.join(names)} "
-            "(other phases are given with --phases, in order)"
-        )
+        hint = " (other phases are given with --phases, in order)" if tuple(names) in PHASE_SETS.values() else ""
+        raise TrocarError(f"{where}: unknown name {name!r}{nearest(name, names)}; known: {', '.join(names)}{hint}")
     return places[canonical(name)]
 
 

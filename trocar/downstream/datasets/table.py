@@ -65,7 +65,8 @@ class LabelledFrames:
     video, -1 for an image), case (one operation), video (one file or folder), time_s (seconds within the video), split
     ('' if none), and those of the label `spaces`. `notes` says in words what was left out or is off. `budgets`: name ->
     draws of labelled training cases, where such lists are published. `official`: (task, split) -> the number of frames
-    the data set's authors label, where it is known for these splits.
+    the data set's authors label, where it is known for these splits. `shards`: a shards folder that has the pictures;
+    the column `shard_row` then holds the row of each frame in its catalog, and `path` is not opened.
     """
 
     root: Path
@@ -75,6 +76,7 @@ class LabelledFrames:
     notes: tuple[str, ...] = ()
     budgets: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     official: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    shards: Path | None = None
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -127,8 +129,9 @@ def build_table(
 ) -> LabelledFrames:
     """Join the tables of all videos, fill what is unlabelled, and check what must hold.
 
-    A space without a single label is left out. Raises TrocarError if nothing is labelled, an image, video or mask is
-    missing, a frame is listed twice, one case lies in two splits, or a label is out of range.
+    A space without a single label is left out, and so are its official counts. Raises TrocarError if nothing is
+    labelled, an image, video or mask is missing, a frame is listed twice, one case lies in two splits, or a label is
+    out of range.
     """
     if not parts or not any(len(part) for part in parts):
         raise TrocarError(f"{root}: no labelled frames found")
@@ -147,7 +150,9 @@ def build_table(
     for space in used:
         _check_range(root, frames, space)
     lists = {name: tuple(tuple(draw) for draw in draws) for name, draws in (budgets or {}).items()}
-    return LabelledFrames(root, layout, frames, used, tuple(notes), lists, dict(official or {}))
+    tasks = {space.task for space in used}
+    counts = {key: number for key, number in (official or {}).items() if key[0] in tasks}
+    return LabelledFrames(root, layout, frames, used, tuple(notes), lists, counts)
 
 
 def _filled(frames: pd.DataFrame, column: str, space: LabelSpace) -> pd.Series:

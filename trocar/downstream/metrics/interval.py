@@ -14,8 +14,8 @@ def bootstrap_interval(
     cases).
 
     Each draw takes as many cases as there are, with replacement, the same ones for every seed and, with one
-    `seed`, for every arm. Draws on which the metric is undefined are left out. None for fewer than 3 cases or
-    no draws.
+    `seed`, for every arm. Draws on which the metric is undefined are left out. None for fewer than 3 cases,
+    no draws, or a metric that is undefined on all of them.
     """
     cases = outcomes[0].cases
     if cases < 3 or draws == 0:
@@ -23,6 +23,9 @@ def bootstrap_interval(
     generator = np.random.Generator(np.random.Philox(key=seed))
     drawn = generator.multinomial(cases, np.full(cases, 1 / cases), size=draws).astype(np.float64)
     values = np.array([np.mean([metric(outcome, weights) for outcome in outcomes]) for weights in drawn])
+    defined = values[~np.isnan(values)]
+    if len(defined) == 0:
+        return None
     tail = 100 * (1 - level) / 2
-    low, high = np.nanpercentile(values, [tail, 100 - tail])
+    low, high = np.percentile(defined, [tail, 100 - tail])
     return float(low), float(high)

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Predictions of n test frames, pooled over the folds.
+    """Predictions of n test frames, pooled over the folds. The frames of one case are in time order.
 
     One label a frame: `gt` and `pred` are int64 [n] class indices. Several: int64 [n, K] of 0 and 1. `scores`
-    is float64 [n, K], larger is more confident. `case` is int64 [n], the operation a frame belongs to, 0 ..
-    number of cases - 1.
+    is float64 [n, K], larger is more confident; NaN everywhere if only labels are known. `case` is int64 [n],
+    the operation a frame belongs to, 0 .. number of cases - 1. `time_s` is float64 [n], seconds in the
+    operation; `fps` how many labelled frames a second has. `classes` are the K names. `soft` is float64
+    [n, K], the mean of several annotators' 0 and 1. `unscored` are indices of classes that the data set takes
+    out of scoring: frames of such a phase or step do not count, columns of such a tool neither. `fold` is
+    int64 [n], the fold whose model predicted the frame.
     """
 
     gt: Ints
     pred: Ints
     scores: Floats
     case: Ints
+    time_s: Floats | None = None
+    fps: float = 1.0
+    classes: tuple[str, ...] = ()
+    soft: Floats | None = None
+    unscored: tuple[int, ...] = ()
+    fold: Ints | None = None
+    _tables: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def cases(self) -> int:
@@ -33,15 +47,48 @@ class Outcome:
         return int(self.case.max()) + 1 if len(self.case) else 0
 
     @cached_property
-    def descending(self) -> list[Ints]:
-        """For each class the frame indices by falling score; sorted once however often a metric is
-        resampled.
+    def rows_of_case(self) -> list[Ints]:
+        """Frame indices of every case, in time order."""
+        order = np.argsort(self.case, kind="stable")
+        return np.split(order, np.cumsum(np.bincount(self.case, minlength=self.cases))[:-1])
+
+    @cached_property
+    def scored(self) -> Bools:
+        """Bool [n]: False for frames whose phase or step the data set does not score."""
+        return ~np.isin(self.gt, self.unscored) if self.gt.ndim == 1 else np.ones(len(self.gt), dtype=bool)
+
+    def once(self, table: Callable[..., T], *args: Hashable) -> T:
+        """`table(self, *args)`, computed once however often a metric is resampled.
+
+        What costs time (sorting, matching segments) goes into a table per case, so that a draw of the
+        bootstrap only weighs it.
         """
-        return [np.argsort(-column, kind="stable") for column in self.scores.T]
+        key = (table, *args)
+        if key not in self._tables:
+            self._tables[key] = table(self, *args)
+        return self._tables[key]  # type: ignore[no-any-return]
 
 
 Metric = Callable[[Outcome, "Floats | None"], float]
 """metric(outcome, weights): `weights` is float64 [cases], how often each case counts (None: once)."""
+
+
+def always(outcome: Outcome) -> bool:
+    """A metric that is defined for any outcome of its task."""
+    return True
+
+
+def has_scores(outcome: Outcome) -> bool:
+    """True if every frame has scores, not labels alone."""
+    return not bool(np.isnan(outcome.scores).any())
+
+
+@dataclass(frozen=True)
+class Named:
+    """A metric under its name; `offered` says whether it means anything for an outcome."""
+
+    metric: Metric
+    offered: Callable[[Outcome], bool] = always
 
 
 def frame_weights(outcome: Outcome, weights: Floats | None) -> Floats:
@@ -49,8 +96,40 @@ def frame_weights(outcome: Outcome, weights: Floats | None) -> Floats:
     return np.ones(len(outcome.case)) if weights is None else weights[outcome.case]
 
 
-def case_mean(values: Floats, weights: Floats | None) -> float:
-    """Weighted mean over cases whose value is defined (not NaN); NaN if there is none."""
+def case_weights(outcome: Outcome, weights: Floats | None) -> Floats:
+    """Weight of every case, float64 [cases]."""
+    return np.ones(outcome.cases) if weights is None else weights
+
+
+def case_sums(outcome: Outcome, values: Floats) -> Floats:
+    """Sums over the frames of each case: [n, ...] -> [cases, ...]."""
+    sums = np.zeros((outcome.cases, *values.shape[1:]))
+    np.add.at(sums, outcome.case, values)
+    return sums
+
+
+def case_means(values: Floats, weights: Floats | None) -> Floats:
+    """Weighted mean over cases, [cases, ...] -> [...], of the values that are defined (not NaN); NaN where
+    none is.
+    """
     weights = np.ones(len(values)) if weights is None else weights
-    use = ~np.isnan(values) & (weights > 0)
-    return float(np.average(values[use], weights=weights[use])) if use.any() else float("nan")
+    defined = ~np.isnan(values)
+    return ratio(np.tensordot(weights, np.where(defined, values, 0.0), 1), np.tensordot(weights, defined, 1))
+
+
+def case_mean(values: Floats, weights: Floats | None) -> float:
+    """`case_means` of one value per case."""
+    return float(case_means(values, weights))
+
+
+def mean_defined(values: Floats) -> Floats:
+    """Mean over the last axis of what is not NaN; NaN where all is."""
+    defined = ~np.isnan(values)
+    return ratio(np.where(defined, values, 0.0).sum(-1), defined.sum(-1))
+
+
+def ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> Floats:
+    """part / whole, NaN where `whole` is 0."""
+    above, below = np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64)
+    result: Floats = np.divide(above, below, out=np.full(np.broadcast(above, below).shape, np.nan), where=below != 0)
+    return result

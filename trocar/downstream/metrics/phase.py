@@ -1,66 +1,227 @@
-"""Phase recognition, frame by frame. Names follow `metric@convention`; a "video" is a whole operation (case).
+"""Phase and step recognition, frame by frame. Names follow `metric@convention`; a "video" is a whole operation
+(case).
 
-For class c let tp, fp, fn be counts of frames. F1 = 2 tp / (2 tp + fp + fn), undefined where c is neither in
-the ground truth nor predicted, and 0 where it is only predicted.
+For class c in one video let tp, fp, fn be counts of frames, G the classes of the ground truth, P those of the
+prediction. Precision = tp / (tp + fp), recall = tp / (tp + fn), F1 = 2 tp / (2 tp + fp + fn),
+Jaccard = tp / (tp + fp + fn). Undefined are precision for c not in P, recall for c not in G, F1 and Jaccard
+for c in neither. A class that is only predicted has F1 = Jaccard = precision = 0. What a published number does
+with undefined values moves it by more than most methods differ: the conventions are those of Funke et al.,
+"Metrics Matter in Surgical Phase Recognition", arXiv:2305.13961, and of the scripts named below.
+
+scikit-learn computes these for one list of frames; the counts per case here are what makes 1,000 draws over
+cases cheap.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
 import numpy as np
 
-from trocar.downstream.metrics.outcome import Floats, Outcome, case_mean, frame_weights
+from trocar.downstream.metrics.outcome import (
+    Floats,
+    Named,
+    Outcome,
+    case_mean,
+    case_means,
+    case_weights,
+    has_scores,
+    mean_defined,
+    ratio,
+)
+from trocar.downstream.metrics.ranking import ap_pooled
+
+Absent = Literal["A", "B", "C", "all"]
 
 
-def confusion(outcome: Outcome, weights: Floats | None = None) -> Floats:
-    """Counts [K, K]: row is the ground truth, column the prediction."""
-    classes = outcome.scores.shape[1]
-    flat = outcome.gt * classes + outcome.pred
-    counts = np.bincount(flat, weights=frame_weights(outcome, weights), minlength=classes**2)
-    return counts.reshape(classes, classes).astype(np.float64)
+@dataclass(frozen=True)
+class Counts:
+    """Numbers of frames per class, [..., K]: hit (tp), predicted (tp + fp) and actual (tp + fn)."""
+
+    hit: Floats
+    predicted: Floats
+    actual: Floats
+
+
+Measure = Callable[[Counts], Floats]
+
+
+def precision(counts: Counts) -> Floats:
+    """tp / (tp + fp), NaN for a class that is not predicted."""
+    return ratio(counts.hit, counts.predicted)
+
+
+def recall(counts: Counts) -> Floats:
+    """tp / (tp + fn), NaN for a class that does not occur."""
+    return ratio(counts.hit, counts.actual)
+
+
+def f1(counts: Counts) -> Floats:
+    """2 tp / (2 tp + fp + fn), NaN for a class that neither occurs nor is predicted."""
+    return ratio(2 * counts.hit, counts.predicted + counts.actual)
+
+
+def jaccard(counts: Counts) -> Floats:
+    """tp / (tp + fp + fn), NaN for a class that neither occurs nor is predicted."""
+    return ratio(counts.hit, counts.predicted + counts.actual - counts.hit)
+
+
+MEASURES: dict[str, Measure] = {"f1": f1, "jaccard": jaccard, "precision": precision, "recall": recall}
 
 
 def confusion_by_case(outcome: Outcome) -> Floats:
-    """Counts [cases, K, K]."""
-    classes = outcome.scores.shape[1]
-    flat = (outcome.case * classes + outcome.gt) * classes + outcome.pred
+    """Counts of scored frames, [cases, K, K]: row is the ground truth, column the prediction."""
+    classes, use = outcome.scores.shape[1], outcome.scored
+    flat = (outcome.case[use] * classes + outcome.gt[use]) * classes + outcome.pred[use]
     counts = np.bincount(flat, minlength=outcome.cases * classes**2)
     return counts.reshape(outcome.cases, classes, classes).astype(np.float64)
 
 
-def f1_scores(counts: Floats) -> Floats:
-    """F1 per class from counts [..., K, K]; NaN where it is undefined."""
-    hits = np.diagonal(counts, axis1=-2, axis2=-1)
-    total = counts.sum(-1) + counts.sum(-2)
-    scores: Floats = np.divide(2 * hits, total, out=np.full(hits.shape, np.nan), where=total > 0)
-    return scores
+def confusion(outcome: Outcome, weights: Floats | None = None) -> Floats:
+    """Counts [K, K] over all cases together: row is the ground truth, column the prediction."""
+    total: Floats = np.tensordot(case_weights(outcome, weights), outcome.once(confusion_by_case), 1)
+    return total
+
+
+def counts_by_case(outcome: Outcome) -> Counts:
+    """Counts [cases, K]."""
+    table = outcome.once(confusion_by_case)
+    return Counts(np.diagonal(table, axis1=1, axis2=2), table.sum(1), table.sum(2))
+
+
+def counts_pooled(outcome: Outcome, weights: Floats | None = None) -> Counts:
+    """Counts [K] over all cases together."""
+    table, drawn = outcome.once(counts_by_case), case_weights(outcome, weights)
+    return Counts(drawn @ table.hit, drawn @ table.predicted, drawn @ table.actual)
+
+
+def by_case_and_class(outcome: Outcome, measure: Measure, absent: Absent) -> Floats:
+    """`measure` per case and class, [cases, K], NaN for what the rule `absent` leaves out.
+
+    A: only what is undefined. B: also everything of a class that the case does not have. C: as A, but a class
+    that neither occurs nor is predicted counts 1 (not for recall). all: undefined counts 0.
+    """
+    counts = outcome.once(counts_by_case)
+    values = measure(counts)
+    missing = counts.actual == 0
+    if absent == "B":
+        values = np.where(missing, np.nan, values)
+    elif absent == "C" and measure is not recall:
+        values = np.where(missing & (counts.predicted == 0), 1.0, values)
+    elif absent == "all":
+        values = np.nan_to_num(values)
+    return np.where(missing.all(1, keepdims=True), np.nan, values)
+
+
+def _video_means(outcome: Outcome, measure: Measure, absent: Absent) -> Floats:
+    return mean_defined(by_case_and_class(outcome, measure, absent))
 
 
 def accuracy_pooled(outcome: Outcome, weights: Floats | None = None) -> float:
-    """`accuracy@pooled`: right frames / all frames, over all cases together."""
-    counts = confusion(outcome, weights)
-    return float(np.trace(counts) / counts.sum())
+    """`accuracy@pooled`: right frames / all frames, over all cases together. Used by LEMON and most code that
+    has one list of frames; long videos count more.
+    """
+    counts = counts_pooled(outcome, weights)
+    return float(ratio(counts.hit.sum(), counts.actual.sum()))
 
 
 def accuracy_video(outcome: Outcome, weights: Floats | None = None) -> float:
     """`accuracy@video`: right frames / all frames of each case, then the mean over cases (each counts the
-    same).
+    same). The usual one on Cholec80; TeCNO's logged value is a running mean over batches and differs.
     """
-    counts = confusion_by_case(outcome)
-    return case_mean(np.trace(counts, axis1=1, axis2=2) / counts.sum((1, 2)), weights)
+    counts = outcome.once(counts_by_case)
+    return case_mean(ratio(counts.hit.sum(1), counts.actual.sum(1)), weights)
 
 
-def f1_pooled_macro(outcome: Outcome, weights: Floats | None = None) -> float:
-    """`f1@pooled_macro`: one confusion matrix over all frames, F1 per class, mean over the classes where it
-    is defined.
+def video_macro(outcome: Outcome, weights: Floats | None = None, *, measure: Measure, absent: Absent) -> float:
+    """`<measure>@video_macro_A|B|C|all`: mean over classes in each case, then mean over cases.
+
+    A (Funke's strategy A, SurgPhaseBench; SelfSupSurg's F1): drops only undefined values, so one frame of a
+    phase that the case does not have costs a whole class. B (strategy B; SurgLatentGraph): drops all values
+    of a class that the case does not have, so inventing a phase is not punished by F1. C (defined in
+    SurgPhaseBench, reported nowhere): a class in neither counts 1. all (MedPerf's SurgMLCube, scikit-learn
+    with all labels and `zero_division=0`): undefined counts 0, so a perfect prediction of a case that lacks a
+    phase scores below 1.
     """
-    return float(np.nanmean(f1_scores(confusion(outcome, weights))))
+    return case_mean(outcome.once(_video_means, measure, absent), weights)
 
 
-def f1_video_macro(outcome: Outcome, weights: Floats | None = None) -> float:
-    """`f1@video_macro`: F1 per class in each case, mean over the classes where it is defined, then mean over
-    cases.
+def phase_first(outcome: Outcome, weights: Floats | None = None, *, measure: Measure) -> float:
+    """`<measure>@phase_first`: mean over the cases that have the class (rule B), then mean over classes.
 
-    A phase predicted in a case that does not have it counts 0 (strategy A of Funke et al., "Metrics Matter in
-    Surgical Phase Recognition", arXiv:2305.13961).
+    The order of averaging of the M2CAI 2016 challenge's Main.m and of TeCNO; their deviation is over phases.
+    F1 is not in Main.m. Rare phases weigh more than by video.
     """
-    return case_mean(np.nanmean(f1_scores(confusion_by_case(outcome)), axis=1), weights)
+    return float(mean_defined(case_means(outcome.once(by_case_and_class, measure, "B"), weights)))
+
+
+def pooled_macro(outcome: Outcome, weights: Floats | None = None, *, measure: Measure) -> float:
+    """`<measure>@pooled_macro`: one confusion matrix over all frames, then the mean over the classes where the
+    measure is defined (rule A).
+
+    LEMON, DACAT and "BNpitfalls" on AutoLaparo report F1 like this. Absent phases of single videos do not
+    matter; long videos count more.
+    """
+    return float(mean_defined(measure(counts_pooled(outcome, weights))))
+
+
+def balanced_accuracy(outcome: Outcome, weights: Floats | None = None) -> float:
+    """`balanced_accuracy`: mean recall over the classes of each case, then mean over cases. SurgPhaseBench;
+    the same number as `recall@video_macro_A`, under the name it is published by.
+    """
+    return video_macro(outcome, weights, measure=recall, absent="A")
+
+
+def inflated_macro_f1(outcome: Outcome, weights: Floats | None = None) -> float:
+    """`inflated_macro_f1`: 2 P R / (P + R) of the mean precision P and the mean recall R, each over all
+    (case, class) pairs where it is defined (rule A).
+
+    Older papers compute their F1 like this; SurgPhaseBench reports it to show by how much it exceeds the mean
+    of F1. Never compare it with any other F1 here.
+    """
+    drawn = case_weights(outcome, weights)[:, None]
+    means = []
+    for measure in (precision, recall):
+        values = outcome.once(by_case_and_class, measure, "A")
+        means.append(ratio((drawn * np.nan_to_num(values)).sum(), (drawn * ~np.isnan(values)).sum()))
+    return float(2 * means[0] * means[1] / (means[0] + means[1])) if sum(means) else 0.0
+
+
+def inflated_macro_f1_video(outcome: Outcome, weights: Floats | None = None) -> float:
+    """`inflated_macro_f1@video`: 2 P R / (P + R) of macro precision and macro recall of each case (rule A),
+    then mean over cases. SurgPhaseBench; over-reports like `inflated_macro_f1`.
+    """
+    p, r = (outcome.once(_video_means, measure, "A") for measure in (precision, recall))
+    return case_mean(np.where(p + r == 0, 0.0, ratio(2 * p * r, p + r)), weights)
+
+
+def average_precision_macro(outcome: Outcome, weights: Floats | None = None) -> float:
+    """`map`: average precision of each class's scores over all frames, mean over the classes that occur.
+    GraSP / TAPIS for phases and steps.
+    """
+    return float(mean_defined(ap_pooled(outcome, weights)))
+
+
+def f1_per_class(outcome: Outcome) -> Floats:
+    """F1 of each class over all frames together, [K]."""
+    return f1(counts_pooled(outcome))
+
+
+METRICS: dict[str, Named] = {
+    "accuracy@pooled": Named(accuracy_pooled),
+    "accuracy@video": Named(accuracy_video),
+    "balanced_accuracy": Named(balanced_accuracy),
+    **{
+        f"{name}@video_macro_{absent}": Named(partial(video_macro, measure=measure, absent=absent))
+        for name, measure in MEASURES.items()
+        for absent in ("A", "B", "C", "all")
+    },
+    **{f"{name}@phase_first": Named(partial(phase_first, measure=measure)) for name, measure in MEASURES.items()},
+    **{f"{name}@pooled_macro": Named(partial(pooled_macro, measure=measure)) for name, measure in MEASURES.items()},
+    "inflated_macro_f1": Named(inflated_macro_f1),
+    "inflated_macro_f1@video": Named(inflated_macro_f1_video),
+    "map": Named(average_precision_macro, has_scores),
+}

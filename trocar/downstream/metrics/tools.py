@@ -1,52 +1,84 @@
-"""Tool presence: average precision of scores, one binary problem per tool."""
+"""Tool presence: any number of tools in a frame, one binary problem each."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from trocar.downstream.metrics.outcome import Floats, Ints, Outcome, case_mean, frame_weights
-
-
-def average_precision(gt: Ints, scores: Floats, weights: Floats | None = None, order: Ints | None = None) -> float:
-    """AP = sum over distinct thresholds n of (R_n - R_{n-1}) P_n, not interpolated; NaN without a positive
-    frame.
-
-    `gt` is 0 or 1 [n], `weights` how often a frame counts, `order` its indices by falling score if known
-    already. Equal to scikit-learn's `average_precision_score`; frames of equal score share one threshold.
-    """
-    order = np.argsort(-scores, kind="stable") if order is None else order
-    weight = np.ones(len(gt)) if weights is None else weights[order]
-    positive = np.cumsum(weight * gt[order])
-    if len(gt) == 0 or positive[-1] == 0:
-        return float("nan")
-    selected = np.cumsum(weight)
-    ranked = scores[order]
-    last = np.append(ranked[1:] != ranked[:-1], True) & (selected > 0)
-    precision = positive[last] / selected[last]
-    recall = positive[last] / positive[-1]
-    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
-
-
-def ap_per_tool(outcome: Outcome, weights: Floats | None = None) -> Floats:
-    """AP of each tool over all frames together, [K]; NaN for a tool that no counted frame shows."""
-    frames = frame_weights(outcome, weights)
-    columns = zip(outcome.gt.T, outcome.scores.T, outcome.descending, strict=True)
-    return np.array([average_precision(gt, scores, frames, order) for gt, scores, order in columns])
+from trocar.downstream.metrics import calibration, pitvis
+from trocar.downstream.metrics.outcome import (
+    Floats,
+    Named,
+    Outcome,
+    case_mean,
+    case_sums,
+    case_weights,
+    has_scores,
+    mean_defined,
+    ratio,
+)
+from trocar.downstream.metrics.ranking import ap_by_case, ap_pooled
 
 
 def map_pooled(outcome: Outcome, weights: Floats | None = None) -> float:
     """`map@pooled`: AP per tool over all test frames, mean over the tools that occur in them (others are
-    dropped).
+    dropped). EndoNet and the M2CAI 2016 tool challenge (mean of 7 tools).
     """
-    values = ap_per_tool(outcome, weights)
-    return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
+    return float(mean_defined(ap_pooled(outcome, weights)))
 
 
 def map_case(outcome: Outcome, weights: Floats | None = None) -> float:
-    """`map@case`: `map@pooled` inside each case (tools that occur in it), then the mean over cases."""
-    values = np.full(outcome.cases, np.nan)
-    for case in range(outcome.cases):
-        rows = outcome.case == case
-        found = [average_precision(gt, s) for gt, s in zip(outcome.gt[rows].T, outcome.scores[rows].T, strict=True)]
-        values[case] = np.nanmean(found) if not np.isnan(found).all() else np.nan
-    return case_mean(values, weights)
+    """`map@case`: mean AP inside each case over the tools that occur in it, then the mean over cases. Scores
+    need not be comparable between cases; a tool seen in a few frames weighs as much as any.
+    """
+    return case_mean(mean_defined(outcome.once(ap_by_case)), weights)
+
+
+def map_folds(outcome: Outcome, weights: Floats | None = None) -> float:
+    """`map@folds`: `map@pooled` inside each fold's test frames, then the mean over folds. LEMON (five folds by
+    video). Scores of differently fitted models are not ranked against each other.
+    """
+    assert outcome.fold is not None
+    folds = [mean_defined(ap_pooled(outcome, weights, int(fold))) for fold in np.unique(outcome.fold)]
+    return float(mean_defined(np.array(folds)))
+
+
+def map_absent_zero(outcome: Outcome, weights: Floats | None = None) -> float:
+    """`map@absent_zero`: sum of the AP of tools that occur / number of all tools: an absent tool counts 0.
+    SelfSupSurg; equal to `map@pooled` where every tool occurs.
+    """
+    values = ap_pooled(outcome, weights)
+    return float(np.nansum(values) / (len(values) - len(outcome.unscored)))
+
+
+def counts_by_case(outcome: Outcome) -> Floats:
+    """Frames of each tool per case, [cases, K, 3]: hit, predicted, actual."""
+    hit = outcome.gt * outcome.pred
+    return case_sums(outcome, np.stack([hit, outcome.pred, outcome.gt], axis=-1).astype(np.float64))
+
+
+def f1_heichole(outcome: Outcome, weights: Floats | None = None) -> float:
+    """`f1@heichole`: F1 of thresholded predictions per tool over all frames, mean over the tools that occur.
+    HeiChole (EndoVis 2019). The threshold is that of the predictions (0.5 unless they were made otherwise); a
+    tool that is only predicted is not punished.
+    """
+    hit, predicted, actual = np.moveaxis(
+        np.tensordot(case_weights(outcome, weights), outcome.once(counts_by_case), 1), -1, 0
+    )
+    values = np.where(actual > 0, ratio(2 * hit, predicted + actual), np.nan)
+    values[list(outcome.unscored)] = np.nan
+    return float(mean_defined(values))
+
+
+def _has_folds(outcome: Outcome) -> bool:
+    return outcome.fold is not None and has_scores(outcome)
+
+
+METRICS: dict[str, Named] = {
+    "map@pooled": Named(map_pooled, has_scores),
+    "map@case": Named(map_case, has_scores),
+    "map@folds": Named(map_folds, _has_folds),
+    "map@absent_zero": Named(map_absent_zero, has_scores),
+    "f1@heichole": Named(f1_heichole),
+    **pitvis.INSTRUMENTS,
+    **calibration.MULTILABEL,
+}

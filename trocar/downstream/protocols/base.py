@@ -47,7 +47,8 @@ class Problem:
     """One task on one fold. No label of a test frame is in it.
 
     `val` are labelled cases kept for choices, None where there are none: then a choice is made inside `train`.
-    `case` [N] is the operation of every row of the table, also of rows without a label.
+    `case` [N] is the operation of every row of the table, also of rows without a label, and `time_s` [N] the seconds
+    since the operation began; within an operation rows are in the order of time.
     """
 
     task: Task
@@ -57,6 +58,7 @@ class Problem:
     val: Labelled | None
     test: Frames
     case: Ints
+    time_s: Floats
     seed: int = 0
     partners: tuple[Partner, ...] = ()
 

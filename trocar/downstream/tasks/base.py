@@ -7,20 +7,30 @@ from dataclasses import dataclass
 
 from trocar.downstream.datasets.table import LabelledFrames
 from trocar.downstream.metrics.outcome import Floats, Metric, Outcome
+from trocar.downstream.metrics.registry import HEADLINES, REGISTRY
 
 
 @dataclass(frozen=True)
 class Task:
     """A thing to predict from a frame; a data set's label space of the same name says how it is labelled.
 
-    `headline` is the one metric that tables and model selection use; `per_class` gives a value per class for the
-    details.
+    `shown` are the metrics in tables, beside the headline that also model selection uses; every other metric of the
+    task is in metrics.json. `per_class` gives a value per class for the details.
     """
 
     name: str
-    headline: str
-    metrics: Mapping[str, Metric]
+    shown: tuple[str, ...]
     per_class: tuple[str, Callable[[Outcome], Floats]]
+
+    @property
+    def headline(self) -> str:
+        """The one metric that tables and model selection use."""
+        return HEADLINES[self.name]
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """The metrics in tables, the headline first."""
+        return {name: REGISTRY[self.name][name].metric for name in (self.headline, *self.shown)}
 
     def targets(self, data: LabelledFrames) -> Floats:
         """Labels of all frames as they stand in the table: [N] of class indices, [N, K] of values; -1 is unlabelled."""

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from trocar.downstream.metrics import tools as metrics
+from trocar.downstream.metrics.ranking import ap_pooled
 from trocar.downstream.tasks.base import Task
 
-TASK = Task(
-    name="tools",
-    headline="map@pooled",
-    metrics={"map@pooled": metrics.map_pooled, "map@case": metrics.map_case},
-    per_class=("ap", metrics.ap_per_tool),
-)
+TASK = Task("tools", ("map@case",), ("ap", ap_pooled))

@@ -1,0 +1,71 @@
+"""Pictures of labelled frames from a shards folder: every label finds the ingested frame of its video and its time.
+
+What curation thinks of a frame plays no part: scoring needs every labelled frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from trocar.data.catalog import Catalog
+from trocar.downstream.datasets.table import LabelledFrames
+from trocar.errors import TrocarError
+
+ROW = "shard_row"
+TOLERANCE = 1e-3
+"""Seconds: times of an ingest are stored in float32, a containers' in its own ticks."""
+
+
+def locate(data: LabelledFrames, shards: Path) -> LabelledFrames:
+    """The same labels with a column `shard_row`, so that pictures are read from `shards` and not from `path`.
+
+    Videos are matched by name, frames by time: the nearest ingested frame within half the time from one label to the
+    next. Raises TrocarError with the numbers where a label has none, ConfigError where there is no catalog.
+    """
+    catalog = Catalog.open(shards)
+    row = np.full(len(data), -1, dtype=np.int64)
+    names = catalog.videos["name"].to_pylist()
+    place = {name: index for index, name in enumerate(names)}
+    half = label_period(data.frames) / 2 + TOLERANCE
+    for video, frames in data.frames.groupby("video", sort=False):
+        if video in place:
+            row[frames.index] = _rows(catalog, place[str(video)], frames["time_s"].to_numpy(np.float64), half)
+    _refuse(data, shards, row, set(names))
+    return replace(data, frames=data.frames.assign(**{ROW: row}), shards=Path(shards))
+
+
+def label_period(frames: pd.DataFrame) -> float:
+    """Seconds from one label to the next: the median over all videos, 1 where no video has two."""
+    steps = frames.groupby("video", sort=False)["time_s"].diff().dropna()
+    return float(steps.median()) if len(steps) else 1.0
+
+
+def _rows(catalog: Catalog, video: int, times: npt.NDArray[np.float64], half: float) -> npt.NDArray[np.int64]:
+    """Catalog row of the frame nearest to each time; -1 where it is more than `half` seconds away."""
+    first, count = (int(catalog.videos[name][video].as_py()) for name in ("first_row", "rows"))
+    if not count:
+        return np.full(len(times), -1, dtype=np.int64)
+    known = catalog.frames["time_s"][first : first + count].astype(np.float64)
+    after = np.searchsorted(known, times).clip(0, count - 1)
+    before = (after - 1).clip(0)
+    nearest = np.where(np.abs(known[before] - times) <= np.abs(known[after] - times), before, after)
+    near: npt.NDArray[np.int64] = np.where(np.abs(known[nearest] - times) <= half, first + nearest, -1)
+    return near
+
+
+def _refuse(data: LabelledFrames, shards: Path, row: npt.NDArray[np.int64], names: set[str]) -> None:
+    lost = data.frames[row < 0]
+    if lost.empty:
+        return
+    absent = sorted(set(lost["video"]) - names)
+    what = f"{len(absent)} of their videos are not in it, the first is {absent[0]!r}; " if absent else ""
+    one = lost.iloc[0]
+    raise TrocarError(
+        f"{shards}: {len(lost)} of {len(data)} labelled frames have no ingested frame near enough, the first is "
+        f"{one['video']} at {one['time_s']:g} s; {what}ingest these videos at least as densely as they are labelled"
+    )

@@ -1,0 +1,109 @@
+"""HeiChole (EndoVis 2019): 24 public cholecystectomies with phases and instruments for every native frame.
+
+Seven of the videos run at 50 frames per second, the others at 25, so labels are taken by the container's own rate. The
+nine test videos of the challenge are not public: every number on these is on somebody's own split. Frames outside of
+the body are censored to white and labelled all the same; they stay.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from trocar.downstream.datasets.base import Adapter, DatasetOptions, Split
+from trocar.downstream.datasets.names import CHOLEC80_PHASES
+from trocar.downstream.datasets.splits import not_here, published_split
+from trocar.downstream.datasets.table import LabelledFrames, LabelSpace, build_table
+from trocar.downstream.datasets.videos import Clip, find_clip, frame_grid, left_out, located, read_table, whole_numbers
+from trocar.errors import TrocarError
+
+TOOLS = ("Grasper", "Clipper", "CoagulationInstruments", "Scissors", "SuctionIrrigation", "SpecimenBag", "Stapler")
+INSTRUMENT_COLUMNS = 21
+"""Categories in an instrument file: the seven tools, twelve reserved ones and an undefined shaft."""
+LABELLED_FRAMES = 1_836_369
+SPLITS: dict[str, Split] = {
+    "surgbenchkit": {
+        "train": [12, 11, 23, 15, 21, 2, 14, 24, 17, 9, 7, 18, 5, 3],
+        "val": [6, 19, 10, 8, 20],
+        "test": [4, 1, 22, 16, 13],
+    }
+}
+_NAME = re.compile(r"(hei-chole\d+)_annotation_(phase|instrument)\.csv", re.IGNORECASE)
+
+
+def _label_files(root: Path) -> dict[str, dict[str, Path]]:
+    """Video name in lower case -> `phase`, `instrument` -> file. Both spellings of the names are about."""
+    found: dict[str, dict[str, Path]] = {}
+    for path in sorted((root / "Annotations").glob("*/*.csv")):
+        match = _NAME.fullmatch(path.name)
+        if match:
+            found.setdefault(match[1].lower(), {})[match[2].lower()] = path
+    return dict(sorted(found.items(), key=lambda item: int(re.findall(r"\d+", item[0])[0])))
+
+
+def _matches(root: Path) -> bool:
+    return bool(_label_files(root))
+
+
+def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
+    files = _label_files(root)
+    folders = [root / "Videos" / "Full", root / "Videos" / "Full" / "HD"]
+    clips = {video: clip for video in files if (clip := find_clip(folders, video)) is not None}
+    split = published_split(options.split, SPLITS, files) if options.split else {}
+    notes = left_out("labelled videos that are missing", [video for video in files if video not in clips])
+    notes += not_here(options.split, SPLITS, clips) if options.split else []
+    parts, rows = [], 0
+    for video, clip in clips.items():
+        labels = _labels(files[video])
+        rows += len(labels)
+        part, said = located(_thinned(labels, clip, options.fps), clip, root, clip.path.stem)
+        notes += said
+        parts.append(part.assign(case=clip.path.stem, split=split.get(video, "")))
+    if rows != LABELLED_FRAMES:
+        notes.append(f"{rows} labelled native frames; the public videos have {LABELLED_FRAMES}")
+    notes += left_out("videos without instrument labels", [v for v in clips if "instrument" not in files[v]])
+    notes += left_out("videos without phase labels", [v for v in clips if "phase" not in files[v]])
+    every = clips and options.split is None and options.fps >= max(clip.fps for clip in clips.values())
+    official = {("phase", ""): LABELLED_FRAMES, ("tools", ""): LABELLED_FRAMES} if every else None
+    spaces = [LabelSpace("phase", "multiclass", CHOLEC80_PHASES), LabelSpace("tools", "multilabel", TOOLS)]
+    return build_table(root, ADAPTER.name, parts, spaces, notes=notes, official=official)
+
+
+def _thinned(labels: pd.DataFrame, clip: Clip, fps: float) -> pd.DataFrame:
+    kept: pd.DataFrame = labels[labels["frame"].isin(frame_grid(int(labels["frame"].max()), clip.fps, fps))]
+    return kept
+
+
+def _labels(files: dict[str, Path]) -> pd.DataFrame:
+    """`frame` and what its files label, joined by the frame."""
+    tables = []
+    if "phase" in files:
+        table = _numbers(files["phase"], 2)
+        tables.append(table.set_axis(["frame", "phase"], axis=1))
+    if "instrument" in files:
+        table = _numbers(files["instrument"], 1 + INSTRUMENT_COLUMNS).iloc[:, : 1 + len(TOOLS)]
+        tables.append(table.set_axis(["frame", *(f"tools/{tool}" for tool in TOOLS)], axis=1))
+    joined: pd.DataFrame = tables[0]
+    for table in tables[1:]:
+        joined = joined.merge(table, on="frame", how="outer").sort_values("frame")
+    return joined
+
+
+def _numbers(path: Path, columns: int) -> pd.DataFrame:
+    """A file without a header, int64 [n, columns]. Raises TrocarError for another number of columns."""
+    table = read_table(path, sep=",", header=False)
+    if table.shape[1] != columns:
+        raise TrocarError(f"{path}: {table.shape[1]} columns, expected the frame and {columns - 1} labels, no header")
+    numbers: pd.DataFrame = pd.DataFrame({name: whole_numbers(table[name], path) for name in table.columns})
+    return numbers
+
+
+ADAPTER = Adapter(
+    name="heichole",
+    expects="Videos/Full/Hei-Chole1.mp4 with Annotations/Phase/Hei-Chole1_Annotation_Phase.csv or .../Instrument/",
+    matches=_matches,
+    read=_read,
+    splits=SPLITS,
+)

@@ -1,0 +1,115 @@
+"""What label files and videos have in common: where a video is, how fast it runs, which frames its labels mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from trocar.errors import TrocarError
+
+SUFFIXES = (".mp4", ".avi", ".mkv", ".mov")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video file, its number of frames and its native frames per second, both from the container."""
+
+    path: Path
+    frames: int
+    fps: float
+
+
+def find_clip(folders: Sequence[Path], stem: str) -> Clip | None:
+    """The video called `stem`, whatever the case of its letters, in the first of `folders` that has it."""
+    for folder in folders:
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path.suffix.lower() in SUFFIXES and path.stem.lower() == stem.lower():
+                return probe(path)
+    return None
+
+
+def probe(path: Path) -> Clip:
+    """Read the container. Raises TrocarError for a file that is no video or does not say its frame rate."""
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            rate = float(stream.average_rate or 0)
+            frames = stream.frames or sum(1 for _ in container.demux(stream)) - 1
+    except (av.FFmpegError, IndexError) as error:
+        raise TrocarError(f"{path}: cannot be opened as a video: {error}") from None
+    if rate <= 0:
+        raise TrocarError(f"{path}: the container does not say how many frames per second it has")
+    return Clip(path, int(frames), rate)
+
+
+def read_table(path: Path, sep: str = "\t", header: bool = True) -> pd.DataFrame:
+    """A text table with the blanks around names and columns cut off. Raises TrocarError for one that is none."""
+    try:
+        table: pd.DataFrame = pd.read_csv(path, sep=sep, skipinitialspace=True, header="infer" if header else None)
+    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise TrocarError(f"{path}: not a table of columns separated by {sep!r}: {error}") from None
+    if header:
+        table.columns = pd.Index([str(name).strip() for name in table.columns])
+    return table
+
+
+def need_columns(table: pd.DataFrame, names: Sequence[str], path: Path) -> None:
+    """Raises TrocarError for a table without one of these columns."""
+    absent = [name for name in names if name not in table]
+    if absent:
+        raise TrocarError(f"{path}: no column {', '.join(absent)}; found {', '.join(map(str, table.columns))}")
+
+
+def whole_numbers(values: pd.Series, path: Path) -> pd.Series:
+    """int64; 2.5e+01 is 25. Raises TrocarError for a value that is no whole number, naming it."""
+    numbers = pd.to_numeric(values, errors="coerce")
+    wrong = numbers.isna() | (numbers != numbers.round())
+    if wrong.any():
+        raise TrocarError(
+            f"{path}: {values[wrong].iloc[0]!r} in row {int(wrong.to_numpy().argmax()) + 1} is no whole number"
+        )
+    return numbers.astype(np.int64)
+
+
+def frame_grid(last: int, rate: float, fps: float) -> npt.NDArray[np.int64]:
+    """Native frames 0..`last` of a video of `rate` frames per second, taken `fps` times a second or all of them."""
+    every = max(rate / fps, 1.0)
+    frames = np.unique(np.round(np.arange(0, last / every + 1) * every).astype(np.int64))
+    return frames[frames <= last]
+
+
+def every_nth_second(seconds: pd.Series, fps: float) -> pd.Series:
+    """Which labels of one a second to keep for `fps` a second: all from 1 up, every second one at 0.5."""
+    kept: pd.Series = seconds % max(round(1 / fps), 1) == 0
+    return kept
+
+
+def located(labels: pd.DataFrame, clip: Clip, root: Path, video: str) -> tuple[pd.DataFrame, list[str]]:
+    """Labels with a column `frame` (native index) as rows of the table, and a note on those behind the last frame.
+
+    Label files may run up to a second beyond the picture. Raises TrocarError where they run on for longer: then they
+    are another video's, or of one with another frame rate.
+    """
+    over = labels["frame"] >= clip.frames
+    if over.any() and labels["frame"].max() >= clip.frames + clip.fps + 1:
+        raise TrocarError(
+            f"{clip.path}: has {clip.frames} frames, but its labels go to frame {labels['frame'].max()}; "
+            "is the video truncated, or re-encoded at another frame rate?"
+        )
+    notes = [f"{video}: {int(over.sum())} labels after the last of {clip.frames} frames left out"] if over.any() else []
+    rows = labels.loc[~over]
+    return rows.assign(path=str(clip.path.relative_to(root)), video=video, time_s=rows["frame"] / clip.fps), notes
+
+
+def left_out(what: str, names: Sequence[str]) -> list[str]:
+    """A note that names what is missing, shortened; none where nothing is."""
+    if not names:
+        return []
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return [f"{what}: {shown}"]

@@ -1,0 +1,162 @@
+"""What is in a labelled data set: tasks, splits, class balance, and what is off."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from trocar.downstream.datasets import OWN, adapters
+from trocar.downstream.datasets.base import Adapter, DatasetOptions
+from trocar.downstream.datasets.splits import published_split
+from trocar.downstream.datasets.table import LabelledFrames, LabelSpace
+from trocar.downstream.frames import decoded
+from trocar.errors import TrocarError
+
+ORDER = ("train", "val", "test")
+ALL, NONE = "all", "none"
+SHEET_CASES, SHEET_COLUMNS, CELL = 12, 8, 160
+
+
+def recognises(path: Path) -> bool:
+    """Whether this folder has the layout of a data set; only names of files and folders are looked at."""
+    return path.is_dir() and bool(_fitting(path))
+
+
+def show(path: Path, console: Console, *, sheet: Path | None = None, verify: bool = False) -> int:
+    """Print what is there; write a contact sheet; with `verify` decode every labelled frame. Returns the exit code.
+
+    A folder that fits several layouts is shown as each of them. Raises TrocarError naming what is missing or wrong.
+    """
+    fitting = _fitting(path)
+    for adapter in fitting:
+        data = adapter.read(path, DatasetOptions())
+        _show_one(data, adapter, console)
+        if sheet is not None and adapter is fitting[0]:
+            contact_sheet(data).save(sheet)
+            _say(console, f"contact sheet: {sheet}")
+        if verify:
+            _verify(data, console)
+    if len(fitting) > 1:
+        _say(console, f"the folder fits several layouts: name one with --layout {fitting[0].name}")
+    return 0
+
+
+def _fitting(path: Path) -> list[Adapter]:
+    """Published layouts that fit; the own layout only where none does."""
+    found = [adapter for name, adapter in adapters().items() if name != OWN and adapter.matches(path)]
+    own = adapters()[OWN]
+    return found or ([own] if own.matches(path) else [])
+
+
+def _show_one(data: LabelledFrames, adapter: Adapter, console: Console) -> None:
+    frames = data.frames
+    counts = f"{len(data)} labelled frames, {frames['video'].nunique()} videos, {frames['case'].nunique()} cases"
+    _say(console, f"{data.root}: {adapter.name}, {counts}")
+    _say(console, f"fingerprint {data.fingerprint}")
+    tables = split_columns(data, adapter)
+    console.print(_split_table(data, tables))
+    for space in data.spaces:
+        for name, split in tables.items():
+            _say(console, f"{space.task}, frames per class" + (f", split {name}" if name != NONE else ""))
+            console.print(_balance_table(data, space, split))
+    for name, draws in data.budgets.items():
+        _say(console, f"label budget {name}: {len(draws)} draws of {', '.join(str(len(draw)) for draw in draws)} cases")
+    for (task, split_name), number in data.official.items():
+        found = data.missing(task, split_name)
+        verdict = f"{found[0]} found" if found else "all found"
+        _say(console, f"official frames, {task}, {split_name or ALL}: {number}, {verdict}")
+    for note in data.notes:
+        _say(console, f"note: {note}")
+
+
+def split_columns(data: LabelledFrames, adapter: Adapter) -> dict[str, pd.Series]:
+    """Name of a split list -> the split of every frame, '' where the list leaves it out.
+
+    The data set's own split, which no published list can replace, else every list that names some of its cases.
+    """
+    own = data.frames["split"].astype(str)
+    if own.any() and adapter.default_split is None:
+        return {"its own": own}
+    known = {str(adapter.default_split): own} if own.any() else {}
+    for name, entries in adapter.splits.items():
+        if name in known or not any(list(members) for members in entries.values()):
+            continue
+        of = published_split(name, adapter.splits, data.frames["video"].unique())
+        column = data.frames["video"].map(of)
+        known |= {name: column} if column.any() else {}
+    return known or {NONE: pd.Series("", index=data.frames.index)}
+
+
+def _split_table(data: LabelledFrames, tables: Mapping[str, pd.Series]) -> Table:
+    table = Table("split list", "split", "cases", "frames", *data.tasks, box=None)
+    for name, column in tables.items():
+        for split in _parts(column):
+            rows = column == split
+            labelled = [str(int((space.known(data.frames) & rows).sum())) for space in data.spaces]
+            table.add_row(name, split or ALL, str(data.frames["case"][rows].nunique()), str(int(rows.sum())), *labelled)
+    return table
+
+
+def _parts(column: pd.Series) -> list[str]:
+    """train, val, test as far as they are there, then others, then '' for frames in no split."""
+    found = set(column)
+    return [s for s in ORDER if s in found] + sorted(found - {*ORDER, ""}) + ([""] if "" in found else [])
+
+
+def _balance_table(data: LabelledFrames, space: LabelSpace, column: pd.Series) -> Table:
+    parts = _parts(column)
+    labels = [split or (ALL if len(parts) == 1 else "no split") for split in parts]
+    table = Table("class", *labels, box=None)
+    counts = [class_counts(data, space, np.asarray(column == split)) for split in parts]
+    for index, label in enumerate(space.classes):
+        unscored = " (not scored)" if index in space.unscored else ""
+        table.add_row(label + unscored, *(str(of_split[index]) for of_split in counts))
+    return table
+
+
+def class_counts(data: LabelledFrames, space: LabelSpace, rows: np.ndarray) -> list[int]:
+    """Frames per class among `rows` (bool [n]): with several labels those of at least 0.5, with masks those with a
+    pixel of it. Raises TrocarError for masks that cannot be read.
+    """
+    frames = data.frames[rows & space.known(data.frames)]
+    if space.kind == "multiclass":
+        return [int(n) for n in np.bincount(frames[space.task], minlength=len(space.classes))]
+    if space.kind == "multilabel":
+        return [int((frames[column] >= 0.5).sum()) for column in space.columns]
+    if space.read_mask is None:
+        raise TrocarError(f"{data.root}: the masks of {space.task!r} cannot be read")
+    counts = np.zeros(len(space.classes), dtype=np.int64)
+    for path in frames["mask"]:
+        present = np.unique(space.read_mask(data.root / path))
+        counts[present[present < len(counts)]] += 1
+    return [int(n) for n in counts]
+
+
+def contact_sheet(data: LabelledFrames) -> Image.Image:
+    """RGB image: a row per case (at most 12, evenly over the data set), labelled frames evenly over its time."""
+    cases = list(data.frames["case"].unique())
+    chosen = [cases[i] for i in np.unique(np.linspace(0, len(cases) - 1, min(len(cases), SHEET_CASES)).astype(int))]
+    sheet = Image.new("RGB", (SHEET_COLUMNS * CELL, len(chosen) * CELL), "white")
+    for line, case in enumerate(chosen):
+        rows = np.flatnonzero(data.frames["case"] == case)
+        picks = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), SHEET_COLUMNS)).astype(int))]
+        part = replace(data, frames=data.frames.iloc[picks].reset_index(drop=True))
+        for position, (pixels,) in decoded(part, [CELL]):
+            sheet.paste(Image.fromarray(pixels), (position * CELL, line * CELL))
+    return sheet
+
+
+def _verify(data: LabelledFrames, console: Console) -> None:
+    count = sum(1 for _ in decoded(data, [16]))
+    _say(console, f"verified: {count} of {len(data)} labelled frames can be decoded")
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, soft_wrap=True)

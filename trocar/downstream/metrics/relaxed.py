@@ -1,0 +1,130 @@
+"""Relaxed-boundary phase scores of the M2CAI 2016 challenge (`Evaluate.m`), for Cholec80 and M2CAI16 only.
+
+Within t = 10 s of a transition a prediction of the neighbouring phase is forgiven. With d = prediction -
+ground truth, for every segment of phase p (t frames, at most its length):
+
+====================  ==============================  ==============================
+phase (1-based)       first t frames: right where d is last t frames: right where d is
+====================  ==============================  ==============================
+Cholec80 1, 2, 3      -1                              +1
+Cholec80 4, 5         -1                              +1, +2
+Cholec80 6, 7         -1, -2                          +1, +2
+====================  ==============================  ==============================
+
+M2CAI16 has one phase in front, so {4, 5} and {6, 7} become {5, 6} and {7, 8}. Other phase orders are refused:
+AutoLaparo is sometimes scored with these rules, which mean nothing there.
+
+`relaxed_fixed` is this rule. `relaxed_matlab` is what the published script computes (TMRNet, SAHC, DACAT,
+Surgformer): the mask made from the last t frames is applied to the first t. Early transitions are then not
+forgiven, and a wrong frame near a segment's start can become right. Numbers of that lineage are comparable with
+`relaxed_matlab` only, and neither with strict ones. SV-RCNet's copy has the same error, but forgives only +1 at
+the end of 6 and 7 of Cholec80, and counts a phase that is never predicted as precision 0 on M2CAI16. SelfSupSurg's
+Python port differs from all. t uses the rate of the labels (`Outcome.fps`).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from trocar.downstream.datasets.names import CHOLEC80_PHASES, PHASE_SETS, canonical
+from trocar.downstream.metrics.outcome import (
+    Bools,
+    Floats,
+    Ints,
+    Named,
+    Outcome,
+    case_mean,
+    case_means,
+    mean_defined,
+    ratio,
+)
+from trocar.downstream.metrics.segmental import runs
+
+SECONDS = 10
+
+
+class RelaxedScores(NamedTuple):
+    """Per case: `accuracy` [cases]; `jaccard`, `precision`, `recall` [cases, K], NaN where the case lacks the
+    phase.
+    """
+
+    accuracy: Floats
+    jaccard: Floats
+    precision: Floats
+    recall: Floats
+
+
+def has_relaxed_rules(outcome: Outcome) -> bool:
+    """True for the phases of Cholec80 or M2CAI16 in their published order."""
+    names = [canonical(name) for name in outcome.classes]
+    return any(names == [canonical(name) for name in PHASE_SETS[known]] for known in ("cholec80", "m2cai16"))
+
+
+def forgiven(gt: Ints, pred: Ints, classes: int, window: int, matlab: bool) -> Bools:
+    """Bool [n]: frames of one video that count as right; `gt` and `pred` are 0-based, `window` is t in
+    frames.
+    """
+    shift = classes - len(CHOLEC80_PHASES)
+    difference = pred - gt
+    for start, end, phase in runs(gt):
+        part = difference[start:end]
+        t = min(window, len(part))
+        early = [-1, -2] if phase - shift >= 5 else [-1]
+        late = [1, 2] if phase - shift >= 3 else [1]
+        part[:t][np.isin(part[:t], early)] = 0
+        mask = np.isin(part[len(part) - t :], late)
+        (part[:t] if matlab else part[len(part) - t :])[mask] = 0
+    right: Bools = difference == 0
+    return right
+
+
+def relaxed_scores(outcome: Outcome, matlab: bool) -> RelaxedScores:
+    """All four scores of every case. A phase that is never predicted has an undefined precision; one above 1,
+    because forgiven frames are counted over predicted ones, is cut to 1 as in Main.m.
+    """
+    classes = outcome.scores.shape[1]
+    window = round(SECONDS * outcome.fps)
+    rows = [_one_case(outcome.gt[r], outcome.pred[r], classes, window, matlab) for r in outcome.rows_of_case]
+    accuracy, jaccard, precision, recall = (np.stack(column) for column in zip(*rows, strict=True))
+    return RelaxedScores(accuracy, jaccard, precision, recall)
+
+
+def _one_case(gt: Ints, pred: Ints, classes: int, window: int, matlab: bool) -> tuple[Floats, Floats, Floats, Floats]:
+    right = forgiven(gt, pred, classes, window, matlab)
+    actual, predicted = (x[:, None] == np.arange(classes) for x in (gt, pred))
+    union = actual | predicted
+    hits = (union & right[:, None]).sum(0)
+    absent = ~actual.any(0)
+    scores = [ratio(hits, whole.sum(0)) for whole in (union, predicted, actual)]
+    # Matlab's x / 0 is Inf for x > 0, which Main.m cuts to 100 %.
+    scores[1] = np.where(~predicted.any(0) & (hits > 0), 1.0, scores[1])
+    jaccard, precision, recall = (np.where(absent, np.nan, np.minimum(score, 1.0)) for score in scores)
+    return np.asarray(right.mean()), jaccard, precision, recall
+
+
+def relaxed_accuracy(outcome: Outcome, weights: Floats | None = None, *, matlab: bool) -> float:
+    """`accuracy@relaxed_matlab|relaxed_fixed`: right or forgiven frames / all frames of each video, mean over
+    videos.
+    """
+    return case_mean(outcome.once(relaxed_scores, matlab).accuracy, weights)
+
+
+def relaxed_score(outcome: Outcome, weights: Floats | None = None, *, score: str, matlab: bool) -> float:
+    """`jaccard|precision|recall@relaxed_matlab|relaxed_fixed`: per phase the mean over the videos that have it,
+    then the mean over phases (Main.m; its deviation is over phases).
+
+    With U the frames where p is predicted or true and h those of U that are right or forgiven: Jaccard h / U,
+    precision h / predicted, recall h / true.
+    """
+    table: Floats = getattr(outcome.once(relaxed_scores, matlab), score)
+    return float(mean_defined(case_means(table, weights)))
+
+
+METRICS: dict[str, Named] = {}
+for _matlab, _rule in ((True, "relaxed_matlab"), (False, "relaxed_fixed")):
+    METRICS[f"accuracy@{_rule}"] = Named(partial(relaxed_accuracy, matlab=_matlab), has_relaxed_rules)
+    for _score in ("jaccard", "precision", "recall"):
+        METRICS[f"{_score}@{_rule}"] = Named(partial(relaxed_score, score=_score, matlab=_matlab), has_relaxed_rules)

@@ -1,0 +1,90 @@
+"""metrics.json: all metrics of a predictions file."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from trocar import __version__
+from trocar.downstream.metrics.compute import Value, compute, compute_multitask
+from trocar.downstream.metrics.outcome import Outcome
+from trocar.downstream.metrics.spread import phase_spread
+from trocar.downstream.predictions import Key, outcomes
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Scored:
+    """All metrics of one key: `metrics` with their intervals, `spread` the standard deviations by name."""
+
+    key: Key
+    frames: int
+    cases: int
+    metrics: dict[str, Value]
+    spread: dict[str, float]
+
+
+@dataclass(frozen=True)
+class MetricsReport:
+    """What `trocar metrics` prints and writes."""
+
+    predictions: Path
+    draws: int
+    rows: list[Scored]
+
+    def to_json(self) -> dict[str, Any]:
+        """What metrics.json holds; undefined values are null."""
+        rows = [
+            {
+                **row.key._asdict(),
+                "frames": row.frames,
+                "cases": row.cases,
+                "metrics": row.metrics,
+                "spread": {name: None if math.isnan(x) else x for name, x in row.spread.items()},
+            }
+            for row in self.rows
+        ]
+        return {
+            "format": FORMAT,
+            "trocar": __version__,
+            "predictions": self.predictions.name,
+            "bootstrap": self.draws,
+            "rows": rows,
+        }
+
+    def tables(self) -> list[Table]:
+        """One table per key."""
+        return [_table(row) for row in self.rows]
+
+
+def report(path: Path, task: str | None = None, draws: int = 1000) -> MetricsReport:
+    """All metrics of the predictions in `path`, of one task or of all. Raises as `predictions.outcomes`."""
+    found = outcomes(path, task)
+    rows = [_scored(key, outcome, found, draws) for key, outcome in found.items()]
+    return MetricsReport(path, draws, rows)
+
+
+def _scored(key: Key, outcome: Outcome, found: dict[Key, Outcome], draws: int) -> Scored:
+    metrics = compute(outcome, key.task, draws)
+    tools = found.get(key._replace(task="tools"))
+    if key.task == "step" and tools is not None:
+        metrics |= compute_multitask(outcome, tools, draws)
+    spread = phase_spread(outcome) if key.task in ("phase", "step") else {}
+    return Scored(key, len(outcome.case), outcome.cases, metrics, spread)
+
+
+def _table(row: Scored) -> Table:
+    named = " / ".join(part for part in (*row.key[:3], f"seed {row.key.seed}") if part)
+    table = Table(title=named, caption=f"{row.frames} frames, {row.cases} cases; 95 % interval over cases")
+    for column in ("metric", "value", "interval"):
+        table.add_column(column, justify="left" if column == "metric" else "right")
+    for name, value in row.metrics.items():
+        low, high = value["low"], value["high"]
+        interval = "" if low is None or high is None else f"[{low:.3f}, {high:.3f}]"
+        table.add_row(name, "undefined" if value["value"] is None else f"{value['value']:.4f}", interval)
+    return table

@@ -1,0 +1,125 @@
+"""A temporal head on features of whole operations: of the frozen backbone, or of the fine-tuned one."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from trocar.downstream.features import Features, extract
+from trocar.downstream.metrics.outcome import Floats, Ints
+from trocar.downstream.protocols.base import Labelled, Prediction, Problem, Protocol, headline
+from trocar.downstream.protocols.finetune import finetuned
+from trocar.downstream.temporal.config import TemporalConfig
+from trocar.downstream.temporal.sequence import Sequence
+from trocar.downstream.temporal.train import fit_temporal
+from trocar.downstream.training.recipe import Recipe
+
+
+class Temporal(Protocol, TemporalConfig):
+    """Whole operations as sequences, frames without a label included; see `TemporalConfig` for the settings.
+
+    The epoch is chosen on the validation cases; without any, all epochs are trained and the last is kept.
+    """
+
+    random_start: ClassVar[bool] = True
+
+    @property
+    def label(self) -> str:
+        """With the head, and whether it may look ahead: online and offline numbers are not comparable."""
+        return f"{self.name} {self.head.name}, {'online' if self.head.causal else 'offline'}"
+
+    @abstractmethod
+    def embed(self, problem: Problem) -> tuple[Features, dict[str, Any]]:
+        """Features [N, D] of the rows of the problem's cases, and what was chosen for them."""
+
+    def predict(self, problem: Problem) -> Prediction:
+        """Fit on the sequences of the training cases; probabilities of the test frames."""
+        features, about = self.embed(problem)
+        train = _sequences(problem, features, problem.train)
+        val = problem.val
+        held = [] if val is None else problem.sequences(val)
+
+        def score(predicted: list[Features]) -> float:
+            assert val is not None
+            return headline(problem, val, _at(held, predicted, val.rows))
+
+        settings = self if val is not None else self.model_copy(update={"select": "fixed_epochs"})
+        fitted = fit_temporal(
+            settings,
+            train,
+            None if val is None else _sequences(problem, features, val),
+            problem.space.kind,
+            len(problem.space.classes),
+            problem.seed,
+            None if val is None else score,
+            problem.encoder.device,
+        )
+        rows = problem.sequences(problem.test)
+        empty = [_sequence(problem, features, own, _unlabelled(problem, own)) for own in rows]
+        scores = _at(rows, [fitted.predict(sequence) for sequence in empty], problem.test.rows)
+        return Prediction(scores, {**fitted.detail(), **about})
+
+
+class TemporalFrozen(Temporal):
+    """On the cached features of the frozen backbone."""
+
+    name: Literal["temporal_frozen"] = "temporal_frozen"
+
+    def embed(self, problem: Problem) -> tuple[Features, dict[str, Any]]:
+        """From the cache."""
+        return problem.encoder.features, {}
+
+
+class TemporalFinetuned(Temporal):
+    """The field's standard in two stages: the backbone is fine-tuned on single frames, then its features are frozen and
+    the head is trained on them (Czempiel et al., "TeCNO", arXiv:2003.10751). `finetune` are the first stage's settings.
+    """
+
+    name: Literal["temporal_finetuned"] = "temporal_finetuned"
+    trains_network: ClassVar[bool] = True
+    finetune: Recipe = Recipe()
+
+    def embed(self, problem: Problem) -> tuple[Features, dict[str, Any]]:
+        """Fine-tunes, then extracts the frames of all cases of the problem."""
+        found = finetuned(problem, self.finetune)
+        parts = [problem.train, problem.test, *([] if problem.val is None else [problem.val])]
+        rows = np.concatenate([own for part in parts for own in problem.sequences(part)])
+        encoder, images = problem.encoder, found.trainer.images
+        embedded = extract(
+            found.network.backbone,
+            encoder.pixels,
+            images.preprocessing,
+            batch=encoder.batch,
+            device=encoder.device,
+            rows=rows,
+        )
+        features = np.zeros((len(problem.case), embedded.shape[1]), dtype=np.float32)
+        features[rows] = embedded
+        return features, {"finetune": dict(found.detail)}
+
+
+def _sequences(problem: Problem, features: Features, part: Labelled) -> list[Sequence]:
+    targets = _unlabelled(problem, np.arange(len(problem.case)))
+    targets[part.rows] = part.targets
+    return [_sequence(problem, features, rows, targets[rows]) for rows in problem.sequences(part)]
+
+
+def _sequence(problem: Problem, features: Features, rows: Ints, targets: Any) -> Sequence:
+    return Sequence(str(problem.case[rows[0]]), features[rows], targets, problem.time_s[rows])
+
+
+def _unlabelled(problem: Problem, rows: Ints) -> Any:
+    if problem.space.kind == "multiclass":
+        return np.full(len(rows), -1, dtype=np.int64)
+    return np.full((len(rows), len(problem.space.classes)), -1.0)
+
+
+def _at(sequences: list[Ints], predicted: list[Features], wanted: Ints) -> Floats:
+    """Predictions at the `wanted` rows of the table, in that order, float64 [m, K]."""
+    rows = np.concatenate(sequences)
+    order = np.argsort(rows)
+    places = order[np.searchsorted(rows, wanted, sorter=order)]
+    found: Floats = np.concatenate(predicted)[places].astype(np.float64)
+    return found

@@ -1,0 +1,48 @@
+"""A recurrent network over the whole case."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from trocar.downstream.datasets.table import Kind
+from trocar.downstream.temporal.head import Head, HeadConfig, Recipe
+
+
+class GruConfig(HeadConfig):
+    """GRU whose state runs through the case from its first frame, unlike the 8 to 10 frame clips of SV-RCNet.
+
+    512 units as in the recurrent heads that followed SV-RCNet (Jin et al., TMI 2018), one layer. No published
+    work trains exactly this on cached features: learning rate and epochs (Adam 5e-4, 25) are those of the
+    end-to-end LSTMs, the clipping is ours. `causal: false` is a bidirectional GRU.
+    """
+
+    name: Literal["gru"] = "gru"
+    causal: bool = True
+    hidden: int = Field(default=512, ge=1)
+    layers: int = Field(default=1, ge=1, le=4)
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+
+    recipe: ClassVar[Recipe] = Recipe("adam", lr=5e-4, epochs=25, clip=1.0)
+
+    def build(self, dimensions: int, classes: int, kind: Kind) -> Head:
+        return Gru(self, dimensions, classes)
+
+
+class Gru(Head):
+    """Dropout after every layer, then a linear map to the classes."""
+
+    def __init__(self, config: GruConfig, dimensions: int, classes: int) -> None:
+        super().__init__(config.causal)
+        both = not config.causal
+        between = config.dropout if config.layers > 1 else 0.0
+        self.gru = nn.GRU(dimensions, config.hidden, config.layers, dropout=between, bidirectional=both)
+        self.dropout = nn.Dropout(config.dropout)
+        self.out = nn.Linear(config.hidden * (1 + both), classes)
+
+    def stages(self, x: Tensor) -> list[Tensor]:
+        states, _ = self.gru(x[0].T)
+        logits: Tensor = self.out(self.dropout(states))
+        return [logits.T.unsqueeze(0)]

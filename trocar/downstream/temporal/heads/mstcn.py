@@ -1,0 +1,71 @@
+"""MS-TCN, and with `causal` TeCNO: stages of dilated convolutions, each refining the prediction of the one
+before.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from trocar.downstream.datasets.table import Kind
+from trocar.downstream.temporal.convolution import Stage
+from trocar.downstream.temporal.head import Head, HeadConfig, Recipe, probabilities
+
+
+class MsTcnConfig(HeadConfig):
+    """Causal MS-TCN (TeCNO, Czempiel et al., arXiv:2003.10751), the common denominator of online phase
+    recognition.
+
+    The defaults (2 stages, 9 layers, 64 maps; Adam 7e-4, 100 epochs) are those of SelfSupSurg and
+    SurgPhaseBench. TeCNO's own repository is published with 2 stages, 8 layers, 32 maps and Adam 7e-5 for 12
+    to 16 epochs. MS-TCN (Abu Farha and Gall, arXiv:1903.01945) is `causal: false, stages: 4, layers: 10` with
+    Adam 5e-4.
+
+    `kernel`: taps of a dilated convolution, odd if not causal.
+    """
+
+    name: Literal["mstcn"] = "mstcn"
+    causal: bool = True
+    stages: int = Field(default=2, ge=1)
+    layers: int = Field(default=9, ge=1, le=14)
+    maps: int = Field(default=64, ge=1)
+    kernel: int = Field(default=3, ge=2)
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+
+    recipe: ClassVar[Recipe] = Recipe("adam", lr=7e-4, epochs=100)
+
+    @model_validator(mode="after")
+    def _centred_kernel_is_odd(self) -> Self:
+        if not self.causal and self.kernel % 2 == 0:
+            raise ValueError(f"kernel = {self.kernel} has no centre: use an odd number, or causal: true")
+        return self
+
+    def build(self, dimensions: int, classes: int, kind: Kind) -> Head:
+        return MsTcn(self, dimensions, classes, kind)
+
+    def receptive_field(self) -> int:
+        """Frames that the prediction of one frame depends on: 1 + stages * (kernel - 1) * (2^layers - 1)."""
+        return 1 + self.stages * (self.kernel - 1) * ((1 << self.layers) - 1)
+
+
+class MsTcn(Head):
+    """The first stage sees the features, each later one the probabilities of the one before it and nothing
+    else.
+    """
+
+    def __init__(self, config: MsTcnConfig, dimensions: int, classes: int, kind: Kind) -> None:
+        super().__init__(config.causal)
+        self.kind: Kind = kind
+        shape = config.model_dump(include={"layers", "maps", "kernel", "causal", "dropout"})
+        inputs = [dimensions] + [classes] * (config.stages - 1)
+        self.body = nn.ModuleList(Stage(n, classes, **shape) for n in inputs)
+
+    def stages(self, x: Tensor) -> list[Tensor]:
+        found: list[Tensor] = []
+        for stage in self.body:
+            found.append(stage(x))
+            x = probabilities(found[-1], self.kind, dim=1)
+        return found

@@ -1,0 +1,124 @@
+"""The loss of temporal heads: class-weighted cross-entropy and a penalty on jumps between neighbouring
+frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from trocar.config import Config
+from trocar.downstream.datasets.table import Kind
+from trocar.downstream.metrics.outcome import Floats
+from trocar.downstream.temporal.sequence import Numbers
+from trocar.errors import ConfigError
+
+
+class LossConfig(Config):
+    """`class_weights`: `balanced` (see `balanced_weights`), `none`, or one positive number per class, such as
+    TeCNO's for Cholec80, [1.641, 0.191, 1.0, 0.250, 1.918, 0.984, 2.175]. For several labels a frame they
+    weigh the positives.
+
+    `smoothing` is lambda of the truncated MSE: 0.15 in MS-TCN, TeCNO and ASFormer, 0.25 in SurgPhaseBench.
+    `truncate` bounds the squared difference of log-probabilities (16 = 4^2 in all of them).
+    """
+
+    class_weights: Literal["balanced", "none"] | list[float] = "balanced"
+    smoothing: float = Field(default=0.15, ge=0)
+    truncate: float = Field(default=16.0, gt=0)
+
+
+@dataclass(frozen=True)
+class TemporalLoss:
+    """Sum over the stages of classification loss + smoothing * truncated MSE; `weights` float32 [K] or None."""
+
+    kind: Kind
+    weights: Tensor | None
+    smoothing: float
+    truncate: float
+
+    def to(self, device: str) -> TemporalLoss:
+        """The same on `device`."""
+        return self if self.weights is None else replace(self, weights=self.weights.to(device))
+
+    def __call__(self, stages: Sequence[Tensor], targets: Tensor) -> Tensor:
+        """`stages`: logits [T, K] each; `targets` as in `classification_loss`. 0 where nothing is labelled."""
+        losses = [classification_loss(logits, targets, self.kind, self.weights) for logits in stages]
+        if self.smoothing:
+            jumps = [truncated_mse(logits, targets, self.kind, self.truncate) for logits in stages]
+            losses += [self.smoothing * jump for jump in jumps]
+        return torch.stack(losses).sum()
+
+
+def classification_loss(logits: Tensor, targets: Tensor, kind: Kind, weights: Tensor | None) -> Tensor:
+    """Cross-entropy of one case, logits [T, K]; unlabelled entries (below 0) count for nothing.
+
+    One label a frame, targets int64 [T]: sum_t w_{y_t} (-log p_{t, y_t}) / sum_t w_{y_t}, as torch's weighted
+    mean. Several, targets [T, K] in 0 .. 1: the mean over labelled (t, c) of -(w_c y log p + (1 - y) log(1 -
+    p)).
+    """
+    known = targets >= 0
+    if not known.any():
+        return logits.sum() * 0.0
+    if kind == "multiclass":
+        return F.cross_entropy(logits[known], targets[known], weight=weights)
+    goals = targets.clamp(min=0).to(logits.dtype)
+    each = F.binary_cross_entropy_with_logits(logits, goals, pos_weight=weights, reduction="none")
+    return each[known].mean()
+
+
+def truncated_mse(logits: Tensor, targets: Tensor, kind: Kind, truncate: float) -> Tensor:
+    """mean over t, c of min((log p_{t,c} - stop_gradient(log p_{t-1,c}))^2, truncate), MS-TCN
+    (arXiv:1903.01945), eq. 8.
+
+    log p is the log-softmax, for several labels a frame the log-sigmoid. Only pairs of which both are
+    labelled count. Neighbours in the sequence are neighbours here, whatever time lies between them. A case of
+    one frame has 0.
+    """
+    log_p = logits.log_softmax(1) if kind == "multiclass" else F.logsigmoid(logits)
+    known = targets >= 0
+    pairs = known[1:] & known[:-1]
+    if not pairs.any():
+        return logits.sum() * 0.0
+    jump = (log_p[1:] - log_p[:-1].detach()).square().clamp(max=truncate)
+    return jump[pairs].mean()
+
+
+def balanced_weights(targets: Sequence[Numbers], classes: int, kind: Kind) -> Floats:
+    """float64 [K] from the training labels, pooled over cases; unlabelled entries are not counted.
+
+    One label a frame: median frequency balancing, w_c = median over present classes of n / n_c (Eigen and
+    Fergus, arXiv:1411.4734, with frequencies over all frames as in TeCNO). Several: negatives / positives of
+    each class. A class without a positive, which no training frame can weigh, gets 1.
+    """
+    if kind == "multiclass":
+        labels = np.concatenate(targets).astype(np.int64)
+        counts = np.bincount(labels[labels >= 0], minlength=classes).astype(np.float64)
+        goal = np.full(classes, np.median(counts[counts > 0])) if counts.any() else counts
+    else:
+        labels = np.concatenate(targets).astype(np.float64)
+        counts = np.where(labels >= 0, labels, 0).sum(0)
+        goal = (labels >= 0).sum(0) - counts
+    found: Floats = np.divide(goal, counts, out=np.ones(classes), where=(counts > 0) & (goal > 0))
+    return found
+
+
+def build_loss(config: LossConfig, targets: Sequence[Numbers], classes: int, kind: Kind) -> TemporalLoss:
+    """The loss for these training labels. Raises ConfigError for class weights that do not fit the classes."""
+    given = config.class_weights
+    if given == "none":
+        weights = None
+    elif given == "balanced":
+        weights = torch.tensor(balanced_weights(targets, classes, kind), dtype=torch.float32)
+    elif len(given) != classes or min(given) <= 0:
+        raise ConfigError(f"loss.class_weights = {given}: expected {classes} positive numbers, one per class")
+    else:
+        weights = torch.tensor(given, dtype=torch.float32)
+    return TemporalLoss(kind, weights, config.smoothing, config.truncate)
