@@ -122,7 +122,7 @@ def _one_mixture(a: Scale, b: Scale) -> bool:
 
 
 class Fit(NamedTuple):
-    """A power law through points; `at_end` if its exponent is at an end of `EXPONENTS`."""
+    """A power law through points; `at_end` if its exponent is at an end of `EXPONENTS` or the points are equal."""
 
     limit: float
     gain: float
@@ -181,8 +181,8 @@ def power_law(sizes: Floats, values: Floats) -> Fit:
 
     grid = np.linspace(float(np.log(EXPONENTS[0])), float(np.log(EXPONENTS[1])), GRID)
     start = int(np.argmin([cost(c) for c in grid]))
-    at_end = start in (0, GRID - 1)
-    exponent = EXPONENTS[0 if start == 0 else 1]
+    at_end = start in (0, GRID - 1) or bool(np.ptp(values) <= 1e-9 * np.abs(values).max())
+    exponent = EXPONENTS[1 if start == GRID - 1 else 0]
     if not at_end:
         bounds = grid[start - 1], grid[start + 1]
         exponent = float(np.exp(minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x))
