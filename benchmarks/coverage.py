@@ -2,6 +2,7 @@
 
     python benchmarks/coverage.py [--simulations 1000] [--draws 400] [--all]    coverage of nominal 95 % intervals
     python benchmarks/coverage.py --pooled [--simulations 200]                  of a pooled mAP, from predictions
+    python benchmarks/coverage.py --guards                                      least coverage by guard, normal scores
     python benchmarks/coverage.py --null [--simulations 1000]                   tests of two arms of one recipe
 
 Prints a markdown table. Scores are a mean over cases of `case + seed + seed x case`, normal or skewed (exponential),
@@ -172,9 +173,60 @@ def null_rates(cases: int, seeds: int, share: float, simulations: int, draws: in
     return float((p[:, 0] <= 0.05).mean()), float((p[:, 1] <= 0.05).mean()), float((p.max(1) <= 0.05).mean())
 
 
+def guard_coverage(guard: float, arms: int, seeds: int, spread: float, simulations: int = 4000) -> tuple[float, float]:
+    """(least coverage, half width at equal parts) over shares of the seeds and over cases, scores normal without
+    interaction: then the parts of the variance are independent chi squares and need no draws.
+    """
+    generator = np.random.default_rng([arms, seeds])
+    weights = np.array([1.0, spread**2])[:arms] / np.sum(np.array([1.0, spread**2])[:arms])
+    found, width = [], 0.0
+    for cases in CASES:
+        for share in (0.1, 0.3, 0.5, 0.8, 0.9, 0.95):
+            between = share * weights * generator.chisquare(seeds - 1, (simulations, arms)) / (seeds - 1)
+            within = (1 - share) * generator.chisquare(cases - 1, simulations) / (cases - 1)
+            parts = zip(between, within, strict=True)
+            ends = np.array([guarded([(v, seeds - 1) for v in b], (w, cases - 1), guard) for b, w in parts])
+            half = stats.t.ppf(0.975, ends[:, 1]) * ends[:, 0]
+            found.append(float((np.abs(generator.standard_normal(simulations)) <= half).mean()))
+            width = float(np.median(half)) / 1.96 if share == 0.5 else width
+    return min(found), width
+
+
+def print_guards() -> None:
+    print("| of | seeds | " + " | ".join(f"guard {g} | width" for g in range(7)) + " |\n" + "|---" * 16 + "|")
+    for what, arms, spread in (("arm", 1, 1.0), ("difference", 2, 1.0), ("difference, spread 3", 2, 3.0)):
+        for seeds in SEEDS:
+            found = [guard_coverage(guard, arms, seeds, spread) for guard in range(7)]
+            print(f"| {what} | {seeds} | " + " | ".join(f"{c:.3f} | {w:.2f}" for c, w in found) + " |", flush=True)
+
+
+def print_null(simulations: int, draws: int) -> None:
+    print("| cases | seeds | share of seeds | permutation over cases | t | both |\n|---|---|---|---|---|---|")
+    for cases, seeds in [(cases, seeds) for cases in (7, 40) for seeds in (2, 5)]:
+        for share in (0.0, 0.1, 0.5):
+            rates = null_rates(cases, seeds, share, simulations, draws)
+            print(f"| {cases} | {seeds} | {share} | " + " | ".join(f"{r:.3f}" for r in rates) + " |", flush=True)
+
+
 def _mean(outcome: Outcome, weights: np.ndarray | None) -> float:
     column = outcome.scores[:, 0]
     return float(column.mean() if weights is None else column @ weights / weights.sum())
+
+
+def print_coverage(options: argparse.Namespace) -> None:
+    print("| of | cases | seeds | least covered | " + " | ".join(f"{m} | width" for m in METHODS) + " |")
+    print("|" + "---|" * (4 + 2 * len(METHODS)))
+    for arms, cases, seeds in [(arms, cases, seeds) for arms in (1, 2) for cases in CASES for seeds in SEEDS]:
+        if options.pooled:
+            found = {"pooled mAP": pooled_coverage(arms, cases, seeds, options.simulations, options.draws)}
+        else:
+            found = {
+                str(scenario): coverage(scenario, cases, seeds, options.simulations, options.draws)
+                for scenario in scenarios()
+                if scenario.arms == arms
+            }
+        for line in lines(found, options.all):
+            print(f"| {'arm' if arms == 1 else 'difference'} | {cases} | {seeds} | {line} |", flush=True)
 
 
 def main() -> None:
@@ -183,32 +235,15 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=400)
     parser.add_argument("--all", action="store_true", help="every scenario, not the worst")
     parser.add_argument("--pooled", action="store_true", help="a pooled mAP from predictions")
+    parser.add_argument("--guards", action="store_true", help="other guards than the chosen one")
     parser.add_argument("--null", action="store_true", help="tests of equal arms")
     options = parser.parse_args()
-    cells = [(cases, seeds) for cases in CASES for seeds in SEEDS]
-    if options.null:
-        print("| cases | seeds | share of seeds | permutation over cases | t | both |\n|---|---|---|---|---|---|")
-        for cases, seeds in [(cases, seeds) for cases in (7, 40) for seeds in (2, 5)]:
-            for share in (0.0, 0.1, 0.5):
-                rates = null_rates(cases, seeds, share, options.simulations, options.draws)
-                print(
-                    f"| {cases} | {seeds} | {share} | " + " | ".join(f"{rate:.3f}" for rate in rates) + " |", flush=True
-                )
-        return
-    print("| of | cases | seeds | scenario | " + " | ".join(f"{m} | width" for m in METHODS) + " |")
-    print("|" + "---|" * (4 + 2 * len(METHODS)))
-    for arms, what in ((1, "arm"), (2, "difference")):
-        for cases, seeds in cells:
-            if options.pooled:
-                found = {"pooled mAP": pooled_coverage(arms, cases, seeds, options.simulations, options.draws)}
-            else:
-                found = {
-                    str(scenario): coverage(scenario, cases, seeds, options.simulations, options.draws)
-                    for scenario in scenarios()
-                    if scenario.arms == arms
-                }
-            for line in lines(found, options.all):
-                print(f"| {what} | {cases} | {seeds} | {line} |", flush=True)
+    if options.guards:
+        print_guards()
+    elif options.null:
+        print_null(options.simulations, options.draws)
+    else:
+        print_coverage(options)
 
 
 def lines(found: dict[str, Table], every: bool) -> list[str]:

@@ -71,9 +71,8 @@ def declared_contrasts(
     family = [(scored, a, b) for scored in tasks for a, b in contrasts]
     floors = [smallest_p(next(iter(scored.crossed.arms.values())).cases, flips) for scored, _, _ in family]
     if floors and 2 / (flips + 1) > level / len(floors):
-        raise ConfigError(
-            f"{flips} swaps can't reach {level} for {len(floors)} tests; set at least {_enough(level, floors)}"
-        )
+        enough = ceil(2 * len(floors) / level) - 1
+        raise ConfigError(f"{flips} swaps can't reach {level} for {len(floors)} tests; set at least {enough}")
     tested = [
         _test(*entry, flips=flips, seed=seed) if floor <= corrected_level(floor, floors, level) else _untested(*entry)
         for entry, floor in zip(family, floors, strict=True)
@@ -87,10 +86,6 @@ def corrected_level(floor: float, floors: Sequence[float], level: float) -> floa
     been rejected before.
     """
     return level / sum(other >= floor for other in floors)
-
-
-def _enough(level: float, floors: Sequence[float]) -> int:
-    return ceil(2 * len(floors) / level) - 1
 
 
 def _test(scored: Scored[Any], a: str, b: str, *, flips: int, seed: int) -> Contrast:
