@@ -6,7 +6,7 @@
     python benchmarks/coverage.py --null [--simulations 1000]                   tests of two arms of one recipe
 
 Prints a markdown table. Scores are a mean over cases of `case + seed + seed x case`, normal or skewed (exponential),
-where seeds have a share of 0, .1, .5, .8, .9 or 1 of the variance of an arm's mean. A line of the table is the
+where seeds have a share of 0, .1, .5, .8, .95 or 1 of the variance of an arm's mean. A line of the table is the
 scenario in which that interval does worst (`--all`: every scenario); `width` is the median half width over that of
 the interval with all variances known.
     nested      seeds, and cases inside each seed, resampled: percentiles
@@ -32,7 +32,7 @@ from trocar.study.statistics.resample import Arm, Resampled, draw_cases, resampl
 from trocar.study.statistics.swap import swap_test
 
 CASES, SEEDS = (7, 14, 32, 40), (2, 3, 5)
-SHARES = (0.0, 0.1, 0.5, 0.8, 0.9, 1.0)
+SHARES = (0.0, 0.1, 0.5, 0.8, 0.95, 1.0)
 METHODS = ("nested", "crossed", "inflated", "t", "guarded")
 Table = dict[str, tuple[float, float]]
 """By method: coverage and width, or the ends of an interval."""

@@ -34,7 +34,7 @@ def test_the_error_is_that_of_a_two_way_layout():
     cases = table.mean(0).var(ddof=1) / 12
     assert found.value == pytest.approx(table.mean())
     assert found.error == pytest.approx(np.sqrt(seeds + cases), rel=0.01)
-    held = (1 + 4 / 3**2) * seeds
+    held = (1 + 6 / 3**2) * seeds
     assert found.degrees == pytest.approx((held + cases) ** 2 / (held**2 / 3 + cases**2 / 11), rel=0.02)
     half = stats.t.ppf(0.975, found.degrees) * found.error
     assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half))
@@ -153,8 +153,8 @@ def test_satterthwaite_of_equal_parts_adds_their_degrees():
 
 
 def test_few_seeds_count_for_more_than_their_scatter_in_the_degrees_of_freedom():
-    # Two seeds: d = 1, so that their 2 counts as 10 beside the 10 of 19 degrees.
-    assert guarded([(2.0, 1)], (10.0, 19)) == (pytest.approx(np.sqrt(12)), pytest.approx(400 / (100 + 100 / 19)))
+    # Two seeds: d = 1, so that their 2 counts as 14 beside the 10 of 19 degrees.
+    assert guarded([(2.0, 1)], (10.0, 19)) == (pytest.approx(np.sqrt(12)), pytest.approx(576 / (196 + 100 / 19)))
     assert guarded([(2.0, 1)], (10.0, 19), guard=0)[1] == pytest.approx(144 / (4 + 100 / 19))
     assert guarded([], (4.0, 19)) == (2.0, 19)
     assert guarded([(0.0, 1)], (4.0, 19)) == (2.0, 19)
