@@ -181,3 +181,17 @@ def test_coverage_of_the_chosen_interval_reaches_its_bar_where_nested_does_not(a
         assert found["guarded"][0] >= 0.92
         assert found["nested"][0] < 0.88
         assert found["nested"][0] < found["inflated"][0] < found["guarded"][0]
+
+
+@pytest.mark.slow
+def test_coverage_of_the_joint_draws_reaches_its_bar():
+    generator, weights = np.random.default_rng(6), draw_cases(7, 300)
+    for share in (0.1, 0.8):
+        found = []
+        for i in range(400):
+            tables = benchmark.scores(benchmark.Scenario(2, share, False), 7, 3, generator)
+            arms = {name: benchmark.linear(name, table, weights) for name, table in zip("ab", tables, strict=True)}
+            joint = Crossed(arms).joint(i)
+            low, high = np.percentile(joint["a"] - joint["b"], [2.5, 97.5])
+            found.append(low <= 0 <= high)
+        assert np.mean(found) >= 0.92

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from statistics_factory import scored
+from statistics_factory import known, scored
 
 from trocar.errors import TrocarError
-from trocar.study.statistics.crossed import CASES_ONLY, SEEDS_AND_CASES
+from trocar.study.statistics.crossed import CASES_ONLY, SEEDS_AND_CASES, Crossed
 from trocar.study.statistics.ranking import rank_over_tasks
 
 
@@ -34,6 +34,9 @@ def test_arms_that_seeds_do_not_tell_apart_have_ranks_that_overlap():
     assert (first.low, first.high) == (second.low, second.high) == (1.0, 2.0)
     assert 0.4 < second.best < first.best < 0.6
     assert last.best == 0
+    assert not found.too_narrow
+    few = Crossed({name: known(name, [0.5, 0.7], cases=6) for name in "ab"})
+    assert rank_over_tasks({"phase": few}).too_narrow
     assert found.scope == SEEDS_AND_CASES
 
 

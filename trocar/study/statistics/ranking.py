@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 
 from trocar.downstream.metrics.outcome import Floats
 from trocar.errors import TrocarError
-from trocar.study.statistics.crossed import CASES_ONLY, SEEDS_AND_CASES, Crossed
+from trocar.study.statistics.crossed import CASES_ONLY, FEWEST_CASES, SEEDS_AND_CASES, Crossed
 from trocar.study.statistics.result import Result
 
 
@@ -33,12 +33,15 @@ class Rank(Result):
 
 @dataclass(frozen=True)
 class Ranking(Result):
-    """`ranks` by mean rank over `tasks`; `left_out` tasks lack an arm. `scope` as of an estimate."""
+    """`ranks` by mean rank over `tasks`; `left_out` tasks lack an arm. `scope` and `too_narrow` as of an estimate (of a
+    contrast: ranks compare arms).
+    """
 
     ranks: tuple[Rank, ...]
     tasks: tuple[str, ...]
     left_out: tuple[str, ...]
     scope: str
+    too_narrow: bool
 
 
 def rank_over_tasks(
@@ -71,6 +74,7 @@ def rank_over_tasks(
         tasks=tuple(used),
         left_out=tuple(name for name in tasks if name not in used),
         scope=SEEDS_AND_CASES if over_seeds else CASES_ONLY,
+        too_narrow=any(crossed[arms[0]].cases < FEWEST_CASES["contrast"] for crossed in used.values()),
     )
 
 

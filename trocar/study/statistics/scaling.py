@@ -12,7 +12,7 @@ from scipy.optimize import minimize_scalar
 
 from trocar.downstream.metrics.outcome import Floats
 from trocar.errors import TrocarError
-from trocar.study.statistics.crossed import CASES_ONLY, SEEDS_AND_CASES, Crossed, Estimate
+from trocar.study.statistics.crossed import CASES_ONLY, FEWEST_CASES, SEEDS_AND_CASES, Crossed, Estimate
 from trocar.study.statistics.result import Result
 
 FEWEST_SIZES = 5
@@ -45,8 +45,8 @@ class PowerLaw(Result):
     `gain` is what lies between the smallest size and the limit (negative for an error that falls). `at`, `curve`,
     `low` and `high` are sizes, up to twice the largest, and the metric there. `misfit` is the root mean square of the
     residuals over points - 3 degrees of freedom. `at_end` is the share of draws whose exponent ran to an end of
-    `EXPONENTS` (they are in the intervals): a large one means that the exponent is hardly known. `scope` as of an
-    estimate.
+    `EXPONENTS` (they are in the intervals): a large one means that the exponent is hardly known. `scope` and
+    `too_narrow` as of an estimate of a level.
     """
 
     limit: tuple[float, float, float]
@@ -61,6 +61,7 @@ class PowerLaw(Result):
     misfit: float
     at_end: float
     scope: str
+    too_narrow: bool
 
     def predict(self, size: float) -> float:
         """The metric at `size`. Raises TrocarError outside the smallest size to twice the largest."""
@@ -165,6 +166,7 @@ def fit_power_law(crossed: Crossed, arms: Sequence[str], sizes: Floats, seed: in
         misfit=float(np.sqrt(residuals @ residuals / (len(arms) - 3))),
         at_end=float(np.mean([fit.at_end for fit in fits])) if fits else float("nan"),
         scope=SEEDS_AND_CASES if over_seeds else CASES_ONLY,
+        too_narrow=crossed[arms[0]].cases < FEWEST_CASES["level"],
     )
 
 
