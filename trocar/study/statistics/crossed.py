@@ -35,8 +35,8 @@ CASES_ONLY = "over test cases only"
 SEED_GUARD = 6.0
 FEWEST_CASES = {"level": 14, "contrast": 7}
 """Fewest cases at which simulated coverage reaches .92. A level, of one arm, needs more than a contrast, whose
-coefficients add up to 0: the skew of cases is in it, and in a difference it cancels. With five seeds and cases as skewed
-as an exponential, 14 only just reach it."""
+coefficients add up to 0: the skew of cases is in it, and in a difference it cancels. With five seeds and cases as
+skewed as an exponential, 14 only just reach it."""
 
 
 @dataclass(frozen=True)
