@@ -124,7 +124,7 @@ def parameters(profile: Profile, folder: Path, name: str, dependency: str | None
         "dependency": dependency,
         "setup": _setup(profile),
         "teardown": script_lines(folder) if profile.container else None,
-        "srun_args": [f"--wait={LAST_WORDS_S}", *_pyxis(profile)],
+        "srun_args": [f"--wait={LAST_WORDS_S}", *_cpus(profile), *_pyxis(profile)],
         "wckey": None,  # submitit's own default; sites that check keys refuse it
         "additional_parameters": {**extra, **profile.extra},
     }
@@ -157,6 +157,11 @@ def _python(profile: Profile) -> str | None:
     for mount in container.mounts:
         words += ["--bind", mount]
     return shlex.join([*words, container.image, container.python])
+
+
+def _cpus(profile: Profile) -> list[str]:
+    # Since 22.05 srun does not take this over from sbatch, and the task would be bound to one CPU.
+    return [f"--cpus-per-task={profile.cpus_per_task}"] if profile.cpus_per_task else []
 
 
 def _pyxis(profile: Profile) -> list[str]:

@@ -87,7 +87,7 @@ def submitted_from(directory: Path) -> list[Submission]:
 
 def submitted_for(out: Path) -> list[Submission]:
     """All jobs that were submitted to write to one output folder, the oldest first. Raises ConfigError for none."""
-    found = _in_folder(folder_of(out))
+    found = in_folder(folder_of(out))
     if not found:
         raise ConfigError(f"{out}: no job was submitted for this folder (there is no {SUBFOLDER}/*.job.json in it)")
     return found
@@ -95,11 +95,12 @@ def submitted_for(out: Path) -> list[Submission]:
 
 def latest(folder: Path) -> Submission | None:
     """The last submission of a folder of jobs."""
-    found = _in_folder(folder)
+    found = in_folder(folder)
     return found[-1] if found else None
 
 
-def _in_folder(folder: Path) -> list[Submission]:
+def in_folder(folder: Path) -> list[Submission]:
+    """All submissions with a record in a folder of jobs, the oldest first."""
     records: Iterable[Submission | None] = map(_load, folder.glob("*.job.json"))
     return sorted((record for record in records if record is not None), key=lambda s: s.submitted)
 
