@@ -108,3 +108,24 @@ def node_pids(node: str) -> set[int]:
         except OSError:
             continue
     return pids
+
+
+def rank_pids(job: str) -> list[int]:
+    """The processes of a job's ranks, without their loader workers."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+            if b"submitit.core._submit" in words and f"SLURM_JOB_ID={job}".encode() in (entry / "environ").read_bytes():
+                parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+                if Path(f"/proc/{parent}/comm").read_text().strip() == "slurmstepd":
+                    found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def is_pending(pid: int, number: int) -> bool:
+    """Whether a stopped process has a signal waiting for it."""
+    masks = (line.split()[1] for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "Pnd:" in line)
+    return any(int(mask, 16) & 1 << (number - 1) for mask in masks)

@@ -21,6 +21,7 @@ from trocar.slurm.executor import Executor, slurm_executor
 from trocar.slurm.job import Call
 from trocar.slurm.profile import Profile
 from trocar.slurm.records import Submission
+from trocar.slurm.site import max_elements, site_facts
 from trocar.slurm.states import JobState, run_command, states
 
 GRAPH = "graph.json"
@@ -144,7 +145,8 @@ def _submit(graph: Graph, todo: Sequence[Stage], active: Collection[str]) -> Gra
     done = replace(graph, jobs={name: job for name, job in graph.jobs.items() if name not in {s.name for s in todo}})
     job_of: dict[str, str] = {}
     try:
-        for array in plan(todo, {name: graph.jobs[name] for name in active}):
+        most = max_elements(site_facts()) if todo else 1
+        for array in plan(todo, {name: graph.jobs[name] for name in active}, most):
             executor, limit = _executor(graph, array, job_of)
             submitted = time.time()
             calls = {

@@ -93,12 +93,6 @@ def submitted_for(out: Path) -> list[Submission]:
     return found
 
 
-def latest(folder: Path) -> Submission | None:
-    """The last submission of a folder of jobs."""
-    found = in_folder(folder)
-    return found[-1] if found else None
-
-
 def in_folder(folder: Path) -> list[Submission]:
     """All submissions with a record in a folder of jobs, the oldest first."""
     records: Iterable[Submission | None] = map(_load, folder.glob("*.job.json"))

@@ -58,7 +58,7 @@ def states(submissions: Iterable[Submission], run: Run | None = None) -> dict[st
     return {job: _settled(s, job, found.get(job)) for s in submissions for job in s.ids}
 
 
-def wait(submission: Submission, timeout_s: float, poll_s: float = 1.0) -> JobState:
+def wait(submission: Submission, timeout_s: float, poll_s: float = 2.0) -> JobState:
     """The final state of a single job. Raises TrocarError after `timeout_s` seconds, with what it waits for."""
     deadline = time.monotonic() + timeout_s
     while True:

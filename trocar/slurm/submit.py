@@ -55,7 +55,7 @@ def submit(
     Raises ConfigError while an earlier job for the same folder waits or runs, TrocarError if sbatch refuses.
     """
     folder, cwd = records.folder_of(out), cwd or Path.cwd()
-    _refuse_second(folder, out)
+    refuse_second(folder, out)
     call = Call(tuple(words), str(folder), str(cwd), time.time(), str(run.absolute()) if run else None)
     started = None
     if profile.cluster == "local":
@@ -99,14 +99,13 @@ def tell(submission: Submission, say: Say) -> None:
     say(f"  state   trocar jobs            stop  trocar jobs cancel {submission.job}")
 
 
-def _refuse_second(folder: Path, out: Path) -> None:
-    before = records.latest(folder)
-    if before is None:
-        return
-    active = {job: state for job, state in states([before]).items() if state.is_active}
+def refuse_second(folder: Path, out: Path) -> None:
+    """Raises ConfigError while a job that was submitted for this folder waits or runs."""
+    names = {job: before.name for before in records.in_folder(folder) for job in before.ids}
+    active = {job: state for job, state in states(records.in_folder(folder)).items() if state.is_active}
     if active:
         job, state = next(iter(active.items()))
         raise ConfigError(
-            f"job {job} ({before.name}) for {out} is still {state.state}; wait for it, or "
-            f"`trocar jobs cancel {before.job}`"
+            f"job {job} ({names[job]}) for {out} is still {state.state}; wait for it, or "
+            f"`trocar jobs cancel {job.partition('_')[0]}`"
         )
