@@ -60,7 +60,7 @@ def until(what: str, is_so: Callable[[], Any], limit_s: float = 150.0) -> Any:
     """Wait until something is true, and return it."""
     deadline = time.monotonic() + limit_s
     while not (found := is_so()):
-        assert time.monotonic() < deadline, f"not after {limit_s:.0f} s: {what}\n{ask('squeue', '-t', 'all')}"
+        assert time.monotonic() < deadline, f"not after {limit_s:.0f} s: {what}"
         time.sleep(0.2)
     return found
 

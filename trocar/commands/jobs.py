@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,7 +56,8 @@ def run_list(args: argparse.Namespace) -> int:
         print("nothing was submitted from this directory; give output folders to look at others")
         return 0
     found = states(submissions)
-    console = Console(highlight=False)
+    # Output folders are long; in a file or a pipe a line has no end.
+    console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=200)
     console.print(_table(submissions, found))
     for submission in submissions:
         _print_log(submission, found, args.log)
@@ -68,7 +71,7 @@ def run_cancel(args: argparse.Namespace) -> int:
 
     submissions = _chosen(args.jobs)
     found = states(submissions)
-    wanted = {word for word in args.jobs if "_" in word}  # single elements of arrays
+    wanted = {word for word in args.jobs if re.fullmatch(r"\d+_\d+", word)}  # single elements of arrays
     active = [(s, job) for s in submissions for job in s.ids if found[job].is_active and (not wanted or job in wanted)]
     for submission, _ in active:
         if submission.is_local:
@@ -150,7 +153,8 @@ def _table(submissions: Sequence[Submission], found: dict[str, JobState]) -> Any
     from trocar.slurm import lives
     from trocar.slurm.progress import run_progress
 
-    table = Table("job", "command", "state", "step", "images/s", "left", "checkpoint", "requeues", "output folder")
+    columns = ("job", "command", "state", "step", "images/s", "left", "checkpoint", "requeues", "output folder")
+    table = Table(*columns, box=None)
     for submission in submissions:
         mine = [found[job] for job in submission.ids]
         if submission.elements:

@@ -7,6 +7,7 @@ before the time limit (`--signal`), and from sites whose preemption sends them f
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -64,7 +65,7 @@ def script_lines(folder: Path) -> list[str]:
     return [
         "code=$?",
         "job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}}; job=${job:-$SLURM_JOB_ID}",
-        f'file="{folder}/requeue-$job"',
+        f'file={shlex.quote(str(folder))}/requeue-"$job"',
         'if [ -e "$file" ]; then rm "$file"; scontrol requeue "$job"; fi',
         "exit $code",
     ]

@@ -54,7 +54,11 @@ def states(submissions: Iterable[Submission], run: Run | None = None) -> dict[st
         found |= _from_squeue(ask(["squeue", "-h", "-r", "-t", "all", "-u", str(os.getuid()), "-o", "%i|%T|%r|%N"]))
         gone = sorted({s.job for s in slurm for job in s.ids if job not in found}, key=int)
         if gone:
+            listed = {job.partition("_")[0] for job in found}
             found = {**_from_sacct(gone, ask), **found}
+            # An element that is cancelled before it ran leaves its array without a trace.
+            taken_out = [job for s in slurm if s.elements and s.job in listed for job in s.ids if job not in found]
+            found |= dict.fromkeys(taken_out, JobState("CANCELLED", "before it ran"))
     return {job: _settled(s, job, found.get(job)) for s in submissions for job in s.ids}
 
 
