@@ -15,9 +15,11 @@ from trocar.cli import main
 from trocar.config import load
 from trocar.slurm import lives
 from trocar.slurm.job import Call
+from trocar.slurm.records import submitted_for, submitted_from
 from trocar.slurm.states import states
 from trocar.ssl.pretrain_config import PretrainConfig
 from trocar.tracking.metrics import read_metrics
+from trocar.tracking.process import is_running
 from trocar.tracking.run import read_record
 
 
@@ -32,6 +34,10 @@ def shards(tmp_path_factory):
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    yield
+    for job in submitted_from(tmp_path):  # a failed test leaves none running
+        if is_running(int(job.job), job.started):
+            os.kill(int(job.job), signal.SIGTERM)
 
 
 def test_a_dry_run_prints_the_script_and_writes_nothing(shards, tmp_path, capsys):
@@ -135,10 +141,4 @@ def test_the_local_profile_trains_on_several_ranks_comes_back_after_usr2_and_end
     assert main(["jobs", "resubmit", str(out)]) == 0
     until_step(out, steps + 2, attempt=3)
     assert main(["jobs", "cancel", str(out)]) == 0
-    until("both have ended", lambda: not any(s.is_active for s in states([job, _latest(out)]).values()))
-
-
-def _latest(out):
-    from trocar.slurm.records import submitted_for
-
-    return submitted_for(out)[-1]
+    until("both have ended", lambda: not any(s.is_active for s in states(submitted_for(out)).values()))
