@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +127,21 @@ def rank_pids(job: str) -> list[int]:
     return found
 
 
-def is_pending(pid: int, number: int) -> bool:
-    """Whether a stopped process has a signal waiting for it."""
-    masks = (line.split()[1] for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "Pnd:" in line)
-    return any(int(mask, 16) & 1 << (number - 1) for mask in masks)
+def wake_when_asked(pids: list[int]) -> bool:
+    """Let stopped processes go on once each has a SIGUSR2 waiting, or has been woken with it, as 22.05 does."""
+    if not all(_is_asked(pid) for pid in pids):
+        return False
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+    return True
+
+
+def _is_asked(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return True  # it has saved and is gone
+    fields = dict(line.split(":", 1) for line in status.splitlines())
+    pending = int(fields["SigPnd"], 16) | int(fields["ShdPnd"], 16)
+    return bool(pending & 1 << (signal.SIGUSR2 - 1)) or fields["State"].split()[0] != "T"

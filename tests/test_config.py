@@ -141,7 +141,7 @@ def test_presets_are_found_by_name_and_a_typo_gets_the_nearest():
 def test_every_preset_validates():
     from trocar.ssl.pretrain_config import PretrainConfig
 
-    for name in preset_names():
+    for name in (name for name in preset_names() if not name.startswith("slurm/")):
         assert load(PretrainConfig, name, ["data.catalog=shards", "run.out=run"]).train.batch > 0
 
 

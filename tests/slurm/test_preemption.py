@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from data_factory import make_catalog
 from run_factory import assert_identical
 from slurm_factory import (
     ask,
-    is_pending,
     node_pids,
     only_job,
     rank_pids,
@@ -21,6 +21,7 @@ from slurm_factory import (
     until,
     until_state,
     until_step,
+    wake_when_asked,
     write_config,
     write_profile,
 )
@@ -69,21 +70,24 @@ def undisturbed(cluster, shards, tmp_path_factory):
     return out
 
 
-def test_two_nodes_of_two_tasks_reach_the_loss_of_one_process(undisturbed, shards, tmp_path):
+@pytest.fixture(scope="module")
+def alone(shards, tmp_path_factory):
+    """The same run in one process, outside of SLURM."""
+    out = tmp_path_factory.mktemp("alone") / "run"
+    command = [sys.executable, "-m", "trocar", "pretrain", str(write_config(shards, out, STEPS))]
+    assert subprocess.call(command, env={**os.environ, "OMP_NUM_THREADS": "1"}) == 0
+    return out
+
+
+def test_two_nodes_of_two_tasks_reach_the_loss_of_one_process(undisturbed, alone):
     assert only_job(undisturbed).profile["nodes"] == 2
     assert read_record(undisturbed)["slurm"]["requeues"] == 0
-    few = 12
-    config = write_config(shards, tmp_path / "alone", STEPS)
-    # the schedules are those of the long run: it is only cut short
-    process = subprocess.Popen(["python", "-m", "trocar", "pretrain", str(config)])
-    until_step(tmp_path / "alone", few)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 128 + signal.SIGTERM
-    alone, together = read_metrics(tmp_path / "alone")[:few], read_metrics(undisturbed)
-    assert len(together) == STEPS
-    for one, other in zip(alone, together, strict=False):
-        assert one["step"] == other["step"]
-        assert one["loss"] == pytest.approx(other["loss"], rel=2e-3)
+    one, together = read_metrics(alone), read_metrics(undisturbed)
+    assert [row["step"] for row in together] == [row["step"] for row in one] == list(range(STEPS))
+    # the first steps differ by the order of summation alone; training lets that grow
+    for a, b in zip(one[:12], together[:12], strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=2e-3)
+    assert one[-1]["loss"] == pytest.approx(together[-1]["loss"], rel=2e-2)
 
 
 def test_preempted_twice_and_out_of_time_once_a_run_ends_in_the_same_bits(undisturbed, shards, tmp_path):
@@ -101,9 +105,7 @@ def test_preempted_twice_and_out_of_time_once_a_run_ends_in_the_same_bits(undist
     for pid in ranks:
         os.kill(pid, signal.SIGSTOP)
     ask("scontrol", "update", f"jobid={job}", "TimeLimit=2")
-    until("SLURM has sent USR2", lambda: all(is_pending(pid, signal.SIGUSR2) for pid in ranks))
-    for pid in ranks:
-        os.kill(pid, signal.SIGCONT)
+    until("SLURM has asked it to save", lambda: wake_when_asked(ranks) or state(job) == "PENDING")
     until_state(job, "PENDING")
     ask("scontrol", "update", f"jobid={job}", "TimeLimit=10")
     until_state(job, "COMPLETED", limit_s=400)
@@ -133,10 +135,20 @@ def test_a_cancelled_run_saves_and_stays_cancelled(shards, tmp_path):
     assert not list((out / "slurm").glob("*_result.pkl"))
 
 
-def test_a_job_whose_node_dies_goes_on_elsewhere(shards, tmp_path):
-    steps = 60
+def test_a_run_preempted_by_sigterm_without_grace_ends_in_the_same_bits(alone, shards, tmp_path):
     out = tmp_path / "run"
-    job = submit(shards, out, steps, nodes=1, tasks_per_node=1)
+    job = submit(shards, out, partition="preemptable", nodes=1, tasks_per_node=1)
+    until_step(out, 7)
+    urgent = ask("sbatch", "--parsable", "-p", "high", "-N", "4", "--exclusive", "--wrap", "sleep 1")
+    until_state(job, "PENDING")
+    until_state(urgent, "COMPLETED")
+    until_state(job, "COMPLETED", limit_s=400)
+    assert_identical(out, alone, STEPS, resumed_after=6)  # at most one interval of 3 steps is lost
+
+
+def test_a_job_whose_node_dies_goes_on_elsewhere(alone, shards, tmp_path):
+    out = tmp_path / "run"
+    job = submit(shards, out, nodes=1, tasks_per_node=1)
     until_step(out, 7)
     node = ask("squeue", "-h", "-j", job, "-o", "%N")
     for pid in node_pids(node):
@@ -149,9 +161,7 @@ def test_a_job_whose_node_dies_goes_on_elsewhere(shards, tmp_path):
     assert saved
     assert all(checkpoint.verify(checkpoint.path_of(out, step)) is None for step in saved)
     assert not list((out / "checkpoints").glob("damaged-*"))
-    undisturbed = tmp_path / "undisturbed"
-    assert subprocess.call(["python", "-m", "trocar", "pretrain", str(write_config(shards, undisturbed, steps))]) == 0
-    assert_identical(out, undisturbed, steps, resumed_after=6)  # at most one interval of 3 steps is lost
+    assert_identical(out, alone, STEPS, resumed_after=6)  # at most one interval of 3 steps is lost
     until("the node is back", lambda: _revived(node))
 
 
