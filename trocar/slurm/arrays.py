@@ -8,7 +8,7 @@ of elements (`afterok`).
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -88,9 +88,9 @@ def plan(stages: Sequence[Stage], submitted: Mapping[str, str] | None = None, mo
 
 def check(stages: Sequence[Stage]) -> None:
     """Raises ConfigError for two stages of one name, names that files can't have, unknown parents and circles."""
-    names = [stage.name for stage in stages]
-    for name in names:
-        if names.count(name) > 1:
+    names = Counter(stage.name for stage in stages)
+    for name, count in names.items():
+        if count > 1:
             raise ConfigError(f"two stages are called {name!r}")
         if not name or set(name) & set("/ |\n"):
             raise ConfigError(f"{name!r} can't be the name of a stage: no blanks, slashes or bars")

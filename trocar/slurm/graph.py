@@ -142,7 +142,8 @@ def cancel(jobs: Sequence[str]) -> None:
 def _submit(graph: Graph, todo: Sequence[Stage], active: Collection[str]) -> Graph:
     """Submit `todo`, which waits for those `active` that it depends on; all others it depends on are finished."""
     folder = records.folder_of(graph.out)
-    done = replace(graph, jobs={name: job for name, job in graph.jobs.items() if name not in {s.name for s in todo}})
+    again = {stage.name for stage in todo}
+    done = replace(graph, jobs={name: job for name, job in graph.jobs.items() if name not in again})
     job_of: dict[str, str] = {}
     try:
         most = max_elements(site_facts()) if todo else 1

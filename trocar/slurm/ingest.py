@@ -43,7 +43,7 @@ def submit_ingest(args: argparse.Namespace, options: IngestOptions, say: Say) ->
 def stages_of(words: tuple[str, ...], parts: str, number: int) -> list[Stage]:
     """One stage per part of the file `parts`, and the merge, which tells what parts that failed have left out."""
     decode = [Stage(f"part-{i:04d}", (*words, "--allow-rejects", "--part", f"{parts}:{i}")) for i in range(number)]
-    small = {"time_min": 60, "cpus_per_task": 1}
+    small = {"cpus_per_task": 1}
     return [*decode, Stage("merge", (*words, "--merge"), tuple(s.name for s in decode), small, tolerant=True)]
 
 

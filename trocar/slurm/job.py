@@ -82,7 +82,7 @@ class Call:
         self._tell_run(job)
 
     def _tell_run(self, job: str) -> None:
-        """run.json, and by it mlflow, gets requeues and hours. A finished run's folder is not touched any more."""
+        """run.json, and by it mlflow, gets requeues and hours."""
         if self.run is None or not Path(self.run).is_dir():
             return
         from trocar.tracking.run import update_record
