@@ -141,11 +141,14 @@ def test_presets_are_found_by_name_and_a_typo_gets_the_nearest():
 def test_every_preset_validates():
     from trocar.downstream.config import EvaluateConfig
     from trocar.downstream.reproduce import Experiment
+    from trocar.slurm.profile import Profile
     from trocar.ssl.pretrain_config import PretrainConfig
 
     for name in preset_names():
         if name.startswith("downstream/"):
             assert load(EvaluateConfig, name, ["data=folder"]).layout
+        elif name.startswith("slurm/"):
+            assert load(Profile, name).time_min > 0
         elif name.startswith("reproduce/"):
             assert load(Experiment, name).target.value > 0
         else:
