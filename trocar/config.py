@@ -34,10 +34,18 @@ def load(model: type[Model], path: str | Path | None, overrides: Sequence[str] =
     Raises ConfigError for a missing file, bad YAML, an unknown key or a value that is not allowed.
     """
     source = str(path) if path is not None else "command line"
+    return validate(model, tree_of(path, overrides), source, overrides)
+
+
+def tree_of(path: str | Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """What `load` validates, as plain values: the file with all it extends, and the overrides.
+
+    Raises ConfigError for a missing file, bad YAML or a bad override.
+    """
     tree = _read_tree(Path(path), seen=()) if path is not None else {}
     for override in overrides:
         _apply_override(tree, override)
-    return validate(model, tree, source, overrides)
+    return tree
 
 
 def validate(model: type[Model], tree: Mapping[str, Any], source: str, overrides: Sequence[str] = ()) -> Model:
