@@ -18,16 +18,17 @@ from trocar.ssl.optim import build_optimizer, restore
 from trocar.ssl.pretrain_config import PretrainConfig
 from trocar.ssl.run_hooks import RunHooks, bad_rows
 from trocar.ssl.setup import Pretraining, Say
-from trocar.ssl.signals import StopSignals
+from trocar.ssl.signals import AfterStop, StopSignals, shell_code
 from trocar.ssl.trainer import Trainer
 from trocar.tracking.lease import Lease
-from trocar.tracking.run import Run
+from trocar.tracking.run import Run, update_record
 
 
-def run(config: PretrainConfig, world: World, say: Say) -> None:
-    """Run or resume to the end. A finished run returns at once.
+def run(config: PretrainConfig, world: World, say: Say, after_stop: AfterStop = shell_code) -> None:
+    """Run or resume to the end. A finished run returns at once. `after_stop` decides what follows a saved stop.
 
-    Raises ConfigError / TrocarError for what a user can act on, SystemExit(128 + signal) after a saved stop.
+    Raises ConfigError / TrocarError for what a user can act on, SystemExit with what `after_stop` returns after a
+    saved stop.
     """
     signals = StopSignals()
     share = world.size * config.train.accumulate
@@ -41,7 +42,8 @@ def run(config: PretrainConfig, world: World, say: Say) -> None:
             return
         lease = _acquire(config.run.out, world)
         try:
-            _train(setup, signals, lease)
+            setup.stage()
+            _train(setup, signals, lease, after_stop)
         finally:
             if lease is not None:
                 lease.release()
@@ -70,7 +72,7 @@ def _acquire(out: Path, world: World) -> Lease | None:
     return lease
 
 
-def _train(setup: Pretraining, signals: StopSignals, lease: Lease | None) -> None:
+def _train(setup: Pretraining, signals: StopSignals, lease: Lease | None, after_stop: AfterStop) -> None:
     config, world, method = setup.config, setup.world, setup.placed()
     memory.keep_freed()
     for line in describe(setup):
@@ -78,7 +80,9 @@ def _train(setup: Pretraining, signals: StopSignals, lease: Lease | None) -> Non
     optimizer = build_optimizer(method, config.optim)
     start, skipped = _restore(setup, method, optimizer)
     record = Run.open(config.run.out, config.model_dump(mode="json", by_alias=True)) if world.is_main else None
-    hooks = RunHooks(setup, method, optimizer, signals, lease, record, first_step=start)
+    if record is not None:
+        update_record(config.run.out, total_steps=setup.total)
+    hooks = RunHooks(setup, method, optimizer, signals, lease, record, start, after_stop)
     trainer = Trainer(
         method,
         optimizer,

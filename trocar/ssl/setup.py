@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from trocar import __version__
 from trocar.backbones.depthwise import use_exact_depthwise
 from trocar.backbones.export import save_backbone
+from trocar.data import staging
 from trocar.data.catalog import Catalog
 from trocar.data.dali_backend import is_available, require
 from trocar.data.loader import Backend, Loader
@@ -25,7 +26,7 @@ from trocar.data.selection import Selection
 from trocar.data.views import ViewPlan
 from trocar.errors import ConfigError
 from trocar.ssl.advice import DataSize
-from trocar.ssl.distributed import World
+from trocar.ssl.distributed import World, barrier
 from trocar.ssl.method import Method, MethodConfig
 from trocar.ssl.networks import TimmNetworks
 from trocar.ssl.norm import convert
@@ -42,6 +43,7 @@ class Pretraining:
     config: PretrainConfig
     world: World
     say: Say
+    staged: Mapping[int, Path] = field(default_factory=dict)
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -142,10 +144,20 @@ class Pretraining:
                 backbone.compile(dynamic=False)
         return self.method
 
+    def stage(self) -> None:
+        """Copy the selected shards to this machine's own disk if `data.stage_to` says so, once per machine."""
+        if self.config.data.stage_to is None:
+            return
+        place = staging.place(self.config.data.stage_to, self.catalog)
+        if self.world.local_rank == 0:
+            staging.copy(self.catalog, self.selection, place, self.say)
+        barrier()
+        self.staged = staging.present(self.catalog, place)
+
     def loader(self, known_bad: frozenset[int] = frozenset()) -> Loader:
         """This rank's data path; `known_bad` rows are replaced without a look."""
         views = ViewPlan(self.method_config.recipe(), self.config.run.seed)
-        reader = Reader(self.catalog, known_bad)
+        reader = Reader(self.catalog, known_bad, self.staged)
         shape, run = self.networks.preprocessing, self.config.run
         return Loader(
             self.plan,

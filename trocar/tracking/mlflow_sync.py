@@ -179,6 +179,7 @@ def _sync(folder: Path, uri: str, experiment: str, placement: Placement) -> Sync
     if record.get("mlflow_run_id") != run_id:
         update_record(folder, mlflow_run_id=run_id)
     _log_config(client, mlflow_run, read_config(folder), state)
+    _tag_job(client, mlflow_run, record)
     new_values = 0
     for batch in _batches(_missing(rows, state.last_step)):
         state.in_flight = True
@@ -271,6 +272,21 @@ def _log_config(client: Any, mlflow_run: Any, config: Mapping[str, Any], state: 
     if changed:
         client.log_batch(mlflow_run.info.run_id, tags=[RunTag("trocar.changed", ", ".join(changed)[:8000])])
     state.config = mark
+
+
+def _tag_job(client: Any, mlflow_run: Any, record: Mapping[str, Any]) -> None:
+    """The SLURM job with its requeues, and hours waited and run, as tags: they grow, and params can't."""
+    from mlflow.entities import RunTag
+
+    job = record.get("slurm")
+    if not job:
+        return
+    hours = {name: f"{job[f'{name}_s'] / 3600:.3f}" for name in ("waiting", "running")}
+    wanted = {"slurm.job": job["job"], "slurm.requeues": str(job["requeues"])}
+    wanted |= {f"slurm.{name}_h": value for name, value in hours.items()}
+    changed = [RunTag(key, value) for key, value in wanted.items() if mlflow_run.data.tags.get(key) != value]
+    if changed:
+        client.log_batch(mlflow_run.info.run_id, tags=changed)
 
 
 def _missing(rows: list[Row], last_step: Mapping[str, int]) -> Iterator[tuple[Row, str]]:

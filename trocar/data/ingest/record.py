@@ -137,6 +137,12 @@ def load_rejected(path: Path) -> Rejected:
     return Rejected(**json.loads(path.read_text(encoding="utf-8")))
 
 
+def rejection_of(root: Path, name: str) -> Rejected | None:
+    """Why a video stayed out when it was last tried, if it did."""
+    path = root / FOLDER / f"{name}.rejected.json"
+    return load_rejected(path) if path.is_file() else None
+
+
 def rejections(root: Path) -> list[Rejected]:
     """All rejected videos and frames, by path."""
     found: list[Rejected] = []
