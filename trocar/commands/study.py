@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trocar.slurm.options import add_options, check, profile_of
+
 if TYPE_CHECKING:
     from trocar.study.config import StudyConfig
     from trocar.study.lock import Tree
@@ -23,6 +25,7 @@ def register(subparsers: Any) -> None:
     plan.add_argument("--update", action="store_true", help="accept new data and versions; says what they change")
     run = _action(actions, "run", run_run, "compute everything that is missing; running it again continues")
     run.add_argument("--jobs", type=_positive, default=1, metavar="N", help="stages at a time (default: 1)")
+    add_options(run)
     run.add_argument("--uri", help="mlflow tracking URI (default as in `trocar track sync`); none: no mlflow")
     _action(actions, "status", run_status, "counts, failing stages with the end of their logs, time left")
     report = _action(actions, "report", run_report, "write the report of what is done")
@@ -51,12 +54,18 @@ def run_plan(args: argparse.Namespace) -> int:
 
 def run_run(args: argparse.Namespace) -> int:
     """Run everything that is missing, then bring mlflow up to it."""
+    from trocar.errors import ConfigError
     from trocar.study.run import Runner
     from trocar.study.track import sync_study
 
+    check(args)
+    if args.dry_run and args.slurm is None:
+        raise ConfigError("--dry-run prints the scripts for --slurm; `trocar study plan` says what a local run would do")
     study, store = _open(args)
     plan = _plan(study)
     lock = _locked(plan, store, update=False)
+    if args.slurm is not None:
+        return _submit(args, plan, lock, store)
     runner = Runner(plan.stages, store, args.jobs, labels=plan.labels, threads=study.threads, keep=study.keep, say=_say)
     try:
         ended = runner.run()
@@ -70,6 +79,22 @@ def run_run(args: argparse.Namespace) -> int:
         )
         return 1
     print(f"finished; the report is in {store.out(plan.report.name)}")
+    return 0
+
+
+def _submit(args: argparse.Namespace, plan: Plan, lock: Tree, store: Store) -> int:
+    """Submit what is missing; mlflow is brought up to what earlier jobs have done."""
+    from trocar.study.cluster import script, submit
+    from trocar.study.track import sync_study
+
+    profile = profile_of(args)
+    if args.dry_run:
+        print(script(plan, store, profile), end="")
+        return 0
+    graph = submit(plan, store, profile)
+    print(f"{len(graph.jobs)} stages are submitted; `trocar study status {args.study}` or `trocar jobs` to follow")
+    if args.uri != "none":
+        sync_study(lock, store, _say, args.uri)
     return 0
 
 
