@@ -3,7 +3,7 @@ from typing import Literal
 import pytest
 from pydantic import model_validator
 
-from trocar.config import Config, find_preset, fingerprint, load, preset_names, validate
+from trocar.config import Config, find_preset, fingerprint, load, preset_names, tree_of, validate
 from trocar.errors import ConfigError
 
 
@@ -139,10 +139,15 @@ def test_presets_are_found_by_name_and_a_typo_gets_the_nearest():
 
 
 def test_every_preset_validates():
+    from trocar.slurm.profile import Profile
     from trocar.ssl.pretrain_config import PretrainConfig
+    from trocar.study.config import StudyConfig
 
+    rooms = {"slurm": Profile, "study": StudyConfig}
     for name in preset_names():
-        assert load(PretrainConfig, name, ["data.catalog=shards", "run.out=run"]).train.batch > 0
+        model = rooms.get(name.partition("/")[0], PretrainConfig)
+        places = ["data.catalog=shards", "run.out=run"] if model is PretrainConfig else []
+        assert isinstance(load(model, name, places), model)
 
 
 def test_a_preset_without_data_says_which_key_is_missing():
@@ -169,3 +174,9 @@ def test_values_do_not_change_after_validation():
     config = validate(Outer, {"steps": 3}, "x")
     with pytest.raises(ValueError, match="frozen"):
         config.steps = 4
+
+
+def test_an_override_of_an_alias_leaves_the_anchor_alone(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("one: &same {x: {y: 1}}\ntwo: *same\n")
+    assert tree_of(path, ["two.x.y=2"]) == {"one": {"x": {"y": 1}}, "two": {"x": {"y": 2}}}

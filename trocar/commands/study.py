@@ -60,7 +60,9 @@ def run_run(args: argparse.Namespace) -> int:
 
     check(args)
     if args.dry_run and args.slurm is None:
-        raise ConfigError("--dry-run prints the scripts for --slurm; `trocar study plan` says what a local run would do")
+        raise ConfigError(
+            "--dry-run prints the scripts for --slurm; `trocar study plan` says what a local run would do"
+        )
     study, store = _open(args)
     plan = _plan(study)
     lock = _locked(plan, store, update=False)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from trocar.config import Config, load
-from trocar.data.composition import Composition
+from trocar.data.composition import Composition, Match
 from trocar.downstream.metrics.registry import REGISTRY
 from trocar.downstream.protocols import get_protocol
 from trocar.downstream.tasks import get_task
@@ -62,7 +62,9 @@ class TaskConfig(Config):
     """One labelled data set with one task; the fields are those of `trocar evaluate`.
 
     `task` defaults to the name it has in the study. `budgets`: labelled training cases, each a number, a share or a
-    published list; null or 100% takes all. `metric`: what the report compares, instead of the task's headline.
+    published list; null or 100% takes all. `metric`: what the report compares, instead of the task's headline. `cases`:
+    only these test cases are compared, by what the catalog says of them; two tasks that differ in nothing else share
+    their stages.
     """
 
     data: Path
@@ -80,6 +82,7 @@ class TaskConfig(Config):
     phases: list[str] = []
     batch: int = Field(default=64, ge=1)
     metric: str | None = None
+    cases: Match | None = None
 
     @field_validator("budgets")
     @classmethod

@@ -9,6 +9,7 @@ from typing import Any
 
 from trocar.config import fingerprint
 from trocar.data.catalog import Catalog
+from trocar.data.composition import Composition
 from trocar.downstream.bench import Bench, drawn, make_bench
 from trocar.downstream.budgets import most_draws
 from trocar.downstream.config import EvaluateConfig
@@ -16,6 +17,7 @@ from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.base import DatasetOptions
 from trocar.downstream.datasets.table import LabelledFrames
 from trocar.downstream.protocols import get_protocol
+from trocar.errors import ConfigError
 from trocar.study.config import StudyConfig, task_name
 from trocar.study.stages import Stage
 
@@ -112,7 +114,19 @@ class TaskPlan:
             "test_cases": {fold.name: self._cases(fold.test) for fold in bench.folds},
             "val_cases": {fold.name: self._cases(fold.val) for fold in bench.folds},
             "draws": self.drawn(),
+            "scored": self.scored(),
         }
+
+    def scored(self) -> list[str] | None:
+        """The test cases that are compared, None for all. Raises ConfigError if there are none."""
+        if self.config.cases is None:
+            return None
+        chosen = Composition(include=[self.config.cases], curate="none").resolve(Catalog.open(self.study.catalog))
+        wanted = {case.partition("/")[2] for case in chosen.cases}
+        found = [case for case in self._cases(self.bench.rows) if case in wanted]
+        if not found:
+            raise ConfigError(f"tasks.{self.name}.cases: none of the test cases is among those {len(wanted)} cases")
+        return found
 
     def evaluations(self, backbone: Scored) -> Iterator[Evaluation]:
         """All stages of one backbone."""

@@ -64,9 +64,8 @@ def run_stage(folder: Path, command: Command) -> int:
     with lease:
         if store.is_done(stage.name):
             return 0
-        code = _attempt(folder, stage, lambda: command(words))
+        code = _attempt(folder, lambda: command(words) or finish(stage, store, keep=extra["keep"]))
         if code == 0:
-            finish(stage, store, keep=extra["keep"])
             done = _record(stage, store)
             lease.check()
             write_json_atomic(folder / DONE, done)
@@ -91,8 +90,8 @@ def prepare(stage: Stage, store: Store) -> list[str]:
     return words
 
 
-def finish(stage: Stage, store: Store, keep: str) -> None:
-    """Check that the result is there, delete what is not kept. Raises TrocarError."""
+def finish(stage: Stage, store: Store, keep: str) -> int:
+    """Check that the result is there, delete what is not kept; returns 0. Raises TrocarError."""
     out = store.out(stage.name)
     if not (out / RESULTS[stage.kind]).is_file():
         raise TrocarError(f"{stage.name} ended without {out / RESULTS[stage.kind]}")
@@ -102,6 +101,7 @@ def finish(stage: Stage, store: Store, keep: str) -> None:
         from trocar.study.track import record_scores
 
         record_scores(out, stage.config)
+    return 0
 
 
 def _drop_checkpoints(stage: Stage, out: Path) -> None:
@@ -113,7 +113,7 @@ def _drop_checkpoints(stage: Stage, out: Path) -> None:
             shutil.rmtree(checkpoint.path_of(out, step))
 
 
-def _attempt(folder: Path, stage: Stage, command: Callable[[], int]) -> int:
+def _attempt(folder: Path, command: Callable[[], int]) -> int:
     """One attempt with its log and its failure on record."""
     identity = uuid.uuid4().hex
     (folder / FAILED).unlink(missing_ok=True)
@@ -139,6 +139,9 @@ def _call(command: Callable[[], int]) -> int:
     """The command's exit code; an error that nobody expected goes to the log, whole."""
     try:
         return command()
+    except TrocarError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
     except Exception:
         traceback.print_exc()
         return 1

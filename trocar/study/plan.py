@@ -47,7 +47,7 @@ class Plan:
     def report(self) -> Stage:
         """The last stage."""
         where = [(e.arm, e.seed, e.task, e.protocol, e.budget, e.stage.name) for e in self.evaluations]
-        metrics = {name: task.metric for name, task in self.study.tasks.items()}
+        metrics = {task.name: [task.config.metric, task.scored()] for task in self.tasks}
         inputs = {
             "study": self.study.name,
             "places": where,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from trocar.downstream.metrics.outcome import Outcome
@@ -44,7 +45,7 @@ class Score:
     draw of the label budget and a start of the protocol.
 
     `kind`: pretrained, init, random or backbone. `key` finds its rows in the predictions file. `labelled`: labelled
-    training cases of this draw, the mean over folds.
+    training cases of this draw, the mean over folds. `test_cases`: all that were predicted, `scored` those that count.
     """
 
     arm: str
@@ -59,11 +60,19 @@ class Score:
     stage: str
     predictions: Path
     key: Key
+    test_cases: tuple[str, ...]
+    scored: tuple[str, ...] | None = None
 
     @property
     def outcome(self) -> Outcome:
-        """Labels, predictions and cases of the test frames."""
-        return _outcomes(self.predictions)[self.key]
+        """Labels, predictions and cases of the test frames that are compared; `cases` has the names of the cases."""
+        outcome = _outcomes(self.predictions)[self.key]
+        return outcome if self.scored is None else restricted(outcome, self.test_cases, self.scored)
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """Names of the cases that `outcome.case` counts."""
+        return self.test_cases if self.scored is None else tuple(c for c in self.test_cases if c in self.scored)
 
 
 @dataclass(frozen=True)
@@ -171,8 +180,9 @@ class Results:
     def _scores(self, e: Mapping[str, Any]) -> Iterator[Score]:
         stage, _ = read_spec(self.store.folder(e["stage"]))
         predictions = self.store.out(e["stage"]) / RESULTS["evaluate"]
-        draws = self.lock["tasks"][e["task"]]["draws"][e["budget"]]
-        task = self.lock["tasks"][e["task"]]["task"]
+        about = self.lock["tasks"][e["task"]]
+        draws = about["draws"][e["budget"]]
+        tested = tuple(sorted({case for fold in about["test_cases"].values() for case in fold}))
         label = stage.parent_backbone or str(stage.config["backbone"][0]).partition("=")[0]
         for member in range(e["members"]):
             for draw in range(e["draws"]):
@@ -190,10 +200,21 @@ class Results:
                         labelled=_mean_size(draws[draw]),
                         stage=e["stage"],
                         predictions=predictions,
-                        key=Key(task, label, e["protocol"], number),
+                        key=Key(about["task"], label, e["protocol"], number),
+                        test_cases=tested,
+                        scored=tuple(about["scored"]) if about["scored"] is not None else None,
                     )
 
 
+def restricted(outcome: Outcome, names: Sequence[str], wanted: Collection[str]) -> Outcome:
+    """The outcome of some of its cases; `names` has the name of every case in it, in order."""
+    keep = np.array([name in wanted for name in names])[outcome.case]
+    case = np.unique(outcome.case[keep], return_inverse=True)[1].astype(np.int64)
+    cut = {name: values[keep] for name in _PER_FRAME if (values := getattr(outcome, name)) is not None}
+    return replace(outcome, **cut, case=case)
+
+
+_PER_FRAME = ("gt", "pred", "scores", "time_s", "soft", "fold")
 _CACHE: dict[Path, dict[Key, Outcome]] = {}
 
 
