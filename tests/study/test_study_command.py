@@ -97,7 +97,7 @@ def _task(root):
 
 @pytest.mark.slow
 def test_a_study_runs_from_its_file_to_its_report(finished):
-    root, study, store = finished
+    _, study, store = finished
     results = Results.load(study, store)
     assert results.missing == []
     assert results.arms == {"north": "pretrained", "south": "pretrained", "init": "init"}
@@ -125,7 +125,7 @@ def test_finished_pretrainings_keep_backbone_and_milestones(finished):
 
 @pytest.mark.slow
 def test_another_task_runs_its_own_stages_and_no_other(finished, capsys):
-    root, study, store = finished
+    root, _, store = finished
     before = {name: store.done(name)["ended"] for name in require_lock(store, "small")["stages"]}
     tasks = {"phase": _task(root), "more": _task(root) | {"protocol": ["linear"]}}
     path = make_study(root, name="second", budget_draws=2, tasks=tasks)
@@ -142,7 +142,7 @@ def test_another_task_runs_its_own_stages_and_no_other(finished, capsys):
 def test_mlflow_has_an_experiment_with_a_run_per_arm_and_stages_below_it(finished):
     from mlflow import MlflowClient
 
-    root, study, store = finished
+    root, _, store = finished
     uri = f"sqlite:///{root / 'mlflow.db'}"
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     experiment = client.get_experiment_by_name("small")
@@ -167,9 +167,10 @@ def test_mlflow_has_an_experiment_with_a_run_per_arm_and_stages_below_it(finishe
 
 @pytest.mark.slow
 def test_tracking_trouble_is_said_and_stops_nothing(finished):
-    _, _, store = finished
+    root, _, store = finished
     said = []
-    assert not sync_study(require_lock(store, "small"), store, said.append, "sqlite:////nowhere/at/all.db")
+    no_folder = root / "recipe.yaml"
+    assert not sync_study(require_lock(store, "small"), store, said.append, f"sqlite:///{no_folder}/mlflow.db")
     assert said
     assert said[0].startswith("mlflow: ")
 
