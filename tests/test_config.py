@@ -139,15 +139,23 @@ def test_presets_are_found_by_name_and_a_typo_gets_the_nearest():
 
 
 def test_every_preset_validates():
+    from trocar.downstream.config import EvaluateConfig
+    from trocar.downstream.reproduce import Experiment
     from trocar.slurm.profile import Profile
     from trocar.ssl.pretrain_config import PretrainConfig
     from trocar.study.config import StudyConfig
 
-    rooms = {"slurm": Profile, "study": StudyConfig}
+    rooms = {"downstream": EvaluateConfig, "reproduce": Experiment, "slurm": Profile, "study": StudyConfig}
+    places = {EvaluateConfig: ["data=folder"], PretrainConfig: ["data.catalog=shards", "run.out=run"]}
     for name in preset_names():
         model = rooms.get(name.partition("/")[0], PretrainConfig)
-        places = ["data.catalog=shards", "run.out=run"] if model is PretrainConfig else []
-        assert isinstance(load(model, name, places), model)
+        config = load(model, name, places.get(model, []))
+        if model is EvaluateConfig:
+            assert config.layout
+        elif model is Experiment:
+            assert config.target.value > 0
+        elif model is PretrainConfig:
+            assert config.train.batch > 0
 
 
 def test_a_preset_without_data_says_which_key_is_missing():
