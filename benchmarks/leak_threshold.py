@@ -117,14 +117,18 @@ def operation(name: str) -> str:
 
 
 def negatives(pools: list[Pictures], queries: list[Pictures]) -> None:
-    print("\nDifferent patients\n\n| bits | matching frame pairs | of | rate | video pairs with a run of 1, 2, 3, 4 pictures |")
+    print(
+        "\nDifferent patients\n\n| bits | matching frame pairs | of | rate | video pairs with a run of 1, 2, 3, 4 pictures |"
+    )
     print("|---|---|---|---|---|")
     bits, pairs = [], []
     for query, pool in ((q, p) for q in queries for p in pools if operation(q.names[0]) != operation(p.names[0])):
         q, p = query.informative(), pool.informative()
         if len(q) and len(p):
             # Of a pair of frames the nearest variant counts, as in the search.
-            bits.append(np.min([distance(q.hashes[:, v, None], p.hashes[None, :, 0]) for v in range(VARIANTS)], axis=0).ravel())
+            bits.append(
+                np.min([distance(q.hashes[:, v, None], p.hashes[None, :, 0]) for v in range(VARIANTS)], axis=0).ravel()
+            )
             pairs.append((query, pool))
     every = np.concatenate(bits)
     for radius in (12, 16, 20, 24, 28, 32, 36, 40):
@@ -141,7 +145,9 @@ def negatives(pools: list[Pictures], queries: list[Pictures]) -> None:
 def growth(pools: list[Pictures], queries: list[Pictures]) -> None:
     """Single matches and alarms of one test video against ever more of the pool."""
     print("\nFalse alarms against pool size (one pool of all others for every test video)\n")
-    print("| pool frames, mean | test videos | with a single match within the radius | flagged by a run |\n|---|---|---|---|")
+    print(
+        "| pool frames, mean | test videos | with a single match within the radius | flagged by a run |\n|---|---|---|---|"
+    )
     for share in (0.125, 0.25, 0.5, 1.0):
         sizes, single, flagged = [], 0, 0
         for query in queries:
@@ -154,7 +160,9 @@ def growth(pools: list[Pictures], queries: list[Pictures]) -> None:
 
 
 def positives(found: list[Video], queries: list[Pictures]) -> None:
-    print("\nCopies found (in the pool as it is / as ingest stores it)\n\n| copy | as it is | ingested |\n|---|---|---|")
+    print(
+        "\nCopies found (in the pool as it is / as ingest stores it)\n\n| copy | as it is | ingested |\n|---|---|---|"
+    )
     enough = [(video, q) for video, q in zip(found, queries, strict=True) if len(q.informative()) >= RUN]
     for label, alter in COPIES.items():
         cells = []
@@ -183,8 +191,10 @@ def speed() -> None:
     start = time.process_time()
     index.range_search(queries, RADIUS + 1)
     rate = len(pool) * len(queries) / (time.process_time() - start)
-    print(f"\nSpeed: {rate:.2e} pairs a second and core: 1e6 pool x 1e5 test frames x {VARIANTS} take "
-          f"{1e11 * VARIANTS / rate / 60:.0f} minutes of one core")
+    print(
+        f"\nSpeed: {rate:.2e} pairs a second and core: 1e6 pool x 1e5 test frames x {VARIANTS} take "
+        f"{1e11 * VARIANTS / rate / 60:.0f} minutes of one core"
+    )
 
 
 def main() -> None:

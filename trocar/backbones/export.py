@@ -14,6 +14,7 @@ from torch import nn
 
 from trocar.backbones import architectures
 from trocar.backbones.card import OWN_ARCHITECTURES, model_card
+from trocar.backbones.exposure import KEY, exposure_of
 from trocar.backbones.load import load_backbone
 from trocar.backbones.origin import origin_of
 from trocar.backbones.preprocess import Preprocessing, describe_backbone, position_table_size
@@ -123,7 +124,7 @@ def export_timm(name_or_path: str | Path, out: Path) -> str:
     out.mkdir(parents=True, exist_ok=True)
     try:
         if source is None:
-            save_backbone(load_backbone(name_or_path), out, extra={})
+            save_backbone(load_backbone(name_or_path), out, extra={KEY: exposure_of(name_or_path).as_json()})
         else:
             for name in ("config.json", WEIGHTS, OWN_ARCHITECTURES):
                 if name != OWN_ARCHITECTURES or (source / name).is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from trocar.downstream.protocols.prior import Prior
 from trocar.downstream.results import Results, Row
 from trocar.downstream.tables import Run, about_task, make_row, prediction_table
 from trocar.errors import ConfigError
+from trocar.leak.judge import Judge
 
 # Below this many feature values BLAS threads wait for each other longer than they compute, above all on a busy machine.
 SMALL = 20_000_000
@@ -52,14 +54,16 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
     for note in data.notes:
         say(f"note: {note}")
     frames.prepare([SIZE, *(member.size for arm in arms for member in arm.members if member.size)])
+    judge = Judge(data, {str(case) for bench in benches for case in data.frames["case"].iloc[bench.rows]}, say)
     rows, predictions = [], []
     for arm in arms:
         say(arm.label)
+        leak = judge.verdict([member.name for member in arm.members] if arm.kind == "backbone" else []).as_json()
         encoders = {member.name: _encoder(arm, member, frames, config.batch, device) for member in arm.members}
         for bench in benches:
             for protocol in _used(arm, protocols, bench):
                 found, table = _score(arm, bench, protocol, encoders, config)
-                rows += found
+                rows += [replace(row, leak=leak) for row in found]
                 predictions += table
     about = {task.name: about_task(bench, task) for bench in benches for task in bench.tasks}
     results = Results(_about(data, config), about, _ordered(rows, about), pd.concat(predictions, ignore_index=True))

@@ -10,6 +10,7 @@ import torch
 
 from trocar import memory
 from trocar.errors import ConfigError, TrocarError
+from trocar.files import write_json_atomic
 from trocar.ssl import checkpoint
 from trocar.ssl.describe import describe
 from trocar.ssl.distributed import World, broadcast_int, process_group
@@ -78,6 +79,8 @@ def _train(setup: Pretraining, signals: StopSignals, lease: Lease | None) -> Non
     optimizer = build_optimizer(method, config.optim)
     start, skipped = _restore(setup, method, optimizer)
     record = Run.open(config.run.out, config.model_dump(mode="json", by_alias=True)) if world.is_main else None
+    if world.is_main:
+        write_json_atomic(config.run.out / "leaks.json", setup.leaks())
     hooks = RunHooks(setup, method, optimizer, signals, lease, record, first_step=start)
     trainer = Trainer(
         method,

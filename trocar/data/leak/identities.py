@@ -1,4 +1,4 @@
-"""Which published cases are the same operation, from the table `configs/leak/_identities.yaml`, every row with its source.
+"""Which published cases are the same operation: the table `configs/leak/_identities.yaml`, every row with its source.
 
 A case is (data set, case). A case of a catalog becomes a published one by two rules: the catalog's `source` is a data
 set of the table or one of its names (spelling aside: `Cholec-80` is `cholec80`), and the whole case id fits the data

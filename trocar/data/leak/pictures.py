@@ -73,7 +73,10 @@ def variants(images: Sequence[Image.Image]) -> U8:
     found = np.empty((len(images), VARIANTS, 32), np.uint8)
     for at, image in enumerate(grey):
         whole = (0.0, 0.0, float(image.width), float(image.height))
-        inner = whole if box is None else (*map(float, box[:2]), float(box[0] + box[2]), float(box[1] + box[3]))
+        inner = whole
+        if box is not None:
+            left, top, width, height = map(float, box)
+            inner = (left, top, left + width, top + height)
         for variant, (outer, border) in enumerate((o, b) for o in (whole, inner) for b in BORDERS):
             found[at, variant] = np.frombuffer(dhash(image.crop(_inside(outer, border))), np.uint8)
     return found
@@ -81,7 +84,8 @@ def variants(images: Sequence[Image.Image]) -> U8:
 
 def set_bits(hashes: U8) -> npt.NDArray[Any]:
     """Number of set bits of uint8[..., 32]."""
-    return np.bitwise_count(hashes).sum(-1)
+    count: npt.NDArray[Any] = np.bitwise_count(hashes).sum(-1)
+    return count
 
 
 def distance(one: U8, other: U8) -> npt.NDArray[Any]:
