@@ -1,4 +1,4 @@
-"""What a set of weights has seen, through all of its history: own pretraining, first weights, teachers, neighbour index.
+"""What weights have seen through all of their history: own pretraining, first weights, teachers, neighbour index.
 
 It is written into the `config.json` of every exported backbone (`trocar` / `exposure`) and read back by name.
 """
@@ -30,10 +30,10 @@ OTHER_DATA = re.compile(r"laion|openai|webli|lvd|yfcc|datacomp|dfn|metaclip|merg
 class Part:
     """One training that left its mark on the weights.
 
-    `role`: pretraining, published, init, teacher or neighbour index. `seen`: published data sets, as a family's manifest
-    names them. `cases`: `source/case` of a catalog. `catalog`, `fingerprint`: where their frames lie, and of which
-    catalog. `compared`: digest of a held-out case's pictures -> what comparing them with these cases found. `known` is
-    False where nobody recorded what the training saw.
+    `role`: pretraining, published, init, teacher or neighbour index. `seen`: published data sets, as a family's
+    manifest names them. `cases`: `source/case` of a catalog. `catalog`, `fingerprint`: where their frames lie, and of
+    which catalog. `compared`: digest of a held-out case's pictures -> what comparing them with these cases found.
+    `known` is False where nobody recorded what the training saw.
     """
 
     role: str

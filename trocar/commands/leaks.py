@@ -1,4 +1,4 @@
-"""`trocar leaks SHARDS --against DATA ...`: held-out cases in a pool of frames, by published identity and by content."""
+"""`trocar leaks SHARDS --against DATA ...`: held-out cases in a pool of frames, by name and by content."""
 
 from __future__ import annotations
 

@@ -79,7 +79,8 @@ class Composition(Config):
 
         `samples` is the length of the run in samples; `max_repeat` needs it. A sample of n cases is nested in one of
         m > n cases, and new cases in the catalog change it only where they hash in front of chosen ones.
-        `held_out` is what `leak.against` stands for, read by `trocar.leak.against`; with `leak.against` it must be given.
+        `held_out` is what `leak.against` stands for, as `trocar.leak.against` reads it; without it a composition that
+        names any is refused (TypeError).
         Raises ConfigError when nothing matches, a cell is too small, a name does not occur in the catalog, or the pool
         holds a held-out case under `leak.policy: error`.
         """

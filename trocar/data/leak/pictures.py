@@ -23,6 +23,7 @@ BORDERS = (0.0, 0.04, 0.08)
 VARIANTS = 2 * len(BORDERS)
 LEAST_BITS = 40
 """Fewer set bits than this (of 256): black, blank or fog, which looks the same in every operation."""
+_BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1).astype(np.uint8)
 Box = tuple[float, float, float, float]
 
 
@@ -84,7 +85,7 @@ def variants(images: Sequence[Image.Image]) -> U8:
 
 def set_bits(hashes: U8) -> npt.NDArray[Any]:
     """Number of set bits of uint8[..., 32]."""
-    count: npt.NDArray[Any] = np.bitwise_count(hashes).sum(-1)
+    count: npt.NDArray[Any] = _BITS[hashes].sum(-1, dtype=np.int64)
     return count
 
 
