@@ -11,14 +11,19 @@ from trocar.backbones.export import export_timm, save_backbone
 from trocar.backbones.load import load_backbone
 from trocar.backbones.published.base import Seen
 from trocar.config import validate
+from trocar.data.composition import Composition
 from trocar.data.leak.verdict import Finding, Verdict
+from trocar.data.neighbour_table import NeighbourTable
 from trocar.downstream.config import EvaluateConfig
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.evaluate import evaluate
 from trocar.leak.judge import Judge, verdict_of
 from trocar.ssl.distributed import World
+from trocar.ssl.neighbour_exposure import exposure_of_index
+from trocar.ssl.neighbour_index import NeighbourIndexConfig, build_index
 from trocar.ssl.pretrain import run as pretrain
 from trocar.ssl.pretrain_config import PretrainConfig
+from trocar.ssl.setup import Pretraining
 
 NET = "random:test_resnet"
 TEST = [("cholec80", str(n)) for n in range(41, 81)]
@@ -148,11 +153,44 @@ def test_the_verdict_passes_on_to_what_is_trained_from_it_and_to_its_export(tmp_
 def test_the_verdict_passes_on_from_a_teacher(tmp_path, data, pools):
     clean, leaky = pools
     teacher = trained(leaky, tmp_path / "teacher")
-    method = {"name": "distillation", "teacher": {"name": str(teacher)}, "views": {"views": {"size": 32}}}
+    method = {"name": "distillation", "teacher": {"name": str(teacher)}, "views": {"size": 32}}
     student = trained(clean, tmp_path / "student", method=method)
     found = judged(student, data)
     assert found.verdict is Verdict.SEEN
     assert "(teacher)" in found.findings[0].why
+
+
+def test_the_verdict_passes_on_from_the_backbone_of_a_neighbour_index(tmp_path, data, pools):
+    clean, leaky = pools
+    backbone = trained(leaky, tmp_path / "backbone")
+    composition = Composition(curate="none")
+    build_index(
+        NeighbourIndexConfig(
+            catalog=clean.root, backbone=str(backbone), name="alike", size=32, workers=0, composition=composition
+        ),
+        lambda line: None,
+    )
+    found = Verdict.worst(
+        finding.verdict
+        for part in exposure_of_index(NeighbourTable.open(clean, "alike")).parts
+        for finding in Judge(open_dataset(data), ["two"]).of_exposure(Exposure((part,)))
+    )
+    assert found is Verdict.SEEN
+    config = validate(
+        PretrainConfig,
+        small_run(
+            clean.root,
+            tmp_path / "run",
+            data={"catalog": str(clean.root), "composition": {"curate": "none"}},
+            backbone={"name": NET},
+            method={"name": "augmented_distillation", "neighbours": {"source": "knn", "index": "alike"}},
+            train={"steps": 1, "batch": 8},
+        ),
+        "test",
+    )
+    parts = Pretraining(config, World(), lambda line: None).exposure.parts
+    assert [part.role for part in parts] == ["pretraining", "neighbour index"]
+    assert parts[1].cases == exposure_of(backbone).parts[0].cases
 
 
 def test_what_a_guarded_run_compared_holds_after_its_catalog_is_gone(tmp_path, data):
