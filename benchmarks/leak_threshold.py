@@ -118,9 +118,10 @@ def operation(name: str) -> str:
 
 def negatives(pools: list[Pictures], queries: list[Pictures]) -> None:
     print(
-        "\nDifferent patients\n\n| bits | matching frame pairs | of | rate | video pairs with a run of 1, 2, 3, 4 pictures |"
+        "\nDifferent patients\n\n"
+        "| bits | matching frame pairs | of | rate | video pairs with a run of 1, 2, 3, 4 pictures |\n"
+        "|---|---|---|---|---|"
     )
-    print("|---|---|---|---|---|")
     bits, pairs = [], []
     for query, pool in ((q, p) for q in queries for p in pools if operation(q.names[0]) != operation(p.names[0])):
         q, p = query.informative(), pool.informative()
@@ -146,7 +147,8 @@ def growth(pools: list[Pictures], queries: list[Pictures]) -> None:
     """Single matches and alarms of one test video against ever more of the pool."""
     print("\nFalse alarms against pool size (one pool of all others for every test video)\n")
     print(
-        "| pool frames, mean | test videos | with a single match within the radius | flagged by a run |\n|---|---|---|---|"
+        "| pool frames, mean | test videos | with a single match within the radius | flagged by a run |\n"
+        "|---|---|---|---|"
     )
     for share in (0.125, 0.25, 0.5, 1.0):
         sizes, single, flagged = [], 0, 0

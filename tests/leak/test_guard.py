@@ -8,7 +8,8 @@ from trocar.data.composition import Amount, Composition
 from trocar.data.leak.guard import Guarded, LeakGuard
 from trocar.data.leak.verdict import Verdict
 from trocar.errors import ConfigError
-from trocar.leak.against import held_out, resolve
+from trocar.leak.against import held_out
+from trocar.leak.resolve import resolve
 
 SPLITS = {"train1": "train", "test1": "test", "val1": "val"}
 
@@ -116,7 +117,7 @@ def test_published_splits_and_lists_are_read(tmp_path):
 
 
 def test_a_composition_with_a_guard_cannot_be_resolved_without_it(catalog):
-    with pytest.raises(TypeError, match=r"trocar\.leak\.against"):
+    with pytest.raises(TypeError, match=r"trocar\.leak\.resolve"):
         guarded("cholec80").resolve(catalog)
 
 
@@ -137,7 +138,12 @@ def test_hashes_are_computed_once(data):
 def test_the_command_prints_what_it_found_and_exits_1(data, catalog, capsys):
     assert main(["leaks", str(catalog.root), "--against", str(data), "m2cai16_tool/11"]) == 1
     out = capsys.readouterr().out
-    for part in ("3 held-out cases (2 with pictures, 16 frames)", "north/op17", "test case seen unlabelled", "phase of"):
+    for part in (
+        "3 held-out cases (2 with pictures, 16 frames)",
+        "north/op17",
+        "test case seen unlabelled",
+        "phase of",
+    ):
         assert part in out
     assert main(["leaks", str(catalog.root), "--against", "heichole/1-24"]) == 0
     assert "none of them is in the pool" in capsys.readouterr().out

@@ -6,8 +6,8 @@ import pytest
 from leak_factory import make_labelled, make_pool, operation
 from run_factory import small_run
 
-from trocar.backbones.exposure import Exposure, Part, by_identity, exposure_of
 from trocar.backbones.export import export_timm, save_backbone
+from trocar.backbones.exposure import Exposure, Part, by_identity, exposure_of
 from trocar.backbones.load import load_backbone
 from trocar.backbones.published.base import Seen
 from trocar.config import validate
@@ -98,6 +98,16 @@ def test_an_exposure_survives_json():
     assert Exposure.from_json(json.loads(json.dumps(exposure.as_json()))) == exposure
 
 
+def test_a_sealed_exposure_keeps_its_verdicts_and_public_names():
+    part = Part("pretraining", "run", cases=("cholec80/video41", "clinic/p-1234")).sealed()
+    assert part.cases[0] == "cholec80/video41"
+    assert "p-1234" not in part.cases[1]
+    assert part.sealed() == part
+    assert worst(part, [("clinic", "p-1234")]) is Verdict.SEEN
+    assert worst(part, [("cholect50", "1")]) is Verdict.UNKNOWN  # what the private case shows is not known
+    assert worst(part) is Verdict.SEEN
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     cases = {name: operation(seed) for seed, name in enumerate(("one", "two", "three"))}
@@ -147,7 +157,10 @@ def test_the_verdict_passes_on_to_what_is_trained_from_it_and_to_its_export(tmp_
     found = judged(tmp_path / "export", data)
     assert found.verdict is Verdict.SEEN
     assert "(init)" in found.findings[0].why
-    assert "| init: first | north | 4, named in config.json |" in (tmp_path / "export" / "README.md").read_text()
+    assert "| init: first | north | 4 |" in (tmp_path / "export" / "README.md").read_text()
+    exported = (tmp_path / "export" / "config.json").read_text()
+    assert "op9" not in exported
+    assert "north/#" in exported
 
 
 def test_the_verdict_passes_on_from_a_teacher(tmp_path, data, pools):
@@ -196,7 +209,10 @@ def test_the_verdict_passes_on_from_the_backbone_of_a_neighbour_index(tmp_path, 
 def test_what_a_guarded_run_compared_holds_after_its_catalog_is_gone(tmp_path, data):
     pool = make_pool(
         tmp_path / "pool",
-        {"v0": ("north", "op0", operation(1)), **{f"v{i}": ("north", f"op{i}", operation(40 + i)) for i in range(1, 4)}},
+        {
+            "v0": ("north", "op0", operation(1)),
+            **{f"v{i}": ("north", f"op{i}", operation(40 + i)) for i in range(1, 4)},
+        },
     )
     run = trained(pool, tmp_path / "run", leak={"against": [str(data)]})
     bare = trained(pool, tmp_path / "bare")

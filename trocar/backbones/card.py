@@ -114,7 +114,7 @@ def _parts_table(exposure: Exposure) -> str:
             lines.append(f"| {who} | {seen.dataset} | {seen.cases} | {used} | {seen.note} |")
         for source in sorted({case.partition("/")[0] for case in part.cases}):
             count = sum(case.startswith(f"{source}/") for case in part.cases)
-            lines.append(f"| {who} | {source} | {count}, named in config.json | no | |")
+            lines.append(f"| {who} | {source} | {count} | no | |")
         if not part.known:
             lines.append(f"| {who} | not recorded | | | |")
     return "\n".join(lines) + "\n\n"
@@ -124,8 +124,8 @@ def _verdicts(exposure: Exposure) -> str:
     """By names alone: what stands beside a score also rests on pictures, where they can be compared."""
     table = identities()
     lines = [
-        "Verdict on test data, by the names of cases alone and over all cases of each data set; `trocar evaluate` gives",
-        "it for the test cases of a score, and compares pictures where the pretraining frames are at hand:",
+        "Verdict on test data, by the names of cases alone and over all cases of each data set. `trocar evaluate`",
+        "gives it for the test cases of a score, and compares pictures where the pretraining frames are at hand:",
         "",
         "| data set | verdict |",
         "|---|---|",

@@ -5,6 +5,7 @@ It is written into the `config.json` of every exported backbone (`trocar` / `exp
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -23,6 +24,8 @@ from trocar.errors import TrocarError
 KEY = "exposure"
 IMAGENET_TAG = re.compile(r"(?:^|[_.])in(?:1k|12k|21k|22k)(?:$|[_.])")
 """timm names in a tag what weights were trained on: these are photographs alone, where no other token is known."""
+SEAL = "#"
+PICTURES_FOUND = "its pictures were found among the pretraining frames"
 OTHER_DATA = re.compile(r"laion|openai|webli|lvd|yfcc|datacomp|dfn|metaclip|merged|sa1b|ig|swsl|ssl|seer|siglip|cc12m")
 
 
@@ -33,7 +36,7 @@ class Part:
     `role`: pretraining, published, init, teacher or neighbour index. `seen`: published data sets, as a family's
     manifest names them. `cases`: `source/case` of a catalog. `catalog`, `fingerprint`: where their frames lie, and of
     which catalog. `compared`: digest of a held-out case's pictures -> what comparing them with these cases found.
-    `known` is False where nobody recorded what the training saw.
+    `known` is False where nobody recorded what the training saw. In exports the names of cases are sealed (`sealed`).
     """
 
     role: str
@@ -44,6 +47,18 @@ class Part:
     fingerprint: str | None = None
     compared: Mapping[str, tuple[Finding, ...]] = field(default_factory=dict)
     known: bool = True
+
+    def has(self, case: Case) -> bool:
+        """Whether a case of a catalog is among `cases`, by its name or sealed."""
+        return "/".join(case) in self.cases or _seal(case) in self.cases
+
+    def sealed(self) -> Part:
+        """For publication: names of cases that are not public become hashes, which still answer `has`."""
+        table = identities()
+        cases = [_split(case) for case in self.cases]
+        names = tuple("/".join(c) if table.is_numbered(table.identify(*c)) else _seal(c) for c in cases)
+        told = {key: tuple(replace(f, why=PICTURES_FOUND) for f in found) for key, found in self.compared.items()}
+        return replace(self, cases=names, compared=told)
 
     def as_json(self) -> dict[str, Any]:
         """Values that JSON can hold; `from_json` is the inverse."""
@@ -68,6 +83,10 @@ class Exposure:
     def as_role(self, role: str) -> Exposure:
         """The same as the history of something else's `role`, such as its init."""
         return Exposure(tuple(replace(part, role=_chain(role, part.role)) for part in self.parts))
+
+    def sealed(self) -> Exposure:
+        """The same without names of cases that are not public."""
+        return Exposure(tuple(part.sealed() for part in self.parts))
 
     def as_json(self) -> list[dict[str, Any]]:
         """Values that JSON can hold; `from_json` is the inverse."""
@@ -168,6 +187,8 @@ def _of_cases(part: Part, tests: list[Case]) -> list[Finding]:
     found = []
     for test in tests:
         same = sorted(own[case] for case in table.same(test) if case in own)
+        if part.has(test):
+            same.append("/".join(test))
         if same:
             why = f"{part.name} ({part.role}) was trained on {same[0]}, the same operation"
             found.append(Finding(Verdict.SEEN, "/".join(test), why))
@@ -175,6 +196,13 @@ def _of_cases(part: Part, tests: list[Case]) -> list[Finding]:
             why = f"names do not tell whether one of the cases of {part.name} ({part.role}) is this operation"
             found.append(Finding(Verdict.UNKNOWN, "/".join(test), why))
     return found
+
+
+def _seal(case: Case) -> str:
+    """`source/#16 hex digits`, the same for the same case everywhere."""
+    if case[1].startswith(SEAL):
+        return "/".join(case)
+    return f"{case[0]}/{SEAL}{hashlib.sha256(chr(31).join(case).encode()).hexdigest()[:16]}"
 
 
 def _number(case: Case) -> int:

@@ -85,7 +85,7 @@ class Composition(Config):
         holds a held-out case under `leak.policy: error`.
         """
         if self.leak.against and held_out is None:
-            raise TypeError("a composition with leak.against is resolved by trocar.leak.against.resolve")
+            raise TypeError("a composition with leak.against is resolved by trocar.leak.resolve")
         return _Resolver(self, catalog, held_out).resolve(samples)
 
 

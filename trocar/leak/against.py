@@ -12,13 +12,10 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
-from trocar.data.catalog import Catalog
-from trocar.data.composition import Composition
 from trocar.data.leak.guard import Guarded
 from trocar.data.leak.held_out import HeldOut
 from trocar.data.leak.identities import Case, identities
 from trocar.data.leak.pictures import U8, Pictures, variants
-from trocar.data.selection import Selection
 from trocar.downstream.datasets import adapters, open_dataset
 from trocar.downstream.datasets.base import DatasetOptions
 from trocar.downstream.datasets.table import LabelledFrames
@@ -30,22 +27,6 @@ SIDE = 160
 """Pixels of the square that a frame is squashed to before it is hashed: over nine for a cell of the hash."""
 FORMAT = 1  # raised when the hashes in the cache would come out differently
 Say = Callable[[str], None]
-
-
-def resolve(
-    composition: Composition,
-    catalog: Catalog,
-    samples: int | None = None,
-    known: HeldOut | None = None,
-    say: Say = lambda line: None,
-) -> Selection:
-    """`Composition.resolve` with the held-out cases that its `leak.against` names (`known` where they are read).
-
-    Raises ConfigError for an entry that means nothing, and as `Composition.resolve` does.
-    """
-    if not composition.leak.against:
-        return composition.resolve(catalog, samples)
-    return composition.resolve(catalog, samples, known or held_out(composition.leak.against, say))
 
 
 def held_out(against: Sequence[str | Guarded], say: Say = lambda line: None) -> HeldOut:

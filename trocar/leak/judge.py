@@ -98,15 +98,6 @@ def verdict_of(backbone: str | Path, data: LabelledFrames, cases: Collection[str
     return Judge(data, cases).verdict([backbone])
 
 
-def compared(held_out: HeldOut, leaks: Sequence[Leak], pool: Collection[str]) -> dict[str, tuple[Finding, ...]]:
-    """For the record of a run: digest of every held-out case with pictures -> what was found of it here."""
-    kept = [leak for leak in leaks if leak.pool in pool]
-    return {
-        digest: tuple(Finding(leak.verdict, leak.test, leak.how) for leak in kept if leak.test == "/".join(case))
-        for case, digest in held_out.digests().items()
-    }
-
-
 def _as_findings(part: Part, leaks: Sequence[Leak]) -> list[Finding]:
     return [Finding(k.verdict, k.test, f"{part.name} ({part.role}) was trained on {k.pool}: {k.how}") for k in leaks]
 
@@ -120,8 +111,9 @@ def _reachable(part: Part) -> tuple[Catalog, list[int]] | None:
     except TrocarError:
         return None
     columns = (catalog.videos.column(name).to_pylist() for name in ("source", "case_id"))
-    cases = ["/".join(pair) for pair in zip(*columns, strict=True)]
+    cases = list(zip(*columns, strict=True))
+    there = {case for case in set(cases) if part.has(case)}
     # A catalog that has grown still holds the cases; one that has lost some cannot speak for them.
-    if not set(part.cases) <= set(cases):
+    if len(there) < len(part.cases):
         return None
-    return catalog, [video for video, case in enumerate(cases) if case in part.cases]
+    return catalog, [video for video, case in enumerate(cases) if case in there]

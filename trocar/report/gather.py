@@ -110,7 +110,7 @@ def selected_rows(catalog: Catalog, config: Mapping[str, Any], notes: list[str])
     """
     from trocar.config import validate
     from trocar.data.composition import Composition
-    from trocar.leak.against import resolve
+    from trocar.leak.resolve import resolve
 
     data = config.get("data")
     composition = data.get("composition", {}) if isinstance(data, Mapping) else {}

@@ -34,7 +34,7 @@ from trocar.data.reader import BadContentError, Reader
 from trocar.data.selection import Selection
 from trocar.data.torch_backend import crop_resize, decode
 from trocar.errors import ConfigError, TrocarError
-from trocar.leak.against import resolve
+from trocar.leak.resolve import resolve
 from trocar.progress import track
 from trocar.ssl.neighbour_search import EXACT_UP_TO, nearest_of_other_groups, use_threads
 

@@ -18,6 +18,7 @@ from trocar.backbones.export import save_backbone
 from trocar.backbones.exposure import KEY, Exposure, Part, exposure_of
 from trocar.data.catalog import Catalog
 from trocar.data.dali_backend import is_available, require
+from trocar.data.leak.guard import compared
 from trocar.data.leak.held_out import HeldOut
 from trocar.data.loader import Backend, Loader
 from trocar.data.neighbours import NeighbourRule, resolve_neighbours
@@ -26,8 +27,7 @@ from trocar.data.reader import Reader
 from trocar.data.selection import Selection
 from trocar.data.views import ViewPlan
 from trocar.errors import ConfigError
-from trocar.leak.against import held_out, resolve
-from trocar.leak.judge import compared
+from trocar.leak.resolve import held_out_of
 from trocar.ssl.advice import DataSize
 from trocar.ssl.distributed import World
 from trocar.ssl.frozen import FrozenConfig
@@ -59,11 +59,11 @@ class Pretraining:
         """What the composition resolves to."""
         steps, batch = self.config.train.steps, self.config.train.batch
         samples = steps * batch if steps is not None else None
-        return resolve(self.config.data.composition, self.catalog, samples, self._held_out)
+        return self.config.data.composition.resolve(self.catalog, samples, self._held_out)
 
     @cached_property
-    def _held_out(self) -> HeldOut:
-        return held_out(self.config.data.composition.leak.against, self.say)
+    def _held_out(self) -> HeldOut | None:
+        return held_out_of(self.config.data.composition, self.say)
 
     @cached_property
     def exposure(self) -> Exposure:
@@ -80,7 +80,8 @@ class Pretraining:
         return Exposure(tuple(part for one in parts for part in one.parts))
 
     def _own_part(self) -> Part:
-        found = compared(self._held_out, self.selection.leaks, self.selection.cases)
+        wanted = self._held_out
+        found = {} if wanted is None else compared(wanted, self.selection.leaks, self.selection.cases)
         root, known_as = str(self.catalog.root), self.catalog.fingerprint
         return Part("pretraining", self.config.run.out.name, (), self.selection.cases, root, known_as, found)
 

@@ -33,7 +33,10 @@ def rng():
 def test_a_copy_is_found_with_its_offset_and_place(rng):
     frames = hashes(rng, 40)
     pool = Pictures.join(
-        [pictures(hashes(rng, 60), name="other"), pictures(np.concatenate([hashes(rng, 15), frames[10:20]]), name="copy")]
+        [
+            pictures(hashes(rng, 60), name="other"),
+            pictures(np.concatenate([hashes(rng, 15), frames[10:20]]), name="copy"),
+        ]
     )
     (copy,) = find_copies(pictures(flipped(rng, frames, RADIUS)), pool)
     assert (copy.query, copy.pool, copy.frames) == (0, 1, 10)
@@ -58,7 +61,9 @@ def test_two_pictures_are_too_few_and_so_are_many_at_changing_offsets(rng):
 def test_a_still_scene_counts_once(rng):
     still = np.repeat(hashes(rng, 1), 30, axis=0)
     assert different(flipped(rng, still, 4)) == 1
-    assert find_copies(pictures(flipped(rng, still, 4)), pictures(flipped(rng, still, 4)), Rule(isolated_radius=-1)) == []
+    assert (
+        find_copies(pictures(flipped(rng, still, 4)), pictures(flipped(rng, still, 4)), Rule(isolated_radius=-1)) == []
+    )
 
 
 def test_a_picture_that_many_videos_show_says_nothing(rng):

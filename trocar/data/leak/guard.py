@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ from trocar.data.catalog import Catalog, to_numpy
 from trocar.data.leak.held_out import HeldOut
 from trocar.data.leak.identities import Case, identities
 from trocar.data.leak.pictures import Pictures
-from trocar.data.leak.verdict import Verdict
+from trocar.data.leak.verdict import Finding, Verdict
 from trocar.errors import ConfigError
 
 SHOWN = 12
@@ -108,6 +108,15 @@ def describe(leaks: Sequence[Leak], policy: Policy) -> list[str]:
         lines.append("leak guard: suspect, kept in the pool (look at them yourself):")
         lines += [f"  {leak.pool} and {leak.test}: {leak.how}" for leak in suspects]
     return lines
+
+
+def compared(held_out: HeldOut, leaks: Sequence[Leak], pool: Collection[str]) -> dict[str, tuple[Finding, ...]]:
+    """For the record of a run: digest of every held-out case with pictures -> what was found of it here."""
+    kept = [leak for leak in leaks if leak.pool in pool]
+    return {
+        digest: tuple(Finding(leak.verdict, leak.test, leak.how) for leak in kept if leak.test == "/".join(case))
+        for case, digest in held_out.digests().items()
+    }
 
 
 def pool_pictures(catalog: Catalog, videos: Sequence[int]) -> Pictures:
