@@ -23,7 +23,7 @@ from trocar.study.store import Store, read_spec
 
 @dataclass(frozen=True)
 class Pretrained:
-    """One pretraining of an arm. `epochs` per source; `folder` is its run folder; `done` what done.json says, None
+    """One pretraining of an arm. `epochs` per source; `leaks` are cases of its pool that are held-out ones; `folder` is its run folder; `done` what done.json says, None
     while it has not ended."""
 
     arm: str
@@ -36,6 +36,7 @@ class Pretrained:
     samples: int
     epochs: Mapping[str, float]
     notes: tuple[str, ...]
+    leaks: tuple[Mapping[str, Any], ...]
     done: Mapping[str, Any] | None
 
 
@@ -123,6 +124,7 @@ class Results:
                 samples=run["samples"],
                 epochs=run["epochs"],
                 notes=tuple(run["notes"]),
+                leaks=tuple(run["leaks"]),
                 done=self.store.done(run["stage"]),
             )
             for run in self.lock["runs"]
@@ -149,6 +151,10 @@ class Results:
         rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
         return dict(rows[0])
 
+    def verdict(self, score: Score) -> str:
+        """The leak verdict of the backbone on the test cases."""
+        return str(self.about(score)["leak"]["verdict"])
+
     def table(self) -> pd.DataFrame:
         """One row per score with the task's metric."""
         rows = [
@@ -164,6 +170,7 @@ class Results:
                 "start": score.start,
                 "metric": self.metric(score.task),
                 "value": self.value(score),
+                "leak": self.verdict(score),
                 "stage": score.stage,
             }
             for score in self.scores
