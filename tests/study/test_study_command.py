@@ -86,7 +86,9 @@ def test_an_outcome_of_some_cases_has_their_frames_alone():
 def finished(tmp_path_factory):
     """A small study that has been run, once for all tests of it."""
     root = tmp_path_factory.mktemp("study")
-    path = make_study(root, budget_draws=2, tasks={"phase": _task(root), "red": _task(root) | {"task": "tools"}})
+    path = make_study(
+        root, budget_draws=2, tasks={"phase": _task(root), "red": _task(root) | {"task": "tools", "budgets": [None]}}
+    )
     assert main(["study", "run", str(path), "--jobs", "2", "--uri", f"sqlite:///{root / 'mlflow.db'}"]) == 0
     return root, load_study(path), Store(root / "store")
 
@@ -102,8 +104,8 @@ def test_a_study_runs_from_its_file_to_its_report(finished):
     assert results.missing == []
     assert results.arms == {"north": "pretrained", "south": "pretrained", "init": "init"}
     table = results.table()
-    # three arms on two tasks: one score of all labels, two draws of one case
-    assert len(table) == 3 * 2 * 3
+    # three arms: on one task all labels and two draws of one case, on the other all labels
+    assert len(table) == 3 * (3 + 1)
     assert table["value"].between(0, 1).all()
     assert set(table["labelled_cases"]) == {1.0, 2.0}
     out = store.out(results.lock["report"])
@@ -127,12 +129,12 @@ def test_finished_pretrainings_keep_backbone_and_milestones(finished):
 def test_another_task_runs_its_own_stages_and_no_other(finished, capsys):
     root, _, store = finished
     before = {name: store.done(name)["ended"] for name in require_lock(store, "small")["stages"]}
-    tasks = {"phase": _task(root), "more": _task(root) | {"protocol": ["linear"]}}
+    tasks = {"phase": _task(root), "more": _task(root) | {"protocol": ["linear"], "budgets": [None]}}
     path = make_study(root, name="second", budget_draws=2, tasks=tasks)
     assert main(["study", "run", str(path), "--jobs", "2", "--uri", "none"]) == 0
     lock = require_lock(store, "second")
     own = [name for name in lock["stages"] if name not in before]
-    assert len(own) == 3 * 2 + 1
+    assert len(own) == 3 + 1
     assert all(store.done(name)["ended"] == when and successes(store, name) == 1 for name, when in before.items())
     assert main(["study", "status", str(path)]) == 0
     assert "left: nothing" in capsys.readouterr().out

@@ -111,8 +111,8 @@ class StudyConfig(Config):
     every arm; each draws its cases anew. `finetune_seeds`: starts of protocols that have a random one. `budget_draws`:
     draws of each label budget. `contrasts`: pairs of arms or baselines to be tested (None: each arm against its init,
     at all labels). `leak`: what becomes of pool cases that are test or validation cases of any task: they leave every
-    pool before it is sampled, are an error, or stay. `keep`: of a finished pretraining, `backbone` and milestones, or everything. `threads`: CPU threads
-    of every stage (None: the cores divided by the jobs).
+    pool before it is sampled, are an error, or stay. `keep`: of a finished pretraining, `backbone` and milestones, or
+    everything. `threads`: CPU threads of every stage (None: the cores divided by the jobs).
     """
 
     name: Name

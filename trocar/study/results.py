@@ -23,8 +23,9 @@ from trocar.study.store import Store, read_spec
 
 @dataclass(frozen=True)
 class Pretrained:
-    """One pretraining of an arm. `epochs` per source; `leaks` are cases of its pool that are held-out ones; `folder` is its run folder; `done` what done.json says, None
-    while it has not ended."""
+    """One pretraining of an arm. `epochs` per source; `leaks` are cases of its pool that are held-out ones; `folder`
+    is its run folder; `done` what done.json says, None while it has not ended.
+    """
 
     arm: str
     seed: int
