@@ -1,12 +1,11 @@
 """How often the content check is wrong: false alarms between different patients, and copies that it misses.
 
-    python benchmarks/leak_threshold.py DIR... [--windows DIR]
+    python benchmarks/leak_threshold.py DIR...
 
 Each DIR holds one video file or folder of images per operation (or images named `OPERATION-frame-N.jpg`). Every
 operation is compared with every other one (negatives) and with altered copies of itself (positives): re-encoded,
-resized, border cropped, brighter, black surround added or cut off, half a second later. Files whose names share the
-part before the last `_` are of one operation; with `--windows` they are clips that overlap, and are compared with each
-other.
+resized, border cropped, brighter, in a black surround. Files whose names share the
+part before the last `_` are of one operation and are compared with each other in the last table.
 """
 
 from __future__ import annotations

@@ -112,6 +112,8 @@ def test_published_splits_and_lists_are_read(tmp_path):
     (tmp_path / "bad.txt").write_text("video07\n")
     with pytest.raises(ConfigError, match=r"bad.txt:1: expected data set/case"):
         held_out([str(tmp_path / "bad.txt")])
+    with pytest.raises(ConfigError, match="'data/clinic' is no folder, no file and no published data set"):
+        held_out(["data/clinic"])
     with pytest.raises(ConfigError, match="did you mean '40-8-32'"):
         held_out(["cholec80:40-8-3"])
 

@@ -77,13 +77,17 @@ def pictures(data: LabelledFrames, cases: Collection[str], say: Say = lambda lin
 
 def _one(entry: str | Guarded, say: Say) -> HeldOut:
     if isinstance(entry, Guarded):
-        data = open_dataset(entry.data, entry.layout, DatasetOptions(split=entry.split))
+        options = DatasetOptions(phases=tuple(entry.phases), split=entry.split)
+        data = open_dataset(entry.data, entry.layout, options)
         return of_data(data, guarded_cases(data), say)
     if Path(entry).is_dir():
         return _one(Guarded(data=Path(entry)), say)
     if Path(entry).is_file():
         return _from_list(Path(entry))
     name, colon, split = entry.partition(":")
+    if identities().dataset(name.partition("/")[0]) is None:
+        hint = nearest(name, identities().table.datasets)
+        raise ConfigError(f"leak.against: {entry!r} is no folder, no file and no published data set{hint}")
     cases = _of_split(name, split) if colon else identities().named(entry)
     return HeldOut(dict.fromkeys(cases, (f"published data set {entry}",)))
 

@@ -27,6 +27,7 @@ class Guarded(Config):
     data: Path
     layout: str | None = None
     split: str | None = None
+    phases: list[str] = []
 
 
 class LeakGuard(Config):
