@@ -139,10 +139,17 @@ def test_presets_are_found_by_name_and_a_typo_gets_the_nearest():
 
 
 def test_every_preset_validates():
+    from trocar.downstream.config import EvaluateConfig
+    from trocar.downstream.reproduce import Experiment
     from trocar.ssl.pretrain_config import PretrainConfig
 
     for name in preset_names():
-        assert load(PretrainConfig, name, ["data.catalog=shards", "run.out=run"]).train.batch > 0
+        if name.startswith("downstream/"):
+            assert load(EvaluateConfig, name, ["data=folder"]).layout
+        elif name.startswith("reproduce/"):
+            assert load(Experiment, name).target.value > 0
+        else:
+            assert load(PretrainConfig, name, ["data.catalog=shards", "run.out=run"]).train.batch > 0
 
 
 def test_a_preset_without_data_says_which_key_is_missing():

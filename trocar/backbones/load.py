@@ -73,6 +73,13 @@ def random_like(name_or_path: str | Path, *, seed: int) -> nn.Module:
     return _build(source.name, seed, num_classes=0)
 
 
+def outline(name_or_path: str | Path) -> nn.Module:
+    """The same architecture and preprocessing on torch's meta device: names and shapes without any values, at once."""
+    source = resolve(name_or_path)
+    with torch.device("meta"):
+        return _build(f"local-dir:{source.folder}" if source.kind == "folder" else source.name, 0, num_classes=0)
+
+
 def _create(source: BackboneSource, seed: int, kwargs: dict[str, Any]) -> nn.Module:
     if source.kind == "random":
         return _build(source.name, seed, **kwargs)

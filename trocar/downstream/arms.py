@@ -10,12 +10,12 @@ from typing import Literal
 
 from torch import nn
 
-from trocar.backbones.load import load_backbone, random_like
+from trocar.backbones.load import load_backbone, outline, random_like
 from trocar.backbones.preprocess import describe_backbone
 from trocar.backbones.source import RANDOM, TIMM, resolve
 from trocar.downstream.baselines import BASELINES
 from trocar.downstream.config import EvaluateConfig
-from trocar.downstream.features import weights_hash
+from trocar.downstream.features import architecture_of
 from trocar.errors import ConfigError, nearest
 
 Kind = Literal["backbone", "random", "baseline", "majority"]
@@ -80,7 +80,7 @@ def _member(name: str, config: EvaluateConfig) -> Member:
 
 
 def _random_arm(label: str, name: str, config: EvaluateConfig) -> Arm:
-    size = config.size or describe_backbone(random_like(name, seed=0)).size[0]
+    size = config.size or describe_backbone(outline(name)).size[0]
     members = [Member(f"seed {seed}", partial(random_like, name, seed=seed), size) for seed in range(config.seeds)]
     return Arm(label, "random", tuple(members))
 
@@ -94,8 +94,9 @@ def _random_weights(given: list[Arm], config: EvaluateConfig) -> list[Arm]:
         if arm.kind != "backbone":
             continue
         first = arm.members[0]
-        model = random_like(first.name, seed=0)
-        key = f"{weights_hash(model, describe_backbone(model))}-{first.size}"
+        model = outline(first.name)
+        shapes = [(name, tensor.shape) for name, tensor in model.state_dict().items()]
+        key = repr((architecture_of(model), describe_backbone(model), shapes, first.size))
         architecture = str(dict(getattr(model, "pretrained_cfg", {})).get("architecture", "network"))
         arms.setdefault(key, _random_arm(f"random {architecture}", first.name, config))
     labels = [arm.label for arm in arms.values()]

@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trocar.backbones.embed import embed
 from trocar.backbones.preprocess import Preprocessing, describe_backbone, fit_input_size
+from trocar.data.prefetch import in_thread
 from trocar.downstream.frames import FrameCache, Pixels
+from trocar.downstream.metrics.outcome import Ints
 from trocar.files import user_cache
 from trocar.progress import track
 
@@ -22,33 +26,44 @@ Features = npt.NDArray[np.float32]
 
 
 def extract(
-    model: nn.Module, pixels: Pixels, preprocessing: Preprocessing, *, batch: int = 64, device: str = "cpu"
+    model: nn.Module,
+    pixels: Pixels,
+    preprocessing: Preprocessing,
+    rows: Ints | None = None,
+    *,
+    batch: int = 64,
+    device: str = "cpu",
 ) -> Features:
-    """uint8 [n, S, S, 3] -> float32 [n, num_features]: the model's pooled output for normalised frames.
+    """uint8 [n, S, S, 3] -> float32 [n, num_features], or of some `rows` alone: the model's pooled output for
+    normalised frames.
 
-    The model is put into eval mode and moved to `device`; nothing is trained, augmented or dropped out.
+    The model is put into eval mode and moved to `device`; nothing is trained, augmented or dropped out. A thread reads
+    the next frames while the network computes.
     """
     model = model.eval().to(device)
-    starts = range(0, len(pixels), batch)
-    parts = []
-    for start in track(starts, "extract features", len(starts)):
-        images = torch.from_numpy(np.array(pixels[start : start + batch])).permute(0, 3, 1, 2)
-        parts.append(embed(model, images, preprocessing, device))
-    return np.concatenate(parts)
+    rows = np.arange(len(pixels)) if rows is None else rows
+    starts = range(0, len(rows), batch)
+
+    def read() -> Iterator[Tensor]:
+        for start in starts:
+            yield torch.from_numpy(pixels[rows[start : start + batch]]).permute(0, 3, 1, 2)
+
+    images = track(in_thread(read), "extract features", len(starts))
+    return np.concatenate([embed(model, batch_of, preprocessing, device) for batch_of in images])
 
 
 def cached_features(
     model: nn.Module, frames: FrameCache, size: int, *, batch: int = 64, device: str = "cpu"
 ) -> Features:
-    """`extract` on all frames of a data set at `size` pixels, read back from the cache if it was done
-    before.
+    """`extract` on all frames of a data set at `size` pixels, mapped into memory from the cache if it was
+    done before.
     """
     model = fit_input_size(model, size)
     preprocessing = describe_backbone(model)
-    path = frames.folder / f"features-{weights_hash(model, preprocessing)}-{frames.key}-{size}.npy"
+    path = features_path(model, frames, size)
     if path.is_file():
         with contextlib.suppress(ValueError, EOFError):  # cut off: computed again
-            found: Features = np.load(path)
+            found: Features = np.load(path, mmap_mode="r")
             return found
     features = extract(model, frames.get(size), preprocessing, batch=batch, device=device)
     part = path.with_name(f".{path.name}.{os.getpid()}")
@@ -58,15 +73,25 @@ def cached_features(
     return features
 
 
+def features_path(model: nn.Module, frames: FrameCache, size: int) -> Path:
+    """Where the features of a data set by this model, for frames of `size` pixels, are kept."""
+    model = fit_input_size(model, size)
+    return frames.folder / f"features-{weights_hash(model, describe_backbone(model))}-{frames.key}-{size}.npy"
+
+
 def weights_hash(model: nn.Module, preprocessing: Preprocessing) -> str:
     """16 hex digits over architecture, preprocessing and every value of the state dict."""
-    architecture = dict(getattr(model, "pretrained_cfg", None) or {}).get("architecture", type(model).__name__)
-    arguments = sorted(getattr(model, "_model_args", {}).items())
-    digest = hashlib.sha256(repr((architecture, arguments, preprocessing)).encode())
+    digest = hashlib.sha256(repr((*architecture_of(model), preprocessing)).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def architecture_of(model: nn.Module) -> tuple[str, list[tuple[str, Any]]]:
+    """timm's name of the architecture, and the arguments it was built with."""
+    name = dict(getattr(model, "pretrained_cfg", None) or {}).get("architecture", type(model).__name__)
+    return str(name), sorted(getattr(model, "_model_args", {}).items())
 
 
 def cache_folder(out: Path | None, cache: Path | None) -> Path:

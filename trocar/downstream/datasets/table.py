@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -179,7 +180,7 @@ def _check_files(root: Path, frames: pd.DataFrame) -> None:
     wanted = list(frames["path"].unique())
     if "mask" in frames:
         wanted += [path for path in frames["mask"].unique() if path]
-    missing = [path for path in wanted if not (root / path).is_file()]
+    missing = [path for path in wanted if not os.path.isfile(f"{root}/{path}")]  # noqa: PTH113  five times as fast
     if missing:
         raise TrocarError(
             f"{root}: {len(missing)} labelled files are missing, the first is {missing[0]}; "

@@ -1,0 +1,196 @@
+"""Training and prediction of a tiny segmenter."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from trocar.backbones.load import load_backbone
+from trocar.downstream.metrics.segmentation import scores_of
+from trocar.downstream.segmentation.model import Segmenter, build_segmenter
+from trocar.downstream.segmentation.predict import predict, predicted_confusions
+from trocar.downstream.segmentation.train import (
+    SegmentationTraining,
+    batches,
+    fit_segmenter,
+    parameter_groups,
+    rate,
+)
+from trocar.errors import ConfigError, TrocarError
+
+SIZE = (40, 56)
+
+
+def toy(count: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A red and a blue rectangle, classes 1 and 2, on grey noise; the lowest rows are not labelled."""
+    generator = np.random.default_rng(seed)
+    images = generator.normal(110, 12, (count, *SIZE, 3))
+    masks = np.zeros((count, *SIZE), dtype=np.uint8)
+    for image, mask in zip(images, masks, strict=True):
+        for label, channel in ((1, 0), (2, 2)):
+            top, left = generator.integers(0, 14), generator.integers(0, 6) + 28 * (label - 1)
+            image[top : top + 24, left : left + 20, channel] += 90
+            mask[top : top + 24, left : left + 20] = label
+    masks[:, -2:] = 255
+    return images.clip(0, 255).astype(np.uint8), masks
+
+
+def segmenter(freeze: bool = False, decoder: str = "pyramid", name: str = "random:resnet10t") -> Segmenter:
+    return build_segmenter(load_backbone(name, seed=0), decoder, 3, SIZE, freeze)
+
+
+def miou(model: Segmenter, data: tuple[np.ndarray, np.ndarray]) -> float:
+    return float(np.nanmean(scores_of(predicted_confusions(model, *data).sum(0))))
+
+
+def settings(**kwargs: object) -> SegmentationTraining:
+    return SegmentationTraining(**{"epochs": 2, "batch": 2, "lr": 2e-3, "augment": False, **kwargs})
+
+
+def test_four_images_are_learnt_to_an_iou_above_nine_tenths() -> None:
+    # Without batch norm, whose statistics of so few steps would lag behind the weights.
+    model, data = segmenter(name="random:pvt_v2_b0"), toy()
+    assert miou(model, data) < 0.5
+    history = fit_segmenter(model, data, settings(epochs=30, batch=4, layer_decay=1.0))
+    assert history.loss[-1] < history.loss[0] / 4
+    assert history.best_epoch == 29
+    assert miou(model, data) > 0.9
+
+
+def test_two_runs_of_one_seed_are_equal_and_another_seed_is_not() -> None:
+    def weights(seed: int) -> torch.Tensor:
+        model = segmenter(decoder="fpn")  # with dropout
+        fit_segmenter(model, toy(), settings(seed=seed, augment=True))
+        return model.decoder.classify.weight.detach()
+
+    torch.manual_seed(0)
+    first = weights(1)
+    torch.manual_seed(9)
+    assert torch.equal(first, weights(1))
+    assert not torch.equal(first, weights(2))
+
+
+def test_only_the_decoder_of_a_frozen_backbone_changes() -> None:
+    model = segmenter(freeze=True)
+    before = copy.deepcopy(model.state_dict())
+    fit_segmenter(model, toy(), settings(), val=toy(seed=1))
+    after = model.state_dict()
+    changed = {name.split(".")[0] for name in after if not torch.equal(before[name], after[name])}
+    assert changed == {"decoder"}
+
+
+def test_the_model_ends_with_the_weights_of_its_best_epoch_and_stops_without_progress() -> None:
+    model, val = segmenter(), toy(seed=7)
+    history = fit_segmenter(model, toy(), settings(epochs=12, patience=2, lr=0.02, layer_decay=1.0), val=val)
+    assert history.miou[history.best_epoch] == max(history.miou)
+    assert len(history.miou) == min(12, history.best_epoch + 3)
+    assert miou(model, val) == pytest.approx(max(history.miou), abs=1e-6)
+    assert not model.training
+
+
+def test_training_without_progress_stops_after_patience_epochs() -> None:
+    history = fit_segmenter(segmenter(), toy(), settings(epochs=12, patience=2, lr=1e-30), val=toy(seed=7))
+    # Batch norm's statistics move the first scores; with an lr of nothing they settle at once.
+    assert len(history.miou) < 12
+    assert len(history.miou) == history.best_epoch + 3
+
+
+def test_validation_masks_may_have_their_native_size() -> None:
+    images, masks = toy(2)
+    large = masks.repeat(2, axis=1).repeat(3, axis=2)
+    counts = predicted_confusions(segmenter(), images, large)
+    assert (counts.sum((1, 2)) == (large != 255).sum((1, 2))).all()
+
+
+def test_predictions_have_the_size_asked_for_and_probabilities_that_agree() -> None:
+    model, (images, _) = segmenter(), toy(3)
+    found = predict(model, images, size=(90, 130), batch=2, probabilities=True)
+    assert found.masks.shape == (3, 90, 130)
+    assert found.masks.dtype == np.uint8
+    assert found.probabilities is not None
+    assert found.probabilities.shape == (3, 3, 90, 130)
+    assert found.probabilities.astype(np.float32).sum(1) == pytest.approx(1, abs=3e-3)
+    best = found.probabilities.max(1)
+    assert (np.take_along_axis(found.probabilities, found.masks[:, None].astype(int), 1)[:, 0] == best).all()
+    single = predict(model, images[2:], size=(90, 130))
+    assert (single.masks[0] == found.masks[2]).mean() > 0.999
+    assert single.probabilities is None
+
+
+def test_memory_mapped_images_and_bfloat16_train(tmp_path: Path) -> None:
+    images, masks = toy()
+    np.save(tmp_path / "images.npy", images)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    history = fit_segmenter(segmenter(), (mapped, masks), settings(epochs=4, bf16=True))
+    assert history.loss[-1] < history.loss[0]
+    assert (np.load(tmp_path / "images.npy") == images).all()
+
+
+def test_an_epoch_has_every_image_in_equal_batches_and_an_order_of_its_own() -> None:
+    first = list(batches(10, 4, seed=0, epoch=0))
+    assert [len(b) for b in first] == [4, 4, 4]
+    assert set(np.concatenate(first)) == set(range(10))
+    assert not np.array_equal(first, list(batches(10, 4, seed=0, epoch=1)))
+    assert np.array_equal(first, list(batches(10, 4, seed=0, epoch=0)))
+    assert [b.tolist() for b in batches(1, 16, 0, 0)] == [[0, 0]]
+    assert [len(b) for b in batches(3, 16, 0, 0)] == [3]
+
+
+def test_the_learning_rate_rises_to_one_and_falls_to_nothing() -> None:
+    factors = [rate(step, 100, 0.1) for step in range(100)]
+    assert factors[:2] == pytest.approx([1 / 11, 2 / 11])
+    assert factors[10] == 1.0
+    assert factors[55] == pytest.approx(0.5)
+    assert 0 < factors[99] < 0.001
+
+
+def test_layers_below_the_decoder_learn_more_slowly_the_deeper_they_are() -> None:
+    model = segmenter(name="random:vit_tiny_patch16_224")
+    scale = {
+        id(p): group["lr_scale"]
+        for group in parameter_groups(model, settings(layer_decay=0.5))
+        for p in group["params"]
+    }
+    vit = model.backbone
+    assert {scale[id(p)] for p in model.decoder.parameters()} == {1.0}
+    assert scale[id(vit.blocks[11].attn.qkv.weight)] == 0.5
+    assert scale[id(vit.blocks[10].attn.qkv.weight)] == 0.25
+    assert scale[id(vit.blocks[0].attn.qkv.weight)] == 0.5**12
+    assert scale[id(vit.patch_embed.proj.weight)] == 0.5**13
+    assert set(scale) == {id(p) for p in model.parameters()}
+
+
+def test_vectors_and_position_tables_are_not_decayed() -> None:
+    model = segmenter(name="random:vit_tiny_patch16_224")
+    plain = {id(p) for g in parameter_groups(model, settings()) if g["weight_decay"] == 0 for p in g["params"]}
+    assert id(model.backbone.pos_embed) in plain
+    assert all(id(p) in plain for p in model.parameters() if p.ndim <= 1)
+    assert id(model.decoder.lateral[0].weight) not in plain
+
+
+def test_arrays_that_do_not_fit_are_refused() -> None:
+    images, masks = toy()
+    with pytest.raises(TrocarError, match="built for 40 x 56"):
+        fit_segmenter(segmenter(), (images[:, :20], masks[:, :20]), settings())
+    with pytest.raises(TrocarError, match="do not fit together"):
+        fit_segmenter(segmenter(), (images, masks[:3]), settings())
+    with pytest.raises(TrocarError, match="built for 40 x 56"):
+        predict(segmenter(), images[:0])
+    with pytest.raises(ConfigError, match="2 numbers for 3 classes"):
+        fit_segmenter(segmenter(), (images, masks), settings(class_weights=[1.0, 2.0]))
+    with pytest.raises(TrocarError, match="class 7, but there are 3 classes"):
+        fit_segmenter(segmenter(), (images, np.full_like(masks, 7)), settings())
+
+
+def test_a_loss_that_is_not_finite_stops_the_training() -> None:
+    model = segmenter()
+    assert isinstance(model.decoder.fuse[-1], nn.Conv2d)
+    with torch.no_grad():
+        model.decoder.fuse[-1].bias[0] = float("nan")
+    with pytest.raises(TrocarError, match="not finite in epoch 1"):
+        fit_segmenter(model, toy(), settings())

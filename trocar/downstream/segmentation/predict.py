@@ -1,0 +1,93 @@
+"""A segmenter's masks for arrays of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trocar.backbones.preprocess import describe_backbone
+from trocar.downstream.metrics.segmentation_outcome import confusions
+from trocar.downstream.segmentation.model import Segmenter
+from trocar.errors import TrocarError
+
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """`masks` uint8 [n, h, w] of class indices; `probabilities` float16 [n, K, h, w], softmax, if asked for."""
+
+    masks: Bytes
+    probabilities: npt.NDArray[np.float16] | None
+
+
+def predict(
+    model: Segmenter,
+    images: Bytes,
+    *,
+    size: tuple[int, int] | None = None,
+    batch: int = 16,
+    device: str = "cpu",
+    probabilities: bool = False,
+) -> Predicted:
+    """uint8 [n, H, W, 3] of the model's size (may be memory-mapped) -> masks of `size` (None: the images').
+
+    Logits are resized before the argmax, not masks after it: edges stay smooth at the native size. The model is put
+    into eval mode and moved to `device`. Raises TrocarError for images of another size.
+    """
+    masks, soft = [], []
+    for _, logits in logit_batches(model, images, size=size, batch=batch, device=device):
+        masks.append(logits.argmax(1).to(torch.uint8).cpu().numpy())
+        if probabilities:
+            soft.append(logits.softmax(1).half().cpu().numpy())
+    return Predicted(np.concatenate(masks), np.concatenate(soft) if probabilities else None)
+
+
+def predicted_confusions(
+    model: Segmenter, images: Bytes, masks: Bytes, *, batch: int = 16, device: str = "cpu"
+) -> npt.NDArray[np.int64]:
+    """Confusions int64 [n, K, K] of the predictions for `images` at the size of `masks` (uint8 [n, h, w]).
+
+    The predicted masks are never all in memory.
+    """
+    size = (masks.shape[1], masks.shape[2])
+    found = []
+    for rows, logits in logit_batches(model, images, size=size, batch=batch, device=device):
+        found.append(confusions(masks[rows], logits.argmax(1).to(torch.uint8).cpu().numpy(), logits.shape[1]))
+    return np.concatenate(found)
+
+
+def logit_batches(
+    model: Segmenter, images: Bytes, *, size: tuple[int, int] | None, batch: int, device: str
+) -> Iterator[tuple[slice, Tensor]]:
+    """Rows and their logits float32 [b, K, h, w] on `device`, one batch after another."""
+    require_size(images, model.size)
+    model = model.eval().to(device)
+    normalise = describe_backbone(model.backbone).normalise
+    for start in range(0, len(images), batch):
+        rows = slice(start, start + batch)
+        with torch.inference_mode():
+            logits = model(normalise(to_tensor(images[rows], device)))
+            if size is not None and size != model.size:
+                logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
+        yield rows, logits
+
+
+def to_tensor(images: Bytes, device: str) -> Tensor:
+    """uint8 [b, H, W, 3], copied out of a memory map if it is one, -> uint8 [b, 3, H, W] on `device`."""
+    return torch.from_numpy(np.array(images)).to(device).permute(0, 3, 1, 2).contiguous()
+
+
+def require_size(images: Bytes, size: tuple[int, int]) -> None:
+    """Raises TrocarError unless `images` is [n, H, W, ...] of `size` with n > 0."""
+    if len(images) == 0 or images.shape[1:3] != size:
+        raise TrocarError(
+            f"images have the shape {tuple(images.shape)}; the segmenter was built for {size[0]} x {size[1]} px: resize"
+            " them or build it for their size"
+        )

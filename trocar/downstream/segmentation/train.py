@@ -1,0 +1,223 @@
+"""Training of a segmenter: the whole of it, or its decoder on a frozen backbone."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+from timm.optim._param_groups import param_groups_layer_decay
+from torch import Tensor, nn
+
+from trocar.backbones.preprocess import describe_backbone
+from trocar.config import Config
+from trocar.downstream.metrics.segmentation import scores_of
+from trocar.downstream.segmentation.augment import augment, joint_augmentation
+from trocar.downstream.segmentation.loss import IGNORE, segmentation_loss
+from trocar.downstream.segmentation.model import Segmenter
+from trocar.downstream.segmentation.predict import Bytes, predicted_confusions, require_size, to_tensor
+from trocar.errors import ConfigError, TrocarError
+from trocar.progress import track
+
+LabelledImages = tuple[Bytes, Bytes]
+"""Images uint8 [n, H, W, 3] and masks uint8 [n, H, W] of class indices or 255; both may be memory-mapped."""
+
+
+class SegmentationTraining(Config):
+    """How a segmenter is trained; the defaults are near EndoViT's (AdamW 5e-4, layer decay 0.65).
+
+    `epochs` is all of them without a validation set, otherwise the most: training stops after `patience` epochs
+    without a better validation mIoU. `warmup` is a share of all steps. `lr` is the decoder's; a backbone's layers have
+    `layer_decay` of the one above. `dice` weighs the Dice loss, `class_weights` the classes in the cross-entropy.
+    `bf16` computes the forward pass in bfloat16.
+    """
+
+    epochs: int = Field(default=30, ge=1)
+    patience: int = Field(default=8, ge=1)
+    batch: int = Field(default=16, ge=2)
+    lr: float = Field(default=5e-4, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    layer_decay: float = Field(default=0.65, gt=0, le=1)
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    dice: float = Field(default=1.0, ge=0)
+    class_weights: list[float] | None = None
+    augment: bool = True
+    bf16: bool = False
+    seed: int = Field(default=0, ge=0)
+
+
+@dataclass
+class History:
+    """One value an epoch: mean `loss` over its batches and validation mIoU (`iou@dataset`).
+
+    `best_epoch` (from 0) is the one whose weights the model has now: that of the highest validation mIoU, the last
+    one without a validation set.
+    """
+
+    loss: list[float] = field(default_factory=list)
+    miou: list[float] = field(default_factory=list)
+    best_epoch: int = -1
+
+
+def fit_segmenter(
+    model: Segmenter,
+    train: LabelledImages,
+    config: SegmentationTraining,
+    val: LabelledImages | None = None,
+    *,
+    device: str = "cpu",
+) -> History:
+    """Train `model` in place on `device`; afterwards it has its best weights and is in eval mode.
+
+    Training masks have the size of the images, validation masks may have any (predictions are resized to them). The
+    order of the images follows from (seed, epoch), augmentation from (seed, epoch, step), dropout from the seed. A
+    frozen backbone neither changes nor gets gradients. Every epoch sees every image; the last batch is filled up with
+    images of the beginning, because batch norm cannot do with one.
+
+    Raises TrocarError for arrays that do not fit, a label that is no class or a loss that is not finite, ConfigError
+    for class weights that are not one per class.
+    """
+    _require_arrays(model, train)
+    _require_weights(model, config)
+    step = _Step(model, config, device, _steps(len(train[0]), config))
+    history, best = History(), {}
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.startswith("cuda") else []):
+        torch.manual_seed(config.seed)
+        for epoch in track(range(config.epochs), "train", config.epochs):
+            history.loss.append(_epoch(step, train, epoch))
+            if val is not None:
+                history.miou.append(_validate(model, val, config.batch, device))
+            if _is_best(history):
+                history.best_epoch, best = epoch, _weights(model) if val is not None else {}
+            if val is not None and epoch - history.best_epoch >= config.patience:
+                break
+    if best:
+        _trained_part(model).load_state_dict(best)
+    model.eval()
+    return history
+
+
+class _Step:
+    """One update after another, with the learning rate of the step."""
+
+    def __init__(self, model: Segmenter, config: SegmentationTraining, device: str, epoch_steps: int) -> None:
+        self.model, self.config, self.device = model.to(device), config, device
+        self.epoch_steps, self.total, self.done = epoch_steps, epoch_steps * config.epochs, 0
+        self.optimizer = torch.optim.AdamW(parameter_groups(model, config), lr=config.lr)
+        self.normalise = describe_backbone(model.backbone).normalise
+        self.transform = joint_augmentation(model.size)
+        self.weights = None if config.class_weights is None else torch.tensor(config.class_weights, device=device)
+
+    def __call__(self, images: Bytes, masks: Bytes, seed: int) -> Tensor:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr * group["lr_scale"] * rate(self.done, self.total, self.config.warmup)
+        _require_classes(masks, self.model.classes)
+        pixels, labels = to_tensor(images, self.device), torch.from_numpy(np.array(masks)).to(self.device)
+        if self.config.augment:
+            pixels, labels = augment(pixels, labels, self.transform, seed)
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.config.bf16):
+            logits = self.model(self.normalise(pixels))
+        loss = segmentation_loss(logits, labels.long(), dice=self.config.dice, weights=self.weights)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.done += 1
+        return loss.detach()
+
+
+def parameter_groups(model: Segmenter, config: SegmentationTraining) -> list[dict[str, Any]]:
+    """Groups with `lr_scale`: 1 for the decoder, `layer_decay` per layer below it. No decay of vectors and biases.
+
+    Layers are timm's. It counts the topmost layer of a backbone without a classifier as the head; the decoder is one
+    above that. In a model whose final norm is a layer of its own (ConvNeXt's, unused here), blocks are one lower yet.
+    """
+    decay: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for parameter in model.decoder.parameters():
+        (plain if parameter.ndim <= 1 else decay).append(parameter)
+    groups = [
+        {"params": decay, "weight_decay": config.weight_decay, "lr_scale": 1.0},
+        {"params": plain, "weight_decay": 0.0, "lr_scale": 1.0},
+    ]
+    if model.frozen:
+        return groups
+    unlike: Any = getattr(model.backbone, "no_weight_decay", set)
+    layers = param_groups_layer_decay(
+        model.backbone, config.weight_decay, no_weight_decay_list=unlike(), layer_decay=config.layer_decay
+    )
+    return groups + [{**layer, "lr_scale": layer["lr_scale"] * config.layer_decay} for layer in layers]
+
+
+def rate(step: int, total: int, warmup: float) -> float:
+    """Factor of the learning rate: linear to 1 over the first `warmup` x total steps, then a cosine towards 0."""
+    ramp = round(warmup * total)
+    if step < ramp:
+        return (step + 1) / (ramp + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(1, total - ramp)))
+
+
+def batches(count: int, batch: int, seed: int, epoch: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Indices of an epoch's batches, all equally large; the last is filled up from the beginning of the order."""
+    order = np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
+    batch = max(2, min(batch, count))
+    yield from np.resize(order, (-(-count // batch), batch))
+
+
+def _steps(count: int, config: SegmentationTraining) -> int:
+    return sum(1 for _ in batches(count, config.batch, config.seed, 0))
+
+
+def _epoch(step: _Step, train: LabelledImages, epoch: int) -> float:
+    step.model.train()
+    losses = []
+    for number, rows in enumerate(batches(len(train[0]), step.config.batch, step.config.seed, epoch)):
+        seed = int(np.random.SeedSequence([step.config.seed, epoch, number]).generate_state(1)[0])
+        losses.append(step(train[0][rows], train[1][rows], seed))
+    loss = float(torch.stack(losses).mean())
+    if not math.isfinite(loss):
+        raise TrocarError(
+            f"the loss is not finite in epoch {epoch + 1}; take a lower learning rate than {step.config.lr}"
+        )
+    return loss
+
+
+def _validate(model: Segmenter, val: LabelledImages, batch: int, device: str) -> float:
+    counts = predicted_confusions(model, *val, batch=batch, device=device)
+    return float(np.nanmean(scores_of(counts.sum(0).astype(np.float64))))
+
+
+def _is_best(history: History) -> bool:
+    return not history.miou or history.miou[-1] > max(history.miou[:-1], default=-1.0)
+
+
+def _trained_part(model: Segmenter) -> nn.Module:
+    return model.decoder if model.frozen else model
+
+
+def _weights(model: Segmenter) -> dict[str, Tensor]:
+    return {name: value.cpu() for name, value in copy.deepcopy(_trained_part(model).state_dict()).items()}
+
+
+def _require_arrays(model: Segmenter, train: LabelledImages) -> None:
+    images, masks = train
+    require_size(images, model.size)
+    if masks.shape != images.shape[:3]:
+        raise TrocarError(f"training masks {tuple(masks.shape)} and images {tuple(images.shape)} do not fit together")
+
+
+def _require_weights(model: Segmenter, config: SegmentationTraining) -> None:
+    given = config.class_weights
+    if given is not None and len(given) != model.classes:
+        raise ConfigError(f"class_weights: {len(given)} numbers for {model.classes} classes; give one for each")
+
+
+def _require_classes(masks: Bytes, classes: int) -> None:
+    largest = int(np.where(masks == IGNORE, 0, masks).max())
+    if largest >= classes:
+        raise TrocarError(f"a training mask has class {largest}, but there are {classes} classes (0 .. {classes - 1})")
