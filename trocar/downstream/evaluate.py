@@ -55,32 +55,20 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
     frames.prepare([SIZE, *(member.size for arm in arms for member in arm.members if member.size)])
     about = {task.name: about_task(bench, task) for bench in benches for task in bench.tasks}
     judge = Judge(data, {str(case) for bench in benches for case in data.frames["case"].iloc[bench.rows]}, say)
-<<<<<<< HEAD
-    found = Scored()
-    for arm in arms:
-        say(arm.label)
-        leak = judge.verdict([member.name for member in arm.members] if arm.kind == "backbone" else []).as_json()
-=======
     found, leaks = Scored(), {}
     for arm in arms:
         say(arm.label)
         weights = [member.name for member in arm.members] if arm.kind == "backbone" else []
         leaks[arm.label] = judge.verdict(weights).as_json()
->>>>>>> leak
         encoders = {member.name: make_encoder(arm, member, frames, config.batch, device) for member in arm.members}
         for bench in benches:
             for protocol in usable(arm, protocols, bench):
-                part = score(arm, bench, protocol, encoders, config)
-                found += replace(part, rows=[replace(row, leak=leak) for row in part.rows])
+                found += score(arm, bench, protocol, encoders, config)
     for task, counts in found.counts.items():
         about[task] |= {"counts": counts, "absent": [name for name, n in counts.items() if n == 0]}
     predictions = pd.concat(found.tables, ignore_index=True)
-<<<<<<< HEAD
-    results = Results(_about(data, config), about, _ordered(found.rows, about), predictions)
-=======
     rows = [replace(row, leak=leaks[row.arm]) for row in _ordered(found.rows, about)]
     results = Results(_about(data, config), about, rows, predictions)
->>>>>>> leak
     if config.out is not None:
         results.write(config.out)
         write_metrics(config.out, config.bootstrap)
