@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from trocar.config import Config
 from trocar.downstream.datasets.table import Kind, LabelSpace
@@ -82,9 +83,13 @@ class Prediction:
 
 
 class Protocol(Config):
-    """How labels are learned from a backbone. A subclass has a `name` with a default; its fields are its settings."""
+    """How labels are learned from a backbone. A subclass has a `name` with a default; its fields are its settings.
+
+    `title`: what tables and files call it in place of `usual_label`; two entries of one protocol need different ones.
+    """
 
     name: str
+    title: str = Field(default="", max_length=80, pattern=r"^[^\x00-\x1f|]*$")
     kinds: ClassVar[tuple[Kind, ...]] = ("multiclass", "multilabel")
     """Kinds of labels it can learn."""
     trains_network: ClassVar[bool] = False
@@ -97,6 +102,11 @@ class Protocol(Config):
     @property
     def label(self) -> str:
         """What the table calls it."""
+        return self.title or self.usual_label
+
+    @property
+    def usual_label(self) -> str:
+        """What the table calls it without a title."""
         return self.name
 
     @abstractmethod
@@ -122,11 +132,15 @@ def join(parts: Sequence[Labelled]) -> Labelled:
 
 
 def headline(problem: Problem, part: Labelled, scores: Floats) -> float:
-    """The leading task's headline of probabilities [n, K] of a labelled part; soft labels are rounded, as in the
-    scoring of test frames."""
+    """The leading task's headline of probabilities [n, K] of a labelled part. As in the scoring of test frames, soft
+    labels are rounded and classes that the official scoring leaves out are left out.
+    """
     case = np.unique(part.case, return_inverse=True)[1].astype(np.int64)
-    truth = part.targets.round().astype(np.int64)
-    return problem.task.score(Outcome(truth, decide(problem.space.kind, scores), scores, case))
+    truth, space = part.targets.round().astype(np.int64), problem.space
+    decided = decide(space.kind, scores)
+    return problem.task.score(
+        Outcome(truth, decided, scores, case, classes=space.classes, unscored=space.unscored)
+    )
 
 
 def standardise(train: Floats, *others: Floats) -> list[Floats]:

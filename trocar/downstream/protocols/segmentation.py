@@ -62,7 +62,7 @@ class Segmentation(MaskProtocol, SegmentationTraining):
     image: tuple[int, int] | None = None
 
     @property
-    def label(self) -> str:
+    def usual_label(self) -> str:
         """With the decoder, and whether the backbone was trained."""
         return f"{self.name} {self.decoder}" + (", frozen" if self.freeze else "")
 

@@ -26,7 +26,7 @@ class Temporal(Protocol, TemporalConfig):
     random_start: ClassVar[bool] = True
 
     @property
-    def label(self) -> str:
+    def usual_label(self) -> str:
         """With the head, and whether it may look ahead: online and offline numbers are not comparable."""
         return f"{self.name} {self.head.name}, {'online' if self.head.causal else 'offline'}"
 
