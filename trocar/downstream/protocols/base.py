@@ -13,6 +13,7 @@ from pydantic import Field
 from trocar.config import Config
 from trocar.downstream.datasets.table import Kind, LabelSpace
 from trocar.downstream.encoder import Encoder
+from trocar.downstream.frames import Size
 from trocar.downstream.metrics.outcome import Floats, Ints, Outcome
 from trocar.downstream.tasks.base import Task
 
@@ -98,6 +99,8 @@ class Protocol(Config):
     """Whether it can learn several tasks together."""
     random_start: ClassVar[bool] = False
     """Whether its result follows from `Problem.seed`: then `repeats` of it are run."""
+    constant: ClassVar[bool] = False
+    """Whether it answers without looking at the frames: what the majority arm does, not to be asked for."""
 
     @property
     def label(self) -> str:
@@ -108,6 +111,10 @@ class Protocol(Config):
     def usual_label(self) -> str:
         """What the table calls it without a title."""
         return self.name
+
+    def input_size(self, size: int) -> Size:
+        """The frames it reads in pixels, where the evaluation's own are squares of `size`."""
+        return size
 
     @abstractmethod
     def predict(self, problem: Problem) -> Prediction:
@@ -138,9 +145,7 @@ def headline(problem: Problem, part: Labelled, scores: Floats) -> float:
     case = np.unique(part.case, return_inverse=True)[1].astype(np.int64)
     truth, space = part.targets.round().astype(np.int64), problem.space
     decided = decide(space.kind, scores)
-    return problem.task.score(
-        Outcome(truth, decided, scores, case, classes=space.classes, unscored=space.unscored)
-    )
+    return problem.task.score(Outcome(truth, decided, scores, case, classes=space.classes, unscored=space.unscored))
 
 
 def standardise(train: Floats, *others: Floats) -> list[Floats]:

@@ -45,7 +45,8 @@ class Temporal(Protocol, TemporalConfig):
             assert val is not None
             return headline(problem, val, _at(held, predicted, val.rows))
 
-        settings = self if val is not None else self.model_copy(update={"select": "fixed_epochs"})
+        without = {"select": "fixed_epochs", "patience": None}
+        settings = self if val is not None else self.model_copy(update=without)
         fitted = fit_temporal(
             settings,
             train,
