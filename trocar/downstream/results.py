@@ -17,6 +17,7 @@ from trocar.downstream.predictions import About, write_predictions
 from trocar.files import write_atomic
 
 FORMAT = 1
+PREDICTIONS = "predictions.parquet"
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Results:
         classes = {task: about["classes"] for task, about in self.tasks.items()}
         unscored = {task: about["unscored"] for task, about in self.tasks.items()}
         fps = next(iter(self.tasks.values()))["fps"]
-        write_predictions(self.predictions, out / "predictions.parquet", About(classes, fps, unscored))
+        write_predictions(self.predictions, out / PREDICTIONS, About(classes, fps, unscored))
         write_atomic(out / "results.md", self.to_markdown())
         write_atomic(out / "results.json", json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
 
