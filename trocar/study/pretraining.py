@@ -24,8 +24,8 @@ _OWN = ("data.catalog", "data.composition", "run.out", "run.seed")
 @dataclass(frozen=True)
 class ArmRun:
     """One pretraining: `cases` are named source/case, `epochs` is per source, `asked` the hash of what the study says
-    about it (the data it finds are `selection`), `leaks` pool cases that are held-out ones, `init` the name of its first
-    weights and `size` its main view.
+    about it (the data it finds are `selection`), `leaks` pool cases that are held-out ones, `init` the name of its
+    first weights and `size` its main view.
     """
 
     arm: str
