@@ -1,16 +1,14 @@
 import json
 
-import numpy as np
 import pandas as pd
 import pytest
 from data_factory import make_catalog
 from study_factory import make_study, successes
 
 from trocar.cli import main
-from trocar.downstream.metrics.outcome import Outcome
 from trocar.study.config import load_study
 from trocar.study.lock import require_lock
-from trocar.study.results import Results, restricted
+from trocar.study.results import Results
 from trocar.study.store import Store
 from trocar.study.track import sync_study
 
@@ -69,17 +67,6 @@ def test_a_dry_run_prints_an_array_for_each_step_of_the_graph(tmp_path, capsys):
 def test_a_folder_that_is_no_stage_is_refused(tmp_path, capsys):
     assert main(["study", "stage", str(tmp_path)]) == 2
     assert "is no stage of a study" in capsys.readouterr().err
-
-
-def test_an_outcome_of_some_cases_has_their_frames_alone():
-    case = np.array([0, 0, 1, 2, 2, 2])
-    outcome = Outcome(np.arange(6), np.arange(6), np.eye(6), case, time_s=np.arange(6.0))
-    some = restricted(outcome, ["a", "b", "c"], {"a", "c"})
-    assert some.gt.tolist() == [0, 1, 3, 4, 5]
-    assert some.case.tolist() == [0, 0, 1, 1, 1]
-    assert some.cases == 2
-    assert some.time_s.tolist() == [0, 1, 3, 4, 5]
-    assert some.fold is None
 
 
 @pytest.fixture(scope="module")

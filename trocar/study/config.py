@@ -11,11 +11,11 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from trocar.config import Config, load
 from trocar.data.composition import Composition, Match
 from trocar.data.leak.guard import Policy
-from trocar.downstream.metrics.registry import REGISTRY
 from trocar.downstream.protocols import get_protocol
 from trocar.downstream.tasks import get_task
 from trocar.errors import ConfigError, nearest
 from trocar.study.grid import GridConfig
+from trocar.study.measure import metric_named
 
 Name = Annotated[str, StringConstraints(pattern=r"^[\w.+ -]+$")]
 """What arms, tasks and studies are called: letters, digits, blanks and `_ . + -`."""
@@ -185,9 +185,8 @@ def _check_task(name: str, task: TaskConfig) -> None:
     if len(set(labels)) < len(labels):
         twice = next(label for label in labels if labels.count(label) > 1)
         raise ConfigError(f"protocol {twice!r} is listed twice; put the second in a task of its own")
-    known = REGISTRY.get(kind.name)
-    if task.metric is not None and known is not None and task.metric not in known:
-        raise ConfigError(f"no metric {task.metric!r}{nearest(task.metric, known)}; metrics: {', '.join(known)}")
+    if task.metric is not None:
+        metric_named(kind.name, task.metric)
 
 
 def task_name(name: str, task: TaskConfig) -> str:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from trocar.downstream.metrics.outcome import Outcome
-from trocar.downstream.metrics.registry import REGISTRY
-from trocar.downstream.predictions import Key, outcomes
+from trocar.downstream.predictions import Key
 from trocar.study.config import StudyConfig
 from trocar.study.execute import RESULTS
 from trocar.study.lock import Tree, require_lock
+from trocar.study.measure import AnyOutcome, CaseMetric, metric_named, outcomes_in, restricted
 from trocar.study.store import Store, read_spec
 
 
@@ -66,9 +64,9 @@ class Score:
     scored: tuple[str, ...] | None = None
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> AnyOutcome:
         """Labels, predictions and cases of the test frames that are compared; `cases` has the names of the cases."""
-        outcome = _outcomes(self.predictions)[self.key]
+        outcome = outcomes_in(self.predictions)[self.key]
         return outcome if self.scored is None else restricted(outcome, self.test_cases, self.scored)
 
     @property
@@ -179,11 +177,13 @@ class Results:
         table: pd.DataFrame = pd.DataFrame(rows)
         return table
 
+    def measure(self, task: str) -> CaseMetric:
+        """The metric of a task as a function of an outcome and weights of its cases."""
+        return metric_named(self.lock["tasks"][task]["task"], self.metric(task))
+
     def value(self, score: Score) -> float:
         """The task's metric of one score, NaN where the metric means nothing for its labels."""
-        outcome = score.outcome
-        named = REGISTRY[score.key.task][self.metric(score.task)]
-        return float(named.metric(outcome, None)) if named.offered(outcome) else float("nan")
+        return float(self.measure(score.task)(score.outcome, None))
 
     def _scores(self, e: Mapping[str, Any]) -> Iterator[Score]:
         stage, _ = read_spec(self.store.folder(e["stage"]))
@@ -212,26 +212,6 @@ class Results:
                         test_cases=tested,
                         scored=tuple(about["scored"]) if about["scored"] is not None else None,
                     )
-
-
-def restricted(outcome: Outcome, names: Sequence[str], wanted: Collection[str]) -> Outcome:
-    """The outcome of some of its cases; `names` has the name of every case in it, in order."""
-    keep = np.array([name in wanted for name in names])[outcome.case]
-    case = np.unique(outcome.case[keep], return_inverse=True)[1].astype(np.int64)
-    cut = {name: values[keep] for name in _PER_FRAME if (values := getattr(outcome, name)) is not None}
-    return replace(outcome, **cut, case=case)
-
-
-_PER_FRAME = ("gt", "pred", "scores", "time_s", "soft", "fold")
-_CACHE: dict[Path, dict[Key, Outcome]] = {}
-
-
-def _outcomes(path: Path) -> dict[Key, Outcome]:
-    """Of one file at a time: a stage's scores are asked for one after the other."""
-    if path not in _CACHE:
-        _CACHE.clear()
-        _CACHE[path] = outcomes(path)
-    return _CACHE[path]
 
 
 def _mean_size(folds: Mapping[str, list[str]]) -> float:
