@@ -4,7 +4,8 @@
 
 The first row is the command on the submitting machine, up to sbatch's answer; then SLURM's and submitit's part, up to
 our first line in the job; then imports, the catalog, the model and the meeting of the ranks; then the first step.
-Trocar's own share is all but SLURM's and submitit's part. The reference is a job of submitit that does nothing.
+Trocar's own share is all but SLURM's and submitit's part; both of its rows begin with importing torch. References: a
+job of submitit that does nothing, and a process that imports torch, torchvision and timm.
 """
 
 from __future__ import annotations
@@ -97,6 +98,9 @@ def main() -> None:
     for name, seconds in measure(args.profile, out, args.overrides).rows():
         print(f"{name:46s} {seconds:6.1f} s")
     print(f"{'a job that does nothing (submitit alone)':46s} {bare(load_profile(args.profile), out):6.1f} s")
+    started = time.time()
+    subprocess.run([sys.executable, "-c", "import torch, torchvision, timm"], check=True)
+    print(f"{'import torch, torchvision, timm':46s} {time.time() - started:6.1f} s")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,9 +65,11 @@ def states(submissions: Iterable[Submission], run: Run | None = None) -> dict[st
 
 def wait(submission: Submission, timeout_s: float, poll_s: float = 2.0) -> JobState:
     """The final state of a single job. Raises TrocarError after `timeout_s` seconds, with what it waits for."""
-    deadline = time.monotonic() + timeout_s
+    deadline, state = time.monotonic() + timeout_s, UNKNOWN
     while True:
-        state = states([submission])[submission.job]
+        # A controller that is being restarted answers again in a minute.
+        with suppress(TrocarError):
+            state = states([submission])[submission.job]
         # Just submitted, or between queue and accounting: unknown is no end.
         if not state.is_active and state != UNKNOWN:
             return state
