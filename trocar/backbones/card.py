@@ -14,6 +14,7 @@ from trocar.backbones.exposure import KEY, Exposure, by_identity
 from trocar.backbones.source import WEIGHTS
 from trocar.data.leak.identities import identities
 from trocar.data.leak.verdict import Verdict
+from trocar.privacy import withheld
 from trocar.tracking.metrics import read_metrics
 
 OWN_ARCHITECTURES = "architectures.py"
@@ -24,8 +25,10 @@ def model_card(run: Path, source: Path) -> str:
     """README.md in Markdown for the backbone in `source`, a folder of `run`.
 
     Data composition, recipe, steps and last metrics come from config.yaml, run.json, the checkpoint's
-    manifest.json and metrics/; what is absent is said to be unknown.
+    manifest.json and metrics/; what is absent is said to be unknown. Names that the run withholds are not in it. Raises
+    TrocarError where it is not known what to withhold.
     """
+    hidden = withheld(run)
     config = _read_json(source / "config.json")
     sections = [
         _front(config),
@@ -33,11 +36,11 @@ def model_card(run: Path, source: Path) -> str:
         _facts(run, source, config),
         _usage(config, (source / OWN_ARCHITECTURES).is_file()),
         _origin(config),
-        _yaml_section("Pretraining configuration", _read_yaml(run / "config.yaml")),
+        _yaml_section("Pretraining configuration", hidden.tree(_read_yaml(run / "config.yaml"))),
         _yaml_section("Recorded with the weights", _recorded(config)),
         _metrics_section(run),
     ]
-    return "\n".join(section for section in sections if section)
+    return hidden.text("\n".join(section for section in sections if section))
 
 
 def parameter_count(folder: Path) -> int:

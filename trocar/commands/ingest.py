@@ -28,6 +28,11 @@ def register(subparsers: Any) -> None:
     parser.add_argument("sources", nargs="+", metavar="SRC", help="a video, a folder of videos or of frame folders")
     parser.add_argument("--out", required=True, metavar="SHARDS", help="folder for shards and catalog")
     _add_metadata(parser.add_argument_group("what the videos are"))
+    parser.add_argument(
+        "--pseudonymize",
+        metavar="KEYFILE",
+        help="replace file names and case ids by keyed hashes; the key is made if absent, and stays out of SHARDS",
+    )
     _add_frames(parser.add_argument_group("folders of frames (also columns of videos.csv)"))
     _add_settings(parser.add_argument_group("frames to store"))
     parser.add_argument("--workers", type=int, default=_cores(), metavar="N", help="processes (default: %(default)s)")

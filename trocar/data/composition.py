@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from trocar.config import Config
-from trocar.data.catalog import DEFAULT_CURATION, Catalog, to_numpy
+from trocar.data.catalog import DEFAULT_CURATION, STRICT_CURATION, Catalog, to_numpy
 from trocar.data.counter import I64
 from trocar.data.curation import LeftOut, Mask
 from trocar.data.leak.guard import Leak, LeakGuard, describe, find_leaks, refuse
@@ -69,7 +69,7 @@ class Composition(Config):
     sample_seed: int = 0
     on_short: Literal["error", "skip"] = "error"
     fps: float | None = Field(default=None, gt=0)
-    curate: Literal["default", "none"] | Curation = "default"
+    curate: Literal["default", "strict", "none"] | Curation = "default"
     weights: Literal["proportional", "sqrt", "uniform"] | dict[str, float] = "proportional"
     max_repeat: float | None = Field(default=None, gt=0)
     leak: LeakGuard = LeakGuard()
@@ -267,7 +267,7 @@ class _Resolver:
         rules = self.config.curate
         if isinstance(rules, Curation):
             return rules.limits()
-        return DEFAULT_CURATION if rules == "default" else {}
+        return {"default": DEFAULT_CURATION, "strict": STRICT_CURATION}.get(rules, {})
 
     def _budgeted(self, kept: Mapping[int, Runs], videos: list[int]) -> dict[str, Runs]:
         """Runs per source, each cell thinned to its frame budget."""

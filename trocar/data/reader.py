@@ -25,6 +25,7 @@ from trocar.errors import TrocarError
 RETRIES = 4
 OPEN_SHARDS = 256  # per process, far below the usual limit of 1,024 open files
 MAX_REPLACEMENTS = 32
+MAX_BYTES = 1 << 28  # of a frame: what a catalog says beyond is not read into memory
 MAX_PIXELS = 64_000_000  # of a frame: a larger one is a decompression bomb, not a surgical video
 
 
@@ -74,6 +75,8 @@ class Reader:
         """
         frames = self.catalog.frames
         shard, offset, size = int(frames["shard"][row]), int(frames["offset"][row]), int(frames["size"][row])
+        if not 0 <= shard < len(self.catalog.shard_paths) or offset < 0 or not 0 <= size <= MAX_BYTES:
+            raise BadContentError(f"the catalog puts it at byte {offset} of shard {shard}, {size} bytes long")
         data = self._pread(shard, offset, size)
         if len(data) != size:
             raise BadContentError(f"shard ends {size - len(data)} bytes early")

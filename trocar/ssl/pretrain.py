@@ -11,6 +11,7 @@ import torch
 from trocar import memory
 from trocar.errors import ConfigError, TrocarError
 from trocar.files import write_json_atomic
+from trocar.privacy import Withheld, withhold
 from trocar.ssl import checkpoint
 from trocar.ssl.describe import describe
 from trocar.ssl.distributed import World, broadcast_int, process_group
@@ -75,11 +76,15 @@ def _acquire(out: Path, world: World) -> Lease | None:
 
 def _train(setup: Pretraining, signals: StopSignals, lease: Lease | None, after_stop: AfterStop) -> None:
     config, world, method = setup.config, setup.world, setup.placed()
+    setup.say = without(setup.withheld, setup.say)
     memory.keep_freed()
     for line in describe(setup):
         setup.say(line)
     optimizer = build_optimizer(method, config.optim)
     start, skipped = _restore(setup, method, optimizer)
+    if world.is_main:
+        config.run.out.mkdir(parents=True, exist_ok=True)
+        withhold(config.run.out, setup.withheld.names)  # before anything that mlflow could pick up
     record = Run.open(config.run.out, config.model_dump(mode="json", by_alias=True)) if world.is_main else None
     if record is not None:
         update_record(config.run.out, total_steps=setup.total)
@@ -103,6 +108,11 @@ def _train(setup: Pretraining, signals: StopSignals, lease: Lease | None, after_
         trainer.fit(loader.iterate(start, setup.total), setup.total, setup.epoch_steps)
         hooks.finish()
     setup.say(f"finished after {setup.total} steps; the backbone is {config.run.out / 'backbone'}")
+
+
+def without(hidden: Withheld, say: Say) -> Say:
+    """`say` for a log that may be read by others."""
+    return lambda line: say(hidden.text(line))
 
 
 def _restore(setup: Pretraining, method: Method, optimizer: torch.optim.Optimizer) -> tuple[int, int]:

@@ -60,6 +60,14 @@ class TrackingConfig(Config):
     experiment: str = "trocar"
 
 
+class PrivacyConfig(Config):
+    """What may be seen of videos that the catalog marks private."""
+
+    share_frames: bool = Field(
+        default=False, description="show frames, hospitals and case ids of private videos in report, mlflow and card"
+    )
+
+
 class ResumeConfig(Config):
     """Differences to the checkpoint that are meant, such as [recipe.train.steps]."""
 
@@ -76,6 +84,7 @@ class PretrainConfig(Config):
     train: TrainConfig
     run: RunConfig
     tracking: TrackingConfig = TrackingConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     resume: ResumeConfig = ResumeConfig()
 
     @model_validator(mode="after")

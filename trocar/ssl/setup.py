@@ -24,11 +24,13 @@ from trocar.data.leak.held_out import HeldOut
 from trocar.data.loader import Backend, Loader
 from trocar.data.neighbours import NeighbourRule, resolve_neighbours
 from trocar.data.plan import Plan
+from trocar.data.privacy import private_names
 from trocar.data.reader import Reader
 from trocar.data.selection import Selection
 from trocar.data.views import ViewPlan
 from trocar.errors import ConfigError
 from trocar.leak.resolve import held_out_of
+from trocar.privacy import Withheld
 from trocar.ssl.advice import DataSize
 from trocar.ssl.distributed import World, barrier
 from trocar.ssl.frozen import FrozenConfig
@@ -55,6 +57,11 @@ class Pretraining:
     def catalog(self) -> Catalog:
         """The opened catalog."""
         return Catalog.open(self.config.data.catalog)
+
+    @cached_property
+    def withheld(self) -> Withheld:
+        """The names that nothing of this run may show."""
+        return Withheld(() if self.config.privacy.share_frames else private_names(self.catalog))
 
     @cached_property
     def selection(self) -> Selection:

@@ -22,6 +22,7 @@ from trocar import __version__
 from trocar.config import fingerprint
 from trocar.errors import TrocarError
 from trocar.files import locked, write_json_atomic
+from trocar.privacy import withheld
 from trocar.tracking.metrics import Row, read_rows
 from trocar.tracking.process import is_gone
 from trocar.tracking.redact import redact, secrets_in
@@ -178,7 +179,7 @@ def _sync(folder: Path, uri: str, experiment: str, placement: Placement) -> Sync
         state.last_step = _logged_steps(client, run_id, {key for row in rows for key in row.values})
     if record.get("mlflow_run_id") != run_id:
         update_record(folder, mlflow_run_id=run_id)
-    _log_config(client, mlflow_run, read_config(folder), state)
+    _log_config(client, mlflow_run, withheld(folder).tree(read_config(folder)), state)
     _tag_job(client, mlflow_run, record)
     new_values = 0
     for batch in _batches(_missing(rows, state.last_step)):
@@ -225,14 +226,15 @@ def _experiment_name(client: Any, run: Any) -> str:
 def _create_run(
     client: Any, uri: str, experiment: str, record: Mapping[str, Any], folder: Path, placement: Placement
 ) -> Any:
+    hidden = withheld(folder)
     return client.create_run(
         _experiment_id(client, uri, experiment),
         start_time=_milliseconds(record.get("created")),
-        run_name=placement.name,
+        run_name=hidden.text(placement.name),
         tags={
             "trocar.run_id": record["run_id"],
             "trocar.version": __version__,
-            "trocar.folder": str(folder),
+            "trocar.folder": hidden.text(str(folder)),
             **placement.tags(),
         },
     )

@@ -116,7 +116,7 @@ def merge(options: IngestOptions, say: Say) -> Summary:
         refuse_foreign(root)
         make_folders(root)
         with only_one(root):
-            sweep(root)
+            sweep(root, options.sources, {job.name for job in jobs})
             missing = []
             for job in jobs:
                 if is_finished(job, record.load(root, job.name), summary):

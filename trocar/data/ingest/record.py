@@ -133,8 +133,11 @@ def entries(root: Path) -> Iterator[VideoEntry]:
 
 
 def load_rejected(path: Path) -> Rejected:
-    """Why a video stays out, from its `NAME.rejected.json`."""
-    return Rejected(**json.loads(path.read_text(encoding="utf-8")))
+    """Why a video stays out, from its `NAME.rejected.json`. Raises TrocarError for a damaged one."""
+    try:
+        return Rejected(**json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise TrocarError(f"{path}: damaged ({error}); delete it and ingest its source again") from None
 
 
 def rejection_of(root: Path, name: str) -> Rejected | None:
