@@ -3,7 +3,8 @@
     python benchmarks/features.py [--frames 96] [--pairs 5] [--size 224] [--probe 20000]
 
 Extraction: `extract` of memory-mapped pixels against the network on one normalised batch of the same size that is in
-memory already, again and again; in turns, the order changing from pair to pair; medians of the pairs' ratios.
+memory already, again and again; in turns, the order changing from pair to pair; medians of the pairs' ratios, by
+the clock and by the CPU time of the process.
 
 Second probe: a data set of `--probe` frames and a cache that holds its features (random numbers: nothing is extracted)
 stand in a temporary folder; timed is `evaluate` from its call to the first fit, without the import of torch.
@@ -15,6 +16,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -56,22 +58,38 @@ class Stop(Protocol):
         raise ReachedError
 
 
+@dataclass(frozen=True)
+class Cost:
+    """Seconds on the clock, and CPU seconds of this process: on a busy machine the clock counts the others too."""
+
+    wall: float
+    cpu: float
+
+
+class Stopwatch:
+    def __init__(self) -> None:
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+
+    def stop(self) -> Cost:
+        return Cost(time.perf_counter() - self.wall, time.process_time() - self.cpu)
+
+
 @torch.inference_mode()
-def bare(model: nn.Module, images: torch.Tensor, batches: int) -> float:
-    started = time.perf_counter()
+def bare(model: nn.Module, images: torch.Tensor, batches: int) -> Cost:
+    watch = Stopwatch()
     for _ in range(batches):
         model(images)
-    return time.perf_counter() - started
+    return watch.stop()
 
 
-def ours(model: nn.Module, pixels: Pixels) -> float:
-    started = time.perf_counter()
+def ours(model: nn.Module, pixels: Pixels) -> Cost:
+    watch = Stopwatch()
     extract(model, pixels, describe_backbone(model), batch=BATCH)
-    return time.perf_counter() - started
+    return watch.stop()
 
 
-def throughput(name: str, size: int, frames: int, pairs: int, folder: Path) -> tuple[float, float, float]:
-    """(frames/s of the bare network, of `extract`, median ratio of the pairs)."""
+def throughput(name: str, size: int, frames: int, pairs: int, folder: Path) -> list[float]:
+    """Medians over the pairs: frames/s of the bare network and of `extract`, ratio by the clock, ratio of CPU time."""
     model = fit_input_size(load_backbone(f"random:{name}"), size).eval()
     path = folder / f"{size}.npy"
     written = open_memmap(path, mode="w+", dtype=np.uint8, shape=(frames, size, size, 3))
@@ -86,9 +104,8 @@ def throughput(name: str, size: int, frames: int, pairs: int, folder: Path) -> t
             mine, plain = ours(model, pixels), bare(model, images, frames // BATCH)
         else:
             plain, mine = bare(model, images, frames // BATCH), ours(model, pixels)
-        found.append((frames / plain, frames / mine, plain / mine))
-    speeds = [statistics.median(values) for values in zip(*found, strict=True)]
-    return speeds[0], speeds[1], speeds[2]
+        found.append((frames / plain.wall, frames / mine.wall, plain.wall / mine.wall, plain.cpu / mine.cpu))
+    return [statistics.median(values) for values in zip(*found, strict=True)]
 
 
 def make_probe(root: Path, frames: int, names: list[str]) -> None:
@@ -110,14 +127,13 @@ def make_probe(root: Path, frames: int, names: list[str]) -> None:
         np.save(features_path(model, cache, SIZE), features)
 
 
-def second_probe(name: str, root: Path) -> tuple[float, float]:
-    """(seconds, CPU seconds of this process: on a busy machine the wall clock counts the others too)."""
+def second_probe(name: str, root: Path) -> Cost:
     config = EvaluateConfig(backbone=[str(root / name)], data=root, protocol=["stop"], folds=5, cache=root / "cache")
-    started, worked = time.perf_counter(), time.process_time()
+    watch = Stopwatch()
     try:
         evaluate(config)
     except ReachedError:
-        return time.perf_counter() - started, time.process_time() - worked
+        return watch.stop()
     raise AssertionError("the evaluation ended before its first fit")
 
 
@@ -130,17 +146,18 @@ def main() -> None:
     args = parser.parse_args()
     frames = args.frames // BATCH * BATCH
     with tempfile.TemporaryDirectory() as folder:
-        print(f"| {args.size} px, batch {BATCH} | bare, frames/s | extract, frames/s | ratio |\n|---|---|---|---|")
+        print(f"| {args.size} px, batch {BATCH} | bare, frames/s | extract, frames/s | ratio | by CPU time |")
+        print("|---|---|---|---|---|")
         for name in ARCHITECTURES:
-            plain, mine, ratio = throughput(name, args.size, frames, args.pairs, Path(folder))
-            print(f"| {name} | {plain:.1f} | {mine:.1f} | {ratio:.2f} |")
+            plain, mine, ratio, cpu = throughput(name, args.size, frames, args.pairs, Path(folder))
+            print(f"| {name} | {plain:.1f} | {mine:.1f} | {ratio:.2f} | {cpu:.2f} |", flush=True)
         protocols()["stop"] = Stop
         make_probe(Path(folder) / "probe", args.probe, list(ARCHITECTURES))
-        print(f"\n| {args.probe} frames, features in the cache | s to the first fit | of this process |\n|---|---|---|")
+        print(f"\n| {args.probe} frames, features in the cache | s to the first fit | CPU s |\n|---|---|---|")
         for name in ARCHITECTURES:
             times = [second_probe(name, Path(folder) / "probe") for _ in range(args.pairs)]
-            wall, worked = (statistics.median(values) for values in zip(*times, strict=True))
-            print(f"| {name} | {wall:.2f} | {worked:.2f} |")
+            wall, cpu = (statistics.median(values) for values in zip(*((t.wall, t.cpu) for t in times), strict=True))
+            print(f"| {name} | {wall:.2f} | {cpu:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

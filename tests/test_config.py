@@ -139,14 +139,20 @@ def test_presets_are_found_by_name_and_a_typo_gets_the_nearest():
 
 
 def test_every_preset_validates():
+    from trocar.downstream.config import EvaluateConfig
+    from trocar.downstream.reproduce import Experiment
     from trocar.slurm.profile import Profile
     from trocar.ssl.pretrain_config import PretrainConfig
     from trocar.study.config import StudyConfig
 
-    rooms = {"slurm": Profile, "study": StudyConfig}
+    rooms = {
+        "downstream": (EvaluateConfig, ["data=folder"]),
+        "reproduce": (Experiment, []),
+        "slurm": (Profile, []),
+        "study": (StudyConfig, []),
+    }
     for name in preset_names():
-        model = rooms.get(name.partition("/")[0], PretrainConfig)
-        places = ["data.catalog=shards", "run.out=run"] if model is PretrainConfig else []
+        model, places = rooms.get(name.partition("/")[0], (PretrainConfig, ["data.catalog=shards", "run.out=run"]))
         assert isinstance(load(model, name, places), model)
 
 

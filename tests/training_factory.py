@@ -18,7 +18,7 @@ from trocar.downstream.datasets.table import LabelSpace
 from trocar.downstream.encoder import Encoder
 from trocar.downstream.frames import FrameCache
 from trocar.downstream.metrics.outcome import Ints
-from trocar.downstream.protocols.base import Frames, Labelled, Problem
+from trocar.downstream.protocols.base import Labelled, Problem
 from trocar.downstream.tasks import get_task
 
 SIZE = 32
@@ -65,8 +65,3 @@ def truth(problem: Problem, rows: Ints) -> np.ndarray:
     """Phases of rows of the colour problem, from the table."""
     found: np.ndarray = problem.encoder.frames.data.frames["phase"].to_numpy()[rows]
     return found
-
-
-def part(rows: Ints) -> Frames:
-    """Frames of one case."""
-    return Frames(rows, np.zeros_like(rows))

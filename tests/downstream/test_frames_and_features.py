@@ -14,7 +14,7 @@ from trocar.backbones.preprocess import describe_backbone
 from trocar.downstream import frames as frames_module
 from trocar.downstream.baselines import BASELINES
 from trocar.downstream.datasets import open_dataset
-from trocar.downstream.features import cached_features, extract
+from trocar.downstream.features import cached_features, extract, features_path
 from trocar.downstream.frames import FrameCache
 from trocar.errors import TrocarError
 
@@ -75,6 +75,23 @@ def test_the_feature_cache_tells_weights_apart(tmp_path: Path) -> None:
     assert len(list(frames.folder.glob("features-*"))) == 2
     assert np.array_equal(cached_features(load_backbone("resnet18", seed=1), frames, 32), one)
     assert len(list(frames.folder.glob("features-*"))) == 2
+
+
+def test_features_of_some_rows_are_those_rows_of_all() -> None:
+    model = load_backbone("random:test_resnet", seed=1)
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 32, 32, 3), dtype=np.uint8)
+    rows = np.array([5, 0, 3])
+    everything = extract(model, pixels, describe_backbone(model), batch=7)
+    assert extract(model, pixels, describe_backbone(model), rows, batch=2) == pytest.approx(everything[rows], abs=1e-5)
+
+
+def test_features_that_were_cut_off_are_computed_again(tmp_path: Path) -> None:
+    frames = FrameCache(open_dataset(make_folder(tmp_path / "data", cases=1, frames=2)), tmp_path / "cache")
+    model = load_backbone("random:test_resnet", seed=1)
+    whole = np.array(cached_features(model, frames, 32))
+    path = features_path(model, frames, 32)
+    path.write_bytes(path.read_bytes()[:-8])
+    assert np.array_equal(cached_features(model, frames, 32), whole)
 
 
 def test_baseline_features_by_hand(tmp_path: Path) -> None:

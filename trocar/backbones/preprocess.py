@@ -34,7 +34,7 @@ class Preprocessing:
         """uint8 [..., 3, H, W] (0..255) -> float32 of the same shape, `(x / 255 - mean) / std`."""
         scale = torch.tensor(self.std, device=images.device).mul(255.0).view(3, 1, 1)
         shift = torch.tensor(self.mean, device=images.device).mul(255.0).view(3, 1, 1)
-        return (images.float() - shift) / scale
+        return (images.float() - shift).div_(scale)  # one pass through memory less than a new tensor
 
 
 def describe_backbone(model: nn.Module) -> Preprocessing:

@@ -51,7 +51,7 @@ def register(subparsers: Any) -> None:
     add("--phases", type=lambda text: text.split(","), help="phase names in order, for a data set with its own")
     add("--layout", help="cholec80, cholect50 or folder (default: recognised)")
     add("--device", help="auto, cpu or cuda")
-    add("--out", help="folder for results.json, results.md and predictions.parquet")
+    add("--out", help="folder for results.json, results.md, predictions.parquet and figures")
     add("--cache", help="folder for decoded frames and features (default: OUT/cache, else the user's cache)")
     add_options(parser)
     parser.set_defaults(run=run, continues=True)

@@ -21,7 +21,8 @@ class EvaluateConfig(Config):
     official, within_budget or carve_out. `budget`: labelled training cases: a number, a share such as `25%`, or a list
     published for the data set; `draws`: how many draws of it. `remap`: a file that merges classes of masks. `shards`: a
     folder of `trocar ingest` to read frames from. `phases`: class names in order, for a data set with its own.
-    `baselines`: the arms added for comparison. `bootstrap`: draws of cases for the intervals, 0 for none.
+    `baselines`: the arms added for comparison. `bootstrap`: draws of cases for the intervals, 0 for none. `figures`:
+    whether pictures of the predictions are drawn into OUT/figures.
     """
 
     backbone: list[str] = []
@@ -47,3 +48,4 @@ class EvaluateConfig(Config):
     device: str = "auto"
     out: Path | None = None
     cache: Path | None = None
+    figures: bool = True

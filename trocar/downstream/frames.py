@@ -1,7 +1,7 @@
 """Pixels of labelled frames, decoded once per data set and size and kept as memory-mapped uint8 arrays.
 
-A frame is squashed to a square: a centre crop would cut off the sides of the picture, where instruments
-enter.
+A frame is squashed to the size: a centre crop would cut off the sides of the picture, where instruments enter. A size
+is the side of a square, or (height, width).
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from trocar.errors import TrocarError
 from trocar.progress import track
 
 Pixels = npt.NDArray[np.uint8]
+Size = int | tuple[int, int]
 FORMAT = "squash-bilinear-1"  # raised when decoding or resizing changes what is in the cache
 SHARD_BATCH = 256  # frames of a shard that wait to be decoded
 
 
 class FrameCache:
-    """Decoded frames of one data set under `folder`, as `frames-<key>-<size>.npy` of shape [n, size, size,
-    3], RGB.
+    """Decoded frames of one data set under `folder`, as `frames-<key>-<size>.npy` of shape [n, height, width, 3],
+    RGB.
     """
 
     def __init__(self, data: LabelledFrames, folder: Path) -> None:
@@ -41,19 +42,19 @@ class FrameCache:
         self.folder = folder
         self.key = _files_key(data)
 
-    def get(self, size: int) -> Pixels:
-        """uint8 [n, size, size, 3] in the order of the table, memory-mapped; decoded now if it is not
+    def get(self, size: Size) -> Pixels:
+        """uint8 [n, height, width, 3] in the order of the table, memory-mapped; decoded now if it is not
         there.
         """
         self.prepare([size])
         pixels: Pixels = np.load(self.path(size), mmap_mode="r")
         return pixels
 
-    def prepare(self, sizes: Sequence[int]) -> None:
+    def prepare(self, sizes: Sequence[Size]) -> None:
         """Decode every file once for all `sizes` that are not cached. Raises TrocarError for a file that
         cannot be read.
         """
-        wanted = sorted({size for size in sizes if not self.path(size).is_file()})
+        wanted = sorted({size for size in sizes if not self.path(size).is_file()}, key=extent)
         if not wanted:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -62,19 +63,20 @@ class FrameCache:
                 for array, image in zip(arrays, images, strict=True):
                     array[row] = image
 
-    def path(self, size: int) -> Path:
+    def path(self, size: Size) -> Path:
         """Where the frames of `size` pixels are kept."""
-        return self.folder / f"frames-{self.key}-{size}.npy"
+        named = size if isinstance(size, int) else f"{size[0]}x{size[1]}"
+        return self.folder / f"frames-{self.key}-{named}.npy"
 
 
 class _Writer:
     """Arrays under temporary names, published by a rename only when all frames are in."""
 
-    def __init__(self, paths: list[Path], sizes: list[int], count: int) -> None:
+    def __init__(self, paths: list[Path], sizes: list[Size], count: int) -> None:
         self.paths = paths
         self.parts = [path.with_name(f".{path.name}.{os.getpid()}") for path in paths]
         self.arrays = [
-            np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=(count, size, size, 3))
+            np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=(count, *extent(size), 3))
             for part, size in zip(self.parts, sizes, strict=True)
         ]
         for part in self.parts:
@@ -108,8 +110,8 @@ def _files_key(data: LabelledFrames) -> str:
     return digest.hexdigest()[:16]
 
 
-def decoded(data: LabelledFrames, sizes: list[int]) -> Iterator[tuple[int, list[Pixels]]]:
-    """(row, one uint8 [size, size, 3] per size) for every row: images in order first, then video by video.
+def decoded(data: LabelledFrames, sizes: list[Size]) -> Iterator[tuple[int, list[Pixels]]]:
+    """(row, one uint8 [height, width, 3] per size) for every row: images in order first, then video by video.
 
     Raises TrocarError naming the first file, or row of a shards folder, that cannot be decoded.
     """
@@ -128,7 +130,7 @@ def _workers() -> int:
     return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
-def _read_shards(data: LabelledFrames, shards: Path, sizes: list[int]) -> Iterator[tuple[int, list[Pixels]]]:
+def _read_shards(data: LabelledFrames, shards: Path, sizes: list[Size]) -> Iterator[tuple[int, list[Pixels]]]:
     """Read in the order of the rows by one thread, decode by several: a reader's files belong to one thread."""
     reader = Reader(Catalog.open(shards))
     rows = data.frames["shard_row"].to_numpy(np.int64)
@@ -150,7 +152,7 @@ def _read_row(reader: Reader, data: LabelledFrames, position: int, row: int) -> 
         raise _unusable(data, position, row, str(error)) from None
 
 
-def _open_jpeg(jpeg: bytes, sizes: list[int]) -> list[Pixels] | None:
+def _open_jpeg(jpeg: bytes, sizes: list[Size]) -> list[Pixels] | None:
     try:
         with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as image:
             return _resize(image.convert("RGB"), sizes)
@@ -166,7 +168,7 @@ def _unusable(data: LabelledFrames, position: int, row: int, reason: str) -> Tro
     )
 
 
-def _read_image(path: Path, sizes: list[int]) -> list[Pixels]:
+def _read_image(path: Path, sizes: list[Size]) -> list[Pixels]:
     try:
         with Image.open(path) as image:
             return _resize(image.convert("RGB"), sizes)
@@ -174,7 +176,7 @@ def _read_image(path: Path, sizes: list[int]) -> list[Pixels]:
         raise TrocarError(f"{path}: cannot be decoded: {error}") from None
 
 
-def _read_video(path: Path, frames: pd.Series[int], sizes: list[int]) -> Iterator[tuple[int, list[Pixels]]]:
+def _read_video(path: Path, frames: pd.Series[int], sizes: list[Size]) -> Iterator[tuple[int, list[Pixels]]]:
     """One pass through the video; frame k is the k-th decoded picture, counted from 0 as in the label
     files.
     """
@@ -195,8 +197,14 @@ def _read_video(path: Path, frames: pd.Series[int], sizes: list[int]) -> Iterato
     raise TrocarError(f"{path}: only {count} frames could be decoded, but frame {last} is labelled")
 
 
-def _resize(image: Image.Image, sizes: list[int]) -> list[Pixels]:
-    return [np.asarray(image.resize((size, size), Image.Resampling.BILINEAR), dtype=np.uint8) for size in sizes]
+def _resize(image: Image.Image, sizes: list[Size]) -> list[Pixels]:
+    shapes = [extent(size) for size in sizes]
+    return [np.asarray(image.resize((w, h), Image.Resampling.BILINEAR), dtype=np.uint8) for h, w in shapes]
+
+
+def extent(size: Size) -> tuple[int, int]:
+    """(height, width)."""
+    return (size, size) if isinstance(size, int) else size
 
 
 def _reserve(path: Path, started: list[Path]) -> None:

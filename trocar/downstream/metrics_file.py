@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,16 @@ from typing import Any
 from rich.table import Table
 
 from trocar import __version__
-from trocar.downstream.metrics.compute import Value, compute, compute_multitask
+from trocar.downstream.mask_predictions import TASK as MASKS
+from trocar.downstream.mask_predictions import mask_outcomes
+from trocar.downstream.metrics.compute import Value, compute, compute_multitask, evaluate_metrics
 from trocar.downstream.metrics.outcome import Outcome
+from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
+from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome
 from trocar.downstream.metrics.spread import phase_spread
 from trocar.downstream.predictions import Key, outcomes
+from trocar.errors import TrocarError
+from trocar.files import write_atomic
 
 FORMAT = 1
 
@@ -63,10 +70,28 @@ class MetricsReport:
 
 
 def report(path: Path, task: str | None = None, draws: int = 1000) -> MetricsReport:
-    """All metrics of the predictions in `path`, of one task or of all. Raises as `predictions.outcomes`."""
-    found = outcomes(path, task)
+    """All metrics of the predictions in `path`, of one task or of all.
+
+    Raises as `predictions.outcomes` and `mask_predictions.mask_outcomes`, and TrocarError where there is nothing.
+    """
+    found = {} if task == MASKS else outcomes(path, task)
     rows = [_scored(key, outcome, found, draws) for key, outcome in found.items()]
+    if task in (None, MASKS):
+        rows += [_scored_masks(key, outcome, draws) for key, outcome in mask_outcomes(path).items()]
+    if not rows:
+        raise TrocarError(f"{path}: no predictions{f' of task {task!r}' if task else ''} in it")
     return MetricsReport(path, draws, rows)
+
+
+def write_metrics(out: Path, draws: int) -> None:
+    """Write metrics.json of the predictions.parquet in the folder `out`."""
+    found = report(out / "predictions.parquet", draws=draws)
+    write_atomic(out / "metrics.json", json.dumps(found.to_json(), indent=1, allow_nan=False) + "\n")
+
+
+def _scored_masks(key: Key, outcome: SegmentationOutcome, draws: int) -> Scored:
+    metrics = evaluate_metrics(outcome, SEGMENTATION_METRICS, draws)
+    return Scored(key, len(outcome.case), outcome.cases, metrics, {})
 
 
 def _scored(key: Key, outcome: Outcome, found: dict[Key, Outcome], draws: int) -> Scored:

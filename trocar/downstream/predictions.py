@@ -107,20 +107,23 @@ def outcomes(path: Path, task: str | None = None) -> dict[Key, Outcome]:
     if task is not None and task not in REGISTRY:
         raise ConfigError(f"no task {task!r}{nearest(task, REGISTRY)}; tasks with metrics: {', '.join(REGISTRY)}")
     table, about = read_predictions(path)
+    masks = table["task"] == "segmentation" if "task" in table else pd.Series(False, index=table.index)
+    table = table[~masks]  # which are read by mask_predictions
     found = {}
-    for values, rows in _with_keys(table, path, task).groupby(list(Key._fields), sort=False):
-        key = Key(str(values[0]), str(values[1]), str(values[2]), int(str(values[3])))
+    for _, rows in with_keys(table, path, task).groupby(list(Key._fields), sort=False):
+        first = rows.iloc[0]
+        key = Key(str(first["task"]), str(first["backbone"]), str(first["protocol"]), int(first["seed"]))
         if task in (None, key.task):
             # A column of another task in the same file is empty here: as good as not there.
             group = _Group(path, key, rows.dropna(axis=1, how="all"), about)
             _check_frames(group)
             found[key] = _outcome(replace(group, rows=_in_time_order(group.rows)))
-    if not found:
+    if not found and not masks.any():
         raise TrocarError(f"{path}: no predictions{f' of task {task!r}' if task else ''} in it")
     return found
 
 
-def _with_keys(table: pd.DataFrame, path: Path, task: str | None) -> pd.DataFrame:
+def with_keys(table: pd.DataFrame, path: Path, task: str | None) -> pd.DataFrame:
     """The table with all columns of `Key`, checked."""
     if "task" not in table:
         if task is None:
@@ -128,11 +131,9 @@ def _with_keys(table: pd.DataFrame, path: Path, task: str | None) -> pd.DataFram
         table = table.assign(task=task)
     if "case" not in table:
         raise TrocarError(f"{path}: no column 'case', the operation of each frame; found {', '.join(table.columns)}")
-    missing: dict[str, str | int] = {"backbone": "", "protocol": "", "seed": 0}
-    for name, default in missing.items():
-        if name not in table:
-            table = table.assign(**{name: default})
+    table = table.assign(**{name: "" for name in ("backbone", "protocol") if name not in table})
     table = table.fillna({"backbone": "", "protocol": ""})
+    table = table if "seed" in table else table.assign(seed=0)
     for name in ("task", "seed"):
         if table[name].isna().any():
             raise TrocarError(f"{path}: column {name!r} is empty in {int(table[name].isna().sum())} rows; fill it in")

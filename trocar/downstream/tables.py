@@ -61,6 +61,7 @@ def fold_numbers(bench: Bench) -> Ints:
 def make_row(arm: Arm, bench: Bench, task: Task, protocol: str, runs: Sequence[Run], draws: int) -> Row:
     """The arm's line of the table for one task."""
     outcomes = [outcome(bench, task, run.scores[task.name]) for run in runs]
+    assert task.per_class is not None
     per_class = np.mean([task.per_class[1](found) for found in outcomes], axis=0)
     classes = bench.space(task).classes
     return Row(
@@ -72,7 +73,7 @@ def make_row(arm: Arm, bench: Bench, task: Task, protocol: str, runs: Sequence[R
         values={name: [_value(task, name, found) for found in outcomes] for name in task.metrics},
         interval=bootstrap_interval(task.metrics[task.headline], outcomes, draws=draws),
         per_class={c: None if np.isnan(v) else float(v) for c, v in zip(classes, per_class, strict=True)},
-        detail=[[{**d, **_labelled(bench, f)} for d, f in zip(r.detail, r.folds, strict=True)] for r in runs],
+        detail=[[{**d, **labelled_cases(bench, f)} for d, f in zip(r.detail, r.folds, strict=True)] for r in runs],
     )
 
 
@@ -116,8 +117,8 @@ def about_task(bench: Bench, task: Task) -> dict[str, Any]:
     missing = bench.data.missing(task.name, "test") if bench.scheme == "train -> test" else None
     return {
         "headline": task.headline,
-        "metrics": list(task.metrics),
-        "per_class": task.per_class[0],
+        "metrics": [task.headline, *task.shown],
+        "per_class": task.per_class[0] if task.per_class is not None else "iou",
         "classes": list(space.classes),
         "unscored": [space.classes[i] for i in space.unscored],
         "fps": bench.fps,
@@ -135,7 +136,9 @@ def about_task(bench: Bench, task: Task) -> dict[str, Any]:
 
 
 def class_counts(bench: Bench, task: Task) -> dict[str, int]:
-    """Labelled test frames of every class."""
+    """Labelled test frames of every class; empty for masks, which are counted when they are scored."""
+    if "mask" in bench.kinds:
+        return {}
     values, space = task.targets(bench.data)[bench.rows[bench.labelled(task)]], bench.space(task)
     if space.kind == "multiclass":
         counts = np.bincount(values.astype(np.int64), minlength=len(space.classes))
@@ -144,7 +147,8 @@ def class_counts(bench: Bench, task: Task) -> dict[str, int]:
     return {name: int(n) for name, n in zip(space.classes, counts, strict=True)}
 
 
-def _labelled(bench: Bench, fold: Fold) -> dict[str, Any]:
+def labelled_cases(bench: Bench, fold: Fold) -> dict[str, Any]:
+    """The operations whose labels were used in a fold, those of validation included."""
     train, val = _cases(bench, fold.train), _cases(bench, fold.val)
     return {"labelled_cases": {"train": train, "val": val, "count": len(train) + len(val)}}
 

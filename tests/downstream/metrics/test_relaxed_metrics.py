@@ -86,6 +86,14 @@ def test_a_phase_that_the_video_lacks_or_never_predicts_is_undefined() -> None:
     assert relaxed_score(outcome, score="recall", matlab=False) == pytest.approx(0.75)
 
 
+def test_a_phase_that_is_only_predicted_is_undefined_not_zero() -> None:
+    gt, pred = np.zeros(40, dtype=np.int64), np.array([0] * 20 + [4] * 5 + [0] * 15)
+    scores = relaxed_scores(Outcome(gt, pred, np.eye(7)[pred], np.zeros(40, dtype=np.int64), classes=CHOLEC80), True)
+    for score in (scores.jaccard, scores.precision, scores.recall):
+        assert np.isnan(score[0, 4])
+    assert scores.jaccard[0, 0] == pytest.approx(35 / 40)
+
+
 def test_other_phase_orders_are_not_offered_relaxed_scores() -> None:
     outcome = random_multiclass(0)
     assert "accuracy@relaxed_matlab" in metrics_of("phase", outcome)

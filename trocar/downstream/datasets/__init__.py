@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
+from trocar.downstream.datasets.remap import remap_masks
 from trocar.downstream.datasets.table import LabelledFrames
 from trocar.errors import ConfigError, nearest
 
@@ -29,8 +30,8 @@ def adapters() -> dict[str, Adapter]:
 def open_dataset(root: str | Path, layout: str | None = None, options: DatasetOptions | None = None) -> LabelledFrames:
     """Read the labels under `root`; the layout is recognised unless it is named.
 
-    Raises ConfigError for a missing folder or a layout that is unknown, ambiguous or not recognised, TrocarError for
-    labels that contradict themselves or the files.
+    Raises ConfigError for a missing folder, a layout that is unknown, ambiguous or not recognised, or a remap that does
+    not fit, TrocarError for labels that contradict themselves or the files.
     """
     root = Path(root)
     if not root.is_dir():
@@ -42,7 +43,9 @@ def open_dataset(root: str | Path, layout: str | None = None, options: DatasetOp
     if adapter is None:
         expected = "; ".join(f"{one.name}: {one.expects}" for one in known.values())
         raise ConfigError(f"{root} has no layout Trocar knows. Expected one of {expected}")
-    return adapter.read(root, options or DatasetOptions())
+    options = options or DatasetOptions()
+    data = adapter.read(root, options)
+    return remap_masks(data, options.remap) if options.remap is not None else data
 
 
 def recognise(root: Path) -> Adapter | None:

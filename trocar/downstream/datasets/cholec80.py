@@ -38,6 +38,7 @@ NATIVE_FPS = 25.0
 LABELLED_FRAMES = 184_498
 """Frames of the published data set with a tool row, at one a second."""
 IMAGES = ("*.png", "*.jpg")
+PHANTOM_FILE = "phantom.json"
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ class _Files:
 
 
 def _matches(root: Path) -> bool:
+    if (root / PHANTOM_FILE).is_file():  # has more labels, and an adapter of its own
+        return False
     pictures = any((root / name).is_dir() for name in ("videos", "frames"))
     return pictures and any((root / name).is_dir() for name in (PHASE_FOLDER, TOOL_FOLDER))
 

@@ -28,17 +28,6 @@ CHOLEC80_ENDOVIT = {
         (18, 28, 17, 2, 40, 36, 7, 34),
     ),
 }
-# Data splits of Nwoye and Padoy, arXiv:2204.05235.
-CHOLECT50: dict[str, Split] = {
-    "rdv": {
-        "train": [
-            *(1, 15, 26, 40, 52, 65, 79, 2, 18, 27, 43, 56, 66, 92, 4, 22, 31, 47, 57, 68, 96, 5, 23, 35, 48),
-            *(60, 70, 103, 13, 25, 36, 49, 62, 75, 110),
-        ],
-        "val": [8, 12, 29, 50, 78],
-        "test": [6, 51, 10, 73, 14, 74, 32, 80, 42, 111],
-    },
-}
 
 
 def published_split(name: str, lists: Mapping[str, Split], videos: Iterable[str]) -> dict[str, str]:

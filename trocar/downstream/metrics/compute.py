@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypedDict
 
 from trocar.downstream.metrics import pitvis
-from trocar.downstream.metrics.interval import bootstrap_interval
-from trocar.downstream.metrics.outcome import Metric, Outcome
+from trocar.downstream.metrics.interval import Predicted, bootstrap_interval
+from trocar.downstream.metrics.outcome import Floats, Metric, Outcome
 from trocar.downstream.metrics.registry import metrics_of
 
 MULTITASK: dict[str, pitvis.Multitask] = {
@@ -44,7 +44,9 @@ def compute_multitask(steps: Outcome, tools: Outcome, draws: int = 1000) -> dict
     return evaluate_metrics(steps, found, draws)
 
 
-def evaluate_metrics(outcome: Outcome, metrics: Mapping[str, Metric], draws: int) -> dict[str, Value]:
+def evaluate_metrics(
+    outcome: Predicted, metrics: Mapping[str, Callable[[Predicted, Floats | None], float]], draws: int
+) -> dict[str, Value]:
     """Value and interval of each of `metrics`."""
     found: dict[str, Value] = {}
     for name, metric in metrics.items():

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
 import numpy as np
 
-from trocar.downstream.metrics.outcome import Metric, Outcome
+from trocar.downstream.metrics.outcome import Floats
+
+
+class HasCases(Protocol):
+    """Predictions that belong to cases, numbered from 0."""
+
+    @property
+    def cases(self) -> int:
+        """Number of cases."""
+
+
+Predicted = TypeVar("Predicted", bound=HasCases)
 
 
 def bootstrap_interval(
-    metric: Metric, outcomes: list[Outcome], *, draws: int = 1000, level: float = 0.95, seed: int = 0
+    metric: Callable[[Predicted, Floats | None], float],
+    outcomes: list[Predicted],
+    *,
+    draws: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> tuple[float, float] | None:
     """Percentile interval of `metric`, averaged over `outcomes` (the seeds of one arm, all on the same
     cases).

@@ -21,6 +21,7 @@ HEADLINES = {
     "tools": "map@pooled",
     "cvs": "map",
     "triplet": "ap_ivt@video",
+    "segmentation": "iou@dataset",
 }
 """The one metric per task that tables and model selection use."""
 

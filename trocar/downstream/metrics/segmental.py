@@ -57,7 +57,8 @@ def matches(gt: Ints, pred: Ints, k: float) -> tuple[int, int, int]:
     for start, end, label in pred:
         overlap = np.minimum(end, gt[:, 1]) - np.maximum(start, gt[:, 0])
         iou = overlap / (np.maximum(end, gt[:, 1]) - np.minimum(start, gt[:, 0])) * (gt[:, 2] == label)
-        if len(iou) and iou[iou.argmax()] >= k and not used[iou.argmax()]:
+        # One that is taken already stays one hit.
+        if len(iou) and iou.max() >= k:
             used[iou.argmax()] = True
     hits = int(used.sum())
     return hits, len(pred) - hits, len(gt) - hits

@@ -89,6 +89,8 @@ class Protocol(Config):
     """Kinds of labels it can learn."""
     trains_network: ClassVar[bool] = False
     """Whether it changes the backbone: then baselines without one are left out."""
+    joins_tasks: ClassVar[bool] = False
+    """Whether it can learn several tasks together."""
     random_start: ClassVar[bool] = False
     """Whether its result follows from `Problem.seed`: then `repeats` of it are run."""
 

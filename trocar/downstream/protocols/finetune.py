@@ -31,6 +31,7 @@ class Finetune(Protocol, Recipe):
 
     name: Literal["finetune"] = "finetune"
     trains_network: ClassVar[bool] = True
+    joins_tasks: ClassVar[bool] = True
     random_start: ClassVar[bool] = True
 
     def predict(self, problem: Problem) -> Prediction:

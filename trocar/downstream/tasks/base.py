@@ -15,12 +15,12 @@ class Task:
     """A thing to predict from a frame; a data set's label space of the same name says how it is labelled.
 
     `shown` are the metrics in tables, beside the headline that also model selection uses; every other metric of the
-    task is in metrics.json. `per_class` gives a value per class for the details.
+    task is in metrics.json. `per_class` gives a value per class for the details; None for masks.
     """
 
     name: str
     shown: tuple[str, ...]
-    per_class: tuple[str, Callable[[Outcome], Floats]]
+    per_class: tuple[str, Callable[[Outcome], Floats]] | None = None
 
     @property
     def headline(self) -> str:

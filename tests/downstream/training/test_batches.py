@@ -1,0 +1,56 @@
+"""What happens to a frame follows from seed, epoch and row, and from nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from trocar.backbones.preprocess import Preprocessing
+from trocar.data.views import Jitter
+from trocar.downstream.training.batches import Augmentation, Images, epoch_batches
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3), dtype=np.uint8)
+
+
+def images(augmentation: Augmentation | None, seed: int = 0) -> Images:
+    return Images(PIXELS, Preprocessing(size=(16, 16)), augmentation, seed, "cpu")
+
+
+def view(found: Images, rows: list[int], epoch: int | None) -> torch.Tensor:
+    return found.finish(found.cut(np.array(rows), epoch))
+
+
+def test_an_epoch_sees_every_row_once_in_batches_of_nearly_one_size() -> None:
+    rows = np.arange(100, 121)
+    parts = epoch_batches(rows, 8, seed=0, epoch=0)
+    assert sorted(np.concatenate(parts)) == rows.tolist()
+    assert [len(part) for part in parts] == [7, 7, 7]
+    assert [p.tolist() for p in parts] == [p.tolist() for p in epoch_batches(rows, 8, seed=0, epoch=0)]
+    for other in (epoch_batches(rows, 8, seed=0, epoch=1), epoch_batches(rows, 8, seed=1, epoch=0)):
+        assert [p.tolist() for p in parts] != [p.tolist() for p in other]
+
+
+def test_an_augmented_frame_does_not_depend_on_its_batch() -> None:
+    found = images(Augmentation())
+    assert torch.equal(view(found, [2, 5, 7], 3)[1], view(found, [5], 3)[0])
+
+
+@pytest.mark.parametrize(("seed", "epoch"), [(0, 4), (1, 3)])
+def test_another_epoch_or_seed_is_another_view(seed: int, epoch: int) -> None:
+    assert not torch.equal(view(images(Augmentation()), [5], 3), view(images(Augmentation(), seed), [5], epoch))
+
+
+def test_without_augmentation_and_outside_of_training_a_frame_is_only_normalised() -> None:
+    expected = Preprocessing().normalise(torch.from_numpy(PIXELS[[4]]).permute(0, 3, 1, 2))
+    assert torch.equal(view(images(None), [4], 3), expected)
+    assert torch.equal(view(images(Augmentation()), [4], None), expected)
+
+
+def test_a_neutral_augmentation_changes_nothing_and_a_sure_flip_mirrors() -> None:
+    still = Jitter(p=0)
+    plain = Preprocessing().normalise(torch.from_numpy(PIXELS[[4]]).permute(0, 3, 1, 2))
+    for flip in (0, 1):
+        augmentation = Augmentation(scale=(1, 1), ratio=(1, 1), flip=flip, jitter=still)
+        expected = plain.flip(-1) if flip else plain
+        assert view(images(augmentation), [4], 0).numpy() == pytest.approx(expected.numpy(), abs=1e-5)

@@ -1,0 +1,75 @@
+"""What `trocar phantom` writes: Cholec80's folders with Endoscapes' CVS table and masks beside them.
+
+Phases and tools are those of one frame a second, CVS of key frames (the mean of three graders). There is a mask of
+every native frame; those of the frames in the table are used.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from trocar.downstream.datasets.base import Adapter, DatasetOptions
+from trocar.downstream.datasets.cholec80 import ADAPTER as CHOLEC80
+from trocar.downstream.datasets.cholec80 import PHANTOM_FILE
+from trocar.downstream.datasets.masks import read_indices
+from trocar.downstream.datasets.table import LabelledFrames, LabelSpace, build_table
+from trocar.downstream.datasets.videos import need_columns, read_table
+
+CVS_FILE, MASK_FOLDER, CLASS_FILE = "all_metadata.csv", "semseg", "seg_label_map.txt"
+CRITERIA = ("C1", "C2", "C3")
+
+
+def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
+    data = CHOLEC80.read(root, options)
+    frames = data.frames
+    rate = (frames["frame"] / frames["time_s"].where(frames["time_s"] > 0)).groupby(frames["video"]).median()
+    frames = frames.merge(_criteria(root), on=["video", "frame"], how="outer")
+    frames = frames.merge(_masks(root), on=["video", "frame"], how="left")
+    frames = frames[frames["video"].isin(rate.index)].reset_index(drop=True)
+    for column in ("path", "case", "split"):
+        frames[column] = frames["video"].map(data.frames.groupby("video")[column].first())
+    frames["time_s"] = frames["frame"] / frames["video"].map(rate)
+    classes = tuple(line.split(maxsplit=1)[1] for line in (root / CLASS_FILE).read_text().splitlines())
+    spaces = [
+        *data.spaces,
+        LabelSpace("cvs", "multilabel", CRITERIA, soft=True),
+        LabelSpace("segmentation", "mask", classes, read_mask=partial(read_indices, classes=len(classes))),
+    ]
+    return build_table(root, ADAPTER.name, [frames], spaces, notes=data.notes)
+
+
+def _criteria(root: Path) -> pd.DataFrame:
+    """Rows of graded frames: video, native frame, the mean of the graders per criterion."""
+    table = read_table(root / CVS_FILE, sep=",")
+    need_columns(table, ["vid", "frame", *CRITERIA, "is_ds_keyframe"], root / CVS_FILE)
+    graded = table[table["is_ds_keyframe"].astype(bool)]
+    columns: dict[str, pd.Series] = {f"cvs/{name}": graded[name].astype(np.float64) for name in CRITERIA}
+    found: pd.DataFrame = pd.DataFrame(
+        {"video": graded["vid"].astype(str), "frame": graded["frame"].astype(np.int64), **columns}
+    )
+    return found
+
+
+def _masks(root: Path) -> pd.DataFrame:
+    """`semseg/video01/video01_000295.png` is the mask of native frame 295."""
+    files = sorted((root / MASK_FOLDER).glob("*/*.png"))
+    rows: dict[str, Any] = {
+        "video": [path.parent.name for path in files],
+        "frame": np.array([path.stem.rpartition("_")[2] for path in files], dtype=np.int64),
+        "mask": [path.relative_to(root).as_posix() for path in files],
+    }
+    found: pd.DataFrame = pd.DataFrame(rows)
+    return found
+
+
+ADAPTER = Adapter(
+    name="phantom",
+    expects=f"{PHANTOM_FILE} with videos/, {CVS_FILE} and {MASK_FOLDER}/",
+    matches=lambda root: (root / PHANTOM_FILE).is_file(),
+    read=_read,
+)

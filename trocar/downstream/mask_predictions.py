@@ -1,0 +1,88 @@
+"""Predictions of masks read back: rows of predictions.parquet, or of other code with the same columns."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image, UnidentifiedImageError
+
+from trocar.downstream.datasets.table import Mask
+from trocar.downstream.metrics.outcome import Ints
+from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome, confusions
+from trocar.downstream.predictions import About, Key, read_predictions, with_keys
+from trocar.errors import TrocarError
+
+TASK = "segmentation"
+
+
+def mask_outcomes(path: Path) -> dict[Key, SegmentationOutcome]:
+    """One outcome per backbone, protocol and seed of the rows of segmentation; empty where there are none.
+
+    Columns: `case`, and either `confusion` (K x K pixel counts, row by row, the ground truth first) or `gt_mask` and
+    `pred_mask`: PNGs whose value is the class index (255 is not scored), relative to the folder of the file. Class
+    names come from the metadata; without them they are numbers. Raises TrocarError for what is missing or
+    cannot be read.
+    """
+    table, about = read_predictions(path)
+    if "task" not in table or not (table["task"] == TASK).any():
+        return {}
+    rows = with_keys(table[table["task"] == TASK], path, None)
+    found = {}
+    for _, group in rows.groupby(list(Key._fields), sort=False):
+        first = group.iloc[0]
+        key = Key(TASK, str(first["backbone"]), str(first["protocol"]), int(first["seed"]))
+        found[key] = _outcome(path, group, about)
+    return found
+
+
+def _outcome(path: Path, rows: pd.DataFrame, about: About) -> SegmentationOutcome:
+    names = tuple(str(name) for name in about.classes.get(TASK, ()))
+    if "confusion" in rows and rows["confusion"].notna().all():
+        counts = _counts(path, rows)
+    elif {"gt_mask", "pred_mask"} <= set(rows.columns):
+        counts = _from_masks(path, rows, len(names))
+    else:
+        raise TrocarError(f"{path}: rows of segmentation need the column `confusion`, or `gt_mask` and `pred_mask`")
+    classes = names or tuple(str(i) for i in range(counts.shape[1]))
+    if len(classes) != counts.shape[1]:
+        raise TrocarError(f"{path}: {len(classes)} class names, but confusions of {counts.shape[1]} classes")
+    case = np.unique(rows["case"].to_numpy(str), return_inverse=True)[1].astype(np.int64)
+    return SegmentationOutcome(counts, case, classes)
+
+
+def _counts(path: Path, rows: pd.DataFrame) -> Ints:
+    flat = [np.asarray(values, dtype=np.int64) for values in rows["confusion"]]
+    lengths = {len(values) for values in flat}
+    classes = math.isqrt(max(lengths))
+    if lengths != {classes**2}:
+        raise TrocarError(f"{path}: column `confusion` needs K x K counts in every row, found {sorted(lengths)[:5]}")
+    return np.stack(flat).reshape(-1, classes, classes)
+
+
+def _from_masks(path: Path, rows: pd.DataFrame, classes: int) -> Ints:
+    if not classes:
+        raise TrocarError(
+            f"{path}: masks need the number of classes: give their names in {path.with_suffix('.json').name}, "
+            f'{{"classes": {{"{TASK}": ["background", ...]}}}}'
+        )
+    pairs = zip(rows["gt_mask"], rows["pred_mask"], strict=True)
+    return np.stack([confusions(_read(path, gt)[None], _read(path, pred)[None], classes)[0] for gt, pred in pairs])
+
+
+def _read(path: Path, name: object) -> Mask:
+    """A mask beside the file; a name that leads out of its folder is refused."""
+    folder = path.parent.resolve()
+    file = (folder / str(name)).resolve()
+    if not file.is_relative_to(folder):
+        raise TrocarError(f"{path}: mask {str(name)!r} lies outside the folder of the file")
+    try:
+        with Image.open(file) as image:
+            mask = np.array(image)
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise TrocarError(f"{file}: cannot be decoded as a mask: {error}") from None
+    if mask.ndim != 2 or mask.dtype != np.uint8:
+        raise TrocarError(f"{file}: expected one 8-bit channel of class indices, found {mask.dtype} {mask.shape}")
+    return mask

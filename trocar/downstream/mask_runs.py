@@ -1,0 +1,152 @@
+"""Masks scored: confusions of every test image, the predicted masks on disk, and the rows of the table."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from trocar.downstream.arms import Arm
+from trocar.downstream.bench import Bench
+from trocar.downstream.datasets.table import Mask
+from trocar.downstream.folds import Fold
+from trocar.downstream.frames import Size, decoded
+from trocar.downstream.metrics.interval import bootstrap_interval
+from trocar.downstream.metrics.outcome import Ints
+from trocar.downstream.metrics.segmentation import image_scores, per_class
+from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome, confusions
+from trocar.downstream.protocols.base import Problem
+from trocar.downstream.protocols.segmentation import MaskProtocol, read_mask
+from trocar.downstream.results import Row
+from trocar.downstream.segmentation.overlay import draw_overlays, ranked
+from trocar.downstream.tables import fold_numbers, labelled_cases
+from trocar.downstream.tasks.segmentation import Segmentation
+from trocar.files import write_atomic
+
+GROUND_TRUTH = "gt"
+
+
+@dataclass(frozen=True)
+class MaskRun:
+    """One member through all folds: confusions int64 [m, K, K] of `bench.rows`, and the files of the predicted masks
+    relative to the output folder ('' where none are kept).
+    """
+
+    member: str
+    confusions: Ints
+    files: list[str]
+    detail: list[dict[str, Any]]
+    folds: list[Fold]
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Where masks are kept: PNGs whose value is the class index, `masks/<what>/<row of the table>.png` under `out`."""
+
+    out: Path | None
+
+    def put(self, what: str, row: int, mask: Mask) -> str:
+        """Write a mask, unless nothing is kept; returns its name relative to `out`."""
+        if self.out is None:
+            return ""
+        name = f"masks/{re.sub(r'[^A-Za-z0-9._-]+', '_', what)}/{row:07d}.png"
+        (self.out / name).parent.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()
+        Image.fromarray(mask).save(buffer, format="PNG", compress_level=1)
+        write_atomic(self.out / name, buffer.getvalue(), sync=False)
+        return name
+
+
+def run_masks(
+    member: str,
+    arm: str,
+    bench: Bench,
+    folds: list[Fold],
+    protocol: MaskProtocol,
+    problems: Iterator[Problem],
+    shelf: Shelf,
+) -> MaskRun:
+    """Fit and predict fold by fold; every mask is scored at the size of its ground truth, then let go."""
+    found, files, details = [], [], []
+    classes = len(bench.space(bench.tasks[0]).classes)
+    for problem in problems:
+        truth = {int(row): read_mask(problem, int(row)) for row in problem.test.rows}
+        segmented = protocol.segment(problem, {row: (mask.shape[0], mask.shape[1]) for row, mask in truth.items()})
+        for row, mask in segmented.masks:
+            found.append(confusions(truth[row][None], mask[None], classes)[0])
+            shelf.put(GROUND_TRUTH, row, truth[row])
+            files.append(shelf.put(f"{arm}-{protocol.label}-{member}", row, mask))
+        details.append(dict(segmented.detail))
+    return MaskRun(member, np.stack(found), files, details, folds)
+
+
+def outcome(bench: Bench, run: MaskRun) -> SegmentationOutcome:
+    """What a metric sees."""
+    case = np.unique(bench.case[bench.rows], return_inverse=True)[1].astype(np.int64)
+    return SegmentationOutcome(run.confusions, case, bench.space(bench.tasks[0]).classes)
+
+
+def make_mask_row(arm: Arm, bench: Bench, task: Segmentation, protocol: str, runs: list[MaskRun], draws: int) -> Row:
+    """The arm's line of the table."""
+    outcomes = [outcome(bench, run) for run in runs]
+    mean = np.nanmean([per_class(found) for found in outcomes], axis=0)
+    return Row(
+        task=task.name,
+        protocol=protocol,
+        arm=arm.label,
+        kind=arm.kind,
+        members=[run.member for run in runs],
+        values={name: [metric(found, None) for found in outcomes] for name, metric in task.mask_metrics.items()},
+        interval=bootstrap_interval(task.mask_metrics[task.headline], outcomes, draws=draws),
+        per_class={c: None if np.isnan(v) else float(v) for c, v in zip(outcomes[0].classes, mean, strict=True)},
+        detail=[[{**d, **labelled_cases(bench, f)} for d, f in zip(r.detail, r.folds, strict=True)] for r in runs],
+    )
+
+
+def mask_table(arm: Arm, seed: int, bench: Bench, protocol: str, run: MaskRun) -> pd.DataFrame:
+    """One row per test image: `gt_mask` and `pred_mask` are PNGs beside the table, `confusion` K x K pixel counts, row
+    by row, the ground truth first.
+    """
+    columns = ["case", "video", "path", "frame", "time_s"]
+    table: pd.DataFrame = bench.data.frames.iloc[bench.rows][columns].reset_index(drop=True)
+    names: dict[str, str | int] = {
+        "task": bench.tasks[0].name, "backbone": arm.label, "kind": arm.kind, "protocol": protocol, "seed": seed,
+    }  # fmt: skip
+    for place, (name, value) in enumerate(names.items()):
+        table.insert(place, name, value)
+    table.insert(5, "fold", np.array([fold.name for fold in bench.folds])[fold_numbers(bench)])
+    table["pred_mask"] = run.files
+    table["gt_mask"] = [f"masks/{GROUND_TRUTH}/{row:07d}.png" if run.files[0] else "" for row in bench.rows]
+    table["confusion"] = [counts.ravel() for counts in run.confusions]
+    return table
+
+
+def images_with_class(bench: Bench, run: MaskRun) -> dict[str, int]:
+    """Test images whose ground truth has the class."""
+    present = (run.confusions.sum(2) > 0).sum(0)
+    return {name: int(n) for name, n in zip(bench.space(bench.tasks[0]).classes, present, strict=True)}
+
+
+def draw_masks(bench: Bench, run: MaskRun, out: Path, path: Path) -> None:
+    """Best, median and worst image of a run, from the masks on disk; nothing where their sizes differ."""
+    found = outcome(bench, run)
+    scores = image_scores(found)
+    places = np.array(sorted(set(ranked(scores).values())))
+    rows = bench.rows[places]
+    gt = [np.array(Image.open(out / f"masks/{GROUND_TRUTH}/{row:07d}.png")) for row in rows]
+    pred = [np.array(Image.open(out / run.files[place])) for place in places]
+    if len({mask.shape for mask in gt}) > 1:
+        return
+    few = replace(bench.data, frames=bench.data.frames.iloc[rows].reset_index(drop=True))
+    size: Size = (gt[0].shape[0], gt[0].shape[1])
+    images = dict(decoded(few, [size]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pictures = np.stack([images[i][0] for i in range(len(rows))])
+    draw_overlays(pictures, np.stack(gt), np.stack(pred), scores[places], found.classes, path)

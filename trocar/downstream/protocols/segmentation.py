@@ -1,0 +1,122 @@
+"""Segmentation: a decoder on the backbone, trained with it or on the frozen one."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from trocar.downstream.datasets.table import IGNORED_PIXEL, Kind, Mask
+from trocar.downstream.frames import Pixels, Size, extent
+from trocar.downstream.metrics.outcome import Ints
+from trocar.downstream.protocols.base import Labelled, Prediction, Problem, Protocol
+from trocar.downstream.segmentation.decoders import DecoderName
+from trocar.downstream.segmentation.model import Segmenter, build_segmenter
+from trocar.downstream.segmentation.predict import Bytes, predict
+from trocar.downstream.segmentation.train import SegmentationTraining, fit_segmenter
+from trocar.errors import TrocarError
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """Predicted masks uint8 [H, W] of the test frames, one after another at the size of the ground truth, in the order
+    of `problem.test.rows`; `detail` is what was chosen, as JSON values.
+    """
+
+    masks: Iterator[tuple[int, Mask]]
+    detail: Mapping[str, Any]
+
+
+class MaskProtocol(Protocol):
+    """Learns masks. Scores of all pixels would not fit in memory, so masks are handed out one by one."""
+
+    kinds: ClassVar[tuple[Kind, ...]] = ("mask",)
+
+    def predict(self, problem: Problem) -> Prediction:
+        """Raises TrocarError: masks come from `segment`."""
+        raise TrocarError(f"protocol {self.name!r} gives masks, not scores of frames")
+
+    @abstractmethod
+    def segment(self, problem: Problem, sizes: Mapping[int, tuple[int, int]]) -> Segmented:
+        """Fit, and predict the test frames; `sizes` are (height, width) of the ground truth by row."""
+
+
+class Segmentation(MaskProtocol, SegmentationTraining):
+    """See `SegmentationTraining` for how it is trained.
+
+    `decoder`: fpn (SurgeNet's), upernet, segformer, dpt (EndoViT's), pyramid or linear. `freeze` keeps the backbone as
+    it is: with `linear` that is the probe of frozen features. `image`: (height, width) in pixels; None is the square of
+    the evaluation's `size`. The epoch is the best on the validation cases, without any the last.
+    """
+
+    name: Literal["segmentation"] = "segmentation"
+    trains_network: ClassVar[bool] = True
+    random_start: ClassVar[bool] = True
+    decoder: DecoderName = "fpn"
+    freeze: bool = False
+    image: tuple[int, int] | None = None
+
+    @property
+    def label(self) -> str:
+        """With the decoder, and whether the backbone was trained."""
+        return f"{self.name} {self.decoder}" + (", frozen" if self.freeze else "")
+
+    def segment(self, problem: Problem, sizes: Mapping[int, tuple[int, int]]) -> Segmented:
+        """Train on the masks of the training cases at the size of the network's input."""
+        encoder = problem.encoder
+        assert encoder.network is not None
+        size: Size = self.image or encoder.size
+        shape, classes = extent(size), len(problem.space.classes)
+        images = encoder.frames.get(size)
+        model = build_segmenter(encoder.network(), self.decoder, classes, shape, self.freeze, seed=problem.seed)
+        train = _labelled(problem, problem.train, images, shape)
+        val = None if problem.val is None else _labelled(problem, problem.val, images, shape)
+        settings = self.model_copy(update={"seed": problem.seed})
+        history = fit_segmenter(model, train, settings, val, device=encoder.device)
+        masks = _predicted(model, images, problem.test.rows, sizes, encoder.device)
+        return Segmented(masks, asdict(history))
+
+
+class ConstantMask(MaskProtocol):
+    """The class with most pixels in the training masks, everywhere: the answer without looking."""
+
+    name: Literal["constant_mask"] = "constant_mask"
+
+    def segment(self, problem: Problem, sizes: Mapping[int, tuple[int, int]]) -> Segmented:
+        """The same mask for all test frames."""
+        counts = np.zeros(IGNORED_PIXEL + 1, dtype=np.int64)
+        for row in problem.train.rows:
+            counts += np.bincount(read_mask(problem, int(row)).ravel(), minlength=len(counts))
+        best = int(counts[: len(problem.space.classes)].argmax())
+        rows = [int(row) for row in problem.test.rows]
+        masks = ((row, np.full(sizes[row], best, dtype=np.uint8)) for row in rows)
+        return Segmented(masks, {"class": problem.space.classes[best]})
+
+
+def read_mask(problem: Problem, row: int) -> Mask:
+    """The ground truth of a row of the table, uint8 [H, W]."""
+    data = problem.encoder.frames.data
+    assert problem.space.read_mask is not None
+    return problem.space.read_mask(data.root / str(data.frames["mask"].iloc[row]))
+
+
+def _labelled(problem: Problem, part: Labelled, images: Pixels, shape: tuple[int, int]) -> tuple[Bytes, Bytes]:
+    """Images and masks of a part at the size of the input; classes do not mix, so the nearest pixel is taken."""
+    masks = np.empty((len(part.rows), *shape), dtype=np.uint8)
+    for place, row in enumerate(part.rows):
+        mask = torch.from_numpy(read_mask(problem, int(row)))[None, None]
+        masks[place] = F.interpolate(mask, shape, mode="nearest-exact")[0, 0].numpy()
+    return images[part.rows], masks
+
+
+def _predicted(
+    model: Segmenter, images: Pixels, rows: Ints, sizes: Mapping[int, tuple[int, int]], device: str
+) -> Iterator[tuple[int, Mask]]:
+    for row in rows:
+        found = predict(model, images[row : row + 1], size=sizes[int(row)], device=device)
+        yield int(row), found.masks[0]

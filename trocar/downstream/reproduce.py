@@ -1,0 +1,199 @@
+"""Measure a published number again: the same data, split and metric, and how far it is from what was published."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from trocar.config import Config, find_preset, load, preset_names
+from trocar.downstream.config import EvaluateConfig
+from trocar.downstream.evaluate import evaluate
+from trocar.downstream.mask_predictions import TASK as MASKS
+from trocar.downstream.mask_predictions import mask_outcomes
+from trocar.downstream.metrics.interval import Predicted, bootstrap_interval
+from trocar.downstream.metrics.outcome import Floats
+from trocar.downstream.metrics.registry import REGISTRY, metrics_of
+from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
+from trocar.downstream.predictions import Key, outcomes
+from trocar.downstream.results import Results, Row
+from trocar.downstream.tasks import get_task
+from trocar.errors import ConfigError, TrocarError, nearest
+from trocar.files import write_atomic
+
+FOLDER = "reproduce/"
+Verdict = Literal["within", "above", "below", "incomplete"]
+
+
+class Target(Config):
+    """A published number: `value` of `metric` on `task`, as a share of 1.
+
+    `tolerance` is how far a measurement may be away, in the same unit, and `why` says where that comes from; `runs` the
+    number of trainings behind the value, None where it is not said. `secondary`: the number was read in somebody
+    else's text, not in its own publication.
+    """
+
+    task: str
+    metric: str
+    value: float = Field(ge=0, le=1)
+    tolerance: float = Field(gt=0, le=1)
+    why: str
+    source: str
+    runs: int | None = Field(default=None, ge=1)
+    secondary: bool = False
+
+
+class Experiment(Config):
+    """`preset` with `overrides` of its fields is what is run; it has one backbone, one task and one protocol."""
+
+    about: str
+    preset: str
+    overrides: dict[str, Any] = {}
+    target: Target
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What was measured beside what was published. `values` has one number per run; `interval` is the 95 % bootstrap
+    interval over cases of their mean, None for fewer than three cases.
+    """
+
+    name: str
+    target: Target
+    values: tuple[float, ...]
+    interval: tuple[float, float] | None
+    incomplete: str | None
+
+    @property
+    def measured(self) -> float:
+        """Mean over runs."""
+        return float(np.mean(self.values))
+
+    @property
+    def difference(self) -> float:
+        """Measured minus published."""
+        return self.measured - self.target.value
+
+    @property
+    def verdict(self) -> Verdict:
+        """`incomplete` where frames of the official test set are missing: then nothing is compared."""
+        if self.incomplete is not None:
+            return "incomplete"
+        if abs(self.difference) <= self.target.tolerance + 1e-12:
+            return "within"
+        return "above" if self.difference > 0 else "below"
+
+    def to_json(self) -> dict[str, Any]:
+        """What reproduce.json holds."""
+        return {
+            "name": self.name,
+            "published": self.target.model_dump(),
+            "measured": self.measured,
+            "values": list(self.values),
+            "interval": self.interval,
+            "difference": self.difference,
+            "incomplete": self.incomplete,
+            "verdict": self.verdict,
+        }
+
+    def lines(self) -> list[str]:
+        """For the terminal."""
+        target = self.target
+        runs = f", {target.runs} runs" if target.runs is not None else ""
+        secondary = ", from secondary sources" if target.secondary else ""
+        spread = f" ± {np.std(self.values, ddof=1):.4f}" if len(self.values) > 1 else ""
+        interval = (
+            f", 95 % interval over cases [{self.interval[0]:.4f}, {self.interval[1]:.4f}]" if self.interval else ""
+        )
+        verdict = self.incomplete if self.incomplete is not None else self.verdict
+        return [
+            f"{self.name}: {target.metric} of {target.task}",
+            f"published  {target.value:.4f} ({target.source}{runs}{secondary})",
+            f"measured   {self.measured:.4f}{spread} ({len(self.values)} runs{interval})",
+            f"difference {self.difference:+.4f}, tolerance {target.tolerance:.4f} ({target.why}): {verdict}",
+        ]
+
+
+def names() -> list[str]:
+    """What can be reproduced."""
+    return [name.removeprefix(FOLDER) for name in preset_names() if name.startswith(FOLDER)]
+
+
+def read(name: str) -> Experiment:
+    """A published number by name, or from a file of one's own. Raises ConfigError with the nearest name."""
+    if not Path(name).is_file() and name not in names():
+        known = names()
+        raise ConfigError(f"nothing called {name!r} to reproduce{nearest(name, known)}; there is: {', '.join(known)}")
+    return load(Experiment, name if Path(name).is_file() else find_preset(FOLDER + name))
+
+
+def reproduce(
+    name: str, data: Path, out: Path, overrides: list[str] | None = None, say: Callable[[str], None] = lambda _: None
+) -> Reproduction:
+    """Run the experiment on `data`; write what `evaluate` writes and reproduce.json to `out`.
+
+    `overrides` are `key=value` of the evaluation that do not change the number, such as `device=cpu`. Raises
+    ConfigError for an unknown name, for data that are not there and for a metric the task does not have.
+    """
+    experiment = read(name)
+    target = experiment.target
+    _check(name, target)
+    given = {**experiment.overrides, "data": str(data), "out": str(out)}
+    changes = [f"{key}={json.dumps(value)}" for key, value in given.items()] + (overrides or [])
+    config = load(EvaluateConfig, experiment.preset, changes)
+    results = evaluate(config, say)
+    row = _row(results, target.task)
+    values, interval = measure(results, row, target.metric, out / "predictions.parquet", config.bootstrap)
+    incomplete = results.tasks[target.task]["incomplete"]
+    found = Reproduction(Path(name).stem, target, values, interval, incomplete)
+    write_atomic(out / "reproduce.json", json.dumps(found.to_json(), indent=1) + "\n")
+    return found
+
+
+def _check(name: str, target: Target) -> None:
+    get_task(target.task)
+    known = SEGMENTATION_METRICS if target.task == MASKS else REGISTRY[target.task]
+    if target.metric not in known:
+        raise ConfigError(
+            f"{name}: task {target.task!r} has no metric {target.metric!r}{nearest(target.metric, known)}; "
+            f"metrics: {', '.join(known)}"
+        )
+
+
+def _row(results: Results, task: str) -> Row:
+    """Of the backbone that was asked for; baselines come behind it."""
+    return next(row for row in results.rows if row.task == task and row.kind in ("backbone", "random"))
+
+
+def measure(
+    results: Results, row: Row, metric: str, predictions: Path, draws: int
+) -> tuple[tuple[float, ...], tuple[float, float] | None]:
+    """Value of every run, and the interval of their mean: what the row holds, or anew from the predictions.
+
+    A metric that is not in tables is only in the predictions. Raises TrocarError for one that is not defined on them.
+    """
+    if metric == results.tasks[row.task]["headline"]:
+        return tuple(row.values[metric]), row.interval
+    if row.task == MASKS:
+        return _anew(SEGMENTATION_METRICS[metric], _of(row, mask_outcomes(predictions)), draws)
+    found = _of(row, outcomes(predictions, row.task))
+    offered = metrics_of(row.task, found[0])
+    if metric not in offered:
+        raise TrocarError(f"{metric} is not defined for these labels and scores; defined are: {', '.join(offered)}")
+    return _anew(offered[metric], found, draws)
+
+
+def _of(row: Row, found: dict[Key, Predicted]) -> list[Predicted]:
+    """The runs of one arm and protocol."""
+    return [one for key, one in found.items() if (key.backbone, key.protocol) == (row.arm, row.protocol)]
+
+
+def _anew(
+    metric: Callable[[Predicted, Floats | None], float], found: list[Predicted], draws: int
+) -> tuple[tuple[float, ...], tuple[float, float] | None]:
+    return tuple(metric(one, None) for one in found), bootstrap_interval(metric, found, draws=draws)

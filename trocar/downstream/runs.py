@@ -1,0 +1,128 @@
+"""One arm through one bench: every member, draw of labels and random start, fold by fold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped,unused-ignore]
+
+from trocar.downstream.arms import Arm, Member
+from trocar.downstream.baselines import BASELINES
+from trocar.downstream.bench import Bench, drawn
+from trocar.downstream.budgets import most_draws
+from trocar.downstream.config import EvaluateConfig
+from trocar.downstream.encoder import Encoder
+from trocar.downstream.features import Features
+from trocar.downstream.folds import Fold
+from trocar.downstream.frames import FrameCache
+from trocar.downstream.mask_runs import Shelf, draw_masks, images_with_class, make_mask_row, mask_table, run_masks
+from trocar.downstream.protocols.base import Prediction, Protocol
+from trocar.downstream.protocols.prior import Prior
+from trocar.downstream.protocols.segmentation import ConstantMask, MaskProtocol
+from trocar.downstream.results import Row
+from trocar.downstream.tables import Run, make_row, prediction_table
+from trocar.downstream.tasks.segmentation import Segmentation
+
+# Below this many feature values BLAS threads wait for each other longer than they compute, above all on a busy machine.
+SMALL = 20_000_000
+OVERLAYS = "figures"
+
+
+@dataclass
+class Scored:
+    """Rows of the comparison, the predictions behind them, and class counts that only scoring tells."""
+
+    rows: list[Row] = field(default_factory=list)
+    tables: list[pd.DataFrame] = field(default_factory=list)
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def __iadd__(self, other: Scored) -> Scored:
+        self.rows += other.rows
+        self.tables += other.tables
+        self.counts |= other.counts
+        return self
+
+
+def fits(protocol: Protocol, bench: Bench) -> bool:
+    """Whether the protocol can learn the bench's labels, all of its tasks together."""
+    return all(kind in protocol.kinds for kind in bench.kinds) and (len(bench.tasks) == 1 or protocol.joins_tasks)
+
+
+def usable(arm: Arm, protocols: list[Protocol], bench: Bench) -> list[Protocol]:
+    """The protocols an arm goes through: one without a network only through those that need none."""
+    if arm.kind == "majority":
+        constant: Protocol = ConstantMask() if "mask" in bench.kinds else Prior()
+        return [constant] if len(bench.tasks) == 1 else []
+    return [p for p in protocols if fits(p, bench) and not (p.trains_network and arm.kind == "baseline")]
+
+
+def make_encoder(arm: Arm, member: Member, frames: FrameCache, batch: int, device: str) -> Encoder:
+    """What a protocol may ask of one member of an arm."""
+    plain = _nothing if arm.kind == "majority" else BASELINES.get(member.name)
+    return Encoder(frames, member.size, member.model, plain if member.model is None else None, batch, device)
+
+
+def score(arm: Arm, bench: Bench, protocol: Protocol, encoders: dict[str, Encoder], config: EvaluateConfig) -> Scored:
+    """All runs of an arm on a bench with one protocol."""
+    if isinstance(protocol, MaskProtocol):
+        return _score_masks(arm, bench, protocol, encoders, config)
+    runs = [
+        _run(member, bench, folds, protocol, encoder, seed)
+        for member, encoder, folds, seed in _attempts(bench, protocol, encoders, config)
+    ]
+    label = protocol.label + (f", {bench.name}" if len(bench.tasks) > 1 else "")
+    rows = [make_row(arm, bench, task, label, runs, config.bootstrap) for task in bench.tasks]
+    tables = [
+        prediction_table(arm, seed, bench, task, label, run) for task in bench.tasks for seed, run in enumerate(runs)
+    ]
+    return Scored(rows, tables)
+
+
+def _score_masks(
+    arm: Arm, bench: Bench, protocol: MaskProtocol, encoders: dict[str, Encoder], config: EvaluateConfig
+) -> Scored:
+    (task,) = bench.tasks
+    assert isinstance(task, Segmentation)
+    runs = []
+    for member, encoder, folds, seed in _attempts(bench, protocol, encoders, config):
+        problems = (bench.problem(fold, encoder, seed) for fold in folds)
+        runs.append(run_masks(member, arm.label, bench, folds, protocol, problems, Shelf(config.out)))
+    row = make_mask_row(arm, bench, task, protocol.label, runs, config.bootstrap)
+    tables = [mask_table(arm, seed, bench, protocol.label, run) for seed, run in enumerate(runs)]
+    if config.out is not None and arm.kind != "majority":
+        name = re.sub(r"[^\w.+-]+", "_", f"segmentation-{arm.label}-{protocol.label}-overlays") + ".png"
+        draw_masks(bench, runs[0], config.out, config.out / OVERLAYS / name)
+    return Scored([row], tables, {task.name: images_with_class(bench, runs[0])})
+
+
+def _attempts(
+    bench: Bench, protocol: Protocol, encoders: dict[str, Encoder], config: EvaluateConfig
+) -> Iterator[tuple[str, Encoder, list[Fold], int]]:
+    """(name, encoder, folds, seed): every member with every draw of the budget and every random start."""
+    draws = most_draws(bench.data, config.budget, config.draws)
+    repeats = config.repeats if protocol.random_start else 1
+    for name, encoder in encoders.items():
+        for draw in range(draws):
+            folds = drawn(bench, config, draw)
+            for seed in range(repeats):
+                words = [name] + [f"draw {draw}"] * (draws > 1) + [f"start {seed}"] * (repeats > 1)
+                yield ", ".join(words), encoder, folds, seed
+
+
+def _run(member: str, bench: Bench, folds: list[Fold], protocol: Protocol, encoder: Encoder, seed: int) -> Run:
+    small = protocol.trains_network or encoder.features.size < SMALL
+    with threadpool_limits(limits=1 if small else None, user_api="blas"):
+        found: list[Prediction] = [protocol.predict(bench.problem(fold, encoder, seed)) for fold in folds]
+    lead = bench.tasks[0].name
+    scores = {lead: np.concatenate([p.scores for p in found])}
+    for task in bench.tasks[1:]:
+        scores[task.name] = np.concatenate([p.others[task.name] for p in found])
+    return Run(member, scores, [dict(p.detail) for p in found], folds)
+
+
+def _nothing(frames: FrameCache) -> Features:
+    return np.zeros((len(frames.data), 1), dtype=np.float32)
