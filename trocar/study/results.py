@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,13 +12,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from trocar.downstream.metrics.outcome import Outcome
+from trocar.downstream.mask_predictions import mask_outcomes
+from trocar.downstream.metrics.outcome import Floats, Outcome
 from trocar.downstream.metrics.registry import REGISTRY
+from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
+from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome
 from trocar.downstream.predictions import Key, outcomes
+from trocar.errors import ConfigError, nearest
 from trocar.study.config import StudyConfig
 from trocar.study.execute import RESULTS
 from trocar.study.lock import Tree, require_lock
 from trocar.study.store import Store, read_spec
+
+AnyOutcome = Outcome | SegmentationOutcome
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ class Score:
     scored: tuple[str, ...] | None = None
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> AnyOutcome:
         """Labels, predictions and cases of the test frames that are compared; `cases` has the names of the cases."""
         outcome = _outcomes(self.predictions)[self.key]
         return outcome if self.scored is None else restricted(outcome, self.test_cases, self.scored)
@@ -173,9 +179,21 @@ class Results:
 
     def value(self, score: Score) -> float:
         """The task's metric of one score, NaN where the metric means nothing for its labels."""
-        outcome = score.outcome
-        named = REGISTRY[score.key.task][self.metric(score.task)]
-        return float(named.metric(outcome, None)) if named.offered(outcome) else float("nan")
+        return self.case_metric(score.task)(score.outcome, None)
+
+    def case_metric(self, task: str) -> Callable[[Any, Floats | None], float]:
+        """The task's metric of an outcome of its kind and weights of cases, NaN where it means nothing for the labels.
+        Raises ConfigError for a name that no metric of masks has."""
+        kind, name = str(self.lock["tasks"][task]["task"]), self.metric(task)
+        if kind in REGISTRY:
+            named = REGISTRY[kind][name]
+            return lambda outcome, weights: (
+                float(named.metric(outcome, weights)) if named.offered(outcome) else float("nan")
+            )
+        if name not in SEGMENTATION_METRICS:
+            known = ", ".join(SEGMENTATION_METRICS)
+            raise ConfigError(f"task {task}: no metric {name!r}{nearest(name, SEGMENTATION_METRICS)}; metrics: {known}")
+        return SEGMENTATION_METRICS[name]
 
     def _scores(self, e: Mapping[str, Any]) -> Iterator[Score]:
         stage, _ = read_spec(self.store.folder(e["stage"]))
@@ -206,23 +224,25 @@ class Results:
                     )
 
 
-def restricted(outcome: Outcome, names: Sequence[str], wanted: Collection[str]) -> Outcome:
+def restricted(outcome: AnyOutcome, names: Sequence[str], wanted: Collection[str]) -> AnyOutcome:
     """The outcome of some of its cases; `names` has the name of every case in it, in order."""
     keep = np.array([name in wanted for name in names])[outcome.case]
     case = np.unique(outcome.case[keep], return_inverse=True)[1].astype(np.int64)
-    cut = {name: values[keep] for name in _PER_FRAME if (values := getattr(outcome, name)) is not None}
+    per_frame = _PER_IMAGE if isinstance(outcome, SegmentationOutcome) else _PER_FRAME
+    cut = {name: values[keep] for name in per_frame if (values := getattr(outcome, name)) is not None}
     return replace(outcome, **cut, case=case)
 
 
 _PER_FRAME = ("gt", "pred", "scores", "time_s", "soft", "fold")
-_CACHE: dict[Path, dict[Key, Outcome]] = {}
+_PER_IMAGE = ("confusions", "surface")
+_CACHE: dict[Path, dict[Key, AnyOutcome]] = {}
 
 
-def _outcomes(path: Path) -> dict[Key, Outcome]:
+def _outcomes(path: Path) -> dict[Key, AnyOutcome]:
     """Of one file at a time: a stage's scores are asked for one after the other."""
     if path not in _CACHE:
         _CACHE.clear()
-        _CACHE[path] = outcomes(path)
+        _CACHE[path] = {**outcomes(path), **mask_outcomes(path)}
     return _CACHE[path]
 
 
