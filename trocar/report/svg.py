@@ -27,8 +27,9 @@ def drawing(salt: str) -> Iterator[None]:
     """
     import matplotlib
 
-    settings = {"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 9, "text.parse_math": False}
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(
+        {"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 9, "text.parse_math": False}
+    ):
         yield
 
 
