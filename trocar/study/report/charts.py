@@ -12,24 +12,24 @@ from trocar.study.statistics.scaling import Scaling
 
 LINES = ("-", "--", ":", "-.")
 MARKS = "osD^vPX*"
-APART = 0.025  # of a decade, between neighbouring arms
+SPREAD = 0.06  # of the axis, from the first arm to the last one at a budget
 
 
 def learning_curves(one: Compared) -> str:
-    """Score over labelled cases, one line per arm, best area first in the legend."""
+    """Score over labelled cases, one line per arm; arms are drawn a little apart."""
     from matplotlib.figure import Figure
 
     with drawing(f"labels-{one.name}"):
         figure = Figure(figsize=(7.5, 3.2), layout="constrained")
         axes = figure.subplots()
-        middle = (len(one.curves) - 1) / 2
+        sizes = sorted({size for curve in one.curves for size in curve.labelled})
+        shifts = np.linspace(-SPREAD / 2, SPREAD / 2, len(one.curves)) if one.curves[1:] else np.zeros(1)
         for place, curve in enumerate(one.curves):
-            x = np.array(curve.labelled) * 10 ** (APART * (place - middle))
+            x = np.array(curve.labelled) * (sizes[-1] / sizes[0]) ** shifts[place]
             value, low, high = (np.array([getattr(p, end) for p in curve.points]) for end in ("value", "low", "high"))
             _points(axes, x, value, low, high, place, curve.arm)
             axes.plot(x, value, color=_colour(place), linestyle=_line(place), linewidth=1.6)
         axes.set_xscale("log")
-        sizes = sorted({size for curve in one.curves for size in curve.labelled})
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.minorticks_off()
         axes.set_xlabel("labelled cases", color=INK, fontsize=8)
@@ -66,15 +66,8 @@ def scaling_chart(found: Scaling, metric: str, salt: str) -> str:
 def _points(axes: Any, x: Any, value: Any, low: Any, high: Any, place: int, label: str) -> None:
     known = np.isfinite(low) & np.isfinite(high)
     axes.vlines(x[known], low[known], high[known], color=_colour(place), linewidth=1.2, alpha=0.7)
-    axes.plot(
-        x,
-        value,
-        color=_colour(place),
-        marker=MARKS[place % len(MARKS)],
-        markersize=5,
-        linestyle="",
-        label=label or None,
-    )
+    mark = MARKS[place % len(MARKS)]
+    axes.plot(x, value, color=_colour(place), marker=mark, markersize=5, linestyle="", label=label or None)
 
 
 def _legend(figure: Any) -> None:

@@ -80,10 +80,10 @@ def _native(data: LabelledFrames) -> tuple[int, int]:
     try:
         if data.shards is not None:
             with Image.open(io.BytesIO(Reader(Catalog.open(data.shards)).read(int(first[ROW])))) as image:
-                return image.size
+                return image.width, image.height
         if first["frame"] < 0:
             with Image.open(path) as image:
-                return image.size
+                return image.width, image.height
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
             return int(stream.width), int(stream.height)

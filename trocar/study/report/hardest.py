@@ -28,7 +28,8 @@ class Hard:
 
 
 def hardest(scores: Sequence[Score], count: int) -> list[Hard]:
-    """The frame with the largest mean error over all runs, for the `count` cases where it is largest.
+    """The frame with the largest mean error over all runs, for the `count` cases where it is largest; of equal ones
+    that whose truth has the smallest scores.
 
     One frame of a case, since its neighbours in time look the same. Errors: labels that are wrong, of masks what the
     mean IoU over classes lacks to 1. Raises TrocarError for runs with different frames.
@@ -38,7 +39,9 @@ def hardest(scores: Sequence[Score], count: int) -> list[Hard]:
     if not all(table[PLACE].equals(first[PLACE]) for table, _ in tables):
         raise TrocarError("the runs were scored on different frames")
     errors: Floats = np.mean([_errors(table) for table, _ in tables], axis=0)
-    worst = pd.Series(errors).groupby(first["case"]).idxmax()
+    doubts = np.mean([_doubts(table) for table, _ in tables], axis=0)
+    # Many frames of a case are wrong in all runs: the one whose truth has the smallest scores comes first.
+    worst = pd.Series(errors + 1e-6 * doubts).groupby(first["case"]).idxmax()
     rows = sorted((int(row) for row in worst), key=lambda row: -errors[row])[:count]
     return [
         Hard(
@@ -65,6 +68,17 @@ def _errors(table: pd.DataFrame) -> Floats:
         found = (table["gt"] != table["pred"]).to_numpy(np.float64)
     else:
         found = np.mean(_stacked(table["gt_labels"]) != _stacked(table["pred_labels"]), axis=1)
+    return found
+
+
+def _doubts(table: pd.DataFrame) -> Floats:
+    """float64 [n]: what the score of the truth lacks to 1 with one label a frame and scores in 0..1, else 0."""
+    if "scores" not in table or "gt" not in table or table["gt"].isna().any():
+        return np.zeros(len(table))
+    scores = _stacked(table["scores"])
+    if not ((scores >= 0) & (scores <= 1)).all():
+        return np.zeros(len(table))
+    found: Floats = 1 - scores[np.arange(len(table)), table["gt"].to_numpy(np.int64)]
     return found
 
 

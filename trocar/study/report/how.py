@@ -18,9 +18,7 @@ from trocar.study.status import duration
 def arms(results: Results, known: KnownCases) -> str:
     """Steps, samples and epochs of every arm, and cells of the design that are not there."""
     matched = results.study.match
-    lead = (
-        f"Arms have equal {matched}; what that makes of the other numbers is here. Ranges are over pretraining seeds."
-    )
+    lead = f"Arms have equal {matched}; the other numbers follow from that. Ranges are over pretraining seeds."
     mixes = amounts(results, known)
     rows = [_arm(arm, runs, mixes[arm]) for arm, runs in _by_arm(results.pretrained).items()]
     titles = ["Arm", "Seeds done", "Cases by source", "Frames", "Steps", "Samples", "Epochs", "Time per seed"]
@@ -58,8 +56,8 @@ def _cases(results: Results, known: KnownCases) -> str:
     """Which cases every seed drew, folded away."""
     names = known.named(case for run in results.pretrained for case in run.cases)
     rows = [
-        f"<tr>{cell(run.arm)}{cell(str(run.seed), 'number')}{cell(', '.join(names[case] for case in run.cases), 'wide')}"
-        f"{cell('; '.join(run.notes), 'wide')}</tr>"
+        f"<tr>{cell(run.arm)}{cell(str(run.seed), 'number')}"
+        f"{cell(', '.join(names[case] for case in run.cases), 'wide')}{cell('; '.join(run.notes), 'wide')}</tr>"
         for run in results.pretrained
     ]
     body = table(head(["Arm", "Seed", "Cases", "Notes"], numbers=(1,)), rows)

@@ -21,6 +21,7 @@ from trocar.downstream.segmentation.overlay import draw_overlays, ranked
 from trocar.errors import TrocarError
 from trocar.report.features import Network
 from trocar.report.figures import pca_maps, resized
+from trocar.report.inputs import Images
 from trocar.report.sections import picture
 from trocar.study.report.analysis import Analysis, Compared
 from trocar.study.report.arms import source_of
@@ -30,6 +31,7 @@ from trocar.study.report.known_cases import KnownCases
 from trocar.study.results import Results, Score
 from trocar.study.weights import is_random
 
+MAP_HEIGHT = 150
 RIBBONS, HARD, MAPS, ARMS = 8, 6, 5, 4
 """How much is shown: cases with ribbons, hardest frames, frames with feature maps, pretrained arms with feature maps.
 """
@@ -83,7 +85,8 @@ def _predictions(results: Results, one: Compared, arms: Sequence[str], known: Kn
         if str(results.lock["tasks"][one.cell[0]]["task"]) == "segmentation":
             return "".join(_overlays(results, one, arm, known, Path(folder)) for arm in arms)
         drawn = [path for arm in arms for path in _figures(one, arm, known, Path(folder))]
-        return "".join(f'<div class="ribbons">{_embedded(path)}</div>' for path in drawn)
+        look = "ribbons" if any("ribbons" in path.name for path in drawn) else "recalls"
+        return f'<div class="{look}">{"".join(map(_embedded, drawn))}</div>'
 
 
 def _figures(one: Compared, arm: str, known: KnownCases, folder: Path) -> Iterator[Path]:
@@ -159,13 +162,13 @@ def _maps(results: Results, one: Compared, known: KnownCases) -> str:
         raise TrocarError("all test cases are private, so there are no feature maps")
     images = pictures(frames_of(results, one.cell[0], rows), chosen)
     captions = [str(rows["case"][row]) for row in chosen]
-    lines = [("frame", images)] + [
-        (arm, pca_maps(_network(results, arm).maps(images))) for arm in _mapped(results, one)
-    ]
+    lines = [("frame", images)]
+    for arm in _mapped(results, one):
+        lines.append((arm, _like(images, pca_maps(_network(results, arm).maps(images)))))
     body = "".join(
         f"<tr><th scope=row>{escape(label)}</th>"
         + "".join(
-            f"<td>{picture(resized(image, 150, smooth=True), f'{label}, {caption}')}</td>"
+            f"<td>{picture(resized(image, MAP_HEIGHT), f'{label}, {caption}')}</td>"
             for image, caption in zip(pixels, captions, strict=True)
         )
         + "</tr>"
@@ -179,6 +182,13 @@ def _maps(results: Results, one: Compared, known: KnownCases) -> str:
         f'<h3>What a patch is similar to</h3><p class="note">{lead}</p>'
         f'<div class=scroll><table class="pictures"><tbody>{body}</tbody></table></div>'
     )
+
+
+def _like(frames: Images, maps: Images) -> Images:
+    """Maps at the size of the frames: the network saw these made square, and so its map has to be stretched again."""
+    height, width = frames.shape[1:3]
+    stretched = [Image.fromarray(one).resize((width, height), Image.Resampling.BICUBIC) for one in maps]
+    return np.stack([np.asarray(one) for one in stretched])
 
 
 def _mapped(results: Results, one: Compared) -> list[str]:

@@ -135,18 +135,8 @@ def comparisons(results: Results, analysis: Analysis) -> str:
         f"(Holm, family-wise error {LEVEL:g}). Intervals are of one difference each and not corrected."
     )
     scale = scale_of([0.0, *(end for c in analysis.contrasts for end in (c.difference.low, c.difference.high))])
-    titles = [
-        "Task",
-        "Comparison",
-        "Difference",
-        "",
-        "95 % interval",
-        "Cases",
-        "p cases",
-        "p seeds",
-        "p Holm",
-        "Result",
-    ]
+    tests = ["p cases", "p seeds", "p Holm", "Result"]
+    titles = ["Task", "Comparison", "Difference", "", "95 % interval", "Cases", *tests]
     rows = [_contrast(one, scale) for one in analysis.contrasts]
     notes = [f"{a} against {b} could not be tested: {why}." for (a, b), why in analysis.untested.items()]
     text = (
@@ -197,8 +187,8 @@ def heat(results: Results, compared: Sequence[Compared]) -> str:
         rows.append(f"<tr><th scope=row>{escape(arm)}</th>{''.join(cells)}</tr>")
     titles = ["Arm", *(f"{one.name}\n{one.metric}" for one in compared)]
     lead = (
-        "The score, and below it the difference from what the arm began from. Blue is better, orange worse, each column "
-        "on its own scale: colours are sizes of differences, not tests."
+        "The score, and below it the difference from what the arm began from. Blue is better, orange worse, each "
+        "column on its own scale: colours are sizes of differences, not tests."
     )
     return section("Compositions and tasks", lead, table(head(titles), rows, "scores heat"))
 

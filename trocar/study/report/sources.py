@@ -81,14 +81,8 @@ def _amount(contrast: SourceContrast) -> str:
 
 
 def _why_not(value: SourceValue) -> str:
-    texts = [
-        f"{name}: {reason}."
-        for name, reason in (
-            ("Shapley values", value.shapley.reason),
-            ("Regression on shares", value.regression.reason),
-        )
-        if reason
-    ]
+    reasons = {"Shapley values": value.shapley.reason, "Regression on shares": value.regression.reason}
+    texts = [f"{name}: {reason}." for name, reason in reasons.items() if reason]
     fit = value.regression
     if fit.values:
         misfit = f"its residuals have a root mean square of {fit.misfit:.3f}" if fit.misfit is not None else "no check"

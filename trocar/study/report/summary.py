@@ -43,6 +43,9 @@ def _shown(results: Results, analysis: Analysis) -> str:
     different = sorted((one for one in contrasts if one.different), key=lambda one: one.p_holm)
     weak = [one for one in contrasts if one.underpowered]
     rest = len(contrasts) - len(different) - len(weak)
+    untested = f"; {len(analysis.untested)} more could not be tested yet" if analysis.untested else ""
+    if rest == len(contrasts):
+        return f"None of {count(rest, 'declared comparison')} is shown to differ{untested}."
     parts = []
     if different:
         parts.append(_different(different, analysis.compared))
@@ -51,7 +54,6 @@ def _shown(results: Results, analysis: Analysis) -> str:
     if weak:
         sizes = " or ".join(str(n) for n in sorted({one.difference.cases for one in weak}))
         parts.append(f"{len(weak)} {verb(len(weak))} underpowered (n = {sizes}), which says nothing either way")
-    untested = f"; {len(analysis.untested)} more could not be tested yet" if analysis.untested else ""
     return f"Of {count(len(contrasts), 'declared comparison')}, {'; '.join(parts)}{untested}."
 
 
@@ -102,9 +104,8 @@ def _leaks(verdicts: Mapping[tuple[str, str], str]) -> str:
         return f"{len(verdicts) - len(unjudged)} of {len(verdicts)} leak verdicts are clean{rest}"
     named = [f"{arm} on {task}: {verdict}" for (task, arm), verdict in list(tainted.items())[:SHOWN]]
     more = [f"{len(tainted) - SHOWN} more"] if len(tainted) > SHOWN else []
-    return (
-        f"{count(len(tainted), 'score')} {verb(len(tainted))} not known to be free of leaks ({'; '.join(named + more)})"
-    )
+    scores = count(len(tainted), "score")
+    return f"{scores} {verb(len(tainted))} not known to be free of leaks ({'; '.join(named + more)})"
 
 
 def count(number: int, word: str) -> str:
