@@ -27,6 +27,7 @@ import yaml
 from trocar import __version__
 from trocar.errors import TrocarError
 from trocar.files import sha256_of, write_atomic, write_json_atomic
+from trocar.study.provenance import device_of, git_state
 from trocar.study.stages import Kind, Stage
 from trocar.study.store import DONE, FAILED, LOG, Store, attempts, note, read_spec
 from trocar.tracking.lease import Lease, LeaseHeld
@@ -205,6 +206,8 @@ def _record(stage: Stage, store: Store) -> dict[str, Any]:
         "attempts": sum(event["event"] == "start" for event in events),
         "ended": round(time.time(), 3),
         "host": host_name(),
+        "device": device_of(stage),
+        "git": git_state(),
         "bytes": sum(path.stat().st_size for path in out.rglob("*") if path.is_file()),
         "versions": _versions(),
         "outputs": {result: sha256_of(out / result)},

@@ -110,12 +110,12 @@ def _unfit(scales: Sequence[Scale]) -> str | None:
             return f"no curve: {small.arm} and {large.arm} have different numbers of seeds"
         if not all(a < b for a, b in zip(small.cases, large.cases, strict=True)):
             return f"no curve: the cases of {small.arm} are not all among those of {large.arm}"
-        if not _one_mixture(small, large):
+        if not one_mixture(small, large):
             return f"no curve: {small.arm} and {large.arm} are different mixtures"
     return None
 
 
-def _one_mixture(a: Scale, b: Scale) -> bool:
+def one_mixture(a: Scale, b: Scale) -> bool:
     """Equal shares, but for less than one case of each source in the smaller arm."""
     slack = 1 / max(1, min(len(cases) for cases in a.cases))
     sources = {*a.amounts, *b.amounts}
