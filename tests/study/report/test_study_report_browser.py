@@ -17,11 +17,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.browser]
 WIDTH = 1280
 PROBE = """<!doctype html><meta charset=utf-8><body style="margin:0">
 <iframe id=page style="border:0;width:{width}px;height:900px" src="index.html"></iframe><pre id=found></pre><script>
-page.onload = async () => {{
+page.onload = () => {{
   const seen = page.contentDocument, root = seen.documentElement;
-  await seen.fonts.ready;
   const images = [...seen.images];
-  await Promise.all(images.map(image => image.decode().catch(() => null)));
   const wide = [...seen.querySelectorAll('main *')].filter(one => !one.closest('.scroll, svg, pre, details')
     && one.getBoundingClientRect().right > {width} + 1).map(one => one.outerHTML.slice(0, 120));
   const cut = [...seen.querySelectorAll('.scroll')].filter(one => one.checkVisibility()

@@ -8,7 +8,7 @@ import numpy as np
 
 from trocar.report.svg import INK, SERIES, drawing, plain_axes, to_svg
 from trocar.study.report.analysis import Compared
-from trocar.study.statistics.scaling import Scaling
+from trocar.study.statistics.scaling import PowerLaw, Scaling
 
 LINES = ("-", "--", ":", "-.")
 MARKS = "osD^vPX*"
@@ -20,7 +20,7 @@ def learning_curves(one: Compared) -> str:
     from matplotlib.figure import Figure
 
     with drawing(f"labels-{one.name}"):
-        figure = Figure(figsize=(7.5, 3.2), layout="constrained")
+        figure = Figure(figsize=(7.5, 3.0 + 0.2 * (len(one.curves) // 3)), layout="constrained")
         axes = figure.subplots()
         sizes = sorted({size for curve in one.curves for size in curve.labelled})
         shifts = np.linspace(-SPREAD / 2, SPREAD / 2, len(one.curves)) if one.curves[1:] else np.zeros(1)
@@ -38,8 +38,10 @@ def learning_curves(one: Compared) -> str:
         return to_svg(figure)
 
 
-def scaling_chart(found: Scaling, metric: str, salt: str) -> str:
-    """Points with intervals over the number of cases, and the power law with its band, dotted where it extrapolates."""
+def scaling_chart(found: Scaling, metric: str, bounds: tuple[float, float], salt: str) -> str:
+    """Points with intervals over the number of cases, and the power law with its band, dotted where it extrapolates.
+    Intervals are cut to the `bounds` of the metric.
+    """
     from matplotlib.figure import Figure
 
     with drawing(salt):
@@ -47,13 +49,9 @@ def scaling_chart(found: Scaling, metric: str, salt: str) -> str:
         axes = figure.subplots()
         x = np.array(found.sizes)
         value, low, high = (np.array([getattr(p, end) for p in found.points]) for end in ("value", "low", "high"))
-        _points(axes, x, value, low, high, 0, "")
+        _points(axes, x, value, low.clip(*bounds), high.clip(*bounds), 0, "")
         if found.law is not None:
-            at, curve = np.array(found.law.at), np.array(found.law.curve)
-            inside = at <= found.law.largest
-            axes.plot(at[inside], curve[inside], color=_colour(0), linewidth=1.6)
-            axes.plot(at[~inside], curve[~inside], color=_colour(0), linewidth=1.6, linestyle=":")
-            axes.fill_between(at, found.law.low, found.law.high, color=_colour(0), alpha=0.15, linewidth=0)
+            _law(axes, found.law, bounds)
         axes.set_xscale("log")
         axes.set_xticks(x, [f"{size:g}" for size in x])
         axes.minorticks_off()
@@ -61,6 +59,15 @@ def scaling_chart(found: Scaling, metric: str, salt: str) -> str:
         axes.set_ylabel(metric, color=INK, fontsize=8)
         plain_axes(axes)
         return to_svg(figure)
+
+
+def _law(axes: Any, law: PowerLaw, bounds: tuple[float, float]) -> None:
+    at, curve, end = np.array(law.at), np.array(law.curve), (law.largest, law.predict(law.largest))
+    inside = at < law.largest
+    axes.plot([*at[inside], end[0]], [*curve[inside], end[1]], color=_colour(0), linewidth=1.6)
+    axes.plot([end[0], *at[~inside]], [end[1], *curve[~inside]], color=_colour(0), linewidth=1.6, linestyle=":")
+    low, high = np.clip([law.low, law.high], *bounds)
+    axes.fill_between(at, low, high, color=_colour(0), alpha=0.15, linewidth=0)
 
 
 def _points(axes: Any, x: Any, value: Any, low: Any, high: Any, place: int, label: str) -> None:
@@ -71,7 +78,9 @@ def _points(axes: Any, x: Any, value: Any, low: Any, high: Any, place: int, labe
 
 
 def _legend(figure: Any) -> None:
-    legend = figure.legend(loc="outside right upper", fontsize=8, frameon=False, handlelength=1.2)
+    names = figure.axes[0].get_legend_handles_labels()[1]
+    columns = 4 if max(map(len, names)) < 20 else 2
+    legend = figure.legend(loc="outside lower left", ncols=columns, fontsize=8, frameon=False, handlelength=1.2)
     for text in legend.get_texts():
         text.set_color(INK)
 

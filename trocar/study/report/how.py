@@ -24,7 +24,7 @@ def arms(results: Results, known: KnownCases) -> str:
     titles = ["Arm", "Seeds done", "Cases by source", "Frames", "Steps", "Samples", "Epochs", "Time per seed"]
     body = table(head(titles, numbers=(1, 3, 4, 5, 6, 7)), rows)
     absent = "".join(f"<tr>{cell(arm)}{cell(why, 'wide')}</tr>" for arm, why in results.left_out.items())
-    left = f"<h3>Not in the study</h3>{table(head(['Cell of the design', 'Why']), [absent])}" if absent else ""
+    left = f"<h3>Not in the study</h3>{table(head(['Cell', 'Why']), [absent])}" if absent else ""
     return section("Arms", lead, body, left, _cases(results, known))
 
 

@@ -52,7 +52,7 @@ def _page(results: Results, one: Compared, known: KnownCases) -> str:
         _said(lambda: _maps(results, one, known)),
     ]
     text = (
-        f"Of the run with the first seed of {' and of '.join(arms)}, under {one.cell[1]}, {one.budget} of the labels."
+        f"Predictions of {' and '.join(arms)}, each of its first seed, under {one.cell[1]}, {one.budget} of the labels."
     )
     return (
         f'<section class="task"><h2>{escape(one.cell[0])}, looked at</h2><p class="lead">{escape(text)}</p>'

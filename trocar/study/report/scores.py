@@ -66,7 +66,7 @@ def verdict_cell(judged: Judged) -> str:
 def _mark(arm: Estimate, fixed: bool) -> str:
     """What an interval leaves out."""
     marks = ["too narrow"] * arm.too_narrow + ["cases only"] * (arm.scope == CASES_ONLY and not fixed)
-    return f" <small>{', '.join(marks)}</small>" if marks else ""
+    return f"<small class=mark>{', '.join(marks)}</small>" if marks else ""
 
 
 def _against_init(results: Results, one: Compared, arm: str) -> str:
@@ -82,7 +82,7 @@ def _cautions(one: Compared) -> str:
     if any(arm.too_narrow for arm in one.arms):
         texts.append("Too narrow: with so few test cases the interval covers the truth less often than it says.")
     if any(arm.scope == CASES_ONLY and not one.crossed[arm.name].fixed for arm in one.arms):
-        texts.append("Cases only: one seed, so the interval says nothing about another pretraining.")
+        texts.append("Cases only: one seed or start, so the interval says nothing about another one.")
     undefined = max(arm.undefined for arm in one.arms)
     if undefined > 0:
         texts.append(f"The metric is undefined on up to {100 * undefined:.0f} % of the draws of cases.")
@@ -155,16 +155,16 @@ def outcome_of(contrast: Contrast) -> str:
 
 def _contrast(contrast: Contrast, scale: tuple[float, float]) -> str:
     d = contrast.difference
-    narrow = " <small>too narrow</small>" if d.too_narrow else ""
+    narrow = "<small class=mark>too narrow</small>" if d.too_narrow else ""
     cells = [
-        cell(contrast.task),
+        cell(contrast.task, "wrap"),
         f"<th scope=row>{escape(contrast.a)}<br><small class=line>minus {escape(contrast.b)}</small></th>",
         cell(signed(d.value), "number"),
         f"<td class=interval>{bar(d.value, (d.low, d.high), scale, zero=True)}</td>",
         f"<td>{span(d.low, d.high)}{narrow}</td>",
         cell(str(d.cases), "number"),
         *(cell(_p(p), "number") for p in (contrast.p_cases, contrast.p_seeds, contrast.p_holm)),
-        f"<td>{escape(outcome_of(contrast))}</td>",
+        cell(outcome_of(contrast), "wrap"),
     ]
     return f'<tr class="{"own" if contrast.different else "baseline"}">{"".join(cells)}</tr>'
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from trocar.report.interval import bar, scale_of
-from trocar.study.report.analysis import Analysis, Compared
+from trocar.study.report.analysis import Analysis, Compared, bounds_of
 from trocar.study.report.charts import learning_curves, scaling_chart
 from trocar.study.report.html import cell, head, section, signed, span, table
 from trocar.study.statistics.crossed import Estimate
@@ -106,11 +106,11 @@ def scales(analysis: Analysis) -> str:
                 f"Exponent {law.exponent[0]:.2f} {span(*law.exponent[1:], 2)}, limit {law.limit[0]:.3f} "
                 f"{span(*law.limit[1:])}, {law.scope}. Dotted beyond the largest size, at most twice as far."
             )
-        svg = scaling_chart(each, one.metric, f"scaling-{number}")
+        svg = scaling_chart(each, one.metric, bounds_of(one.metric), f"scaling-{number}")
         names = ", ".join(point.name for point in each.points)
         figures.append(
-            f"<figure class=wide><h3>{escape(one.name)}: {escape(names)}</h3>{svg}"
-            f"<figcaption>{escape(one.metric)} against cases. {escape(text)}</figcaption></figure>"
+            f"<figure class=wide><h3>{escape(one.name)}</h3>{svg}"
+            f"<figcaption>{escape(f'{one.metric} against cases: {names}. {text}')}</figcaption></figure>"
         )
     return section("Scaling", lead, f'<div class="curves">{"".join(figures)}</div>')
 
@@ -122,7 +122,7 @@ def _titles(what: str) -> list[str]:
 def _row(line: Line, scale: tuple[float, float], first: bool = False) -> str:
     kind, what, estimate, is_difference = line
     value = signed(estimate.value) if is_difference else f"{estimate.value:.3f}"
-    narrow = " <small>too narrow</small>" if estimate.too_narrow else ""
+    narrow = "<small class=mark>too narrow</small>" if estimate.too_narrow else ""
     drawn = bar(estimate.value, (estimate.low, estimate.high), scale, zero=is_difference)
     return (
         f"<tr>{cell(kind) if first else ''}<th scope=row>{escape(what)}</th><td>{value}</td>"

@@ -16,7 +16,7 @@ CLEAN = "clean"
 
 def summary(results: Results, analysis: Analysis, verdicts: Mapping[tuple[str, str], str]) -> list[str]:
     """What was compared; what the declared comparisons show; what to beware of. `verdicts`: (task, arm) -> verdict."""
-    return [_compared(results, analysis), _shown(results, analysis), _beware(analysis.compared, verdicts)]
+    return [_compared(results, analysis), _shown(results, analysis), _beware(results, analysis.compared, verdicts)]
 
 
 def _compared(results: Results, analysis: Analysis) -> str:
@@ -78,20 +78,17 @@ def _difference(contrast: Contrast, smaller_is_better: bool) -> str:
     )
 
 
-def _beware(compared: Sequence[Compared], verdicts: Mapping[tuple[str, str], str]) -> str:
+def _beware(results: Results, compared: Sequence[Compared], verdicts: Mapping[tuple[str, str], str]) -> str:
     parts = [_leaks(verdicts)]
     estimates = [estimate for one in compared for estimate in one.arms]
     if any(estimate.too_narrow for estimate in estimates):
         fewest = min(estimate.cases for estimate in estimates)
         parts.append(f"with as few as {fewest} test cases intervals of single arms are too narrow")
-    if any(estimate.scope == CASES_ONLY for estimate in estimates if _is_drawn(compared, estimate.name)):
+    trained = [estimate for estimate in estimates if results.arms[estimate.name] == "pretrained"]
+    if any(estimate.scope == CASES_ONLY for estimate in trained):
         parts.append("with one pretraining seed intervals are over test cases only")
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}."
-
-
-def _is_drawn(compared: Sequence[Compared], arm: str) -> bool:
-    return any(arm in one.crossed.arms and not one.crossed[arm].fixed for one in compared)
 
 
 def _leaks(verdicts: Mapping[tuple[str, str], str]) -> str:
