@@ -155,7 +155,9 @@ def test_an_image_of_its_own_size_is_read_and_answered_at_the_native_one(tmp_pat
 
 def test_a_run_follows_from_its_seed(tmp_path: Path) -> None:
     problem = mask_problem(tmp_path)
-    first, again, other = (protocol().segment(p, size_of(p)).detail for p in (problem, problem, replace(problem, seed=1)))
+    first, again, other = (
+        protocol().segment(p, size_of(p)).detail for p in (problem, problem, replace(problem, seed=1))
+    )
     assert first["loss"] == again["loss"] != other["loss"]
 
 
