@@ -15,8 +15,8 @@ def make_mask_folder(
     root: Path, cases: int = 3, frames: int = 4, shapes: tuple[tuple[int, int], ...] = ((40, 56),)
 ) -> Path:
     """A mask for every frame but the last of each case; images have the (height, width) of `shapes` in turn; the first
-    column of pixels is 255 (not scored), the class `never` does not occur, most pixels are ground. Phase 1 is the second
-    half of each case.
+    column of pixels is 255 (not scored), the class `never` does not occur, most pixels are ground. Phase 1 is the
+    second half of each case.
     """
     generator = np.random.default_rng(0)
     for folder in ("images", "masks"):

@@ -147,9 +147,7 @@ def images_with_class(bench: Bench, run: MaskRun) -> dict[str, int]:
 
 
 def draw_masks(bench: Bench, run: MaskRun, out: Path, path: Path) -> None:
-    """Best, median and worst image of a run, from the masks on disk; nothing where their sizes differ, or no image has
-    a score.
-    """
+    """Best, median and worst image of a run, from the masks on disk; nothing where no image has a score."""
     found = outcome(bench, run)
     scores = image_scores(found)
     if np.isnan(scores).all():
@@ -158,11 +156,8 @@ def draw_masks(bench: Bench, run: MaskRun, out: Path, path: Path) -> None:
     rows = bench.rows[places]
     gt = [np.array(Image.open(out / f"masks/{GROUND_TRUTH}/{row:07d}.png")) for row in rows]
     pred = [np.array(Image.open(out / run.files[place])) for place in places]
-    if len({mask.shape for mask in gt}) > 1:
-        return
     few = replace(bench.data, frames=bench.data.frames.iloc[rows].reset_index(drop=True))
-    size: Size = (gt[0].shape[0], gt[0].shape[1])
-    images = dict(decoded(few, [size]))
+    shapes: list[Size] = [(mask.shape[0], mask.shape[1]) for mask in gt]
+    images = {row: at_sizes[row] for row, at_sizes in decoded(few, shapes)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    pictures = np.stack([images[i][0] for i in range(len(rows))])
-    draw_overlays(pictures, np.stack(gt), np.stack(pred), scores[places], found.classes, path)
+    draw_overlays([images[i] for i in range(len(rows))], gt, pred, scores[places], found.classes, path)
