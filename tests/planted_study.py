@@ -143,7 +143,7 @@ def _run(planted: Planted, arm: str, seed: int) -> dict[str, Any]:
     return {
         "arm": arm, "seed": seed, "stage": f"pretrain-{arm}-{seed}".replace(" ", "_"), "asked": "", "selection": "",
         "cases": list(cases), "frames": 2 * len(cases), "steps": 3, "samples": 12, "epochs": {planted.source: 1.5},
-        "notes": [], "init": "random:test_resnet", "size": 32,
+        "notes": [], "leaks": [], "init": "random:test_resnet", "size": 32,
     }  # fmt: skip
 
 
