@@ -151,8 +151,8 @@ class Results:
         return dict(rows[0])
 
     def verdict(self, score: Score) -> str:
-        """The leak verdict of the backbone on the test cases."""
-        return str(self.about(score)["leak"]["verdict"])
+        """The leak verdict of the backbone on the test cases; `unknown` where none was reached."""
+        return str((self.about(score).get("leak") or {}).get("verdict", "unknown"))
 
     def table(self) -> pd.DataFrame:
         """One row per score with the task's metric."""

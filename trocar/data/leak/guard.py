@@ -27,7 +27,7 @@ class Guarded(Config):
     data: Path
     layout: str | None = None
     split: str | None = None
-    phases: list[str] = []
+    phases: tuple[str, ...] = ()
 
 
 class LeakGuard(Config):

@@ -126,7 +126,7 @@ def _overlays(results: Results, one: Compared, arm: str, known: KnownCases, fold
         raise TrocarError("the images have different sizes")
     images = pictures(frames_of(results, one.cell[0], rows), places, (gt[0].shape[0], gt[0].shape[1]))
     path = folder / "overlay.png"
-    draw_overlays(images, np.stack(gt), np.stack(pred), values[places], classes, path)
+    draw_overlays(list(images), gt, pred, values[places], classes, path)
     return f'<div class="overlays"><h3>{escape(arm)}</h3>{_embedded(path)}</div>'
 
 
