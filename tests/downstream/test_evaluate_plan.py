@@ -31,9 +31,9 @@ TWO = [{"name": "knn", "neighbours": 1, "title": "1-NN"}, {"name": "knn", "title
 
 def refused(root: Path, **settings: Any) -> str:
     """The ConfigError of an evaluation that must not decode anything."""
-    with patch.object(evaluate_module, "FrameCache", side_effect=AssertionError("decoded")):
-        with pytest.raises(ConfigError) as error:
-            evaluate(EvaluateConfig(data=root, **{"bootstrap": 0, **settings}))
+    unread = patch.object(evaluate_module, "FrameCache", side_effect=AssertionError("decoded"))
+    with unread, pytest.raises(ConfigError) as error:
+        evaluate(EvaluateConfig(data=root, **{"bootstrap": 0, **settings}))
     return str(error.value)
 
 
