@@ -42,9 +42,11 @@ def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def table(heading: str) -> list[list[str]]:
     """Cells of the first table under a heading, without the head."""
-    section = PAGE.read_text(encoding="utf-8").partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    rows = [line for line in section.partition("\n\n|")[2].partition("\n\n")[0].splitlines() if " | " in line]
-    return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows[1:]]
+    section = PAGE.read_text(encoding="utf-8").partition(f"\n## {heading}\n")[2]
+    block = re.search(r"(?:^\|.*\n)+", section, re.M)
+    assert block is not None
+    rows = block[0].splitlines()[2:]
+    return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
 
 
 def test_the_tables_have_every_task_and_every_protocol() -> None:
