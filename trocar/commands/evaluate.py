@@ -1,5 +1,5 @@
-"""`trocar evaluate`: frozen backbones on labelled frames, beside random weights, raw pixels and the majority
-class.
+"""`trocar evaluate`: backbones on labelled frames, frozen or fine-tuned, beside random weights, raw pixels and the
+majority class.
 """
 
 from __future__ import annotations
@@ -36,7 +36,11 @@ def register(subparsers: Any) -> None:
         action="append",
         help="phase, step, tools, cvs, triplet, segmentation, or phase+tools; may be repeated",
     )
-    add("--protocol", action="append", help="knn, linear, finetune, ...; may be repeated")
+    add(
+        "--protocol",
+        action="append",
+        help="knn, linear, finetune, temporal_frozen, temporal_finetuned or segmentation; may be repeated",
+    )
     add("--seeds", type=int, help="draws of each random-weights baseline (default 3)")
     add("--repeats", type=int, help="random starts of a protocol that trains (default 1)")
     add("--size", type=int, help="input size in pixels (default: what each backbone was trained with)")
@@ -49,9 +53,9 @@ def register(subparsers: Any) -> None:
     add("--remap", help="merges classes of masks: a name or a file")
     add("--shards", help="read frames from a folder of `trocar ingest`")
     add("--phases", type=lambda text: text.split(","), help="phase names in order, for a data set with its own")
-    add("--layout", help="cholec80, cholect50 or folder (default: recognised)")
+    add("--layout", help="name of the data set's layout (default: recognised)")
     add("--device", help="auto, cpu or cuda")
-    add("--out", help="folder for results.json, results.md, predictions.parquet and figures")
+    add("--out", help="folder for results, predictions, metrics.json, masks and figures")
     add("--cache", help="folder for decoded frames and features (default: OUT/cache, else the user's cache)")
     add_options(parser)
     parser.set_defaults(run=run, continues=True)
@@ -79,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     for table in results.tables():
         console.print(table)
     if config.out is not None:
-        print(f"results.json, results.md and predictions.parquet are in {config.out}")
+        print(f"results.json, results.md, metrics.json and predictions.parquet are in {config.out}")
     return 0
 
 
