@@ -64,6 +64,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def entry() -> int:
     """The program `trocar`: `main` on its arguments, for training on huge pages."""
-    if sys.argv[1:2] == ["pretrain"]:
+    if sys.argv[1:2] == ["pretrain"] or sys.argv[1:3] == ["study", "stage"]:
         memory.restart_on_huge_pages()
     return main()

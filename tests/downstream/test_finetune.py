@@ -225,5 +225,5 @@ def test_a_frozen_protocol_does_not_learn_tasks_together(tmp_path: Path) -> None
     config = EvaluateConfig(
         data=make_folder(tmp_path / "data", cases=2, frames=2), task=["phase+tools"], protocol=["linear"]
     )
-    with pytest.raises(ConfigError, match="use a protocol that trains the network"):
+    with pytest.raises(ConfigError, match="cannot be learned by linear; those that can: finetune"):
         evaluate(config)

@@ -21,17 +21,15 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compute, print one table per task, backbone, protocol and seed, and write metrics.json."""
-    import json
     import sys
 
     from rich.console import Console
 
-    from trocar.downstream.metrics_file import report
+    from trocar.downstream.metrics_file import METRICS, report
     from trocar.errors import ConfigError
-    from trocar.files import write_atomic
 
     path = Path(args.predictions)
-    out = Path(args.out) if args.out else path.with_name("metrics.json")
+    out = Path(args.out) if args.out else path.with_name(METRICS)
     if args.bootstrap < 0:
         raise ConfigError(f"--bootstrap {args.bootstrap}: give 0 or more draws")
     if not out.absolute().parent.is_dir():
@@ -42,6 +40,6 @@ def run(args: argparse.Namespace) -> int:
     console = Console() if sys.stdout.isatty() else Console(width=120)
     for table in found.tables():
         console.print(table)
-    write_atomic(out, json.dumps(found.to_json(), indent=1, allow_nan=False) + "\n")
+    found.write(out)
     print(f"metrics are in {out}")
     return 0

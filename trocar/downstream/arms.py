@@ -49,10 +49,7 @@ def expand(config: EvaluateConfig) -> list[Arm]:
     """
     _check_baselines(config.baselines)
     arms = [_given(text, config) for text in config.backbone]
-    labels = [arm.label for arm in arms]
-    if len(set(labels)) < len(labels):
-        twice = next(label for label in labels if labels.count(label) > 1)
-        raise ConfigError(f"two backbones are called {twice!r}; name them: --backbone LABEL=PATH")
+    _check_labels(arms)
     if "random" in config.baselines:
         arms += _random_weights(arms, config)
     for name in config.baselines:
@@ -60,7 +57,15 @@ def expand(config: EvaluateConfig) -> list[Arm]:
             arms.append(Arm(name, "baseline", (Member(name),)))
     if "majority" in config.baselines:
         arms.append(Arm("majority", "majority", (Member("majority"),)))
+    _check_labels(arms)
     return arms
+
+
+def _check_labels(arms: list[Arm]) -> None:
+    labels = [arm.label for arm in arms]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ConfigError(f"two backbones are called {label!r}; name them: --backbone LABEL=PATH")
 
 
 def _given(text: str, config: EvaluateConfig) -> Arm:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -10,9 +12,7 @@ import pandas as pd
 from trocar.backbones.embed import choose_device
 from trocar.downstream import figures
 from trocar.downstream.arms import expand
-from trocar.downstream.baselines.base import SIZE
-from trocar.downstream.bench import Bench, drawn, make_bench
-from trocar.downstream.budgets import most_draws
+from trocar.downstream.bench import Bench, make_bench
 from trocar.downstream.config import EvaluateConfig
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.base import DatasetOptions
@@ -20,14 +20,13 @@ from trocar.downstream.datasets.from_shards import locate
 from trocar.downstream.datasets.table import LabelledFrames
 from trocar.downstream.features import cache_folder
 from trocar.downstream.frames import FrameCache
-from trocar.downstream.metrics_file import write_metrics
+from trocar.downstream.metrics_file import METRICS, report
+from trocar.downstream.plan import check_arms, check_tasks, sizes, usable
 from trocar.downstream.protocols import get_protocol
-from trocar.downstream.protocols import protocols as known_protocols
-from trocar.downstream.protocols.base import Protocol
-from trocar.downstream.results import Results, Row
-from trocar.downstream.runs import Scored, fits, make_encoder, score, usable
+from trocar.downstream.results import PREDICTIONS, Results, Row
+from trocar.downstream.runs import Scored, make_encoder, score
 from trocar.downstream.tables import about_task
-from trocar.errors import ConfigError
+from trocar.leak.judge import Judge
 
 
 def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None) -> Results:
@@ -38,59 +37,53 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
     """
     protocols = [get_protocol(wanted) for wanted in config.protocol]
     device = choose_device(config.device)
-    options = DatasetOptions(config.fps, tuple(config.phases), config.split, config.remap)
-    data = open_dataset(config.data, config.layout, options)
-    data = data if config.shards is None else locate(data, config.shards)
+    data = _open(config)
     benches = [make_bench(names, data, config) for names in config.task]
-    _check(benches, protocols, config)
+    check_tasks(benches, protocols, config)
     arms = expand(config)
-    if not arms:
-        raise ConfigError("nothing to evaluate: give --backbone, or baselines")
-    frames = FrameCache(data, cache_folder(config.out, config.cache))
+    check_arms(arms, benches, protocols)
     say(f"{data.layout}: {len(data)} frames of {data.frames['case'].nunique()} cases in {data.root}")
     for note in data.notes:
         say(f"note: {note}")
-    frames.prepare([SIZE, *(member.size for arm in arms for member in arm.members if member.size)])
-    about = {task.name: about_task(bench, task) for bench in benches for task in bench.tasks}
-    found = Scored()
+    frames = FrameCache(data, cache_folder(config.out, config.cache))
+    frames.prepare(list(sizes(arms, benches, protocols)))
+    judge = Judge(data, {str(case) for bench in benches for case in data.frames["case"].iloc[bench.rows]}, say)
+    found, leaks = Scored(), {}
     for arm in arms:
         say(arm.label)
+        weights = [member.name for member in arm.members] if arm.kind == "backbone" else []
+        leaks[arm.label] = judge.verdict(weights).as_json()
         encoders = {member.name: make_encoder(arm, member, frames, config.batch, device) for member in arm.members}
         for bench in benches:
             for protocol in usable(arm, protocols, bench):
                 found += score(arm, bench, protocol, encoders, config)
-    for task, counts in found.counts.items():
-        about[task] |= {"counts": counts, "absent": [name for name, n in counts.items() if n == 0]}
-    predictions = pd.concat(found.tables, ignore_index=True)
-    results = Results(_about(data, config), about, _ordered(found.rows, about), predictions)
+    found.rows = [replace(row, leak=leaks[row.arm]) for row in found.rows]
+    results = _results(data, benches, found, config)
     if config.out is not None:
-        results.write(config.out)
-        write_metrics(config.out, config.bootstrap)
-        if config.figures:
-            drawn_to = figures.draw(results.predictions, about, config.out / "figures")
-            say(f"{len(drawn_to)} figures are in {config.out / 'figures'}")
+        _write(results, config, config.out, say)
     return results
 
 
-def _check(benches: list[Bench], protocols: list[Protocol], config: EvaluateConfig) -> None:
-    """What can be told before anything is decoded. Raises ConfigError."""
-    for bench in benches:
-        for draw in range(most_draws(bench.data, config.budget, config.draws)):
-            drawn(bench, config, draw)
-        if not any(fits(protocol, bench) for protocol in protocols):
-            asked, fitting = (", ".join(protocol.name for protocol in some) for some in (protocols, _fitting(bench)))
-            labels = ", ".join(bench.kinds)
-            raise ConfigError(
-                f"task {bench.name!r} ({labels} labels) cannot be learned by {asked}; add one of {fitting}"
-            )
-    for protocol in protocols:
-        if not any(fits(protocol, bench) for bench in benches):
-            raise ConfigError(f"protocol {protocol.name!r} can learn none of {', '.join(b.name for b in benches)}")
+def _open(config: EvaluateConfig) -> LabelledFrames:
+    options = DatasetOptions(config.fps, tuple(config.phases), config.split, config.remap)
+    data = open_dataset(config.data, config.layout, options)
+    return data if config.shards is None else locate(data, config.shards)
 
 
-def _fitting(bench: Bench) -> list[Protocol]:
-    known = [get_protocol(name) for name in known_protocols()]
-    return [protocol for protocol in known if fits(protocol, bench)]
+def _results(data: LabelledFrames, benches: list[Bench], found: Scored, config: EvaluateConfig) -> Results:
+    about = {task.name: about_task(bench, task) for bench in benches for task in bench.tasks}
+    for task, counts in found.counts.items():
+        about[task] |= {"counts": counts, "absent": [name for name, n in counts.items() if n == 0]}
+    predictions = pd.concat(found.tables, ignore_index=True)
+    return Results(_about(data, config), about, _ordered(found.rows, about), predictions)
+
+
+def _write(results: Results, config: EvaluateConfig, out: Path, say: Callable[[str], None]) -> None:
+    results.write(out)
+    report(out / PREDICTIONS, draws=config.bootstrap).write(out / METRICS)
+    if config.figures:
+        drawn = figures.draw(results.predictions, results.tasks, out / "figures")
+        say(f"{len(drawn)} figures are in {out / 'figures'}")
 
 
 def _about(data: LabelledFrames, config: EvaluateConfig) -> dict[str, Any]:

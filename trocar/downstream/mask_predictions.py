@@ -12,14 +12,13 @@ from PIL import Image, UnidentifiedImageError
 from trocar.downstream.datasets.table import Mask
 from trocar.downstream.metrics.outcome import Ints
 from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome, confusions
-from trocar.downstream.predictions import About, Key, read_predictions, with_keys
+from trocar.downstream.predictions import MASKS, About, Key, read_predictions, with_keys
 from trocar.errors import TrocarError
 
-TASK = "segmentation"
 
-
-def mask_outcomes(path: Path) -> dict[Key, SegmentationOutcome]:
-    """One outcome per backbone, protocol and seed of the rows of segmentation; empty where there are none.
+def mask_outcomes(path: Path, task: str | None = None) -> dict[Key, SegmentationOutcome]:
+    """One outcome per backbone, protocol and seed of the rows of segmentation; empty where there are none. `task` names
+    the task of a file without such a column.
 
     Columns: `case`, and either `confusion` (K x K pixel counts, row by row, the ground truth first) or `gt_mask` and
     `pred_mask`: PNGs whose value is the class index (255 is not scored), relative to the folder of the file. Class
@@ -27,19 +26,18 @@ def mask_outcomes(path: Path) -> dict[Key, SegmentationOutcome]:
     cannot be read.
     """
     table, about = read_predictions(path)
-    if "task" not in table or not (table["task"] == TASK).any():
-        return {}
-    rows = with_keys(table[table["task"] == TASK], path, None)
+    table = with_keys(table, path, task)
+    rows = table[table["task"] == MASKS]
     found = {}
     for _, group in rows.groupby(list(Key._fields), sort=False):
         first = group.iloc[0]
-        key = Key(TASK, str(first["backbone"]), str(first["protocol"]), int(first["seed"]))
+        key = Key(MASKS, str(first["backbone"]), str(first["protocol"]), int(first["seed"]))
         found[key] = _outcome(path, group, about)
     return found
 
 
 def _outcome(path: Path, rows: pd.DataFrame, about: About) -> SegmentationOutcome:
-    names = tuple(str(name) for name in about.classes.get(TASK, ()))
+    names = tuple(str(name) for name in about.classes.get(MASKS, ()))
     if "confusion" in rows and rows["confusion"].notna().all():
         counts = _counts(path, rows)
     elif {"gt_mask", "pred_mask"} <= set(rows.columns):
@@ -54,10 +52,13 @@ def _outcome(path: Path, rows: pd.DataFrame, about: About) -> SegmentationOutcom
 
 
 def _counts(path: Path, rows: pd.DataFrame) -> Ints:
-    flat = [np.asarray(values, dtype=np.int64) for values in rows["confusion"]]
+    try:
+        flat = [np.asarray(values, dtype=np.int64).ravel() for values in rows["confusion"]]
+    except (ValueError, TypeError) as error:
+        raise TrocarError(f"{path}: column `confusion` needs lists of K x K counts ({error})") from None
     lengths = {len(values) for values in flat}
     classes = math.isqrt(max(lengths))
-    if lengths != {classes**2}:
+    if lengths != {classes**2} or min(int(values.min()) for values in flat) < 0:
         raise TrocarError(f"{path}: column `confusion` needs K x K counts in every row, found {sorted(lengths)[:5]}")
     return np.stack(flat).reshape(-1, classes, classes)
 
@@ -66,7 +67,7 @@ def _from_masks(path: Path, rows: pd.DataFrame, classes: int) -> Ints:
     if not classes:
         raise TrocarError(
             f"{path}: masks need the number of classes: give their names in {path.with_suffix('.json').name}, "
-            f'{{"classes": {{"{TASK}": ["background", ...]}}}}'
+            f'{{"classes": {{"{MASKS}": ["background", ...]}}}}'
         )
     pairs = zip(rows["gt_mask"], rows["pred_mask"], strict=True)
     return np.stack([confusions(_read(path, gt)[None], _read(path, pred)[None], classes)[0] for gt, pred in pairs])

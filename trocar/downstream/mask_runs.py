@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,13 @@ from trocar.downstream.folds import Fold
 from trocar.downstream.frames import Size, decoded
 from trocar.downstream.metrics.interval import bootstrap_interval
 from trocar.downstream.metrics.outcome import Ints
-from trocar.downstream.metrics.segmentation import image_scores, per_class
+from trocar.downstream.metrics.segmentation import image_scores, per_class, row_mean
 from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome, confusions
 from trocar.downstream.protocols.base import Problem
-from trocar.downstream.protocols.segmentation import MaskProtocol, read_mask
+from trocar.downstream.protocols.segmentation import MaskProtocol, SizeOf, read_mask
 from trocar.downstream.results import Row
 from trocar.downstream.segmentation.overlay import draw_overlays, ranked
-from trocar.downstream.tables import fold_numbers, labelled_cases
+from trocar.downstream.tables import details, test_frames
 from trocar.downstream.tasks.segmentation import Segmentation
 from trocar.files import write_atomic
 
@@ -48,20 +50,28 @@ class MaskRun:
 
 @dataclass(frozen=True)
 class Shelf:
-    """Where masks are kept: PNGs whose value is the class index, `masks/<what>/<row of the table>.png` under `out`."""
+    """Masks on disk: PNGs whose value is the class index, `masks/<folder>/<row of the table>.png` below `out`."""
 
     out: Path | None
 
-    def put(self, what: str, row: int, mask: Mask) -> str:
+    def put(self, folder: str, row: int, mask: Mask) -> str:
         """Write a mask, unless nothing is kept; returns its name relative to `out`."""
         if self.out is None:
             return ""
-        name = f"masks/{re.sub(r'[^A-Za-z0-9._-]+', '_', what)}/{row:07d}.png"
+        name = f"masks/{folder}/{row:07d}.png"
         (self.out / name).parent.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
         Image.fromarray(mask).save(buffer, format="PNG", compress_level=1)
         write_atomic(self.out / name, buffer.getvalue(), sync=False)
         return name
+
+
+def file_stem(*words: str) -> str:
+    """A name for a file or folder: the words as far as files can have them, and 8 digits that tell apart what then
+    looks alike.
+    """
+    plain = "-".join(re.sub(r"[^A-Za-z0-9.+]+", "_", word).strip("_.") for word in words)
+    return f"{plain[:120]}-{hashlib.sha256(repr(words).encode()).hexdigest()[:8]}"
 
 
 def run_masks(
@@ -74,17 +84,26 @@ def run_masks(
     shelf: Shelf,
 ) -> MaskRun:
     """Fit and predict fold by fold; every mask is scored at the size of its ground truth, then let go."""
-    found, files, details = [], [], []
-    classes = len(bench.space(bench.tasks[0]).classes)
+    found, files, chosen = [], [], []
+    classes, folder = len(bench.space(bench.tasks[0]).classes), file_stem(arm, protocol.label, member)
     for problem in problems:
-        truth = {int(row): read_mask(problem, int(row)) for row in problem.test.rows}
-        segmented = protocol.segment(problem, {row: (mask.shape[0], mask.shape[1]) for row, mask in truth.items()})
+        # Masks come in the order they are asked for, so the last one is the one that is needed again.
+        truth = lru_cache(maxsize=1)(partial(read_mask, problem))
+        segmented = protocol.segment(problem, _size_of(truth))
         for row, mask in segmented.masks:
-            found.append(confusions(truth[row][None], mask[None], classes)[0])
-            shelf.put(GROUND_TRUTH, row, truth[row])
-            files.append(shelf.put(f"{arm}-{protocol.label}-{member}", row, mask))
-        details.append(dict(segmented.detail))
-    return MaskRun(member, np.stack(found), files, details, folds)
+            found.append(confusions(truth(row)[None], mask[None], classes)[0])
+            shelf.put(GROUND_TRUTH, row, truth(row))
+            files.append(shelf.put(folder, row, mask))
+        chosen.append(dict(segmented.detail))
+    return MaskRun(member, np.stack(found), files, chosen, folds)
+
+
+def _size_of(read: Callable[[int], Mask]) -> SizeOf:
+    def size(row: int) -> tuple[int, int]:
+        height, width = read(row).shape
+        return height, width
+
+    return size
 
 
 def outcome(bench: Bench, run: MaskRun) -> SegmentationOutcome:
@@ -96,7 +115,7 @@ def outcome(bench: Bench, run: MaskRun) -> SegmentationOutcome:
 def make_mask_row(arm: Arm, bench: Bench, task: Segmentation, protocol: str, runs: list[MaskRun], draws: int) -> Row:
     """The arm's line of the table."""
     outcomes = [outcome(bench, run) for run in runs]
-    mean = np.nanmean([per_class(found) for found in outcomes], axis=0)
+    mean = row_mean(np.stack([per_class(found) for found in outcomes], axis=1))
     return Row(
         task=task.name,
         protocol=protocol,
@@ -106,7 +125,7 @@ def make_mask_row(arm: Arm, bench: Bench, task: Segmentation, protocol: str, run
         values={name: [metric(found, None) for found in outcomes] for name, metric in task.mask_metrics.items()},
         interval=bootstrap_interval(task.mask_metrics[task.headline], outcomes, draws=draws),
         per_class={c: None if np.isnan(v) else float(v) for c, v in zip(outcomes[0].classes, mean, strict=True)},
-        detail=[[{**d, **labelled_cases(bench, f)} for d, f in zip(r.detail, r.folds, strict=True)] for r in runs],
+        detail=[details(bench, run.detail, run.folds) for run in runs],
     )
 
 
@@ -114,14 +133,7 @@ def mask_table(arm: Arm, seed: int, bench: Bench, protocol: str, run: MaskRun) -
     """One row per test image: `gt_mask` and `pred_mask` are PNGs beside the table, `confusion` K x K pixel counts, row
     by row, the ground truth first.
     """
-    columns = ["case", "video", "path", "frame", "time_s"]
-    table: pd.DataFrame = bench.data.frames.iloc[bench.rows][columns].reset_index(drop=True)
-    names: dict[str, str | int] = {
-        "task": bench.tasks[0].name, "backbone": arm.label, "kind": arm.kind, "protocol": protocol, "seed": seed,
-    }  # fmt: skip
-    for place, (name, value) in enumerate(names.items()):
-        table.insert(place, name, value)
-    table.insert(5, "fold", np.array([fold.name for fold in bench.folds])[fold_numbers(bench)])
+    table = test_frames(arm, seed, bench, bench.tasks[0], protocol)
     table["pred_mask"] = run.files
     table["gt_mask"] = [f"masks/{GROUND_TRUTH}/{row:07d}.png" if run.files[0] else "" for row in bench.rows]
     table["confusion"] = [counts.ravel() for counts in run.confusions]
@@ -135,18 +147,17 @@ def images_with_class(bench: Bench, run: MaskRun) -> dict[str, int]:
 
 
 def draw_masks(bench: Bench, run: MaskRun, out: Path, path: Path) -> None:
-    """Best, median and worst image of a run, from the masks on disk; nothing where their sizes differ."""
+    """Best, median and worst image of a run, from the masks on disk; nothing where no image has a score."""
     found = outcome(bench, run)
     scores = image_scores(found)
+    if np.isnan(scores).all():
+        return
     places = np.array(sorted(set(ranked(scores).values())))
     rows = bench.rows[places]
     gt = [np.array(Image.open(out / f"masks/{GROUND_TRUTH}/{row:07d}.png")) for row in rows]
     pred = [np.array(Image.open(out / run.files[place])) for place in places]
-    if len({mask.shape for mask in gt}) > 1:
-        return
     few = replace(bench.data, frames=bench.data.frames.iloc[rows].reset_index(drop=True))
-    size: Size = (gt[0].shape[0], gt[0].shape[1])
-    images = dict(decoded(few, [size]))
+    shapes: list[Size] = [(mask.shape[0], mask.shape[1]) for mask in gt]
+    images = {row: at_sizes[row] for row, at_sizes in decoded(few, shapes)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    pictures = np.stack([images[i][0] for i in range(len(rows))])
-    draw_overlays(pictures, np.stack(gt), np.stack(pred), scores[places], found.classes, path)
+    draw_overlays([images[i] for i in range(len(rows))], gt, pred, scores[places], found.classes, path)

@@ -11,22 +11,22 @@ from typing import Any
 from rich.table import Table
 
 from trocar import __version__
-from trocar.downstream.mask_predictions import TASK as MASKS
 from trocar.downstream.mask_predictions import mask_outcomes
 from trocar.downstream.metrics.compute import Value, compute, compute_multitask, evaluate_metrics
 from trocar.downstream.metrics.outcome import Outcome
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
 from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome
 from trocar.downstream.metrics.spread import phase_spread
-from trocar.downstream.predictions import Key, outcomes
+from trocar.downstream.predictions import MASKS, Key, outcomes
 from trocar.errors import TrocarError
 from trocar.files import write_atomic
 
 FORMAT = 1
+METRICS = "metrics.json"
 
 
 @dataclass(frozen=True)
-class Scored:
+class MetricsRow:
     """All metrics of one key: `metrics` with their intervals, `spread` the standard deviations by name."""
 
     key: Key
@@ -42,7 +42,7 @@ class MetricsReport:
 
     predictions: Path
     draws: int
-    rows: list[Scored]
+    rows: list[MetricsRow]
 
     def to_json(self) -> dict[str, Any]:
         """What metrics.json holds; undefined values are null."""
@@ -64,6 +64,10 @@ class MetricsReport:
             "rows": rows,
         }
 
+    def write(self, path: Path) -> None:
+        """Write metrics.json, complete or not at all."""
+        write_atomic(path, json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
+
     def tables(self) -> list[Table]:
         """One table per key."""
         return [_table(row) for row in self.rows]
@@ -77,33 +81,27 @@ def report(path: Path, task: str | None = None, draws: int = 1000) -> MetricsRep
     found = {} if task == MASKS else outcomes(path, task)
     rows = [_scored(key, outcome, found, draws) for key, outcome in found.items()]
     if task in (None, MASKS):
-        rows += [_scored_masks(key, outcome, draws) for key, outcome in mask_outcomes(path).items()]
+        rows += [_scored_masks(key, outcome, draws) for key, outcome in mask_outcomes(path, task).items()]
     if not rows:
         raise TrocarError(f"{path}: no predictions{f' of task {task!r}' if task else ''} in it")
     return MetricsReport(path, draws, rows)
 
 
-def write_metrics(out: Path, draws: int) -> None:
-    """Write metrics.json of the predictions.parquet in the folder `out`."""
-    found = report(out / "predictions.parquet", draws=draws)
-    write_atomic(out / "metrics.json", json.dumps(found.to_json(), indent=1, allow_nan=False) + "\n")
-
-
-def _scored_masks(key: Key, outcome: SegmentationOutcome, draws: int) -> Scored:
+def _scored_masks(key: Key, outcome: SegmentationOutcome, draws: int) -> MetricsRow:
     metrics = evaluate_metrics(outcome, SEGMENTATION_METRICS, draws)
-    return Scored(key, len(outcome.case), outcome.cases, metrics, {})
+    return MetricsRow(key, len(outcome.case), outcome.cases, metrics, {})
 
 
-def _scored(key: Key, outcome: Outcome, found: dict[Key, Outcome], draws: int) -> Scored:
+def _scored(key: Key, outcome: Outcome, found: dict[Key, Outcome], draws: int) -> MetricsRow:
     metrics = compute(outcome, key.task, draws)
     tools = found.get(key._replace(task="tools"))
     if key.task == "step" and tools is not None:
         metrics |= compute_multitask(outcome, tools, draws)
     spread = phase_spread(outcome) if key.task in ("phase", "step") else {}
-    return Scored(key, len(outcome.case), outcome.cases, metrics, spread)
+    return MetricsRow(key, len(outcome.case), outcome.cases, metrics, spread)
 
 
-def _table(row: Scored) -> Table:
+def _table(row: MetricsRow) -> Table:
     named = " / ".join(part for part in (*row.key[:3], f"seed {row.key.seed}") if part)
     table = Table(title=named, caption=f"{row.frames} frames, {row.cases} cases; 95 % interval over cases")
     for column in ("metric", "value", "interval"):

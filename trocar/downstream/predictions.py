@@ -25,6 +25,8 @@ LISTS = ("scores", "gt_labels", "pred_labels", "gt_soft")
 
 PREFIXES = {"scores": "score_", "gt_labels": "gt_", "pred_labels": "pred_", "gt_soft": "soft_"}
 THRESHOLD = 0.5
+MASKS = "segmentation"
+"""The task whose rows are masks: `mask_predictions` reads them."""
 
 
 class Key(NamedTuple):
@@ -105,9 +107,10 @@ def outcomes(path: Path, task: str | None = None) -> dict[Key, Outcome]:
     unknown task, TrocarError for missing columns or values that cannot be (each says what is needed).
     """
     if task is not None and task not in REGISTRY:
-        raise ConfigError(f"no task {task!r}{nearest(task, REGISTRY)}; tasks with metrics: {', '.join(REGISTRY)}")
+        known = (*REGISTRY, MASKS)
+        raise ConfigError(f"no task {task!r}{nearest(task, known)}; tasks with metrics: {', '.join(known)}")
     table, about = read_predictions(path)
-    masks = table["task"] == "segmentation" if "task" in table else pd.Series(False, index=table.index)
+    masks = table["task"] == MASKS if "task" in table else pd.Series(False, index=table.index)
     table = table[~masks]  # which are read by mask_predictions
     found = {}
     for _, rows in with_keys(table, path, task).groupby(list(Key._fields), sort=False):
@@ -127,7 +130,7 @@ def with_keys(table: pd.DataFrame, path: Path, task: str | None) -> pd.DataFrame
     """The table with all columns of `Key`, checked."""
     if "task" not in table:
         if task is None:
-            raise TrocarError(f"{path}: no column 'task'; add it or say --task ({', '.join(REGISTRY)})")
+            raise TrocarError(f"{path}: no column 'task'; add it or say --task ({', '.join((*REGISTRY, MASKS))})")
         table = table.assign(task=task)
     if "case" not in table:
         raise TrocarError(f"{path}: no column 'case', the operation of each frame; found {', '.join(table.columns)}")

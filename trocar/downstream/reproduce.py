@@ -14,13 +14,12 @@ from pydantic import Field
 from trocar.config import Config, find_preset, load, preset_names
 from trocar.downstream.config import EvaluateConfig
 from trocar.downstream.evaluate import evaluate
-from trocar.downstream.mask_predictions import TASK as MASKS
 from trocar.downstream.mask_predictions import mask_outcomes
 from trocar.downstream.metrics.interval import Predicted, bootstrap_interval
 from trocar.downstream.metrics.outcome import Floats
 from trocar.downstream.metrics.registry import REGISTRY, metrics_of
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
-from trocar.downstream.predictions import Key, outcomes
+from trocar.downstream.predictions import MASKS, Key, outcomes
 from trocar.downstream.results import Results, Row
 from trocar.downstream.tasks import get_task
 from trocar.errors import ConfigError, TrocarError, nearest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -19,10 +18,18 @@ from trocar.downstream.encoder import Encoder
 from trocar.downstream.features import Features
 from trocar.downstream.folds import Fold
 from trocar.downstream.frames import FrameCache
-from trocar.downstream.mask_runs import Shelf, draw_masks, images_with_class, make_mask_row, mask_table, run_masks
+from trocar.downstream.mask_runs import (
+    Shelf,
+    draw_masks,
+    file_stem,
+    images_with_class,
+    make_mask_row,
+    mask_table,
+    run_masks,
+)
+from trocar.downstream.plan import label_on
 from trocar.downstream.protocols.base import Prediction, Protocol
-from trocar.downstream.protocols.prior import Prior
-from trocar.downstream.protocols.segmentation import ConstantMask, MaskProtocol
+from trocar.downstream.protocols.segmentation import MaskProtocol
 from trocar.downstream.results import Row
 from trocar.downstream.tables import Run, make_row, prediction_table
 from trocar.downstream.tasks.segmentation import Segmentation
@@ -47,19 +54,6 @@ class Scored:
         return self
 
 
-def fits(protocol: Protocol, bench: Bench) -> bool:
-    """Whether the protocol can learn the bench's labels, all of its tasks together."""
-    return all(kind in protocol.kinds for kind in bench.kinds) and (len(bench.tasks) == 1 or protocol.joins_tasks)
-
-
-def usable(arm: Arm, protocols: list[Protocol], bench: Bench) -> list[Protocol]:
-    """The protocols an arm goes through: one without a network only through those that need none."""
-    if arm.kind == "majority":
-        constant: Protocol = ConstantMask() if "mask" in bench.kinds else Prior()
-        return [constant] if len(bench.tasks) == 1 else []
-    return [p for p in protocols if fits(p, bench) and not (p.trains_network and arm.kind == "baseline")]
-
-
 def make_encoder(arm: Arm, member: Member, frames: FrameCache, batch: int, device: str) -> Encoder:
     """What a protocol may ask of one member of an arm."""
     plain = _nothing if arm.kind == "majority" else BASELINES.get(member.name)
@@ -74,7 +68,7 @@ def score(arm: Arm, bench: Bench, protocol: Protocol, encoders: dict[str, Encode
         _run(member, bench, folds, protocol, encoder, seed)
         for member, encoder, folds, seed in _attempts(bench, protocol, encoders, config)
     ]
-    label = protocol.label + (f", {bench.name}" if len(bench.tasks) > 1 else "")
+    label = label_on(bench, protocol)
     rows = [make_row(arm, bench, task, label, runs, config.bootstrap) for task in bench.tasks]
     tables = [
         prediction_table(arm, seed, bench, task, label, run) for task in bench.tasks for seed, run in enumerate(runs)
@@ -93,8 +87,8 @@ def _score_masks(
         runs.append(run_masks(member, arm.label, bench, folds, protocol, problems, Shelf(config.out)))
     row = make_mask_row(arm, bench, task, protocol.label, runs, config.bootstrap)
     tables = [mask_table(arm, seed, bench, protocol.label, run) for seed, run in enumerate(runs)]
-    if config.out is not None and arm.kind != "majority":
-        name = re.sub(r"[^\w.+-]+", "_", f"segmentation-{arm.label}-{protocol.label}-overlays") + ".png"
+    if config.out is not None and config.figures and arm.kind != "majority":
+        name = f"segmentation-{file_stem(arm.label, protocol.label)}-overlays.png"
         draw_masks(bench, runs[0], config.out, config.out / OVERLAYS / name)
     return Scored([row], tables, {task.name: images_with_class(bench, runs[0])})
 

@@ -73,7 +73,7 @@ def make_row(arm: Arm, bench: Bench, task: Task, protocol: str, runs: Sequence[R
         values={name: [_value(task, name, found) for found in outcomes] for name in task.metrics},
         interval=bootstrap_interval(task.metrics[task.headline], outcomes, draws=draws),
         per_class={c: None if np.isnan(v) else float(v) for c, v in zip(classes, per_class, strict=True)},
-        detail=[[{**d, **labelled_cases(bench, f)} for d, f in zip(r.detail, r.folds, strict=True)] for r in runs],
+        detail=[details(bench, run.detail, run.folds) for run in runs],
     )
 
 
@@ -85,19 +85,8 @@ def _value(task: Task, name: str, found: Outcome) -> float:
 def prediction_table(arm: Arm, seed: int, bench: Bench, task: Task, protocol: str, run: Run) -> pd.DataFrame:
     """One row per test frame; `gt` and `pred` are class indices, `gt_labels` and `pred_labels` 0/1 per class."""
     known, space = bench.labelled(task), bench.space(task)
-    columns = ["case", "video", "path", "frame", "time_s"]
-    table: pd.DataFrame = bench.data.frames.iloc[bench.rows[known]][columns].reset_index(drop=True)
+    table = test_frames(arm, seed, bench, task, protocol)
     found = outcome(bench, task, run.scores[task.name])
-    names: dict[str, str | int] = {
-        "task": task.name,
-        "backbone": arm.label,
-        "kind": arm.kind,
-        "protocol": protocol,
-        "seed": seed,
-    }
-    for place, (name, value) in enumerate(names.items()):
-        table.insert(place, name, value)
-    table.insert(5, "fold", np.array([fold.name for fold in bench.folds])[fold_numbers(bench)[known]])
     single, none = space.kind == "multiclass", [None] * len(found.gt)
     table["gt"] = pd.array(found.gt if single else none, dtype="Int64")
     table["pred"] = pd.array(found.pred if single else none, dtype="Int64")
@@ -107,6 +96,18 @@ def prediction_table(arm: Arm, seed: int, bench: Bench, task: Task, protocol: st
     if space.soft:
         table["gt_soft"] = list(task.targets(bench.data)[bench.rows[known]].astype(np.float32))
     return table
+
+
+def test_frames(arm: Arm, seed: int, bench: Bench, task: Task, protocol: str) -> pd.DataFrame:
+    """The columns that say what a prediction is of: one row per test frame that carries the task's labels."""
+    known = bench.labelled(task)
+    names = {"task": task.name, "backbone": arm.label, "kind": arm.kind, "protocol": protocol, "seed": seed}
+    fold = np.array([fold.name for fold in bench.folds])[fold_numbers(bench)[known]]
+    columns = ["case", "video", "path", "frame", "time_s"]
+    frames: pd.DataFrame = bench.data.frames.iloc[bench.rows[known]][columns].reset_index(drop=True)
+    about = pd.DataFrame({**names, "fold": fold}, index=frames.index)
+    joined: pd.DataFrame = pd.concat([about, frames], axis=1)
+    return joined
 
 
 def about_task(bench: Bench, task: Task) -> dict[str, Any]:
@@ -147,10 +148,13 @@ def class_counts(bench: Bench, task: Task) -> dict[str, int]:
     return {name: int(n) for name, n in zip(space.classes, counts, strict=True)}
 
 
-def labelled_cases(bench: Bench, fold: Fold) -> dict[str, Any]:
-    """The operations whose labels were used in a fold, those of validation included."""
-    train, val = _cases(bench, fold.train), _cases(bench, fold.val)
-    return {"labelled_cases": {"train": train, "val": val, "count": len(train) + len(val)}}
+def details(bench: Bench, chosen: Sequence[Mapping[str, Any]], folds: Sequence[Fold]) -> list[Mapping[str, Any]]:
+    """What was chosen in each fold, with the operations whose labels were used, those of validation included."""
+    found: list[Mapping[str, Any]] = []
+    for detail, fold in zip(chosen, folds, strict=True):
+        train, val = _cases(bench, fold.train), _cases(bench, fold.val)
+        found.append({**detail, "labelled_cases": {"train": train, "val": val, "count": len(train) + len(val)}})
+    return found
 
 
 def _cases(bench: Bench, rows: np.ndarray) -> list[str]:

@@ -28,6 +28,10 @@ class DataConfig(Config):
     hw_decoder_load: float = Field(
         default=0.65, ge=0, le=1, description="share of the frames for a GPU's JPEG engine (A100, H100), with DALI"
     )
+    stage_to: str | None = Field(
+        default=None,
+        description="folder on the machine's own disk to copy the selected shards to first; $VARIABLES are expanded",
+    )
 
 
 class RunConfig(Config):

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from trocar.downstream.temporal.loss import (
     LossConfig,
     TemporalLoss,
-    balanced_weights,
     build_loss,
     classification_loss,
     truncated_mse,
@@ -128,14 +127,9 @@ def test_a_case_without_labels_or_with_one_frame_has_a_loss():
     assert loss([one], torch.tensor([1])).item() == pytest.approx(math.log(3))
 
 
-def test_median_frequency_balancing_gives_the_middle_class_one():
+def test_balanced_weights_are_of_all_cases_together():
     targets = [np.array([0] * 8 + [1] * 4), np.array([2] * 2 + [-1] * 5)]
-    assert balanced_weights(targets, 4, "multiclass").tolist() == [0.5, 1.0, 2.0, 1.0]
-
-
-def test_positives_of_several_labels_weigh_as_much_as_the_negatives():
-    targets = [np.array([[1, 0], [0, 0]]), np.array([[0, -1], [0, 0]])]
-    assert balanced_weights(targets, 2, "multilabel").tolist() == [3.0, 1.0]
+    assert build_loss(LossConfig(), targets, 4, "multiclass").weights.tolist() == [0.5, 1.0, 2.0, 1.0]
 
 
 def test_given_class_weights_are_used():

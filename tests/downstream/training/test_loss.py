@@ -9,7 +9,7 @@ import torch
 from trocar.downstream.datasets.table import LabelSpace
 from trocar.downstream.tasks import get_task
 from trocar.downstream.training.goals import Goal
-from trocar.downstream.training.loss import Criterion, balanced_weights, make_criterion
+from trocar.downstream.training.loss import Criterion, make_criterion
 from trocar.errors import ConfigError
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 1.0, -2.0], [1.0, 1.0, 1.0]])
@@ -52,13 +52,6 @@ def test_a_batch_without_labels_costs_nothing_and_moves_nothing(kind: str, targe
     assert loss.item() == 0
     assert logits.grad is not None
     assert (logits.grad == 0).all()
-
-
-def test_balanced_weights_by_hand() -> None:
-    phases = np.array([0, 0, 0, 0, 1, 1, 3])
-    assert balanced_weights(phases, 4).tolist() == [0.5, 1.0, 1.0, 2.0]
-    tools = np.array([[1, 0, 1], [1, 0, 1], [0, 0, 1], [1, 0, 1]])
-    assert balanced_weights(tools, 3) == pytest.approx([1 / 3, 1, 1])
 
 
 def test_weights_come_from_the_training_rows_alone() -> None:

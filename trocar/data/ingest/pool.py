@@ -82,7 +82,9 @@ def _bytes(job: Job) -> int:
 
 
 def _begin(alive: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the ingest's own process decides what Ctrl-C means
+    # The ingest's own process decides what Ctrl-C and a cluster's warnings mean, which all processes of a job get.
+    for name in ("SIGINT", "SIGUSR1", "SIGUSR2"):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
     threading.Thread(target=_follow, args=(alive,), daemon=True).start()
 
 

@@ -140,6 +140,12 @@ def load_rejected(path: Path) -> Rejected:
         raise TrocarError(f"{path}: damaged ({error}); delete it and ingest its source again") from None
 
 
+def rejection_of(root: Path, name: str) -> Rejected | None:
+    """Why a video stayed out when it was last tried, if it did."""
+    path = root / FOLDER / f"{name}.rejected.json"
+    return load_rejected(path) if path.is_file() else None
+
+
 def rejections(root: Path) -> list[Rejected]:
     """All rejected videos and frames, by path."""
     found: list[Rejected] = []

@@ -86,29 +86,26 @@ def run_ingest(options: IngestOptions, say: Say, progress: Progress) -> Summary:
     root = options.out
     summary = Summary()
     aliases = _aliases(options)
-    with _disk_trouble(root):
-        _refuse_foreign(root)
-        for folder in ("shards", record.FOLDER, CATALOG):
-            (root / folder).mkdir(parents=True, exist_ok=True)
+    with disk_trouble(root):
+        refuse_foreign(root)
+        make_folders(root)
         with only_one(root):
             if aliases is not None:
                 aliases.check(root)
             suspects = _begun(root)
-            _sweep(root, options.sources, {job.name for job in jobs})
+            sweep(root, options.sources, {job.name for job in jobs})
             before = {job.name: record.load(root, job.name) for job in jobs}
             for job in jobs:
-                _refuse_namesake(job, before[job.name])
-            todo = [job for job in jobs if not _finished(job, before[job.name], summary)]
-            if any(before[job.name] for job in todo):
-                # Shards the present catalog points into are about to be replaced.
-                (root / CATALOG / "catalog.json").unlink(missing_ok=True)
+                refuse_namesake(job, before[job.name])
+            todo = [job for job in jobs if not is_finished(job, before[job.name], summary)]
+            withdraw_catalog(root, [before[job.name] for job in todo])
             threads = max(1, options.workers // max(1, len(todo)))
             progress(0, len(todo), None)
             outcomes = run_jobs([replace(job, threads=threads) for job in todo], options.workers, suspects)
             for done, outcome in enumerate(outcomes, start=1):
-                _count(summary, outcome)
+                count(summary, outcome)
                 progress(done, len(todo), outcome)
-            _finish(root, jobs, summary)
+            finish(root, jobs, summary)
     return summary
 
 
@@ -260,9 +257,27 @@ def _stamp(path: Path, alias: Callable[[str], str]) -> tuple[str, int, int]:
     return alias(path.name), status.st_size, status.st_mtime_ns
 
 
-def _finished(job: Job, done: Record | None, summary: Summary) -> bool:
+def make_folders(root: Path) -> None:
+    """The folders of a shards folder."""
+    for folder in ("shards", record.FOLDER, CATALOG):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+
+
+def withdraw_catalog(root: Path, records: Sequence[Record | None]) -> None:
+    """Take the present catalog away if it points into shards that are about to be replaced: those of `records`."""
+    if any(records):
+        (root / CATALOG / "catalog.json").unlink(missing_ok=True)
+
+
+def is_finished(job: Job, done: Record | None, summary: Summary | None = None) -> bool:
+    """Whether a video's record and shards are what this job would make; other metadata are noted in the record.
+
+    `summary` counts it; without one nothing is written either.
+    """
     if done is None or done.key != job.key or not all(_is_there(job.root / s.path, s.bytes) for s in done.shards):
         return False
+    if summary is None:
+        return True
     if done.metadata != job.metadata:
         record.save(job.root, replace(done, metadata=job.metadata))
     summary.finished_before += 1
@@ -274,7 +289,7 @@ def _is_there(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size
 
 
-def _refuse_foreign(root: Path) -> None:
+def refuse_foreign(root: Path) -> None:
     """Raises ConfigError for a catalog without records of its videos: it would be overwritten by one without them."""
     # Where there are records, the catalog is rebuilt from them, damaged or not.
     known = bool(record.names(root)) or not (root / CATALOG / "catalog.json").is_file()
@@ -282,7 +297,7 @@ def _refuse_foreign(root: Path) -> None:
         raise ConfigError(f"{root} holds a catalog that no ingest left here; give another folder to --out")
 
 
-def _refuse_namesake(job: Job, done: Record | None) -> None:
+def refuse_namesake(job: Job, done: Record | None) -> None:
     """Raises ConfigError for a video whose name belongs to another source's video here: it would replace that one."""
     if done is not None and done.key != job.key and done.metadata.source != job.metadata.source:
         raise ConfigError(
@@ -298,7 +313,7 @@ def _begun(root: Path) -> frozenset[str]:
     return frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
 
 
-def _sweep(root: Path, sources: Sequence[Path], names: Collection[str]) -> None:
+def sweep(root: Path, sources: Sequence[Path], names: Collection[str]) -> None:
     """Remove what an interrupted ingest left: nothing in these places has its final name.
 
     Rejections of these sources go too, where the file has gone; of other sources nothing can be said.
@@ -313,13 +328,15 @@ def _sweep(root: Path, sources: Sequence[Path], names: Collection[str]) -> None:
             path.unlink()
 
 
-def _count(summary: Summary, outcome: Outcome) -> None:
+def count(summary: Summary, outcome: Outcome) -> None:
+    """Add what became of one video."""
     summary.ingested += outcome.finished
     summary.seconds += outcome.duration_s
     summary.rejected.extend(outcome.rejected)
 
 
-def _finish(root: Path, jobs: Sequence[Job], summary: Summary) -> None:
+def finish(root: Path, jobs: Sequence[Job], summary: Summary) -> None:
+    """Write the catalog of all finished videos, and count them."""
     shutil.rmtree(root / "tmp", ignore_errors=True)
     videos = list(record.entries(root))
     summary.fingerprint = write_catalog(root, videos, record.rejections(root))
@@ -328,7 +345,8 @@ def _finish(root: Path, jobs: Sequence[Job], summary: Summary) -> None:
 
 
 @contextmanager
-def _disk_trouble(root: Path) -> Iterator[None]:
+def disk_trouble(root: Path) -> Iterator[None]:
+    """Turn an OSError into a TrocarError that says what to do."""
     try:
         yield
     except OSError as error:

@@ -18,29 +18,47 @@ from trocar.downstream.datasets.cholec80 import ADAPTER as CHOLEC80
 from trocar.downstream.datasets.cholec80 import PHANTOM_FILE
 from trocar.downstream.datasets.masks import read_indices
 from trocar.downstream.datasets.table import LabelledFrames, LabelSpace, build_table
-from trocar.downstream.datasets.videos import need_columns, read_table
+from trocar.downstream.datasets.videos import need_columns, read_table, whole_numbers
+from trocar.errors import TrocarError
 
-CVS_FILE, MASK_FOLDER, CLASS_FILE = "all_metadata.csv", "semseg", "seg_label_map.txt"
+VIDEO_FILE, CVS_FILE, MASK_FOLDER, CLASS_FILE = "videos.csv", "all_metadata.csv", "semseg", "seg_label_map.txt"
 CRITERIA = ("C1", "C2", "C3")
 
 
 def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
+    for name in (VIDEO_FILE, CVS_FILE, CLASS_FILE):  # written last
+        if not (root / name).is_file():
+            raise TrocarError(f"{root}: {name} is missing: this phantom is not finished; run `trocar phantom` again")
     data = CHOLEC80.read(root, options)
-    frames = data.frames
-    rate = (frames["frame"] / frames["time_s"].where(frames["time_s"] > 0)).groupby(frames["video"]).median()
-    frames = frames.merge(_criteria(root), on=["video", "frame"], how="outer")
+    rate, classes = _rates(root), _classes(root)
+    frames = data.frames.merge(_criteria(root), on=["video", "frame"], how="outer")
     frames = frames.merge(_masks(root), on=["video", "frame"], how="left")
-    frames = frames[frames["video"].isin(rate.index)].reset_index(drop=True)
+    frames = frames[frames["video"].isin(data.frames["video"])].reset_index(drop=True)
     for column in ("path", "case", "split"):
         frames[column] = frames["video"].map(data.frames.groupby("video")[column].first())
     frames["time_s"] = frames["frame"] / frames["video"].map(rate)
-    classes = tuple(line.split(maxsplit=1)[1] for line in (root / CLASS_FILE).read_text().splitlines())
     spaces = [
         *data.spaces,
         LabelSpace("cvs", "multilabel", CRITERIA, soft=True),
         LabelSpace("segmentation", "mask", classes, read_mask=partial(read_indices, classes=len(classes))),
     ]
     return build_table(root, ADAPTER.name, [frames], spaces, notes=data.notes)
+
+
+def _rates(root: Path) -> pd.Series:
+    """Native frames per second by video."""
+    table = read_table(root / VIDEO_FILE, sep=",")
+    need_columns(table, ["video", "fps"], root / VIDEO_FILE)
+    rates: pd.Series = table.set_index(table["video"].astype(str))["fps"].astype(np.float64)
+    return rates
+
+
+def _classes(root: Path) -> tuple[str, ...]:
+    """Names of the classes of masks: `0 background` and so on, in order."""
+    table = read_table(root / CLASS_FILE, sep=" ", header=False)
+    if table.shape[1] != 2 or table[0].tolist() != list(range(len(table))):
+        raise TrocarError(f"{root / CLASS_FILE}: expected lines of a number and a name, counted from 0")
+    return tuple(str(name) for name in table[1])
 
 
 def _criteria(root: Path) -> pd.DataFrame:
@@ -58,9 +76,10 @@ def _criteria(root: Path) -> pd.DataFrame:
 def _masks(root: Path) -> pd.DataFrame:
     """`semseg/video01/video01_000295.png` is the mask of native frame 295."""
     files = sorted((root / MASK_FOLDER).glob("*/*.png"))
+    numbers = pd.Series([path.stem.rpartition("_")[2] for path in files], dtype=str)
     rows: dict[str, Any] = {
         "video": [path.parent.name for path in files],
-        "frame": np.array([path.stem.rpartition("_")[2] for path in files], dtype=np.int64),
+        "frame": whole_numbers(numbers, root / MASK_FOLDER),
         "mask": [path.relative_to(root).as_posix() for path in files],
     }
     found: pd.DataFrame = pd.DataFrame(rows)

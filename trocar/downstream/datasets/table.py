@@ -158,7 +158,7 @@ def build_table(
 def _filled(frames: pd.DataFrame, column: str, space: LabelSpace) -> pd.Series:
     if space.kind == "mask":
         values = frames[column] if column in frames else pd.Series("", index=frames.index)
-        return values.fillna("").astype(str)
+        return values.astype(object).fillna("").astype(str)
     values = frames[column] if column in frames else pd.Series(UNLABELLED, index=frames.index)
     return values.fillna(UNLABELLED).astype(np.float64 if space.soft else np.int64)
 

@@ -88,7 +88,7 @@ def image_present_gt(
     """
     chosen = _classes(outcome, background)
     present = (outcome.confusions.sum(2) > 0) & chosen
-    values = _row_mean(np.where(present, scores_of(outcome.confusions, kind), np.nan))
+    values = row_mean(np.where(present, scores_of(outcome.confusions, kind), np.nan))
     nothing = ~present.any(1) & _labelled(outcome)
     predicted = (outcome.confusions.sum(1)[:, chosen] > 0).any(1)
     return _image_mean(outcome, np.where(nothing, np.where(predicted, 0.0, 1.0), values), weights)
@@ -107,7 +107,7 @@ def image_union(
 
 def image_scores(outcome: SegmentationOutcome, *, kind: Kind = "iou", background: bool = True) -> Floats:
     """[n]: `image_union` of each image; what overlays are ranked by."""
-    return _row_mean(scores_of(outcome.confusions, kind)[:, _classes(outcome, background)])
+    return row_mean(scores_of(outcome.confusions, kind)[:, _classes(outcome, background)])
 
 
 def class_then_image(
@@ -136,7 +136,7 @@ def patient_values(outcome: SegmentationOutcome, *, kind: Kind = "iou", backgrou
 
     Mean and standard deviation of these are what SurgeNetDINO reports.
     """
-    return _row_mean(scores_of(outcome.by_case, kind)[:, _classes(outcome, background)])
+    return row_mean(scores_of(outcome.by_case, kind)[:, _classes(outcome, background)])
 
 
 def patient_pooled(
@@ -248,7 +248,7 @@ def _mean(values: Floats) -> float:
     return case_mean(values, None)
 
 
-def _row_mean(values: Floats) -> Floats:
+def row_mean(values: Floats) -> Floats:
     """Mean of each row over its values that are not NaN; NaN if there is none."""
     defined = ~np.isnan(values)
     count = defined.sum(1)

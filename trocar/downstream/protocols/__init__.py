@@ -20,7 +20,7 @@ def protocols() -> dict[str, type[Protocol]]:
         module = importlib.import_module(f"{__name__}.{info.name}")
         for value in vars(module).values():
             own = isinstance(value, type) and issubclass(value, Protocol) and value.__module__ == module.__name__
-            if own and not value.model_fields["name"].is_required():
+            if own and not value.constant and not value.model_fields["name"].is_required():
                 found[value.model_fields["name"].default] = value
     return found
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from trocar.config import Config
 from trocar.downstream.datasets.table import Kind, LabelSpace
 from trocar.downstream.encoder import Encoder
+from trocar.downstream.frames import Size
 from trocar.downstream.metrics.outcome import Floats, Ints, Outcome
 from trocar.downstream.tasks.base import Task
 
@@ -82,9 +84,13 @@ class Prediction:
 
 
 class Protocol(Config):
-    """How labels are learned from a backbone. A subclass has a `name` with a default; its fields are its settings."""
+    """How labels are learned from a backbone. A subclass has a `name` with a default; its fields are its settings.
+
+    `title`: what tables and files call it in place of `usual_label`; two entries of one protocol need different ones.
+    """
 
     name: str
+    title: str = Field(default="", max_length=80, pattern=r"^[^\x00-\x1f|]*$")
     kinds: ClassVar[tuple[Kind, ...]] = ("multiclass", "multilabel")
     """Kinds of labels it can learn."""
     trains_network: ClassVar[bool] = False
@@ -93,11 +99,22 @@ class Protocol(Config):
     """Whether it can learn several tasks together."""
     random_start: ClassVar[bool] = False
     """Whether its result follows from `Problem.seed`: then `repeats` of it are run."""
+    constant: ClassVar[bool] = False
+    """Whether it answers without looking at the frames: what the majority arm does, not to be asked for."""
 
     @property
     def label(self) -> str:
         """What the table calls it."""
+        return self.title or self.usual_label
+
+    @property
+    def usual_label(self) -> str:
+        """What the table calls it without a title."""
         return self.name
+
+    def input_size(self, size: int) -> Size:
+        """The frames it reads in pixels, where the evaluation's own are squares of `size`."""
+        return size
 
     @abstractmethod
     def predict(self, problem: Problem) -> Prediction:
@@ -122,11 +139,13 @@ def join(parts: Sequence[Labelled]) -> Labelled:
 
 
 def headline(problem: Problem, part: Labelled, scores: Floats) -> float:
-    """The leading task's headline of probabilities [n, K] of a labelled part; soft labels are rounded, as in the
-    scoring of test frames."""
+    """The leading task's headline of probabilities [n, K] of a labelled part. As in the scoring of test frames, soft
+    labels are rounded and classes that the official scoring leaves out are left out.
+    """
     case = np.unique(part.case, return_inverse=True)[1].astype(np.int64)
-    truth = part.targets.round().astype(np.int64)
-    return problem.task.score(Outcome(truth, decide(problem.space.kind, scores), scores, case))
+    truth, space = part.targets.round().astype(np.int64), problem.space
+    decided = decide(space.kind, scores)
+    return problem.task.score(Outcome(truth, decided, scores, case, classes=space.classes, unscored=space.unscored))
 
 
 def standardise(train: Floats, *others: Floats) -> list[Floats]:

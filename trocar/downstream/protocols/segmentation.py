@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 
 from trocar.downstream.datasets.table import IGNORED_PIXEL, Kind, Mask
 from trocar.downstream.frames import Pixels, Size, extent
@@ -20,6 +21,10 @@ from trocar.downstream.segmentation.model import Segmenter, build_segmenter
 from trocar.downstream.segmentation.predict import Bytes, predict
 from trocar.downstream.segmentation.train import SegmentationTraining, fit_segmenter
 from trocar.errors import TrocarError
+
+Side = Annotated[int, Field(ge=16, le=4096)]
+SizeOf = Callable[[int], tuple[int, int]]
+"""(height, width) of the ground truth of a row of the table."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,8 @@ class MaskProtocol(Protocol):
         raise TrocarError(f"protocol {self.name!r} gives masks, not scores of frames")
 
     @abstractmethod
-    def segment(self, problem: Problem, sizes: Mapping[int, tuple[int, int]]) -> Segmented:
-        """Fit, and predict the test frames; `sizes` are (height, width) of the ground truth by row."""
+    def segment(self, problem: Problem, size_of: SizeOf) -> Segmented:
+        """Fit, and predict the test frames; of their ground truth only the size is asked for."""
 
 
 class Segmentation(MaskProtocol, SegmentationTraining):
@@ -59,42 +64,47 @@ class Segmentation(MaskProtocol, SegmentationTraining):
     random_start: ClassVar[bool] = True
     decoder: DecoderName = "fpn"
     freeze: bool = False
-    image: tuple[int, int] | None = None
+    image: tuple[Side, Side] | None = None
 
     @property
-    def label(self) -> str:
+    def usual_label(self) -> str:
         """With the decoder, and whether the backbone was trained."""
         return f"{self.name} {self.decoder}" + (", frozen" if self.freeze else "")
 
-    def segment(self, problem: Problem, sizes: Mapping[int, tuple[int, int]]) -> Segmented:
+    def input_size(self, size: int) -> Size:
+        """`image`, where it is given."""
+        return self.image or size
+
+    def segment(self, problem: Problem, size_of: SizeOf) -> Segmented:
         """Train on the masks of the training cases at the size of the network's input."""
         encoder = problem.encoder
         assert encoder.network is not None
-        size: Size = self.image or encoder.size
+        size = self.input_size(encoder.size)
         shape, classes = extent(size), len(problem.space.classes)
         images = encoder.frames.get(size)
         model = build_segmenter(encoder.network(), self.decoder, classes, shape, self.freeze, seed=problem.seed)
         train = _labelled(problem, problem.train, images, shape)
         val = None if problem.val is None else _labelled(problem, problem.val, images, shape)
-        settings = self.model_copy(update={"seed": problem.seed})
-        history = fit_segmenter(model, train, settings, val, device=encoder.device)
-        masks = _predicted(model, images, problem.test.rows, sizes, encoder.device)
-        return Segmented(masks, asdict(history))
+        history = fit_segmenter(model, train, self, val, seed=problem.seed, device=encoder.device)
+        masks = _predicted(model, images, problem.test.rows, size_of, encoder.device)
+        detail = {"epoch": history.best_epoch + 1, "loss": history.loss, "validation": history.miou}
+        return Segmented(masks, detail)
 
 
 class ConstantMask(MaskProtocol):
     """The class with most pixels in the training masks, everywhere: the answer without looking."""
 
     name: Literal["constant_mask"] = "constant_mask"
+    constant: ClassVar[bool] = True
 
-    def segment(self, problem: Problem, sizes: Mapping[int, tuple[int, int]]) -> Segmented:
+    def segment(self, problem: Problem, size_of: SizeOf) -> Segmented:
         """The same mask for all test frames."""
         counts = np.zeros(IGNORED_PIXEL + 1, dtype=np.int64)
         for row in problem.train.rows:
             counts += np.bincount(read_mask(problem, int(row)).ravel(), minlength=len(counts))
         best = int(counts[: len(problem.space.classes)].argmax())
         rows = [int(row) for row in problem.test.rows]
-        masks = ((row, np.full(sizes[row], best, dtype=np.uint8)) for row in rows)
+        masks = ((row, np.full(size_of(row), best, dtype=np.uint8)) for row in rows)
         return Segmented(masks, {"class": problem.space.classes[best]})
 
 
@@ -115,8 +125,8 @@ def _labelled(problem: Problem, part: Labelled, images: Pixels, shape: tuple[int
 
 
 def _predicted(
-    model: Segmenter, images: Pixels, rows: Ints, sizes: Mapping[int, tuple[int, int]], device: str
+    model: Segmenter, images: Pixels, rows: Ints, size_of: SizeOf, device: str
 ) -> Iterator[tuple[int, Mask]]:
     for row in rows:
-        found = predict(model, images[row : row + 1], size=sizes[int(row)], device=device)
+        found = predict(model, images[row : row + 1], size=size_of(int(row)), device=device)
         yield int(row), found.masks[0]

@@ -26,7 +26,7 @@ class Temporal(Protocol, TemporalConfig):
     random_start: ClassVar[bool] = True
 
     @property
-    def label(self) -> str:
+    def usual_label(self) -> str:
         """With the head, and whether it may look ahead: online and offline numbers are not comparable."""
         return f"{self.name} {self.head.name}, {'online' if self.head.causal else 'offline'}"
 
@@ -45,7 +45,8 @@ class Temporal(Protocol, TemporalConfig):
             assert val is not None
             return headline(problem, val, _at(held, predicted, val.rows))
 
-        settings = self if val is not None else self.model_copy(update={"select": "fixed_epochs"})
+        without = {"select": "fixed_epochs", "patience": None}
+        settings = self if val is not None else self.model_copy(update=without)
         fitted = fit_temporal(
             settings,
             train,

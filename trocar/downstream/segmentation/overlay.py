@@ -51,9 +51,9 @@ def ranked(scores: Floats) -> dict[str, int]:
 
 
 def draw_overlays(
-    images: Bytes,
-    gt: Bytes,
-    pred: Bytes,
+    images: Sequence[Bytes],
+    gt: Sequence[Bytes],
+    pred: Sequence[Bytes],
     scores: Floats,
     classes: Sequence[str],
     path: Path,
@@ -63,14 +63,15 @@ def draw_overlays(
 ) -> dict[str, int]:
     """Write a PNG of the best, median and worst image by `scores` float64 [n]; returns their rows.
 
-    images uint8 [n, H, W, 3]; gt and pred uint8 [n, H, W] of class indices or 255 (hatched grey: not labelled). Each
-    region has a tint, an outline and the number of its class; `background` has none of them. `score` names the scores.
+    images: n of uint8 [H, W, 3]; gt and pred: n of uint8 [H, W] of class indices or 255 (hatched grey: not labelled);
+    images may differ in size. Each region has a tint, an outline and the number of its class; `background` has none of
+    them. `score` names the scores.
     """
     from matplotlib.figure import Figure
 
     rows = ranked(scores)
-    height, width = images.shape[1:3]
-    figure = Figure(figsize=(12, 0.6 + len(rows) * 4 * height / width), layout="constrained")
+    tallest = max(images[row].shape[0] / images[row].shape[1] for row in rows.values())
+    figure = Figure(figsize=(12, 0.6 + len(rows) * 4 * tallest), layout="constrained")
     axes = figure.subplots(len(rows), 3, squeeze=False)
     for line, (what, row) in zip(axes, rows.items(), strict=True):
         for axis, mask in zip(line, (None, gt[row], pred[row]), strict=True):

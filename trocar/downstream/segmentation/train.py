@@ -49,7 +49,6 @@ class SegmentationTraining(Config):
     class_weights: list[float] | None = None
     augment: bool = True
     bf16: bool = False
-    seed: int = Field(default=0, ge=0)
 
 
 @dataclass
@@ -71,6 +70,7 @@ def fit_segmenter(
     config: SegmentationTraining,
     val: LabelledImages | None = None,
     *,
+    seed: int = 0,
     device: str = "cpu",
 ) -> History:
     """Train `model` in place on `device`; afterwards it has its best weights and is in eval mode.
@@ -85,10 +85,10 @@ def fit_segmenter(
     """
     _require_arrays(model, train)
     _require_weights(model, config)
-    step = _Step(model, config, device, _steps(len(train[0]), config))
+    step = _Step(model, config, seed, device, -(-len(train[0]) // batch_size(len(train[0]), config.batch)))
     history, best = History(), {}
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.startswith("cuda") else []):
-        torch.manual_seed(config.seed)
+        torch.manual_seed(seed)
         for epoch in track(range(config.epochs), "train", config.epochs):
             history.loss.append(_epoch(step, train, epoch))
             if val is not None:
@@ -106,8 +106,10 @@ def fit_segmenter(
 class _Step:
     """One update after another, with the learning rate of the step."""
 
-    def __init__(self, model: Segmenter, config: SegmentationTraining, device: str, epoch_steps: int) -> None:
-        self.model, self.config, self.device = model.to(device), config, device
+    def __init__(
+        self, model: Segmenter, config: SegmentationTraining, seed: int, device: str, epoch_steps: int
+    ) -> None:
+        self.model, self.config, self.seed, self.device = model.to(device), config, seed, device
         self.epoch_steps, self.total, self.done = epoch_steps, epoch_steps * config.epochs, 0
         self.optimizer = torch.optim.AdamW(parameter_groups(model, config), lr=config.lr)
         self.normalise = describe_backbone(model.backbone).normalise
@@ -165,19 +167,20 @@ def rate(step: int, total: int, warmup: float) -> float:
 def batches(count: int, batch: int, seed: int, epoch: int) -> Iterator[npt.NDArray[np.int64]]:
     """Indices of an epoch's batches, all equally large; the last is filled up from the beginning of the order."""
     order = np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
-    batch = max(2, min(batch, count))
-    yield from np.resize(order, (-(-count // batch), batch))
+    size = batch_size(count, batch)
+    yield from np.resize(order, (-(-count // size), size))
 
 
-def _steps(count: int, config: SegmentationTraining) -> int:
-    return sum(1 for _ in batches(count, config.batch, config.seed, 0))
+def batch_size(count: int, batch: int) -> int:
+    """Images a batch of `count` in all: at most all of them, at least the two that batch norm needs."""
+    return max(2, min(batch, count))
 
 
 def _epoch(step: _Step, train: LabelledImages, epoch: int) -> float:
     step.model.train()
     losses = []
-    for number, rows in enumerate(batches(len(train[0]), step.config.batch, step.config.seed, epoch)):
-        seed = int(np.random.SeedSequence([step.config.seed, epoch, number]).generate_state(1)[0])
+    for number, rows in enumerate(batches(len(train[0]), step.config.batch, step.seed, epoch)):
+        seed = int(np.random.SeedSequence([step.seed, epoch, number]).generate_state(1)[0])
         losses.append(step(train[0][rows], train[1][rows], seed))
     loss = float(torch.stack(losses).mean())
     if not math.isfinite(loss):

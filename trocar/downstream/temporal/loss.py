@@ -15,16 +15,16 @@ from pydantic import Field
 from torch import Tensor
 
 from trocar.config import Config
+from trocar.downstream.class_weights import balanced_weights
 from trocar.downstream.datasets.table import Kind
-from trocar.downstream.metrics.outcome import Floats
 from trocar.downstream.temporal.sequence import Numbers
 from trocar.errors import ConfigError
 
 
 class LossConfig(Config):
-    """`class_weights`: `balanced` (see `balanced_weights`), `none`, or one positive number per class, such as
-    TeCNO's for Cholec80, [1.641, 0.191, 1.0, 0.250, 1.918, 0.984, 2.175]. For several labels a frame they
-    weigh the positives.
+    """`class_weights`: `balanced` (see `class_weights.balanced_weights`), `none`, or one positive number per
+    class, such as TeCNO's for Cholec80, [1.641, 0.191, 1.0, 0.250, 1.918, 0.984, 2.175]. For several labels a
+    frame they weigh the positives.
 
     `smoothing` is lambda of the truncated MSE: 0.15 in MS-TCN, TeCNO and ASFormer, 0.25 in SurgPhaseBench.
     `truncate` bounds the squared difference of log-probabilities (16 = 4^2 in all of them).
@@ -91,32 +91,13 @@ def truncated_mse(logits: Tensor, targets: Tensor, kind: Kind, truncate: float) 
     return jump[pairs].mean()
 
 
-def balanced_weights(targets: Sequence[Numbers], classes: int, kind: Kind) -> Floats:
-    """float64 [K] from the training labels, pooled over cases; unlabelled entries are not counted.
-
-    One label a frame: median frequency balancing, w_c = median over present classes of n / n_c (Eigen and
-    Fergus, arXiv:1411.4734, with frequencies over all frames as in TeCNO). Several: negatives / positives of
-    each class. A class without a positive, which no training frame can weigh, gets 1.
-    """
-    if kind == "multiclass":
-        labels = np.concatenate(targets).astype(np.int64)
-        counts = np.bincount(labels[labels >= 0], minlength=classes).astype(np.float64)
-        goal = np.full(classes, np.median(counts[counts > 0])) if counts.any() else counts
-    else:
-        labels = np.concatenate(targets).astype(np.float64)
-        counts = np.where(labels >= 0, labels, 0).sum(0)
-        goal = (labels >= 0).sum(0) - counts
-    found: Floats = np.divide(goal, counts, out=np.ones(classes), where=(counts > 0) & (goal > 0))
-    return found
-
-
 def build_loss(config: LossConfig, targets: Sequence[Numbers], classes: int, kind: Kind) -> TemporalLoss:
     """The loss for these training labels. Raises ConfigError for class weights that do not fit the classes."""
     given = config.class_weights
     if given == "none":
         weights = None
     elif given == "balanced":
-        weights = torch.tensor(balanced_weights(targets, classes, kind), dtype=torch.float32)
+        weights = torch.tensor(balanced_weights(np.concatenate(targets), classes), dtype=torch.float32)
     elif len(given) != classes or min(given) <= 0:
         raise ConfigError(f"loss.class_weights = {given}: expected {classes} positive numbers, one per class")
     else:

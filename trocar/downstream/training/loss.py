@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trocar.downstream.class_weights import balanced_weights
 from trocar.downstream.datasets.table import Kind
 from trocar.downstream.metrics.outcome import Floats, Ints
-from trocar.downstream.protocols.base import Targets
 from trocar.downstream.training.goals import Goal
 from trocar.errors import ConfigError
 
@@ -58,21 +57,3 @@ def make_criterion(goal: Goal, rows: Ints, wanted: ClassWeights, smoothing: floa
     else:
         values = [float(value) for value in wanted]
     return Criterion(kind, torch.tensor(values, dtype=torch.float32, device=device), smoothing)
-
-
-def balanced_weights(targets: Targets, classes: int) -> Floats:
-    """float64 [K] from labelled training frames [n] or [n, K].
-
-    One label a frame: median frequency balancing, w_c = median over present classes of n / n_c (Eigen and Fergus,
-    arXiv:1411.4734), as TeCNO has it. Inverse frequencies such as scikit-learn's `balanced` are these times a number,
-    which the weighted mean of the loss takes out. Several labels: frames without / frames with the class. A class
-    that no training frame has gets 1.
-    """
-    if targets.ndim == 1:
-        counts = np.bincount(targets.astype(np.int64), minlength=classes).astype(np.float64)
-        goal = np.full(classes, np.median(counts[counts > 0]) if counts.any() else 0.0)
-    else:
-        counts = targets.astype(np.float64).sum(0)
-        goal = len(targets) - counts
-    found: Floats = np.divide(goal, counts, out=np.ones(classes), where=(counts > 0) & (goal > 0))
-    return found

@@ -20,7 +20,7 @@ class Recipe(Config):
     class weights 3.198, 4.462, 2.795.
 
     `lr` is the heads'; `warmup` is a share of all steps. `class_weights`: `none`, `balanced` (see
-    `loss.balanced_weights`) or one number per class of the leading task, which leaves the partners unweighted.
+    `class_weights.balanced_weights`) or one number per class of the leading task, which leaves the partners unweighted.
     `labels`: of several annotators, their mean (`soft`) or 0 and 1 as they are scored (`rounded`). `augment`: null for
     none. `precision`: bfloat16 computes the forward pass in it, weights and optimiser stay float32. `batch_norm`:
     `frozen` keeps the statistics of the pretraining, which small batches of neighbouring frames would spoil.
