@@ -117,7 +117,7 @@ def run_report(args: argparse.Namespace) -> int:
 
     study, store = _open(args)
     out = args.out or store.study(study.name) / "report"
-    print(f"the report is {write(study, store, out)}")
+    print(f"the report is {write(study, store, out, say=_say)}")
     return 0
 
 

@@ -100,6 +100,14 @@ def test_a_narrow_window_scrolls_tables_and_not_the_page(chromium, page, tmp_pat
     assert found["width"] == 400
 
 
+def test_nothing_is_cut_off_on_paper(chromium, page, tmp_path):
+    (tmp_path / "index.html").write_text(page.read_text().replace("@media print", "@media all"))
+    # What A4 leaves between the margins, at 96 pixels an inch.
+    found, _ = probe(chromium, tmp_path / "index.html", tmp_path, width=703)
+    assert found["cut"] == []
+    assert found["width"] == 703
+
+
 def test_a_broken_page_would_be_noticed(chromium, page, tmp_path):
     bad = tmp_path / "bad"
     bad.mkdir()

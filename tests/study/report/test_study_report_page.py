@@ -146,7 +146,8 @@ def test_every_task_is_looked_at(full):
     for page in (phase, masks):
         assert "Not shown:" not in page
         assert page.count("<figure>") == 6
-        assert "What a patch is similar to" in page
+    assert "What a patch is similar to" in phase
+    assert "are on the page of phase" in masks
 
 
 def test_how_it_was_run_is_there(full):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
@@ -78,15 +78,22 @@ def called(cell: Cell) -> str:
     return f"{cell[0]} ({cell[1]})"
 
 
-def analyse(results: Results, known: KnownCases, draws: int = DRAWS) -> Analysis:
-    """Run everything on what has been scored so far."""
-    compared = tuple(_compare(results, known, cell, budgets, draws) for cell, budgets in cells(results).items())
+def analyse(
+    results: Results, known: KnownCases, draws: int = DRAWS, say: Callable[[str], None] = lambda _: None
+) -> Analysis:
+    """Run everything on what has been scored so far; `say` gets a line for every step that takes long."""
+    compared = []
+    for cell, budgets in cells(results).items():
+        runs = sum(map(len, budgets.values()))
+        say(f"{called(cell)}: {runs} runs on {draws} draws of the test cases")
+        compared.append(_compare(results, known, cell, budgets, draws))
     testable, untested = _testable(results, compared)
     family = len(testable) * len(compared)
     # With fewer swaps than this the level could not be reached whatever the scores are.
     flips = max(FLIPS, ceil(2 * family / LEVEL))
+    say(f"tests of {family} declared comparisons")
     contrasts = declared_contrasts([one.scored for one in compared], testable, level=LEVEL, flips=flips)
-    return Analysis(compared, tuple(contrasts), untested, _ranking(compared))
+    return Analysis(tuple(compared), tuple(contrasts), untested, _ranking(compared))
 
 
 def _compare(

@@ -38,18 +38,23 @@ RIBBONS, HARD, MAPS, ARMS = 8, 6, 5, 4
 
 
 def pages(results: Results, analysis: Analysis, known: KnownCases) -> list[str]:
-    """One page per task, under its first protocol."""
+    """One page per task, under its first protocol; feature maps once for tasks on the same frames."""
     first = {one.cell[0]: one for one in reversed(analysis.compared)}
-    return [_page(results, first[task], known) for task in results.study.tasks if task in first]
+    mapped: dict[str, str] = {}
+    found = []
+    for task in (task for task in results.study.tasks if task in first):
+        where = mapped.setdefault(str(results.lock["tasks"][task]["root"]), task)
+        found.append(_page(results, first[task], known, where))
+    return found
 
 
-def _page(results: Results, one: Compared, known: KnownCases) -> str:
+def _page(results: Results, one: Compared, known: KnownCases, mapped: str) -> str:
     """What fails for want of a file is said in its place: a report must not be lost with a data set that has moved."""
     arms = _two_arms(results, one)
     parts = [
         _said(lambda: _predictions(results, one, arms, known)),
         _said(lambda: _hard_frames(results, one, known)),
-        _said(lambda: _maps(results, one, known)),
+        _said(lambda: _maps(results, one, known)) if mapped == one.cell[0] else _elsewhere(mapped),
     ]
     text = (
         f"Predictions of {' and '.join(arms)}, each of its first seed, under {one.cell[1]}, {one.budget} of the labels."
@@ -189,6 +194,10 @@ def _like(frames: Images, maps: Images) -> Images:
     height, width = frames.shape[1:3]
     stretched = [Image.fromarray(one).resize((width, height), Image.Resampling.BICUBIC) for one in maps]
     return np.stack([np.asarray(one) for one in stretched])
+
+
+def _elsewhere(task: str) -> str:
+    return f'<p class="note">Feature maps of frames of this data set are on the page of {escape(task)}.</p>'
 
 
 def _mapped(results: Results, one: Compared) -> list[str]:

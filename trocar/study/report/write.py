@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -19,10 +20,17 @@ from trocar.study.results import Results
 from trocar.study.store import Store
 
 
-def write(study: StudyConfig, store: Store, out: Path, draws: int = DRAWS) -> Path:
+def write(
+    study: StudyConfig,
+    store: Store,
+    out: Path,
+    draws: int = DRAWS,
+    say: Callable[[str], None] = lambda _: None,
+) -> Path:
     """Write the report of everything that is done to the folder `out`; returns the page, which is written last.
 
-    `draws`: how often the test cases are resampled. Raises ConfigError while nothing is done.
+    `draws`: how often the test cases are resampled; `say` gets a line for every step that takes long. Raises
+    ConfigError while nothing is done.
     """
     results = Results.load(study, store)
     table = results.table()
@@ -32,7 +40,8 @@ def write(study: StudyConfig, store: Store, out: Path, draws: int = DRAWS) -> Pa
     _write_tables(table, out)
     shards = [task.shards for task in study.tasks.values() if task.shards is not None]
     known = KnownCases.of([study.catalog, *shards])
-    analysis = analyse(results, known, draws)
+    analysis = analyse(results, known, draws, say)
+    say("pictures")
     page = out / "index.html"
     write_atomic(page, render(results, analysis, known, pages(results, analysis, known)))
     return page
