@@ -12,6 +12,7 @@ from typing import Any
 
 from trocar.errors import TrocarError
 from trocar.files import write_json_atomic
+from trocar.privacy import Withheld, withheld, withhold
 from trocar.study.store import Store
 from trocar.tracking.mlflow_sync import Placement, client_of, resolve_uri, sync
 from trocar.tracking.run import Run
@@ -59,15 +60,23 @@ def _sync(lock: Mapping[str, Any], store: Store, uri: str | None) -> None:
     name = str(lock["study"]["name"])
     home = store.study(name)
     uri = resolve_uri(home, uri)
-    parents = {arm: _parent(lock, home, arm, uri) for arm in dict.fromkeys(arm for arm, _ in _places(lock))}
+    arms = dict.fromkeys(arm for arm, _ in _places(lock))
+    hidden = _hidden(lock, store)
+    parents = {arm: _parent(lock, home, arm, uri, hidden) for arm in arms}
     parent_of: dict[str, str] = {}
     for arm, stage in _places(lock):
         parent_of.setdefault(stage, arm)  # a stage that two arms share stands below the first
     for stage, arm in parent_of.items():
         if store.is_done(stage):
             kind, label = lock["stages"][stage]["kind"], lock["stages"][stage]["label"]
-            run_id = sync(store.out(stage), uri, name, Placement(stage, parents[arm], label)).mlflow_run_id
-            _log_artifacts(store.out(stage), kind, uri, run_id, f"{name}-{arm}")
+            place = Placement(hidden.text(stage), parents[arm], hidden.text(label))
+            run_id = sync(store.out(stage), uri, name, place).mlflow_run_id
+            _log_artifacts(store.out(stage), kind, uri, run_id, f"{name}-{hidden.text(arm)}")
+
+
+def _hidden(lock: Mapping[str, Any], store: Store) -> Withheld:
+    """What any pretraining of the study must not show: its arms may be named after hospitals."""
+    return Withheld(name for run in lock["runs"] for name in withheld(store.out(run["stage"])).names)
 
 
 def _places(lock: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -76,7 +85,7 @@ def _places(lock: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield place["arm"], place["stage"]
 
 
-def _parent(lock: Mapping[str, Any], home: Path, arm: str, uri: str) -> str:
+def _parent(lock: Mapping[str, Any], home: Path, arm: str, uri: str, hidden: Withheld) -> str:
     """The run of an arm: its composition, and what its seeds were trained on."""
     folder = home / "arms" / arm
     runs = [run for run in lock["runs"] if run["arm"] == arm]
@@ -84,6 +93,7 @@ def _parent(lock: Mapping[str, Any], home: Path, arm: str, uri: str) -> str:
     if not (folder / "run.json").is_file():
         with Run.open(folder, config) as run:
             run.log(0, {"seeds": len(runs)})
+    withhold(folder, hidden.names)
     return sync(folder, uri, str(lock["study"]["name"]), Placement(arm, None, "")).mlflow_run_id
 
 

@@ -25,6 +25,7 @@ from trocar.data.ingest.run import (
     Progress,
     Say,
     Summary,
+    claim_pseudonyms,
     count,
     disk_trouble,
     finish,
@@ -91,6 +92,7 @@ def run_part(options: IngestOptions, part: str, say: Say, progress: Progress) ->
         refuse_foreign(root)
         make_folders(root)
         with only_one(root, shared=True), Lease.acquire(Path(f"{part.replace(':', '-')}.lease")) as lease:
+            claim_pseudonyms(options)
             before = {job.name: record.load(root, job.name) for job in jobs}
             todo = [job for job in jobs if not is_finished(job, before[job.name], summary)]
             withdraw_catalog(root, [before[job.name] for job in todo])

@@ -89,8 +89,10 @@ class Pseudonyms:
     def note(self, rows: Iterable[tuple[str, str, str, str]]) -> Path:
         """Add (path, video, case id, pseudonym of the case) by video to the table beside the key; returns its path."""
         path = self.path.with_name(self.path.name + ".names.csv")
-        known = {row["video"]: tuple(row.values()) for row in _rows(path)}
-        known |= {row[1]: row for row in rows}
+        before = {row["video"]: tuple(row.values()) for row in _rows(path)}
+        known = before | {row[1]: row for row in rows}
+        if path.exists() and known == before:
+            return path  # the jobs of an array all come here, and have nothing to add
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(("file", "video", "case_id", "case"))

@@ -85,13 +85,11 @@ def run_ingest(options: IngestOptions, say: Say, progress: Progress) -> Summary:
     jobs = plan(options, say)
     root = options.out
     summary = Summary()
-    aliases = _aliases(options)
     with disk_trouble(root):
         refuse_foreign(root)
         make_folders(root)
         with only_one(root):
-            if aliases is not None:
-                aliases.check(root)
+            claim_pseudonyms(options)
             suspects = _begun(root)
             sweep(root, options.sources, {job.name for job in jobs})
             before = {job.name: record.load(root, job.name) for job in jobs}
@@ -157,6 +155,12 @@ def plan(options: IngestOptions, say: Say) -> list[Job]:
 
 def _aliases(options: IngestOptions) -> Pseudonyms | None:
     return None if options.pseudonymize is None else Pseudonyms.load(options.pseudonymize, options.out)
+
+
+def claim_pseudonyms(options: IngestOptions) -> None:
+    """Mark a folder as one of this key's pseudonyms. Raises ConfigError for one of another key."""
+    if (aliases := _aliases(options)) is not None:
+        aliases.check(options.out)
 
 
 def _without_names(say: Say, found: Sequence[Found]) -> Say:
