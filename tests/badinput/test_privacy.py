@@ -386,6 +386,22 @@ def test_mlflow_gets_no_private_name(tmp_path: Path) -> None:
     assert [name for name in SECRET if name.encode() in database] == []
 
 
+def test_a_study_in_mlflow_has_no_private_name(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    from trocar.study.track import _parent
+
+    arm = "hospital=Inselspital0"
+    cell = {"arm": arm, "seed": 0, "cases": ["ours/case-0815", "ours/case-0816"], "frames": 6, "steps": 1, "epochs": 1}
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    hidden = Withheld(private_names(private_catalog(tmp_path / "shards", (True, False, True))))
+    run_id = _parent({"study": {"name": "s"}, "runs": [cell]}, tmp_path / "home", arm, uri, hidden)
+    found = MlflowClient(uri).get_run(run_id)
+    text = json.dumps([found.data.params, found.data.tags, found.info.run_name])
+    assert [name for name in SECRET if name in text] == []
+    assert "ours/case-0816" in text
+
+
 def test_the_model_card_has_no_private_name(tmp_path: Path) -> None:
     import torch
     from safetensors.torch import save_file

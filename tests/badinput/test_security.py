@@ -6,6 +6,7 @@ import ast
 import json
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from urllib.parse import quote
 
@@ -30,8 +31,13 @@ BOUNDED = settings(max_examples=150, deadline=None, derandomize=True, database=N
 SOURCES = sorted(Path(trocar.__file__).parent.rglob("*.py"))
 
 
-def calls() -> Iterator[tuple[str, str, ast.Call]]:
+@cache
+def calls() -> tuple[tuple[str, str, ast.Call], ...]:
     """(file, dotted name, call) of every call in the package."""
+    return tuple(_calls())
+
+
+def _calls() -> Iterator[tuple[str, str, ast.Call]]:
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
