@@ -26,7 +26,7 @@ def sentences(root, planted, verdicts=None):
 
 def test_a_planted_difference_is_found_and_its_copy_is_not_called_different(tmp_path):
     planted = Planted(
-        {"north": 0.8, "north again": 0.8}, luck=0.02, contrasts=[("north", "init"), ("north", "north again")]
+        {"north": 0.8, "north again": 0.8}, luck=0.025, contrasts=[("north", "init"), ("north", "north again")]
     )
     results, analysis = found(tmp_path, planted)
     real, copy = analysis.contrasts
@@ -40,7 +40,7 @@ def test_a_planted_difference_is_found_and_its_copy_is_not_called_different(tmp_
 
 
 def test_the_summary_never_turns_a_negative_difference_around(tmp_path):
-    said = sentences(tmp_path, Planted({"north": 0.3}, given={"init": 0.8}, luck=0.02))
+    said = sentences(tmp_path, Planted({"north": 0.3}, given={"init": 0.8}, luck=0.025))
     assert "init scores 0.500 [" in said[1]
     assert "higher than north" in said[1]
 
@@ -55,7 +55,7 @@ def test_too_few_cases_are_underpowered_and_not_a_finding(tmp_path):
 
 
 def test_equal_arms_are_not_called_equal(tmp_path):
-    said = sentences(tmp_path, Planted({"north": 0.5}, luck=0.02))
+    said = sentences(tmp_path, Planted({"north": 0.5}, luck=0.025))
     assert said[1] == "None of 1 declared comparison is shown to differ."
 
 

@@ -54,7 +54,7 @@ def full(tmp_path_factory):
         given={"init": 0.5, "other": 0.6},
         tasks=("phase", "masks"),
         budgets={"2": 2, "100%": 8},
-        luck=0.02,
+        luck=0.025,
         contrasts=[("north", "north again"), ("north", "init")],
         leak={
             "north": {"verdict": "clean", "cases": [], "why": []},
@@ -135,7 +135,7 @@ def test_a_power_law_is_drawn_with_its_numbers(tmp_path):
         cases_of={f"n{n}": [[f"phantom/case{2 * i:02d}" for i in range(n)]] * 2 for n in sizes},
     )
     text = text_of(page_of(tmp_path, planted).split("<h2>Scaling</h2>")[1].split("</section>")[0])
-    assert "phase (knn): n1, n2, n4, n8, n12" in text
+    assert "accuracy@pooled against cases: n1, n2, n4, n8, n12. Exponent" in text
     assert re.search(r"Exponent \d\.\d\d \[.*\], limit 0\.\d{3} \[.*over seeds and test cases", text)
 
 
