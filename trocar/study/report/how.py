@@ -97,7 +97,7 @@ def _facts(results: Results) -> Iterator[tuple[str, str]]:
     for device, seconds in _seconds(done).items():
         yield f"time on {device}", f"{duration(seconds / 3600)}, all attempts"
     yield "machines", _distinct(one.get("host") for one in done)
-    yield "code", _distinct(one.get("git") or "not from a git checkout" for one in done)
+    yield "code", _distinct(one["git"] or "not from a git checkout" for one in done if "git" in one)
     for name in dict.fromkeys(name for one in done for name in one["versions"]):
         yield name, _distinct(one["versions"].get(name) for one in done)
     yield "stage versions", ", ".join(f"{kind} {version}" for kind, version in lock["versions"].items())
