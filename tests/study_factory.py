@@ -44,6 +44,8 @@ def _write(out: Path, kind: str, digest: str) -> None:
     name = {"pretrain": "backbone/model.safetensors", "evaluate": "predictions.parquet", "study": "results.csv"}[kind]
     (out / name).parent.mkdir(exist_ok=True)
     (out / name).write_text(digest)
+    if kind == "pretrain":
+        (out / "finished.json").write_text(json.dumps({"identity": {"data": "these"}}))
     if kind == "evaluate":
         rows = [{"metrics": {"f1@pooled_macro": {"mean": 0.5}, "none": {"mean": None}}}]
         (out / "results.json").write_text(json.dumps({"rows": rows}))
@@ -57,7 +59,7 @@ def make_stages(takes_s: float = 0.0, fails: Mapping[str, Path] | None = None) -
         broken = {"fails": str(fails[what])} if fails and what in fails else {}
         return {"what": what, "takes_s": takes_s, "run": {}, **broken}
 
-    trained = {what: Stage("pretrain", {"what": what}, config(what)) for what in "ab"}
+    trained = {what: Stage("pretrain", {"what": what, "selection": "these"}, config(what)) for what in "ab"}
     scored = [
         Stage("evaluate", {"task": task}, config(f"{what} on {task}"), (stage.name,), stage.name)
         for what, stage in trained.items()

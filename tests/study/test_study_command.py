@@ -1,16 +1,14 @@
 import json
 
-import numpy as np
 import pandas as pd
 import pytest
 from data_factory import make_catalog
 from study_factory import make_study, successes
 
 from trocar.cli import main
-from trocar.downstream.metrics.outcome import Outcome
 from trocar.study.config import load_study
 from trocar.study.lock import require_lock
-from trocar.study.results import Results, restricted
+from trocar.study.results import Results
 from trocar.study.store import Store
 from trocar.study.track import sync_study
 
@@ -71,22 +69,13 @@ def test_a_folder_that_is_no_stage_is_refused(tmp_path, capsys):
     assert "is no stage of a study" in capsys.readouterr().err
 
 
-def test_an_outcome_of_some_cases_has_their_frames_alone():
-    case = np.array([0, 0, 1, 2, 2, 2])
-    outcome = Outcome(np.arange(6), np.arange(6), np.eye(6), case, time_s=np.arange(6.0))
-    some = restricted(outcome, ["a", "b", "c"], {"a", "c"})
-    assert some.gt.tolist() == [0, 1, 3, 4, 5]
-    assert some.case.tolist() == [0, 0, 1, 1, 1]
-    assert some.cases == 2
-    assert some.time_s.tolist() == [0, 1, 3, 4, 5]
-    assert some.fold is None
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A small study that has been run, once for all tests of it."""
     root = tmp_path_factory.mktemp("study")
-    path = make_study(root, budget_draws=2, tasks={"phase": _task(root), "red": _task(root) | {"task": "tools"}})
+    path = make_study(
+        root, budget_draws=2, tasks={"phase": _task(root), "red": _task(root) | {"task": "tools", "budgets": [None]}}
+    )
     assert main(["study", "run", str(path), "--jobs", "2", "--uri", f"sqlite:///{root / 'mlflow.db'}"]) == 0
     return root, load_study(path), Store(root / "store")
 
@@ -97,13 +86,13 @@ def _task(root):
 
 @pytest.mark.slow
 def test_a_study_runs_from_its_file_to_its_report(finished):
-    root, study, store = finished
+    _, study, store = finished
     results = Results.load(study, store)
     assert results.missing == []
     assert results.arms == {"north": "pretrained", "south": "pretrained", "init": "init"}
     table = results.table()
-    # three arms on two tasks: one score of all labels, two draws of one case
-    assert len(table) == 3 * 2 * 3
+    # three arms: on one task all labels and two draws of one case, on the other all labels
+    assert len(table) == 3 * (3 + 1)
     assert table["value"].between(0, 1).all()
     assert set(table["labelled_cases"]) == {1.0, 2.0}
     out = store.out(results.lock["report"])
@@ -125,14 +114,14 @@ def test_finished_pretrainings_keep_backbone_and_milestones(finished):
 
 @pytest.mark.slow
 def test_another_task_runs_its_own_stages_and_no_other(finished, capsys):
-    root, study, store = finished
+    root, _, store = finished
     before = {name: store.done(name)["ended"] for name in require_lock(store, "small")["stages"]}
-    tasks = {"phase": _task(root), "more": _task(root) | {"protocol": ["linear"]}}
+    tasks = {"phase": _task(root), "more": _task(root) | {"protocol": ["linear"], "budgets": [None]}}
     path = make_study(root, name="second", budget_draws=2, tasks=tasks)
     assert main(["study", "run", str(path), "--jobs", "2", "--uri", "none"]) == 0
     lock = require_lock(store, "second")
     own = [name for name in lock["stages"] if name not in before]
-    assert len(own) == 3 * 2 + 1
+    assert len(own) == 3 + 1
     assert all(store.done(name)["ended"] == when and successes(store, name) == 1 for name, when in before.items())
     assert main(["study", "status", str(path)]) == 0
     assert "left: nothing" in capsys.readouterr().out
@@ -142,7 +131,7 @@ def test_another_task_runs_its_own_stages_and_no_other(finished, capsys):
 def test_mlflow_has_an_experiment_with_a_run_per_arm_and_stages_below_it(finished):
     from mlflow import MlflowClient
 
-    root, study, store = finished
+    root, _, store = finished
     uri = f"sqlite:///{root / 'mlflow.db'}"
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     experiment = client.get_experiment_by_name("small")
@@ -167,9 +156,10 @@ def test_mlflow_has_an_experiment_with_a_run_per_arm_and_stages_below_it(finishe
 
 @pytest.mark.slow
 def test_tracking_trouble_is_said_and_stops_nothing(finished):
-    _, _, store = finished
+    root, _, store = finished
     said = []
-    assert not sync_study(require_lock(store, "small"), store, said.append, "sqlite:////nowhere/at/all.db")
+    no_folder = root / "recipe.yaml"
+    assert not sync_study(require_lock(store, "small"), store, said.append, f"sqlite:///{no_folder}/mlflow.db")
     assert said
     assert said[0].startswith("mlflow: ")
 

@@ -1,10 +1,13 @@
+import pandas as pd
 import pytest
 from data_factory import make_catalog
+from downstream_factory import make_folder
 from study_factory import make_study
 
 from trocar.errors import ConfigError
 from trocar.study import stages
 from trocar.study.config import load_study
+from trocar.study.describe import plan_tables
 from trocar.study.lock import drift, edits, make_lock, read_lock, write_lock
 from trocar.study.plan import make_plan
 from trocar.study.store import Store
@@ -144,6 +147,42 @@ def test_an_arm_that_cannot_be_filled_is_an_error_or_is_left_out_with_the_reason
     assert {run.arm for run in found.runs} == {"south"}
     with pytest.raises(ConfigError, match="'north' is not in the study"):
         _ = plan(root, "arms.north.sample.cases=9", "arms.north.on_short=skip", "contrasts=[[north, south]]").contrasts
+
+
+@pytest.fixture
+def leaky(tmp_path):
+    """A study of which the first four cases of the pool are those of its task, by name."""
+    make_study(tmp_path)
+    labels = make_folder(tmp_path / "phantom")
+    table = pd.read_csv(labels / "frames.csv")
+    table["case"] = table["case"].str.replace("case", "case0")
+    table.to_csv(labels / "frames.csv", index=False)
+    return tmp_path
+
+
+def leaky_plan(root, policy):
+    task = {"data": str(root / "phantom"), "protocol": ["knn"], "folds": 2}
+    return plan(root, f"leak={policy}", tasks={"phase": task})
+
+
+def test_test_cases_leave_the_pool_before_it_is_sampled_and_the_plan_says_so(leaky):
+    found = leaky_plan(leaky, "exclude")
+    used = {case for run in found.runs for case in run.cases}
+    assert used == {f"phantom/case0{i}" for i in (4, 5, 6, 7)}  # arms keep their size
+    lines = [line for line in plan_tables(found, make_lock(found), Store(leaky)) if isinstance(line, str)]
+    (line,) = [line for line in lines if line.startswith("leak: phantom/case00 ")]
+    assert "phase" in line
+    assert line.endswith("left out before sampling")
+
+
+def test_under_error_a_pool_with_a_test_case_is_refused_by_name(leaky):
+    with pytest.raises(ConfigError, match=r"(?s)arm north: .*phantom/case00.*phase"):
+        leaky_plan(leaky, "error")
+
+
+def test_what_is_allowed_stays_in_the_pool_and_on_record(leaky):
+    found = leaky_plan(leaky, "allow")
+    assert {leak["pool"] for run in found.runs for leak in run.leaks} >= {"phantom/case00", "phantom/case01"}
 
 
 def test_the_lock_has_the_cases_of_every_arm_and_is_read_back_as_it_was(root, tmp_path):

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from study_factory import launch, make_stages, named, results, successes
+from study_factory import command, launch, make_stages, named, results, successes
 
 from trocar.study.execute import HELD, run_stage
 from trocar.study.run import Runner
@@ -18,7 +18,7 @@ from trocar.tracking.lease import Lease
 RUN = """
 import sys
 from pathlib import Path
-from study_factory import launch, make_stages
+from study_factory import command, launch, make_stages
 from trocar.study.run import Runner
 from trocar.study.store import Store
 stages = make_stages(takes_s=float(sys.argv[2]))
@@ -124,6 +124,22 @@ def test_a_result_that_is_missing_is_a_failure(store, capfd):
         assert run_stage(store.put(stages[name], None, "full"), lambda words: 0) == 1
     assert store.state(name) == "failed"
     assert f"{name} ended without" in store.log_tail(name)[-1]
+
+
+def test_a_pretraining_on_other_data_than_planned_is_a_failure(store, capfd):
+    stages = make_stages()
+    name = named(stages, "a")
+    out = store.out(name)
+
+    def other_data(words):
+        command(words)
+        (out / "finished.json").write_text(json.dumps({"identity": {"data": "those"}}))
+        return 0
+
+    with capfd.disabled():
+        assert run_stage(store.put(stages[name], None, "full"), other_data) == 1
+    assert "was planned on other data than it was trained on (those)" in store.log_tail(name)[-1]
+    assert not store.is_done(name)
 
 
 def test_an_unexpected_error_is_in_the_log(store, capfd):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -28,6 +29,7 @@ from trocar.downstream.results import Results, Row
 from trocar.downstream.runs import Scored, fits, make_encoder, score, usable
 from trocar.downstream.tables import about_task
 from trocar.errors import ConfigError
+from trocar.leak.judge import Judge
 
 
 def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None) -> Results:
@@ -52,13 +54,16 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
         say(f"note: {note}")
     frames.prepare([SIZE, *(member.size for arm in arms for member in arm.members if member.size)])
     about = {task.name: about_task(bench, task) for bench in benches for task in bench.tasks}
+    judge = Judge(data, {str(case) for bench in benches for case in data.frames["case"].iloc[bench.rows]}, say)
     found = Scored()
     for arm in arms:
         say(arm.label)
+        leak = judge.verdict([member.name for member in arm.members] if arm.kind == "backbone" else []).as_json()
         encoders = {member.name: make_encoder(arm, member, frames, config.batch, device) for member in arm.members}
         for bench in benches:
             for protocol in usable(arm, protocols, bench):
-                found += score(arm, bench, protocol, encoders, config)
+                part = score(arm, bench, protocol, encoders, config)
+                found += replace(part, rows=[replace(row, leak=leak) for row in part.rows])
     for task, counts in found.counts.items():
         about[task] |= {"counts": counts, "absent": [name for name, n in counts.items() if n == 0]}
     predictions = pd.concat(found.tables, ignore_index=True)

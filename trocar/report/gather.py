@@ -110,11 +110,12 @@ def selected_rows(catalog: Catalog, config: Mapping[str, Any], notes: list[str])
     """
     from trocar.config import validate
     from trocar.data.composition import Composition
+    from trocar.leak.resolve import resolve
 
     data = config.get("data")
     composition = data.get("composition", {}) if isinstance(data, Mapping) else {}
     try:
-        selection = validate(Composition, composition, "config.yaml").resolve(catalog)
+        selection = resolve(validate(Composition, composition, "config.yaml"), catalog)
     except TrocarError as error:
         notes.append(f"Frames are from the whole catalog; the selection of the run can't be made again: {error}")
         return np.arange(len(catalog), dtype=np.int64)

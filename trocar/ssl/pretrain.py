@@ -10,6 +10,7 @@ import torch
 
 from trocar import memory
 from trocar.errors import ConfigError, TrocarError
+from trocar.files import write_json_atomic
 from trocar.ssl import checkpoint
 from trocar.ssl.describe import describe
 from trocar.ssl.distributed import World, broadcast_int, process_group
@@ -82,6 +83,7 @@ def _train(setup: Pretraining, signals: StopSignals, lease: Lease | None, after_
     record = Run.open(config.run.out, config.model_dump(mode="json", by_alias=True)) if world.is_main else None
     if record is not None:
         update_record(config.run.out, total_steps=setup.total)
+        write_json_atomic(config.run.out / "leaks.json", setup.leaks())
     hooks = RunHooks(setup, method, optimizer, signals, lease, record, start, after_stop)
     trainer = Trainer(
         method,

@@ -10,11 +10,12 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from trocar.config import Config, load
 from trocar.data.composition import Composition, Match
-from trocar.downstream.metrics.registry import REGISTRY
+from trocar.data.leak.guard import Policy
 from trocar.downstream.protocols import get_protocol
 from trocar.downstream.tasks import get_task
 from trocar.errors import ConfigError, nearest
 from trocar.study.grid import GridConfig
+from trocar.study.measure import metric_named
 
 Name = Annotated[str, StringConstraints(pattern=r"^[\w.+ -]+$")]
 """What arms, tasks and studies are called: letters, digits, blanks and `_ . + -`."""
@@ -109,8 +110,9 @@ class StudyConfig(Config):
     of a published design that can't be filled -> why; they stand in the plan and the report. `pretrain_seeds`: runs of
     every arm; each draws its cases anew. `finetune_seeds`: starts of protocols that have a random one. `budget_draws`:
     draws of each label budget. `contrasts`: pairs of arms or baselines to be tested (None: each arm against its init,
-    at all labels). `keep`: of a finished pretraining, `backbone` and milestones, or everything. `threads`: CPU threads
-    of every stage (None: the cores divided by the jobs).
+    at all labels). `leak`: what becomes of pool cases that are test or validation cases of any task: they leave every
+    pool before it is sampled, are an error, or stay. `keep`: of a finished pretraining, `backbone` and milestones, or
+    everything. `threads`: CPU threads of every stage (None: the cores divided by the jobs).
     """
 
     name: Name
@@ -128,6 +130,7 @@ class StudyConfig(Config):
     finetune_seeds: int = Field(default=1, ge=1, le=100)
     budget_draws: int = Field(default=1, ge=1, le=100)
     contrasts: list[tuple[str, str]] | None = None
+    leak: Policy = "exclude"
     keep: Literal["backbone", "full"] = "backbone"
     threads: int | None = Field(default=None, ge=1)
     device: str = "auto"
@@ -182,9 +185,8 @@ def _check_task(name: str, task: TaskConfig) -> None:
     if len(set(labels)) < len(labels):
         twice = next(label for label in labels if labels.count(label) > 1)
         raise ConfigError(f"protocol {twice!r} is listed twice; put the second in a task of its own")
-    known = REGISTRY.get(kind.name)
-    if task.metric is not None and known is not None and task.metric not in known:
-        raise ConfigError(f"no metric {task.metric!r}{nearest(task.metric, known)}; metrics: {', '.join(known)}")
+    if task.metric is not None:
+        metric_named(kind.name, task.metric)
 
 
 def task_name(name: str, task: TaskConfig) -> str:

@@ -22,6 +22,7 @@ def plan_tables(plan: Plan, lock: Mapping[str, Any], store: Store) -> Iterator[T
     for title, cells in (("not in the study", plan.left_out), ("unavailable", plan.study.unavailable)):
         for name, why in cells.items():
             yield f"{title}: {name}: {why}"
+    yield from _leaks(plan)
     yield f"contrasts: {', '.join(f'{a} - {b}' for a, b in plan.contrasts) or 'none'}"
 
 
@@ -69,6 +70,15 @@ def _stages(plan: Plan, store: Store) -> Table:
     for name, label in ((name, plan.labels[name]) for name in plan.stages):
         table.add_row(name, label, store.state(name))
     return table
+
+
+def _leaks(plan: Plan) -> Iterator[str]:
+    """One line for each case of a pool that is a test or validation case of a task."""
+    done = {"exclude": "left out before sampling", "allow": "ALLOWED", "error": "refused"}[plan.study.leak]
+    found = {leak["pool"]: leak for run in plan.runs for leak in run.leaks}
+    for pool, leak in sorted(found.items()):
+        what = "suspected, not left out" if leak["verdict"] == "suspect" else done
+        yield f"leak: {pool} is held out for {', '.join(leak['tasks'])} ({leak['how']}): {what}"
 
 
 def _costs(found: list[Cost]) -> Table | str:

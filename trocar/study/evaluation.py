@@ -174,6 +174,7 @@ class TaskPlan:
             phases=config.phases,
             baselines=[],
             bootstrap=0,
+            figures=False,  # the report draws those it shows
             batch=config.batch,
             device=self.study.device,
         )

@@ -6,6 +6,7 @@ meanwhile leaves a stage that ends well, and the next runner waits for it.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -96,13 +97,25 @@ def finish(stage: Stage, store: Store, keep: str) -> int:
     out = store.out(stage.name)
     if not (out / RESULTS[stage.kind]).is_file():
         raise TrocarError(f"{stage.name} ended without {out / RESULTS[stage.kind]}")
-    if stage.kind == "pretrain" and keep == "backbone":
-        _drop_checkpoints(stage, out)
+    if stage.kind == "pretrain":
+        _check_data(stage, out)
+        if keep == "backbone":
+            _drop_checkpoints(stage, out)
     if stage.kind == "evaluate":
         from trocar.study.track import record_scores
 
         record_scores(out, stage.config)
     return 0
+
+
+def _check_data(stage: Stage, out: Path) -> None:
+    """Raises TrocarError if the pretraining found other data than the stage is named after."""
+    trained_on = json.loads((out / "finished.json").read_text(encoding="utf-8"))["identity"]["data"]
+    if trained_on != stage.inputs["selection"]:
+        raise TrocarError(
+            f"{stage.name} was planned on other data than it was trained on ({trained_on}): the catalog or the labels "
+            "have changed since; `trocar study plan --update` plans it anew"
+        )
 
 
 def _drop_checkpoints(stage: Stage, out: Path) -> None:

@@ -99,7 +99,7 @@ def _runs(study: StudyConfig) -> tuple[tuple[ArmRun, ...], dict[str, str]]:
         try:
             runs += _of_arm(study, name, arm)
         except ConfigError as error:
-            if arm.on_short != "skip":
+            if arm.on_short != "skip" or study.leak == "error":
                 raise ConfigError(f"arm {name}: {error}") from None
             left_out[name] = str(error)
     return tuple(runs), left_out

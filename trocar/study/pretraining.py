@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from trocar.config import fingerprint, tree_of, validate
+from trocar.data.leak.guard import Guarded, LeakGuard
 from trocar.data.selection import Selection
 from trocar.errors import ConfigError
 from trocar.ssl.distributed import World
@@ -23,7 +24,9 @@ _OWN = ("data.catalog", "data.composition", "run.out", "run.seed")
 @dataclass(frozen=True)
 class ArmRun:
     """One pretraining: `cases` are named source/case, `epochs` is per source, `asked` the hash of what the study says
-    about it (the data it finds are `selection`), `init` the name of its first weights and `size` its main view."""
+    about it (the data it finds are `selection`), `leaks` pool cases that are held-out ones, `init` the name of its
+    first weights and `size` its main view.
+    """
 
     arm: str
     seed: int
@@ -36,6 +39,7 @@ class ArmRun:
     samples: int
     epochs: Mapping[str, float]
     notes: tuple[str, ...]
+    leaks: tuple[Mapping[str, Any], ...]
     init: str
     size: int
 
@@ -63,6 +67,7 @@ def plan_run(study: StudyConfig, name: str, arm: ArmConfig, seed: int) -> ArmRun
         samples=samples,
         epochs=setup.plan.epochs(steps),
         notes=selection.notes,
+        leaks=tuple(leak.as_json() for leak in selection.leaks),
         init=absolute(config.backbone.name),
         size=next(iter(setup.method_config.recipe().groups.values())).size,
     )
@@ -73,7 +78,8 @@ def _config(study: StudyConfig, name: str, arm: ArmConfig, seed: int) -> Pretrai
     tree = tree_of(study.pretrain.recipe, [*study.pretrain.set, *arm.set])
     _check_own([*study.pretrain.set, *arm.set], source)
     total = seed + arm.seed
-    composition = arm.composition.model_copy(update={"sample_seed": arm.sample_seed + total})
+    changes = {"sample_seed": arm.sample_seed + total, "leak": guard_of(study, arm)}
+    composition = arm.composition.model_copy(update=changes)
     data, run = _section(tree, "data"), _section(tree, "run")
     tree["data"] = data | {
         "catalog": str(study.catalog.absolute()),
@@ -83,6 +89,13 @@ def _config(study: StudyConfig, name: str, arm: ArmConfig, seed: int) -> Pretrai
     tree["train"] = _matched(study, _section(tree, "train"), source)
     tree["tracking"] = {"uri": "none"}  # the study syncs it when it has ended
     return validate(PretrainConfig, tree, source)
+
+
+def guard_of(study: StudyConfig, arm: ArmConfig) -> LeakGuard:
+    """What must stay out of the arm's pool: its own list, and the test and validation cases of all tasks, so that one
+    pretraining serves them all."""
+    tasks = [Guarded(data=t.data.absolute(), layout=t.layout, split=t.split) for t in study.tasks.values()]
+    return LeakGuard(against=[*arm.leak.against, *dict.fromkeys(tasks)], policy=study.leak)
 
 
 def _check_own(overrides: list[str], source: str) -> None:

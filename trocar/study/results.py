@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from trocar.downstream.mask_predictions import mask_outcomes
-from trocar.downstream.metrics.outcome import Floats, Outcome
-from trocar.downstream.metrics.registry import REGISTRY
-from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
-from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome
-from trocar.downstream.predictions import Key, outcomes
-from trocar.errors import ConfigError, nearest
+from trocar.downstream.predictions import Key
 from trocar.study.config import StudyConfig
 from trocar.study.execute import RESULTS
 from trocar.study.lock import Tree, require_lock
+from trocar.study.measure import AnyOutcome, CaseMetric, metric_named, outcomes_in, restricted
 from trocar.study.store import Store, read_spec
-
-AnyOutcome = Outcome | SegmentationOutcome
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """One pretraining of an arm. `epochs` per source; `folder` is its run folder; `done` what done.json says, None
-    while it has not ended."""
+    """One pretraining of an arm. `epochs` per source; `leaks` are cases of its pool that are held-out ones; `folder`
+    is its run folder; `done` what done.json says, None while it has not ended.
+    """
 
     arm: str
     seed: int
@@ -42,6 +35,7 @@ class Pretrained:
     samples: int
     epochs: Mapping[str, float]
     notes: tuple[str, ...]
+    leaks: tuple[Mapping[str, Any], ...]
     done: Mapping[str, Any] | None
 
 
@@ -72,7 +66,7 @@ class Score:
     @property
     def outcome(self) -> AnyOutcome:
         """Labels, predictions and cases of the test frames that are compared; `cases` has the names of the cases."""
-        outcome = _outcomes(self.predictions)[self.key]
+        outcome = outcomes_in(self.predictions)[self.key]
         return outcome if self.scored is None else restricted(outcome, self.test_cases, self.scored)
 
     @property
@@ -129,6 +123,7 @@ class Results:
                 samples=run["samples"],
                 epochs=run["epochs"],
                 notes=tuple(run["notes"]),
+                leaks=tuple(run["leaks"]),
                 done=self.store.done(run["stage"]),
             )
             for run in self.lock["runs"]
@@ -155,6 +150,10 @@ class Results:
         rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
         return dict(rows[0])
 
+    def verdict(self, score: Score) -> str:
+        """The leak verdict of the backbone on the test cases."""
+        return str(self.about(score)["leak"]["verdict"])
+
     def table(self) -> pd.DataFrame:
         """One row per score with the task's metric."""
         rows = [
@@ -170,6 +169,7 @@ class Results:
                 "start": score.start,
                 "metric": self.metric(score.task),
                 "value": self.value(score),
+                "leak": self.verdict(score),
                 "stage": score.stage,
             }
             for score in self.scores
@@ -177,23 +177,13 @@ class Results:
         table: pd.DataFrame = pd.DataFrame(rows)
         return table
 
+    def measure(self, task: str) -> CaseMetric:
+        """The metric of a task as a function of an outcome and weights of its cases."""
+        return metric_named(self.lock["tasks"][task]["task"], self.metric(task))
+
     def value(self, score: Score) -> float:
         """The task's metric of one score, NaN where the metric means nothing for its labels."""
-        return self.case_metric(score.task)(score.outcome, None)
-
-    def case_metric(self, task: str) -> Callable[[Any, Floats | None], float]:
-        """The task's metric of an outcome of its kind and weights of cases, NaN where it means nothing for the labels.
-        Raises ConfigError for a name that no metric of masks has."""
-        kind, name = str(self.lock["tasks"][task]["task"]), self.metric(task)
-        if kind in REGISTRY:
-            named = REGISTRY[kind][name]
-            return lambda outcome, weights: (
-                float(named.metric(outcome, weights)) if named.offered(outcome) else float("nan")
-            )
-        if name not in SEGMENTATION_METRICS:
-            known = ", ".join(SEGMENTATION_METRICS)
-            raise ConfigError(f"task {task}: no metric {name!r}{nearest(name, SEGMENTATION_METRICS)}; metrics: {known}")
-        return SEGMENTATION_METRICS[name]
+        return float(self.measure(score.task)(score.outcome, None))
 
     def _scores(self, e: Mapping[str, Any]) -> Iterator[Score]:
         stage, _ = read_spec(self.store.folder(e["stage"]))
@@ -222,28 +212,6 @@ class Results:
                         test_cases=tested,
                         scored=tuple(about["scored"]) if about["scored"] is not None else None,
                     )
-
-
-def restricted(outcome: AnyOutcome, names: Sequence[str], wanted: Collection[str]) -> AnyOutcome:
-    """The outcome of some of its cases; `names` has the name of every case in it, in order."""
-    keep = np.array([name in wanted for name in names])[outcome.case]
-    case = np.unique(outcome.case[keep], return_inverse=True)[1].astype(np.int64)
-    per_frame = _PER_IMAGE if isinstance(outcome, SegmentationOutcome) else _PER_FRAME
-    cut = {name: values[keep] for name in per_frame if (values := getattr(outcome, name)) is not None}
-    return replace(outcome, **cut, case=case)
-
-
-_PER_FRAME = ("gt", "pred", "scores", "time_s", "soft", "fold")
-_PER_IMAGE = ("confusions", "surface")
-_CACHE: dict[Path, dict[Key, AnyOutcome]] = {}
-
-
-def _outcomes(path: Path) -> dict[Key, AnyOutcome]:
-    """Of one file at a time: a stage's scores are asked for one after the other."""
-    if path not in _CACHE:
-        _CACHE.clear()
-        _CACHE[path] = {**outcomes(path), **mask_outcomes(path)}
-    return _CACHE[path]
 
 
 def _mean_size(folds: Mapping[str, list[str]]) -> float:

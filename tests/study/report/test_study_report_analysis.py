@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from planted_study import Planted, plant
 
+from trocar.data.leak.verdict import Verdict
 from trocar.study.report.analysis import analyse, bounds_of
 from trocar.study.report.arms import arms_of, cells, labelled_cases
 from trocar.study.report.known_cases import KnownCases
@@ -21,7 +22,7 @@ def found(root, planted, draws=80):
 
 def sentences(root, planted, verdicts=None):
     results, analysis = found(root, planted)
-    return summary(results, analysis, verdicts if verdicts is not None else {("phase", "north"): "clean"})
+    return summary(results, analysis, verdicts if verdicts is not None else {("phase", "north"): Verdict.CLEAN})
 
 
 def test_a_planted_difference_is_found_and_its_copy_is_not_called_different(tmp_path):
@@ -70,12 +71,14 @@ def test_one_pretraining_seed_is_said_in_numbers_and_words(tmp_path):
 @pytest.mark.parametrize(
     ("verdicts", "text"),
     [
-        ({}, "Whether pretraining saw the test cases has not been judged"),
-        ({("phase", "north"): "clean"}, "1 of 1 leak verdicts are clean"),
-        ({("phase", "north"): "clean", ("phase", "init"): "not judged"}, "1 of 2 leak verdicts are clean, 1 have none"),
+        ({("phase", "north"): Verdict.CLEAN}, "By all leak verdicts no arm has seen a test case"),
         (
-            {("phase", "north"): "unknown", ("phase", "init"): "clean"},
+            {("phase", "north"): Verdict.UNKNOWN, ("phase", "init"): Verdict.CLEAN},
             "1 score is not known to be free of leaks (north on phase: unknown)",
+        ),
+        (
+            {(f"task {n}", "north"): Verdict.SEEN for n in range(5)},
+            "5 scores are not known to be free of leaks (north on task 0: test case seen unlabelled; ",
         ),
     ],
 )

@@ -99,7 +99,7 @@ def analyse(
 def _compare(
     results: Results, known: KnownCases, cell: Cell, budgets: Mapping[str, Sequence[Score]], draws: int
 ) -> Compared:
-    metric = results.case_metric(cell[0])
+    metric = results.measure(cell[0])
     tables = {
         budget: (arms := arms_of(results, scores), crossed(arms, metric, draws=draws))
         for budget, scores in budgets.items()
