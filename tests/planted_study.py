@@ -44,6 +44,7 @@ class Planted:
     left_out: Mapping[str, str] = field(default_factory=dict)
     private: Sequence[str] = ()
     missing: Sequence[str] = ()
+    kept_out: Sequence[Mapping[str, Any]] = ()
     source: str = "phantom"
 
 
@@ -142,8 +143,9 @@ def _run(planted: Planted, arm: str, seed: int) -> dict[str, Any]:
     cases = planted.cases_of.get(arm, [[f"{planted.source}/case{16 + seed:02d}"]] * planted.seeds)[seed]
     return {
         "arm": arm, "seed": seed, "stage": f"pretrain-{arm}-{seed}".replace(" ", "_"), "asked": "", "selection": "",
-        "cases": list(cases), "frames": 2 * len(cases), "steps": 3, "samples": 12, "epochs": {planted.source: 1.5},
-        "notes": [], "leaks": [], "init": "random:test_resnet", "size": 32,
+        "cases": list(cases), "leaks": list(planted.kept_out),
+        "frames": 2 * len(cases), "steps": 3, "samples": 12, "epochs": {planted.source: 1.5},
+        "notes": [], "init": "random:test_resnet", "size": 32,
     }  # fmt: skip
 
 
@@ -201,9 +203,8 @@ def _score(out: Path, planted: Planted, e: Mapping[str, Any]) -> None:
     write_predictions(pd.concat(tables, ignore_index=True), out / "predictions.parquet", About({kind: classes}, 1.0))
     labelled = planted.budgets[e["budget"]]
     detail = [[{"labelled_cases": {"count": labelled}}]] * e["members"]
-    row = {"detail": detail, "metrics": {}}
-    if e["arm"] in planted.leak:
-        row["leak"] = planted.leak[e["arm"]]
+    leak = planted.leak.get(e["arm"], {"verdict": "clean", "cases": [], "why": []})
+    row = {"detail": detail, "metrics": {}, "leak": leak}
     (out / "results.json").write_text(json.dumps({"rows": [row]}))
 
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from planted_study import Planted, plant
 
+from trocar.data.leak.verdict import Verdict
 from trocar.study.report.analysis import analyse, bounds_of
 from trocar.study.report.arms import arms_of, cells, labelled_cases
 from trocar.study.report.known_cases import KnownCases
@@ -21,12 +22,12 @@ def found(root, planted, draws=80):
 
 def sentences(root, planted, verdicts=None):
     results, analysis = found(root, planted)
-    return summary(results, analysis, verdicts if verdicts is not None else {("phase", "north"): "clean"})
+    return summary(results, analysis, verdicts if verdicts is not None else {("phase", "north"): Verdict.CLEAN})
 
 
 def test_a_planted_difference_is_found_and_its_copy_is_not_called_different(tmp_path):
     planted = Planted(
-        {"north": 0.8, "north again": 0.8}, luck=0.02, contrasts=[("north", "init"), ("north", "north again")]
+        {"north": 0.8, "north again": 0.8}, luck=0.025, contrasts=[("north", "init"), ("north", "north again")]
     )
     results, analysis = found(tmp_path, planted)
     real, copy = analysis.contrasts
@@ -40,7 +41,7 @@ def test_a_planted_difference_is_found_and_its_copy_is_not_called_different(tmp_
 
 
 def test_the_summary_never_turns_a_negative_difference_around(tmp_path):
-    said = sentences(tmp_path, Planted({"north": 0.3}, given={"init": 0.8}, luck=0.02))
+    said = sentences(tmp_path, Planted({"north": 0.3}, given={"init": 0.8}, luck=0.025))
     assert "init scores 0.500 [" in said[1]
     assert "higher than north" in said[1]
 
@@ -55,7 +56,7 @@ def test_too_few_cases_are_underpowered_and_not_a_finding(tmp_path):
 
 
 def test_equal_arms_are_not_called_equal(tmp_path):
-    said = sentences(tmp_path, Planted({"north": 0.5}, luck=0.02))
+    said = sentences(tmp_path, Planted({"north": 0.5}, luck=0.025))
     assert said[1] == "None of 1 declared comparison is shown to differ."
 
 
@@ -70,12 +71,14 @@ def test_one_pretraining_seed_is_said_in_numbers_and_words(tmp_path):
 @pytest.mark.parametrize(
     ("verdicts", "text"),
     [
-        ({}, "Whether pretraining saw the test cases has not been judged"),
-        ({("phase", "north"): "clean"}, "1 of 1 leak verdicts are clean"),
-        ({("phase", "north"): "clean", ("phase", "init"): "not judged"}, "1 of 2 leak verdicts are clean, 1 have none"),
+        ({("phase", "north"): Verdict.CLEAN}, "By all leak verdicts no arm has seen a test case"),
         (
-            {("phase", "north"): "unknown", ("phase", "init"): "clean"},
+            {("phase", "north"): Verdict.UNKNOWN, ("phase", "init"): Verdict.CLEAN},
             "1 score is not known to be free of leaks (north on phase: unknown)",
+        ),
+        (
+            {(f"task {n}", "north"): Verdict.SEEN for n in range(5)},
+            "5 scores are not known to be free of leaks (north on task 0: test case seen unlabelled; ",
         ),
     ],
 )

@@ -51,7 +51,7 @@ def page(tmp_path_factory):
         tasks=("phase", "masks"),
         budgets={"2": 2, "100%": 8},
         seeds=2,
-        luck=0.02,
+        luck=0.025,
         test_cases=[f"case{number:02d}_with_a_long_name_of_its_own" for number in range(8)],
         cases_of={a: [[f"phantom/case{2 * i:02d}" for i in range(n)]] * 2 for a, n in zip(arms, sizes, strict=True)},
         leak={"other": {"verdict": "test case seen unlabelled", "cases": ["s/case1"], "why": ["its name " * 20]}},

@@ -54,10 +54,9 @@ def full(tmp_path_factory):
         given={"init": 0.5, "other": 0.6},
         tasks=("phase", "masks"),
         budgets={"2": 2, "100%": 8},
-        luck=0.02,
+        luck=0.025,
         contrasts=[("north", "north again"), ("north", "init")],
         leak={
-            "north": {"verdict": "clean", "cases": [], "why": []},
             "south": {
                 "verdict": "test case seen unlabelled",
                 "cases": ["set/case03"],
@@ -65,7 +64,13 @@ def full(tmp_path_factory):
             },
         },
         left_out={"east": "no case of it is public"},
-    )
+        kept_out=[
+            {"pool": "phantom/case05", "test": "set/case03", "tasks": ["phase"], "verdict": "test case seen unlabelled",
+             "how": "40 pictures in order", "frames": 40},
+            {"pool": "phantom/case07", "test": "set/case04", "tasks": ["phase"], "verdict": "suspect",
+             "how": "6 pictures", "frames": 6},
+        ],
+    )  # fmt: skip
     root = tmp_path_factory.mktemp("full")
     return root, page_of(root, planted)
 
@@ -103,7 +108,7 @@ def test_leaders_stand_by_score_with_interval_seeds_and_verdict(full):
     assert "+0.300" in of_north
     assert "given" in rows[names.index("other")]
     assert "test case seen unlabelled" in rows[names.index("south")]
-    assert "not judged" in rows[names.index("init")]
+    assert "clean" in rows[names.index("init")]
 
 
 def test_the_reason_of_a_bad_verdict_is_told(full):
@@ -115,6 +120,12 @@ def test_steps_samples_and_epochs_stand_beside_every_arm(full):
     row = next(text_of(row) for row in table.split("<tr>") if "north again" in row)
     assert re.search(r"3 of 3 .*\b3 +12 +1\.5\b", row)
     assert "no case of it is public" in text_of(full[1])
+
+
+def test_held_out_cases_of_the_pool_are_named_with_what_became_of_them(full):
+    text = text_of(full[1].split("Held-out cases in the pool")[1].split("</table>")[0])
+    assert "phantom/case05 set/case03 phase 40 pictures in order left out before sampling" in text
+    assert "phantom/case07 set/case04 phase 6 pictures suspected, left in the pool" in text
 
 
 def test_sections_are_there_only_where_the_study_has_something_for_them(full, tmp_path):
@@ -135,7 +146,7 @@ def test_a_power_law_is_drawn_with_its_numbers(tmp_path):
         cases_of={f"n{n}": [[f"phantom/case{2 * i:02d}" for i in range(n)]] * 2 for n in sizes},
     )
     text = text_of(page_of(tmp_path, planted).split("<h2>Scaling</h2>")[1].split("</section>")[0])
-    assert "phase (knn): n1, n2, n4, n8, n12" in text
+    assert "accuracy@pooled against cases: n1, n2, n4, n8, n12. Exponent" in text
     assert re.search(r"Exponent \d\.\d\d \[.*\], limit 0\.\d{3} \[.*over seeds and test cases", text)
 
 
@@ -162,14 +173,14 @@ def test_every_string_from_data_is_escaped(tmp_path):
         test_cases=[f"case{number:02d}{EVIL}$x_" for number in range(8)],
         classes=[f"{EVIL}{name}" for name in ("a", "b", "c")],
         source=f"evil{EVIL}",
-        leak={"north": {"verdict": f"seen{EVIL}", "cases": [f"set/{EVIL}"], "why": [f"why{EVIL}"]}},
+        leak={"north": {"verdict": "suspect", "cases": [f"set/{EVIL}"], "why": [f"why{EVIL}"]}},
         left_out={f"cell{EVIL}": f"why{EVIL}"},
         seeds=2,
     )
     page = page_of(tmp_path, planted)
     assert "<script" not in page
     assert "Not shown:" not in page
-    for kept in ("case00", "why", "cell", "seen", "evil"):
+    for kept in ("case00", "why", "cell", "evil", "set/"):
         assert f"{kept}&lt;script&gt;" in page
     found = Balance()
     found.feed(page)

@@ -8,11 +8,15 @@ from typing import Any
 
 import yaml
 
+from trocar.data.leak.verdict import Verdict
 from trocar.study.report.design import amounts
 from trocar.study.report.html import cell, head, section, table
 from trocar.study.report.known_cases import KnownCases
 from trocar.study.results import Pretrained, Results
 from trocar.study.status import duration
+
+DONE = {"exclude": "left out before sampling", "allow": "allowed into the pool", "error": "refused"}
+"""What the study's policy does with a case of the pool that is held out."""
 
 
 def arms(results: Results, known: KnownCases) -> str:
@@ -25,7 +29,22 @@ def arms(results: Results, known: KnownCases) -> str:
     body = table(head(titles, numbers=(1, 3, 4, 5, 6, 7)), rows)
     absent = "".join(f"<tr>{cell(arm)}{cell(why, 'wide')}</tr>" for arm, why in results.left_out.items())
     left = f"<h3>Not in the study</h3>{table(head(['Cell', 'Why']), [absent])}" if absent else ""
-    return section("Arms", lead, body, left, _cases(results, known))
+    return section("Arms", lead, body, _kept_out(results, known), left, _cases(results, known))
+
+
+def _kept_out(results: Results, known: KnownCases) -> str:
+    """Cases of the pool that the leak guard found to be held-out ones, and what became of them."""
+    found = {leak["pool"]: leak for run in results.pretrained for leak in run.leaks}
+    names = known.named([*sorted(found), *(leak["test"] for leak in found.values())])
+    rows = []
+    for pool, leak in sorted(found.items()):
+        seen = known.may_show(pool) and known.may_show(leak["test"])
+        done = "suspected, left in the pool" if leak["verdict"] == Verdict.SUSPECT.value else DONE[results.study.leak]
+        why = leak["how"] if seen else "the reason names private cases"
+        cells = [cell(names[pool], "wide"), cell(names[leak["test"]], "wide"), cell(", ".join(leak["tasks"]), "wrap")]
+        rows.append(f"<tr>{''.join(cells)}{cell(why, 'wide')}{cell(done, 'wrap')}</tr>")
+    titles = ["Case of the pool", "Held-out case", "Tasks", "How it was found", "Became"]
+    return f"<h3>Held-out cases in the pool</h3>{table(head(titles), rows)}" if rows else ""
 
 
 def _arm(arm: str, runs: Sequence[Pretrained], mix: Mapping[str, float]) -> str:
@@ -97,7 +116,7 @@ def _facts(results: Results) -> Iterator[tuple[str, str]]:
     for device, seconds in _seconds(done).items():
         yield f"time on {device}", f"{duration(seconds / 3600)}, all attempts"
     yield "machines", _distinct(one.get("host") for one in done)
-    yield "code", _distinct(one.get("git") or "not from a git checkout" for one in done)
+    yield "code", _distinct(one["git"] or "not from a git checkout" for one in done if "git" in one)
     for name in dict.fromkeys(name for one in done for name in one["versions"]):
         yield name, _distinct(one["versions"].get(name) for one in done)
     yield "stage versions", ", ".join(f"{kind} {version}" for kind, version in lock["versions"].items())

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from trocar.data.leak.verdict import Verdict
 from trocar.report.interval import bar, scale_of
 from trocar.study.report.analysis import LEVEL, Analysis, Compared
 from trocar.study.report.html import cell, head, number, section, signed, span, table
-from trocar.study.report.summary import CLEAN, NO_VERDICT
 from trocar.study.report.verdicts import Judged
 from trocar.study.results import Results
 from trocar.study.statistics.contrasts import Contrast
@@ -52,15 +52,15 @@ def _leader(
         f"<td>{span(arm.low, arm.high)}{_mark(arm, fixed)}</td>",
         cell("given" if fixed else str(arm.seeds), "number"),
         f"<td>{_against_init(results, one, arm.name)}</td>",
-        verdict_cell(verdicts.get((one.cell[0], arm.name), Judged(NO_VERDICT))),
+        verdict_cell(verdicts[one.cell[0], arm.name]),
     ]
     return f'<tr class="{"own" if kind == "pretrained" else "baseline"}">{"".join(cells)}</tr>'
 
 
 def verdict_cell(judged: Judged) -> str:
     """A verdict in words; colour only repeats them."""
-    look = {CLEAN: "good", NO_VERDICT: "none"}.get(judged.verdict, "bad")
-    return f'<td class="verdict {look}">{escape(judged.verdict)}</td>'
+    look = "good" if judged.verdict is Verdict.CLEAN else "bad"
+    return f'<td class="verdict {look}">{escape(judged.verdict.value)}</td>'
 
 
 def _mark(arm: Estimate, fixed: bool) -> str:
@@ -92,7 +92,7 @@ def _cautions(one: Compared) -> str:
 def _reasons(verdicts: Verdicts) -> list[str]:
     rows = []
     for (task, arm), judged in verdicts.items():
-        if judged.verdict not in (CLEAN, NO_VERDICT):
+        if judged.verdict is not Verdict.CLEAN:
             why = "; ".join(judged.why) or "the reasons name private cases"
             about = f" ({', '.join(judged.cases)})" if judged.cases else ""
             cells = [cell(task), cell(arm), verdict_cell(judged), cell(f"{why}{about}", "wide")]

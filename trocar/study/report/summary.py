@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from trocar.data.leak.verdict import Verdict
 from trocar.study.report.analysis import Analysis, Compared
 from trocar.study.results import Results
 from trocar.study.statistics.contrasts import Contrast
 from trocar.study.statistics.crossed import CASES_ONLY
 
 SHOWN = 3
-NO_VERDICT = "not judged"
-CLEAN = "clean"
 
 
-def summary(results: Results, analysis: Analysis, verdicts: Mapping[tuple[str, str], str]) -> list[str]:
+def summary(results: Results, analysis: Analysis, verdicts: Mapping[tuple[str, str], Verdict]) -> list[str]:
     """What was compared; what the declared comparisons show; what to beware of. `verdicts`: (task, arm) -> verdict."""
     return [_compared(results, analysis), _shown(results, analysis), _beware(results, analysis.compared, verdicts)]
 
@@ -78,7 +77,7 @@ def _difference(contrast: Contrast, smaller_is_better: bool) -> str:
     )
 
 
-def _beware(results: Results, compared: Sequence[Compared], verdicts: Mapping[tuple[str, str], str]) -> str:
+def _beware(results: Results, compared: Sequence[Compared], verdicts: Mapping[tuple[str, str], Verdict]) -> str:
     parts = [_leaks(verdicts)]
     estimates = [estimate for one in compared for estimate in one.arms]
     if any(estimate.too_narrow for estimate in estimates):
@@ -91,15 +90,11 @@ def _beware(results: Results, compared: Sequence[Compared], verdicts: Mapping[tu
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _leaks(verdicts: Mapping[tuple[str, str], str]) -> str:
-    unjudged = [key for key, verdict in verdicts.items() if verdict == NO_VERDICT]
-    tainted = {key: verdict for key, verdict in verdicts.items() if verdict not in (CLEAN, NO_VERDICT)}
-    if len(unjudged) == len(verdicts):
-        return "whether pretraining saw the test cases has not been judged"
+def _leaks(verdicts: Mapping[tuple[str, str], Verdict]) -> str:
+    tainted = {key: verdict for key, verdict in verdicts.items() if verdict is not Verdict.CLEAN}
     if not tainted:
-        rest = f", {len(unjudged)} have none" if unjudged else ""
-        return f"{len(verdicts) - len(unjudged)} of {len(verdicts)} leak verdicts are clean{rest}"
-    named = [f"{arm} on {task}: {verdict}" for (task, arm), verdict in list(tainted.items())[:SHOWN]]
+        return "by all leak verdicts no arm has seen a test case"
+    named = [f"{arm} on {task}: {verdict.value}" for (task, arm), verdict in list(tainted.items())[:SHOWN]]
     more = [f"{len(tainted) - SHOWN} more"] if len(tainted) > SHOWN else []
     scores = count(len(tainted), "score")
     return f"{scores} {verb(len(tainted))} not known to be free of leaks ({'; '.join(named + more)})"
