@@ -41,9 +41,13 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/trocar demo --out "$(OUT)" $(if $(DATA),--data "$(DATA)")
 
-# One thread per worker: the workers already fill the cores.
+# One thread per worker: the workers already fill the cores. The tests with a cluster preempt each other's jobs: one at a
+# time.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+	@status=0; set -x; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slurm" || status=1; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm || status=1; \
+	exit $$status
 
 style: $(STAMP)
 	$(BIN)/ruff check .

@@ -19,7 +19,7 @@ import av
 import numpy as np
 from PIL import Image, ImageFilter
 
-from trocar.data.catalog import OUT_OF_BODY_THRESHOLD
+from trocar.data.catalog import OUT_OF_BODY_THRESHOLD, REVIEW_THRESHOLD
 from trocar.data.ingest.content import find_content
 from trocar.data.ingest.jpeg import decode, encode, target_size
 from trocar.data.ingest.quality import BLURRED_SHARPNESS, NEAR_DUPLICATE_BITS, measure, quality_table
@@ -47,7 +47,8 @@ def stored(images: list[Image.Image]) -> list[Image.Image]:
 def judge(images: list[Image.Image]) -> dict[str, np.ndarray]:
     table = quality_table([measure(image) for image in images])
     verdicts = {name: np.array(table[name]) for name in ("black", "uniform", "blurred", "near_duplicate")}
-    return verdicts | {"out_of_body": np.array(table["out_of_body"]) >= OUT_OF_BODY_THRESHOLD}
+    score = np.array(table["out_of_body"])
+    return verdicts | {"out_of_body": score >= OUT_OF_BODY_THRESHOLD, "doubtful": score >= REVIEW_THRESHOLD}
 
 
 def intermountain(root: Path) -> Iterator[Truth]:
@@ -65,6 +66,7 @@ def intermountain(root: Path) -> Iterator[Truth]:
             if tag != "blank":
                 out = tag in ("ui_screen", "noise")
                 yield name, half(index), "out_of_body", out, bool(said["out_of_body"][i])
+                yield name, half(index), "out_of_body or to review", out, bool(said["doubtful"][i])
             if tag.startswith("in_body"):
                 yield name, half(index), "uniform", False, bool(said["uniform"][i])
         yield from blur(
@@ -77,9 +79,10 @@ def cholect50(root: Path, every: int) -> Iterator[Truth]:
     for index, folder in enumerate(sorted((root / "videos").iterdir())):
         images = stored([Image.open(path).convert("RGB") for path in sorted(folder.glob("*.jpg"))[::every]])
         said = judge(images)
-        for verdict in ("black", "uniform", "out_of_body"):
+        names = {"out_of_body": "out_of_body", "doubtful": "out_of_body or to review"}
+        for verdict in ("black", "uniform", *names):
             for value in said[verdict]:
-                yield "cholect50", half(index), verdict, False, bool(value)
+                yield "cholect50", half(index), names.get(verdict, verdict), False, bool(value)
         yield from blur("cholect50", index, images[::2])
 
 
@@ -105,6 +108,8 @@ def phantom(root: Path, limit: int) -> Iterator[Truth]:
             yield "phantom", half(index), "black", kind == "black", bool(said["black"][i])
             if kind != "black":
                 yield "phantom", half(index), "out_of_body", kind == "out_of_body", bool(said["out_of_body"][i])
+                review = bool(said["doubtful"][i])
+                yield "phantom", half(index), "out_of_body or to review", kind == "out_of_body", review
             if kind in ("", "duplicate"):
                 name = "near_duplicate (at its own rate)"
                 yield "phantom", half(index), name, kind == "duplicate", bool(said["near_duplicate"][i])
@@ -142,7 +147,8 @@ def main() -> None:
         found += cholect50(args.cholect50, args.every)
     if args.phantom:
         found += phantom(args.phantom, args.videos)
-    limits = f"out of body from {OUT_OF_BODY_THRESHOLD}, blurred below {BLURRED_SHARPNESS} sharpness"
+    limits = f"out of body from {OUT_OF_BODY_THRESHOLD}, to review from {REVIEW_THRESHOLD}"
+    limits += f", blurred below {BLURRED_SHARPNESS} sharpness"
     print(f"{limits}, near duplicate up to {NEAR_DUPLICATE_BITS} of 256 bits\n")
     print(table(found))
 

@@ -81,7 +81,7 @@ class Bench:
         words = ["--task", "phase", "--task", "tools", "--protocol", "knn", "--protocol", "linear"]
         cache = ["--cache", str(self.out / "cache"), "--seeds", str(DRAWS), "--size", "96"]
         where = ["--data", str(self.data), "--out", str(target)]
-        trocar("evaluate", "--backbone", f"{method}={members}", *where, *words, *cache)
+        trocar("evaluate", "baselines=[random]", "--backbone", f"{method}={members}", *where, *words, *cache)
         (target / "runs.txt").write_text(members)
 
     def rows(self, method: str) -> list[str]:

@@ -32,13 +32,14 @@ def make_catalog(
     fps: float = 1.0,
     seed: int = 0,
     flags: float = 0.0,
+    private: Sequence[str] = (),
 ) -> Catalog:
     """Write and open a catalog below `root` (made if need be).
 
     Video i is `video{i:02d}` of source, hospital, procedure and split number i modulo their count; `parts`
     successive videos make one case. `frames` is a count per video, or one count for each. `size` is (width,
     height), or several that the frames of a video take in turns. `flags` is the share of frames whose quality
-    verdicts are set (each verdict drawn on its own).
+    verdicts are set (each verdict drawn on its own). `private`: ids of the cases that are.
     """
     rng = np.random.default_rng(seed)
     (root / "shards").mkdir(parents=True, exist_ok=True)
@@ -61,6 +62,7 @@ def make_catalog(
                 hospital=hospitals[case % len(hospitals)],
                 procedure=procedures[case % len(procedures)],
                 splits=(splits[case % len(splits)],),
+                private=f"case{case:02d}" in private,
                 fps=fps,
                 duration_s=counts[i] / fps,
                 content_hash=writer.content.hexdigest(),

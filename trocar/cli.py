@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from trocar import __version__, commands, memory
 from trocar.errors import TrocarError
+from trocar.tracking.redact import redact
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -47,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(args.run(args))
     except TrocarError as error:
-        print(f"trocar {args.command}: {error}", file=sys.stderr)
+        # An override that is refused may be a tracking URI.
+        print(f"trocar {args.command}: {redact(str(error))}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
         # A full disk, a folder without permission, a file server gone: what the system says, and where.
@@ -62,6 +64,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def entry() -> int:
     """The program `trocar`: `main` on its arguments, for training on huge pages."""
-    if sys.argv[1:2] == ["pretrain"]:
+    if sys.argv[1:2] == ["pretrain"] or sys.argv[1:3] == ["study", "stage"]:
         memory.restart_on_huge_pages()
     return main()

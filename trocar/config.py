@@ -34,10 +34,18 @@ def load(model: type[Model], path: str | Path | None, overrides: Sequence[str] =
     Raises ConfigError for a missing file, bad YAML, an unknown key or a value that is not allowed.
     """
     source = str(path) if path is not None else "command line"
-    tree = _read_tree(Path(path), seen=()) if path is not None else {}
+    return validate(model, tree_of(path, overrides), source, overrides)
+
+
+def tree_of(path: str | Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """What `load` validates, as plain values: the file with all it extends, and the overrides.
+
+    Raises ConfigError for a missing file, bad YAML or a bad override.
+    """
+    tree = _unshared(_read_tree(Path(path), seen=())) if path is not None else {}
     for override in overrides:
         _apply_override(tree, override)
-    return validate(model, tree, source, overrides)
+    return tree
 
 
 def validate(model: type[Model], tree: Mapping[str, Any], source: str, overrides: Sequence[str] = ()) -> Model:
@@ -105,6 +113,13 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         old = merged.get(key)
         merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
+
+
+def _unshared(value: Any) -> Any:
+    """A copy in which YAML's `*alias` is an object of its own: an override of one place leaves the others alone."""
+    if isinstance(value, dict):
+        return {key: _unshared(item) for key, item in value.items()}
+    return [_unshared(item) for item in value] if isinstance(value, list) else value
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:

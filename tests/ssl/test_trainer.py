@@ -71,7 +71,7 @@ class Recorder:
     def stop_requested(self):
         return self.stop_at is not None and self.seen >= self.stop_at
 
-    def stopping(self, done):
+    def stopping(self, done, number):
         raise SystemExit(done)
 
     def broken(self, batch, why):

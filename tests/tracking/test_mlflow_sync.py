@@ -193,3 +193,20 @@ def test_nested_configuration_becomes_dotted_params():
         "f": "{}",
         "g": "h",
     }
+
+
+def test_one_mlflow_run_has_the_requeues_and_hours_of_its_job(runs, client):
+    def seen(requeues, waiting_s, running_s):
+        job = {"job": "12", "requeues": requeues, "waiting_s": waiting_s, "running_s": running_s}
+        update_record(runs / "r", slurm=job)
+        found = client.get_run(sync(runs / "r").mlflow_run_id)
+        tags = {key: value for key, value in found.data.tags.items() if key.startswith("slurm.")}
+        return found.info.run_id, tags
+
+    Run.open(runs / "r", {}).finish("killed")
+    first, tags = seen(0, 36.0, 0.0)
+    assert tags == {"slurm.job": "12", "slurm.requeues": "0", "slurm.waiting_h": "0.010", "slurm.running_h": "0.000"}
+    Run.open(runs / "r", {}).finish("finished")  # the next life
+    second, tags = seen(1, 72.0, 5400.0)
+    assert second == first
+    assert tags == {"slurm.job": "12", "slurm.requeues": "1", "slurm.waiting_h": "0.020", "slurm.running_h": "1.500"}

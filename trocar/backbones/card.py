@@ -10,7 +10,11 @@ from typing import Any
 import yaml
 from safetensors import safe_open
 
+from trocar.backbones.exposure import KEY, Exposure, by_identity
 from trocar.backbones.source import WEIGHTS
+from trocar.data.leak.identities import identities
+from trocar.data.leak.verdict import Verdict
+from trocar.privacy import withheld
 from trocar.tracking.metrics import read_metrics
 
 OWN_ARCHITECTURES = "architectures.py"
@@ -21,8 +25,10 @@ def model_card(run: Path, source: Path) -> str:
     """README.md in Markdown for the backbone in `source`, a folder of `run`.
 
     Data composition, recipe, steps and last metrics come from config.yaml, run.json, the checkpoint's
-    manifest.json and metrics/; what is absent is said to be unknown.
+    manifest.json and metrics/; what is absent is said to be unknown. Names that the run withholds are not in it. Raises
+    TrocarError where it is not known what to withhold.
     """
+    hidden = withheld(run)
     config = _read_json(source / "config.json")
     sections = [
         _front(config),
@@ -30,11 +36,11 @@ def model_card(run: Path, source: Path) -> str:
         _facts(run, source, config),
         _usage(config, (source / OWN_ARCHITECTURES).is_file()),
         _origin(config),
-        _yaml_section("Pretraining configuration", _read_yaml(run / "config.yaml")),
-        _yaml_section("Recorded with the weights", config.get("trocar") or None),
+        _yaml_section("Pretraining configuration", hidden.tree(_read_yaml(run / "config.yaml"))),
+        _yaml_section("Recorded with the weights", _recorded(config)),
         _metrics_section(run),
     ]
-    return "\n".join(section for section in sections if section)
+    return hidden.text("\n".join(section for section in sections if section))
 
 
 def parameter_count(folder: Path) -> int:
@@ -83,19 +89,62 @@ def _origin(config: dict[str, Any]) -> str:
     """What the weights have seen, as far as it is recorded: the first thing to know before testing on public data."""
     init = (config.get("trocar") or {}).get("init")
     text = "## What it was trained on, and test data\n\n"
+    exposure = _exposure(config)
     if init:
         text += (
             f"The first weights are {init['name']}: {init['citation']} ({init['homepage']}), licence {init['licence']}"
         )
         text += f", sha256 `{init['sha256']}`.\n" if init.get("sha256") else ".\n"
-        text += "\n| data set | cases | labels used | |\n|---|---|---|---|\n"
-        for seen in init["seen"]:
-            text += f"| {seen['dataset']} | {seen['cases']} | {'yes' if seen['labels'] else 'no'} | {seen['note']} |\n"
-        text += "\n"
-    return text + (
-        "Verdict on test data: unknown. No comparison of the pretraining frames with a test set is recorded here; a "
-        "score on a data set named above, or one that shares videos with it, is on data seen before.\n"
-    )
+    if exposure is None:
+        return text + "Verdict on test data: unknown. What the weights have seen is not recorded.\n"
+    return text + _parts_table(exposure) + _verdicts(exposure)
+
+
+def _exposure(config: dict[str, Any]) -> Exposure | None:
+    tree = (config.get("trocar") or {}).get(KEY)
+    try:
+        return None if tree is None else Exposure.from_json(tree)
+    except (TypeError, KeyError, ValueError):
+        return None
+
+
+def _parts_table(exposure: Exposure) -> str:
+    lines = ["\n| part of the history | data set | cases | labels used | |", "|---|---|---|---|---|"]
+    for part in exposure.parts:
+        who = f"{part.role}: {part.name}"
+        for seen in part.seen:
+            used = "yes" if seen.labels else "no"
+            lines.append(f"| {who} | {seen.dataset} | {seen.cases} | {used} | {seen.note} |")
+        for source in sorted({case.partition("/")[0] for case in part.cases}):
+            count = sum(case.startswith(f"{source}/") for case in part.cases)
+            lines.append(f"| {who} | {source} | {count} | no | |")
+        if not part.known:
+            lines.append(f"| {who} | not recorded | | | |")
+    return "\n".join(lines) + "\n\n"
+
+
+def _verdicts(exposure: Exposure) -> str:
+    """By names alone: what stands beside a score also rests on pictures, where they can be compared."""
+    table = identities()
+    lines = [
+        "Verdict on test data, by the names of cases alone and over all cases of each data set. `trocar evaluate`",
+        "gives it for the test cases of a score, and compares pictures where the pretraining frames are at hand:",
+        "",
+        "| data set | verdict |",
+        "|---|---|",
+    ]
+    for slug in table.table.datasets:
+        if cases := table.cases_of(slug):
+            worst = Verdict.worst(f.verdict for part in exposure.parts for f in by_identity(part, cases))
+            lines.append(f"| {slug} | {worst.value} |")
+    compared = sum(len(part.compared) for part in exposure.parts)
+    told = f"\nPictures of {compared} held-out cases were compared before training.\n" if compared else ""
+    return "\n".join(lines) + "\n" + told
+
+
+def _recorded(config: dict[str, Any]) -> dict[str, Any]:
+    """All but the list of cases, which has a section of its own and may be long."""
+    return {key: value for key, value in (config.get("trocar") or {}).items() if key != KEY}
 
 
 def _yaml_section(title: str, tree: Any) -> str:

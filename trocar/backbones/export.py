@@ -14,6 +14,7 @@ from torch import nn
 
 from trocar.backbones import architectures
 from trocar.backbones.card import OWN_ARCHITECTURES, model_card
+from trocar.backbones.exposure import KEY, Exposure, exposure_of
 from trocar.backbones.load import load_backbone
 from trocar.backbones.origin import origin_of
 from trocar.backbones.preprocess import Preprocessing, describe_backbone, position_table_size
@@ -112,7 +113,8 @@ def architecture_args(model: nn.Module) -> dict[str, Any]:
 def export_timm(name_or_path: str | Path, out: Path) -> str:
     """Write a backbone to `out` as timm's folder with a model card (README.md); returns where the weights came from.
 
-    A run, a checkpoint or an export is copied as it is; anything else `load_backbone` takes is loaded and saved. Raises
+    A run, a checkpoint or an export is copied as it is, but for the names of its cases, which may be private and become
+    hashes; anything else `load_backbone` takes is loaded and saved. Raises
     ConfigError if it holds no backbone or `out` exists and is not empty; what was begun is removed on an error.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -123,11 +125,12 @@ def export_timm(name_or_path: str | Path, out: Path) -> str:
     out.mkdir(parents=True, exist_ok=True)
     try:
         if source is None:
-            save_backbone(load_backbone(name_or_path), out, extra={})
+            save_backbone(load_backbone(name_or_path), out, extra={KEY: exposure_of(name_or_path).as_json()})
         else:
             for name in ("config.json", WEIGHTS, OWN_ARCHITECTURES):
                 if name != OWN_ARCHITECTURES or (source / name).is_file():
                     shutil.copyfile(source / name, out / name)
+            _seal_exposure(out / "config.json")
         (out / "README.md").write_text(model_card(run, source or out), encoding="utf-8")
     except BaseException as error:
         for name in ("config.json", WEIGHTS, OWN_ARCHITECTURES, "README.md"):
@@ -140,6 +143,14 @@ def export_timm(name_or_path: str | Path, out: Path) -> str:
             raise TrocarError(f"cannot write {out}: {error.strerror}; nothing is left there") from None
         raise
     return str(source or name_or_path)
+
+
+def _seal_exposure(path: Path) -> None:
+    config = json.loads(path.read_text(encoding="utf-8"))
+    about = config.get("trocar") or {}
+    if KEY in about:
+        about[KEY] = Exposure.from_json(about[KEY]).sealed().as_json()
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _classifier_keys(model: nn.Module) -> set[str]:

@@ -171,11 +171,11 @@ class NoFiles:
     def save(self, done: int) -> None:
         """Nothing to save."""
 
-    def stop_requested(self) -> bool:
+    def stop_requested(self) -> int:
         """Nobody stops a bench but by killing it."""
-        return False
+        return 0
 
-    def stopping(self, done: int) -> None:
+    def stopping(self, done: int, number: int) -> None:
         """Never called."""
 
     def broken(self, batch: Any, why: str) -> None:

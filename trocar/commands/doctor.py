@@ -11,11 +11,18 @@ def register(subparsers: Any) -> None:
     """Declare the command and its arguments."""
     parser = subparsers.add_parser("doctor", help="what of GPU, DALI, SLURM and mlflow works here")
     parser.add_argument("--catalog", metavar="DIR", type=Path, help="compare the backends on these shards' own frames")
+    parser.add_argument("--slurm", metavar="PROFILE", help="examine a compute node of the cluster, by a job")
+    parser.add_argument("--slurm-set", metavar="KEY=VALUE", action="append", default=[], help="change the profile")
+    parser.add_argument("--wait", type=float, default=600.0, metavar="S", help="for that job (default: %(default)s s)")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """0 if everything that a run on a CPU needs works and no check failed, else 1."""
+    if args.slurm is not None:
+        from trocar.slurm.doctor import examine_node
+
+        return 0 if examine_node(args.slurm, args.slurm_set, args.catalog, args.wait, print) else 1
     from trocar.doctor.report import examine
 
     return 0 if examine(print, args.catalog) else 1

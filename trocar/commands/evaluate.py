@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from trocar.slurm.options import add_options, check, profile_of, submit_configured
+
 LISTS = ("backbone", "task", "protocol")
 VALUES = (
     *("data", "layout", "seeds", "repeats", "size", "fps", "folds", "split", "val", "budget", "draws"),
@@ -55,6 +57,7 @@ def register(subparsers: Any) -> None:
     add("--device", help="auto, cpu or cuda")
     add("--out", help="folder for results, predictions, metrics.json, masks and figures")
     add("--cache", help="folder for decoded frames and features (default: OUT/cache, else the user's cache)")
+    add_options(parser)
     parser.set_defaults(run=run, continues=True)
 
 
@@ -65,9 +68,15 @@ def run(args: argparse.Namespace) -> int:
     from trocar.config import load
     from trocar.downstream.config import EvaluateConfig
     from trocar.downstream.evaluate import evaluate
+    from trocar.errors import ConfigError
 
     path, overrides = _arguments(args)
     config = load(EvaluateConfig, path, overrides)
+    check(args)
+    if args.slurm is not None:
+        if config.out is None:
+            raise ConfigError("--slurm: give --out, the folder for results and for the job's logs")
+        return submit_configured(args, profile_of(args).single(), config.out, (path, overrides))
     errors = Console(stderr=True, highlight=False)
     results = evaluate(config, say=lambda line: errors.print(line, markup=False))
     console = Console() if sys.stdout.isatty() else Console(width=120)

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from trocar.slurm.options import add_options, check
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from trocar.data.ingest.run import Progress, Summary
+    from trocar.data.ingest.run import IngestOptions, Progress, Say, Summary
 
 
 def register(subparsers: Any) -> None:
@@ -26,10 +28,19 @@ def register(subparsers: Any) -> None:
     parser.add_argument("sources", nargs="+", metavar="SRC", help="a video, a folder of videos or of frame folders")
     parser.add_argument("--out", required=True, metavar="SHARDS", help="folder for shards and catalog")
     _add_metadata(parser.add_argument_group("what the videos are"))
+    parser.add_argument(
+        "--pseudonymize",
+        metavar="KEYFILE",
+        help="replace file names and case ids by keyed hashes; the key is made if absent, and stays out of SHARDS",
+    )
     _add_frames(parser.add_argument_group("folders of frames (also columns of videos.csv)"))
     _add_settings(parser.add_argument_group("frames to store"))
     parser.add_argument("--workers", type=int, default=_cores(), metavar="N", help="processes (default: %(default)s)")
     parser.add_argument("--allow-rejects", action="store_true", help="exit 0 although some videos were rejected")
+    add_options(parser)
+    # What the jobs of an array are told: decode one part, or put the catalog together.
+    parser.add_argument("--part", help=argparse.SUPPRESS)
+    parser.add_argument("--merge", action="store_true", help=argparse.SUPPRESS)
     parser.set_defaults(run=run, continues=True)
 
 
@@ -37,25 +48,47 @@ def run(args: argparse.Namespace) -> int:
     """0 if every video is in the catalog, 1 if some were rejected (0 with --allow-rejects) or none is there."""
     from rich.console import Console
 
-    from trocar.config import validate
-    from trocar.data.ingest.run import IngestOptions, run_ingest
-    from trocar.data.ingest.settings import IngestSettings
-
-    tree = {key: value for key, value in vars(args).items() if key in IngestOptions.model_fields}
-    settings = {key: value for key, value in vars(args).items() if key in IngestSettings.model_fields}
-    options = validate(IngestOptions, {**tree, "settings": settings}, "command line")
+    check(args)
+    options = _options(args)
     console = Console(stderr=True, highlight=False)
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, soft_wrap=True)
+
+    if args.slurm is not None:
+        from trocar.slurm.ingest import submit_ingest
+
+        return submit_ingest(args, options, say)
     started = time.monotonic()
     with _progress(console) as progress:
-        summary = run_ingest(options, lambda line: console.print(line, markup=False, soft_wrap=True), progress)
+        summary = _ingest(args, options, say, progress)
     _report(Console(highlight=False), summary, args.out, time.monotonic() - started)
-    if summary.videos == 0:
+    if summary.videos == 0 and args.part is None:
         console.print("nothing was ingested", markup=False)
         return 1
     if summary.rejected and not args.allow_rejects:
         console.print("some input was rejected: exit 1; --allow-rejects accepts that", markup=False)
         return 1
     return 0
+
+
+def _options(args: argparse.Namespace) -> IngestOptions:
+    from trocar.config import validate
+    from trocar.data.ingest.run import IngestOptions
+    from trocar.data.ingest.settings import IngestSettings
+
+    tree = {key: value for key, value in vars(args).items() if key in IngestOptions.model_fields}
+    settings = {key: value for key, value in vars(args).items() if key in IngestSettings.model_fields}
+    return validate(IngestOptions, {**tree, "settings": settings}, "command line")
+
+
+def _ingest(args: argparse.Namespace, options: IngestOptions, say: Say, progress: Progress) -> Summary:
+    from trocar.data.ingest.array import merge, run_part
+    from trocar.data.ingest.run import run_ingest
+
+    if args.part is not None:
+        return run_part(options, args.part, say, progress)
+    return merge(options, say) if args.merge else run_ingest(options, say, progress)
 
 
 def _add_metadata(group: Any) -> None:
@@ -133,8 +166,9 @@ def _report(console: Console, summary: Summary, out: str, elapsed: float) -> Non
         table.add_row("from other ingests", str(summary.elsewhere))
     for reason, count in reason_counts(summary.rejected).items():
         table.add_row("rejected", f"{count} {reason}")
-    table.add_row("catalog", f"{summary.videos} videos, {summary.frames} frames in {out}")
-    table.add_row("fingerprint", summary.fingerprint[:16])
+    if summary.fingerprint:
+        table.add_row("catalog", f"{summary.videos} videos, {summary.frames} frames in {out}")
+        table.add_row("fingerprint", summary.fingerprint[:16])
     console.print(table)
     if summary.rejected:
         console.print(f"rejected files with reasons: trocar inspect {out}", markup=False)

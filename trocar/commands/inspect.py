@@ -27,6 +27,11 @@ def register(subparsers: Any) -> None:
         action="store_true",
         help="read everything: compare checksums, decode labelled frames, load weights and print their fingerprint",
     )
+    parser.add_argument(
+        "--review",
+        metavar="FILE",
+        help="of a shards folder: list frames that may be outside of the body (CSV, with pictures beside it)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -44,10 +49,28 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--sheet {sheet}: its folder does not exist")
     if sheet is not None and sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ConfigError(f"--sheet {sheet}: give a file name that ends in .png or .jpg")
+    if args.review:
+        _write_review(path, Path(args.review))
     for module in map(importlib.import_module, KINDS.values()):
         if module.recognises(path):
             return int(module.show(path, Console(highlight=False), sheet=sheet, verify=args.verify))
     raise ConfigError(f"{path}: nothing that can be inspected; expected {', or '.join(KINDS)}{_layouts(path)}")
+
+
+def _write_review(path: Path, target: Path) -> None:
+    from trocar.data import inspect_shards
+    from trocar.data.catalog import Catalog
+    from trocar.data.quarantine import write_review
+    from trocar.errors import ConfigError
+
+    if not inspect_shards.recognises(path):
+        raise ConfigError(f"--review goes with a shards folder; {path} is none")
+    if not target.absolute().parent.is_dir():
+        raise ConfigError(f"--review {target}: its folder does not exist")
+    rows, sheets = write_review(Catalog.open(path), target)
+    pictures = f", pictures in {', '.join(map(str, sheets))}" if sheets else ""
+    print(f"{len(rows)} frames to review: {target}{pictures}")
+    print(f"delete the rows that are in the body; `trocar ingest ... --exclude {target}` leaves the others out")
 
 
 def _layouts(path: Path) -> str:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from trocar.slurm.options import add_options, check, profile_of, submit_configured
+
+if TYPE_CHECKING:
+    from trocar.ssl.pretrain_config import PretrainConfig
 
 
 def register(subparsers: Any) -> None:
@@ -16,7 +21,10 @@ def register(subparsers: Any) -> None:
     )
     parser.add_argument("config", help="a YAML file or a preset (see `trocar presets list`)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as train.steps=1000 run.out=runs/a")
-    parser.add_argument("--dry-run", action="store_true", help="print what the run would do, and stop")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print what the run would do (with --slurm: sbatch's script)"
+    )
+    add_options(parser, dry_run=False)
     parser.set_defaults(run=run, continues=True)
 
 
@@ -26,7 +34,10 @@ def run(args: argparse.Namespace) -> int:
     from trocar.ssl.distributed import World
     from trocar.ssl.pretrain_config import PretrainConfig
 
+    check(args)
     config = load(PretrainConfig, args.config, args.overrides)
+    if args.slurm is not None:
+        return _submit(args, config)
     world = World.from_environment()
     if world is None and config.run.ranks > 1 and not args.dry_run:
         from trocar.ssl.launch import launch
@@ -34,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
         return launch(["pretrain", args.config, *args.overrides], config.run.ranks)
     world = world or World()
 
+    from trocar.slurm.requeue import after_stop
     from trocar.ssl.describe import describe_at_length
     from trocar.ssl.pretrain import run as train
     from trocar.ssl.setup import Pretraining
@@ -45,5 +57,21 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         print("\n".join(describe_at_length(Pretraining(config, world, say))))
         return 0
-    train(config, world, say)
+    train(config, world, say, lambda number, world: after_stop(number, world.is_main))
     return 0
+
+
+def _submit(args: argparse.Namespace, config: PretrainConfig) -> int:
+    """As a job of one rank per task; what can be checked before it waits in a queue is checked here."""
+    from trocar.data.catalog import read_header
+    from trocar.errors import ConfigError
+
+    profile = profile_of(args)
+    read_header(config.data.catalog)
+    share = profile.ranks * config.train.accumulate
+    if config.train.batch % share:
+        raise ConfigError(
+            f"train.batch {config.train.batch} does not divide by the profile's ranks x accumulate = {share}"
+        )
+    changes = {"run.ranks": 1} | ({"data.stage_to": profile.stage_to} if profile.stage_to is not None else {})
+    return submit_configured(args, profile, config.run.out, (args.config, args.overrides), changes=changes, is_run=True)

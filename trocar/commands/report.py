@@ -17,6 +17,11 @@ def register(subparsers: Any) -> None:
     parser.add_argument(
         "--evaluation", type=Path, metavar="FILE", help="results.json of `trocar evaluate`, or the folder it is in"
     )
+    parser.add_argument(
+        "--share-frames",
+        action="store_true",
+        help="show frames and names of videos marked private (default: privacy.share_frames of the run)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -36,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
     except TrocarError as error:
         say(f"no views: {error}")
         views = None
-    inputs = gather(args.run_folder, args.evaluation, views, say=say)
+    share = True if args.share_frames else None
+    inputs = gather(args.run_folder, args.evaluation, views, say=say, share_frames=share)
     for note in inputs.notes:
         say(note)
     print(write(inputs, args.run_folder / "report"))

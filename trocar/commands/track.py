@@ -16,7 +16,7 @@ def register(subparsers: Any) -> None:
     actions = parser.add_subparsers(dest="action", metavar="{sync,show}", required=True)
 
     sync = actions.add_parser("sync", help="log to mlflow what it lacks of the run; doing it twice logs nothing twice")
-    sync.add_argument("run_folder", metavar="RUN", type=Path, help="a run folder")
+    sync.add_argument("run_folder", metavar="RUN", type=Path, help="a run folder, or STORE/studies/NAME of a study")
     sync.add_argument(
         "--uri",
         help="default: TROCAR_TRACKING_URI, else MLFLOW_TRACKING_URI, else mlflow.db beside the run folder",
@@ -37,6 +37,8 @@ def run_sync(args: argparse.Namespace) -> int:
     from trocar.tracking import follower, mlflow_sync
     from trocar.tracking.redact import redact
 
+    if (args.run_folder / "study.lock").is_file():
+        return _sync_study(args)
     if args.parent is not None and not args.follow:
         raise ConfigError("--parent only means something with --follow")
     if args.follow:
@@ -46,6 +48,19 @@ def run_sync(args: argparse.Namespace) -> int:
     where = redact(mlflow_sync.resolve_uri(args.run_folder, args.uri))
     print(f"{where}: mlflow run {result.mlflow_run_id} is {result.status}, {result.new_values} new values")
     return 0
+
+
+def _sync_study(args: argparse.Namespace) -> int:
+    from trocar.study.lock import require_lock
+    from trocar.study.store import Store
+    from trocar.study.track import sync_study
+
+    folder = args.run_folder.absolute()
+    store = Store(folder.parents[1])
+    done = sync_study(require_lock(store, folder.name), store, print, args.uri)
+    if done:
+        print(f"mlflow has all finished stages of study {folder.name}")
+    return 0 if done else 1
 
 
 def run_show(args: argparse.Namespace) -> int:

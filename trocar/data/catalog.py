@@ -81,6 +81,11 @@ REJECTED_SCHEMA = pa.schema([("path", pa.string()), ("reason", pa.string()), ("d
 OUT_OF_BODY_THRESHOLD = 0.5
 """A frame with an `out_of_body` score of at least this is left out by `curate: default`."""
 
+REVIEW_THRESHOLD = 0.05
+"""A frame with an `out_of_body` score of at least this, and below OUT_OF_BODY_THRESHOLD, is uncertain: a person has to
+look before it is shown to others. About one in a hundred frames in the body reaches it (`benchmarks/curation.py`).
+"""
+
 DEFAULT_CURATION: Mapping[str, bool | float] = MappingProxyType(
     {
         "black": False,
@@ -91,6 +96,10 @@ DEFAULT_CURATION: Mapping[str, bool | float] = MappingProxyType(
     }
 )
 """`curate: default`: a bool column must equal the value, a score must be below it."""
+
+
+STRICT_CURATION: Mapping[str, bool | float] = MappingProxyType({**DEFAULT_CURATION, "out_of_body": REVIEW_THRESHOLD})
+"""`curate: strict`: uncertain frames stay out as well."""
 
 
 def fails(values: Any, limit: bool | float) -> Any:
@@ -123,7 +132,7 @@ class Catalog:
         """Open ROOT/catalog.
 
         Raises ConfigError where there is no catalog or one of another format version, TrocarError for a
-        catalog whose files don't belong together or that names files outside `root`.
+        catalog whose files don't belong together, that names files outside `root`, or whose videos are not its frames.
         """
         root = Path(root).absolute()
         header = read_header(root)
@@ -133,7 +142,18 @@ class Catalog:
             raise TrocarError(f"{root / FOLDER}: its files are from different ingests; run `trocar ingest` again")
         shards = _read(root / FOLDER / "shards.parquet", SHARD_SCHEMA)
         paths = [inside(root, path) for path in shards["path"].to_pylist()]
-        return cls(root, header["fingerprint"], videos, paths)
+        catalog = cls(root, header["fingerprint"], videos, paths)
+        catalog._check_ranges()
+        return catalog
+
+    def _check_ranges(self) -> None:
+        """Raises TrocarError where the videos are not, one after another, the rows of the frames."""
+        first, rows = (to_numpy(self.videos[name]) for name in ("first_row", "rows"))
+        ends = np.concatenate([[0], np.cumsum(rows)])
+        if (rows < 0).any() or (first != ends[:-1]).any() or ends[-1] != len(self):
+            raise TrocarError(
+                f"{self.root / FOLDER}: the videos don't cover the {len(self)} frames; run `trocar ingest` again"
+            )
 
     def __len__(self) -> int:
         return len(self.frames["video"])

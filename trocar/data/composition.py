@@ -10,9 +10,12 @@ import numpy as np
 from pydantic import Field
 
 from trocar.config import Config
-from trocar.data.catalog import DEFAULT_CURATION, Catalog, to_numpy
+from trocar.data.catalog import DEFAULT_CURATION, STRICT_CURATION, Catalog, to_numpy
 from trocar.data.counter import I64
 from trocar.data.curation import LeftOut, Mask
+from trocar.data.leak.guard import Leak, LeakGuard, describe, find_leaks, refuse
+from trocar.data.leak.held_out import HeldOut
+from trocar.data.leak.verdict import Verdict
 from trocar.data.mixing import limit_repeats, nominal_shares
 from trocar.data.selection import EMPTY, Pool, Runs, Selection, hash_runs
 from trocar.errors import ConfigError, nearest
@@ -66,25 +69,31 @@ class Composition(Config):
     sample_seed: int = 0
     on_short: Literal["error", "skip"] = "error"
     fps: float | None = Field(default=None, gt=0)
-    curate: Literal["default", "none"] | Curation = "default"
+    curate: Literal["default", "strict", "none"] | Curation = "default"
     weights: Literal["proportional", "sqrt", "uniform"] | dict[str, float] = "proportional"
     max_repeat: float | None = Field(default=None, gt=0)
+    leak: LeakGuard = LeakGuard()
 
-    def resolve(self, catalog: Catalog, samples: int | None = None) -> Selection:
+    def resolve(self, catalog: Catalog, samples: int | None = None, held_out: HeldOut | None = None) -> Selection:
         """Rows, shares and fingerprint.
 
         `samples` is the length of the run in samples; `max_repeat` needs it. A sample of n cases is nested in one of
         m > n cases, and new cases in the catalog change it only where they hash in front of chosen ones.
-        Raises ConfigError when nothing matches, a cell is too small, or a name does not occur in the catalog.
+        `held_out` is what `leak.against` stands for, as `trocar.leak.against` reads it; without it a composition that
+        names any is refused (TypeError).
+        Raises ConfigError when nothing matches, a cell is too small, a name does not occur in the catalog, or the pool
+        holds a held-out case under `leak.policy: error`.
         """
-        return _Resolver(self, catalog).resolve(samples)
+        if self.leak.against and held_out is None:
+            raise TypeError("a composition with leak.against is resolved by trocar.leak.resolve")
+        return _Resolver(self, catalog, held_out).resolve(samples)
 
 
 class _Resolver:
     """One resolution: the columns of the video table as lists, and the choices made on the way."""
 
-    def __init__(self, config: Composition, catalog: Catalog) -> None:
-        self.config, self.catalog = config, catalog
+    def __init__(self, config: Composition, catalog: Catalog, held_out: HeldOut | None) -> None:
+        self.config, self.catalog, self.held_out = config, catalog, held_out
         table = catalog.videos
         names = (
             "name",
@@ -101,9 +110,11 @@ class _Resolver:
         self.first: I64 = to_numpy(table.column("first_row")).astype(np.int64)
         self.count: I64 = to_numpy(table.column("rows")).astype(np.int64)
         self.notes: list[str] = []
+        self.leaks: list[Leak] = []
 
     def resolve(self, samples: int | None) -> Selection:
-        videos = self._sampled(self._matching())
+        # Held-out cases leave before anything is sampled: a sample of n cases keeps its n.
+        videos = self._sampled(self._guarded(self._matching()))
         runs = self._budgeted(self._kept(videos), videos)
         source_rows = {source: len(r) for source, r in runs.items()}
         pools = self._pools(runs, samples)
@@ -114,7 +125,24 @@ class _Resolver:
             cases=tuple(sorted({self._case(v) for v in videos})),
             fingerprint=hash_runs(named, pools, self.first),
             notes=tuple(self.notes),
+            leaks=tuple(self.leaks),
         )
+
+    def _guarded(self, videos: list[int]) -> list[int]:
+        if self.held_out is None or not self.config.leak.against:
+            return videos
+        policy = self.config.leak.policy
+        self.leaks = find_leaks(self.catalog, self.held_out, videos)
+        if policy == "error":
+            refuse(self.leaks)
+        self.notes += describe(self.leaks, policy)
+        if policy == "allow":
+            return videos
+        out = {leak.pool for leak in self.leaks if leak.verdict is not Verdict.SUSPECT}
+        kept = [v for v in videos if self._case(v) not in out]
+        if not kept:
+            raise ConfigError("composition: every case that it matches is held out; " + "; ".join(self.notes))
+        return kept
 
     def _matching(self) -> list[int]:
         for match in (*self.config.include, *self.config.exclude):
@@ -239,7 +267,7 @@ class _Resolver:
         rules = self.config.curate
         if isinstance(rules, Curation):
             return rules.limits()
-        return DEFAULT_CURATION if rules == "default" else {}
+        return {"default": DEFAULT_CURATION, "strict": STRICT_CURATION}.get(rules, {})
 
     def _budgeted(self, kept: Mapping[int, Runs], videos: list[int]) -> dict[str, Runs]:
         """Runs per source, each cell thinned to its frame budget."""

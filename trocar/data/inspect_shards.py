@@ -92,7 +92,7 @@ def contact_sheet(catalog: Catalog) -> Image.Image:
         picks = np.unique(np.linspace(0, row["rows"] - 1, min(row["rows"], _COLUMNS)).astype(int))
         for column, frame in enumerate(row["first_row"] + picks):
             corner = (column * _CELL, line * height)
-            image = _read(catalog, int(frame))
+            image = read_frame(catalog, int(frame))
             image.thumbnail((_CELL - 2, height - _CAPTION))
             sheet.paste(image, corner)
             bad = [n for n, limit in DEFAULT_CURATION.items() if fails(quality[n][frame], limit)]
@@ -105,7 +105,8 @@ def contact_sheet(catalog: Catalog) -> Image.Image:
     return sheet
 
 
-def _read(catalog: Catalog, row: int) -> Image.Image:
+def read_frame(catalog: Catalog, row: int) -> Image.Image:
+    """A stored frame as RGB. Raises TrocarError for one that can't be read."""
     frames = catalog.frames
     path = catalog.shard_paths[frames["shard"][row]]
     try:

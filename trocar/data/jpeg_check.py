@@ -22,6 +22,11 @@ _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]", re.DOTALL)
 
 def frame_size(jpeg: bytes) -> tuple[int, int]:
     """(width, height) in pixels as the frame header says. Raises ValueError for what is not a whole JPEG."""
+    return end_and_size(jpeg)[1]
+
+
+def end_and_size(jpeg: bytes) -> tuple[int, tuple[int, int]]:
+    """How many bytes the picture takes, from its first marker to its last, and its `frame_size`."""
     if jpeg[:2] != _SOI:
         raise ValueError("does not start as a JPEG does")
     size: tuple[int, int] | None = None
@@ -37,7 +42,7 @@ def frame_size(jpeg: bytes) -> tuple[int, int]:
             allowed, position = _BETWEEN_SCANS, _end_of_scan(jpeg, end)
     if size is None or allowed is _BEFORE_SCAN:
         raise ValueError("ends before its image data")
-    return size
+    return position + 2, size
 
 
 def _marker_at(jpeg: bytes, position: int) -> int:

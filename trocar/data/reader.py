@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import time
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from trocar.errors import TrocarError
 RETRIES = 4
 OPEN_SHARDS = 256  # per process, far below the usual limit of 1,024 open files
 MAX_REPLACEMENTS = 32
+MAX_BYTES = 1 << 28  # of a frame: what a catalog says beyond is not read into memory
 MAX_PIXELS = 64_000_000  # of a frame: a larger one is a decompression bomb, not a surgical video
 
 
@@ -43,20 +45,26 @@ class Reader:
     """Reads frames of a catalog. Keeps the last shards open; cheap to pickle.
 
     `known_bad`: rows found bad earlier in this run, replaced without being read, so that a resumed run sees the same
-    stream even if the file was repaired meanwhile.
+    stream even if the file was repaired meanwhile. `staged`: copies of shards on this machine's own disk, by number.
     """
 
-    def __init__(self, catalog: Catalog, known_bad: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        known_bad: frozenset[int] = frozenset(),
+        staged: Mapping[int, Path] | None = None,
+    ) -> None:
         self.catalog = catalog
         self.known_bad = known_bad
+        self.staged = dict(staged or {})
         self._handles: dict[int, int] = {}
 
     def __getstate__(self) -> dict[str, object]:
-        return {"catalog": self.catalog, "known_bad": self.known_bad, "_handles": {}}
+        return {"catalog": self.catalog, "known_bad": self.known_bad, "staged": self.staged, "_handles": {}}
 
     def knowing(self, bad: Collection[int]) -> Reader:
         """This reader, which knows `bad` as well. It takes the open shards with it, so this one opens its own anew."""
-        reader = Reader(self.catalog, self.known_bad.union(bad))
+        reader = Reader(self.catalog, self.known_bad.union(bad), self.staged)
         reader._handles, self._handles = self._handles, {}
         return reader
 
@@ -67,6 +75,8 @@ class Reader:
         """
         frames = self.catalog.frames
         shard, offset, size = int(frames["shard"][row]), int(frames["offset"][row]), int(frames["size"][row])
+        if not 0 <= shard < len(self.catalog.shard_paths) or offset < 0 or not 0 <= size <= MAX_BYTES:
+            raise BadContentError(f"the catalog puts it at byte {offset} of shard {shard}, {size} bytes long")
         data = self._pread(shard, offset, size)
         if len(data) != size:
             raise BadContentError(f"shard ends {size - len(data)} bytes early")
@@ -119,7 +129,7 @@ class Reader:
         return True
 
     def _pread(self, shard: int, offset: int, size: int) -> bytes:
-        path = self.catalog.shard_paths[shard]
+        path = self._path(shard)
         for attempt in range(RETRIES):
             try:
                 return os.pread(self._handle(shard), size, offset)
@@ -130,6 +140,9 @@ class Reader:
                 self._forget(shard)
                 time.sleep(0.1 * 4**attempt)
         raise TrocarError(f"cannot read {path} after {RETRIES} attempts: {os_error}; is the file system healthy?")
+
+    def _path(self, shard: int) -> Path:
+        return self.staged.get(shard) or self.catalog.shard_paths[shard]
 
     def _advise(self, row: int) -> None:
         if row in self.known_bad or not hasattr(os, "posix_fadvise"):
@@ -145,7 +158,7 @@ class Reader:
         """An open descriptor; the one used longest ago is closed when there are too many."""
         handle = self._handles.pop(shard, None)
         if handle is None:
-            handle = os.open(self.catalog.shard_paths[shard], os.O_RDONLY)
+            handle = os.open(self._path(shard), os.O_RDONLY)
             if len(self._handles) >= OPEN_SHARDS:
                 self._forget(next(iter(self._handles)))
         self._handles[shard] = handle

@@ -16,6 +16,7 @@ import numpy as np
 
 from trocar.data.bitmap import BLOCK, U8, Bitmap, pack
 from trocar.data.counter import I64
+from trocar.data.leak.guard import Leak
 
 RUN_BYTES = 48
 
@@ -131,13 +132,15 @@ class Pool:
 @dataclass(frozen=True)
 class Selection:
     """The resolved composition. `share`s of the pools sum to 1; `source_rows` counts selected rows per
-    source, `cases` are named source/case."""
+    source, `cases` are named source/case. `leaks` are the held-out cases that the pool
+    held before they were left out (or kept, as `leak.policy` says)."""
 
     pools: tuple[Pool, ...]
     source_rows: Mapping[str, int]
     cases: tuple[str, ...]
     fingerprint: str
     notes: tuple[str, ...] = ()
+    leaks: tuple[Leak, ...] = ()
 
     def __len__(self) -> int:
         return sum(len(pool) for pool in self.pools)

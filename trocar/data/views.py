@@ -266,4 +266,5 @@ def _central(height: F64, width: F64, ratio: tuple[float, float]) -> tuple[F64, 
     aspect = width / height
     w = np.where(aspect > ratio[1], np.rint(height * ratio[1]), width)
     h = np.where(aspect < ratio[0], np.rint(width / ratio[0]), height)
-    return h, w
+    # A side of one pixel rounds to none for ratios far from 1.
+    return np.maximum(h, 1), np.maximum(w, 1)

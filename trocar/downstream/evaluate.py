@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from trocar.downstream.protocols import get_protocol
 from trocar.downstream.results import PREDICTIONS, Results, Row
 from trocar.downstream.runs import Scored, make_encoder, score
 from trocar.downstream.tables import about_task
+from trocar.leak.judge import Judge
 
 
 def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None) -> Results:
@@ -45,13 +47,17 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
         say(f"note: {note}")
     frames = FrameCache(data, cache_folder(config.out, config.cache))
     frames.prepare(list(sizes(arms, benches, protocols)))
-    found = Scored()
+    judge = Judge(data, {str(case) for bench in benches for case in data.frames["case"].iloc[bench.rows]}, say)
+    found, leaks = Scored(), {}
     for arm in arms:
         say(arm.label)
+        weights = [member.name for member in arm.members] if arm.kind == "backbone" else []
+        leaks[arm.label] = judge.verdict(weights).as_json()
         encoders = {member.name: make_encoder(arm, member, frames, config.batch, device) for member in arm.members}
         for bench in benches:
             for protocol in usable(arm, protocols, bench):
                 found += score(arm, bench, protocol, encoders, config)
+    found.rows = [replace(row, leak=leaks[row.arm]) for row in found.rows]
     results = _results(data, benches, found, config)
     if config.out is not None:
         _write(results, config, config.out, say)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ class Row:
 
     `values` has one number per member (seed) for every metric; `interval` is the 95 % bootstrap interval over
     cases of the headline's mean over members; `per_class` the mean over members, None for a class that does
-    not occur; `detail` is what the protocol chose, [members][folds].
+    not occur; `detail` is what the protocol chose, [members][folds]; `leak` says whether the backbone has seen the test
+    cases (`trocar.leak.judge`).
     """
 
     task: str
@@ -38,6 +39,7 @@ class Row:
     interval: tuple[float, float] | None
     per_class: dict[str, float | None]
     detail: list[list[Mapping[str, Any]]]
+    leak: Mapping[str, Any] = field(default_factory=dict)
 
     def mean(self, metric: str) -> float:
         """Mean over members."""
@@ -118,9 +120,11 @@ class Results:
         table.add_column("protocol", overflow="fold")
         for name in (headline, *others):
             table.add_column(name.replace("@", "\n@"), justify="right", overflow="fold")
+        table.add_column("leak", overflow="fold")
         for row in (row for row in self.rows if row.task == task):
             cells = _cells(row, headline, [])
-            table.add_row(*cells[:2], " ".join(cells[2:4]).strip(), *(f"{row.mean(name):.3f}" for name in others))
+            values = (f"{row.mean(name):.3f}" for name in others)
+            table.add_row(*cells[:2], " ".join(cells[2:4]).strip(), *values, row.leak.get("verdict", ""))
         return table
 
     def _cells(self, task: str) -> tuple[list[str], list[list[str]]]:
@@ -128,13 +132,13 @@ class Results:
         headline = self.tasks[task]["headline"]
         others = [metric for metric in self.tasks[task]["metrics"] if metric != headline]
         body = [_cells(row, headline, others) for row in rows]
-        return ["backbone", "protocol", headline, "interval", *others, "seeds"], body
+        return ["backbone", "protocol", headline, "interval", *others, "seeds", "leak"], body
 
 
 def _cells(row: Row, headline: str, others: Sequence[str]) -> list[str]:
     interval = f"[{row.interval[0]:.3f}, {row.interval[1]:.3f}]" if row.interval else ""
     values = [_number(row, metric) for metric in (headline, *others)]
-    return [row.arm, row.protocol, values[0], interval, *values[1:], str(len(row.members))]
+    return [row.arm, row.protocol, values[0], interval, *values[1:], str(len(row.members)), row.leak.get("verdict", "")]
 
 
 def _number(row: Row, metric: str) -> str:
@@ -158,6 +162,7 @@ def _row_json(row: Row, headline: str) -> dict[str, Any]:
         "interval": row.interval,
         "per_class": row.per_class,
         "detail": row.detail,
+        "leak": row.leak,
     }
 
 

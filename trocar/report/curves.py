@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from trocar.report.svg import INK, LINE, REFERENCE, drawing, plain_axes, to_svg
 from trocar.tracking.metrics import judged_loss
 
 _FLAT = "A loss that stays on ln K has collapsed to uniform outputs."
-# matplotlib needs real colours; these never occur otherwise and are replaced by the page's own.
-_INK, _LINE, _REFERENCE, _GRID = "#010203", "#010204", "#010205", "#010206"
-_CSS = {_INK: "var(--muted)", _LINE: "var(--series)", _REFERENCE: "var(--reference)", _GRID: "var(--grid)"}
 MAX_POINTS = 600
 
 
@@ -60,22 +56,19 @@ def panels(metrics: Sequence[Mapping[str, Any]], uniform_loss: float | None) -> 
 
 def draw(panel: Panel, metrics: Sequence[Mapping[str, Any]], resumes: Sequence[int] = ()) -> str:
     """The panel as an `<svg>` element. Non-finite values are gaps; `resumes` are marked by dotted lines."""
-    import matplotlib
     from matplotlib.figure import Figure
 
     step, value = series(metrics, panel.key)
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": panel.key, "font.size": 9}):
+    with drawing(panel.key):
         figure = Figure(figsize=(7.5 if panel.wide else 3.6, 1.9), layout="constrained")
         axes = figure.subplots()
-        axes.plot(*thin(step, value * panel.scale), color=_LINE, linewidth=1.6, marker="." if len(step) < 3 else "")
+        axes.plot(*thin(step, value * panel.scale), color=LINE, linewidth=1.6, marker="." if len(step) < 3 else "")
         for start in resumes:
-            axes.axvline(start, color=_INK, linewidth=0.8, linestyle=(0, (1, 2)))
+            axes.axvline(start, color=INK, linewidth=0.8, linestyle=(0, (1, 2)))
         if panel.reference is not None:
             _reference_line(axes, *panel.reference)
         _style(axes, panel)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _themed(buffer.getvalue())
+        return to_svg(figure)
 
 
 def series(metrics: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -100,20 +93,15 @@ def thin(step: np.ndarray[Any, Any], value: np.ndarray[Any, Any]) -> tuple[Any, 
 
 
 def _reference_line(axes: Any, level: float, label: str) -> None:
-    axes.axhline(level, color=_REFERENCE, linewidth=1.2, linestyle=(0, (5, 3)))
+    axes.axhline(level, color=REFERENCE, linewidth=1.2, linestyle=(0, (5, 3)))
     # Above the diagram: beside the line it would hide the curve where the two meet.
-    axes.annotate(
-        f"- - {label}", (1, 1.02), xycoords="axes fraction", ha="right", va="bottom", color=_REFERENCE, size=8
-    )
+    axes.annotate(f"- - {label}", (1, 1.02), xycoords="axes fraction", ha="right", va="bottom", color=REFERENCE, size=8)
 
 
 def _style(axes: Any, panel: Panel) -> None:
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_GRID)
-    axes.tick_params(colors=_INK, color=_GRID, labelsize=8, length=3)
-    axes.grid(axis="y", color=_GRID, linewidth=0.6)
+    plain_axes(axes)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.yaxis.set_major_locator(MaxNLocator(4))
@@ -122,18 +110,3 @@ def _style(axes: Any, panel: Panel) -> None:
         axes.set_ylim(0.0, max(axes.get_ylim()[1], 1e-9))
     if panel.unit:
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} {panel.unit}")
-
-
-def _themed(svg: str) -> str:
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r"font: ([^;\"]*?)'[^'\"]*'(, '[^'\"]*')*(, sans-serif)?", r"font: \1sans-serif", svg)
-    # Several drawings share the page: only ids that something refers to may stay, and those are salted per
-    # panel.
-    used = set(re.findall(r"#([\w.-]+)", svg))
-    svg = re.sub(r' id="([^"]*)"', lambda match: match.group(0) if match.group(1) in used else "", svg)
-    for colour, css in _CSS.items():
-        svg = svg.replace(colour, css)
-    return svg

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from trocar.report.interval import bar, scale_of
 from trocar.report.summary import headline
 
 _KINDS = {
@@ -57,7 +58,7 @@ def _row(row: Mapping[str, Any], head: str, others: Sequence[str], scale: tuple[
         f"<th scope=row>{escape(str(row['backbone']))}<small>{escape(_KINDS.get(kind, kind))}</small></th>",
         f"<td>{escape(str(row['protocol']))}</td>",
         f"<td class=number><b>{_mean(row, head)}</b></td>",
-        f"<td class=interval>{_dot_and_interval(row, scale)}</td>",
+        f"<td class=interval>{bar(headline(row), row.get('interval'), scale)}</td>",
         *(f"<td class=number>{_mean(row, name)}</td>" for name in others),
         f"<td class=number>{len(row['members'])}</td>",
     ]
@@ -73,27 +74,4 @@ def _mean(row: Mapping[str, Any], metric: str) -> str:
 
 
 def _scale(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
-    values = [v for row in rows for v in [headline(row), *(row.get("interval") or [])] if v is not None]
-    low, high = min(values, default=0.0), max(values, default=1.0)
-    margin = 0.06 * (high - low) or 0.05
-    return low - margin, high + margin
-
-
-def _dot_and_interval(row: Mapping[str, Any], scale: tuple[float, float]) -> str:
-    """A dot at the mean and a bar over the interval, on one scale for the whole table."""
-    mean = headline(row)
-    if mean is None:
-        return ""
-
-    def at(value: float) -> float:
-        return 180 * (value - scale[0]) / (scale[1] - scale[0])
-
-    bar, text = "", f"{mean:.3f}"
-    if row.get("interval"):
-        low, high = row["interval"]
-        bar = f'<line x1="{at(low):.1f}" x2="{at(high):.1f}" y1="9" y2="9"/>'
-        text += f", 95 % interval {low:.3f} to {high:.3f}"
-    return (
-        f'<svg viewBox="0 0 180 18" width="180" height="18" role="img" aria-label="{text}"><title>{text}</title>'
-        f'<path d="M0 9H180"/>{bar}<circle cx="{at(mean):.1f}" cy="9" r="4.5"/></svg>'
-    )
+    return scale_of(v for row in rows for v in [headline(row), *(row.get("interval") or [])] if v is not None)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from trocar.errors import ConfigError, TrocarError
+from trocar.privacy import Withheld, withheld
 from trocar.report.figures import neighbours, pca_maps
 from trocar.report.inputs import Gallery, Images, NeighbourComparison, PcaComparison, ReportInputs
 from trocar.tracking.metrics import read_metrics, read_rows
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from trocar.data.catalog import Catalog
 
 NEIGHBOURS = 5
+_WITHHELD = (
+    "{} of the {} selected frames are of private videos and are not shown, nor are first views; "
+    "`trocar report RUN --share-frames` shows them."
+)
 
 
 @dataclass(frozen=True)
@@ -43,40 +48,80 @@ def gather(
     views: Mapping[str, Images] | None = None,
     amounts: Amounts = Amounts(),
     say: Callable[[str], None] = lambda _: None,
+    share_frames: bool | None = None,
 ) -> ReportInputs:
     """Everything the run folder tells, and pictures where its catalog and backbone are at hand.
 
     `views` (group -> uint8 [b, n, S, S, 3]) come from the caller, who knows the loader. What is missing is
-    named in `notes` instead of failing. Raises TrocarError for a folder that is no run, ConfigError for a bad
-    results file.
+    named in `notes` instead of failing. Frames of private videos and their names are left out unless `share_frames`
+    (None: what privacy.share_frames of the run says). Raises TrocarError for a folder that is no run, ConfigError for a
+    bad results file.
     """
     run = run.resolve()
     record, config = read_record(run), read_config(run)
+    from trocar.data.privacy import is_private
+    from trocar.data.quarantine import is_doubtful
+
     notes: list[str] = []
     catalog = _catalog(config, notes)
+    private = catalog is not None and any(catalog.videos["private"].to_pylist())
+    share = _shares(config) if share_frames is None else share_frames
+    hidden = Withheld() if share else _hidden(run, catalog)
     gallery = cases = None
     if catalog is not None:
-        gallery, cases = sample_frames(catalog, selected_rows(catalog, config, notes), amounts.pool)
+        rows = selected_rows(catalog, config, notes)
+        shown = rows if share else rows[~is_private(catalog, rows)]
+        if len(shown) < len(rows):
+            views = None
+            notes.append(_WITHHELD.format(len(rows) - len(shown), len(rows)))
+        # Whatever was selected: a frame that may show somebody is not shown before somebody has looked.
+        shown = shown[~is_doubtful(catalog)[shown]]
+        if len(shown):
+            gallery, cases = sample_frames(catalog, shown, amounts.pool)
+    elif not share:
+        views = None  # without the catalog nobody knows whose they are
     pca, found = None, None
     if gallery is not None and cases is not None:
         pca, found = _compare(run, gallery, cases, _seed(config), amounts, notes, say)
     sheet = _spread(len(gallery.images), amounts.sheet) if gallery is not None else []
+    results = _read_results(evaluation) if evaluation is not None else None
     return ReportInputs(
-        title=run.name,
+        title=hidden.text(run.name),
         record={**record, "status": run_status(record)},
-        config=config,
+        config=hidden.tree(config),
         metrics=read_metrics(run),
         resumes=_resumes(run),
         uniform_loss=uniform_loss(config),
-        evaluation=_read_results(evaluation) if evaluation is not None else None,
+        evaluation=_without(hidden, results),
         frames=_pick(gallery, sheet) if gallery is not None else None,
         views=views,
         pca=pca,
         neighbours=found,
-        provenance=_provenance(run, record, catalog),
-        private=catalog is not None and any(catalog.videos["private"].to_pylist()),
-        notes=notes,
+        provenance=hidden.tree(_provenance(run, record, catalog)),
+        private=private and share,
+        notes=hidden.tree(notes),
     )
+
+
+def _shares(config: Mapping[str, Any]) -> bool:
+    privacy = config.get("privacy")
+    return isinstance(privacy, Mapping) and privacy.get("share_frames") is True
+
+
+def _without(hidden: Withheld, results: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Results without the names, in those places that hold text from outside."""
+    if results is None:
+        return None
+    data = {key: hidden.tree(value) for key, value in results["data"].items()}
+    rows = [{**row, "backbone": hidden.text(str(row["backbone"]))} for row in results["rows"]]
+    return {**results, "data": data, "rows": rows}
+
+
+def _hidden(run: Path, catalog: Catalog | None) -> Withheld:
+    """What the run left to be withheld, and what the catalog marks private by now."""
+    from trocar.data.privacy import private_names
+
+    return Withheld([*withheld(run).names, *(private_names(catalog) if catalog is not None else ())])
 
 
 def sample_frames(catalog: Catalog, rows: npt.NDArray[np.int64], count: int) -> tuple[Gallery, list[str]]:
@@ -110,11 +155,12 @@ def selected_rows(catalog: Catalog, config: Mapping[str, Any], notes: list[str])
     """
     from trocar.config import validate
     from trocar.data.composition import Composition
+    from trocar.leak.resolve import resolve
 
     data = config.get("data")
     composition = data.get("composition", {}) if isinstance(data, Mapping) else {}
     try:
-        selection = validate(Composition, composition, "config.yaml").resolve(catalog)
+        selection = resolve(validate(Composition, composition, "config.yaml"), catalog)
     except TrocarError as error:
         notes.append(f"Frames are from the whole catalog; the selection of the run can't be made again: {error}")
         return np.arange(len(catalog), dtype=np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -26,7 +27,12 @@ def render(inputs: ReportInputs) -> str:
         sections.views(inputs.views),
         sections.how(inputs),
     ]
-    style = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
+    return document(inputs.title, body)
+
+
+def document(title: str, parts: Sequence[str], style: str = "") -> str:
+    """The shell of every report: `parts` are HTML, `style` is added to the common style sheet."""
+    common = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
     return (
         "<!doctype html>\n"
         '<html lang="en"><head><meta charset="utf-8">'
@@ -35,8 +41,8 @@ def render(inputs: ReportInputs) -> str:
         # A page that may show operations must not tell anybody that it was opened.
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
         "style-src 'unsafe-inline'\">"
-        f"<title>{escape(inputs.title)}</title><style>{style}</style></head>\n<body><main>\n"
-        + "\n".join(part for part in body if part)
+        f"<title>{escape(title)}</title><style>{common}{style}</style></head>\n<body><main>\n"
+        + "\n".join(part for part in parts if part)
         + f"\n</main><footer>Made by Trocar {escape(__version__)}. This file needs no network.</footer></body></html>\n"
     )
 

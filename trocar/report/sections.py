@@ -101,7 +101,7 @@ def feature_maps(pca: PcaComparison | None) -> str:
         ("trained", [resized(image, HEIGHT) for image in pca.after]),
     ]
     body = "".join(
-        f"<tr><th scope=row>{label}</th>{''.join(f'<td>{_image(image, label)}</td>' for image in images)}</tr>"
+        f"<tr><th scope=row>{label}</th>{''.join(f'<td>{picture(image, label)}</td>' for image in images)}</tr>"
         for label, images in rows
     )
     return (
@@ -157,7 +157,7 @@ def views(groups: Mapping[str, Images] | None) -> str:
         tiles = crops[:, :shown].swapaxes(0, 1).reshape(shown * b, *crops.shape[2:])
         sheet = contact_sheet(np.stack([resized(tile, VIEW_HEIGHT) for tile in tiles]), b)
         text = f"{name}: {f'{shown} of {n}' if shown < n else n} views of {side} px; one frame per column"
-        parts.append(f"<figure>{_image(sheet, text)}<figcaption>{escape(text)}</figcaption></figure>")
+        parts.append(f"<figure>{picture(sheet, text)}<figcaption>{escape(text)}</figcaption></figure>")
     return (
         '<section><h2>Views</h2><p class="lead">Crops of the first batch as the network got them: cropped, flipped, '
         f'coloured, blurred.</p><div class="groups">{"".join(parts)}</div></section>'
@@ -194,10 +194,11 @@ def _cells(gallery: Gallery, indices: Sequence[int] | Any) -> str:
 
 def _figure(gallery: Gallery, index: int) -> str:
     caption = str(gallery.captions[index])
-    picture = _image(resized(gallery.images[index], HEIGHT), caption)
-    return f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
+    shown = picture(resized(gallery.images[index], HEIGHT), caption)
+    return f"<figure>{shown}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def _image(image: Images, text: str) -> str:
+def picture(image: Images, text: str) -> str:
+    """An embedded picture with its description."""
     height, width = image.shape[:2]
     return f'<img src="{data_uri(image)}" width="{width}" height="{height}" alt="{escape(text)}">'

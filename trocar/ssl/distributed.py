@@ -6,10 +6,13 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from trocar.ssl.rendezvous import SCHEME, port_store
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,12 @@ def process_group(world: World, device: torch.device) -> Iterator[None]:
     if world.size == 1:
         yield
         return
-    dist.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo",
-        init_method=os.environ.get("TROCAR_RENDEZVOUS", "env://"),
-        rank=world.rank,
-        world_size=world.size,
-    )
+    backend, where = "nccl" if device.type == "cuda" else "gloo", os.environ.get("TROCAR_RENDEZVOUS", "env://")
+    if where.startswith(SCHEME):
+        store = port_store(Path(where.removeprefix(SCHEME)), world.rank, world.size)
+        dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size)
+    else:
+        dist.init_process_group(backend, init_method=where, rank=world.rank, world_size=world.size)
     try:
         yield
     finally:

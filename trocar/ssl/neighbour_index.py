@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from trocar import __version__
 from trocar.backbones.embed import choose_device, embed
+from trocar.backbones.exposure import KEY, exposure_of
 from trocar.backbones.fingerprint import fingerprint
 from trocar.backbones.load import load_backbone
 from trocar.backbones.preprocess import describe_backbone, fit_input_size
@@ -33,6 +34,7 @@ from trocar.data.reader import BadContentError, Reader
 from trocar.data.selection import Selection
 from trocar.data.torch_backend import crop_resize, decode
 from trocar.errors import ConfigError, TrocarError
+from trocar.leak.resolve import resolve
 from trocar.progress import track
 from trocar.ssl.neighbour_search import EXACT_UP_TO, nearest_of_other_groups, use_threads
 
@@ -74,7 +76,7 @@ def build_index(config: NeighbourIndexConfig, say: Callable[[str], None]) -> Bui
     catalog = Catalog.open(config.catalog)
     index_folder(catalog, config.name)
     device = choose_device(config.device)
-    rows, cases = _selected(catalog, config.composition.resolve(catalog))
+    rows, cases = _selected(catalog, resolve(config.composition, catalog, say=say))
     if config.threads is not None:
         torch.set_num_threads(config.threads)
         use_threads(config.threads)
@@ -89,6 +91,7 @@ def build_index(config: NeighbourIndexConfig, say: Callable[[str], None]) -> Bui
         "trocar": __version__,
         "backbone": config.backbone,
         "backbone_fingerprint": known_as,
+        KEY: exposure_of(config.backbone).as_json(),
         "size": config.size,
         "rule": "distance < factor x reference, the distance to the frame before it in the same video",
         "distance": "Euclidean, L2-normalised pooled features",

@@ -10,6 +10,8 @@ import torch
 
 from trocar import memory
 from trocar.errors import ConfigError, TrocarError
+from trocar.files import write_json_atomic
+from trocar.privacy import Withheld, withhold
 from trocar.ssl import checkpoint
 from trocar.ssl.describe import describe
 from trocar.ssl.distributed import World, broadcast_int, process_group
@@ -18,16 +20,17 @@ from trocar.ssl.optim import build_optimizer, restore
 from trocar.ssl.pretrain_config import PretrainConfig
 from trocar.ssl.run_hooks import RunHooks, bad_rows
 from trocar.ssl.setup import Pretraining, Say
-from trocar.ssl.signals import StopSignals
+from trocar.ssl.signals import AfterStop, StopSignals, shell_code
 from trocar.ssl.trainer import Trainer
 from trocar.tracking.lease import Lease
-from trocar.tracking.run import Run
+from trocar.tracking.run import Run, update_record
 
 
-def run(config: PretrainConfig, world: World, say: Say) -> None:
-    """Run or resume to the end. A finished run returns at once.
+def run(config: PretrainConfig, world: World, say: Say, after_stop: AfterStop = shell_code) -> None:
+    """Run or resume to the end. A finished run returns at once. `after_stop` decides what follows a saved stop.
 
-    Raises ConfigError / TrocarError for what a user can act on, SystemExit(128 + signal) after a saved stop.
+    Raises ConfigError / TrocarError for what a user can act on, SystemExit with what `after_stop` returns after a
+    saved stop.
     """
     signals = StopSignals()
     share = world.size * config.train.accumulate
@@ -41,7 +44,8 @@ def run(config: PretrainConfig, world: World, say: Say) -> None:
             return
         lease = _acquire(config.run.out, world)
         try:
-            _train(setup, signals, lease)
+            setup.stage()
+            _train(setup, signals, lease, after_stop)
         finally:
             if lease is not None:
                 lease.release()
@@ -70,15 +74,22 @@ def _acquire(out: Path, world: World) -> Lease | None:
     return lease
 
 
-def _train(setup: Pretraining, signals: StopSignals, lease: Lease | None) -> None:
+def _train(setup: Pretraining, signals: StopSignals, lease: Lease | None, after_stop: AfterStop) -> None:
     config, world, method = setup.config, setup.world, setup.placed()
+    setup.say = without(setup.withheld, setup.say)
     memory.keep_freed()
     for line in describe(setup):
         setup.say(line)
     optimizer = build_optimizer(method, config.optim)
     start, skipped = _restore(setup, method, optimizer)
+    if world.is_main:
+        config.run.out.mkdir(parents=True, exist_ok=True)
+        withhold(config.run.out, setup.withheld.names)  # before anything that mlflow could pick up
     record = Run.open(config.run.out, config.model_dump(mode="json", by_alias=True)) if world.is_main else None
-    hooks = RunHooks(setup, method, optimizer, signals, lease, record, first_step=start)
+    if record is not None:
+        update_record(config.run.out, total_steps=setup.total)
+        write_json_atomic(config.run.out / "leaks.json", setup.leaks())
+    hooks = RunHooks(setup, method, optimizer, signals, lease, record, start, after_stop)
     trainer = Trainer(
         method,
         optimizer,
@@ -97,6 +108,11 @@ def _train(setup: Pretraining, signals: StopSignals, lease: Lease | None) -> Non
         trainer.fit(loader.iterate(start, setup.total), setup.total, setup.epoch_steps)
         hooks.finish()
     setup.say(f"finished after {setup.total} steps; the backbone is {config.run.out / 'backbone'}")
+
+
+def without(hidden: Withheld, say: Say) -> Say:
+    """`say` for a log that may be read by others."""
+    return lambda line: say(hidden.text(line))
 
 
 def _restore(setup: Pretraining, method: Method, optimizer: torch.optim.Optimizer) -> tuple[int, int]:

@@ -28,6 +28,10 @@ class DataConfig(Config):
     hw_decoder_load: float = Field(
         default=0.65, ge=0, le=1, description="share of the frames for a GPU's JPEG engine (A100, H100), with DALI"
     )
+    stage_to: str | None = Field(
+        default=None,
+        description="folder on the machine's own disk to copy the selected shards to first; $VARIABLES are expanded",
+    )
 
 
 class RunConfig(Config):
@@ -56,6 +60,14 @@ class TrackingConfig(Config):
     experiment: str = "trocar"
 
 
+class PrivacyConfig(Config):
+    """What may be seen of videos that the catalog marks private."""
+
+    share_frames: bool = Field(
+        default=False, description="show frames, hospitals and case ids of private videos in report, mlflow and card"
+    )
+
+
 class ResumeConfig(Config):
     """Differences to the checkpoint that are meant, such as [recipe.train.steps]."""
 
@@ -72,6 +84,7 @@ class PretrainConfig(Config):
     train: TrainConfig
     run: RunConfig
     tracking: TrackingConfig = TrackingConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     resume: ResumeConfig = ResumeConfig()
 
     @model_validator(mode="after")

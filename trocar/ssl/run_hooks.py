@@ -23,7 +23,7 @@ from trocar.ssl.distributed import barrier
 from trocar.ssl.health import collapse
 from trocar.ssl.method import Method
 from trocar.ssl.setup import Pretraining, write_backbone
-from trocar.ssl.signals import StoppedError, StopSignals
+from trocar.ssl.signals import AfterStop, StoppedError, StopSignals, shell_code
 from trocar.tracking.follower import Follower
 from trocar.tracking.lease import Lease, LeaseLost
 from trocar.tracking.metrics import judged_loss
@@ -49,9 +49,11 @@ class RunHooks:
         lease: Lease | None,
         record: Run | None,
         first_step: int,
+        after_stop: AfterStop = shell_code,
     ) -> None:
         self.setup, self.method, self.optimizer = setup, method, optimizer
         self.signals, self.lease, self.record = signals, lease, record
+        self.after_stop = after_stop
         self.run = setup.config.run
         self.log_every = self.run.log_every
         self._saved = first_step
@@ -104,15 +106,17 @@ class RunHooks:
         if done % self.run.checkpoint_every == 0 or done == self.setup.total:
             self._save(done)
 
-    def stop_requested(self) -> bool:
-        return bool(self.signals.received)
+    def stop_requested(self) -> int:
+        return self.signals.received
 
-    def stopping(self, done: int) -> None:
+    def stopping(self, done: int, number: int) -> None:
         self._save(done)
-        # Ranks that got no signal themselves stop because another one did; they exit as it does.
-        number = self.signals.received or 15
+        # A SIGTERM during the save outranks what asked for the stop: nothing must bring the job back.
+        number = max(number, self.signals.received)
         self.setup.say(f"stopped by signal {number} after step {done}; the same command continues from here")
-        raise StoppedError(number)
+        code = self.after_stop(number, self.setup.world)
+        barrier()  # no rank ends before rank 0 has asked for the requeue: its end could end the whole job
+        raise StoppedError(code)
 
     def broken(self, batch: Batch, why: str) -> None:
         path = self.run.out / f"broken-step-{batch.step}-rank-{self.setup.world.rank}.pt"

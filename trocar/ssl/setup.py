@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,27 @@ import torch
 from trocar import __version__
 from trocar.backbones.depthwise import use_exact_depthwise
 from trocar.backbones.export import save_backbone
+from trocar.backbones.exposure import KEY, Exposure, Part, exposure_of
+from trocar.data import staging
 from trocar.data.catalog import Catalog
 from trocar.data.dali_backend import is_available, require
+from trocar.data.leak.guard import compared
+from trocar.data.leak.held_out import HeldOut
 from trocar.data.loader import Backend, Loader
 from trocar.data.neighbours import NeighbourRule, resolve_neighbours
 from trocar.data.plan import Plan
+from trocar.data.privacy import private_names
 from trocar.data.reader import Reader
 from trocar.data.selection import Selection
 from trocar.data.views import ViewPlan
 from trocar.errors import ConfigError
+from trocar.leak.resolve import held_out_of
+from trocar.privacy import Withheld
 from trocar.ssl.advice import DataSize
-from trocar.ssl.distributed import World
+from trocar.ssl.distributed import World, barrier
+from trocar.ssl.frozen import FrozenConfig
 from trocar.ssl.method import Method, MethodConfig
+from trocar.ssl.neighbour_exposure import exposure_of_index
 from trocar.ssl.networks import TimmNetworks
 from trocar.ssl.norm import convert
 from trocar.ssl.optim import Schedule
@@ -42,6 +51,7 @@ class Pretraining:
     config: PretrainConfig
     world: World
     say: Say
+    staged: Mapping[int, Path] = field(default_factory=dict)
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -49,11 +59,50 @@ class Pretraining:
         return Catalog.open(self.config.data.catalog)
 
     @cached_property
+    def withheld(self) -> Withheld:
+        """The names that nothing of this run may show."""
+        return Withheld(() if self.config.privacy.share_frames else private_names(self.catalog))
+
+    @cached_property
     def selection(self) -> Selection:
         """What the composition resolves to."""
         steps, batch = self.config.train.steps, self.config.train.batch
         samples = steps * batch if steps is not None else None
-        return self.config.data.composition.resolve(self.catalog, samples)
+        return self.config.data.composition.resolve(self.catalog, samples, self._held_out)
+
+    @cached_property
+    def _held_out(self) -> HeldOut | None:
+        return held_out_of(self.config.data.composition, self.say)
+
+    @cached_property
+    def exposure(self) -> Exposure:
+        """What the trained weights will have seen, through their first weights, teachers and neighbour index too."""
+        method = self.method_config
+        teachers = [value.name for _, value in method if isinstance(value, FrozenConfig)]
+        table = self.neighbours.table if self.neighbours is not None else None
+        parts = [
+            Exposure((self._own_part(),)),
+            exposure_of(self.config.backbone.name).as_role("init"),
+            *(exposure_of(name).as_role("teacher") for name in teachers),
+            *([exposure_of_index(table)] if table is not None else []),
+        ]
+        return Exposure(tuple(part for one in parts for part in one.parts))
+
+    def _own_part(self) -> Part:
+        wanted = self._held_out
+        found = {} if wanted is None else compared(wanted, self.selection.leaks, self.selection.cases)
+        root, known_as = str(self.catalog.root), self.catalog.fingerprint
+        return Part("pretraining", self.config.run.out.name, (), self.selection.cases, root, known_as, found)
+
+    def leaks(self) -> dict[str, Any]:
+        """The record of the leak guard, for the run folder."""
+        guard = self.config.data.composition.leak
+        return {
+            "format": 1,
+            "leak": guard.model_dump(mode="json"),
+            "found": [leak.as_json() for leak in self.selection.leaks],
+            "exposure": self.exposure.as_json(),
+        }
 
     @cached_property
     def total(self) -> int:
@@ -142,10 +191,20 @@ class Pretraining:
                 backbone.compile(dynamic=False)
         return self.method
 
+    def stage(self) -> None:
+        """Copy the selected shards to this machine's own disk if `data.stage_to` says so, once per machine."""
+        if self.config.data.stage_to is None:
+            return
+        place = staging.place(self.config.data.stage_to, self.catalog)
+        if self.world.local_rank == 0:
+            staging.copy(self.catalog, self.selection, place, self.say)
+        barrier()
+        self.staged = staging.present(self.catalog, place)
+
     def loader(self, known_bad: frozenset[int] = frozenset()) -> Loader:
         """This rank's data path; `known_bad` rows are replaced without a look."""
         views = ViewPlan(self.method_config.recipe(), self.config.run.seed)
-        reader = Reader(self.catalog, known_bad)
+        reader = Reader(self.catalog, known_bad, self.staged)
         shape, run = self.networks.preprocessing, self.config.run
         return Loader(
             self.plan,
@@ -194,6 +253,7 @@ def write_backbone(setup: Pretraining, method: Method, folder: Path, step: int) 
         "steps": setup.total,
         "seed": setup.config.run.seed,
         "data": setup.selection.fingerprint,
+        KEY: setup.exposure.as_json(),
     }
     save_backbone(method.exported, folder, extra=extra, preprocessing=setup.networks.preprocessing)
 

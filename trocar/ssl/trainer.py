@@ -51,11 +51,11 @@ class Hooks(Protocol):
     def save(self, done: int) -> None:
         """Write a checkpoint if one is due after `done` steps."""
 
-    def stop_requested(self) -> bool:
-        """Whether this rank was asked to stop."""
+    def stop_requested(self) -> int:
+        """The number of the signal that asked this rank to stop, 0 while none has."""
 
-    def stopping(self, done: int) -> None:
-        """All ranks agreed to stop: save and raise."""
+    def stopping(self, done: int, number: int) -> None:
+        """All ranks agreed to stop, for the signal of the highest number that any of them got: save and raise."""
 
     def broken(self, batch: Batch, why: str) -> None:
         """Too many skipped steps: keep the batch for the post-mortem."""
@@ -101,7 +101,7 @@ class Trainer:
             progress = Progress(batch.step, total, epoch_steps)
             values = self._step(batch, progress)
             done = batch.step + 1
-            stop = bool(values.pop("stop"))
+            stop = int(values.pop("stop"))
             if batch.step % self.hooks.log_every == 0 or done == total:
                 values |= self._health(batch) | self._speed(batch, waited, time.perf_counter() - mark)
                 self.hooks.logged(batch.step, values)
@@ -109,7 +109,7 @@ class Trainer:
             if self.skipped > self.config.max_skipped:
                 self.hooks.broken(batch, f"{self.skipped} steps had a non-finite loss or gradient")
             if stop:
-                self.hooks.stopping(done)
+                self.hooks.stopping(done, stop)
             self.hooks.save(done)
             mark = time.perf_counter()
 

@@ -22,6 +22,7 @@ from trocar import __version__
 from trocar.config import fingerprint
 from trocar.errors import TrocarError
 from trocar.files import locked, write_json_atomic
+from trocar.privacy import withheld
 from trocar.tracking.metrics import Row, read_rows
 from trocar.tracking.process import is_gone
 from trocar.tracking.redact import redact, secrets_in
@@ -60,7 +61,26 @@ class SyncResult:
     new_values: int
 
 
-def sync(folder: str | Path, tracking_uri: str | None = None, experiment: str = DEFAULT_EXPERIMENT) -> SyncResult:
+@dataclass(frozen=True)
+class Placement:
+    """What a run is called in mlflow, the mlflow run it stands below, and a line about it; set when it is made."""
+
+    name: str
+    parent: str | None = None
+    note: str = ""
+
+    def tags(self) -> dict[str, str]:
+        """Tags in mlflow's own names."""
+        found = {"mlflow.parentRunId": self.parent, "mlflow.note.content": self.note}
+        return {key: value for key, value in found.items() if value}
+
+
+def sync(
+    folder: str | Path,
+    tracking_uri: str | None = None,
+    experiment: str = DEFAULT_EXPERIMENT,
+    placement: Placement | None = None,
+) -> SyncResult:
     """Log what mlflow lacks of the run in `folder`: configuration, metrics, status. A second call logs
     nothing.
 
@@ -73,7 +93,7 @@ def sync(folder: str | Path, tracking_uri: str | None = None, experiment: str = 
     quiet_mlflow()
     try:
         with locked(folder / ".mlflow_sync.lock"):
-            return _sync(folder, uri, experiment)
+            return _sync(folder, uri, experiment, placement or Placement(folder.name))
     except TrocarError:
         raise
     except Exception as error:  # mlflow lets through what its stores raise: sqlalchemy, requests, OSError
@@ -134,18 +154,24 @@ def run_status(record: Mapping[str, Any]) -> Status:
     return "killed" if status == "running" and is_gone(record.get("process", {})) else status
 
 
-def _sync(folder: Path, uri: str, experiment: str) -> SyncResult:
+def client_of(uri: str) -> Any:
+    """A client of the tracking server, and of the model registry that goes with it."""
     from mlflow import MlflowClient
 
+    quiet_mlflow()
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _sync(folder: Path, uri: str, experiment: str, placement: Placement) -> SyncResult:
     # Status first: what is logged after this reading is left to the next sync, never the other way round.
     record = read_record(folder)
     status = run_status(record)
     rows = read_rows(folder)
-    client = MlflowClient(tracking_uri=uri)
+    client = client_of(uri)
     states = _load_states(folder)
     state = states.setdefault(f"{redact(uri)} {experiment}", SyncState())
     mlflow_run = _find_run(client, uri, experiment, record, state) or _create_run(
-        client, uri, experiment, record, folder
+        client, uri, experiment, record, folder, placement
     )
     run_id: str = mlflow_run.info.run_id
     if state.mlflow_run_id != run_id or state.in_flight:
@@ -153,7 +179,8 @@ def _sync(folder: Path, uri: str, experiment: str) -> SyncResult:
         state.last_step = _logged_steps(client, run_id, {key for row in rows for key in row.values})
     if record.get("mlflow_run_id") != run_id:
         update_record(folder, mlflow_run_id=run_id)
-    _log_config(client, mlflow_run, read_config(folder), state)
+    _log_config(client, mlflow_run, withheld(folder).tree(read_config(folder)), state)
+    _tag_job(client, mlflow_run, record)
     new_values = 0
     for batch in _batches(_missing(rows, state.last_step)):
         state.in_flight = True
@@ -196,12 +223,20 @@ def _experiment_name(client: Any, run: Any) -> str:
     return str(client.get_experiment(run.info.experiment_id).name)
 
 
-def _create_run(client: Any, uri: str, experiment: str, record: Mapping[str, Any], folder: Path) -> Any:
+def _create_run(
+    client: Any, uri: str, experiment: str, record: Mapping[str, Any], folder: Path, placement: Placement
+) -> Any:
+    hidden = withheld(folder)
     return client.create_run(
         _experiment_id(client, uri, experiment),
         start_time=_milliseconds(record.get("created")),
-        run_name=folder.name,
-        tags={"trocar.run_id": record["run_id"], "trocar.version": __version__, "trocar.folder": str(folder)},
+        run_name=hidden.text(placement.name),
+        tags={
+            "trocar.run_id": record["run_id"],
+            "trocar.version": __version__,
+            "trocar.folder": hidden.text(str(folder)),
+            **placement.tags(),
+        },
     )
 
 
@@ -239,6 +274,21 @@ def _log_config(client: Any, mlflow_run: Any, config: Mapping[str, Any], state: 
     if changed:
         client.log_batch(mlflow_run.info.run_id, tags=[RunTag("trocar.changed", ", ".join(changed)[:8000])])
     state.config = mark
+
+
+def _tag_job(client: Any, mlflow_run: Any, record: Mapping[str, Any]) -> None:
+    """The SLURM job with its requeues, and hours waited and run, as tags: they grow, and params can't."""
+    from mlflow.entities import RunTag
+
+    job = record.get("slurm")
+    if not job:
+        return
+    hours = {name: f"{job[f'{name}_s'] / 3600:.3f}" for name in ("waiting", "running")}
+    wanted = {"slurm.job": job["job"], "slurm.requeues": str(job["requeues"])}
+    wanted |= {f"slurm.{name}_h": value for name, value in hours.items()}
+    changed = [RunTag(key, value) for key, value in wanted.items() if mlflow_run.data.tags.get(key) != value]
+    if changed:
+        client.log_batch(mlflow_run.info.run_id, tags=changed)
 
 
 def _missing(rows: list[Row], last_step: Mapping[str, int]) -> Iterator[tuple[Row, str]]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
-_USERINFO = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*://)[^/\s@'\"]+@")
+# Up to the last @ before a slash; and, as SQLAlchemy reads a URL, a password with slashes (a port is none).
+_USERINFO = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*://)(?:[^/\s'\"]+@|[^/\s:'\"]*:(?!\d+(?:/|$))[^\s'\"]*@)")
 _SECRET_QUERY = re.compile(
     r"([?&][^=&\s'\"]*(?:token|password|passwd|secret|key|credential|signature)[^=&\s'\"]*=)[^&\s'\"]+",
     re.IGNORECASE,
@@ -35,10 +36,12 @@ def redact_tree(value: Any) -> Any:
 
 
 def secrets_in(uri: str) -> list[str]:
-    """The user name and password inside `uri`, longest first: what a library's error message may repeat."""
-    try:
-        parts = urlsplit(uri)
-        found = [parts.password, parts.username]
-    except ValueError:
+    """The user name and password inside `uri`, as written and decoded, longest first: what a library's error message
+    may repeat.
+    """
+    found = _USERINFO.match(uri)
+    if found is None:
         return []
-    return sorted((item for item in found if item), key=len, reverse=True)
+    user, _, password = uri[found.end(1) : found.end() - 1].partition(":")
+    items = {item for item in (user, password, unquote(user), unquote(password)) if item}
+    return sorted(items, key=lambda item: (-len(item), item))

@@ -12,6 +12,7 @@ from typing import Any
 import av
 from PIL import Image
 
+from trocar.data.ingest.jpeg import check_size
 from trocar.data.ingest.picture import to_rgb
 from trocar.data.ingest.settings import IngestSettings, RejectError
 
@@ -42,9 +43,10 @@ def open_video(path: Path, threads: int = 1) -> Iterator[tuple[Any, Any]]:
     try:
         container = av.open(str(path), options=_OPTIONS, metadata_errors="replace")
     except av.FFmpegError as error:
-        head = path.open("rb").read(512)
+        with path.open("rb") as file:
+            head = file.read(512)
         if _is_text(head):
-            raise RejectError("not a video", f"a text file: {head[:40].decode(errors='replace')!r}") from None
+            raise RejectError("not a video", "a text file", head[:40].decode(errors="replace")) from None
         if b"ftyp" in head[:16] and not _has_atom(path, b"moov"):
             raise RejectError("truncated", "the index (moov) that stands at the end is missing") from None
         raise RejectError("not a video", error.strerror or str(error)) from None
@@ -107,6 +109,20 @@ def check_file(path: Path) -> None:
         raise RejectError("empty file", "0 bytes")
 
 
+def read_picture(path: Path, settings: IngestSettings) -> bytes:
+    """The bytes of an image file. Raises RejectError for one that can't be read, or is longer than `max_pixels` pixels
+    of any format take."""
+    check_file(path)
+    limit = 8 * settings.max_pixels + (1 << 20)
+    try:
+        size = path.stat().st_size
+        if size > limit:
+            raise RejectError("too many pixels", f"{size} bytes, more than --max-pixels {settings.max_pixels} can take")
+        return path.read_bytes()
+    except OSError as error:
+        raise RejectError("unreadable", error.strerror or str(error)) from None
+
+
 def demux(container: Any, stream: Any) -> Iterator[Any]:
     """Its packets. Raises RejectError where the container breaks off."""
     try:
@@ -116,10 +132,8 @@ def demux(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def check_pixels(width: int, height: int, settings: IngestSettings) -> None:
-    """Raises RejectError for a picture beyond `max_pixels`."""
-    if width * height > settings.max_pixels:
-        limit = settings.max_pixels
-        raise RejectError("too many pixels", f"{width} x {height}, the limit of --max-pixels is {limit}")
+    """Raises RejectError for a picture beyond `max_pixels`, or of a side that no JPEG can have."""
+    check_size(width, height, settings.max_pixels)
 
 
 def _is_text(head: bytes) -> bool:

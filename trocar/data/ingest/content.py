@@ -59,6 +59,8 @@ def find_content(images: Sequence[Image.Image], size: tuple[int, int] | None = N
     if tall >= _WHOLE * height and wide >= _WHOLE * width:
         return Content("circle" if round_view else "full", None)
     box = _to_source(rows, columns, size or images[0].size, (width, height))
+    if min(box[2:]) < 1:
+        return Content("full", None)  # of a picture of a few pixels, even edges may leave nothing
     return Content("circle" if round_view else "rectangle", box)
 
 

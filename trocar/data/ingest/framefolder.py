@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from trocar.data.ingest.sources import IMAGE_SUFFIXES
 from trocar.errors import ConfigError
 
 _FIELD = re.compile(r"\{number(?::0?\d*d)?\}")
@@ -72,6 +73,13 @@ def list_frames(folder: Path, spec: FrameSpec) -> list[FrameFile]:
     if min(found) < spec.first_number:
         raise ConfigError(f"{found[min(found)]}: number {min(found)} is before --first-number {spec.first_number}")
     return [FrameFile(found[n], (n - spec.first_number) / spec.fps) for n in sorted(found)]
+
+
+def unmatched(folder: Path, spec: FrameSpec) -> list[str]:
+    """Names of the images in the folder that the pattern passes over, sorted."""
+    pattern = spec.compiled()
+    names = (path.name for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir())
+    return sorted(name for name in names if not pattern.fullmatch(name))
 
 
 def thin(frames: list[FrameFile], fps: float) -> Iterator[FrameFile]:

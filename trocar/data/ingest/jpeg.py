@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
+import warnings
 from fractions import Fraction
 
 from PIL import Image, ImageOps
 
 from trocar.data.ingest.settings import RejectError
-from trocar.data.jpeg_check import frame_size
+from trocar.data.jpeg_check import end_and_size
 
 _SOF_BASELINE, _SOS, _APP0, _COMMENT = 0xC0, 0xDA, 0xE0, 0xFE
 _TABLES = {0xDB, 0xC4, 0xDD}
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+_ENCODER = re.compile(rb"Lavc[0-9.]{1,20}\0?")
+# What Pillow's decoders raise for bytes that are no picture.
+_BROKEN = (OSError, ValueError, TypeError, SyntaxError, struct.error, EOFError, IndexError, KeyError, OverflowError)
+MAX_SIDE = 65_500
+"""Pixels: the longest side that libjpeg writes."""
 
 
 def encode(image: Image.Image, quality: int) -> bytes:
@@ -31,7 +38,7 @@ def decode(jpeg: bytes) -> Image.Image:
             image.load()
             pixels: Image.Image = image.convert("RGB")
             return pixels
-    except (OSError, ValueError, SyntaxError, struct.error) as error:
+    except _BROKEN as error:
         raise RejectError("undecodable image", str(error)) from None
 
 
@@ -39,8 +46,8 @@ def is_canonical(data: bytes) -> bool:
     """Whether these bytes are a canonical JPEG, by its markers (ITU-T T.81, annex B): nothing after the end
     either, and nothing that the reader of a run refuses.
 
-    A comment is canonical only if a video tool left its own name (`Lavc...`): other comments may hold a
-    patient's.
+    A comment is canonical only if it is the name and version of a video tool (`Lavc60.3.100`), an APP0 segment only
+    if it is JFIF without a thumbnail: others may hold a patient's name or an unmasked picture.
     """
     if data[:2] != b"\xff\xd8" or data[-2:] != b"\xff\xd9":
         return False
@@ -55,9 +62,12 @@ def is_canonical(data: bytes) -> bool:
         if marker == _SOF_BASELINE:
             baseline = _is_420(body)
         elif marker == _COMMENT:
-            if not body.startswith(b"Lavc"):
+            if not _ENCODER.fullmatch(body):
                 return False
-        elif marker != _APP0 and marker not in _TABLES:
+        elif marker == _APP0:
+            if not _is_plain_jfif(body):
+                return False
+        elif marker not in _TABLES:
             return False
         position += 2 + length
     return False
@@ -65,28 +75,52 @@ def is_canonical(data: bytes) -> bool:
 
 def _is_whole(data: bytes) -> bool:
     try:
-        frame_size(data)
+        end, _ = end_and_size(data)
     except ValueError:
         return False
-    return True
+    return end == len(data)
+
+
+def _is_plain_jfif(body: bytes) -> bool:
+    """JFIF 1.02: name, version, units and densities, and a thumbnail of 0 x 0 pixels."""
+    return len(body) == 14 and body[:5] == b"JFIF\0" and body[12:] == b"\0\0"
 
 
 def load_image(data: bytes, max_pixels: int) -> Image.Image:
-    """An upright RGB image from the bytes of an image file. Raises RejectError for anything that is none."""
+    """An upright RGB image from the bytes of an image file. Raises RejectError for anything that is none, and for one
+    of more than `max_pixels` (before it is decoded) or of a side that no JPEG can have.
+    """
     if data and not any(byte > 127 or byte == 0 for byte in data[:64]):
-        detail = f"a text file: {data[:60].decode(errors='replace')!r}"
-        raise RejectError("not an image", detail)
+        raise RejectError("not an image", "a text file", data[:60].decode(errors="replace"))
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            if image.width * image.height > max_pixels:
-                raise RejectError("too many pixels", f"{image.width} x {image.height}, the limit is {max_pixels}")
+        with _opened(data) as image:
+            check_size(image.width, image.height, max_pixels)
             if image.mode.startswith(("I", "F")):
                 raise RejectError("unsupported image", f"mode {image.mode}: more than 8 bits per channel")
             image.load()
             upright: Image.Image = ImageOps.exif_transpose(image)
             return upright.convert("RGB")
-    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise RejectError("too many pixels", str(error)) from None
+    except _BROKEN as error:
         raise RejectError("undecodable image", str(error)) from None
+
+
+def _opened(data: bytes) -> Image.Image:
+    """The image, of which only the header is read."""
+    with warnings.catch_warnings():
+        # Pillow warns from 89 million pixels on; the limit that counts is --max-pixels.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        return image
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raises RejectError for a picture of more than `max_pixels`, or of a side that no JPEG can have."""
+    if width * height > max_pixels:
+        raise RejectError("too many pixels", f"{width} x {height}, the limit of --max-pixels is {max_pixels}")
+    if max(width, height) > MAX_SIDE:
+        raise RejectError("too many pixels", f"{width} x {height}, no side may have more than {MAX_SIDE}")
 
 
 def target_size(width: int, height: int, short_side: int | None, pixel_aspect: Fraction) -> tuple[int, int]:

@@ -17,15 +17,17 @@ _UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 
 
 @contextmanager
-def only_one(root: Path) -> Iterator[None]:
+def only_one(root: Path, *, shared: bool = False) -> Iterator[None]:
     """Hold ROOT/ingest.lock. The kernel lets go of it when the process dies, however that happens.
+
+    `shared`: parts of one ingest hold it together, and keep a whole one out.
 
     Raises TrocarError, naming pid and host, while another process holds it.
     """
     descriptor = os.open(root / "ingest.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 raise TrocarError(f"{root}: {_holder(descriptor)} is writing here; wait or stop it") from None

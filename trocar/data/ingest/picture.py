@@ -58,7 +58,7 @@ def _graph(frame: av.VideoFrame, box: Box | None, size: tuple[int, int]) -> Any:
             colorspace=str(int(frame.colorspace)),
             range=str(int(frame.color_range)),
         ),
-        graph.add("crop", f"{width}:{height}:{left}:{top}"),
+        graph.add("crop", f"{width}:{height}:{left}:{top}:exact=1"),  # else odd sides lose a line or column
         graph.add("scale", f"{size[0]}:{size[1]}:flags={_FLAGS}"),
         graph.add("format", "rgb24"),
         graph.add("buffersink"),

@@ -7,23 +7,24 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
 
-from trocar.data.catalog_write import Rejected
 from trocar.data.ingest import record
+from trocar.data.ingest.settings import RejectError
 from trocar.data.ingest.video import Job, Outcome, ingest
 
 
-def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
+def run_jobs(jobs: Sequence[Job], workers: int, suspects: Collection[str] = ()) -> Iterator[Outcome]:
     """Outcomes in order of completion. With one worker everything runs in this process.
 
-    A video whose decoding kills its process is found by running what was left one by one, and is rejected.
+    A video whose decoding kills its process is found by running what was left one by one, and is rejected. `suspects`
+    name those that may have ended an ingest of one process: they get a process of their own.
     """
     if workers <= 1 or len(jobs) <= 1:
-        yield from (ingest(job) for job in jobs)
+        yield from (_alone(job) if job.name in suspects else ingest(job) for job in jobs)
         return
     left = {job.name: job for job in jobs}
     try:
@@ -66,7 +67,8 @@ def _alone(job: Job) -> Outcome:
     try:
         (outcome,) = _pooled([job], 1)
     except BrokenProcessPool:
-        rejected = Rejected(job.shown, "decoder crashed", "its process died while decoding (or ran out of memory)")
+        error = RejectError("decoder crashed", "its process died while decoding (or ran out of memory)")
+        rejected = job.rejected(error)
         record.save_rejected(job.root, job.name, rejected)
         return Outcome(job.name, rejected=(rejected,), finished=False)
     return outcome
@@ -80,7 +82,9 @@ def _bytes(job: Job) -> int:
 
 
 def _begin(alive: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the ingest's own process decides what Ctrl-C means
+    # The ingest's own process decides what Ctrl-C and a cluster's warnings mean, which all processes of a job get.
+    for name in ("SIGINT", "SIGUSR1", "SIGUSR2"):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
     threading.Thread(target=_follow, args=(alive,), daemon=True).start()
 
 

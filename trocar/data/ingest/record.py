@@ -133,8 +133,17 @@ def entries(root: Path) -> Iterator[VideoEntry]:
 
 
 def load_rejected(path: Path) -> Rejected:
-    """Why a video stays out, from its `NAME.rejected.json`."""
-    return Rejected(**json.loads(path.read_text(encoding="utf-8")))
+    """Why a video stays out, from its `NAME.rejected.json`. Raises TrocarError for a damaged one."""
+    try:
+        return Rejected(**json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise TrocarError(f"{path}: damaged ({error}); delete it and ingest its source again") from None
+
+
+def rejection_of(root: Path, name: str) -> Rejected | None:
+    """Why a video stayed out when it was last tried, if it did."""
+    path = root / FOLDER / f"{name}.rejected.json"
+    return load_rejected(path) if path.is_file() else None
 
 
 def rejections(root: Path) -> list[Rejected]:

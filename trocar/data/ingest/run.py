@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from trocar.data.catalog import FOLDER as CATALOG
 from trocar.data.catalog import read_header
 from trocar.data.catalog_write import Rejected, write_catalog
 from trocar.data.ingest import record
-from trocar.data.ingest.framefolder import list_frames
+from trocar.data.ingest.framefolder import list_frames, unmatched
 from trocar.data.ingest.lock import only_one
 from trocar.data.ingest.metadata import (
     Table,
@@ -30,11 +30,13 @@ from trocar.data.ingest.metadata import (
     table_beside,
 )
 from trocar.data.ingest.pool import run_jobs
+from trocar.data.ingest.pseudonym import Pseudonyms
 from trocar.data.ingest.record import Record
 from trocar.data.ingest.settings import IngestSettings
-from trocar.data.ingest.sources import Found, find, part_warning, prefixed
+from trocar.data.ingest.sources import Found, find, part_warning, prefixed, printable
 from trocar.data.ingest.video import Job, Outcome
 from trocar.errors import ConfigError, TrocarError
+from trocar.privacy import Withheld
 
 
 class IngestOptions(Config):
@@ -52,6 +54,7 @@ class IngestOptions(Config):
     first_number: int | None = None
     masks: Path | None = None
     exclude: Path | None = None
+    pseudonymize: Path | None = None
     workers: int = Field(1, ge=1)
 
 
@@ -82,26 +85,25 @@ def run_ingest(options: IngestOptions, say: Say, progress: Progress) -> Summary:
     jobs = plan(options, say)
     root = options.out
     summary = Summary()
-    with _disk_trouble(root):
-        _refuse_foreign(root)
-        for folder in ("shards", record.FOLDER, CATALOG):
-            (root / folder).mkdir(parents=True, exist_ok=True)
+    with disk_trouble(root):
+        refuse_foreign(root)
+        make_folders(root)
         with only_one(root):
-            _sweep(root)
+            claim_pseudonyms(options)
+            suspects = _begun(root)
+            sweep(root, options.sources, {job.name for job in jobs})
             before = {job.name: record.load(root, job.name) for job in jobs}
             for job in jobs:
-                _refuse_namesake(job, before[job.name])
-            todo = [job for job in jobs if not _finished(job, before[job.name], summary)]
-            if any(before[job.name] for job in todo):
-                # Shards the present catalog points into are about to be replaced.
-                (root / CATALOG / "catalog.json").unlink(missing_ok=True)
+                refuse_namesake(job, before[job.name])
+            todo = [job for job in jobs if not is_finished(job, before[job.name], summary)]
+            withdraw_catalog(root, [before[job.name] for job in todo])
             threads = max(1, options.workers // max(1, len(todo)))
             progress(0, len(todo), None)
-            outcomes = run_jobs([replace(job, threads=threads) for job in todo], options.workers)
+            outcomes = run_jobs([replace(job, threads=threads) for job in todo], options.workers, suspects)
             for done, outcome in enumerate(outcomes, start=1):
-                _count(summary, outcome)
+                count(summary, outcome)
                 progress(done, len(todo), outcome)
-            _finish(root, jobs, summary)
+            finish(root, jobs, summary)
     return summary
 
 
@@ -110,6 +112,9 @@ def plan(options: IngestOptions, say: Say) -> list[Job]:
     found = find(options.sources, options.source)
     if options.prefix:
         found = prefixed(found, options.prefix)
+    aliases = _aliases(options)
+    if aliases is not None:
+        say = _without_names(say, found)
     table = _table(options, found, say)
     cases_known = options.case_regex is not None or any(row.get("case_id") for row in table.rows.values())
     if not cases_known and (warning := part_warning([item.name for item in found])):
@@ -118,7 +123,8 @@ def plan(options: IngestOptions, say: Say) -> list[Job]:
     if options.case_regex is not None:
         _check_regex(options.case_regex, names, say)
     metadata = [metadata_of(item, table, options.case_regex, options.source) for item in found]
-    excluded = read_exclude(options.exclude, names) if options.exclude else {}
+    known = names + [aliases.video(name) for name in names] if aliases is not None else names
+    excluded = read_exclude(options.exclude, known) if options.exclude else {}
     masks = read_masks(options.masks, sorted({meta.source for meta in metadata})) if options.masks else {}
     jobs = []
     for item, meta in zip(found, metadata, strict=True):
@@ -134,8 +140,59 @@ def plan(options: IngestOptions, say: Say) -> list[Job]:
             masks=masks.get(meta.source, ()),
             excluded=excluded.get(item.name, ()),
         )
-        jobs.append(replace(job, key=_key(job, say)))
-    return jobs
+        _warn_of_strangers(job, say)
+        if aliases is not None:
+            _refuse_folder_name(item, table, options)
+            also = excluded.get(aliases.video(item.name), ())
+            job = _disguised(replace(job, excluded=job.excluded + also), aliases)
+        jobs.append(replace(job, key=_key(job, say, aliases)))
+    if aliases is not None:
+        cases = zip(found, metadata, jobs, strict=True)
+        rows = [(item.shown, job.name, meta.case_id, job.metadata.case_id) for item, meta, job in cases]
+        say(f"names and their pseudonyms: {aliases.note(rows)}")
+    return sorted(jobs, key=lambda job: job.name)
+
+
+def _aliases(options: IngestOptions) -> Pseudonyms | None:
+    return None if options.pseudonymize is None else Pseudonyms.load(options.pseudonymize, options.out)
+
+
+def claim_pseudonyms(options: IngestOptions) -> None:
+    """Mark a folder as one of this key's pseudonyms. Raises ConfigError for one of another key."""
+    if (aliases := _aliases(options)) is not None:
+        aliases.check(options.out)
+
+
+def _without_names(say: Say, found: Sequence[Found]) -> Say:
+    names = {name for item in found for name in (item.name, item.path.name, item.path.stem, item.shown)}
+    hidden = Withheld(names)
+    return lambda line: say(hidden.text(line))
+
+
+def _disguised(job: Job, aliases: Pseudonyms) -> Job:
+    """The same work, without the name of its file or its case."""
+    name = aliases.video(job.name)
+    metadata = replace(job.metadata, case_id=aliases.case(job.metadata.case_id))
+    return replace(job, name=name, shown=name, metadata=metadata, pseudonymous=True)
+
+
+def _refuse_folder_name(item: Found, table: Table, options: IngestOptions) -> None:
+    """Raises ConfigError where a folder's name would become the source: it may be a hospital's or a patient's."""
+    if options.source is None and not table.rows.get(item.name, {}).get("source"):
+        raise ConfigError(
+            f"--pseudonymize: say --source (or give videos.csv a column source); else the folder's name "
+            f"{item.default_source!r} would stand in the catalog"
+        )
+
+
+def _warn_of_strangers(job: Job, say: Say) -> None:
+    """Images that the pattern of a frame folder passes over are not dropped in silence."""
+    if job.frames is None:
+        return
+    if strangers := unmatched(job.path, job.frames):
+        names = ", ".join(map(printable, strangers[:3])) + (" ..." if len(strangers) > 3 else "")
+        where = f"{len(strangers)} images do not match --frames {job.frames.pattern!r} and are left out"
+        say(f"warning: {job.name}: {where}" + ("" if job.pseudonymous else f": {names}"))
 
 
 def _check_regex(regex: str, names: Sequence[str], say: Say) -> None:
@@ -177,31 +234,54 @@ def _table(options: IngestOptions, found: Sequence[Found], say: Say) -> Table:
     return table
 
 
-def _key(job: Job, say: Say) -> str:
-    """What the frames of a video follow from: size and time stamp of its file or files, and the settings."""
+def _key(job: Job, say: Say, aliases: Pseudonyms | None) -> str:
+    """What the frames of a video follow from: size and time stamp of its file or files, and the settings.
+
+    It stands in the record, so a pseudonymous one is made of pseudonyms: names could be tried out against its hash.
+    """
+    alias = printable if aliases is None else aliases.file
     if job.frames is None:
-        files = [_stamp(job.path)]
+        files = [_stamp(job.path, alias)]
     else:
         listed = list_frames(job.path, job.frames)
         times = f"{listed[0].time_s:.2f} s to {listed[-1].time_s:.2f} s"
-        say(f"{job.name}: {len(listed)} files, {listed[0].path.name} to {listed[-1].path.name} are {times}")
-        files = [_stamp(frame.path) for frame in listed]
+        first, last = (printable(listed[i].path.name) for i in (0, -1))
+        say(f"{job.name}: {len(listed)} files, " + ("" if aliases else f"{first} to {last} are ") + times)
+        files = [_stamp(frame.path, alias) for frame in listed]
     spec = vars(job.frames) if job.frames else None
     tree = {"files": files, "settings": job.settings.identity(), "frames": spec}
     return fingerprint(tree | {"masks": job.masks, "excluded": repr(job.excluded)})
 
 
-def _stamp(path: Path) -> tuple[str, int, int]:
+def _stamp(path: Path, alias: Callable[[str], str]) -> tuple[str, int, int]:
     try:
         status = path.stat()
     except OSError:
-        return path.name, -1, -1
-    return path.name, status.st_size, status.st_mtime_ns
+        return alias(path.name), -1, -1
+    return alias(path.name), status.st_size, status.st_mtime_ns
 
 
-def _finished(job: Job, done: Record | None, summary: Summary) -> bool:
+def make_folders(root: Path) -> None:
+    """The folders of a shards folder."""
+    for folder in ("shards", record.FOLDER, CATALOG):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+
+
+def withdraw_catalog(root: Path, records: Sequence[Record | None]) -> None:
+    """Take the present catalog away if it points into shards that are about to be replaced: those of `records`."""
+    if any(records):
+        (root / CATALOG / "catalog.json").unlink(missing_ok=True)
+
+
+def is_finished(job: Job, done: Record | None, summary: Summary | None = None) -> bool:
+    """Whether a video's record and shards are what this job would make; other metadata are noted in the record.
+
+    `summary` counts it; without one nothing is written either.
+    """
     if done is None or done.key != job.key or not all(_is_there(job.root / s.path, s.bytes) for s in done.shards):
         return False
+    if summary is None:
+        return True
     if done.metadata != job.metadata:
         record.save(job.root, replace(done, metadata=job.metadata))
     summary.finished_before += 1
@@ -213,7 +293,7 @@ def _is_there(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size
 
 
-def _refuse_foreign(root: Path) -> None:
+def refuse_foreign(root: Path) -> None:
     """Raises ConfigError for a catalog without records of its videos: it would be overwritten by one without them."""
     # Where there are records, the catalog is rebuilt from them, damaged or not.
     known = bool(record.names(root)) or not (root / CATALOG / "catalog.json").is_file()
@@ -221,7 +301,7 @@ def _refuse_foreign(root: Path) -> None:
         raise ConfigError(f"{root} holds a catalog that no ingest left here; give another folder to --out")
 
 
-def _refuse_namesake(job: Job, done: Record | None) -> None:
+def refuse_namesake(job: Job, done: Record | None) -> None:
     """Raises ConfigError for a video whose name belongs to another source's video here: it would replace that one."""
     if done is not None and done.key != job.key and done.metadata.source != job.metadata.source:
         raise ConfigError(
@@ -231,24 +311,36 @@ def _refuse_namesake(job: Job, done: Record | None) -> None:
         )
 
 
-def _sweep(root: Path) -> None:
-    """Remove what an interrupted ingest left: nothing in these places has its final name."""
+def _begun(root: Path) -> frozenset[str]:
+    """Videos that were being decoded when an earlier ingest came to its end without being asked."""
+    folder = root / "tmp"
+    return frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
+
+
+def sweep(root: Path, sources: Sequence[Path], names: Collection[str]) -> None:
+    """Remove what an interrupted ingest left: nothing in these places has its final name.
+
+    Rejections of these sources go too, where the file has gone; of other sources nothing can be said.
+    """
     shutil.rmtree(root / "tmp", ignore_errors=True)
     for folder in (root / record.FOLDER, root / CATALOG):
         for stale in folder.glob(".*.tmp"):
             stale.unlink()
+    below = tuple(printable(source).rstrip("/") + "/" for source in sources)
     for path in (root / record.FOLDER).glob("*.rejected.json"):
-        if not Path(record.load_rejected(path).path).exists():
+        if path.name.removesuffix(".rejected.json") not in names and record.load_rejected(path).path.startswith(below):
             path.unlink()
 
 
-def _count(summary: Summary, outcome: Outcome) -> None:
+def count(summary: Summary, outcome: Outcome) -> None:
+    """Add what became of one video."""
     summary.ingested += outcome.finished
     summary.seconds += outcome.duration_s
     summary.rejected.extend(outcome.rejected)
 
 
-def _finish(root: Path, jobs: Sequence[Job], summary: Summary) -> None:
+def finish(root: Path, jobs: Sequence[Job], summary: Summary) -> None:
+    """Write the catalog of all finished videos, and count them."""
     shutil.rmtree(root / "tmp", ignore_errors=True)
     videos = list(record.entries(root))
     summary.fingerprint = write_catalog(root, videos, record.rejections(root))
@@ -257,7 +349,8 @@ def _finish(root: Path, jobs: Sequence[Job], summary: Summary) -> None:
 
 
 @contextmanager
-def _disk_trouble(root: Path) -> Iterator[None]:
+def disk_trouble(root: Path) -> Iterator[None]:
+    """Turn an OSError into a TrocarError that says what to do."""
     try:
         yield
     except OSError as error:

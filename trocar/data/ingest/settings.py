@@ -9,7 +9,7 @@ from pydantic import Field
 from trocar.config import Config
 from trocar.data.ingest.shards import SHARD_BYTES
 
-INGEST_VERSION = 2
+INGEST_VERSION = 3
 """Raised when the same video and settings give other frames: finished videos of another version are done
 again.
 """
@@ -27,7 +27,7 @@ class IngestSettings(Config):
     jpeg_quality: int = Field(90, ge=1, le=100)
     crop: Literal["auto", "none"] = "auto"
     shard_bytes: int = Field(SHARD_BYTES, ge=1 << 12)
-    max_pixels: int = Field(36_000_000, ge=1)
+    max_pixels: int = Field(36_000_000, ge=1, le=178_956_970)  # Pillow opens none beyond
     max_hours: float = Field(24.0, gt=0)
     max_damaged: int = Field(0, ge=0)
 
@@ -38,9 +38,17 @@ class IngestSettings(Config):
 
 
 class RejectError(Exception):
-    """This video or image stays out: `reason` is one of a few fixed phrases, `detail` says what was found."""
+    """This video or image stays out: `reason` is one of a few fixed phrases, `detail` says what was found.
 
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(reason, detail)
+    `quoted` is what the file itself says, which a pseudonymised catalog must not repeat.
+    """
+
+    def __init__(self, reason: str, detail: str, quoted: str = "") -> None:
+        super().__init__(reason, f"{detail}: {quoted!r}" if quoted else detail)
         self.reason = reason
-        self.detail = detail
+        self.plain = detail
+
+    @property
+    def detail(self) -> str:
+        """All that was found, with the quotation."""
+        return str(self.args[1])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -69,8 +72,15 @@ def prefixed(items: Iterable[Found], prefix: str) -> list[Found]:
 
 
 def video_id(text: str, path: Path) -> str:
-    """A name fit for keys and file names: letters, digits, `_` and `-`; a dot would split WebDataset keys."""
+    """A name fit for keys and file names: letters, digits, `_` and `-`; a dot would split WebDataset keys.
+
+    Letters beyond ASCII are replaced too, and a hash of the whole tells such names apart.
+    """
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_") or "video"
+    if not text.isascii():
+        # Composed: some file systems store an accent as a character of its own.
+        whole = unicodedata.normalize("NFC", text).encode("utf-8", "surrogateescape")
+        name += f"-{hashlib.sha256(whole).hexdigest()[:8]}"
     if len(name) > _MAX_NAME:
         raise ConfigError(f"{path}: the video name {name!r} is longer than {_MAX_NAME} characters")
     return name
@@ -80,6 +90,11 @@ def named_video(text: str, path: Path) -> str:
     """The video id of a name in a table, which may carry the ending of its file."""
     stem = Path(text).stem if Path(text).suffix.lower() in VIDEO_SUFFIXES else text
     return video_id(stem, path)
+
+
+def printable(path: str | Path) -> str:
+    """A path as text that can be stored and printed: bytes that are no UTF-8 become `\\xNN`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def part_warning(names: Sequence[str]) -> str | None:
@@ -108,7 +123,7 @@ def _find_one(root: Path, source: str | None) -> list[Found]:
         raise ConfigError(f"{root}: no such file or folder")
     label = source or _label(root)
     if root.is_file():
-        return [Found(video_id(root.stem, root), root, str(root), False, label)]
+        return [Found(video_id(root.stem, root), root, printable(root), False, label)]
     videos = _videos(root.iterdir()) or _videos((root / "videos").glob("*")) or _videos(root.rglob("*"))
     paths = videos or _frame_folders(root)
     if not paths:
@@ -120,13 +135,13 @@ def _find_one(root: Path, source: str | None) -> list[Found]:
     for path in paths:
         parts = (path if path.is_dir() else path.with_suffix("")).relative_to(base).parts
         text = "_".join(parts) or path.resolve().name
-        named.append(Found(video_id(text, path), path, str(path), path.is_dir(), label))
+        named.append(Found(video_id(text, path), path, printable(path), path.is_dir(), label))
     return named
 
 
 def _label(root: Path) -> str:
     folder = (root.parent if root.is_file() else root).resolve()
-    return folder.parent.name if folder.name == "videos" else folder.name
+    return printable(folder.parent.name if folder.name == "videos" else folder.name)
 
 
 def _videos(paths: Iterable[Path]) -> list[Path]:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from trocar.data.catalog_write import Rejected
 from trocar.data.ingest import jpeg, record
-from trocar.data.ingest.container import check_file, describe, key_frames, open_video
+from trocar.data.ingest.container import describe, key_frames, open_video, read_picture
 from trocar.data.ingest.content import SAMPLES, Content, find_content, reduced
 from trocar.data.ingest.decode import Decoder
 from trocar.data.ingest.framefolder import FrameFile, FrameSpec, list_frames, thin
@@ -24,6 +24,7 @@ from trocar.data.ingest.quality import FrameMeasures, measure, quality_table
 from trocar.data.ingest.record import Metadata, Record
 from trocar.data.ingest.settings import IngestSettings, RejectError
 from trocar.data.ingest.shards import ShardWriter
+from trocar.data.ingest.sources import printable
 from trocar.files import fsync_folder
 
 _BUFFER_BYTES = 128 << 20
@@ -35,7 +36,8 @@ class Job:
     """All a worker needs for one video.
 
     `masks` are (left, top, width, height) boxes in source pixels to black out, `excluded` are [start, end)
-    times in seconds to leave out, `frames` is None for a video file. `shown` is the path as the user gave it.
+    times in seconds to leave out, `frames` is None for a video file. `shown` is the path as the user gave it, or the
+    pseudonym of a `pseudonymous` one.
     """
 
     name: str
@@ -49,6 +51,14 @@ class Job:
     masks: tuple[Box, ...] = ()
     excluded: tuple[tuple[float, float], ...] = ()
     threads: int = 1
+    pseudonymous: bool = False
+
+    def rejected(self, error: RejectError, frame: FrameFile | None = None) -> Rejected:
+        """What to note of the video, or of one frame of a folder."""
+        if self.pseudonymous:
+            # Names of frame files and what a file says may name a patient as well.
+            return Rejected(self.shown + (f" at {frame.time_s:g} s" if frame else ""), error.reason, error.plain)
+        return Rejected(self.shown + (f"/{printable(frame.path.name)}" if frame else ""), error.reason, error.detail)
 
 
 @dataclass(frozen=True)
@@ -67,21 +77,37 @@ class Outcome:
 def ingest(job: Job) -> Outcome:
     """Do one job. The shards get their names when they are complete, then the record is written.
 
-    A video that cannot be decoded is an Outcome; an OSError (a full disk) is raised and leaves nothing in
-    place.
+    A video that cannot be decoded is an Outcome, whatever its decoder raises; an OSError (a full disk) is raised and
+    leaves nothing in place.
     """
     record.forget(job.root, job.name)
     folder = job.root / "tmp" / job.name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
-        return _FolderIngest(job, folder).run() if job.frames else _VideoIngest(job, folder).run()
+        return _decoded(job, folder)
     except RejectError as error:
-        rejected = Rejected(job.shown, error.reason, error.detail)
+        rejected = job.rejected(error)
         record.save_rejected(job.root, job.name, rejected)
         return Outcome(job.name, rejected=(rejected,), finished=False)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _decoded(job: Job, folder: Path) -> Outcome:
+    try:
+        return _FolderIngest(job, folder).run() if job.frames else _VideoIngest(job, folder).run()
+    except RejectError:
+        raise
+    except av.FFmpegError as error:  # first: some are OSErrors too, but say nothing of the disk
+        raise RejectError("undecodable video", error.strerror or type(error).__name__) from error
+    except MemoryError as error:
+        raise RejectError("out of memory", "its pictures don't fit into memory; try fewer --workers") from error
+    except OSError:
+        raise
+    except Exception as error:
+        # One file that a decoder chokes on in a new way must not end the work on all others.
+        raise RejectError("unexpected error", type(error).__name__, str(error)) from error
 
 
 class _Ingest:
@@ -227,7 +253,7 @@ class _FolderIngest(_Ingest):
                 try:
                     self.add(frame.time_s, self._jpeg(frame))
                 except RejectError as error:
-                    rejected.append(Rejected(f"{self.job.shown}/{frame.path.name}", error.reason, error.detail))
+                    rejected.append(self.job.rejected(error, frame))
         if not self.measures:
             first = rejected[0] if rejected else None
             why = f"{len(rejected)} images rejected, first: {first.reason} ({first.path})" if first else "all excluded"
@@ -237,8 +263,7 @@ class _FolderIngest(_Ingest):
 
     def _jpeg(self, frame: FrameFile) -> bytes:
         """The file's own bytes where they are what would be stored, else a new JPEG."""
-        check_file(frame.path)
-        data = frame.path.read_bytes()
+        data = read_picture(frame.path, self.settings)
         image = jpeg.load_image(data, self.settings.max_pixels)
         as_it_is = not self.job.masks and self.content.box is None and self.target(image.size) == image.size
         return data if as_it_is and jpeg.is_canonical(data) else self.encode(image)
@@ -247,8 +272,7 @@ class _FolderIngest(_Ingest):
         size: tuple[int, int] | None = None
         for frame in frames[:: max(1, len(frames) // SAMPLES)] if self.settings.crop == "auto" else ():
             try:
-                check_file(frame.path)
-                image = jpeg.load_image(frame.path.read_bytes(), self.settings.max_pixels)
+                image = jpeg.load_image(read_picture(frame.path, self.settings), self.settings.max_pixels)
             except RejectError:
                 continue
             size = size or image.size

@@ -1,0 +1,152 @@
+"""Held-out cases leave a pool before anything is sampled, by name and by content."""
+
+import pytest
+from leak_factory import make_labelled, make_pool, operation
+
+from trocar.cli import main
+from trocar.data.composition import Amount, Composition
+from trocar.data.leak.guard import Guarded, LeakGuard
+from trocar.data.leak.verdict import Verdict
+from trocar.errors import ConfigError
+from trocar.leak.against import held_out
+from trocar.leak.resolve import resolve
+
+SPLITS = {"train1": "train", "test1": "test", "val1": "val"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Three labelled cases; `test1` and `val1` are held out."""
+    cases = {name: operation(seed) for seed, name in enumerate(SPLITS)}
+    return make_labelled(tmp_path_factory.mktemp("data") / "clinic", cases, SPLITS)
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory):
+    """Six cases: one a smaller copy of `test1` that begins four seconds later under another name, one the case `val1`
+    by name, one Cholec80's video 61, and three of nobody's."""
+    copied = operation(99, 4) + [image.resize((120, 90)) for image in operation(1)]
+    videos = {
+        "a": ("north", "op17", copied),
+        "b": ("clinic", "val1", operation(50)),
+        "c": ("cholec80", "video61", operation(51)),
+        **{f"free{i}": ("north", f"free{i}", operation(60 + i)) for i in range(3)},
+    }
+    return make_pool(tmp_path_factory.mktemp("pool"), videos)
+
+
+def guarded(*against, policy="exclude", **fields):
+    return Composition(curate="none", leak=LeakGuard(against=list(against), policy=policy), **fields)
+
+
+def free_cases():
+    return {f"north/free{i}" for i in range(3)}
+
+
+def test_cases_leave_by_content_by_name_and_by_published_identity(data, catalog):
+    selection = resolve(guarded(str(data), "m2cai16_tool/11"), catalog)
+    assert set(selection.cases) == free_cases()
+    found = {(leak.pool, leak.test): leak for leak in selection.leaks}
+    assert found.keys() == {
+        ("north/op17", "clinic/test1"),
+        ("clinic/val1", "clinic/val1"),
+        ("cholec80/video61", "m2cai16_tool/11"),
+    }
+    assert "+4.0 s away" in found["north/op17", "clinic/test1"].how
+    assert any("3 case(s) left out before sampling" in note for note in selection.notes)
+
+
+def test_exclusion_comes_before_sampling_so_arms_keep_their_size(data, catalog):
+    everything = guarded(str(data), "m2cai16_tool", sample=Amount(cases=3))
+    assert set(resolve(everything, catalog).cases) == free_cases()
+    with pytest.raises(ConfigError, match=r"has 3 cases .* 4 cases were asked for"):
+        resolve(guarded(str(data), "m2cai16_tool", sample=Amount(cases=4)), catalog)
+
+
+def test_the_fingerprint_changes_with_what_was_left_out_and_only_then(data, catalog):
+    plain = Composition(curate="none").resolve(catalog).fingerprint
+    assert resolve(guarded("heichole/1"), catalog).fingerprint == plain
+    by_name = resolve(guarded("cholec80/61"), catalog).fingerprint
+    both = resolve(guarded("cholec80/61", str(data)), catalog).fingerprint
+    assert len({plain, by_name, both}) == 3
+
+
+def test_error_names_case_task_and_the_ways_out(data, catalog):
+    with pytest.raises(ConfigError) as caught:
+        resolve(guarded(str(data), policy="error"), catalog)
+    text = str(caught.value)
+    for part in ("north/op17 is clinic/test1", f"phase of {data}", "policy: exclude", "policy: allow", "leak.against"):
+        assert part in text
+
+
+def test_allow_keeps_the_cases_and_records_them(data, catalog):
+    selection = resolve(guarded(str(data), policy="allow"), catalog)
+    assert len(selection.cases) == 6
+    assert {leak.verdict for leak in selection.leaks} == {Verdict.SEEN}
+
+
+def test_training_cases_of_the_labelled_data_are_no_leak(tmp_path, data):
+    pool = make_pool(tmp_path, {"a": ("north", "x", operation(0)), "b": ("north", "y", operation(70))})
+    assert resolve(guarded(str(data)), pool).leaks == ()
+
+
+def test_data_without_a_split_is_held_out_as_a_whole(tmp_path):
+    data = make_labelled(tmp_path / "own", {"one": operation(1), "two": operation(2)})
+    assert held_out([str(data)]).cases == {("own", "one"), ("own", "two")}
+
+
+def test_isolated_pictures_are_suspect_and_stay(tmp_path):
+    data = make_labelled(tmp_path / "own", {"one": operation(1)[:2]})
+    pool = make_pool(tmp_path / "pool", {"a": ("north", "x", operation(1)[::-1]), "b": ("north", "y", operation(70))})
+    selection = resolve(guarded(str(data), policy="error"), pool)
+    assert [leak.verdict for leak in selection.leaks] == [Verdict.SUSPECT]
+    assert len(selection.cases) == 2
+    assert any("suspect, kept in the pool" in note for note in selection.notes)
+
+
+def test_published_splits_and_lists_are_read(tmp_path):
+    cases = held_out(["cholec80:40-8-32"]).cases
+    assert {int(n) for _, n in cases} == set(range(41, 81))
+    (tmp_path / "cases.txt").write_text("# ours\ncholec80/video07\nclinic/op 3  # known\n")
+    assert held_out([str(tmp_path / "cases.txt")]).cases == {("cholec80", "7"), ("clinic", "op 3")}
+    (tmp_path / "bad.txt").write_text("video07\n")
+    with pytest.raises(ConfigError, match=r"bad.txt:1: expected data set/case"):
+        held_out([str(tmp_path / "bad.txt")])
+    with pytest.raises(ConfigError, match="'data/clinic' is no folder, no file and no published data set"):
+        held_out(["data/clinic"])
+    with pytest.raises(ConfigError, match="did you mean '40-8-32'"):
+        held_out(["cholec80:40-8-3"])
+
+
+def test_a_composition_with_a_guard_cannot_be_resolved_without_it(catalog):
+    with pytest.raises(TypeError, match=r"trocar\.leak\.resolve"):
+        guarded("cholec80").resolve(catalog)
+
+
+def test_a_pool_of_nothing_but_held_out_cases_is_refused(tmp_path):
+    pool = make_pool(tmp_path, {"a": ("cholec80", "video61", operation(1))})
+    with pytest.raises(ConfigError, match="every case that it matches is held out"):
+        resolve(guarded("cholec80"), pool)
+
+
+def test_hashes_are_computed_once(data):
+    said = []
+    for _ in range(2):
+        held_out([Guarded(data=data)], said.append)
+    assert len(said) == 1
+    assert "hashing 16 frames" in said[0]
+
+
+def test_the_command_prints_what_it_found_and_exits_1(data, catalog, capsys):
+    assert main(["leaks", str(catalog.root), "--against", str(data), "m2cai16_tool/11"]) == 1
+    out = capsys.readouterr().out
+    for part in (
+        "3 held-out cases (2 with pictures, 16 frames)",
+        "north/op17",
+        "test case seen unlabelled",
+        "phase of",
+    ):
+        assert part in out
+    assert main(["leaks", str(catalog.root), "--against", "heichole/1-24"]) == 0
+    assert "none of them is in the pool" in capsys.readouterr().out
+    assert main(["leaks", str(catalog.root), "--against", "cholec81"]) == 2

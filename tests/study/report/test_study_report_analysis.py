@@ -1,0 +1,175 @@
+import numpy as np
+import pytest
+from planted_study import Planted, plant
+
+from trocar.study.report.analysis import analyse, bounds_of
+from trocar.study.report.arms import arms_of, cells, labelled_cases
+from trocar.study.report.known_cases import KnownCases
+from trocar.study.report.scores import outcome_of
+from trocar.study.report.summary import summary
+from trocar.study.results import Results
+from trocar.study.statistics.crossed import CASES_ONLY, SEEDS_AND_CASES
+
+CASES = tuple(f"case{number:02d}" for number in range(12))
+
+
+def found(root, planted, draws=80):
+    study, store = plant(root, planted)
+    results = Results.load(study, store)
+    return results, analyse(results, KnownCases.of([study.catalog]), draws)
+
+
+def sentences(root, planted, verdicts=None):
+    results, analysis = found(root, planted)
+    return summary(results, analysis, verdicts if verdicts is not None else {("phase", "north"): "clean"})
+
+
+def test_a_planted_difference_is_found_and_its_copy_is_not_called_different(tmp_path):
+    planted = Planted(
+        {"north": 0.8, "north again": 0.8}, luck=0.02, contrasts=[("north", "init"), ("north", "north again")]
+    )
+    results, analysis = found(tmp_path, planted)
+    real, copy = analysis.contrasts
+    assert real.different
+    assert real.difference.value == pytest.approx(0.3)
+    assert outcome_of(copy) == "not shown to differ"
+    said = summary(results, analysis, {})
+    assert len(said) == 3
+    assert said[1].startswith("Of 2 declared comparisons, 1 differs after Holm's correction (north scores 0.300 [")
+    assert said[1].endswith("higher than init on phase (knn)); 1 is not shown to differ.")
+
+
+def test_the_summary_never_turns_a_negative_difference_around(tmp_path):
+    said = sentences(tmp_path, Planted({"north": 0.3}, given={"init": 0.8}, luck=0.02))
+    assert "init scores 0.500 [" in said[1]
+    assert "higher than north" in said[1]
+
+
+def test_too_few_cases_are_underpowered_and_not_a_finding(tmp_path):
+    results, analysis = found(tmp_path, Planted({"north": 0.9}, given={"init": 0.2}, test_cases=CASES[:4]))
+    assert outcome_of(analysis.contrasts[0]) == "underpowered, n = 4"
+    said = summary(results, analysis, {})
+    assert said[1] == ("Of 1 declared comparison, 1 is underpowered (n = 4), which says nothing either way.")
+    assert "as few as 4 test cases" in said[2]
+    assert "differs" not in " ".join(said)
+
+
+def test_equal_arms_are_not_called_equal(tmp_path):
+    said = sentences(tmp_path, Planted({"north": 0.5}, luck=0.02))
+    assert said[1] == "None of 1 declared comparison is shown to differ."
+
+
+def test_one_pretraining_seed_is_said_in_numbers_and_words(tmp_path):
+    results, analysis = found(tmp_path, Planted({"north": 0.8}, seeds=1))
+    assert {arm.scope for arm in analysis.compared[0].arms} == {CASES_ONLY}
+    said = summary(results, analysis, {})
+    assert "with one pretraining seed intervals are over test cases only" in said[2]
+    assert "higher than init on phase (knn) for these trained models" in said[1]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "text"),
+    [
+        ({}, "Whether pretraining saw the test cases has not been judged"),
+        ({("phase", "north"): "clean"}, "1 of 1 leak verdicts are clean"),
+        ({("phase", "north"): "clean", ("phase", "init"): "not judged"}, "1 of 2 leak verdicts are clean, 1 have none"),
+        (
+            {("phase", "north"): "unknown", ("phase", "init"): "clean"},
+            "1 score is not known to be free of leaks (north on phase: unknown)",
+        ),
+    ],
+)
+def test_the_third_sentence_says_what_is_known_of_leaks(tmp_path, verdicts, text):
+    assert sentences(tmp_path, Planted({"north": 0.8}, seeds=2), verdicts)[2].startswith(text)
+
+
+def test_given_weights_without_chance_are_fixed_and_others_have_seeds(tmp_path):
+    study, store = plant(tmp_path, Planted({"north": 0.8}, given={"init": 0.5, "random": 0.4, "other": 0.6}))
+    results = Results.load(study, store)
+    arms = {arm.name: arm for arm in arms_of(results, cells(results)[("phase", "knn")]["100%"])}
+    assert {name: (len(arm.seeds), arm.fixed) for name, arm in arms.items()} == {
+        "north": (3, False), "init": (3, False), "random": (3, False), "other": (1, True)
+    }  # fmt: skip
+
+
+def test_given_weights_under_a_protocol_with_chance_are_not_fixed(tmp_path):
+    study, store = plant(tmp_path, Planted({"north": 0.8}, given={"init": 0.5, "other": 0.6}, tasks=("masks",)))
+    results = Results.load(study, store)
+    ((_, budgets),) = cells(results).items()
+    arms = {arm.name: arm for arm in arms_of(results, budgets["100%"])}
+    assert not arms["other"].fixed
+
+
+def test_budgets_rise_and_the_largest_is_compared(tmp_path):
+    planted = Planted({"north": 0.8}, seeds=2, budgets={"100%": 8, "2": 2})
+    results, analysis = found(tmp_path, planted)
+    one = analysis.compared[0]
+    assert (one.budget, one.labelled) == ("100%", 8)
+    assert labelled_cases(results, one.scores) == 8
+    assert {curve.arm: curve.labelled for curve in one.curves} == {"north": (2, 8), "init": (2, 8)}
+    assert one.curves[0].points[0].value == pytest.approx(0.8)
+
+
+def test_masks_are_compared_by_their_metric(tmp_path):
+    _, analysis = found(tmp_path, Planted({"north": 0.75}, seeds=2, tasks=("masks",)))
+    one = analysis.compared[0]
+    # 9 of 12 rows of the tool's 144 pixels; all else of 32 x 42 is background.
+    background = (32 * 42 - 144) / (32 * 42 - 144 + 36)
+    assert one.crossed["north"].value == pytest.approx((background + 0.75) / 2)
+    assert one.arms[0].name == "north"
+
+
+def test_sizes_of_one_mixture_are_a_power_law_if_there_are_enough(tmp_path):
+    sizes = (1, 2, 4, 8, 12)
+    score = {n: 0.9 - 0.4 / n for n in sizes}
+    planted = Planted(
+        {f"n{n}": score[n] for n in sizes},
+        seeds=2,
+        luck=0.001,
+        cases_of={f"n{n}": [[f"phantom/case{2 * i:02d}" for i in range(n)]] * 2 for n in sizes},
+    )
+    _, analysis = found(tmp_path, planted)
+    one = analysis.compared[0]
+    (scales,) = one.scales
+    assert scales.sizes == sizes
+    assert [point.name for point in scales.points] == [f"n{n}" for n in sizes]
+    assert scales.law is not None
+    assert scales.law.limit[0] == pytest.approx(0.9, abs=0.01)
+    assert scales.law.exponent[0] == pytest.approx(1.0, abs=0.1)
+    assert not isinstance(one.value, str)
+    assert {contrast.source for contrast in one.value.single} == {"north"}
+
+
+def test_shapley_values_need_all_subsets(tmp_path):
+    north, south = ["phantom/case00", "phantom/case02"], ["phantom/case01", "phantom/case03"]
+    planted = Planted(
+        {"a": 0.6, "b": 0.7, "both": 0.9},
+        seeds=2,
+        luck=0.001,
+        cases_of={"a": [north] * 2, "b": [south] * 2, "both": [north + south] * 2},
+    )
+    _, analysis = found(tmp_path, planted)
+    values = analysis.compared[0].value.shapley.values
+    assert values["north"].value + values["south"].value == pytest.approx(0.9 - 0.5)
+    # north: the mean of .6 - .5 and .9 - .7.
+    assert values["north"].value == pytest.approx(0.15)
+
+
+def test_arms_of_different_inits_value_no_source(tmp_path):
+    study, store = plant(tmp_path, Planted({"north": 0.8, "south": 0.7}, seeds=2))
+    results = Results.load(study, store)
+    results.lock["init_of"]["south"] = "init south"
+    analysis = analyse(results, KnownCases.of([study.catalog]), 20)
+    assert analysis.compared[0].value == "not identifiable: the arms began from different weights"
+
+
+def test_ranks_are_over_cells_that_all_arms_have(tmp_path):
+    _, analysis = found(tmp_path, Planted({"north": 0.8}, seeds=2, tasks=("phase", "masks")))
+    assert analysis.ranking is not None
+    assert analysis.ranking.scope == SEEDS_AND_CASES
+    assert [(rank.arm, rank.mean) for rank in analysis.ranking.ranks] == [("north", 1.0), ("init", 2.0)]
+
+
+def test_scores_without_a_known_range_are_not_cut():
+    assert bounds_of("accuracy@pooled") == (0.0, 1.0)
+    assert bounds_of("edit@ms_tcn") == (-np.inf, np.inf)

@@ -1,0 +1,215 @@
+"""What weights have seen through all of their history: own pretraining, first weights, teachers, neighbour index.
+
+It is written into the `config.json` of every exported backbone (`trocar` / `exposure`) and read back by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import timm
+
+from trocar.backbones.published.base import Seen
+from trocar.backbones.source import BackboneSource, resolve
+from trocar.data.leak.identities import Case, identities, parse_numbers
+from trocar.data.leak.verdict import Finding, Verdict, by_severity
+from trocar.errors import TrocarError
+
+KEY = "exposure"
+IMAGENET_TAG = re.compile(r"(?:^|[_.])in(?:1k|12k|21k|22k)(?:$|[_.])")
+"""timm names in a tag what weights were trained on: these are photographs alone, where no other token is known."""
+SEAL = "#"
+PICTURES_FOUND = "its pictures were found among the pretraining frames"
+OTHER_DATA = re.compile(r"laion|openai|webli|lvd|yfcc|datacomp|dfn|metaclip|merged|sa1b|ig|swsl|ssl|seer|siglip|cc12m")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One training that left its mark on the weights.
+
+    `role`: pretraining, published, init, teacher or neighbour index. `seen`: published data sets, as a family's
+    manifest names them. `cases`: `source/case` of a catalog. `catalog`, `fingerprint`: where their frames lie, and of
+    which catalog. `compared`: digest of a held-out case's pictures -> what comparing them with these cases found.
+    `known` is False where nobody recorded what the training saw. In exports the names of cases are sealed (`sealed`).
+    """
+
+    role: str
+    name: str
+    seen: tuple[Seen, ...] = ()
+    cases: tuple[str, ...] = ()
+    catalog: str | None = None
+    fingerprint: str | None = None
+    compared: Mapping[str, tuple[Finding, ...]] = field(default_factory=dict)
+    known: bool = True
+
+    def has(self, case: Case) -> bool:
+        """Whether a case of a catalog is among `cases`, by its name or sealed."""
+        return "/".join(case) in self.cases or _seal(case) in self.cases
+
+    def sealed(self) -> Part:
+        """For publication: names of cases that are not public become hashes, which still answer `has`."""
+        table = identities()
+        cases = [_split(case) for case in self.cases]
+        names = tuple("/".join(c) if table.is_numbered(table.identify(*c)) else _seal(c) for c in cases)
+        told = {key: tuple(replace(f, why=PICTURES_FOUND) for f in found) for key, found in self.compared.items()}
+        return replace(self, cases=names, compared=told)
+
+    def as_json(self) -> dict[str, Any]:
+        """Values that JSON can hold; `from_json` is the inverse."""
+        tree = asdict(replace(self, compared={}))
+        compared = {digest: [found.as_json() for found in items] for digest, items in self.compared.items()}
+        return tree | {"seen": [asdict(one) for one in self.seen], "cases": list(self.cases), "compared": compared}
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> Part:
+        """From what `as_json` gave. Raises TypeError, KeyError or ValueError for anything else."""
+        compared = {key: tuple(map(Finding.from_json, items)) for key, items in tree["compared"].items()}
+        seen = tuple(Seen(**one) for one in tree["seen"])
+        return cls(**{**tree, "seen": seen, "cases": tuple(tree["cases"]), "compared": compared})
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """All parts of a history; none for random weights."""
+
+    parts: tuple[Part, ...] = ()
+
+    def as_role(self, role: str) -> Exposure:
+        """The same as the history of something else's `role`, such as its init."""
+        return Exposure(tuple(replace(part, role=_chain(role, part.role)) for part in self.parts))
+
+    def sealed(self) -> Exposure:
+        """The same without names of cases that are not public."""
+        return Exposure(tuple(part.sealed() for part in self.parts))
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """Values that JSON can hold; `from_json` is the inverse."""
+        return [part.as_json() for part in self.parts]
+
+    @classmethod
+    def from_json(cls, tree: Iterable[Mapping[str, Any]]) -> Exposure:
+        """From what `as_json` gave. Raises TypeError, KeyError or ValueError for anything else."""
+        return cls(tuple(Part.from_json(part) for part in tree))
+
+
+def exposure_of(name_or_path: str | Path) -> Exposure:
+    """What the weights of this name have seen (names as for `load_backbone`).
+
+    A backbone that says nothing of its training gives one part that is not known. Raises ConfigError for a name that
+    means nothing, TrocarError for a folder with a broken `config.json`.
+    """
+    source = resolve(name_or_path)
+    if source.kind == "random":
+        return Exposure()
+    if source.kind == "published":
+        assert source.entry is not None
+        return Exposure((Part("published", source.entry.name, source.entry.seen),))
+    return _of_timm(source) if source.kind == "timm" else _of_folder(source.folder)
+
+
+def by_identity(part: Part, tests: Iterable[Case]) -> list[Finding]:
+    """What names alone say of a part and these test cases, worst first; nothing means that names say clean.
+
+    `unknown` for a case that may be another one's under another name: then only pictures can tell.
+    """
+    wanted = sorted(set(tests))
+    if not part.known:
+        return [Finding(Verdict.UNKNOWN, "", f"what {part.name} ({part.role}) was trained on is not recorded")]
+    found = [finding for seen in part.seen for finding in _of_seen(part, seen, wanted)]
+    return by_severity([*found, *_of_cases(part, wanted)])
+
+
+def _of_timm(source: BackboneSource) -> Exposure:
+    config = timm.get_pretrained_cfg(source.name)
+    tag = str(getattr(config, "tag", "") or source.name.partition(".")[2])
+    if IMAGENET_TAG.search(tag) and not OTHER_DATA.search(tag):
+        return Exposure((Part("published", f"timm:{source.name}", (Seen("imagenet1k", "train", labels=True),)),))
+    return Exposure((Part("published", f"timm:{source.name}", known=False),))
+
+
+def _of_folder(folder: Path) -> Exposure:
+    path = folder / "config.json"
+    try:
+        about = json.loads(path.read_text(encoding="utf-8")).get("trocar") or {}
+        if KEY in about:
+            return Exposure.from_json(about[KEY])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise TrocarError(f"{path} cannot be understood: {error!r}") from None
+    return Exposure((Part("pretraining", str(folder), known=False),))
+
+
+def _chain(role: str, inner: str) -> str:
+    return role if inner in ("pretraining", "published") else f"{role}'s {inner}"
+
+
+def _of_seen(part: Part, seen: Seen, tests: list[Case]) -> list[Finding]:
+    table = identities()
+    if table.is_unrelated(seen.dataset):
+        return []
+    slug = table.dataset(seen.dataset) or seen.dataset
+    inside = {test: [c for c in table.same(test) if c[0] == slug] for test in tests}
+    members = [test for test in tests if inside[test]]
+    listed = parse_numbers(seen.cases)
+    if listed is not None:
+        members = [test for test in members if any(_number(c) in listed for c in inside[test])]
+    who = f"{part.name} ({part.role})"
+    verdict, what = _certainty(seen, listed, len(members))
+    found = [Finding(verdict, "/".join(test), f"{who} was trained on {slug}, {what}") for test in members]
+    strange = [t for t in tests if not inside[t] and not table.differ((slug, "1"), t)]
+    if listed is not None:
+        strange += [t for t in tests if inside[t] and not table.is_numbered(inside[t][0])]
+    return found + [
+        Finding(Verdict.UNKNOWN, "/".join(test), f"nothing says whether {slug}, which {who} saw, has this operation")
+        for test in strange
+    ]
+
+
+def _certainty(seen: Seen, listed: frozenset[int] | None, members: int) -> tuple[Verdict, str]:
+    sure = Verdict.LABELS_SEEN if seen.labels else Verdict.SEEN
+    if listed is not None or seen.cases in ("all", "train"):
+        return sure, f"cases {seen.cases}"
+    counted = re.match(r"(\d+) of (\d+)", seen.cases)
+    # With 76 of 80 seen, at most 4 of any test cases were not.
+    if counted and members > int(counted[2]) - int(counted[1]):
+        return sure, f"{seen.cases}: {members} test cases cannot all be among those left out"
+    return Verdict.SUSPECT, f"{seen.cases}: which is not known"
+
+
+def _of_cases(part: Part, tests: list[Case]) -> list[Finding]:
+    table = identities()
+    own = {table.identify(*_split(case)): case for case in part.cases}
+    found = []
+    for test in tests:
+        same = sorted(own[case] for case in table.same(test) if case in own)
+        if part.has(test):
+            same.append("/".join(test))
+        if same:
+            why = f"{part.name} ({part.role}) was trained on {same[0]}, the same operation"
+            found.append(Finding(Verdict.SEEN, "/".join(test), why))
+        elif not all(table.differ(case, test) for case in own):
+            why = f"names do not tell whether one of the cases of {part.name} ({part.role}) is this operation"
+            found.append(Finding(Verdict.UNKNOWN, "/".join(test), why))
+    return found
+
+
+def _seal(case: Case) -> str:
+    """`source/#16 hex digits`, the same for the same case everywhere."""
+    if case[1].startswith(SEAL):
+        return "/".join(case)
+    return f"{case[0]}/{SEAL}{hashlib.sha256(chr(31).join(case).encode()).hexdigest()[:16]}"
+
+
+def _number(case: Case) -> int:
+    digits = re.fullmatch(r"\d+", case[1])
+    return int(digits[0]) if digits else -1
+
+
+def _split(text: str) -> Case:
+    source, _, case = text.partition("/")
+    return source, case

@@ -1,0 +1,60 @@
+"""`trocar leaks SHARDS --against DATA ...`: held-out cases in a pool of frames, by name and by content."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+
+def register(subparsers: Any) -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "leaks",
+        help="find test cases in a pool of pretraining frames",
+        description=__doc__ + " Exits 1 if any is found.",
+    )
+    parser.add_argument("shards", metavar="SHARDS", help="the shards folder that `trocar ingest` wrote")
+    parser.add_argument(
+        "--against",
+        required=True,
+        nargs="+",
+        metavar="DATA",
+        help="folders of labelled data, published sets (cholec80, cholec80/41-80, cholec80:40-40) or lists of cases",
+    )
+    parser.add_argument("--split", help="the published split list of the labelled folders, such as 40-40")
+    parser.add_argument("--layout", help="layout of the labelled folders (default: recognised)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare, print one row per pair of cases, and say what was compared."""
+    from pathlib import Path
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from trocar.data.catalog import Catalog
+    from trocar.data.leak.guard import Guarded, find_leaks
+    from trocar.leak.against import held_out
+
+    catalog = Catalog.open(args.shards)
+    entries = [
+        Guarded(data=Path(entry), layout=args.layout, split=args.split) if Path(entry).is_dir() else entry
+        for entry in args.against
+    ]
+    wanted = held_out(entries, say=lambda line: print(line, file=sys.stderr, flush=True))
+    leaks = find_leaks(catalog, wanted, range(catalog.videos.num_rows))
+    hashed = len(set(wanted.pictures.cases))
+    print(
+        f"{len(wanted.cases)} held-out cases ({hashed} with pictures, {len(wanted.pictures)} frames) against "
+        f"{catalog.videos.num_rows} videos of {len(catalog)} frames"
+    )
+    if not leaks:
+        print("none of them is in the pool")
+        return 0
+    table = Table("in the pool", "held out", "verdict", "how")
+    for leak in leaks:
+        table.add_row(leak.pool, f"{leak.test} ({'; '.join(leak.tasks)})", leak.verdict.value, leak.how)
+    (Console() if sys.stdout.isatty() else Console(width=160)).print(table)
+    return 1

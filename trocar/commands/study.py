@@ -1,0 +1,189 @@
+"""`trocar study {plan,run,status,report}`: which pretraining data helped, from one file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trocar.slurm.options import add_options, check, profile_of
+
+if TYPE_CHECKING:
+    from trocar.study.config import StudyConfig
+    from trocar.study.lock import Tree
+    from trocar.study.plan import Plan
+    from trocar.study.store import Store
+
+
+def register(subparsers: Any) -> None:
+    """Declare `trocar study` and its actions."""
+    parser = subparsers.add_parser("study", help="compare pretraining data over tasks, budgets and seeds")
+    actions = parser.add_subparsers(dest="action", metavar="{plan,run,status,report}", required=True)
+    plan = _action(actions, "plan", run_plan, "what would be computed, what exists already, what it costs")
+    plan.add_argument("--update", action="store_true", help="accept new data and versions; says what they change")
+    run = _action(actions, "run", run_run, "compute everything that is missing; running it again continues")
+    run.add_argument("--jobs", type=_positive, default=1, metavar="N", help="stages at a time (default: 1)")
+    add_options(run)
+    run.add_argument("--uri", help="mlflow tracking URI (default as in `trocar track sync`); none: no mlflow")
+    _action(actions, "status", run_status, "counts, failing stages with the end of their logs, time left")
+    report = _action(actions, "report", run_report, "write the report of what is done")
+    report.add_argument("--out", type=Path, help="folder (default: STORE/studies/NAME/report)")
+    stage = actions.add_parser("stage", description="Run one stage, as `trocar study run` and SLURM jobs do.")
+    stage.add_argument("folder", type=Path, help="a folder of STORE/stages with a stage.yaml")
+    stage.set_defaults(run=run_stage, continues=True)
+
+
+def _action(actions: Any, name: str, run: Callable[[argparse.Namespace], int], text: str) -> Any:
+    parser = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.add_argument("study", metavar="STUDY", help="a YAML file or a preset such as study/phantom")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as pretrain_seeds=5 store=here")
+    parser.set_defaults(run=run, continues=True)
+    return parser
+
+
+def run_plan(args: argparse.Namespace) -> int:
+    """Plan, print, write study.lock."""
+    study, store = _open(args)
+    plan = _plan(study)
+    lock = _locked(plan, store, args.update)
+    _print_plan(plan, lock, store)
+    return 0
+
+
+def run_run(args: argparse.Namespace) -> int:
+    """Run everything that is missing, then bring mlflow up to it."""
+    from trocar.errors import ConfigError
+    from trocar.study.run import Runner
+    from trocar.study.track import sync_study
+
+    check(args)
+    if args.dry_run and args.slurm is None:
+        raise ConfigError(
+            "--dry-run prints the scripts for --slurm; `trocar study plan` says what a local run would do"
+        )
+    study, store = _open(args)
+    plan = _plan(study)
+    lock = _locked(plan, store, update=False)
+    if args.slurm is not None:
+        return _submit(args, plan, lock, store)
+    runner = Runner(plan.stages, store, args.jobs, labels=plan.labels, threads=study.threads, keep=study.keep, say=_say)
+    try:
+        ended = runner.run()
+    finally:
+        if args.uri != "none":
+            sync_study(lock, store, _say, args.uri)
+    if ended.failed:
+        _say(
+            f"{len(ended.failed)} stages failed, {len(ended.blocked)} wait for them; the same command tries again. "
+            f"`trocar study report {args.study}` writes a report of what is done"
+        )
+        return 1
+    print(f"finished; the report is in {store.out(plan.report.name)}")
+    return 0
+
+
+def _submit(args: argparse.Namespace, plan: Plan, lock: Tree, store: Store) -> int:
+    """Submit what is missing; mlflow is brought up to what earlier jobs have done."""
+    from trocar.study.cluster import script, submit
+    from trocar.study.track import sync_study
+
+    profile = profile_of(args)
+    if args.dry_run:
+        print(script(plan, store, profile), end="")
+        return 0
+    graph = submit(plan, store, profile)
+    print(f"{len(graph.jobs)} stages are submitted; `trocar study status {args.study}` or `trocar jobs` to follow")
+    if args.uri != "none":
+        sync_study(lock, store, _say, args.uri)
+    return 0
+
+
+def run_status(args: argparse.Namespace) -> int:
+    """Print how far the study is."""
+    from trocar.study.lock import require_lock
+    from trocar.study.status import status_of
+
+    study, store = _open(args)
+    status = status_of(require_lock(store, study.name), store)
+    print("\n".join(status.lines()))
+    return 0
+
+
+def run_report(args: argparse.Namespace) -> int:
+    """Write the report."""
+    from trocar.study.report import write
+
+    study, store = _open(args)
+    out = args.out or store.study(study.name) / "report"
+    print(f"the report is {write(study, store, out, say=_say)}")
+    return 0
+
+
+def run_stage(args: argparse.Namespace) -> int:
+    """Run one stage in this process."""
+    from trocar.cli import main
+    from trocar.study.execute import run_stage as execute
+
+    return execute(args.folder, main)
+
+
+def _open(args: argparse.Namespace) -> tuple[StudyConfig, Store]:
+    from trocar.study.config import load_study
+    from trocar.study.store import Store
+
+    study = load_study(args.study, args.overrides)
+    return study, Store(study.store)
+
+
+def _plan(study: StudyConfig) -> Plan:
+    from trocar.study.plan import make_plan
+    from trocar.study.run import run_prepare
+
+    run_prepare(study.prepare)
+    return make_plan(study)
+
+
+def _locked(plan: Plan, store: Store, update: bool) -> Tree:
+    """The lock of the plan, written; refuses to go on with other data than were locked. Raises ConfigError."""
+    from trocar.errors import ConfigError
+    from trocar.study.lock import drift, edits, make_lock, read_lock, write_lock
+
+    new, old = make_lock(plan), read_lock(store, plan.study.name)
+    if old is not None:
+        changes, keys = drift(old, new), edits(old, new)
+        listed = "\n".join(f"  {line}" for line in changes)
+        if changes and not update:
+            raise ConfigError(
+                f"study {plan.study.name} was planned on other data or versions:\n{listed}\n"
+                "`trocar study plan --update` accepts that; results of the old plan stay in the store"
+            )
+        if changes:
+            _say(f"accepted, compared with the last plan:\n{listed}")
+        if keys:
+            _say(f"the study file has been edited since the last plan: {', '.join(keys)}")
+    path = write_lock(store, new)
+    _say(f"locked in {path}")
+    return new
+
+
+def _print_plan(plan: Plan, lock: Tree, store: Store) -> None:
+    from rich.console import Console
+
+    from trocar.study.describe import plan_tables
+
+    console = Console() if sys.stdout.isatty() else Console(width=140)
+    for part in plan_tables(plan, lock, store):
+        console.print(part)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number

@@ -1,0 +1,213 @@
+"""Which published cases are the same operation: the table `configs/leak/_identities.yaml`, every row with its source.
+
+A case is (data set, case). A case of a catalog becomes a published one by two rules: the catalog's `source` is a data
+set of the table or one of its names (spelling aside: `Cholec-80` is `cholec80`), and the whole case id fits the data
+set's pattern, whose number exists there: source `cholec80`, case `video02` is (`cholec80`, `2`). All others stay as
+they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+
+import yaml
+from pydantic import Field, TypeAdapter
+
+from trocar.config import PRESETS, Config
+from trocar.errors import ConfigError, nearest
+
+Case = tuple[str, str]
+TABLE = PRESETS / "leak" / "_identities.yaml"
+
+
+class Dataset(Config):
+    """One data set of the table; the file's head says what the fields mean."""
+
+    source: str
+    names: list[str] = []
+    cases: str | None = None
+    numbers: str | int | None = None
+    numbering: str | None = None
+    centre: list[str] = []
+    procedure: list[str] = []
+
+
+class Overlap(Config):
+    """Lists of equal length: entry by entry the same operation."""
+
+    cases: dict[str, str] = Field(min_length=2, max_length=2)
+    source: str
+
+
+class Unrelated(Config):
+    """A data set without operations."""
+
+    name: str
+    source: str
+
+
+class Table(Config):
+    """The whole file."""
+
+    datasets: dict[str, Dataset]
+    listed: list[list[str]]
+    overlaps: list[Overlap]
+    unrelated: list[Unrelated]
+
+
+@dataclass(frozen=True)
+class Identities:
+    """The table, ready for questions."""
+
+    table: Table
+    _same: dict[Case, frozenset[Case]] = field(default_factory=dict, repr=False)
+    _names: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        for slug, dataset in self.table.datasets.items():
+            self._names.update({_plain(name): slug for name in (slug, *dataset.names)})
+        for case, members in _components(self._pairs()).items():
+            # A number that only a borrower has (CholecT50's 92 is not in Cholec80) names nothing where it is borrowed.
+            real = {m for m in members if _exists(self.table.datasets[m[0]], int(m[1]))}
+            self._same[case] = frozenset(real | {case})
+
+    def dataset(self, name: str) -> str | None:
+        """The slug of a data set by any of its names; None where the table has none."""
+        return self._names.get(_plain(name))
+
+    def is_unrelated(self, name: str) -> bool:
+        """Whether a data set holds no operations at all."""
+        return _plain(name) in {_plain(row.name) for row in self.table.unrelated}
+
+    def identify(self, source: str, case: str) -> Case:
+        """The published case that (source, case) is by the rules above, else the two as they are."""
+        slug = self.dataset(source)
+        if slug is None:
+            return source, case
+        about = self.table.datasets[slug]
+        match = re.fullmatch(about.cases, case) if about.cases else None
+        if match is None or not _exists(about, int(match["n"])):
+            return slug, case
+        return slug, (match.groupdict().get("s") or "").lower() + str(int(match["n"]))
+
+    def is_numbered(self, case: Case) -> bool:
+        """Whether it is a case as `identify` gives it: of a data set of the table, and by its number there."""
+        slug, name = case
+        return slug in self.table.datasets and bool(re.fullmatch(r"(?:[a-z]+_)?\d+", name))
+
+    def same(self, case: Case) -> frozenset[Case]:
+        """All published cases that are this operation, itself included."""
+        return self._same.get(case, frozenset({case}))
+
+    def closure(self, cases: Iterable[Case]) -> frozenset[Case]:
+        """All published cases that are one of these operations."""
+        return frozenset(one for case in cases for one in self.same(case))
+
+    def differ(self, one: Case, other: Case) -> bool:
+        """Whether two cases are known to be different operations, by the table alone."""
+        if other in self.same(one):
+            return False
+        if one[0] == other[0] or any(one[0] in group and other[0] in group for group in self.table.listed):
+            return self.is_numbered(one) and self.is_numbered(other)
+        return self.are_apart(one[0], other[0])
+
+    def are_apart(self, first: str, second: str) -> bool:
+        """Whether two data sets can share no operation: other centres, or other procedures, as far as stated."""
+        one, other = (self.table.datasets.get(name) for name in (first, second))
+        if one is None or other is None or first == second:
+            return False
+        return _disjoint(one.centre, other.centre) or _disjoint(one.procedure, other.procedure)
+
+    def cases_of(self, slug: str) -> frozenset[Case]:
+        """The numbered cases of a data set; empty where its numbers are not in the table."""
+        about = self.table.datasets[slug]
+        return frozenset() if about.numbers is None else frozenset((slug, str(n)) for n in numbers(str(about.numbers)))
+
+    def named(self, text: str) -> frozenset[Case]:
+        """`cholec80`, `cholec80/41-80` or `cholec80/video41`: the cases of a published data set.
+
+        Raises ConfigError for another data set, or for all cases of one whose numbers the table lacks.
+        """
+        name, slash, which = text.partition("/")
+        slug = self.dataset(name)
+        if slug is None:
+            known = sorted(self.table.datasets)
+            raise ConfigError(f"no published data set {name!r}{nearest(name, known)}; known: {', '.join(known)}")
+        if slash:
+            listed = parse_numbers(which)
+            return frozenset((slug, str(n)) for n in listed) if listed else frozenset({self.identify(slug, which)})
+        found = self.cases_of(slug)
+        if not found:
+            raise ConfigError(f"which cases {slug} has is not in the table; name them, such as {slug}/1-20")
+        return found
+
+    def _pairs(self) -> Iterator[tuple[Case, Case]]:
+        for slug, dataset in self.table.datasets.items():
+            if dataset.numbering is not None:
+                every = dataset.numbers or _join(self.table.datasets, dataset.numbering)
+                yield from (((slug, str(n)), (dataset.numbering, str(n))) for n in numbers(str(every)))
+        for row in self.table.overlaps:
+            (one, these), (other, those) = row.cases.items()
+            for a, b in zip(_in_order(these), _in_order(those), strict=True):
+                yield (one, a), (other, b)
+
+
+@cache
+def identities() -> Identities:
+    """The table that Trocar ships."""
+    tree = yaml.safe_load(TABLE.read_text(encoding="utf-8"))
+    return Identities(TypeAdapter(Table).validate_python(tree))
+
+
+def numbers(text: str) -> frozenset[int]:
+    """`1-3,7` -> {1, 2, 3, 7}. Raises ConfigError for anything else."""
+    found = parse_numbers(text)
+    if found is None:
+        raise ConfigError(f"{text!r}: expected numbers such as 1-40 or 1,2,7-9")
+    return found
+
+
+def parse_numbers(text: str) -> frozenset[int] | None:
+    """The same; None where the text is no list of numbers."""
+    if not re.fullmatch(r"\s*\d+(\s*-\s*\d+)?(\s*,\s*\d+(\s*-\s*\d+)?)*\s*", text):
+        return None
+    return frozenset(int(n) for n in _in_order(text))
+
+
+def _in_order(text: str) -> list[str]:
+    found: list[str] = []
+    for part in text.split(","):
+        low, _, high = part.partition("-")
+        found += [str(n) for n in range(int(low), int(high or low) + 1)]
+    return found
+
+
+def _join(datasets: dict[str, Dataset], numbering: str) -> str:
+    """Every number that a data set of one numbering has."""
+    using = [d for slug, d in datasets.items() if numbering in (slug, d.numbering)]
+    return ",".join(str(d.numbers) for d in using if d.numbers is not None)
+
+
+def _components(pairs: Iterable[tuple[Case, Case]]) -> dict[Case, set[Case]]:
+    group: dict[Case, set[Case]] = {}
+    for one, other in pairs:
+        joined = group.get(one, {one}) | group.get(other, {other})
+        for case in joined:
+            group[case] = joined
+    return group
+
+
+def _exists(about: Dataset, number: int) -> bool:
+    return about.numbers is None or number in numbers(str(about.numbers))
+
+
+def _disjoint(these: list[str], those: list[str]) -> bool:
+    return bool(these and those) and not set(these) & set(those)
+
+
+def _plain(name: str) -> str:
+    """For comparing names only."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())

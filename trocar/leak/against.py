@@ -1,0 +1,167 @@
+"""What `leak.against` stands for: labelled folders, published data sets and lists, read into held-out cases."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from PIL import Image
+
+from trocar.data.leak.guard import Guarded
+from trocar.data.leak.held_out import HeldOut
+from trocar.data.leak.identities import Case, identities
+from trocar.data.leak.pictures import U8, Pictures, variants
+from trocar.downstream.datasets import adapters, open_dataset
+from trocar.downstream.datasets.base import DatasetOptions
+from trocar.downstream.datasets.table import LabelledFrames
+from trocar.downstream.frames import FrameCache, decoded
+from trocar.errors import ConfigError, TrocarError, nearest
+from trocar.files import user_cache, write_atomic
+
+SIDE = 160
+"""Pixels of the square that a frame is squashed to before it is hashed: over nine for a cell of the hash."""
+FORMAT = 1  # raised when the hashes in the cache would come out differently
+Say = Callable[[str], None]
+
+
+def held_out(against: Sequence[str | Guarded], say: Say = lambda line: None) -> HeldOut:
+    """All held-out cases of these entries (see `LeakGuard`), hashed where their pictures are at hand."""
+    return HeldOut.join([_one(entry, say) for entry in against])
+
+
+def of_data(data: LabelledFrames, cases: Collection[str], say: Say = lambda line: None) -> HeldOut:
+    """These cases of a labelled data set, with their pictures."""
+    names = case_names(data)
+    why = f"{', '.join(data.tasks)} of {data.root}"
+    return HeldOut({names[case]: (why,) for case in cases}, pictures(data, cases, say))
+
+
+def case_names(data: LabelledFrames) -> dict[str, Case]:
+    """Case of the table -> (data set, case): the layout's name, or the `source` of its videos.csv, or the folder's."""
+    own = data.root.resolve().name if data.layout == "folder" else data.layout
+    sources = _sources(data.root)
+    found: dict[str, Case] = {}
+    for case, video in data.frames.groupby("case")["video"].first().items():
+        found[str(case)] = identities().identify(sources.get(str(video), own), str(case))
+    return found
+
+
+def guarded_cases(data: LabelledFrames) -> list[str]:
+    """Test and validation cases; all cases where the data has no test split."""
+    split = data.frames.groupby("case")["split"].first()
+    chosen = split[split.isin(["test", "val"])] if (split == "test").any() else split
+    return sorted(map(str, chosen.index))
+
+
+def pictures(data: LabelledFrames, cases: Collection[str], say: Say = lambda line: None) -> Pictures:
+    """The hashed frames of these cases, one a second at most; kept in the user's cache, as decoding takes a while."""
+    part = _thinned(data, cases)
+    names = case_names(data)
+    videos = sorted(part.frames["video"].unique())
+    place = {video: index for index, video in enumerate(videos)}
+    case_of = part.frames.groupby("video")["case"].first()
+    hashes = _cached_hashes(part, say)
+    return Pictures(
+        hashes,
+        part.frames["video"].map(place).to_numpy(np.int64),
+        part.frames["time_s"].to_numpy(np.float64),
+        tuple(map(str, videos)),
+        tuple(names[str(case_of[video])] for video in videos),
+    )
+
+
+def _one(entry: str | Guarded, say: Say) -> HeldOut:
+    if isinstance(entry, Guarded):
+        options = DatasetOptions(phases=tuple(entry.phases), split=entry.split)
+        data = open_dataset(entry.data, entry.layout, options)
+        return of_data(data, guarded_cases(data), say)
+    if Path(entry).is_dir():
+        return _one(Guarded(data=Path(entry)), say)
+    if Path(entry).is_file():
+        return _from_list(Path(entry))
+    name, colon, split = entry.partition(":")
+    if identities().dataset(name.partition("/")[0]) is None:
+        hint = nearest(name, identities().table.datasets)
+        raise ConfigError(f"leak.against: {entry!r} is no folder, no file and no published data set{hint}")
+    cases = _of_split(name, split) if colon else identities().named(entry)
+    return HeldOut(dict.fromkeys(cases, (f"published data set {entry}",)))
+
+
+def _from_list(path: Path) -> HeldOut:
+    why: dict[Case, tuple[str, ...]] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        text = line.partition("#")[0].strip()
+        source, slash, case = text.partition("/")
+        if text and not (slash and source and case):
+            raise ConfigError(f"{path}:{number}: expected data set/case, such as cholec80/video41, not {text!r}")
+        if text:
+            why[identities().identify(source, case)] = (f"listed in {path}",)
+    return HeldOut(why)
+
+
+def _of_split(name: str, split: str) -> list[Case]:
+    slug = identities().dataset(name)
+    lists = {key: adapter.splits for key, adapter in adapters().items() if adapter.splits}
+    if slug not in lists:
+        raise ConfigError(f"leak.against: no published splits of {name!r} are known; there are: {', '.join(lists)}")
+    if split not in lists[slug]:
+        known = lists[slug]
+        raise ConfigError(
+            f"leak.against: {name} has no split {split!r}{nearest(split, known)}; it has {', '.join(known)}"
+        )
+    entries = [entry for side in ("test", "val") for entry in lists[slug][split].get(side, ())]
+    return [(slug, str(entry)) if isinstance(entry, int) else identities().identify(slug, entry) for entry in entries]
+
+
+def _sources(root: Path) -> dict[str, str]:
+    """Video -> source, where videos.csv of the folder says so."""
+    path = root / "videos.csv"
+    if not path.is_file():
+        return {}
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise TrocarError(f"{path}: cannot be read: {error}") from None
+    if not {"video", "source"} <= set(table.columns):
+        return {}
+    return {Path(video).stem: source for video, source in zip(table["video"], table["source"], strict=True) if source}
+
+
+def _thinned(data: LabelledFrames, cases: Collection[str]) -> LabelledFrames:
+    frames = data.frames[data.frames["case"].isin(list(cases))].sort_values(["video", "time_s"], kind="stable")
+    second = np.floor(frames["time_s"] + 1e-6)
+    # Images without times of their own may all stand at second 0: then none is left out.
+    timed = frames.groupby("video")["time_s"].transform("nunique") > 1
+    repeated = pd.DataFrame({"video": frames["video"], "second": second}).duplicated() & timed
+    return replace(data, frames=frames[~repeated].reset_index(drop=True))
+
+
+def _cached_hashes(part: LabelledFrames, say: Say) -> U8:
+    path = user_cache() / "leak" / f"hashes-{FORMAT}-{FrameCache(part, user_cache()).key}.npy"
+    try:
+        known: U8 = np.load(path)
+        return known
+    except (OSError, ValueError):
+        say(f"leak guard: hashing {len(part)} frames of {part.root}")
+    hashes = _hashes(part)
+    buffer = io.BytesIO()
+    np.save(buffer, hashes)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, buffer.getvalue())
+    return hashes
+
+
+def _hashes(part: LabelledFrames) -> U8:
+    found: list[U8] = []
+    for _, frames in part.frames.groupby("video", sort=True):
+        video = replace(part, frames=frames.reset_index(drop=True))
+        grey: dict[int, npt.NDArray[np.uint8]] = {}
+        for row, (image,) in decoded(video, [SIDE]):
+            grey[row] = np.asarray(Image.fromarray(image).convert("L"))
+        found.append(variants([Image.fromarray(grey[row]) for row in sorted(grey)]))
+    return np.concatenate(found)

@@ -1,0 +1,94 @@
+"""What a run must not show: names of private hospitals, cases and videos, taken out of everything that leaves it.
+
+Whoever knows the catalog leaves the names in the run folder (`withhold`); the report, mlflow and the model card read
+them from there (`withheld`) and show a number in their place.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from trocar.errors import TrocarError
+from trocar.files import replacing
+
+FILE = "private.json"
+"""In a run folder, readable by its owner alone; without it nothing of the run is private."""
+_PLAIN_NUMBER = 4  # a number of fewer digits names nobody, and would blank steps and scores
+
+
+class Withheld:
+    """Names, and what replaces them: `withheld-N`, the same N for the same name within one set of names."""
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self.names = sorted({name.strip() for name in names if name.strip()})
+        self._token = {name.casefold(): f"withheld-{i}" for i, name in enumerate(self.names, start=1)}
+        long = [name for name in self.names if not name.isdecimal() or len(name) >= _PLAIN_NUMBER]
+        # The longest first, so that a name within another leaves no rest; any white space, since YAML folds lines.
+        words = (r"\s+".join(map(re.escape, name.split())) for name in sorted(long, key=len, reverse=True))
+        self._pattern = re.compile(rf"(?<![^\W_])(?:{'|'.join(words)})(?![^\W_])", re.IGNORECASE) if long else None
+
+    def __bool__(self) -> bool:
+        return bool(self.names)
+
+    def text(self, text: str) -> str:
+        """`text` without the names, in whatever case. A bare number below 1000 goes only where it is the whole text."""
+        if text.strip().casefold() in self._token:
+            return self._token[text.strip().casefold()]
+        if self._pattern is None:
+            return text
+        return self._pattern.sub(lambda found: self._token.get(_folded(found[0]), "withheld"), text)
+
+    def tree(self, value: Any) -> Any:
+        """`text` on every key and string of nested mappings and sequences; tuples become lists."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {self.text(key) if isinstance(key, str) else key: self.tree(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.tree(item) for item in value]
+        return value
+
+
+def _folded(name: str) -> str:
+    return " ".join(name.split()).casefold()
+
+
+def withhold(run: Path, names: Iterable[str]) -> Withheld:
+    """Write RUN/private.json, or remove it where there are no names."""
+    found = Withheld(names)
+    if not found:
+        (run / FILE).unlink(missing_ok=True)
+        return found
+    with replacing(run / FILE) as path:
+        write_private(path, json.dumps({"names": found.names}, indent=1) + "\n")
+    return found
+
+
+def withheld(run: Path) -> Withheld:
+    """What a run must not show. Raises TrocarError for a damaged private.json: then nothing may be shown at all."""
+    try:
+        names = json.loads((run / FILE).read_text(encoding="utf-8"))["names"]
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError("a name is no text")
+    except FileNotFoundError:
+        return Withheld()
+    except (ValueError, TypeError, KeyError) as error:
+        raise TrocarError(
+            f"{run / FILE} is damaged ({error}), so it is not known what of this run is private; "
+            "resume the run, which writes it anew"
+        ) from None
+    return Withheld(names)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a new file that its owner alone can read. Raises FileExistsError where there is one."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,62 @@
+"""`--slurm` of the commands that can run as jobs. Imported by every `trocar` call: nothing heavy at the top."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trocar.slurm.profile import Profile
+
+
+def add_options(parser: argparse.ArgumentParser, *, dry_run: bool = True) -> None:
+    """Declare the options; `dry_run=False` where the command has a dry run of its own."""
+    group = parser.add_argument_group("on a cluster")
+    group.add_argument("--slurm", metavar="PROFILE", help="submit as a job: a YAML file, or `local`, `gpu`, `cpu`")
+    group.add_argument("--slurm-set", metavar="KEY=VALUE", action="append", default=[], help="change the profile")
+    if dry_run:
+        parser.add_argument(
+            "--dry-run", action="store_true", help="with --slurm: print the exact sbatch script, and stop"
+        )
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises ConfigError for options that only mean something with --slurm."""
+    from trocar.errors import ConfigError
+
+    if args.slurm is None and args.slurm_set:
+        raise ConfigError("--slurm-set changes a profile: it needs --slurm")
+
+
+def profile_of(args: argparse.Namespace) -> Profile:
+    """The profile that was asked for. Raises ConfigError."""
+    from trocar.slurm.profile import load_profile
+
+    return load_profile(args.slurm, args.slurm_set)
+
+
+def submit_configured(
+    args: argparse.Namespace,
+    profile: Profile,
+    out: Path,
+    config: tuple[str | Path | None, Sequence[str]],
+    *,
+    changes: Mapping[str, Any] | None = None,
+    is_run: bool = False,
+) -> int:
+    """Submit a command whose only word is its configuration (file and overrides), or print its script. Exit code 0.
+
+    `is_run`: `out` is a run folder, whose record is told about requeues.
+    """
+    from trocar.slurm.submit import freeze, frozen, script, submit, tell
+
+    path, text = frozen(out, args.command, *config, changes)
+    words = [args.command, str(path)]
+    if args.dry_run:
+        print(script(words, out, profile), end="")
+        return 0
+    freeze(path, text)
+    tell(submit(words, out, profile, run=out if is_run else None), print)
+    return 0

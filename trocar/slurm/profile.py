@@ -1,0 +1,89 @@
+"""A profile: what to ask the cluster for. A site writes its own; nothing about a site is in the code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from trocar.config import Config, load, preset_names
+from trocar.errors import ConfigError, nearest
+
+LATEST_S = 60
+"""SLURM looks for jobs near their limit now and then, and may signal them this much before the asked time."""
+
+
+class Container(Config):
+    """The image that the job's Python runs in. Site and home folders are mounted as the runner does by itself."""
+
+    image: str
+    runner: Literal["pyxis", "apptainer", "singularity"] = "apptainer"
+    mounts: tuple[str, ...] = Field(default=(), description="host folders, or HOST:INSIDE")
+    python: str = Field(default="python3", description="the interpreter inside that has Trocar")
+    gpu: bool = Field(default=True, description="hand the host's NVIDIA driver in (apptainer's --nv)")
+
+
+class Profile(Config):
+    """Resources of one job, or of each element of an array. Sizes are per node where the name doesn't say otherwise."""
+
+    cluster: Literal["slurm", "local"] = "slurm"
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    nodes: int = Field(default=1, ge=1)
+    gpus_per_node: int = Field(default=0, ge=0)
+    tasks_per_node: int | None = Field(default=None, ge=1, description="default: one per GPU, and 1 without GPUs")
+    cpus_per_task: int | None = Field(default=None, ge=1)
+    mem_gb: float | None = Field(default=None, gt=0, description="memory per node")
+    time_min: int = Field(default=60, ge=1, description="time limit; in minutes, because YAML reads 4:00:00 as 14400")
+    signal_before_s: int = Field(default=120, ge=1, description="seconds before the limit at which the run saves")
+    constraint: str | None = None
+    exclude: str | None = None
+    array_limit: int = Field(default=16, ge=1, description="elements of an array that run at the same time")
+    setup: tuple[str, ...] = Field(default=(), description="lines of shell before Python starts")
+    environment: dict[str, str] = Field(default_factory=dict)
+    container: Container | None = None
+    python: str | None = Field(default=None, description="the job's interpreter; default: the one that submits")
+    stage_to: str | None = Field(default=None, description="data.stage_to of pretraining, such as $SLURM_TMPDIR")
+    extra: dict[str, str | int | bool] = Field(default_factory=dict, description="more of sbatch's options")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Profile:
+        if self.cluster == "local" and self.nodes > 1:
+            raise ValueError("cluster: local has one node")
+        least = self.signal_before_s + LATEST_S
+        if self.cluster == "slurm" and self.time_min * 60 <= least:
+            raise ValueError(
+                f"time_min: {self.time_min} is over before a job has begun to work: SLURM may ask it to save {least} s "
+                f"before the limit (signal_before_s + {LATEST_S}); ask for more time, or a shorter signal_before_s"
+            )
+        return self
+
+    @property
+    def ranks_per_node(self) -> int:
+        """Tasks on each node: one per GPU unless `tasks_per_node` says otherwise."""
+        return self.tasks_per_node or self.gpus_per_node or 1
+
+    @property
+    def ranks(self) -> int:
+        """Tasks of a job."""
+        return self.nodes * self.ranks_per_node
+
+    def single(self) -> Profile:
+        """The same for a command of one process: one node, one task, one GPU if there are any."""
+        return self.model_copy(update={"nodes": 1, "tasks_per_node": 1, "gpus_per_node": min(1, self.gpus_per_node)})
+
+
+def load_profile(name: str, overrides: Sequence[str] = ()) -> Profile:
+    """A YAML file, or the name of a profile in the box (`local`). Raises ConfigError."""
+    boxed = [preset.removeprefix("slurm/") for preset in preset_names() if preset.startswith("slurm/")]
+    try:
+        return load(Profile, f"slurm/{name}" if name in boxed else name, overrides)
+    except ConfigError as error:
+        if "no configuration file" not in str(error):
+            raise
+        raise ConfigError(
+            f"--slurm {name}: no such file, and no profile in the box{nearest(name, boxed)}; there are "
+            f"{', '.join(boxed)}. `trocar presets copy slurm/{boxed[0]} my.yaml` is a start for your cluster's own"
+        ) from None

@@ -1,0 +1,1 @@
+"""Studies: which pretraining data helped, by how much, and how sure that is."""

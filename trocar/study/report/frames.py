@@ -1,0 +1,91 @@
+"""Test frames of a task behind its predictions: rows of one run, and their pictures."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import av
+import numpy as np
+import pandas as pd
+from PIL import Image, UnidentifiedImageError
+
+from trocar.data.catalog import Catalog
+from trocar.data.reader import Reader
+from trocar.downstream.datasets.from_shards import ROW, locate
+from trocar.downstream.datasets.table import LabelledFrames
+from trocar.downstream.frames import Size, decoded
+from trocar.downstream.predictions import About, read_predictions
+from trocar.errors import TrocarError
+from trocar.report.inputs import Images
+from trocar.study.results import Results, Score
+
+PLACE = ["case", "video", "time_s", "path", "frame"]
+HEIGHT = 216
+
+
+def rows_of(score: Score) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The rows of one run in the order of case, video and time, of the cases that count; and the class names."""
+    table, about = _read(score.predictions)
+    mine = np.ones(len(table), dtype=bool)
+    for column, value in score.key._asdict().items():
+        mine &= (table[column] == value).to_numpy(bool)
+    if score.scored is not None:
+        mine &= table["case"].isin(score.scored).to_numpy(bool)
+    rows: pd.DataFrame = table[mine].sort_values(PLACE, kind="stable", ignore_index=True)
+    return rows, tuple(str(name) for name in about.classes.get(score.key.task, ()))
+
+
+@lru_cache(maxsize=2)
+def _read(path: Path) -> tuple[pd.DataFrame, About]:
+    return read_predictions(path)
+
+
+def frames_of(results: Results, task: str, rows: pd.DataFrame) -> LabelledFrames:
+    """The rows as frames that can be decoded. Raises TrocarError where the shards do not have them."""
+    about: Mapping[str, str] = results.lock["tasks"][task]
+    table = rows[PLACE].assign(split="")
+    data = LabelledFrames(Path(about["root"]), about["layout"], table, ())
+    shards = results.study.tasks[task].shards
+    return data if shards is None else locate(data, shards)
+
+
+def pictures(data: LabelledFrames, rows: Sequence[int], size: Size | None = None) -> Images:
+    """uint8 [n, H, W, 3] of some rows, in their order; without `size` as they are, scaled to 216 rows of pixels.
+
+    Raises TrocarError for a frame that cannot be read.
+    """
+    few = LabelledFrames(
+        data.root, data.layout, data.frames.iloc[list(rows)].reset_index(drop=True), (), shards=data.shards
+    )
+    try:
+        found = dict(decoded(few, [size or _extent(few)]))
+    except OSError as error:
+        raise TrocarError(f"{data.root}: {error}") from None
+    return np.stack([found[row][0] for row in range(len(rows))])
+
+
+def _extent(data: LabelledFrames) -> Size:
+    """Height and width that keep the aspect of the first frame."""
+    width, height = _native(data)
+    return HEIGHT, max(1, round(width * HEIGHT / height))
+
+
+def _native(data: LabelledFrames) -> tuple[int, int]:
+    """(width, height) of the first frame. Raises TrocarError if it cannot be opened."""
+    first = data.frames.iloc[0]
+    path = data.root / str(first["path"])
+    try:
+        if data.shards is not None:
+            with Image.open(io.BytesIO(Reader(Catalog.open(data.shards)).read(int(first[ROW])))) as image:
+                return image.width, image.height
+        if first["frame"] < 0:
+            with Image.open(path) as image:
+                return image.width, image.height
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            return int(stream.width), int(stream.height)
+    except (OSError, UnidentifiedImageError, av.FFmpegError, IndexError) as error:
+        raise TrocarError(f"{path}: cannot be opened: {error}") from None

@@ -1,0 +1,106 @@
+"""Frames that most runs get wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from trocar.downstream.metrics.outcome import Floats
+from trocar.downstream.metrics.segmentation import scores_of
+from trocar.errors import TrocarError
+from trocar.study.report.frames import PLACE, rows_of
+from trocar.study.results import Score
+
+
+@dataclass(frozen=True)
+class Hard:
+    """A frame: its row among those of the first run, where it is, and what was said of it in words."""
+
+    row: int
+    case: str
+    time_s: float
+    wrong: float
+    said: str
+
+
+def hardest(scores: Sequence[Score], count: int) -> list[Hard]:
+    """The frame with the largest mean error over all runs, for the `count` cases where it is largest; of equal ones
+    that whose truth has the smallest scores.
+
+    One frame of a case, since its neighbours in time look the same. Errors: labels that are wrong, of masks what the
+    mean IoU over classes lacks to 1. Raises TrocarError for runs with different frames.
+    """
+    tables = [rows_of(score) for score in scores]
+    first, classes = tables[0]
+    if not all(table[PLACE].equals(first[PLACE]) for table, _ in tables):
+        raise TrocarError("the runs were scored on different frames")
+    errors: Floats = np.mean([_errors(table) for table, _ in tables], axis=0)
+    doubts = np.mean([_doubts(table) for table, _ in tables], axis=0)
+    # Many frames of a case are wrong in all runs: the one whose truth has the smallest scores comes first.
+    worst = pd.Series(errors + 1e-6 * doubts).groupby(first["case"]).idxmax()
+    rows = sorted((int(row) for row in worst), key=lambda row: -errors[row])[:count]
+    return [
+        Hard(
+            row,
+            str(first["case"][row]),
+            float(first["time_s"][row]),
+            float(errors[row]),
+            _said([table for table, _ in tables], row, classes, float(errors[row])),
+        )
+        for row in rows
+    ]
+
+
+def _errors(table: pd.DataFrame) -> Floats:
+    """float64 [n], 0 for right to 1 for wrong."""
+    found: Floats
+    if "confusion" in table:
+        counts = np.stack([np.asarray(flat, dtype=np.int64) for flat in table["confusion"]])
+        k = round(counts.shape[1] ** 0.5)
+        iou = scores_of(counts.reshape(-1, k, k))
+        defined = ~np.isnan(iou)
+        found = 1 - np.where(defined, iou, 0).sum(1) / np.maximum(defined.sum(1), 1)
+    elif table["gt"].notna().all():
+        found = (table["gt"] != table["pred"]).to_numpy(np.float64)
+    else:
+        found = np.mean(_stacked(table["gt_labels"]) != _stacked(table["pred_labels"]), axis=1)
+    return found
+
+
+def _doubts(table: pd.DataFrame) -> Floats:
+    """float64 [n]: what the score of the truth lacks to 1 with one label a frame and scores in 0..1, else 0."""
+    if "scores" not in table or "gt" not in table or table["gt"].isna().any():
+        return np.zeros(len(table))
+    scores = _stacked(table["scores"])
+    if not ((scores >= 0) & (scores <= 1)).all():
+        return np.zeros(len(table))
+    found: Floats = 1 - scores[np.arange(len(table)), table["gt"].to_numpy(np.int64)]
+    return found
+
+
+def _said(tables: Sequence[pd.DataFrame], row: int, classes: Sequence[str], wrong: float) -> str:
+    first, runs = tables[0], len(tables)
+    if "confusion" in first:
+        return f"mean IoU {1 - wrong:.3f} over {runs} runs"
+    if first["gt"].notna().all():
+        votes = Counter(_name(int(table["pred"][row]), classes) for table in tables)
+        said = ", ".join(f"{name} ({n} of {runs} runs)" for name, n in votes.most_common(3))
+        return f"truth: {_name(int(first['gt'][row]), classes)}\npredicted: {said}"
+    truth = np.flatnonzero(_stacked(first["gt_labels"])[row])
+    votes = Counter(
+        _name(int(c), classes) for table in tables for c in np.flatnonzero(np.asarray(table["pred_labels"][row]))
+    )
+    said = ", ".join(f"{name} ({n} of {runs} runs)" for name, n in votes.most_common(3))
+    return f"truth: {', '.join(_name(int(c), classes) for c in truth) or 'none'}\npredicted: {said or 'none'}"
+
+
+def _name(index: int, classes: Sequence[str]) -> str:
+    return classes[index] if index < len(classes) else str(index)
+
+
+def _stacked(values: pd.Series) -> Floats:
+    return np.stack([np.asarray(value, dtype=np.float64) for value in values])

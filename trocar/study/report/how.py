@@ -1,0 +1,135 @@
+"""Sections on how the arms were trained and on what everything ran."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from html import escape
+from typing import Any
+
+import yaml
+
+from trocar.study.report.design import amounts
+from trocar.study.report.html import cell, head, section, table
+from trocar.study.report.known_cases import KnownCases
+from trocar.study.results import Pretrained, Results
+from trocar.study.status import duration
+
+
+def arms(results: Results, known: KnownCases) -> str:
+    """Steps, samples and epochs of every arm, and cells of the design that are not there."""
+    matched = results.study.match
+    lead = f"Arms have equal {matched}; the other numbers follow from that. Ranges are over pretraining seeds."
+    mixes = amounts(results, known)
+    rows = [_arm(arm, runs, mixes[arm]) for arm, runs in _by_arm(results.pretrained).items()]
+    titles = ["Arm", "Seeds done", "Cases by source", "Frames", "Steps", "Samples", "Epochs", "Time per seed"]
+    body = table(head(titles, numbers=(1, 3, 4, 5, 6, 7)), rows)
+    absent = "".join(f"<tr>{cell(arm)}{cell(why, 'wide')}</tr>" for arm, why in results.left_out.items())
+    left = f"<h3>Not in the study</h3>{table(head(['Cell', 'Why']), [absent])}" if absent else ""
+    return section("Arms", lead, body, left, _cases(results, known))
+
+
+def _arm(arm: str, runs: Sequence[Pretrained], mix: Mapping[str, float]) -> str:
+    ended = [run.done for run in runs if run.done is not None]
+    hours = [done["seconds"] / 3600 for done in ended]
+    sources = ", ".join(f"{name} {amount:g}" for name, amount in mix.items())
+    epochs = "; ".join(
+        (f"{source} " if len(runs[0].epochs) > 1 else "") + _range((run.epochs.get(source, 0.0) for run in runs), 1)
+        for source in runs[0].epochs
+    )
+    cells = [
+        f"<th scope=row>{escape(arm)}</th>",
+        cell(f"{len(ended)} of {len(runs)}", "number"),
+        cell(sources),
+        *(cell(_range(float(getattr(run, what)) for run in runs), "number") for what in ("frames", "steps", "samples")),
+        cell(epochs, "number"),
+        cell(duration(sum(hours) / len(hours)) if hours else "–", "number"),
+    ]
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _range(values: Iterable[float], digits: int = 0) -> str:
+    listed = [f"{value:,.{digits}f}" for value in sorted(values)]
+    return listed[0] if listed[0] == listed[-1] else f"{listed[0]} to {listed[-1]}"
+
+
+def _cases(results: Results, known: KnownCases) -> str:
+    """Which cases every seed drew, folded away."""
+    names = known.named(case for run in results.pretrained for case in run.cases)
+    rows = [
+        f"<tr>{cell(run.arm)}{cell(str(run.seed), 'number')}"
+        f"{cell(', '.join(names[case] for case in run.cases), 'wide')}{cell('; '.join(run.notes), 'wide')}</tr>"
+        for run in results.pretrained
+    ]
+    body = table(head(["Arm", "Seed", "Cases", "Notes"], numbers=(1,)), rows)
+    return f"<details><summary>The cases of every seed</summary>{body}</details>"
+
+
+def how(results: Results, known: KnownCases) -> str:
+    """Time, machines, versions, code, fingerprints, and the study file."""
+    facts = "".join(
+        f"<tr><th scope=row>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in _facts(results)
+    )
+    said = "".join(f'<p class="note">{escape(note)}</p>' for note in _notes(known))
+    lead = "What it takes to run it again, and what it cost."
+    body = f'<div class=scroll><table class="facts"><tbody>{facts}</tbody></table></div>'
+    return section("How it was run", lead, body, _file(results, known), said)
+
+
+def _file(results: Results, known: KnownCases) -> str:
+    """The study file, unless it may name hospitals of private cases."""
+    if known.private or known.unread:
+        return ""
+    text = yaml.safe_dump(results.study.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return f"<details><summary>The study file</summary><pre>{escape(text)}</pre></details>"
+
+
+def _notes(known: KnownCases) -> Iterator[str]:
+    for why in known.unread.values():
+        yield f"No frames, cases or study file are shown, because a catalog could not be read: {why}"
+    if known.private:
+        yield "The study file is left out, because it may name hospitals of private cases."
+
+
+def _facts(results: Results) -> Iterator[tuple[str, str]]:
+    lock = results.lock
+    done = [found for name in lock["stages"] if (found := results.store.done(name)) is not None]
+    yield "stages", f"{len(done)} of {len(lock['stages'])} done (one of them is this report)"
+    for device, seconds in _seconds(done).items():
+        yield f"time on {device}", f"{duration(seconds / 3600)}, all attempts"
+    yield "machines", _distinct(one.get("host") for one in done)
+    yield "code", _distinct(one.get("git") or "not from a git checkout" for one in done)
+    for name in dict.fromkeys(name for one in done for name in one["versions"]):
+        yield name, _distinct(one["versions"].get(name) for one in done)
+    yield "stage versions", ", ".join(f"{kind} {version}" for kind, version in lock["versions"].items())
+    yield "store", str(results.store.root.absolute())
+    yield "catalog", f"{results.study.catalog}, fingerprint {lock['catalog']}"
+    for name, task in lock["tasks"].items():
+        tested = sum(len(cases) for cases in task["test_cases"].values())
+        yield (
+            f"task {name}",
+            f"{task['layout']}, {task['frames']:,} test frames of {tested} cases, {task['scheme']}, "
+            f"fingerprint {task['data']}",
+        )
+    for source, found in lock["weights"].items():
+        yield f"weights {source}", ", ".join(f"{key} {value}" for key, value in found.items() if value is not None)
+
+
+def _seconds(done: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Device -> seconds of stages that ran on it; the report itself is no part of the cost."""
+    found: dict[str, float] = {}
+    for one in done:
+        if one["kind"] != "report":
+            device = f"{one.get('device') or 'an unrecorded device'}, {one['kind']}"
+            found[device] = found.get(device, 0.0) + float(one["seconds"])
+    return found
+
+
+def _distinct(values: Iterable[Any]) -> str:
+    return ", ".join(dict.fromkeys(str(value) for value in values if value)) or "not recorded"
+
+
+def _by_arm(runs: Sequence[Pretrained]) -> dict[str, list[Pretrained]]:
+    found: dict[str, list[Pretrained]] = {}
+    for run in runs:
+        found.setdefault(run.arm, []).append(run)
+    return found

@@ -1,0 +1,56 @@
+"""The page: sections in order, one file, nothing fetched from anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from trocar import __version__
+from trocar.report.page import document
+from trocar.report.sections import short
+from trocar.study.report import how, scores, sources
+from trocar.study.report.analysis import Analysis
+from trocar.study.report.html import section
+from trocar.study.report.known_cases import KnownCases
+from trocar.study.report.summary import summary
+from trocar.study.report.verdicts import judged
+from trocar.study.results import Results
+
+
+def render(results: Results, analysis: Analysis, known: KnownCases, qualitative: Sequence[str]) -> str:
+    """The whole report as HTML; `qualitative` are the finished pages of the tasks."""
+    verdicts = judged(results, known, (score for one in analysis.compared for score in one.scores))
+    words = {key: one.verdict for key, one in verdicts.items()}
+    parts = [
+        _header(results),
+        short(summary(results, analysis, words)),
+        scores.leaders(results, analysis, verdicts),
+        scores.comparisons(results, analysis),
+        scores.ranks(analysis.ranking),
+        scores.heat(results, analysis.compared),
+        how.arms(results, known),
+        sources.labels(analysis.compared),
+        sources.source_values(analysis),
+        sources.scales(analysis),
+        *qualitative,
+        how.how(results, known),
+        section("Files", "Every score is one row of results.csv and results.parquet, beside this page."),
+    ]
+    style = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
+    return document(f"Study {results.study.name}", parts, style)
+
+
+def _header(results: Results) -> str:
+    name, missing = results.study.name, len(results.missing)
+    status, look = (f"{missing} stages missing", "running") if missing else ("complete", "finished")
+    trained = sum(kind == "pretrained" for kind in results.arms.values())
+    facts = f"{trained} arms  ·  {len(results.scores)} scores  ·  match: {results.study.match}  ·  Trocar {__version__}"
+    warning = ""
+    if missing:
+        text = "The study is not complete: numbers, corrections and ranks will change with what is missing."
+        warning = f'<p class="warning">{escape(text)}</p>'
+    return (
+        f'<header><h1>{escape(f"Study {name}")} <span class="status {look}">{escape(status)}</span></h1>'
+        f'<p class="facts">{escape(facts)}</p>{warning}</header>'
+    )

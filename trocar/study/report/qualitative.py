@@ -1,0 +1,236 @@
+"""A page per task: ribbons or overlays of the leading arm and of its init, feature maps, hardest frames."""
+
+from __future__ import annotations
+
+import base64
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from html import escape
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from trocar.backbones.load import load_backbone, random_like
+from trocar.downstream.figures.curves import draw_curves
+from trocar.downstream.figures.ribbons import draw_ribbons
+from trocar.downstream.figures.shown import shown
+from trocar.downstream.metrics.segmentation import image_scores
+from trocar.downstream.segmentation.overlay import draw_overlays, ranked
+from trocar.errors import TrocarError
+from trocar.report.features import Network
+from trocar.report.figures import pca_maps, resized
+from trocar.report.inputs import Images
+from trocar.report.sections import picture
+from trocar.study.report.analysis import Analysis, Compared
+from trocar.study.report.arms import source_of
+from trocar.study.report.frames import frames_of, pictures, rows_of
+from trocar.study.report.hardest import Hard, hardest
+from trocar.study.report.known_cases import KnownCases
+from trocar.study.results import Results, Score
+from trocar.study.weights import is_random
+
+MAP_HEIGHT = 150
+RIBBONS, HARD, MAPS, ARMS = 8, 6, 5, 4
+"""How much is shown: cases with ribbons, hardest frames, frames with feature maps, pretrained arms with feature maps.
+"""
+
+
+def pages(results: Results, analysis: Analysis, known: KnownCases) -> list[str]:
+    """One page per task, under its first protocol; feature maps once for tasks on the same frames."""
+    first = {one.cell[0]: one for one in reversed(analysis.compared)}
+    mapped: dict[str, str] = {}
+    found = []
+    for task in (task for task in results.study.tasks if task in first):
+        where = mapped.setdefault(str(results.lock["tasks"][task]["root"]), task)
+        found.append(_page(results, first[task], known, where))
+    return found
+
+
+def _page(results: Results, one: Compared, known: KnownCases, mapped: str) -> str:
+    """What fails for want of a file is said in its place: a report must not be lost with a data set that has moved."""
+    arms = _two_arms(results, one)
+    parts = [
+        _said(lambda: _predictions(results, one, arms, known)),
+        _said(lambda: _hard_frames(results, one, known)),
+        _said(lambda: _maps(results, one, known)) if mapped == one.cell[0] else _elsewhere(mapped),
+    ]
+    text = (
+        f"Predictions of {' and '.join(arms)}, each of its first seed, under {one.cell[1]}, {one.budget} of the labels."
+    )
+    return (
+        f'<section class="task"><h2>{escape(one.cell[0])}, looked at</h2><p class="lead">{escape(text)}</p>'
+        f"{''.join(parts)}</section>"
+    )
+
+
+def _said(make: Callable[[], str]) -> str:
+    try:
+        return make()
+    except TrocarError as error:
+        return f'<p class="note">Not shown: {escape(str(error))}</p>'
+
+
+def _two_arms(results: Results, one: Compared) -> list[str]:
+    """The leading pretrained arm and its init; the leading arm where none was pretrained."""
+    names = [arm.name for arm in one.arms]
+    lead = next((name for name in names if results.arms[name] == "pretrained"), names[0])
+    init = results.init_of.get(lead)
+    return [lead, init] if init in names and init is not None else [lead]
+
+
+def _first_run(one: Compared, arm: str) -> Score:
+    return next(score for score in one.scores if score.arm == arm)
+
+
+def _predictions(results: Results, one: Compared, arms: Sequence[str], known: KnownCases) -> str:
+    """Ribbons, overlays or curves, by the kind of the labels."""
+    with tempfile.TemporaryDirectory() as folder:
+        if str(results.lock["tasks"][one.cell[0]]["task"]) == "segmentation":
+            return "".join(_overlays(results, one, arm, known, Path(folder)) for arm in arms)
+        drawn = [path for arm in arms for path in _figures(one, arm, known, Path(folder))]
+        look = "ribbons" if any("ribbons" in path.name for path in drawn) else "recalls"
+        return f'<div class="{look}">{"".join(map(_embedded, drawn))}</div>'
+
+
+def _figures(one: Compared, arm: str, known: KnownCases, folder: Path) -> Iterator[Path]:
+    """Ribbons of some test cases, or precision and recall of all."""
+    import matplotlib
+
+    rows, classes = rows_of(_first_run(one, arm))
+    names = known.named(rows["case"].unique())
+    rows = rows.assign(task=one.cell[0], backbone=arm, kind="backbone", seed=0)
+    single = "gt" in rows and rows["gt"].notna().all()
+    if single:
+        rows = rows[rows["case"].isin(_spread(list(names), RIBBONS))]
+    rows = rows.assign(case=rows["case"].map(names))
+    stem = f"{len(list(folder.iterdir()))}"
+    with matplotlib.rc_context({"text.parse_math": False}):
+        for found in shown(rows, {one.cell[0]: {"classes": classes}}):
+            yield from draw_ribbons(found, folder, stem) if single else draw_curves(found, folder / f"{stem}.png")
+
+
+def _overlays(results: Results, one: Compared, arm: str, known: KnownCases, folder: Path) -> str:
+    score = _first_run(one, arm)
+    rows, classes = rows_of(score)
+    if not (rows["pred_mask"] != "").all():
+        raise TrocarError("no masks were kept")
+    open_rows = np.array([known.may_show(case) for case in rows["case"]])
+    if not open_rows.any():
+        raise TrocarError("all test cases are private")
+    values = np.where(open_rows, image_scores(score.outcome), np.nan)  # type: ignore[arg-type]
+    places = sorted(set(ranked(values).values()))
+    gt, pred = ([_mask(score, rows[column][place]) for place in places] for column in ("gt_mask", "pred_mask"))
+    if len({mask.shape for mask in gt}) > 1:
+        raise TrocarError("the images have different sizes")
+    images = pictures(frames_of(results, one.cell[0], rows), places, (gt[0].shape[0], gt[0].shape[1]))
+    path = folder / "overlay.png"
+    draw_overlays(list(images), gt, pred, values[places], classes, path)
+    return f'<div class="overlays"><h3>{escape(arm)}</h3>{_embedded(path)}</div>'
+
+
+def _mask(score: Score, name: str) -> np.ndarray:
+    path = score.predictions.parent / name
+    try:
+        with Image.open(path) as image:
+            return np.array(image)
+    except OSError as error:
+        raise TrocarError(f"{path}: {error}") from None
+
+
+def _hard_frames(results: Results, one: Compared, known: KnownCases) -> str:
+    """The frames, or only where they are for cases that must not be shown."""
+    found = hardest(one.scores, HARD)
+    names = known.named(hard.case for hard in found)
+    visible = [hard for hard in found if known.may_show(hard.case)]
+    data = frames_of(results, one.cell[0], rows_of(one.scores[0])[0]) if visible else None
+    images = pictures(data, [hard.row for hard in visible]) if data is not None else np.empty(0, np.uint8)
+    embedded = {hard.row: picture(image, names[hard.case]) for hard, image in zip(visible, images, strict=True)}
+    figures = "".join(_hard(hard, names[hard.case], embedded.get(hard.row, "")) for hard in found)
+    lead = "Of each case the frame that most runs of all arms get wrong; the worst cases first."
+    return f'<h3>Hardest frames</h3><p class="note">{lead}</p><div class="hard">{figures}</div>'
+
+
+def _hard(hard: Hard, case: str, image: str) -> str:
+    minutes, seconds = divmod(int(hard.time_s), 60)
+    shown_as = image or '<p class="note">not shown: private</p>'
+    caption = escape(f"{case} {minutes}:{seconds:02d}\n{hard.said}")
+    return f"<figure>{shown_as}<figcaption>{caption}</figcaption></figure>"
+
+
+def _maps(results: Results, one: Compared, known: KnownCases) -> str:
+    """Frames of test cases with the patch features of the init and of the leading arms as colours."""
+    rows, _ = rows_of(one.scores[0])
+    chosen = _middles(rows, known)
+    if not chosen:
+        raise TrocarError("all test cases are private, so there are no feature maps")
+    images = pictures(frames_of(results, one.cell[0], rows), chosen)
+    captions = [str(rows["case"][row]) for row in chosen]
+    lines = [("frame", images)]
+    for arm in _mapped(results, one):
+        lines.append((arm, _like(images, pca_maps(_network(results, arm).maps(images)))))
+    body = "".join(
+        f"<tr><th scope=row>{escape(label)}</th>"
+        + "".join(
+            f"<td>{picture(resized(image, MAP_HEIGHT), f'{label}, {caption}')}</td>"
+            for image, caption in zip(pixels, captions, strict=True)
+        )
+        + "</tr>"
+        for label, pixels in lines
+    )
+    lead = (
+        "The first three principal components of the patch features as red, green and blue. Patches of one colour look "
+        "alike to the network; a colour means nothing from one row to the next."
+    )
+    return (
+        f'<h3>What a patch is similar to</h3><p class="note">{lead}</p>'
+        f'<div class=scroll><table class="pictures"><tbody>{body}</tbody></table></div>'
+    )
+
+
+def _like(frames: Images, maps: Images) -> Images:
+    """Maps at the size of the frames: the network saw these made square, and so its map has to be stretched again."""
+    height, width = frames.shape[1:3]
+    stretched = [Image.fromarray(one).resize((width, height), Image.Resampling.BICUBIC) for one in maps]
+    return np.stack([np.asarray(one) for one in stretched])
+
+
+def _elsewhere(task: str) -> str:
+    return f'<p class="note">Feature maps of frames of this data set are on the page of {escape(task)}.</p>'
+
+
+def _mapped(results: Results, one: Compared) -> list[str]:
+    """The init of the leading arm, then the leading pretrained arms."""
+    trained = [arm.name for arm in one.arms if results.arms[arm.name] == "pretrained"]
+    inits = [arm for arm in _two_arms(results, one) if arm not in trained and source_of(results, arm) is not None]
+    return [*inits, *trained[:ARMS]]
+
+
+def _network(results: Results, arm: str) -> Network:
+    """The first seed of an arm."""
+    source = source_of(results, arm)
+    if source is not None:
+        return Network(random_like(source, seed=0) if is_random(source) else load_backbone(source))
+    run = next(run for run in results.pretrained if run.arm == arm and run.done is not None)
+    return Network(load_backbone(run.folder / "backbone"))
+
+
+def _middles(rows: pd.DataFrame, known: KnownCases) -> list[int]:
+    """The middle frame of some cases that may be shown, spread over them."""
+    cases = [case for case in rows["case"].unique() if known.may_show(case)]
+    return [int(np.median(np.flatnonzero(rows["case"] == case))) for case in _spread(cases, MAPS)]
+
+
+def _spread(items: list[str], count: int) -> list[str]:
+    """At most `count` of the items, evenly spaced."""
+    count = min(count, len(items))
+    return [items[int((place + 0.5) * len(items) / count)] for place in range(count)]
+
+
+def _embedded(path: Path) -> str:
+    """A PNG file as an image element."""
+    with Image.open(path) as image:
+        width, height = image.size
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    return f'<img src="data:image/png;base64,{data}" width="{width}" height="{height}" alt="{escape(path.stem)}">'

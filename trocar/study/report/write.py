@@ -1,0 +1,56 @@
+"""results.csv, results.parquet and index.html."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from trocar.errors import ConfigError
+from trocar.files import write_atomic
+from trocar.study.config import StudyConfig
+from trocar.study.report.analysis import DRAWS, analyse
+from trocar.study.report.known_cases import KnownCases
+from trocar.study.report.page import render
+from trocar.study.report.qualitative import pages
+from trocar.study.results import Results
+from trocar.study.store import Store
+
+
+def write(
+    study: StudyConfig,
+    store: Store,
+    out: Path,
+    draws: int = DRAWS,
+    say: Callable[[str], None] = lambda _: None,
+) -> Path:
+    """Write the report of everything that is done to the folder `out`; returns the page, which is written last.
+
+    `draws`: how often the test cases are resampled; `say` gets a line for every step that takes long. Raises
+    ConfigError while nothing is done.
+    """
+    results = Results.load(study, store)
+    table = results.table()
+    if table.empty:
+        raise ConfigError(f"study {study.name}: nothing has been scored yet; run it first")
+    out.mkdir(parents=True, exist_ok=True)
+    _write_tables(table, out)
+    shards = [task.shards for task in study.tasks.values() if task.shards is not None]
+    known = KnownCases.of([study.catalog, *shards])
+    analysis = analyse(results, known, draws, say)
+    say("pictures")
+    page = out / "index.html"
+    write_atomic(page, render(results, analysis, known, pages(results, analysis, known)))
+    return page
+
+
+def _write_tables(table: pd.DataFrame, out: Path) -> None:
+    part = out / f".results.parquet.{os.getpid()}"
+    table.to_parquet(part, index=False)
+    part.replace(out / "results.parquet")
+    text = io.StringIO()
+    table.to_csv(text, index=False)
+    write_atomic(out / "results.csv", text.getvalue())

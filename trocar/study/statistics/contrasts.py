@@ -1,0 +1,126 @@
+"""Tests of the declared contrasts, corrected for their number (Holm 1979), and of no others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Any, Generic
+
+import numpy as np
+
+from trocar.errors import ConfigError, nearest
+from trocar.study.statistics.crossed import CASES_ONLY, Crossed, Estimate
+from trocar.study.statistics.resample import Arm, CaseMetric, O
+from trocar.study.statistics.result import Result
+from trocar.study.statistics.swap import FLIPS, smallest_p, swap_test
+
+
+@dataclass(frozen=True)
+class Scored(Generic[O]):
+    """A task with its metric: `crossed` is that metric of `arms`."""
+
+    task: str
+    crossed: Crossed
+    arms: Sequence[Arm[O]]
+    metric: CaseMetric[O]
+
+
+@dataclass(frozen=True)
+class Contrast(Result):
+    """a - b on a task, tested.
+
+    `p_cases` is the exact paired permutation over cases, seeds averaged first; it takes the trained models as given.
+    `p_seeds` is the t test over seeds and cases (NaN with one seed). `p` is the larger of the two, since both must
+    hold: two arms of one recipe differ on the same cases by the luck of their seeds alone, and the permutation calls
+    that a difference (`python benchmarks/coverage.py --null` prints how often). `p_holm` is `p` corrected over all
+    declared contrasts.
+
+    `underpowered` is "underpowered, n = 7" where not even the smallest p that n cases can give passes the corrected
+    level; all four p are NaN then. `different`: `p_holm` is at most the level. `scope` of the difference says whether
+    the seeds are in it.
+    """
+
+    task: str
+    a: str
+    b: str
+    difference: Estimate
+    p_cases: float
+    p_seeds: float
+    p: float
+    p_holm: float
+    underpowered: str | None
+    different: bool
+
+
+def declared_contrasts(
+    tasks: Sequence[Scored[Any]],
+    contrasts: Sequence[tuple[str, str]],
+    *,
+    level: float = 0.05,
+    flips: int = FLIPS,
+    seed: int = 0,
+) -> list[Contrast]:
+    """Test every (a, b) of `contrasts` on every task, two-sided; all of them are one family with error `level`.
+
+    Underpowered ones count in the correction: they were declared. Raises ConfigError for an unknown arm, a contrast
+    declared twice (in either direction) or of an arm with itself, and for too few `flips` to reach the level.
+    """
+    for scored in tasks:
+        _check(contrasts, {arm.name: arm for arm in scored.arms})
+    family = [(scored, a, b) for scored in tasks for a, b in contrasts]
+    floors = [smallest_p(next(iter(scored.crossed.arms.values())).cases, flips) for scored, _, _ in family]
+    if floors and 2 / (flips + 1) > level / len(floors):
+        enough = ceil(2 * len(floors) / level) - 1
+        raise ConfigError(f"{flips} swaps can't reach {level} for {len(floors)} tests; set at least {enough}")
+    tested = [
+        _test(*entry, flips=flips, seed=seed) if floor <= corrected_level(floor, floors, level) else _untested(*entry)
+        for entry, floor in zip(family, floors, strict=True)
+    ]
+    corrected = holm([contrast.p for contrast in tested])
+    return [replace(c, p_holm=p, different=p <= level) for c, p in zip(tested, corrected, strict=True)]
+
+
+def corrected_level(floor: float, floors: Sequence[float], level: float) -> float:
+    """The most that Holm can leave to a test whose smallest p is `floor`: those that can have a smaller p may have
+    been rejected before.
+    """
+    return level / sum(other >= floor for other in floors)
+
+
+def _test(scored: Scored[Any], a: str, b: str, *, flips: int, seed: int) -> Contrast:
+    contrast, arms = _untested(scored, a, b), {arm.name: arm for arm in scored.arms}
+    p_cases = swap_test(arms[a], arms[b], scored.metric, flips=flips, seed=seed)
+    p_seeds = contrast.difference.p if contrast.difference.scope != CASES_ONLY else float("nan")
+    return replace(contrast, p_cases=p_cases, p_seeds=p_seeds, p=float(np.fmax(p_cases, p_seeds)), underpowered=None)
+
+
+def _untested(scored: Scored[Any], a: str, b: str) -> Contrast:
+    difference, nan = scored.crossed.difference(a, b), float("nan")
+    reason = f"underpowered, n = {difference.cases}"
+    return Contrast(scored.task, a, b, difference, nan, nan, nan, nan, underpowered=reason, different=False)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's corrected p through statsmodels, NaN where p is; a NaN counts as a test that didn't reject."""
+    # statsmodels takes seconds to import, which every other use of a study would pay for.
+    from statsmodels.stats.multitest import multipletests
+
+    if len(p) == 0:
+        return []
+    known = np.nan_to_num(np.array(p, dtype=np.float64), nan=1.0)
+    corrected = multipletests(known, method="holm")[1]
+    return [float("nan") if np.isnan(raw) else float(value) for raw, value in zip(p, corrected, strict=True)]
+
+
+def _check(contrasts: Sequence[tuple[str, str]], arms: Mapping[str, object]) -> None:
+    seen: set[frozenset[str]] = set()
+    for pair in contrasts:
+        for name in pair:
+            if name not in arms:
+                raise ConfigError(f"contrasts: no arm {name!r}{nearest(name, arms)}; arms: {', '.join(arms)}")
+        if pair[0] == pair[1]:
+            raise ConfigError(f"contrasts: {pair[0]!r} is compared with itself; name two arms")
+        if frozenset(pair) in seen:
+            raise ConfigError(f"contrasts: {pair[0]!r} and {pair[1]!r} are compared twice; once is enough")
+        seen.add(frozenset(pair))

@@ -1,0 +1,85 @@
+"""Mean rank of the arms over tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import rankdata
+
+from trocar.downstream.metrics.outcome import Floats
+from trocar.errors import TrocarError
+from trocar.study.statistics.crossed import CASES_ONLY, FEWEST_CASES, SEEDS_AND_CASES, Crossed
+from trocar.study.statistics.result import Result
+
+
+@dataclass(frozen=True)
+class Rank(Result):
+    """`mean` over tasks of the rank (1 is best, ties share their mean), its interval, and `best`, the share of draws
+    in which no arm has a better mean rank.
+
+    Ranks of draws lie nearer to the middle than the rank itself, so the mean can lie at the edge of its interval. The
+    tasks are taken as given: nothing is said about other tasks.
+    """
+
+    arm: str
+    mean: float
+    low: float
+    high: float
+    best: float
+    ranks: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Ranking(Result):
+    """`ranks` by mean rank over `tasks`; `left_out` tasks lack an arm. `scope` and `too_narrow` as of an estimate (of a
+    contrast: ranks compare arms).
+    """
+
+    ranks: tuple[Rank, ...]
+    tasks: tuple[str, ...]
+    left_out: tuple[str, ...]
+    scope: str
+    too_narrow: bool
+
+
+def rank_over_tasks(
+    tasks: Mapping[str, Crossed], *, smaller_is_better: Collection[str] = (), seed: int = 0, level: float = 0.95
+) -> Ranking:
+    """Rank all arms on every task and average. `smaller_is_better` names tasks whose metric is a distance or error.
+
+    An arm's seeds must be in the same order in all tasks: a pretraining that is lucky on one task is so on the next.
+    Raises TrocarError if no task has all arms.
+    """
+    arms = list(dict.fromkeys(arm for crossed in tasks.values() for arm in crossed.arms))
+    used = {name: crossed for name, crossed in tasks.items() if len(crossed.arms) == len(arms)}
+    if not used:
+        raise TrocarError(f"no task was scored for all arms ({', '.join(arms)}); rank fewer arms")
+    signs = {name: 1.0 if name in smaller_is_better else -1.0 for name in used}
+    point = {n: rankdata([signs[n] * crossed[arm].value for arm in arms]) for n, crossed in used.items()}
+    drawn = np.mean([_ranks(crossed, arms, signs[name], seed) for name, crossed in used.items()], axis=0)
+    drawn = drawn[:, ~np.isnan(drawn).any(0)]
+    mean = np.mean(list(point.values()), axis=0)
+    tails = [100 * (1 - level) / 2, 100 * (1 + level) / 2]
+    low, high = np.percentile(drawn, tails, axis=1) if drawn.size else np.full((2, len(arms)), np.nan)
+    best = (drawn == drawn.min(0)).mean(1) if drawn.size else np.full(len(arms), np.nan)
+    ranks = [
+        Rank(arm, float(mean[i]), float(low[i]), float(high[i]), float(best[i]), {n: float(point[n][i]) for n in used})
+        for i, arm in enumerate(arms)
+    ]
+    over_seeds = all(arm.seeds > 1 or arm.fixed for crossed in used.values() for arm in crossed.arms.values())
+    return Ranking(
+        ranks=tuple(sorted(ranks, key=lambda rank: rank.mean)),
+        tasks=tuple(used),
+        left_out=tuple(name for name in tasks if name not in used),
+        scope=SEEDS_AND_CASES if over_seeds else CASES_ONLY,
+        too_narrow=any(crossed[arms[0]].cases < FEWEST_CASES["contrast"] for crossed in used.values()),
+    )
+
+
+def _ranks(crossed: Crossed, arms: list[str], sign: float, seed: int) -> Floats:
+    """Ranks of the arms on every draw, [arms, draws]."""
+    draws = crossed.joint(seed)
+    ranks: Floats = rankdata(sign * np.stack([draws[arm] for arm in arms]), axis=0, nan_policy="propagate")
+    return ranks
