@@ -18,6 +18,7 @@ from trocar.downstream.config import EvaluateConfig
 from trocar.downstream.evaluate import evaluate
 from trocar.downstream.metrics.compute import MULTITASK
 from trocar.downstream.metrics.registry import REGISTRY
+from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
 from trocar.downstream.predictions import About, write_predictions
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
@@ -121,6 +122,15 @@ def test_every_name_is_in_its_section_of_the_page_and_no_other(task: str) -> Non
     together = set(MULTITASK) if task in ("phase", "step") else set()
     assert documented - together == set(REGISTRY[task])
     assert together <= documented
+
+
+def test_every_metric_of_masks_is_on_the_page_and_no_other() -> None:
+    page = PAGE.read_text(encoding="utf-8").partition("## Segmentation\n")[2]
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    documented = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    assert documented == {name for name in SEGMENTATION_METRICS if not name.endswith("_no_background")}
+    without = {f"{name}_no_background" for name in documented if not name.endswith("@binary_per_organ")}
+    assert documented | without == set(SEGMENTATION_METRICS)
 
 
 def test_the_commands_of_the_page_parse() -> None:
