@@ -129,3 +129,38 @@ def test_confusions_that_cannot_be_are_refused(tmp_path: Path, counts: list[obje
     (tmp_path / "p.json").write_text(json.dumps({"classes": {"segmentation": ["ground", "tool"]}}))
     with pytest.raises(TrocarError, match=message):
         mask_outcomes(tmp_path / "p.parquet")
+
+
+def test_surfaces_and_consistency_are_read_from_the_masks_where_they_are_asked_for(tmp_path: Path) -> None:
+    frames = [PRED, PRED, GT]
+    for k, values in enumerate(frames):
+        write_mask(tmp_path / f"masks/pred{k}.png", np.where(np.array(values) == 255, 0, values))
+    write_mask(tmp_path / "masks/gt.png", PRED)
+    rows = [
+        {"task": "segmentation", "case": "a", "video": "v", "time_s": t, "gt_mask": "masks/gt.png", "pred_mask": name}
+        for t, name in ((2, "masks/pred2.png"), (0, "masks/pred0.png"), (1, "masks/pred1.png"))
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "p.csv", index=False)
+    (tmp_path / "p.json").write_text(json.dumps({"classes": {"segmentation": ["ground", "tool"]}}))
+    assert main(["metrics", str(tmp_path / "p.csv"), "--bootstrap", "0", "--nsd", "0", "--consistency"]) == 0
+    (row,) = json.loads((tmp_path / "metrics.json").read_text())["rows"]
+    # Two pairs in time: equal masks, then PRED to GT; at 299 x 299 pixels, the nearest ones.
+    line, column = (np.arange(299) * length // 299 for length in (2, 4))
+    before, after = (np.where(np.array(m) == 255, 0, m)[line][:, column] for m in (PRED, GT))
+    iou = [((before == c) & (after == c)).sum() / ((before == c) | (after == c)).sum() for c in (0, 1)]
+    assert row["metrics"]["tc_iou"]["value"] == pytest.approx(np.mean([(1 + value) / 2 for value in iou]))
+    assert 0 < row["metrics"]["nsd@class_then_image_no_background@0px"]["value"] < 1
+    assert main(["metrics", str(tmp_path / "p.csv"), "--bootstrap", "0", "--nsd", "9"]) == 0
+    (row,) = json.loads((tmp_path / "metrics.json").read_text())["rows"]
+    assert row["metrics"]["nsd@class_then_image_no_background@9px"]["value"] == 1
+    assert "tc_iou" not in row["metrics"]
+
+
+def test_surfaces_without_masks_and_a_negative_tolerance_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pd.DataFrame({"task": "segmentation", "case": ["a"], "confusion": [np.ravel(COUNTS)]})
+    table.to_parquet(tmp_path / "p.parquet")
+    assert main(["metrics", str(tmp_path / "p.parquet"), "--nsd", "2"]) == 1
+    assert "no masks in column `gt_mask`" in capsys.readouterr().err
+    assert main(["metrics", str(tmp_path / "p.parquet"), "--nsd", "-1"]) == 2

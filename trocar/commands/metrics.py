@@ -16,6 +16,10 @@ def register(subparsers: Any) -> None:
     parser.add_argument(
         "--bootstrap", type=int, default=1000, metavar="N", help="draws of cases; 0 for no intervals (default 1000)"
     )
+    parser.add_argument(
+        "--nsd", type=float, metavar="PX", help="also surface Dice of masks, with this tolerance in their pixels"
+    )
+    parser.add_argument("--consistency", action="store_true", help="also how masks change from frame to frame (tc_iou)")
     parser.set_defaults(run=run)
 
 
@@ -25,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from trocar.downstream.metrics_file import METRICS, report
+    from trocar.downstream.metrics_file import METRICS, MaskExtras, report
     from trocar.errors import ConfigError
 
     path = Path(args.predictions)
@@ -36,7 +40,9 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--out {out}: its folder does not exist")
     if out.absolute() in (path.absolute(), path.with_suffix(".json").absolute()):
         raise ConfigError(f"--out {out}: that is read as part of the predictions; give another file")
-    found = report(path, args.task, args.bootstrap)
+    if args.nsd is not None and args.nsd < 0:
+        raise ConfigError(f"--nsd {args.nsd}: give 0 or more pixels")
+    found = report(path, args.task, args.bootstrap, MaskExtras(args.nsd, args.consistency))
     console = Console() if sys.stdout.isatty() else Console(width=120)
     for table in found.tables():
         console.print(table)

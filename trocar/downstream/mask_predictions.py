@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,18 +26,20 @@ def mask_outcomes(path: Path, task: str | None = None) -> dict[Key, Segmentation
     names come from the metadata; without them they are numbers. Raises TrocarError for what is missing or
     cannot be read.
     """
+    return {key: outcome_of(path, rows, about) for key, rows, about in mask_rows(path, task)}
+
+
+def mask_rows(path: Path, task: str | None = None) -> Iterator[tuple[Key, pd.DataFrame, About]]:
+    """The rows of every backbone, protocol and seed of segmentation, and what the file says of them."""
     table, about = read_predictions(path)
     table = with_keys(table, path, task)
-    rows = table[table["task"] == MASKS]
-    found = {}
-    for _, group in rows.groupby(list(Key._fields), sort=False):
-        first = group.iloc[0]
-        key = Key(MASKS, str(first["backbone"]), str(first["protocol"]), int(first["seed"]))
-        found[key] = _outcome(path, group, about)
-    return found
+    for _, rows in table[table["task"] == MASKS].groupby(list(Key._fields), sort=False):
+        first = rows.iloc[0]
+        yield Key(MASKS, str(first["backbone"]), str(first["protocol"]), int(first["seed"])), rows, about
 
 
-def _outcome(path: Path, rows: pd.DataFrame, about: About) -> SegmentationOutcome:
+def outcome_of(path: Path, rows: pd.DataFrame, about: About) -> SegmentationOutcome:
+    """The outcome of the rows of one key. Raises TrocarError as `mask_outcomes`."""
     names = tuple(str(name) for name in about.classes.get(MASKS, ()))
     if "confusion" in rows and rows["confusion"].notna().all():
         counts = _counts(path, rows)
@@ -70,10 +73,12 @@ def _from_masks(path: Path, rows: pd.DataFrame, classes: int) -> Ints:
             f'{{"classes": {{"{MASKS}": ["background", ...]}}}}'
         )
     pairs = zip(rows["gt_mask"], rows["pred_mask"], strict=True)
-    return np.stack([confusions(_read(path, gt)[None], _read(path, pred)[None], classes)[0] for gt, pred in pairs])
+    return np.stack(
+        [confusions(read_mask_file(path, gt)[None], read_mask_file(path, pred)[None], classes)[0] for gt, pred in pairs]
+    )
 
 
-def _read(path: Path, name: object) -> Mask:
+def read_mask_file(path: Path, name: object) -> Mask:
     """A mask beside the file; a name that leads out of its folder is refused."""
     folder = path.parent.resolve()
     file = (folder / str(name)).resolve()

@@ -11,6 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from trocar import __version__
+from trocar.downstream.mask_details import consistency, surface_metrics
 from trocar.downstream.mask_predictions import mask_outcomes
 from trocar.downstream.metrics.compute import Value, compute, compute_multitask, evaluate_metrics
 from trocar.downstream.metrics.outcome import Outcome
@@ -73,22 +74,42 @@ class MetricsReport:
         return [_table(row) for row in self.rows]
 
 
-def report(path: Path, task: str | None = None, draws: int = 1000) -> MetricsReport:
-    """All metrics of the predictions in `path`, of one task or of all.
+@dataclass(frozen=True)
+class MaskExtras:
+    """What is read from the masks themselves, image by image: surface Dice with a tolerance in pixels (None: not), and
+    consistency in time.
+    """
+
+    nsd: float | None = None
+    consistency: bool = False
+
+    def measure(self, path: Path, task: str | None, draws: int) -> dict[Key, dict[str, Value]]:
+        """The metrics asked for, by key."""
+        parts = [surface_metrics(path, task, self.nsd, draws)] if self.nsd is not None else []
+        parts += [consistency(path, task, draws)] if self.consistency else []
+        keys = {key for part in parts for key in part}
+        return {key: {name: value for part in parts for name, value in part.get(key, {}).items()} for key in keys}
+
+
+def report(path: Path, task: str | None = None, draws: int = 1000, extras: MaskExtras | None = None) -> MetricsReport:
+    """All metrics of the predictions in `path`, of one task or of all; `extras` adds some of masks.
 
     Raises as `predictions.outcomes` and `mask_predictions.mask_outcomes`, and TrocarError where there is nothing.
     """
     found = {} if task == MASKS else outcomes(path, task)
     rows = [_scored(key, outcome, found, draws) for key, outcome in found.items()]
     if task in (None, MASKS):
-        rows += [_scored_masks(key, outcome, draws) for key, outcome in mask_outcomes(path, task).items()]
+        more = extras.measure(path, task, draws) if extras is not None else {}
+        rows += [
+            _scored_masks(key, outcome, draws, more.get(key, {})) for key, outcome in mask_outcomes(path, task).items()
+        ]
     if not rows:
         raise TrocarError(f"{path}: no predictions{f' of task {task!r}' if task else ''} in it")
     return MetricsReport(path, draws, rows)
 
 
-def _scored_masks(key: Key, outcome: SegmentationOutcome, draws: int) -> MetricsRow:
-    metrics = evaluate_metrics(outcome, SEGMENTATION_METRICS, draws)
+def _scored_masks(key: Key, outcome: SegmentationOutcome, draws: int, more: dict[str, Value]) -> MetricsRow:
+    metrics = evaluate_metrics(outcome, SEGMENTATION_METRICS, draws) | more
     return MetricsRow(key, len(outcome.case), outcome.cases, metrics, {})
 
 
