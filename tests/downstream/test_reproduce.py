@@ -144,7 +144,8 @@ def test_missing_data_unknown_names_and_unknown_metrics_exit_2(
         assert main(["reproduce", *arguments]) == 2
         return capsys.readouterr().err
 
-    assert "no data folder '/nowhere'" in said("cholec80_tecno_resnet50", "--data", "/nowhere")
+    gone = str(tmp_path / "gone")
+    assert f"no data folder '{gone}'" in said("cholec80_tecno_resnet50", "--data", gone)
     assert "--data is needed" in said("cholec80_tecno_resnet50")
     assert "did you mean 'cholec80_tecno_resnet50'?" in said("cholec80_tecno_resnet", "--data", "/nowhere")
     assert "name what to reproduce; there is: " in said()
