@@ -131,7 +131,7 @@ def test_budgets_have_the_draws_they_are_asked_for_and_all_labels_one(root):
     drawn = make_lock(found)["tasks"]["phase"]["draws"]
     assert [len(cases) for draw in drawn["1"] for cases in draw.values()] == [1] * 4
     assert [len(cases) for cases in drawn["100%"][0].values()] == [2, 2]
-    with pytest.raises(ConfigError, match="there are 2 training cases"):
+    with pytest.raises(ConfigError, match="expected 1 to 2 training cases"):
         make_lock(plan(root, tasks={"phase": task | {"budgets": [3]}}))
 
 

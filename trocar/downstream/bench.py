@@ -35,6 +35,7 @@ class Bench:
     case: Ints
     time_s: Floats
     fps: float
+    budget: str = ""
 
     @property
     def name(self) -> str:
@@ -94,7 +95,18 @@ def make_bench(names: str, data: LabelledFrames, config: EvaluateConfig) -> Benc
     rows = np.flatnonzero(known).astype(np.int64)
     scheme, folds = make_folds(data, str(config.folds), rows, config.val)
     case = np.unique(data.frames["case"].to_numpy(str), return_inverse=True)[1].astype(np.int64)
-    return Bench(tasks, data, scheme, folds, case, seconds_in_operation(data, 1 / config.fps), config.fps)
+    return Bench(
+        tasks, data, scheme, folds, case, seconds_in_operation(data, 1 / config.fps), config.fps, _budget(config)
+    )
+
+
+def _budget(config: EvaluateConfig) -> str:
+    """In words, '' where all labels are used."""
+    if config.budget is None:
+        return ""
+    cases = " training cases" if str(config.budget).isdigit() else ""
+    draws = f", {config.draws} draws" if config.draws > 1 else ""
+    return f"labels of {config.budget}{cases}{draws}"
 
 
 def seconds_in_operation(data: LabelledFrames, gap: float) -> Floats:

@@ -20,7 +20,8 @@ def restrict(data: LabelledFrames, space: LabelSpace, fold: Fold, budget: str | 
 
     A published list of the data set (`data.budgets`) goes by its name. A number of cases, or a share of the fold's
     training cases (`25%`, rounded up), is drawn so that classes occur as in the whole: of 20 random sets that follow
-    from `draw` the one that lacks the fewest classes, then the one whose class shares differ least. Validation cases
+    from `draw` the one that lacks the fewest classes, then the one whose class shares differ least; no draw
+    takes the set of an earlier one. Validation cases
     of an official split are not part of the number; the result of an evaluation lists them with the labelled cases.
     Raises ConfigError for a budget that cannot be.
     """
@@ -65,7 +66,7 @@ def _count(data: LabelledFrames, budget: str, cases: int) -> int:
         ) from None
     count = math.ceil(value * cases / 100 - 1e-9) if share else int(value)
     if not 1 <= count <= cases or (not share and count != value):
-        raise ConfigError(f"budget = {budget}: there are {cases} training cases")
+        raise ConfigError(f"budget = {budget}: expected 1 to {cases} training cases, or a share up to 100%")
     return count
 
 
@@ -73,11 +74,32 @@ def _drawn(data: LabelledFrames, space: LabelSpace, fold: Fold, count: int, draw
     case = data.frames["case"].to_numpy(str)[fold.train]
     cases, number = np.unique(case, return_inverse=True)
     content = _class_counts(data, space, fold, number, len(cases))
-    generator = np.random.Generator(np.random.Philox(key=draw))
-    sets = [np.sort(generator.permutation(len(cases))[:count]) for _ in range(CANDIDATES)]
     whole = content.sum(0)
-    best = min(sets, key=lambda chosen: _distance(content[chosen].sum(0), whole))
-    return set(cases[best].tolist())
+    if draw >= math.comb(len(cases), count):
+        most = math.comb(len(cases), count)
+        raise ConfigError(f"draws: there are only {most} different sets of {count} of {len(cases)} training cases")
+    taken: set[tuple[int, ...]] = set()
+    best: tuple[int, ...] = ()
+    for key in range(draw + 1):
+        sets = _random_sets(len(cases), count, key, taken)
+        best = min(sets, key=lambda chosen: _distance(content[list(chosen)].sum(0), whole))
+        taken.add(best)
+    return set(cases[list(best)].tolist())
+
+
+def _random_sets(cases: int, count: int, key: int, taken: set[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Random sets that no earlier draw took, at least one; where there are few cases the same best one would win again
+    and again, and draws that are equal look like a spread of 0.
+    """
+    generator = np.random.Generator(np.random.Philox(key=key))
+    found: list[tuple[int, ...]] = []
+    tried = 0
+    while tried < CANDIDATES or not found:
+        tried += 1
+        chosen = tuple(sorted(generator.permutation(cases)[:count].tolist()))
+        if chosen not in taken:
+            found.append(chosen)
+    return found
 
 
 def _class_counts(data: LabelledFrames, space: LabelSpace, fold: Fold, number: np.ndarray, cases: int) -> Floats:

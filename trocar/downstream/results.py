@@ -107,9 +107,10 @@ class Results:
         about = self.tasks[task]
         dropped = f" Not in the test frames: {', '.join(about['absent'])}." if about["absent"] else ""
         dropped += f" {about['incomplete'].capitalize()}." if about["incomplete"] else ""
+        labels = f", {about['budget']}" if about["budget"] else ""
         return (
-            f"{about['frames']} frames, {about['cases']} cases, {about['scheme']}. Headline: {about['headline']}; "
-            f"mean ± sd over seeds, [95 % interval over cases].{dropped}"
+            f"{about['frames']} frames, {about['cases']} cases, {about['scheme']}{labels}. "
+            f"Headline: {about['headline']}; mean ± sd over runs, [95 % interval over cases].{dropped}"
         )
 
     def _terminal_table(self, task: str) -> Table:

@@ -115,7 +115,9 @@ def about_task(bench: Bench, task: Task) -> dict[str, Any]:
     space, known = bench.space(task), bench.labelled(task)
     rows = bench.rows[known]
     counts = class_counts(bench, task)
-    missing = bench.data.missing(task.name, "test") if bench.scheme == "train -> test" else None
+    # Without a split every frame is tested: then it is the number in all that counts.
+    split = "test" if bench.scheme == "train -> test" else ""
+    missing, frames = bench.data.missing(task.name, split), " ".join(["official", *split.split(), "frames"])
     return {
         "headline": task.headline,
         "metrics": [task.headline, *task.shown],
@@ -126,13 +128,14 @@ def about_task(bench: Bench, task: Task) -> dict[str, Any]:
         "counts": counts,
         "absent": [name for name, n in counts.items() if n == 0],
         "scheme": bench.scheme,
+        "budget": bench.budget,
         "folds": [
             {"name": f.name, **{f"{side}_cases": _cases(bench, getattr(f, side)) for side in ("train", "val", "test")}}
             for f in bench.folds
         ],
         "frames": len(rows),
         "cases": len(np.unique(bench.case[rows])),
-        "incomplete": f"incomplete ({missing[0]:,} of {missing[1]:,} official test frames)" if missing else None,
+        "incomplete": f"incomplete ({missing[0]:,} of {missing[1]:,} {frames})" if missing else None,
     }
 
 

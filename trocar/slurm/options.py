@@ -20,6 +20,7 @@ def add_options(parser: argparse.ArgumentParser, *, dry_run: bool = True) -> Non
         parser.add_argument(
             "--dry-run", action="store_true", help="with --slurm: print the exact sbatch script, and stop"
         )
+        parser.set_defaults(dry_run_is_slurms=True)
 
 
 def check(args: argparse.Namespace) -> None:
@@ -28,6 +29,8 @@ def check(args: argparse.Namespace) -> None:
 
     if args.slurm is None and args.slurm_set:
         raise ConfigError("--slurm-set changes a profile: it needs --slurm")
+    if args.slurm is None and args.dry_run and getattr(args, "dry_run_is_slurms", False):
+        raise ConfigError("--dry-run prints the script of a job: it needs --slurm")
 
 
 def profile_of(args: argparse.Namespace) -> Profile:
