@@ -88,6 +88,13 @@ def successes(store: Any, name: str) -> int:
     return sum(event["event"] == "end" and event["code"] == 0 for event in attempts(store.folder(name)))
 
 
+def starts(store: Any, name: str) -> int:
+    """How often a stage's command has been started."""
+    from trocar.study.store import attempts
+
+    return sum(event["event"] == "start" for event in attempts(store.folder(name)))
+
+
 def results(store: Any, stages: Mapping[str, Any]) -> dict[str, Any]:
     """Stage -> checksums of what it has made."""
     return {name: (store.done(name) or {}).get("outputs") for name in stages}

@@ -1,7 +1,7 @@
 import pytest
 
 from trocar.data.leak.identities import identities, numbers
-from trocar.downstream.datasets.splits import CHOLECT50
+from trocar.downstream.datasets.triplets import CHOLECT50_SPLITS
 from trocar.errors import ConfigError
 
 TABLE = identities()
@@ -51,7 +51,7 @@ def test_the_test_videos_of_endoscapes_are_not_in_cholec80():
 
 
 def test_numbers_of_cholect50_are_those_of_its_published_split():
-    split = {n for part in CHOLECT50["rdv"].values() for n in part}
+    split = {n for part in CHOLECT50_SPLITS["rdv"].values() for n in part}
     assert {int(n) for _, n in TABLE.cases_of("cholect50")} == split
 
 
