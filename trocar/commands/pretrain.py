@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from trocar.ssl.distributed import World
     from trocar.ssl.pretrain_config import PretrainConfig
 
-    check(args)
+    check(args, own_dry_run=True)
     config = load(PretrainConfig, args.config, args.overrides)
     if args.slurm is not None:
         return _submit(args, config)

@@ -58,7 +58,7 @@ def run_run(args: argparse.Namespace) -> int:
     from trocar.study.run import Runner
     from trocar.study.track import sync_study
 
-    check(args)
+    check(args, own_dry_run=True)  # which says below what it needs
     if args.dry_run and args.slurm is None:
         raise ConfigError(
             "--dry-run prints the scripts for --slurm; `trocar study plan` says what a local run would do"

@@ -20,16 +20,15 @@ def add_options(parser: argparse.ArgumentParser, *, dry_run: bool = True) -> Non
         parser.add_argument(
             "--dry-run", action="store_true", help="with --slurm: print the exact sbatch script, and stop"
         )
-        parser.set_defaults(dry_run_is_slurms=True)
 
 
-def check(args: argparse.Namespace) -> None:
-    """Raises ConfigError for options that only mean something with --slurm."""
+def check(args: argparse.Namespace, *, own_dry_run: bool = False) -> None:
+    """Raises ConfigError for options that only mean something with --slurm; `own_dry_run`: the command has one."""
     from trocar.errors import ConfigError
 
     if args.slurm is None and args.slurm_set:
         raise ConfigError("--slurm-set changes a profile: it needs --slurm")
-    if args.slurm is None and args.dry_run and getattr(args, "dry_run_is_slurms", False):
+    if args.slurm is None and getattr(args, "dry_run", False) and not own_dry_run:
         raise ConfigError("--dry-run prints the script of a job: it needs --slurm")
 
 
