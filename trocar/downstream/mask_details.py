@@ -12,7 +12,7 @@ from trocar.downstream.mask_predictions import mask_rows, outcome_of, read_mask_
 from trocar.downstream.metrics.compute import Value, evaluate_metrics
 from trocar.downstream.metrics.segmentation import SURFACE_METRICS
 from trocar.downstream.metrics.segmentation_surface import surface_dice
-from trocar.downstream.metrics.segmentation_temporal import SIZE, consecutive, tc_iou
+from trocar.downstream.metrics.segmentation_temporal import consecutive, nearest, tc_iou
 from trocar.downstream.predictions import About, Key
 from trocar.errors import TrocarError
 
@@ -51,17 +51,11 @@ def consistency(path: Path, task: str | None, draws: int) -> dict[Key, dict[str,
 
 def _consistent(path: Path, rows: pd.DataFrame, about: About, draws: int) -> dict[str, Value]:
     # Reduced one by one: the masks of all videos at their own size would not fit in memory.
-    masks = np.stack([_nearest(read_mask_file(path, name)) for name in _names(path, rows, "pred_mask")])
+    masks = np.stack([nearest(read_mask_file(path, name)) for name in _names(path, rows, "pred_mask")])
     clip = rows.groupby(["case", "video"], sort=False).ngroup().to_numpy(np.int64)
     case = np.unique(rows["case"].to_numpy(str), return_inverse=True)[1].astype(np.int64)
     outcome = consecutive(masks, clip, case, outcome_of(path, rows, about).classes, size=None)
     return evaluate_metrics(outcome, {"tc_iou": tc_iou}, draws)
-
-
-def _nearest(mask: np.ndarray) -> np.ndarray:
-    rows, columns = (np.arange(SIZE) * length // SIZE for length in mask.shape)
-    reduced: np.ndarray = mask[rows][:, columns]
-    return reduced
 
 
 def _names(path: Path, rows: pd.DataFrame, column: str) -> list[str]:

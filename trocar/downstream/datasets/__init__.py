@@ -5,11 +5,10 @@ A file here with an `ADAPTER` is one: there is no list to edit.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from functools import cache
 from pathlib import Path
 
+from trocar.discover import modules
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
 from trocar.downstream.datasets.remap import remap_masks
 from trocar.downstream.datasets.table import LabelledFrames
@@ -22,8 +21,7 @@ OWN = "folder"
 @cache
 def adapters() -> dict[str, Adapter]:
     """Every adapter by name, in the order of their names."""
-    modules = [importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__)]
-    found = [module.ADAPTER for module in modules if hasattr(module, "ADAPTER")]
+    found = [module.ADAPTER for module in modules(__name__, __path__) if hasattr(module, "ADAPTER")]
     return {adapter.name: adapter for adapter in sorted(found, key=lambda a: a.name)}
 
 

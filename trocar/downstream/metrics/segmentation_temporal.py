@@ -27,7 +27,7 @@ def consecutive(
     pairs = np.flatnonzero(clip[1:] == clip[:-1])
     if len(pairs) == 0:
         raise TrocarError("temporal consistency needs clips of two or more masks")
-    used = masks if size is None else _nearest(masks, size)
+    used = masks if size is None else nearest(masks, size)
     return SegmentationOutcome(
         confusions(used[pairs], used[pairs + 1], len(classes)), case[pairs], classes, background=background
     )
@@ -43,7 +43,8 @@ def tc_iou(outcome: SegmentationOutcome, weights: Floats | None = None) -> float
     return class_then_image(outcome, weights, kind="iou", background=True, over="union")
 
 
-def _nearest(masks: Masks, size: int) -> Masks:
-    rows, columns = (np.arange(size) * length // size for length in masks.shape[1:])
-    resized: Masks = masks[:, rows][:, :, columns]
+def nearest(masks: Masks, size: int = SIZE) -> Masks:
+    """uint8 [..., H, W] -> [..., size, size], the nearest pixel, as SASVi does."""
+    rows, columns = (np.arange(size) * length // size for length in masks.shape[-2:])
+    resized: Masks = masks[..., rows, :][..., columns]
     return resized

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from trocar.discover import named_classes
 from trocar.downstream.protocols.base import Protocol
 from trocar.errors import ConfigError, nearest
 
@@ -15,14 +14,8 @@ from trocar.errors import ConfigError, nearest
 @cache
 def protocols() -> dict[str, type[Protocol]]:
     """The class of each protocol by the name a configuration asks for it with."""
-    found: dict[str, type[Protocol]] = {}
-    for info in pkgutil.iter_modules(__path__):
-        module = importlib.import_module(f"{__name__}.{info.name}")
-        for value in vars(module).values():
-            own = isinstance(value, type) and issubclass(value, Protocol) and value.__module__ == module.__name__
-            if own and not value.constant and not value.model_fields["name"].is_required():
-                found[value.model_fields["name"].default] = value
-    return found
+    found = named_classes(__name__, __path__, Protocol)  # type: ignore[type-abstract]
+    return {name: protocol for name, protocol in found.items() if not protocol.constant}
 
 
 def get_protocol(wanted: str | Mapping[str, Any]) -> Protocol:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from functools import cache
 
+from trocar.discover import modules
 from trocar.downstream.tasks.base import Task
 from trocar.errors import ConfigError, nearest
 
@@ -13,8 +12,7 @@ from trocar.errors import ConfigError, nearest
 @cache
 def tasks() -> dict[str, Task]:
     """Every task by name."""
-    modules = [importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__)]
-    return {module.TASK.name: module.TASK for module in modules if hasattr(module, "TASK")}
+    return {module.TASK.name: module.TASK for module in modules(__name__, __path__) if hasattr(module, "TASK")}
 
 
 def get_task(name: str) -> Task:

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from pydantic import Field
 
+from trocar.discover import named_classes
 from trocar.ssl.method import MethodConfig
 
 
 def configs() -> dict[str, type[MethodConfig]]:
     """The configuration class of each method, by the name that a file asks for it with."""
-    found: dict[str, type[MethodConfig]] = {}
-    for module_info in pkgutil.iter_modules(__path__):
-        module = importlib.import_module(f"{__name__}.{module_info.name}")
-        for value in vars(module).values():
-            if isinstance(value, type) and issubclass(value, MethodConfig) and value.__module__ == module.__name__:
-                found[value.model_fields["name"].default] = value
-    return found
+    return named_classes(__name__, __path__, MethodConfig)  # type: ignore[type-abstract]
 
 
 if TYPE_CHECKING:

@@ -4,26 +4,19 @@ edit.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from pydantic import Field
 
 from trocar.config import validate
+from trocar.discover import named_classes
 from trocar.downstream.temporal.head import HeadConfig
 from trocar.errors import ConfigError, nearest
 
 
 def configs() -> dict[str, type[HeadConfig]]:
     """The configuration class of each head, by the name that a file asks for it with."""
-    found: dict[str, type[HeadConfig]] = {}
-    for module_info in pkgutil.iter_modules(__path__):
-        module = importlib.import_module(f"{__name__}.{module_info.name}")
-        for value in vars(module).values():
-            if isinstance(value, type) and issubclass(value, HeadConfig) and value.__module__ == module.__name__:
-                found[value.model_fields["name"].default] = value
-    return found
+    return named_classes(__name__, __path__, HeadConfig)  # type: ignore[type-abstract]
 
 
 if TYPE_CHECKING:
