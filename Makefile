@@ -1,4 +1,4 @@
-# make setup | demo | test | style | clean.  Everything lives in .venv; nothing outside Python is needed.
+# make setup | demo | test | faults | style | clean.  Everything lives in .venv; nothing outside Python is needed.
 #
 #   PYTHON=python3.11     the interpreter .venv is made with (3.10 or newer)
 #   EXTRAS=cuda12,dev     the optional dependencies; cuda13,dev on Linux x86_64, dev elsewhere
@@ -17,7 +17,7 @@ WORKERS ?= 2
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test style clean
+.PHONY: setup demo test faults style clean
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -48,6 +48,10 @@ test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slurm" || status=1; \
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm || status=1; \
 	exit $$status
+
+# Breaks processes, disks and files on purpose; its table is the one of docs/reliability.md.
+faults: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults -n $(WORKERS) --write-reliability docs/reliability.md
 
 style: $(STAMP)
 	$(BIN)/ruff check .
