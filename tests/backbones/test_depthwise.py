@@ -1,4 +1,4 @@
-"""Depthwise convolutions with a float32 weight gradient: the same layer, the same results, a better gradient."""
+"""Depthwise convolutions with the fast weight gradient: the same layer, the same results, the same gradients."""
 
 import copy
 
@@ -7,18 +7,21 @@ import timm
 import torch
 from torch import nn
 
-from trocar.backbones.depthwise import Depthwise, use_exact_depthwise
+from trocar.backbones.depthwise import Depthwise, use_fast_weight_gradient
+
+SHAPES = [{}, {"bias": False}, {"kernel": (5, 7)}, {"padding": 0}, {"padding": (1, 3)}, {"size": (3, 2)}]
+SIZE = (14, 11)
 
 
-def pair(*, stride=1, dilation=1, bias=True):
+def pair(*, kernel=5, padding=2, bias=True, size=SIZE):
     torch.manual_seed(0)
-    plain = nn.Sequential(nn.Conv2d(8, 8, 5, stride, 2 * dilation, dilation, groups=8, bias=bias))
+    plain = nn.Sequential(nn.Conv2d(8, 8, kernel, padding=padding, groups=8, bias=bias))
     swapped = copy.deepcopy(plain)
-    assert use_exact_depthwise(swapped) == 1
-    return plain, swapped
+    assert use_fast_weight_gradient(swapped) == 1
+    return plain, swapped, torch.randn(2, 8, *size)
 
 
-def run(model, images, autocast=True):
+def run(model, images, autocast):
     """(output, gradient of the images, gradients of the parameters) of a loss that weighs every output differently."""
     images = images.clone().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
@@ -28,44 +31,83 @@ def run(model, images, autocast=True):
     return out.detach(), images.grad, [p.grad for p in model.parameters()]
 
 
-@pytest.mark.parametrize("shape", [{}, {"stride": 2}, {"dilation": 2}, {"bias": False}])
-def test_output_and_input_gradient_are_those_of_the_plain_layer_bit_for_bit(shape):
-    images = torch.randn(2, 8, 14, 14)
-    (a, da, _), (b, db, _) = (run(model, images) for model in pair(**shape))
-    assert a.dtype == b.dtype == torch.bfloat16
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_output_and_input_gradient_are_those_of_the_plain_layer_bit_for_bit(shape, memory, autocast):
+    *models, images = pair(**shape)
+    (a, da, _), (b, db, _) = (run(model, images.to(memory_format=memory), autocast) for model in models)
+    assert a.dtype == b.dtype == (torch.bfloat16 if autocast else torch.float32)
     assert torch.equal(a, b)
     assert torch.equal(da, db)
 
 
-@pytest.mark.parametrize("shape", [{}, {"stride": 2}, {"dilation": 2}])
-def test_weight_gradient_is_that_of_the_rounded_operands_in_float64(shape):
-    plain, swapped = pair(**shape)
-    images = torch.randn(2, 8, 14, 14)
-    out, _, (weight, bias) = run(swapped, images)
-    exact = copy.deepcopy(plain).to(torch.bfloat16).double()
-    result = exact(images.to(torch.bfloat16).double())
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gradients_in_float32_are_those_in_float64(shape, memory):
+    plain, swapped, images = pair(**shape)
+    _, _, gradients = run(swapped, images.to(memory_format=memory), autocast=False)
+    _, _, exact = run(plain.double(), images.double(), autocast=False)
+    for ours, theirs in zip(gradients, exact, strict=True):
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gradients_under_autocast_are_those_of_the_rounded_operands_up_to_one_rounding_per_image(shape):
+    plain, swapped, images = pair(**shape)
+    out, _, gradients = run(swapped, images, autocast=True)
     # autograd hands the layer the gradient of its bfloat16 output, rounded to bfloat16
-    rounded = torch.linspace(-1, 1, out.numel()).view_as(out).to(torch.bfloat16).double()
-    result.backward(rounded)
-    torch.testing.assert_close(weight.double(), exact[0].weight.grad, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(bias.double(), exact[0].bias.grad, rtol=1e-5, atol=1e-5)
-    assert weight.dtype == torch.float32
+    rounded = torch.linspace(-1, 1, out.numel()).view_as(out).bfloat16().double()
+    each = []
+    for image, back in zip(images.bfloat16().double(), rounded, strict=True):
+        exact = copy.deepcopy(plain).bfloat16().double()
+        exact(image.unsqueeze(0)).backward(back.unsqueeze(0))
+        each.append(exact[0].weight.grad)
+    bound = sum(part.abs() for part in each) * 2.0**-8 + 1e-6
+    assert ((gradients[0].double() - sum(each)).abs() <= bound).all()
+    assert gradients[0].dtype == torch.float32
+    for ours in gradients[1:]:
+        torch.testing.assert_close(ours.double(), rounded.sum((0, 2, 3)), rtol=1e-5, atol=1e-5)
 
 
-def test_without_autocast_or_without_gradient_the_layer_is_a_plain_one():
-    plain, swapped = pair()
-    images = torch.randn(2, 8, 14, 14)
-    for left, right in zip(run(plain, images, autocast=False)[2], run(swapped, images, autocast=False)[2], strict=True):
-        assert torch.equal(left, right)
+def test_without_gradient_the_layer_is_a_plain_one():
+    plain, swapped, images = pair()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(plain(images), swapped(images))
 
 
-def test_only_depthwise_layers_change_and_the_state_keeps_its_names():
+def test_a_frozen_weight_gets_no_gradient_and_the_input_does():
+    *_, swapped, images = pair()
+    swapped.requires_grad_(requires_grad=False)
+    images.requires_grad_()
+    swapped(images).sum().backward()
+    assert images.grad is not None
+    assert swapped[0].weight.grad is None
+
+
+def test_only_layers_that_gain_change_and_the_state_keeps_its_names():
     model = timm.create_model("test_convnext", num_classes=0)
     names = list(model.state_dict())
-    count = use_exact_depthwise(model)
+    count = use_fast_weight_gradient(model)
     assert count == sum(m.groups > 1 for m in model.modules() if isinstance(m, nn.Conv2d)) > 0
     assert all(m.groups > 1 for m in model.modules() if isinstance(m, Depthwise))
     assert list(model.state_dict()) == names
-    assert use_exact_depthwise(nn.Sequential(nn.Conv2d(4, 8, 3), nn.Conv2d(8, 8, 3, groups=2))) == 0
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(8, 8, 3, groups=8),
+        nn.Conv2d(8, 8, 5),
+        nn.Conv2d(8, 16, 5, groups=8),
+        nn.Conv2d(8, 8, 5, groups=2),
+        nn.Conv2d(8, 8, 5, stride=2, groups=8),
+        nn.Conv2d(8, 8, 5, dilation=2, groups=8),
+        nn.Conv2d(8, 8, 5, padding="same", groups=8),
+        nn.Conv2d(8, 8, 5, padding=2, padding_mode="reflect", groups=8),
+    ],
+)
+def test_other_layers_stay_as_they_are(layer):
+    assert use_fast_weight_gradient(nn.Sequential(layer)) == 0
+    assert type(layer) is nn.Conv2d

@@ -1,7 +1,13 @@
-"""Depthwise convolutions whose weight gradient is taken in float32, for bfloat16 training on CPUs.
+"""Depthwise convolutions whose weight gradient is taken as one forward depthwise convolution, for training on CPUs.
 
-oneDNN's weight gradient of a depthwise convolution is slower in bfloat16 than in float32, which eats much of what
-bfloat16 gains on a ConvNeXt. Everything else of the layer stays in bfloat16. `trocar bench trainer` shows the sum.
+oneDNN's weight gradient of a depthwise convolution costs ten times its gradient of the input, which needs as many
+products: with 7 x 7 kernels a seventh of a ConvNeXt's training step. But that gradient is itself a depthwise
+convolution, of each image's channel with its output gradient as the kernel,
+
+    dL/dw[c, i, j] = sum over n, y, x of input[n, c, y + i - padding, x + j - padding] dL/dout[n, c, y, x],
+
+and oneDNN's forward kernels are fast at it. Everything else of the layer is PyTorch's. `trocar bench trainer` shows
+the sum, `benchmarks/depthwise.py` the layer alone.
 """
 
 from __future__ import annotations
@@ -11,76 +17,83 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+MIN_KERNEL = 5
+"""With 3 x 3 kernels oneDNN's own gradient is the faster one, by far."""
+
 
 class Depthwise(nn.Conv2d):
-    """An `nn.Conv2d` in all but the precision of one gradient; state and results of forward are the same."""
+    """An `nn.Conv2d` in all but how its weight gradient is found; state and results of forward are the same.
+
+    Under autocast the products with each image's output gradient are rounded to the autocast type, and summed over
+    images in float32.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
-        if not (torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()) or self.weight.dtype != torch.float32:
+        if not torch.is_grad_enabled() or input.device.type != "cpu" or self.weight.dtype != torch.float32:
             return super().forward(input)
         out: Tensor = _Convolution.apply(input, self.weight, self.bias, self)
         return out
 
 
 class _Convolution(torch.autograd.Function):
-    """Convolution in bfloat16; gradient of the input in bfloat16, of weight and bias in float32."""
+    """Convolution and gradients in the autocast type if there is one; gradients of weight and bias in float32."""
 
     @staticmethod
     def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, layer: nn.Conv2d) -> Tensor:
-        image, kernel = input.to(torch.bfloat16), weight.to(torch.bfloat16)
+        kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else input.dtype
+        image, kernel = input.to(kind), weight.to(kind)
         ctx.save_for_backward(image, kernel)
         ctx.layer, ctx.input_dtype = layer, input.dtype
+        offset = None if bias is None else bias.to(kind)
         with torch.autocast("cpu", enabled=False):
-            return nn.functional.conv2d(
-                image,
-                kernel,
-                None if bias is None else bias.to(torch.bfloat16),
-                layer.stride,
-                layer.padding,
-                layer.dilation,
-                layer.groups,
-            )
+            return nn.functional.conv2d(image, kernel, offset, padding=layer.padding, groups=layer.groups)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         (gradient,) = gradients
         image, kernel = ctx.saved_tensors
         of_input, of_weight, of_bias, _ = ctx.needs_input_grad
-        back = None
-        if of_input:
-            back = _backward(ctx.layer, gradient, image, kernel, (True, False, False))[0].to(ctx.input_dtype)
-        exact = _backward(ctx.layer, gradient.float(), image.float(), kernel.float(), (False, of_weight, of_bias))
-        return back, exact[1], exact[2], None
+        back = _input_gradient(ctx.layer, gradient, image, kernel).to(ctx.input_dtype) if of_input else None
+        weight = weight_gradient(image, gradient, ctx.layer.padding) if of_weight else None
+        return back, weight, gradient.sum((0, 2, 3), dtype=torch.float32) if of_bias else None, None
 
 
-def _backward(layer: nn.Conv2d, gradient: Tensor, image: Tensor, kernel: Tensor, mask: tuple[bool, bool, bool]) -> Any:
-    channels = [layer.out_channels] if mask[2] else None
-    return torch.ops.aten.convolution_backward(
-        gradient,
-        image,
-        kernel,
-        channels,
-        layer.stride,
-        layer.padding,
-        layer.dilation,
-        False,
-        (0, 0),
-        layer.groups,
-        mask,
-    )
+def weight_gradient(image: Tensor, gradient: Tensor, padding: tuple[int, int]) -> Tensor:
+    """Of a depthwise convolution with stride and dilation 1: float32, (C, 1, height and width of the kernel).
+
+    `image` is (N, C, H, W), `gradient` that of the output, (N, C, h, w) and of the same type; `padding` is of height
+    and width.
+    """
+    count, channels, height, width = image.shape
+    # Contiguous: with channels last, oneDNN reorders N x C kernels as large as the images.
+    planes = image.contiguous().view(1, count * channels, height, width)
+    kernels = gradient.contiguous().view(count * channels, 1, *gradient.shape[2:])
+    if any(pad >= size for pad, size in zip(padding, gradient.shape[2:], strict=True)):  # no fast kernel pads so far
+        planes, padding = nn.functional.pad(planes, (padding[1], padding[1], padding[0], padding[0])), (0, 0)
+    with torch.autocast("cpu", enabled=False):
+        each = nn.functional.conv2d(planes, kernels, padding=padding, groups=count * channels)
+    return each.view(count, channels, *each.shape[2:]).sum(0, dtype=torch.float32).unsqueeze(1)
 
 
-def use_exact_depthwise(model: nn.Module) -> int:
-    """Turn the depthwise convolutions of `model` into `Depthwise` in place; returns how many there are.
+def _input_gradient(layer: nn.Conv2d, gradient: Tensor, image: Tensor, kernel: Tensor) -> Tensor:
+    back: Tensor = torch.ops.aten.convolution_backward(
+        gradient, image, kernel, None, (1, 1), layer.padding, (1, 1), False, (0, 0), layer.groups, (True, False, False)
+    )[0]
+    return back
+
+
+def use_fast_weight_gradient(model: nn.Module) -> int:
+    """Turn the depthwise convolutions of `model` that gain by it into `Depthwise` in place; returns how many do.
 
     Only plain `nn.Conv2d` with zero padding given in numbers: subclasses pad or scale in their own way.
     """
-    found = [m for m in model.modules() if type(m) is nn.Conv2d and _is_depthwise(m)]
+    found = [m for m in model.modules() if type(m) is nn.Conv2d and _gains(m)]
     for layer in found:
         layer.__class__ = Depthwise
     return len(found)
 
 
-def _is_depthwise(layer: nn.Conv2d) -> bool:
+def _gains(layer: nn.Conv2d) -> bool:
     plain = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-    return plain and 1 < layer.groups == layer.in_channels
+    single = layer.stride == layer.dilation == (1, 1) and 1 < layer.groups == layer.in_channels == layer.out_channels
+    return plain and single and min(layer.kernel_size) >= MIN_KERNEL

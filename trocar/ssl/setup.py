@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from trocar import __version__
-from trocar.backbones.depthwise import use_exact_depthwise
+from trocar.backbones.depthwise import use_fast_weight_gradient
 from trocar.backbones.export import save_backbone
 from trocar.backbones.exposure import KEY, Exposure, Part, exposure_of
 from trocar.data import staging
@@ -183,8 +183,8 @@ class Pretraining:
             convert(self.method, self.device)
         # Depthwise and strided convolutions are faster with channels last, on CPU as on tensor cores.
         self.method.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if self.device.type == "cpu" and self.config.train.precision == "bfloat16" and not self.config.train.compile:
-            use_exact_depthwise(self.method.backbones[0])
+        if self.device.type == "cpu" and not self.config.train.compile:
+            use_fast_weight_gradient(self.method.backbones[0])
         if self.config.train.compile:
             for backbone in self.method.backbones:
                 # Shapes marked dynamic fail on the second size of view with channels last; each size gets its graph.
