@@ -1,11 +1,11 @@
 """A ResNet-50 and a vision transformer through every protocol of every task: pretrained, random, and the constant.
 
-    python benchmarks/protocols.py OUT [--steps 100] [--lanes 2]
+    python benchmarks/protocols.py OUT [--steps 60] [--lanes 2]
 
 In the folder of `benchmarks/methods.py` it uses that phantom (96 cases, 36 of them to train on), else it makes it. Both
 networks are pretrained on the unlabelled training cases by SimCLR, then go through the protocols beside the same
-architecture with random weights (for those that train the backbone, trained from there) and the majority class; 12 of
-the labelled seconds of a minute are used. Run again, it continues.
+architecture with random weights (for those that train the backbone, trained from there) and the majority class; every
+tenth labelled second is used. Run again, it continues.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RECIPE = Path(__file__).parent / "methods" / "simclr.yaml"
 NETWORKS = {"resnet50": "resnet50", "vit": "vit_tiny_patch16_224"}
 CASES = 96
 SIZE = 64
-TUNED = {"epochs": 4, "batch": 32, "lr": 1.0e-3, "layer_decay": 0.75, "class_weights": "balanced"}
+TUNED = {"epochs": 6, "batch": 32, "lr": 1.0e-3, "layer_decay": 0.75, "class_weights": "balanced"}
 TEMPORAL = {"lr": 5.0e-3, "epochs": 20}
 PROTOCOLS: list[dict[str, Any]] = [
     {"name": "knn"},
@@ -41,7 +41,13 @@ def pretrain(out: Path, name: str, steps: int) -> Path:
     """The run of one network."""
     run = out / "runs" / f"protocols-{name}"
     words = [f"data.catalog={out / 'shards'}", "data.composition.include=[{split: [train]}]", f"run.out={run}"]
-    words += [f"backbone.name={NETWORKS[name]}", f"method.views.size={SIZE}", f"train.steps={steps}", "optim.lr=1e-3"]
+    words += [
+        f"backbone.name={NETWORKS[name]}",
+        f"method.views.size={SIZE}",
+        f"train.steps={steps}",
+        "optim.lr=1e-3",
+        "train.batch=64",
+    ]
     trocar("pretrain", str(RECIPE), *words)
     return run
 
@@ -58,7 +64,7 @@ def evaluate(out: Path, name: str, run: Path) -> list[dict[str, Any]]:
             "baselines": ["majority", "random"],
             "seeds": 1,
             "size": SIZE,
-            "fps": 0.2,
+            "fps": 0.1,
             "bootstrap": 0,
             "figures": False,
         }
@@ -86,7 +92,7 @@ def table(name: str, rows: list[dict[str, Any]]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--lanes", type=int, default=2, help="networks at a time (default: 2)")
     args = parser.parse_args()
     make_phantom(args.out / "phantom", args.out / "shards", CASES)
