@@ -62,6 +62,7 @@ def test_a_dry_run_prints_an_array_for_each_step_of_the_graph(tmp_path, capsys):
     assert script.count("#SBATCH --array=") == 4
     assert "#SBATCH --partition=long" in script
     assert "aftercorr" in script
+    assert script.count("export OMP_NUM_THREADS=1\n") == 4  # the study's threads, as for local processes
 
 
 def test_a_folder_that_is_no_stage_is_refused(tmp_path, capsys):

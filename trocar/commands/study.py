@@ -93,8 +93,9 @@ def _submit(args: argparse.Namespace, plan: Plan, lock: Tree, store: Store) -> i
     if args.dry_run:
         print(script(plan, store, profile), end="")
         return 0
-    graph = submit(plan, store, profile)
-    print(f"{len(graph.jobs)} stages are submitted; `trocar study status {args.study}` or `trocar jobs` to follow")
+    submit(plan, store, profile)
+    left = sum(not store.is_done(name) for name in plan.stages)
+    print(f"{left} stages are submitted; `trocar study status {args.study}` or `trocar jobs` to follow")
     if args.uri != "none":
         sync_study(lock, store, _say, args.uri)
     return 0
