@@ -111,8 +111,10 @@ class StudyConfig(Config):
     every arm; each draws its cases anew. `finetune_seeds`: starts of protocols that have a random one. `budget_draws`:
     draws of each label budget. `contrasts`: pairs of arms or baselines to be tested (None: each arm against its init,
     at all labels). `leak`: what becomes of pool cases that are test or validation cases of any task: they leave every
-    pool before it is sampled, are an error, or stay. `keep`: of a finished pretraining, `backbone` and milestones, or
-    everything. `threads`: CPU threads of every stage (None: the cores divided by the jobs).
+    pool before it is sampled, are an error, or stay. `leave_out`: the cases of `all` tasks leave every pool, so that
+    one pretraining serves all tasks; or those of one `task` alone, as EndoViT does it: pools are larger, and every set
+    of tasks with the same held-out cases has pretrainings of its own. `keep`: of a finished pretraining, `backbone`
+    and milestones, or everything. `threads`: CPU threads of every stage (None: the cores divided by the jobs).
     """
 
     name: Name
@@ -131,6 +133,7 @@ class StudyConfig(Config):
     budget_draws: int = Field(default=1, ge=1, le=100)
     contrasts: list[tuple[str, str]] | None = None
     leak: Policy = "exclude"
+    leave_out: Literal["all", "task"] = "all"
     keep: Literal["backbone", "full"] = "backbone"
     threads: int | None = Field(default=None, ge=1)
     device: str = "auto"
@@ -143,6 +146,8 @@ class StudyConfig(Config):
         other = "epochs" if self.match == "steps" else "steps"
         if getattr(self.pretrain, other) is not None:
             raise ValueError(f"match: {self.match}, but pretrain.{other} is set; give pretrain.{self.match}")
+        if self.leave_out == "task" and self.leak != "exclude":
+            raise ValueError(f"leave_out: task needs leak: exclude; under {self.leak} no case leaves a pool")
         arms = self.all_arms()
         if not arms:
             raise ValueError("there is nothing to compare: give arms or a grid")

@@ -31,6 +31,7 @@ class Scored:
 
     `parent`: its pretraining stage, else `source`: its name, with `identity` of its weights. `members`: draws of random
     weights in one stage. `size`: pixels of the input where the task says nothing (None: what it was trained with).
+    `tasks`: those it may be scored on (None: all).
     """
 
     arm: str
@@ -41,6 +42,7 @@ class Scored:
     identity: Mapping[str, Any] | None = None
     members: int = 1
     size: int | None = None
+    tasks: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

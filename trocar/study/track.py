@@ -23,6 +23,8 @@ ARTIFACTS: Mapping[str, tuple[str, ...]] = {
     "report": ("",),
 }
 """Files and folders of a stage's `out` that mlflow gets; "" is all of it."""
+PARENT = ("tasks", "cases", "frames", "steps", "epochs")
+"""What the run of an arm says of each of its pretrainings."""
 MARK = "mlflow_artifacts.json"
 
 Say = Callable[[str], None]
@@ -89,10 +91,10 @@ def _parent(lock: Mapping[str, Any], home: Path, arm: str, uri: str, hidden: Wit
     """The run of an arm: its composition, and what its seeds were trained on."""
     folder = home / "arms" / arm
     runs = [run for run in lock["runs"] if run["arm"] == arm]
-    config = {f"seed {run['seed']}": {key: run[key] for key in ("cases", "frames", "steps", "epochs")} for run in runs}
+    config = {f"seed {run['seed']} {run['stage']}": {key: run[key] for key in PARENT} for run in runs}
     if not (folder / "run.json").is_file():
         with Run.open(folder, config) as run:
-            run.log(0, {"seeds": len(runs)})
+            run.log(0, {"seeds": len({run["seed"] for run in runs})})
     withhold(folder, hidden.names)
     return sync(folder, uri, str(lock["study"]["name"]), Placement(arm, None, "")).mlflow_run_id
 
