@@ -220,7 +220,7 @@ def _score(out: Path, planted: Planted, e: Mapping[str, Any]) -> None:
     labelled = planted.budgets[e["budget"]]
     detail = [[{"labelled_cases": {"count": labelled}}]] * e["members"]
     leak = planted.leak.get(e["arm"], {"verdict": "clean", "cases": [], "why": []})
-    row = {"detail": detail, "metrics": {}, "leak": leak}
+    row = {"task": kind, "detail": detail, "metrics": {}, "leak": leak}
     (out / "results.json").write_text(json.dumps({"rows": [row]}))
 
 

@@ -12,7 +12,8 @@ from trocar.config import Config, load
 from trocar.data.composition import Composition, Match
 from trocar.data.leak.guard import Policy
 from trocar.downstream.protocols import get_protocol
-from trocar.downstream.tasks import get_task
+from trocar.downstream.protocols.base import Protocol
+from trocar.downstream.tasks import TOGETHER, get_task
 from trocar.errors import ConfigError, nearest
 from trocar.study.grid import GridConfig
 from trocar.study.measure import metric_named
@@ -62,9 +63,10 @@ class RecipeConfig(Config):
 class TaskConfig(Config):
     """One labelled data set with one task; the fields are those of `trocar evaluate`.
 
-    `task` defaults to the name it has in the study. `budgets`: labelled training cases, each a number, a share or a
-    published list; null or 100% takes all. `metric`: what the report compares, instead of the task's headline. `cases`:
-    only these test cases are compared, by what the catalog says of them; two tasks that differ in nothing else share
+    `task` defaults to the name it has in the study; `phase+tools` learns two together, of which `score` is compared
+    (None: the first). `budgets`: labelled training cases, each a number, a share or a published list; null or 100%
+    takes all. `metric`: what the report compares, instead of the task's headline. `cases`: only these test cases are
+    compared, by what the catalog says of them. Tasks that differ in nothing but `score`, `metric` or `cases` share
     their stages.
     """
 
@@ -82,6 +84,7 @@ class TaskConfig(Config):
     shards: Path | None = None
     phases: list[str] = []
     batch: int = Field(default=64, ge=1)
+    score: str | None = None
     metric: str | None = None
     cases: Match | None = None
 
@@ -185,15 +188,23 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
 
 
 def _check_task(name: str, task: TaskConfig) -> None:
-    kind = get_task(task_name(name, task))
+    together = [get_task(one).name for one in task_name(name, task).split(TOGETHER)]
+    if task.score not in (None, *together):
+        raise ConfigError(f"score: {task.score!r}: this task learns {' and '.join(together)}")
     labels = [get_protocol(protocol).label for protocol in task.protocol]
     if len(set(labels)) < len(labels):
         twice = next(label for label in labels if labels.count(label) > 1)
         raise ConfigError(f"protocol {twice!r} is listed twice; put the second in a task of its own")
     if task.metric is not None:
-        metric_named(kind.name, task.metric)
+        metric_named(task.score or together[0], task.metric)
 
 
 def task_name(name: str, task: TaskConfig) -> str:
-    """Which task of `trocar.downstream.tasks` it is."""
+    """Which task of `trocar.downstream.tasks` it is, or several joined by `+`."""
     return task.task or name
+
+
+def called_on(name: str, task: TaskConfig, protocol: Protocol) -> str:
+    """What predictions of the task call the protocol: with the tasks, where several are learned together."""
+    learned = task_name(name, task)
+    return f"{protocol.label}, {learned}" if TOGETHER in learned else protocol.label

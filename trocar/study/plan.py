@@ -97,6 +97,8 @@ def make_plan(study: StudyConfig) -> Plan:
         raise ConfigError(f"study {study.name}: the catalog can't fill any arm ({reasons})")
     runs = found.runs
     tasks = tuple(TaskPlan(study, name) for name in study.tasks)
+    for task in tasks:
+        task.check()
     inits, init_of = _inits(study, runs)
     backbones = [*_pretrained(runs), *inits, *_random(study, runs, inits), *_named(study)]
     evaluations = tuple(

@@ -124,7 +124,8 @@ class Results:
         """The row of results.json that the score is in: what was chosen, labelled cases, the leak verdict if any."""
         path = self.store.out(score.stage) / "results.json"
         rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        return dict(rows[0])
+        # One for each of the tasks that were learned together.
+        return dict(next(row for row in rows if row["task"] == score.key.task))
 
     def verdict(self, score: Score) -> str:
         """The leak verdict of the backbone on the test cases; `unknown` where none was reached."""

@@ -33,9 +33,10 @@ Say = Callable[[str], None]
 def record_scores(out: Path, config: Mapping[str, Any]) -> None:
     """Make the folder of an evaluation a run folder: its settings, and the mean of every metric as step 0."""
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    rows = results["rows"]
     values = {
-        name.replace("@", "_"): metric["mean"]
-        for row in results["rows"]
+        (f"{row['task']}_" if len(rows) > 1 else "") + name.replace("@", "_"): metric["mean"]
+        for row in rows
         for name, metric in row["metrics"].items()
         if metric["mean"] is not None
     }
