@@ -108,16 +108,17 @@ class SpeedConfig(Config):
 class StudyConfig(Config):
     """Everything about one study.
 
-    `prepare`: trocar commands that make the data, run before anything is planned; each must do nothing where its work
-    is done. `match`: what arms of different size have in common, the number of steps or of epochs. `unavailable`: cells
-    of a published design that can't be filled -> why; they stand in the plan and the report. `pretrain_seeds`: runs of
-    every arm; each draws its cases anew. `finetune_seeds`: starts of protocols that have a random one. `budget_draws`:
-    draws of each label budget. `contrasts`: pairs of arms or baselines to be tested (None: each arm against its init,
-    at all labels). `leak`: what becomes of pool cases that are test or validation cases of any task: they leave every
-    pool before it is sampled, are an error, or stay. `leave_out`: the cases of `all` tasks leave every pool, so that
-    one pretraining serves all tasks; or those of one `task` alone, as EndoViT does it: pools are larger, and every set
-    of tasks with the same held-out cases has pretrainings of its own. `keep`: of a finished pretraining, `backbone`
-    and milestones, or everything. `threads`: CPU threads of every stage (None: the cores divided by the jobs).
+    `prepare`: trocar commands that make the data, run by `study run` before anything is planned; each must do nothing
+    where its work is done. `match`: what arms of different size have in common, the number of steps or of epochs.
+    `unavailable`: cells of a published design that can't be filled -> why; they stand in the plan and the report.
+    `pretrain_seeds`: runs of every arm; each draws its cases anew. `finetune_seeds`: starts of protocols that have a
+    random one. `budget_draws`: draws of each label budget. `contrasts`: pairs of arms or baselines to be tested (None:
+    each arm against its init, at all labels). `leak`: what becomes of pool cases that are test or validation cases of
+    any task: they leave every pool before it is sampled, are an error, or stay. `leave_out`: the cases of `all` tasks
+    leave every pool, so that one pretraining serves all tasks; or those of one `task` alone, as EndoViT does it: pools
+    are larger, and every set of tasks with the same held-out cases has pretrainings of its own. `keep`: of a finished
+    pretraining, `backbone` and milestones, or everything. `threads`: CPU threads of every stage (None: the cores
+    divided by the jobs).
     """
 
     name: Name
