@@ -27,7 +27,8 @@ SIDE = 32
 @dataclass(frozen=True)
 class Planted:
     """`arms`: pretrained arm -> accuracy; `given`: baseline -> accuracy, `init` among them. `cases_of`: arm -> cases of
-    each seed. `budgets`: name -> labelled cases. `leak`: arm -> what results.json says.
+    each seed. `budgets`: name -> labelled cases. `leak`: arm -> what results.json says. `leave_out: task`: each task
+    has pretrainings of its own, which saw one case more, case 10 for the first task.
     """
 
     arms: Mapping[str, float]
@@ -46,6 +47,7 @@ class Planted:
     missing: Sequence[str] = ()
     kept_out: Sequence[Mapping[str, Any]] = ()
     source: str = "phantom"
+    leave_out: str = "all"
 
 
 def plant(root: Path, planted: Planted) -> tuple[Any, Any]:
@@ -80,6 +82,7 @@ def _study(root: Path, planted: Planted) -> dict[str, Any]:
         "tasks": {name: kinds[name] for name in planted.tasks},
         "pretrain_seeds": planted.seeds,
         "contrasts": planted.contrasts,
+        "leave_out": planted.leave_out,
     }
 
 
@@ -103,9 +106,10 @@ def _lock(root: Path, planted: Planted, study: Any, store: Any) -> dict[str, Any
     runs, evaluations = [], []
     for arm in planted.arms:
         for seed in range(planted.seeds):
-            runs.append(_run(planted, arm, seed))
-            _stage(store, stages, runs[-1]["stage"], "pretrain", f"{arm}, seed {seed}", planted.missing)
-            _backbone(store.out(runs[-1]["stage"]) / "backbone", seed)
+            for run in _runs(planted, arm, seed):
+                runs.append(run)
+                _stage(store, stages, run["stage"], "pretrain", f"{arm}, seed {seed}", planted.missing)
+                _backbone(store.out(run["stage"]) / "backbone", seed)
     for arm, kind in kinds.items():
         for seed in range(planted.seeds) if kind == "pretrained" else [None]:
             for task in planted.tasks:
@@ -119,7 +123,7 @@ def _lock(root: Path, planted: Planted, study: Any, store: Any) -> dict[str, Any
                     _stage(store, stages, name, "evaluate", f"{arm}: {task}", planted.missing)
                     _score(store.out(name), planted, evaluations[-1])
     return {
-        "format": 1,
+        "format": 2,
         "trocar": "0",
         "study": study.model_dump(mode="json"),
         "versions": {"pretrain": 1, "evaluate": 1, "report": 1},
@@ -139,10 +143,22 @@ def _lock(root: Path, planted: Planted, study: Any, store: Any) -> dict[str, Any
     }
 
 
+def _runs(planted: Planted, arm: str, seed: int) -> list[dict[str, Any]]:
+    run = _run(planted, arm, seed)
+    if planted.leave_out == "all":
+        return [run]
+    own = {task: f"{planted.source}/case{number}" for number, task in enumerate(planted.tasks, start=10)}
+    return [
+        run | {"tasks": [task], "stage": f"{run['stage']}-{task}", "cases": [*run["cases"], case]}
+        for task, case in own.items()
+    ]
+
+
 def _run(planted: Planted, arm: str, seed: int) -> dict[str, Any]:
     cases = planted.cases_of.get(arm, [[f"{planted.source}/case{16 + seed:02d}"]] * planted.seeds)[seed]
     return {
-        "arm": arm, "seed": seed, "stage": f"pretrain-{arm}-{seed}".replace(" ", "_"), "asked": "", "selection": "",
+        "arm": arm, "seed": seed, "tasks": list(planted.tasks),
+        "stage": f"pretrain-{arm}-{seed}".replace(" ", "_"), "asked": "", "selection": "",
         "cases": list(cases), "leaks": list(planted.kept_out),
         "frames": 2 * len(cases), "steps": 3, "samples": 12, "epochs": {planted.source: 1.5},
         "notes": [], "init": "random:test_resnet", "size": 32,
@@ -204,7 +220,7 @@ def _score(out: Path, planted: Planted, e: Mapping[str, Any]) -> None:
     labelled = planted.budgets[e["budget"]]
     detail = [[{"labelled_cases": {"count": labelled}}]] * e["members"]
     leak = planted.leak.get(e["arm"], {"verdict": "clean", "cases": [], "why": []})
-    row = {"detail": detail, "metrics": {}, "leak": leak}
+    row = {"task": kind, "detail": detail, "metrics": {}, "leak": leak}
     (out / "results.json").write_text(json.dumps({"rows": [row]}))
 
 

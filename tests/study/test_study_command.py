@@ -3,6 +3,7 @@ import json
 import pandas as pd
 import pytest
 from data_factory import make_catalog
+from downstream_factory import make_folder
 from study_factory import make_study, successes
 
 from trocar.cli import main
@@ -62,6 +63,7 @@ def test_a_dry_run_prints_an_array_for_each_step_of_the_graph(tmp_path, capsys):
     assert script.count("#SBATCH --array=") == 4
     assert "#SBATCH --partition=long" in script
     assert "aftercorr" in script
+    assert script.count("export OMP_NUM_THREADS=1\n") == 4  # the study's threads, as for local processes
 
 
 def test_a_folder_that_is_no_stage_is_refused(tmp_path, capsys):
@@ -169,4 +171,31 @@ def test_track_sync_brings_a_server_up_to_a_study(finished, capsys):
     root, _, store = finished
     assert main(["track", "sync", str(store.study("small")), "--uri", f"sqlite:///{root / 'later.db'}"]) == 0
     assert "has all finished stages of study small" in capsys.readouterr().out
-    assert json.loads((store.study("small") / "study.lock").read_text())["format"] == 1
+    assert json.loads((store.study("small") / "study.lock").read_text())["format"] == 2
+
+
+def unprepared(root):
+    """A study whose labels are made by a command that has not been run."""
+    (root / "notes.yaml").unlink(missing_ok=True)
+    task = {"data": str(root / "later"), "task": "phase", "protocol": ["knn"], "folds": 2}
+    return make_study(root, prepare=[f"presets copy demo {root / 'notes.yaml'}"], tasks={"phase": task})
+
+
+def test_a_plan_makes_no_data_but_says_what_would(tmp_path, capsys):
+    path = unprepared(tmp_path)
+    assert main(["study", "plan", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert f"the data are not there yet ({tmp_path / 'later'})" in said
+    assert f"\n  trocar presets copy demo {tmp_path / 'notes.yaml'}\n" in said
+    assert main(["study", "run", str(path), "--slurm", "cpu", "--dry-run"]) == 2  # a dry run makes none either
+    assert not (tmp_path / "notes.yaml").exists()
+
+
+def test_a_plan_makes_the_data_where_it_is_asked_to(tmp_path, capfd):
+    path = unprepared(tmp_path)
+    make_folder(tmp_path / "later")
+    assert main(["study", "plan", str(path)]) == 0
+    assert "planned on the data that are there; `study run` and --prepare run first: trocar" in capfd.readouterr().err
+    assert not (tmp_path / "notes.yaml").exists()
+    assert main(["study", "plan", str(path), "--prepare"]) == 0
+    assert (tmp_path / "notes.yaml").exists()

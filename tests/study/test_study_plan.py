@@ -37,7 +37,7 @@ def test_a_study_expands_to_pretrainings_evaluations_of_them_and_their_init_and_
         ("south", "pretrained", 0),
         ("init", "init", None),
     ]
-    assert found.evaluations[0].stage.parents == (found.runs[0].stage.name,)
+    assert found.evaluations[0].stage.parents == (found.runs[0].stage,)
     assert set(found.report.parents) == names(found, "evaluate")
     assert found.contrasts == [("north", "init"), ("south", "init")]
 
@@ -67,7 +67,7 @@ def test_each_pretraining_seed_draws_its_own_cases_and_more_seeds_leave_the_firs
     one, three = plan(root), plan(root, "pretrain_seeds=3")
     north = [run for run in three.runs if run.arm == "north"]
     assert len({run.cases for run in north}) > 1
-    assert {run.stage.name for run in one.runs} < {run.stage.name for run in three.runs}
+    assert {run.stage for run in one.runs} < {run.stage for run in three.runs}
     assert north[0] == one.runs[0]
 
 
@@ -88,7 +88,7 @@ def test_changing_one_task_changes_its_stages_alone(root):
 def test_equal_stages_are_one_across_arms_studies_and_folders(root, tmp_path):
     first = plan(root)
     second = plan(root, name="other", arms={"my own": load_study(root / "small.yaml").arms["north"].model_dump()})
-    assert second.runs[0].stage.name == first.runs[0].stage.name
+    assert second.runs[0].stage == first.runs[0].stage
     assert names(second, "evaluate") < names(first, "evaluate")
     elsewhere = plan(tmp_path)
     assert names(elsewhere) == names(first)
@@ -96,8 +96,8 @@ def test_equal_stages_are_one_across_arms_studies_and_folders(root, tmp_path):
 
 def test_an_arm_with_a_seed_of_its_own_is_another_draw(root):
     found = plan(root, "arms.south={include: [{hospital: [north]}], sample: {cases: 2}, curate: none, seed: 50}")
-    assert found.runs[0].stage.name != found.runs[1].stage.name
-    assert found.runs[1].stage.config["run"]["seed"] == 50
+    assert found.runs[0].stage != found.runs[1].stage
+    assert found.trained[found.runs[1].stage].config["run"]["seed"] == 50
 
 
 def test_an_arm_with_overrides_of_its_own_has_its_own_init(root):

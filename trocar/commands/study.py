@@ -23,6 +23,7 @@ def register(subparsers: Any) -> None:
     actions = parser.add_subparsers(dest="action", metavar="{plan,run,status,report}", required=True)
     plan = _action(actions, "plan", run_plan, "what would be computed, what exists already, what it costs")
     plan.add_argument("--update", action="store_true", help="accept new data and versions; says what they change")
+    plan.add_argument("--prepare", action="store_true", help="first run the study's `prepare`, which makes its data")
     run = _action(actions, "run", run_run, "compute everything that is missing; running it again continues")
     run.add_argument("--jobs", type=_positive, default=1, metavar="N", help="stages at a time (default: 1)")
     add_options(run)
@@ -46,7 +47,7 @@ def _action(actions: Any, name: str, run: Callable[[argparse.Namespace], int], t
 def run_plan(args: argparse.Namespace) -> int:
     """Plan, print, write study.lock."""
     study, store = _open(args)
-    plan = _plan(study)
+    plan = _plan(study, args.prepare)
     lock = _locked(plan, store, args.update)
     _print_plan(plan, lock, store)
     return 0
@@ -64,7 +65,7 @@ def run_run(args: argparse.Namespace) -> int:
             "--dry-run prints the scripts for --slurm; `trocar study plan` says what a local run would do"
         )
     study, store = _open(args)
-    plan = _plan(study)
+    plan = _plan(study, prepare=not args.dry_run)
     lock = _locked(plan, store, update=False)
     if args.slurm is not None:
         return _submit(args, plan, lock, store)
@@ -93,8 +94,9 @@ def _submit(args: argparse.Namespace, plan: Plan, lock: Tree, store: Store) -> i
     if args.dry_run:
         print(script(plan, store, profile), end="")
         return 0
-    graph = submit(plan, store, profile)
-    print(f"{len(graph.jobs)} stages are submitted; `trocar study status {args.study}` or `trocar jobs` to follow")
+    submit(plan, store, profile)
+    left = sum(not store.is_done(name) for name in plan.stages)
+    print(f"{left} stages are submitted; `trocar study status {args.study}` or `trocar jobs` to follow")
     if args.uri != "none":
         sync_study(lock, store, _say, args.uri)
     return 0
@@ -137,11 +139,15 @@ def _open(args: argparse.Namespace) -> tuple[StudyConfig, Store]:
     return study, Store(study.store)
 
 
-def _plan(study: StudyConfig) -> Plan:
-    from trocar.study.plan import make_plan
-    from trocar.study.run import run_prepare
+def _plan(study: StudyConfig, prepare: bool) -> Plan:
+    from trocar.study.prepare import require_prepared, run_prepare
 
-    run_prepare(study.prepare)
+    if prepare:
+        run_prepare(study.prepare)
+    elif said := require_prepared(study):
+        _say(said)
+    from trocar.study.plan import make_plan  # torch, which nobody should wait for whose data are not there
+
     return make_plan(study)
 
 

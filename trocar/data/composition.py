@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +19,9 @@ from trocar.data.leak.verdict import Verdict
 from trocar.data.mixing import limit_repeats, nominal_shares
 from trocar.data.selection import EMPTY, Pool, Runs, Selection, hash_runs
 from trocar.errors import ConfigError, nearest
+
+Search = Callable[[Catalog, HeldOut, Sequence[int]], list[Leak]]
+"""search(catalog, held_out, videos): the held-out cases among these videos, as `find_leaks` does it."""
 
 
 class Match(Config):
@@ -74,26 +77,32 @@ class Composition(Config):
     max_repeat: float | None = Field(default=None, gt=0)
     leak: LeakGuard = LeakGuard()
 
-    def resolve(self, catalog: Catalog, samples: int | None = None, held_out: HeldOut | None = None) -> Selection:
+    def resolve(
+        self,
+        catalog: Catalog,
+        samples: int | None = None,
+        held_out: HeldOut | None = None,
+        search: Search = find_leaks,
+    ) -> Selection:
         """Rows, shares and fingerprint.
 
         `samples` is the length of the run in samples; `max_repeat` needs it. A sample of n cases is nested in one of
         m > n cases, and new cases in the catalog change it only where they hash in front of chosen ones.
         `held_out` is what `leak.against` stands for, as `trocar.leak.against` reads it; without it a composition that
-        names any is refused (TypeError).
+        names any is refused (TypeError). `search` finds these cases in the pool.
         Raises ConfigError when nothing matches, a cell is too small, a name does not occur in the catalog, or the pool
         holds a held-out case under `leak.policy: error`.
         """
         if self.leak.against and held_out is None:
             raise TypeError("a composition with leak.against is resolved by trocar.leak.resolve")
-        return _Resolver(self, catalog, held_out).resolve(samples)
+        return _Resolver(self, catalog, held_out, search).resolve(samples)
 
 
 class _Resolver:
     """One resolution: the columns of the video table as lists, and the choices made on the way."""
 
-    def __init__(self, config: Composition, catalog: Catalog, held_out: HeldOut | None) -> None:
-        self.config, self.catalog, self.held_out = config, catalog, held_out
+    def __init__(self, config: Composition, catalog: Catalog, held_out: HeldOut | None, search: Search) -> None:
+        self.config, self.catalog, self.held_out, self.search = config, catalog, held_out, search
         table = catalog.videos
         names = (
             "name",
@@ -132,7 +141,7 @@ class _Resolver:
         if self.held_out is None or not self.config.leak.against:
             return videos
         policy = self.config.leak.policy
-        self.leaks = find_leaks(self.catalog, self.held_out, videos)
+        self.leaks = self.search(self.catalog, self.held_out, videos)
         if policy == "error":
             refuse(self.leaks)
         self.notes += describe(self.leaks, policy)

@@ -14,11 +14,9 @@ from trocar.downstream.encoder import Encoder
 from trocar.downstream.folds import Fold, make_folds
 from trocar.downstream.metrics.outcome import Floats, Ints
 from trocar.downstream.protocols.base import Frames, Labelled, Partner, Problem, Targets
-from trocar.downstream.tasks import get_task
+from trocar.downstream.tasks import TOGETHER, get_task
 from trocar.downstream.tasks.base import Task
 from trocar.errors import ConfigError
-
-TOGETHER = "+"
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from trocar.data.reader import BadContentError, Reader
 from trocar.data.selection import Selection
 from trocar.data.torch_backend import crop_resize, decode
 from trocar.errors import ConfigError, TrocarError
-from trocar.leak.resolve import resolve
+from trocar.leak.resolve import LeakSearch, resolve
 from trocar.progress import track
 from trocar.ssl.neighbour_search import EXACT_UP_TO, nearest_of_other_groups, use_threads
 
@@ -76,7 +76,7 @@ def build_index(config: NeighbourIndexConfig, say: Callable[[str], None]) -> Bui
     catalog = Catalog.open(config.catalog)
     index_folder(catalog, config.name)
     device = choose_device(config.device)
-    rows, cases = _selected(catalog, resolve(config.composition, catalog, say=say))
+    rows, cases = _selected(catalog, resolve(config.composition, catalog, search=LeakSearch(say)))
     if config.threads is not None:
         torch.set_num_threads(config.threads)
         use_threads(config.threads)

@@ -20,7 +20,6 @@ from trocar.data import staging
 from trocar.data.catalog import Catalog
 from trocar.data.dali_backend import is_available, require
 from trocar.data.leak.guard import compared
-from trocar.data.leak.held_out import HeldOut
 from trocar.data.loader import Backend, Loader
 from trocar.data.neighbours import NeighbourRule, resolve_neighbours
 from trocar.data.plan import Plan
@@ -29,7 +28,7 @@ from trocar.data.reader import Reader
 from trocar.data.selection import Selection
 from trocar.data.views import ViewPlan
 from trocar.errors import ConfigError
-from trocar.leak.resolve import held_out_of
+from trocar.leak.resolve import LeakSearch, resolve
 from trocar.privacy import Withheld
 from trocar.ssl.advice import DataSize
 from trocar.ssl.distributed import World, barrier
@@ -46,12 +45,16 @@ Say = Callable[[str], None]
 
 @dataclass
 class Pretraining:
-    """A run that is set up but has not started: catalog opened, selection resolved, nothing written yet."""
+    """A run that is set up but has not started: catalog opened, selection resolved, nothing written yet.
+
+    `search`: the leak guard's, for setting up several runs on what it has found already.
+    """
 
     config: PretrainConfig
     world: World
     say: Say
     staged: Mapping[int, Path] = field(default_factory=dict)
+    search: LeakSearch | None = None
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -68,11 +71,11 @@ class Pretraining:
         """What the composition resolves to."""
         steps, batch = self.config.train.steps, self.config.train.batch
         samples = steps * batch if steps is not None else None
-        return self.config.data.composition.resolve(self.catalog, samples, self._held_out)
+        return resolve(self.config.data.composition, self.catalog, samples, self._search)
 
     @cached_property
-    def _held_out(self) -> HeldOut | None:
-        return held_out_of(self.config.data.composition, self.say)
+    def _search(self) -> LeakSearch:
+        return self.search or LeakSearch(self.say)
 
     @cached_property
     def exposure(self) -> Exposure:
@@ -89,7 +92,7 @@ class Pretraining:
         return Exposure(tuple(part for one in parts for part in one.parts))
 
     def _own_part(self) -> Part:
-        wanted = self._held_out
+        wanted = self._search.held_out(self.config.data.composition)
         found = {} if wanted is None else compared(wanted, self.selection.leaks, self.selection.cases)
         root, known_as = str(self.catalog.root), self.catalog.fingerprint
         return Part("pretraining", self.config.run.out.name, (), self.selection.cases, root, known_as, found)

@@ -29,12 +29,15 @@ def script(plan: Plan, store: Store, profile: Profile) -> str:
 
 def jobs(plan: Plan, store: Store, profile: Profile) -> list[Job]:
     """One per stage: pretrainings have all that the profile asks for, evaluations one task and one GPU at most."""
+    threads = plan.study.threads
+    # As for local processes: without it a job takes as many threads as its node has cores.
+    environment = {"environment": profile.environment | {"OMP_NUM_THREADS": str(threads)}} if threads else {}
     return [
         Job(
             name=name,
             words=("study", "stage", str(store.folder(name))),
             after=stage.parents,
-            resources=_resources(stage.kind, profile),
+            resources=_resources(stage.kind, profile) | environment,
         )
         for name, stage in plan.stages.items()
     ]

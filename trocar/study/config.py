@@ -12,7 +12,8 @@ from trocar.config import Config, load
 from trocar.data.composition import Composition, Match
 from trocar.data.leak.guard import Policy
 from trocar.downstream.protocols import get_protocol
-from trocar.downstream.tasks import get_task
+from trocar.downstream.protocols.base import Protocol
+from trocar.downstream.tasks import TOGETHER, get_task
 from trocar.errors import ConfigError, nearest
 from trocar.study.grid import GridConfig
 from trocar.study.measure import metric_named
@@ -62,9 +63,10 @@ class RecipeConfig(Config):
 class TaskConfig(Config):
     """One labelled data set with one task; the fields are those of `trocar evaluate`.
 
-    `task` defaults to the name it has in the study. `budgets`: labelled training cases, each a number, a share or a
-    published list; null or 100% takes all. `metric`: what the report compares, instead of the task's headline. `cases`:
-    only these test cases are compared, by what the catalog says of them; two tasks that differ in nothing else share
+    `task` defaults to the name it has in the study; `phase+tools` learns two together, of which `score` is compared
+    (None: the first). `budgets`: labelled training cases, each a number, a share or a published list; null or 100%
+    takes all. `metric`: what the report compares, instead of the task's headline. `cases`: only these test cases are
+    compared, by what the catalog says of them. Tasks that differ in nothing but `score`, `metric` or `cases` share
     their stages.
     """
 
@@ -82,6 +84,7 @@ class TaskConfig(Config):
     shards: Path | None = None
     phases: list[str] = []
     batch: int = Field(default=64, ge=1)
+    score: str | None = None
     metric: str | None = None
     cases: Match | None = None
 
@@ -105,14 +108,17 @@ class SpeedConfig(Config):
 class StudyConfig(Config):
     """Everything about one study.
 
-    `prepare`: trocar commands that make the data, run before anything is planned; each must do nothing where its work
-    is done. `match`: what arms of different size have in common, the number of steps or of epochs. `unavailable`: cells
-    of a published design that can't be filled -> why; they stand in the plan and the report. `pretrain_seeds`: runs of
-    every arm; each draws its cases anew. `finetune_seeds`: starts of protocols that have a random one. `budget_draws`:
-    draws of each label budget. `contrasts`: pairs of arms or baselines to be tested (None: each arm against its init,
-    at all labels). `leak`: what becomes of pool cases that are test or validation cases of any task: they leave every
-    pool before it is sampled, are an error, or stay. `keep`: of a finished pretraining, `backbone` and milestones, or
-    everything. `threads`: CPU threads of every stage (None: the cores divided by the jobs).
+    `prepare`: trocar commands that make the data, run by `study run` before anything is planned; each must do nothing
+    where its work is done. `match`: what arms of different size have in common, the number of steps or of epochs.
+    `unavailable`: cells of a published design that can't be filled -> why; they stand in the plan and the report.
+    `pretrain_seeds`: runs of every arm; each draws its cases anew. `finetune_seeds`: starts of protocols that have a
+    random one. `budget_draws`: draws of each label budget. `contrasts`: pairs of arms or baselines to be tested (None:
+    each arm against its init, at all labels). `leak`: what becomes of pool cases that are test or validation cases of
+    any task: they leave every pool before it is sampled, are an error, or stay. `leave_out`: the cases of `all` tasks
+    leave every pool, so that one pretraining serves all tasks; or those of one `task` alone, as EndoViT does it: pools
+    are larger, and every set of tasks with the same held-out cases has pretrainings of its own. `keep`: of a finished
+    pretraining, `backbone` and milestones, or everything. `threads`: CPU threads of every stage (None: the cores
+    divided by the jobs).
     """
 
     name: Name
@@ -131,6 +137,7 @@ class StudyConfig(Config):
     budget_draws: int = Field(default=1, ge=1, le=100)
     contrasts: list[tuple[str, str]] | None = None
     leak: Policy = "exclude"
+    leave_out: Literal["all", "task"] = "all"
     keep: Literal["backbone", "full"] = "backbone"
     threads: int | None = Field(default=None, ge=1)
     device: str = "auto"
@@ -143,6 +150,8 @@ class StudyConfig(Config):
         other = "epochs" if self.match == "steps" else "steps"
         if getattr(self.pretrain, other) is not None:
             raise ValueError(f"match: {self.match}, but pretrain.{other} is set; give pretrain.{self.match}")
+        if self.leave_out == "task" and self.leak != "exclude":
+            raise ValueError(f"leave_out: task needs leak: exclude; under {self.leak} no case leaves a pool")
         arms = self.all_arms()
         if not arms:
             raise ValueError("there is nothing to compare: give arms or a grid")
@@ -180,15 +189,23 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
 
 
 def _check_task(name: str, task: TaskConfig) -> None:
-    kind = get_task(task_name(name, task))
+    together = [get_task(one).name for one in task_name(name, task).split(TOGETHER)]
+    if task.score not in (None, *together):
+        raise ConfigError(f"score: {task.score!r}: this task learns {' and '.join(together)}")
     labels = [get_protocol(protocol).label for protocol in task.protocol]
     if len(set(labels)) < len(labels):
         twice = next(label for label in labels if labels.count(label) > 1)
         raise ConfigError(f"protocol {twice!r} is listed twice; put the second in a task of its own")
     if task.metric is not None:
-        metric_named(kind.name, task.metric)
+        metric_named(task.score or together[0], task.metric)
 
 
 def task_name(name: str, task: TaskConfig) -> str:
-    """Which task of `trocar.downstream.tasks` it is."""
+    """Which task of `trocar.downstream.tasks` it is, or several joined by `+`."""
     return task.task or name
+
+
+def called_on(name: str, task: TaskConfig, protocol: Protocol) -> str:
+    """What predictions of the task call the protocol: with the tasks, where several are learned together."""
+    learned = task_name(name, task)
+    return f"{protocol.label}, {learned}" if TOGETHER in learned else protocol.label

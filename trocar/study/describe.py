@@ -7,7 +7,9 @@ from typing import Any
 
 from rich.table import Table
 
-from trocar.study.estimate import Cost, costs
+from trocar.study.arm_run import served
+from trocar.study.estimate import Cost, Rates, costs
+from trocar.study.leave_out import price
 from trocar.study.plan import Plan
 from trocar.study.status import duration
 from trocar.study.store import Store
@@ -19,6 +21,7 @@ def plan_tables(plan: Plan, lock: Mapping[str, Any], store: Store) -> Iterator[T
     yield _tasks(plan, lock)
     yield _stages(plan, store)
     yield _costs(costs(lock, store))
+    yield from price(plan, Rates(store, plan.study.speed))
     for title, cells in (("not in the study", plan.left_out), ("unavailable", plan.study.unavailable)):
         for name, why in cells.items():
             yield f"{title}: {name}: {why}"
@@ -27,15 +30,16 @@ def plan_tables(plan: Plan, lock: Mapping[str, Any], store: Store) -> Iterator[T
 
 
 def arm_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
-    """Arm, seeds, cases, frames, steps, samples, epochs; ranges over seeds (epochs: and sources)."""
-    for arm in dict.fromkeys(run.arm for run in plan.runs):
-        runs = [run for run in plan.runs if run.arm == arm]
+    """Arm, seeds, cases, frames, steps, samples, epochs; ranges over seeds (epochs: and sources). An arm with
+    pretrainings for some tasks alone has a row for each set of tasks.
+    """
+    for (arm, tasks), runs in served(plan.runs, len(plan.tasks)).items():
         columns = [
             [len(r.cases) for r in runs],
             *([getattr(r, c) for r in runs] for c in ("frames", "steps", "samples")),
         ]
         epochs = [round(epoch, 2) for run in runs for epoch in run.epochs.values()]
-        yield (arm, str(len(runs)), *map(_range, columns), _range(epochs))
+        yield (f"{arm} (for {tasks})" if tasks else arm, str(len(runs)), *map(_range, columns), _range(epochs))
 
 
 def _arms(plan: Plan) -> Table:
@@ -75,8 +79,10 @@ def _stages(plan: Plan, store: Store) -> Table:
 def _leaks(plan: Plan) -> Iterator[str]:
     """One line for each case of a pool that is a test or validation case of a task."""
     done = {"exclude": "left out before sampling", "allow": "ALLOWED", "error": "refused"}[plan.study.leak]
-    found = {leak["pool"]: leak for run in plan.runs for leak in run.leaks}
-    for pool, leak in sorted(found.items()):
+    found = {(leak["pool"], leak["test"]): leak for run in plan.runs for leak in run.leaks}
+    if plan.study.leave_out == "task":
+        done = "left out, before sampling, of the pretrainings that these tasks are scored with"
+    for (pool, _), leak in sorted(found.items()):
         what = "suspected, not left out" if leak["verdict"] == "suspect" else done
         yield f"leak: {pool} is held out for {', '.join(leak['tasks'])} ({leak['how']}): {what}"
 

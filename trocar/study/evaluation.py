@@ -16,9 +16,12 @@ from trocar.downstream.config import EvaluateConfig
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.base import DatasetOptions
 from trocar.downstream.datasets.table import LabelledFrames
+from trocar.downstream.metrics.outcome import Ints
+from trocar.downstream.plan import check_tasks
 from trocar.downstream.protocols import get_protocol
+from trocar.downstream.tasks.base import Task
 from trocar.errors import ConfigError
-from trocar.study.config import StudyConfig, task_name
+from trocar.study.config import StudyConfig, called_on, task_name
 from trocar.study.stages import Stage
 
 ALL = "100%"
@@ -31,6 +34,7 @@ class Scored:
 
     `parent`: its pretraining stage, else `source`: its name, with `identity` of its weights. `members`: draws of random
     weights in one stage. `size`: pixels of the input where the task says nothing (None: what it was trained with).
+    `tasks`: those it may be scored on (None: all).
     """
 
     arm: str
@@ -41,6 +45,7 @@ class Scored:
     identity: Mapping[str, Any] | None = None
     members: int = 1
     size: int | None = None
+    tasks: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,20 @@ class TaskPlan:
         return make_bench(task_name(self.name, self.config), self.data, self._settings(None, None, 1))
 
     @cached_property
+    def task(self) -> Task:
+        """What is compared: the bench's task, or one of those that are learned together."""
+        return next(task for task in self.bench.tasks if self.config.score in (None, task.name))
+
+    def check(self) -> None:
+        """Raises ConfigError for a protocol that can't learn these labels, or not together."""
+        settings = self._settings(None, None, 1)
+        try:
+            for protocol in self.config.protocol:
+                check_tasks([self.bench], [get_protocol(protocol)], settings)
+        except ConfigError as error:
+            raise ConfigError(f"tasks.{self.name}: {error}") from None
+
+    @cached_property
     def asked(self) -> str:
         """Hash of what the study says about the data."""
         return fingerprint(self.config.model_dump(mode="json", include=_DATA))
@@ -104,14 +123,14 @@ class TaskPlan:
         bench = self.bench
         return {
             "asked": self.asked,
-            "task": bench.name,
-            "metric": self.config.metric or bench.tasks[0].headline,
+            "task": self.task.name,
+            "metric": self.config.metric or self.task.headline,
             "root": str(self.data.root.absolute()),
             "layout": self.data.layout,
             "data": self.data.fingerprint,
-            "frames": len(bench.rows),
+            "frames": int(bench.labelled(self.task).sum()),
             "scheme": bench.scheme,
-            "test_cases": {fold.name: self._cases(fold.test) for fold in bench.folds},
+            "test_cases": {fold.name: self._cases(self._scored_rows(fold.test)) for fold in bench.folds},
             "val_cases": {fold.name: self._cases(fold.val) for fold in bench.folds},
             "draws": self.drawn(),
             "scored": self.scored(),
@@ -123,7 +142,7 @@ class TaskPlan:
             return None
         chosen = Composition(include=[self.config.cases], curate="none").resolve(Catalog.open(self.study.catalog))
         wanted = {case.partition("/")[2] for case in chosen.cases}
-        found = [case for case in self._cases(self.bench.rows) if case in wanted]
+        found = [case for case in self._cases(self._scored_rows(self.bench.rows)) if case in wanted]
         if not found:
             raise ConfigError(f"tasks.{self.name}.cases: none of the test cases is among those {len(wanted)} cases")
         return found
@@ -141,7 +160,7 @@ class TaskPlan:
                     kind=backbone.kind,
                     seed=backbone.seed,
                     task=self.name,
-                    protocol=protocol.label,
+                    protocol=called_on(self.name, self.config, protocol),
                     budget=_called(budget),
                     members=backbone.members,
                     draws=draws,
@@ -192,6 +211,10 @@ class TaskPlan:
         work = float(scored.members * draws * settings.repeats)
         parents = (scored.parent,) if scored.parent is not None else ()
         return Stage("evaluate", inputs, plain, parents, scored.parent, like, work)
+
+    def _scored_rows(self, rows: Ints) -> Ints:
+        """Those that carry a label of what is compared."""
+        return rows[self.bench.space(self.task).known(self.data.frames)[rows]]
 
     def _cases(self, rows: Any) -> list[str]:
         return sorted(set(self.data.frames["case"].to_numpy(str)[rows].tolist()))

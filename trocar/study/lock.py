@@ -19,7 +19,7 @@ from trocar.study.store import Store
 from trocar.study.weights import identity
 
 NAME = "study.lock"
-FORMAT = 1
+FORMAT = 2
 
 Tree = dict[str, Any]
 

@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from trocar.config import fingerprint
 from trocar.data.catalog import Catalog
 from trocar.errors import ConfigError
-from trocar.study.config import INIT, RANDOM, ArmConfig, StudyConfig
+from trocar.leak.resolve import LeakSearch
+from trocar.study.arm_run import ArmRun
+from trocar.study.config import INIT, RANDOM, StudyConfig
 from trocar.study.evaluation import Evaluation, Scored, TaskPlan
-from trocar.study.pretraining import ArmRun, plan_run
+from trocar.study.pretraining import Runs, plan_arms
 from trocar.study.stages import Stage
 from trocar.study.weights import absolute, identity, is_random, random_name
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A study with its data looked up. `left_out`: arms that the catalog can't fill -> why."""
+    """A study with its data looked up. `trained`: the stages of `runs`, by name. `left_out`: arms that the catalog
+    can't fill -> why. `shared`: what one pretraining for all tasks would be, where each task has its own.
+    """
 
     study: StudyConfig
     catalog: str
     runs: tuple[ArmRun, ...]
+    trained: Mapping[str, Stage]
     init_of: dict[str, str]
     tasks: tuple[TaskPlan, ...]
     evaluations: tuple[Evaluation, ...]
     left_out: dict[str, str]
+    shared: Runs | None = None
 
     @cached_property
     def contrasts(self) -> list[tuple[str, str]]:
@@ -61,7 +67,7 @@ class Plan:
     @cached_property
     def stages(self) -> dict[str, Stage]:
         """Every stage once, by name, each behind those it depends on."""
-        found = {run.stage.name: run.stage for run in self.runs}
+        found = dict(self.trained)
         found |= {evaluation.stage.name: evaluation.stage for evaluation in self.evaluations}
         return found | {self.report.name: self.report}
 
@@ -70,7 +76,8 @@ class Plan:
         """Stage -> what it is in this study, in words; the first of several places."""
         found = {self.report.name: f"report of {self.study.name}"}
         for run in self.runs:
-            found.setdefault(run.stage.name, f"{run.arm}, seed {run.seed}")
+            for_tasks = f", for {', '.join(run.tasks)}" if len(run.tasks) < len(self.tasks) else ""
+            found.setdefault(run.stage, f"{run.arm}, seed {run.seed}{for_tasks}")
         for e in self.evaluations:
             seed = f", seed {e.seed}" if e.seed is not None else ""
             found.setdefault(e.stage.name, f"{e.arm}{seed}: {e.task}, {e.protocol}, {e.budget} of the labels")
@@ -80,38 +87,34 @@ class Plan:
 def make_plan(study: StudyConfig) -> Plan:
     """Look up all data of a study and expand it. Raises ConfigError for anything that can't be, before any work."""
     catalog = Catalog.open(study.catalog)
-    runs, left_out = _runs(study)
-    if not runs:
-        reasons = "; ".join(f"{arm}: {why}" for arm, why in left_out.items())
+    search = LeakSearch()
+    found = plan_arms(study, search)
+    for name, why in found.short.items():
+        if study.all_arms()[name].on_short != "skip" or study.leak == "error":
+            raise ConfigError(f"arm {name}: {why}")
+    if not found.runs:
+        reasons = "; ".join(f"{arm}: {why}" for arm, why in found.short.items())
         raise ConfigError(f"study {study.name}: the catalog can't fill any arm ({reasons})")
+    runs = found.runs
     tasks = tuple(TaskPlan(study, name) for name in study.tasks)
+    for task in tasks:
+        task.check()
     inits, init_of = _inits(study, runs)
     backbones = [*_pretrained(runs), *inits, *_random(study, runs, inits), *_named(study)]
-    evaluations = tuple(e for backbone in backbones for task in tasks for e in task.evaluations(backbone))
-    return Plan(study, catalog.fingerprint, runs, init_of, tasks, evaluations, left_out)
-
-
-def _runs(study: StudyConfig) -> tuple[tuple[ArmRun, ...], dict[str, str]]:
-    """All pretrainings; an arm with `on_short: skip` that can't be filled is left out with the reason."""
-    runs: list[ArmRun] = []
-    left_out: dict[str, str] = {}
-    for name, arm in study.all_arms().items():
-        try:
-            runs += _of_arm(study, name, arm)
-        except ConfigError as error:
-            if arm.on_short != "skip" or study.leak == "error":
-                raise ConfigError(f"arm {name}: {error}") from None
-            left_out[name] = str(error)
-    return tuple(runs), left_out
-
-
-def _of_arm(study: StudyConfig, name: str, arm: ArmConfig) -> list[ArmRun]:
-    return [plan_run(study, name, arm, seed) for seed in range(study.pretrain_seeds)]
+    evaluations = tuple(
+        e
+        for backbone in backbones
+        for task in tasks
+        if backbone.tasks is None or task.name in backbone.tasks
+        for e in task.evaluations(backbone)
+    )
+    shared = plan_arms(study.model_copy(update={"leave_out": "all"}), search) if study.leave_out == "task" else None
+    return Plan(study, catalog.fingerprint, runs, found.stages, init_of, tasks, evaluations, found.short, shared)
 
 
 def _pretrained(runs: tuple[ArmRun, ...]) -> Iterator[Scored]:
     for run in runs:
-        yield Scored(run.arm, "pretrained", run.seed, parent=run.stage.name)
+        yield Scored(run.arm, "pretrained", run.seed, parent=run.stage, tasks=run.tasks)
 
 
 def _inits(study: StudyConfig, runs: tuple[ArmRun, ...]) -> tuple[list[Scored], dict[str, str]]:

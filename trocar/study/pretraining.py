@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from trocar.config import fingerprint, tree_of, validate
 from trocar.data.leak.guard import Guarded, LeakGuard
-from trocar.data.selection import Selection
 from trocar.errors import ConfigError
+from trocar.leak.resolve import LeakSearch
 from trocar.ssl.distributed import World
 from trocar.ssl.pretrain_config import PretrainConfig
 from trocar.ssl.setup import Pretraining
-from trocar.study.config import ArmConfig, StudyConfig
+from trocar.study.arm_run import ArmRun
+from trocar.study.config import ArmConfig, StudyConfig, TaskConfig
 from trocar.study.stages import Stage
 from trocar.study.weights import absolute, identity
 
@@ -21,64 +22,94 @@ NOT_HERE = "set by the study"
 _OWN = ("data.catalog", "data.composition", "run.out", "run.seed")
 
 
+Run = tuple[ArmRun, Stage]
+
+
 @dataclass(frozen=True)
-class ArmRun:
-    """One pretraining: `cases` are named source/case, `epochs` is per source, `asked` the hash of what the study says
-    about it (the data it finds are `selection`), `leaks` pool cases that are held-out ones, `init` the name of its
-    first weights and `size` its main view.
+class Runs:
+    """All pretrainings of a study, and their stages by name. `short`: arms that can't be, such as those that the
+    catalog can't fill -> why.
     """
 
-    arm: str
-    seed: int
-    stage: Stage
-    asked: str
-    selection: str
-    cases: tuple[str, ...]
-    frames: int
-    steps: int
-    samples: int
-    epochs: Mapping[str, float]
-    notes: tuple[str, ...]
-    leaks: tuple[Mapping[str, Any], ...]
-    init: str
-    size: int
-
-    def to_json(self) -> dict[str, Any]:
-        """For the lock: the stage by its name."""
-        return {**asdict(self), "stage": self.stage.name, "epochs": dict(self.epochs)}
+    runs: tuple[ArmRun, ...]
+    stages: Mapping[str, Stage]
+    short: dict[str, str]
 
 
-def plan_run(study: StudyConfig, name: str, arm: ArmConfig, seed: int) -> ArmRun:
-    """Resolve one arm with one seed. Raises ConfigError for a recipe or composition that can't be."""
-    config = _config(study, name, arm, seed)
-    setup = Pretraining(config, World(), lambda _: None)
-    selection, steps = setup.selection, setup.total
-    samples = steps * config.train.batch
-    asked = fingerprint([config.recipe(), config.data.composition.model_dump(mode="json"), config.data.backend])
-    return ArmRun(
+def plan_arms(study: StudyConfig, search: LeakSearch) -> Runs:
+    """The pretrainings of every arm and seed."""
+    found: list[Run] = []
+    short: dict[str, str] = {}
+    for name, arm in study.all_arms().items():
+        try:
+            found += [run for seed in range(study.pretrain_seeds) for run in plan_runs(study, name, arm, seed, search)]
+        except ConfigError as error:
+            short[name] = str(error)
+    return Runs(tuple(run for run, _ in found), {stage.name: stage for _, stage in found}, short)
+
+
+def plan_runs(study: StudyConfig, name: str, arm: ArmConfig, seed: int, search: LeakSearch) -> list[Run]:
+    """The pretrainings of one arm with one seed: one for all tasks, or one for each set of tasks that leave the same
+    out. Raises ConfigError for a recipe or composition that can't be.
+    """
+    found: dict[str, Run] = {}
+    for tasks in task_sets(study):
+        run, stage = _plan_run(study, name, arm, seed, tasks, search)
+        if stage.name in found:  # what they leave out is not in this pool, or was not drawn from it
+            run = _joined(found[stage.name][0], run)
+            stage = found[stage.name][1]
+        found[stage.name] = run, stage
+    return list(found.values())
+
+
+def task_sets(study: StudyConfig) -> list[tuple[str, ...]]:
+    """The tasks that one pretraining serves."""
+    if study.leave_out == "all":
+        return [tuple(study.tasks)]
+    found: dict[Guarded, list[str]] = {}
+    for name, task in study.tasks.items():
+        found.setdefault(_guarded(task), []).append(name)
+    return [tuple(names) for names in found.values()]
+
+
+def _joined(one: ArmRun, other: ArmRun) -> ArmRun:
+    leaks = [*one.leaks, *(leak for leak in other.leaks if leak not in one.leaks)]
+    notes = tuple(dict.fromkeys((*one.notes, *other.notes)))
+    return replace(one, tasks=(*one.tasks, *other.tasks), leaks=tuple(leaks), notes=notes)
+
+
+def _plan_run(
+    study: StudyConfig, name: str, arm: ArmConfig, seed: int, tasks: tuple[str, ...], search: LeakSearch
+) -> Run:
+    config = _config(study, name, arm, seed, tasks)
+    setup = Pretraining(config, World(), lambda _: None, search=search)
+    selection, steps, stage = setup.selection, setup.total, _stage(setup)
+    run = ArmRun(
         arm=name,
         seed=seed,
-        stage=_stage(setup, selection),
-        asked=asked,
+        tasks=tasks,
+        stage=stage.name,
+        asked=fingerprint([config.recipe(), config.data.composition.model_dump(mode="json"), config.data.backend]),
         selection=selection.fingerprint,
         cases=selection.cases,
         frames=len(selection),
         steps=steps,
-        samples=samples,
+        samples=steps * config.train.batch,
         epochs=setup.plan.epochs(steps),
         notes=selection.notes,
         leaks=tuple(leak.as_json() for leak in selection.leaks),
         init=absolute(config.backbone.name),
         size=next(iter(setup.method_config.recipe().groups.values())).size,
     )
+    return run, stage
 
 
-def _config(study: StudyConfig, name: str, arm: ArmConfig, seed: int) -> PretrainConfig:
+def _config(study: StudyConfig, name: str, arm: ArmConfig, seed: int, tasks: tuple[str, ...]) -> PretrainConfig:
     source = f"{study.pretrain.recipe} for arm {name}"
     tree = tree_of(study.pretrain.recipe, [*study.pretrain.set, *arm.set])
     _check_own([*study.pretrain.set, *arm.set], source)
     total = seed + arm.seed
-    changes = {"sample_seed": arm.sample_seed + total, "leak": guard_of(study, arm)}
+    changes = {"sample_seed": arm.sample_seed + total, "leak": guard_of(study, arm, tasks)}
     composition = arm.composition.model_copy(update=changes)
     data, run = _section(tree, "data"), _section(tree, "run")
     tree["data"] = data | {
@@ -91,11 +122,14 @@ def _config(study: StudyConfig, name: str, arm: ArmConfig, seed: int) -> Pretrai
     return validate(PretrainConfig, tree, source)
 
 
-def guard_of(study: StudyConfig, arm: ArmConfig) -> LeakGuard:
-    """What must stay out of the arm's pool: its own list, and the test and validation cases of all tasks, so that one
-    pretraining serves them all."""
-    tasks = [Guarded(data=t.data.absolute(), layout=t.layout, split=t.split) for t in study.tasks.values()]
-    return LeakGuard(against=[*arm.leak.against, *dict.fromkeys(tasks)], policy=study.leak)
+def guard_of(study: StudyConfig, arm: ArmConfig, tasks: Iterable[str]) -> LeakGuard:
+    """What must stay out of the arm's pool: its own list, and the test and validation cases of these tasks."""
+    guarded = dict.fromkeys(_guarded(study.tasks[task]) for task in tasks)
+    return LeakGuard(against=[*arm.leak.against, *guarded], policy=study.leak)
+
+
+def _guarded(task: TaskConfig) -> Guarded:
+    return Guarded(data=task.data.absolute(), layout=task.layout, split=task.split)
 
 
 def _check_own(overrides: list[str], source: str) -> None:
@@ -119,7 +153,7 @@ def _matched(study: StudyConfig, train: dict[str, Any], source: str) -> dict[str
     return {**train, study.match: stated if stated is not None else train[study.match], other: None}
 
 
-def _stage(setup: Pretraining, selection: Selection) -> Stage:
+def _stage(setup: Pretraining) -> Stage:
     config = setup.config
     recipe: dict[str, Any] = config.recipe()
     recipe["method"] = setup.method_config.model_dump(mode="json", by_alias=True)
@@ -135,7 +169,7 @@ def _stage(setup: Pretraining, selection: Selection) -> Stage:
     inputs = {
         "recipe": recipe,
         "weights": weights,
-        "selection": selection.fingerprint,
+        "selection": setup.selection.fingerprint,
         "backend": config.data.backend,
         "neighbours": neighbours,
     }

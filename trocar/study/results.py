@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from trocar.downstream.predictions import Key
+from trocar.study.arm_run import ArmRun, fields_in
 from trocar.study.config import StudyConfig
 from trocar.study.execute import RESULTS
 from trocar.study.lock import Tree, require_lock
@@ -20,22 +21,10 @@ from trocar.study.store import Store, read_spec
 
 
 @dataclass(frozen=True)
-class Pretrained:
-    """One pretraining of an arm. `epochs` per source; `leaks` are cases of its pool that are held-out ones; `folder`
-    is its run folder; `done` what done.json says, None while it has not ended.
-    """
+class Pretrained(ArmRun):
+    """A pretraining with its run `folder`, and `done`, what done.json says: None while it has not ended."""
 
-    arm: str
-    seed: int
-    stage: str
     folder: Path
-    cases: tuple[str, ...]
-    frames: int
-    steps: int
-    samples: int
-    epochs: Mapping[str, float]
-    notes: tuple[str, ...]
-    leaks: tuple[Mapping[str, Any], ...]
     done: Mapping[str, Any] | None
 
 
@@ -112,20 +101,7 @@ class Results:
     def pretrained(self) -> list[Pretrained]:
         """All pretrainings, whether they have ended or not."""
         return [
-            Pretrained(
-                arm=run["arm"],
-                seed=run["seed"],
-                stage=run["stage"],
-                folder=self.store.out(run["stage"]),
-                cases=tuple(run["cases"]),
-                frames=run["frames"],
-                steps=run["steps"],
-                samples=run["samples"],
-                epochs=run["epochs"],
-                notes=tuple(run["notes"]),
-                leaks=tuple(run["leaks"]),
-                done=self.store.done(run["stage"]),
-            )
+            Pretrained(**fields_in(run), folder=self.store.out(run["stage"]), done=self.store.done(run["stage"]))
             for run in self.lock["runs"]
         ]
 
@@ -148,7 +124,8 @@ class Results:
         """The row of results.json that the score is in: what was chosen, labelled cases, the leak verdict if any."""
         path = self.store.out(score.stage) / "results.json"
         rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        return dict(rows[0])
+        # One for each of the tasks that were learned together.
+        return dict(next(row for row in rows if row["task"] == score.key.task))
 
     def verdict(self, score: Score) -> str:
         """The leak verdict of the backbone on the test cases; `unknown` where none was reached."""

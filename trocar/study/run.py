@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from trocar.errors import TrocarError
 from trocar.study.execute import HELD
 from trocar.study.stages import Stage
 from trocar.study.store import Store
@@ -214,19 +213,6 @@ def launch_process(words: list[str], folder: Path, environment: Mapping[str, str
         return subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=dict(environment), start_new_session=True
         )
-
-
-def run_prepare(commands: list[str]) -> None:
-    """The trocar commands that make the data. Raises TrocarError for the first that fails."""
-    import shlex
-
-    for command in commands:
-        print(f"$ trocar {command}", file=sys.stderr, flush=True)
-        code = subprocess.run([sys.executable, "-m", "trocar", *shlex.split(command)], check=False).returncode
-        if code in (130, -signal.SIGINT):
-            raise KeyboardInterrupt
-        if code:
-            raise TrocarError(f"prepare: `trocar {command}` ended with exit code {code}; its message is above")
 
 
 def _cores() -> int:

@@ -23,6 +23,8 @@ ARTIFACTS: Mapping[str, tuple[str, ...]] = {
     "report": ("",),
 }
 """Files and folders of a stage's `out` that mlflow gets; "" is all of it."""
+PARENT = ("tasks", "cases", "frames", "steps", "epochs")
+"""What the run of an arm says of each of its pretrainings."""
 MARK = "mlflow_artifacts.json"
 
 Say = Callable[[str], None]
@@ -31,9 +33,10 @@ Say = Callable[[str], None]
 def record_scores(out: Path, config: Mapping[str, Any]) -> None:
     """Make the folder of an evaluation a run folder: its settings, and the mean of every metric as step 0."""
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    rows = results["rows"]
     values = {
-        name.replace("@", "_"): metric["mean"]
-        for row in results["rows"]
+        (f"{row['task']}_" if len(rows) > 1 else "") + name.replace("@", "_"): metric["mean"]
+        for row in rows
         for name, metric in row["metrics"].items()
         if metric["mean"] is not None
     }
@@ -89,10 +92,10 @@ def _parent(lock: Mapping[str, Any], home: Path, arm: str, uri: str, hidden: Wit
     """The run of an arm: its composition, and what its seeds were trained on."""
     folder = home / "arms" / arm
     runs = [run for run in lock["runs"] if run["arm"] == arm]
-    config = {f"seed {run['seed']}": {key: run[key] for key in ("cases", "frames", "steps", "epochs")} for run in runs}
+    config = {f"seed {run['seed']} {run['stage']}": {key: run[key] for key in PARENT} for run in runs}
     if not (folder / "run.json").is_file():
         with Run.open(folder, config) as run:
-            run.log(0, {"seeds": len(runs)})
+            run.log(0, {"seeds": len({run["seed"] for run in runs})})
     withhold(folder, hidden.names)
     return sync(folder, uri, str(lock["study"]["name"]), Placement(arm, None, "")).mlflow_run_id
 

@@ -5,6 +5,8 @@ from planted_study import Planted, plant
 from trocar.data.leak.verdict import Verdict
 from trocar.study.report.analysis import analyse, bounds_of
 from trocar.study.report.arms import arms_of, cells, labelled_cases
+from trocar.study.report.design import design_of
+from trocar.study.report.how import arms
 from trocar.study.report.known_cases import KnownCases
 from trocar.study.report.scores import outcome_of
 from trocar.study.report.summary import summary
@@ -176,3 +178,16 @@ def test_ranks_are_over_cells_that_all_arms_have(tmp_path):
 def test_scores_without_a_known_range_are_not_cut():
     assert bounds_of("accuracy@pooled") == (0.0, 1.0)
     assert bounds_of("edit@ms_tcn") == (-np.inf, np.inf)
+
+
+def test_what_a_task_compares_is_what_its_own_pretrainings_saw(tmp_path):
+    planted = Planted({"north": 0.8, "south": 0.6}, tasks=("phase", "masks"), seeds=2, leave_out="task")
+    study, store = plant(tmp_path, planted)
+    results = Results.load(study, store)
+    known = KnownCases.of([study.catalog])
+    # case 16 or 17 by the seed, and case 10 for phase, 11 for masks; even cases are of the north
+    seen = {t: design_of(results, known, {"north", "south", "init"}, t).amounts["north"] for t in ("phase", "masks")}
+    assert seen == {"phase": {"north": 1.5, "south": 0.5}, "masks": {"north": 0.5, "south": 1.5}}
+    page = arms(results, known)
+    assert page.count("<small>for phase</small>") == page.count("<small>for masks</small>") == 2
+    assert page.count("2 of 2") == 4

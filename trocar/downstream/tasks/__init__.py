@@ -8,6 +8,9 @@ from trocar.discover import modules
 from trocar.downstream.tasks.base import Task
 from trocar.errors import ConfigError, nearest
 
+TOGETHER = "+"
+"""Joins the names of tasks that are learned together."""
+
 
 @cache
 def tasks() -> dict[str, Task]:

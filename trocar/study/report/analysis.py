@@ -119,8 +119,8 @@ def _compare(
         scored=Scored(called(cell), table, arms, metric),
         arms=tuple(sorted(estimates, key=lambda one: np.nan_to_num(sign * one.value, nan=np.inf))),
         curves=_curves({labelled[budget]: table for budget, (_, table) in tables.items()}, bounds_of(name)),
-        value=_value(results, known, table),
-        scales=tuple(scaling(table, one) for one in series(results, known, table.arms)),
+        value=_value(results, known, table, cell[0]),
+        scales=tuple(scaling(table, one) for one in series(results, known, table.arms, cell[0])),
     )
 
 
@@ -139,8 +139,8 @@ def _curves(tables: Mapping[int, Crossed], bounds: tuple[float, float]) -> tuple
     return tuple(learning_curve(arm, budgets, bounds=bounds) for arm, budgets in by_arm.items())
 
 
-def _value(results: Results, known: KnownCases, table: Crossed) -> SourceValue | str:
-    design = design_of(results, known, table.arms)
+def _value(results: Results, known: KnownCases, table: Crossed, task: str) -> SourceValue | str:
+    design = design_of(results, known, table.arms, task)
     return design if isinstance(design, str) else source_value(table, design)
 
 

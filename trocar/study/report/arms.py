@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from trocar.downstream.protocols import get_protocol
+from trocar.study.config import called_on
 from trocar.study.results import Results, Score
 from trocar.study.statistics.resample import Arm
 
@@ -63,8 +64,9 @@ def source_of(results: Results, arm: str) -> str | None:
 
 def starts_at_random(results: Results, score: Score) -> bool:
     """Whether the protocol of a score has a random start."""
-    protocols = [get_protocol(wanted) for wanted in results.study.tasks[score.task].protocol]
-    return any(protocol.random_start for protocol in protocols if protocol.label == score.protocol)
+    task = results.study.tasks[score.task]
+    protocols = [get_protocol(wanted) for wanted in task.protocol]
+    return any(p.random_start for p in protocols if called_on(score.task, task, p) == score.protocol)
 
 
 def labelled_cases(results: Results, scores: Iterable[Score]) -> int:

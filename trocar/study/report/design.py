@@ -34,20 +34,16 @@ def sources_of(run: Pretrained, known: KnownCases, fields: Sequence[str]) -> dic
     return found
 
 
-def amounts(results: Results, known: KnownCases) -> dict[str, dict[str, float]]:
-    """Arm -> source -> cases, the mean over seeds."""
-    fields, runs = source_fields(results), _by_arm(results)
-    found = {}
-    for arm, seeds in runs.items():
-        tables = [sources_of(run, known, fields) for run in seeds]
-        names = dict.fromkeys(name for table in tables for name in table)
-        found[arm] = {name: sum(table.get(name, 0) for table in tables) / len(tables) for name in names}
-    return found
+def amounts(results: Results, known: KnownCases, seeds: Sequence[Pretrained]) -> dict[str, float]:
+    """Source -> cases, the mean over these seeds of an arm."""
+    tables = [sources_of(run, known, source_fields(results)) for run in seeds]
+    names = dict.fromkeys(name for table in tables for name in table)
+    return {name: sum(table.get(name, 0) for table in tables) / len(tables) for name in names}
 
 
-def design_of(results: Results, known: KnownCases, scored: Collection[str]) -> Design | str:
-    """The design of the arms that were scored, or why sources can't be valued."""
-    arms = {arm: mix for arm, mix in amounts(results, known).items() if arm in scored}
+def design_of(results: Results, known: KnownCases, scored: Collection[str], task: str) -> Design | str:
+    """The design of the arms that were scored on a task, or why sources can't be valued."""
+    arms = {arm: amounts(results, known, runs) for arm, runs in _by_arm(results, task).items() if arm in scored}
     inits = {results.init_of[arm] for arm in arms}
     if not arms:
         return "not identifiable: no pretrained arm has been scored"
@@ -59,11 +55,12 @@ def design_of(results: Results, known: KnownCases, scored: Collection[str]) -> D
     return Design(arms, init)
 
 
-def series(results: Results, known: KnownCases, scored: Collection[str]) -> list[list[Scale]]:
-    """Arms of one mixture at three or more sizes, smallest first."""
-    runs, mixes = _by_arm(results), amounts(results, known)
+def series(results: Results, known: KnownCases, scored: Collection[str], task: str) -> list[list[Scale]]:
+    """Arms of one mixture at three or more sizes, smallest first, as they were pretrained for a task."""
     scales = [
-        Scale(arm, tuple(frozenset(run.cases) for run in runs[arm]), mixes[arm]) for arm in mixes if arm in scored
+        Scale(arm, tuple(frozenset(run.cases) for run in runs), amounts(results, known, runs))
+        for arm, runs in _by_arm(results, task).items()
+        if arm in scored
     ]
     found: list[list[Scale]] = []
     for scale in sorted(scales, key=lambda scale: scale.size):
@@ -75,8 +72,9 @@ def series(results: Results, known: KnownCases, scored: Collection[str]) -> list
     return [one for one in found if len(one) >= FEWEST_SIZES]
 
 
-def _by_arm(results: Results) -> Mapping[str, list[Pretrained]]:
+def _by_arm(results: Results, task: str) -> Mapping[str, list[Pretrained]]:
     found: dict[str, list[Pretrained]] = {}
     for run in results.pretrained:
-        found.setdefault(run.arm, []).append(run)
+        if task in run.tasks:
+            found.setdefault(run.arm, []).append(run)
     return found

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from trocar.data.leak.verdict import Verdict
+from trocar.study.arm_run import served
 from trocar.study.report.design import amounts
 from trocar.study.report.html import cell, head, section, table
 from trocar.study.report.known_cases import KnownCases
@@ -23,8 +24,10 @@ def arms(results: Results, known: KnownCases) -> str:
     """Steps, samples and epochs of every arm, and cells of the design that are not there."""
     matched = results.study.match
     lead = f"Arms have equal {matched}; the other numbers follow from that. Ranges are over pretraining seeds."
-    mixes = amounts(results, known)
-    rows = [_arm(arm, runs, mixes[arm]) for arm, runs in _by_arm(results.pretrained).items()]
+    rows = [
+        _arm(arm, tasks, runs, amounts(results, known, runs))
+        for (arm, tasks), runs in served(results.pretrained, len(results.lock["tasks"])).items()
+    ]
     titles = ["Arm", "Seeds done", "Cases by source", "Frames", "Steps", "Samples", "Epochs", "Time per seed"]
     body = table(head(titles, numbers=(1, 3, 4, 5, 6, 7)), rows)
     absent = "".join(f"<tr>{cell(arm)}{cell(why, 'wide')}</tr>" for arm, why in results.left_out.items())
@@ -34,12 +37,15 @@ def arms(results: Results, known: KnownCases) -> str:
 
 def _kept_out(results: Results, known: KnownCases) -> str:
     """Cases of the pool that the leak guard found to be held-out ones, and what became of them."""
-    found = {leak["pool"]: leak for run in results.pretrained for leak in run.leaks}
-    names = known.named([*sorted(found), *(leak["test"] for leak in found.values())])
+    found = {(leak["pool"], leak["test"]): leak for run in results.pretrained for leak in run.leaks}
+    names = known.named([*sorted(pool for pool, _ in found), *(leak["test"] for leak in found.values())])
     rows = []
-    for pool, leak in sorted(found.items()):
+    became = DONE[results.study.leak]
+    if results.study.leave_out == "task":
+        became = "left out, before sampling, of the pretrainings that these tasks are scored with"
+    for (pool, _), leak in sorted(found.items()):
         seen = known.may_show(pool) and known.may_show(leak["test"])
-        done = "suspected, left in the pool" if leak["verdict"] == Verdict.SUSPECT.value else DONE[results.study.leak]
+        done = "suspected, left in the pool" if leak["verdict"] == Verdict.SUSPECT.value else became
         why = leak["how"] if seen else "the reason names private cases"
         cells = [cell(names[pool], "wide"), cell(names[leak["test"]], "wide"), cell(", ".join(leak["tasks"]), "wrap")]
         rows.append(f"<tr>{''.join(cells)}{cell(why, 'wide')}{cell(done, 'wrap')}</tr>")
@@ -47,7 +53,7 @@ def _kept_out(results: Results, known: KnownCases) -> str:
     return f"<h3>Held-out cases in the pool</h3>{table(head(titles), rows)}" if rows else ""
 
 
-def _arm(arm: str, runs: Sequence[Pretrained], mix: Mapping[str, float]) -> str:
+def _arm(arm: str, tasks: str, runs: Sequence[Pretrained], mix: Mapping[str, float]) -> str:
     ended = [run.done for run in runs if run.done is not None]
     hours = [done["seconds"] / 3600 for done in ended]
     sources = ", ".join(f"{name} {amount:g}" for name, amount in mix.items())
@@ -56,7 +62,7 @@ def _arm(arm: str, runs: Sequence[Pretrained], mix: Mapping[str, float]) -> str:
         for source in runs[0].epochs
     )
     cells = [
-        f"<th scope=row>{escape(arm)}</th>",
+        f"<th scope=row>{escape(arm)}{f'<small>for {escape(tasks)}</small>' if tasks else ''}</th>",
         cell(f"{len(ended)} of {len(runs)}", "number"),
         cell(sources),
         *(cell(_range(float(getattr(run, what)) for run in runs), "number") for what in ("frames", "steps", "samples")),
@@ -145,10 +151,3 @@ def _seconds(done: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 def _distinct(values: Iterable[Any]) -> str:
     return ", ".join(dict.fromkeys(str(value) for value in values if value)) or "not recorded"
-
-
-def _by_arm(runs: Sequence[Pretrained]) -> dict[str, list[Pretrained]]:
-    found: dict[str, list[Pretrained]] = {}
-    for run in runs:
-        found.setdefault(run.arm, []).append(run)
-    return found

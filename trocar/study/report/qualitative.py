@@ -169,7 +169,7 @@ def _maps(results: Results, one: Compared, known: KnownCases) -> str:
     captions = [str(rows["case"][row]) for row in chosen]
     lines = [("frame", images)]
     for arm in _mapped(results, one):
-        lines.append((arm, _like(images, pca_maps(_network(results, arm).maps(images)))))
+        lines.append((arm, _like(images, pca_maps(_network(results, one, arm).maps(images)))))
     body = "".join(
         f"<tr><th scope=row>{escape(label)}</th>"
         + "".join(
@@ -207,12 +207,13 @@ def _mapped(results: Results, one: Compared) -> list[str]:
     return [*inits, *trained[:ARMS]]
 
 
-def _network(results: Results, arm: str) -> Network:
+def _network(results: Results, one: Compared, arm: str) -> Network:
     """The first seed of an arm."""
     source = source_of(results, arm)
     if source is not None:
         return Network(random_like(source, seed=0) if is_random(source) else load_backbone(source))
-    run = next(run for run in results.pretrained if run.arm == arm and run.done is not None)
+    trained = (run for run in results.pretrained if run.arm == arm and one.cell[0] in run.tasks)
+    run = next(run for run in trained if run.done is not None)
     return Network(load_backbone(run.folder / "backbone"))
 
 
