@@ -14,7 +14,7 @@ from ingest_clips import constant, make_clip
 from trocar.cli import main, parse
 from trocar.config import validate
 from trocar.data.catalog import OUT_OF_BODY_THRESHOLD, REVIEW_THRESHOLD, Catalog
-from trocar.ssl.pretrain_config import PrivacyConfig
+from trocar.privacy import PrivacyConfig
 
 PAGE = (Path(__file__).parents[2] / "docs" / "privacy.md").read_text(encoding="utf-8")
 
