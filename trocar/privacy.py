@@ -12,16 +12,20 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from html import escape, unescape
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import yaml
 from pydantic import Field
 
-from trocar.config import Config
-from trocar.errors import TrocarError
+from trocar.config import Config, validate
+from trocar.errors import ConfigError, TrocarError
 from trocar.files import replacing
 
 FILE = "private.json"
 """In a run folder, readable by its owner alone; without it nothing of the run is private."""
+MARKS = "private.yaml"
+"""In the folder of a labelled data set of any layout."""
+ALL: Literal["all"] = "all"
 _TAG = re.compile(r"(<[^>]*>)")
 _SAID = re.compile(r'(?<= )(alt|title|aria-label)="([^"]*)"')
 _PLAIN_NUMBER = 4  # a number of fewer digits names nobody, and would blank steps and scores
@@ -34,6 +38,18 @@ class PrivacyConfig(Config):
         default=False,
         description="show frames, hospitals and case ids of what is private in reports, figures, logs, mlflow and card",
     )
+
+
+class Marks(Config):
+    """`cases`: cases or videos whose frames and names must not be shown, or `all`; `names`: what else must not be read,
+    such as a hospital in paths and in names of backbones.
+    """
+
+    cases: Literal["all"] | tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+
+
+NO_MARKS = Marks()
 
 
 class Withheld:
@@ -97,6 +113,25 @@ def numbered(cases: Iterable[str], private: Collection[str]) -> dict[str, str]:
     ordered = list(dict.fromkeys(cases))
     numbers = {case: f"private case {n}" for n, case in enumerate((c for c in ordered if c in private), start=1)}
     return {case: numbers.get(case, case) for case in ordered}
+
+
+def marks_in(root: Path) -> Marks:
+    """What DATA/private.yaml marks; nothing without it. Raises ConfigError for a file that cannot be understood or that
+    marks nothing: then it is not known what is private.
+    """
+    path = root / MARKS
+    if not path.is_file():
+        return NO_MARKS
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected `cases: all`, or lists under `cases` and `names`")
+    marks = validate(Marks, tree, str(path))
+    if marks == NO_MARKS:
+        raise ConfigError(f"{path} marks nothing; write `cases: all`, list cases, or remove the file")
+    return marks
 
 
 def _folded(name: str) -> str:

@@ -22,9 +22,9 @@ from PIL import Image
 from trocar.cli import main
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.from_shards import locate
-from trocar.downstream.privacy import Marks, marks_in, names_of, private_of
+from trocar.downstream.privacy import names_of, private_of
 from trocar.errors import ConfigError
-from trocar.privacy import withheld, withhold
+from trocar.privacy import Marks, marks_in, withheld, withhold
 
 SECRET = ("Inselspital", "case-0815", "case-0817", "op-a", "op-c")
 MAGENTA = (250, 0, 250)
@@ -131,7 +131,7 @@ def test_sharing_shows_names_and_frames(tmp_path: Path) -> None:
 
 def test_marks_of_the_folder_and_of_the_configuration_add_up(tmp_path: Path) -> None:
     data = open_dataset(make_private_folder(tmp_path))
-    found = private_of(data, Marks(cases=["case-0816"], names=["Dr. Doe"]))
+    found = private_of(data, Marks(cases=("case-0816",), names=("Dr. Doe",)))
     assert found.cases == {"case-0815", "case-0816", "case-0817"}
     assert found.names == {*SECRET, "case-0816", "op-b", "Dr. Doe"}
     (data.root / "private.yaml").unlink()
@@ -144,9 +144,7 @@ def test_videos_that_the_catalog_of_the_shards_marks_are_private(tmp_path: Path)
     data = make_private_folder(tmp_path)
     (data / "private.yaml").unlink()
     table = pd.read_csv(data / "frames.csv")
-    table = table[table["video"] != "op-c"].assign(
-        video=lambda t: t["video"].map({"op-a": "video00", "op-b": "video01"})
-    )
+    table = table[table["video"] != "op-c"].replace({"video": {"op-a": "video00", "op-b": "video01"}})
     table.to_csv(data / "frames.csv", index=False)
     found = private_of(locate(open_dataset(data), tmp_path / "shards"))
     assert found.cases == {"case-0816"}

@@ -8,8 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from trocar.config import Config
-from trocar.downstream.privacy import Marks
-from trocar.privacy import PrivacyConfig
+from trocar.privacy import NO_MARKS, Marks, PrivacyConfig
 
 
 class EvaluateConfig(Config):
@@ -52,5 +51,5 @@ class EvaluateConfig(Config):
     out: Path | None = None
     cache: Path | None = None
     figures: bool = True
-    private: Marks = Marks()
+    private: Marks = NO_MARKS
     privacy: PrivacyConfig = PrivacyConfig()

@@ -62,7 +62,7 @@ class Results:
     tasks: dict[str, dict[str, Any]]
     rows: list[Row]
     predictions: pd.DataFrame
-    hidden: Withheld = Withheld()
+    hidden: Withheld = field(default_factory=Withheld)
 
     def row(self, task: str, protocol: str, arm: str) -> Row:
         """One row of the table. Raises KeyError if it is not there."""

@@ -14,6 +14,7 @@ from trocar.data.leak.guard import Policy
 from trocar.downstream.protocols import get_protocol
 from trocar.downstream.tasks import get_task
 from trocar.errors import ConfigError, nearest
+from trocar.privacy import NO_MARKS, Marks, PrivacyConfig
 from trocar.study.grid import GridConfig
 from trocar.study.measure import metric_named
 
@@ -65,7 +66,7 @@ class TaskConfig(Config):
     `task` defaults to the name it has in the study. `budgets`: labelled training cases, each a number, a share or a
     published list; null or 100% takes all. `metric`: what the report compares, instead of the task's headline. `cases`:
     only these test cases are compared, by what the catalog says of them; two tasks that differ in nothing else share
-    their stages.
+    their stages. `private`: what must not be shown, besides what DATA/private.yaml and the shards mark.
     """
 
     data: Path
@@ -84,6 +85,7 @@ class TaskConfig(Config):
     batch: int = Field(default=64, ge=1)
     metric: str | None = None
     cases: Match | None = None
+    private: Marks = NO_MARKS
 
     @field_validator("budgets")
     @classmethod
@@ -112,7 +114,8 @@ class StudyConfig(Config):
     draws of each label budget. `contrasts`: pairs of arms or baselines to be tested (None: each arm against its init,
     at all labels). `leak`: what becomes of pool cases that are test or validation cases of any task: they leave every
     pool before it is sampled, are an error, or stay. `keep`: of a finished pretraining, `backbone` and milestones, or
-    everything. `threads`: CPU threads of every stage (None: the cores divided by the jobs).
+    everything. `threads`: CPU threads of every stage (None: the cores divided by the jobs). `privacy`: whether private
+    cases, hospitals and frames are shown.
     """
 
     name: Name
@@ -134,6 +137,7 @@ class StudyConfig(Config):
     keep: Literal["backbone", "full"] = "backbone"
     threads: int | None = Field(default=None, ge=1)
     device: str = "auto"
+    privacy: PrivacyConfig = PrivacyConfig()
     speed: SpeedConfig = SpeedConfig()
 
     @model_validator(mode="after")

@@ -87,6 +87,7 @@ def _config(study: StudyConfig, name: str, arm: ArmConfig, seed: int) -> Pretrai
     }
     tree["run"] = run | {"out": NOT_HERE, "seed": total, "device": run.get("device", study.device)}
     tree["train"] = _matched(study, _section(tree, "train"), source)
+    tree["privacy"] = study.privacy.model_dump(mode="json")
     tree["tracking"] = {"uri": "none"}  # the study syncs it when it has ended
     return validate(PretrainConfig, tree, source)
 
@@ -94,7 +95,9 @@ def _config(study: StudyConfig, name: str, arm: ArmConfig, seed: int) -> Pretrai
 def guard_of(study: StudyConfig, arm: ArmConfig) -> LeakGuard:
     """What must stay out of the arm's pool: its own list, and the test and validation cases of all tasks, so that one
     pretraining serves them all."""
-    tasks = [Guarded(data=t.data.absolute(), layout=t.layout, split=t.split) for t in study.tasks.values()]
+    tasks = [
+        Guarded(data=t.data.absolute(), layout=t.layout, split=t.split, private=t.private) for t in study.tasks.values()
+    ]
     return LeakGuard(against=[*arm.leak.against, *dict.fromkeys(tasks)], policy=study.leak)
 
 
