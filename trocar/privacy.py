@@ -1,7 +1,7 @@
 """What a run must not show: names of private hospitals, cases and videos, taken out of everything that leaves it.
 
-Whoever knows the catalog leaves the names in the run folder (`withhold`); the report, mlflow and the model card read
-them from there (`withheld`) and show a number in their place.
+Whoever knows the catalog or the labelled data leaves the names in the run folder (`withhold`); the report, mlflow and
+the model card read them from there (`withheld`) and show a number in their place.
 """
 
 from __future__ import annotations
@@ -9,16 +9,47 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from html import escape, unescape
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from trocar.errors import TrocarError
+import yaml
+from pydantic import Field
+
+from trocar.config import Config, validate
+from trocar.errors import ConfigError, TrocarError
 from trocar.files import replacing
 
 FILE = "private.json"
 """In a run folder, readable by its owner alone; without it nothing of the run is private."""
+MARKS = "private.yaml"
+"""In the folder of a labelled data set of any layout."""
+ALL: Literal["all"] = "all"
+_TAG = re.compile(r"(<[^>]*>)")
+_SAID = re.compile(r'(?<= )(alt|title|aria-label)="([^"]*)"')
 _PLAIN_NUMBER = 4  # a number of fewer digits names nobody, and would blank steps and scores
+
+
+class PrivacyConfig(Config):
+    """What may be seen of what is marked private."""
+
+    share_frames: bool = Field(
+        default=False,
+        description="show frames, hospitals and case ids of what is private in reports, figures, logs, mlflow and card",
+    )
+
+
+class Marks(Config):
+    """`cases`: cases or videos whose frames and names must not be shown, or `all`; `names`: what else must not be read,
+    such as a hospital in paths and in names of backbones.
+    """
+
+    cases: Literal["all"] | tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+
+
+NO_MARKS = Marks()
 
 
 class Withheld:
@@ -52,6 +83,55 @@ class Withheld:
         if isinstance(value, list | tuple):
             return [self.tree(item) for item in value]
         return value
+
+    def html(self, page: str) -> str:
+        """`text` on what can be read of HTML: text between tags, and the attributes that describe a picture. What is
+        embedded stays as it is. Everything in `page` that is no tag has to be escaped.
+        """
+        if not self:
+            return page
+        parts = _TAG.split(page)
+        for place, part in enumerate(parts):
+            parts[place] = _SAID.sub(self._attribute, part) if place % 2 else self._escaped(part)
+        return "".join(parts)
+
+    def saying(self, say: Callable[[str], None]) -> Callable[[str], None]:
+        """`say` for a log that may be read by others."""
+        return lambda line: say(self.text(line))
+
+    def _attribute(self, found: re.Match[str]) -> str:
+        return f'{found[1]}="{self._escaped(found[2])}"'
+
+    def _escaped(self, text: str) -> str:
+        plain = unescape(text)
+        shown = self.text(plain)
+        return text if shown == plain else escape(shown)
+
+
+def numbered(cases: Iterable[str], private: Collection[str]) -> dict[str, str]:
+    """Case -> what it is called where others may look: itself, or a number for those that are private."""
+    ordered = list(dict.fromkeys(cases))
+    numbers = {case: f"private case {n}" for n, case in enumerate((c for c in ordered if c in private), start=1)}
+    return {case: numbers.get(case, case) for case in ordered}
+
+
+def marks_in(root: Path) -> Marks:
+    """What DATA/private.yaml marks; nothing without it. Raises ConfigError for a file that cannot be understood or that
+    marks nothing: then it is not known what is private.
+    """
+    path = root / MARKS
+    if not path.is_file():
+        return NO_MARKS
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected `cases: all`, or lists under `cases` and `names`")
+    marks = validate(Marks, tree, str(path))
+    if marks == NO_MARKS:
+        raise ConfigError(f"{path} marks nothing; write `cases: all`, list cases, or remove the file")
+    return marks
 
 
 def _folded(name: str) -> str:

@@ -14,7 +14,7 @@ from ingest_clips import constant, make_clip
 from trocar.cli import main, parse
 from trocar.config import validate
 from trocar.data.catalog import OUT_OF_BODY_THRESHOLD, REVIEW_THRESHOLD, Catalog
-from trocar.ssl.pretrain_config import PrivacyConfig
+from trocar.privacy import Marks, PrivacyConfig
 
 PAGE = (Path(__file__).parents[2] / "docs" / "privacy.md").read_text(encoding="utf-8")
 
@@ -40,8 +40,9 @@ def test_the_commands_of_the_page_work_in_their_order(tmp_path: Path, monkeypatc
 
 
 def test_settings_and_options_of_the_page_are_legal() -> None:
-    (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    block, marks = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     assert validate(PrivacyConfig, yaml.safe_load(block)["privacy"], "docs/privacy.md") == PrivacyConfig()
+    assert validate(Marks, yaml.safe_load(marks), "docs/privacy.md").names == ("Inselspital",)
     assert parse(["report", "RUN", "--share-frames"]).share_frames
     assert f"From {OUT_OF_BODY_THRESHOLD} on" in PAGE
     assert f"From {REVIEW_THRESHOLD} on" in PAGE

@@ -135,7 +135,7 @@ def test_folds_are_numbered(tmp_path: Path) -> None:
 BROKEN = {
     "no column 'case'": lambda t: t.drop(columns="case"),
     "no column 'task'": lambda t: t.drop(columns="task"),
-    "needs the column 'gt'": lambda t: t.drop(columns="gt"),
+    "no column 'gt'": lambda t: t.drop(columns="gt"),
     "'pred' or 'scores'": lambda t: t.drop(columns=["pred", "scores"]),
     "did you mean 'phase'": lambda t: t.assign(task="phases"),
     "class 9; there are classes 0 to 6": lambda t: t.assign(gt=9),

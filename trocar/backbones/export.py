@@ -20,6 +20,7 @@ from trocar.backbones.origin import origin_of
 from trocar.backbones.preprocess import Preprocessing, describe_backbone, position_table_size
 from trocar.backbones.source import WEIGHTS, find_backbone_folder
 from trocar.errors import ConfigError, TrocarError
+from trocar.privacy import Withheld, withheld
 
 # Regularisation while training changes no feature in eval mode; whoever fine-tunes chooses their own.
 TRAINING_ONLY = {
@@ -130,7 +131,8 @@ def export_timm(name_or_path: str | Path, out: Path) -> str:
             for name in ("config.json", WEIGHTS, OWN_ARCHITECTURES):
                 if name != OWN_ARCHITECTURES or (source / name).is_file():
                     shutil.copyfile(source / name, out / name)
-            _seal_exposure(out / "config.json")
+            text = public_config(source / "config.json", withheld(run))
+            (out / "config.json").write_text(text, encoding="utf-8")
         (out / "README.md").write_text(model_card(run, source or out), encoding="utf-8")
     except BaseException as error:
         for name in ("config.json", WEIGHTS, OWN_ARCHITECTURES, "README.md"):
@@ -145,12 +147,13 @@ def export_timm(name_or_path: str | Path, out: Path) -> str:
     return str(source or name_or_path)
 
 
-def _seal_exposure(path: Path) -> None:
+def public_config(path: Path, hidden: Withheld) -> str:
+    """A backbone's config.json for others: names of cases are sealed, and what the run withholds is not in it."""
     config = json.loads(path.read_text(encoding="utf-8"))
     about = config.get("trocar") or {}
     if KEY in about:
         about[KEY] = Exposure.from_json(about[KEY]).sealed().as_json()
-        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return json.dumps(hidden.tree(config), indent=2, sort_keys=True) + "\n"
 
 
 def _classifier_keys(model: nn.Module) -> set[str]:

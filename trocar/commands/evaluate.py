@@ -83,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
     for table in results.tables():
         console.print(table)
     if config.out is not None:
-        print(f"results.json, results.md, metrics.json and predictions.parquet are in {config.out}")
+        where = results.hidden.text(str(config.out))
+        print(f"results.json, results.md, metrics.json and predictions.parquet are in {where}")
     return 0
 
 

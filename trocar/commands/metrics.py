@@ -12,6 +12,13 @@ def register(subparsers: Any) -> None:
     parser = subparsers.add_parser("metrics", help="all named metrics of a predictions file", description=__doc__)
     parser.add_argument("predictions", metavar="PREDICTIONS", help="predictions.parquet, or a CSV file")
     parser.add_argument("--task", help="only this task; the task of a file without a column 'task'")
+    parser.add_argument(
+        "--classes",
+        type=lambda text: [name.strip() for name in text.split(",")],
+        default=[],
+        metavar="NAME,NAME,...",
+        help="class names of the task in the order of their scores, where the file does not say them",
+    )
     parser.add_argument("--out", metavar="FILE", help="where to write (default: metrics.json beside PREDICTIONS)")
     parser.add_argument(
         "--bootstrap", type=int, default=1000, metavar="N", help="draws of cases; 0 for no intervals (default 1000)"
@@ -42,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--out {out}: that is read as part of the predictions; give another file")
     if args.nsd is not None and args.nsd < 0:
         raise ConfigError(f"--nsd {args.nsd}: give 0 or more pixels")
-    found = report(path, args.task, args.bootstrap, MaskExtras(args.nsd, args.consistency))
+    found = report(path, args.task, args.bootstrap, MaskExtras(args.nsd, args.consistency), args.classes)
     console = Console() if sys.stdout.isatty() else Console(width=120)
     for table in found.tables():
         console.print(table)

@@ -56,6 +56,7 @@ def run_plan(args: argparse.Namespace) -> int:
 def run_run(args: argparse.Namespace) -> int:
     """Run everything that is missing, then bring mlflow up to it."""
     from trocar.errors import ConfigError
+    from trocar.study.privacy import private_of_study
     from trocar.study.run import Runner
     from trocar.study.track import sync_study
 
@@ -69,12 +70,13 @@ def run_run(args: argparse.Namespace) -> int:
     lock = _locked(plan, store, update=False)
     if args.slurm is not None:
         return _submit(args, plan, lock, store)
-    runner = Runner(plan.stages, store, args.jobs, labels=plan.labels, threads=study.threads, keep=study.keep, say=_say)
+    say = private_of_study(lock, store).hidden.saying(_say)
+    runner = Runner(plan.stages, store, args.jobs, labels=plan.labels, threads=study.threads, keep=study.keep, say=say)
     try:
         ended = runner.run()
     finally:
         if args.uri != "none":
-            sync_study(lock, store, _say, args.uri)
+            sync_study(lock, store, say, args.uri)
     if ended.failed:
         _say(
             f"{len(ended.failed)} stages failed, {len(ended.blocked)} wait for them; the same command tries again. "

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from trocar.config import Config
+from trocar.privacy import NO_MARKS, Marks, PrivacyConfig
 
 
 class EvaluateConfig(Config):
@@ -22,7 +23,8 @@ class EvaluateConfig(Config):
     published for the data set; `draws`: how many draws of it. `remap`: a file that merges classes of masks. `shards`: a
     folder of `trocar ingest` to read frames from. `phases`: class names in order, for a data set with its own.
     `baselines`: the arms added for comparison. `bootstrap`: draws of cases for the intervals, 0 for none. `figures`:
-    whether pictures of the predictions are drawn into OUT/figures.
+    whether pictures of the predictions are drawn into OUT/figures. `private`: what of the data must not be shown,
+    besides what DATA/private.yaml and the shards mark; `privacy`: whether it is shown nevertheless.
     """
 
     backbone: list[str] = []
@@ -49,3 +51,5 @@ class EvaluateConfig(Config):
     out: Path | None = None
     cache: Path | None = None
     figures: bool = True
+    private: Marks = NO_MARKS
+    privacy: PrivacyConfig = PrivacyConfig()

@@ -11,7 +11,7 @@ import pandas as pd
 
 from trocar.backbones.embed import choose_device
 from trocar.downstream import figures
-from trocar.downstream.arms import expand
+from trocar.downstream.arms import Arm, expand
 from trocar.downstream.bench import Bench, make_bench
 from trocar.downstream.config import EvaluateConfig
 from trocar.downstream.datasets import open_dataset
@@ -22,11 +22,13 @@ from trocar.downstream.features import cache_folder
 from trocar.downstream.frames import FrameCache
 from trocar.downstream.metrics_file import METRICS, report
 from trocar.downstream.plan import check_arms, check_tasks, sizes, usable
+from trocar.downstream.privacy import Private, names_of, private_of, to_show
 from trocar.downstream.protocols import get_protocol
 from trocar.downstream.results import PREDICTIONS, Results, Row
 from trocar.downstream.runs import Scored, make_encoder, score
 from trocar.downstream.tables import about_task
 from trocar.leak.judge import Judge
+from trocar.privacy import Withheld, withhold
 
 
 def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None) -> Results:
@@ -42,6 +44,11 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
     check_tasks(benches, protocols, config)
     arms = expand(config)
     check_arms(arms, benches, protocols)
+    private = _private(data, arms, config)
+    say = private.hidden.saying(say)
+    if config.out is not None:
+        config.out.mkdir(parents=True, exist_ok=True)
+        withhold(config.out, private.names)  # before anything that others could pick up
     say(f"{data.layout}: {len(data)} frames of {data.frames['case'].nunique()} cases in {data.root}")
     for note in data.notes:
         say(f"note: {note}")
@@ -56,11 +63,11 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
         encoders = {member.name: make_encoder(arm, member, frames, config.batch, device) for member in arm.members}
         for bench in benches:
             for protocol in usable(arm, protocols, bench):
-                found += score(arm, bench, protocol, encoders, config)
+                found += score(arm, bench, protocol, encoders, config, private)
     found.rows = [replace(row, leak=leaks[row.arm]) for row in found.rows]
-    results = _results(data, benches, found, config)
+    results = _results(data, benches, found, config, private.hidden)
     if config.out is not None:
-        _write(results, config, config.out, say)
+        _write(results, config, config.out, private, say)
     return results
 
 
@@ -70,19 +77,30 @@ def _open(config: EvaluateConfig) -> LabelledFrames:
     return data if config.shards is None else locate(data, config.shards)
 
 
-def _results(data: LabelledFrames, benches: list[Bench], found: Scored, config: EvaluateConfig) -> Results:
+def _private(data: LabelledFrames, arms: list[Arm], config: EvaluateConfig) -> Private:
+    """What must not be shown: of the data, and of what the backbones were trained on."""
+    if config.privacy.share_frames:
+        return Private()
+    found = private_of(data, config.private)
+    return replace(found, names=found.names | names_of(member.name for arm in arms for member in arm.members))
+
+
+def _results(
+    data: LabelledFrames, benches: list[Bench], found: Scored, config: EvaluateConfig, hidden: Withheld
+) -> Results:
     about = {task.name: about_task(bench, task) for bench in benches for task in bench.tasks}
     for task, counts in found.counts.items():
         about[task] |= {"counts": counts, "absent": [name for name, n in counts.items() if n == 0]}
     predictions = pd.concat(found.tables, ignore_index=True)
-    return Results(_about(data, config), about, _ordered(found.rows, about), predictions)
+    return Results(_about(data, config), about, _ordered(found.rows, about), predictions, hidden)
 
 
-def _write(results: Results, config: EvaluateConfig, out: Path, say: Callable[[str], None]) -> None:
+def _write(results: Results, config: EvaluateConfig, out: Path, private: Private, say: Callable[[str], None]) -> None:
     results.write(out)
     report(out / PREDICTIONS, draws=config.bootstrap).write(out / METRICS)
     if config.figures:
-        drawn = figures.draw(results.predictions, results.tasks, out / "figures")
+        rows = to_show(results.predictions, private)
+        drawn = figures.draw(rows, results.tasks, out / "figures")
         say(f"{len(drawn)} figures are in {out / 'figures'}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,13 +18,15 @@ from trocar.downstream.predictions import About, Key
 from trocar.errors import TrocarError
 
 
-def surface_metrics(path: Path, task: str | None, tolerance: float, draws: int) -> dict[Key, dict[str, Value]]:
+def surface_metrics(
+    path: Path, task: str | None, tolerance: float, draws: int, classes: Sequence[str] = ()
+) -> dict[Key, dict[str, Value]]:
     """Normalised surface Dice of every backbone, protocol and seed; `tolerance` in pixels of the masks.
 
     Raises TrocarError where the masks were not kept.
     """
     found = {}
-    for key, rows, about in mask_rows(path, task):
+    for key, rows, about in mask_rows(path, task, classes):
         outcome = outcome_of(path, rows, about)
         surfaces = [
             surface_dice(
@@ -36,13 +39,13 @@ def surface_metrics(path: Path, task: str | None, tolerance: float, draws: int) 
     return found
 
 
-def consistency(path: Path, task: str | None, draws: int) -> dict[Key, dict[str, Value]]:
+def consistency(path: Path, task: str | None, draws: int, classes: Sequence[str] = ()) -> dict[Key, dict[str, Value]]:
     """`tc_iou` of every backbone, protocol and seed: consecutive predictions of each video in the order of time.
 
     Raises TrocarError where the masks were not kept or no video has two.
     """
     found = {}
-    for key, rows, about in mask_rows(path, task):
+    for key, rows, about in mask_rows(path, task, classes):
         if not {"video", "time_s"} <= set(rows.columns):
             raise TrocarError(f"{path}: consistency in time needs the columns `video` and `time_s`")
         found[key] = _consistent(path, rows.sort_values(["case", "video", "time_s"], kind="stable"), about, draws)

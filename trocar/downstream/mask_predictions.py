@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,26 +14,30 @@ from PIL import Image, UnidentifiedImageError
 from trocar.downstream.datasets.table import Mask
 from trocar.downstream.metrics.outcome import Ints
 from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome, confusions
+from trocar.downstream.prediction_columns import with_classes
 from trocar.downstream.predictions import MASKS, About, Key, read_predictions, with_keys
 from trocar.errors import TrocarError
 
 
-def mask_outcomes(path: Path, task: str | None = None) -> dict[Key, SegmentationOutcome]:
+def mask_outcomes(path: Path, task: str | None = None, classes: Sequence[str] = ()) -> dict[Key, SegmentationOutcome]:
     """One outcome per backbone, protocol and seed of the rows of segmentation; empty where there are none. `task` names
-    the task of a file without such a column.
+    the task of a file without such a column, `classes` its classes.
 
     Columns: `case`, and either `confusion` (K x K pixel counts, row by row, the ground truth first) or `gt_mask` and
     `pred_mask`: PNGs whose value is the class index (255 is not scored), relative to the folder of the file. Class
     names come from the metadata; without them they are numbers. Raises TrocarError for what is missing or
     cannot be read.
     """
-    return {key: outcome_of(path, rows, about) for key, rows, about in mask_rows(path, task)}
+    return {key: outcome_of(path, rows, about) for key, rows, about in mask_rows(path, task, classes)}
 
 
-def mask_rows(path: Path, task: str | None = None) -> Iterator[tuple[Key, pd.DataFrame, About]]:
+def mask_rows(
+    path: Path, task: str | None = None, classes: Sequence[str] = ()
+) -> Iterator[tuple[Key, pd.DataFrame, About]]:
     """The rows of every backbone, protocol and seed of segmentation, and what the file says of them."""
     table, about = read_predictions(path)
     table = with_keys(table, path, task)
+    about = replace(about, classes=with_classes(about.classes, classes, task, table["task"].unique(), path))
     for _, rows in table[table["task"] == MASKS].groupby(list(Key._fields), sort=False):
         first = rows.iloc[0]
         yield Key(MASKS, str(first["backbone"]), str(first["protocol"]), int(first["seed"])), rows, about
@@ -46,7 +51,10 @@ def outcome_of(path: Path, rows: pd.DataFrame, about: About) -> SegmentationOutc
     elif {"gt_mask", "pred_mask"} <= set(rows.columns):
         counts = _from_masks(path, rows, len(names))
     else:
-        raise TrocarError(f"{path}: rows of segmentation need the column `confusion`, or `gt_mask` and `pred_mask`")
+        raise TrocarError(
+            f"{path}: rows of segmentation need the column `confusion`, or `gt_mask` and `pred_mask`; "
+            f"found {', '.join(map(str, rows.columns))}"
+        )
     classes = names or tuple(str(i) for i in range(counts.shape[1]))
     if len(classes) != counts.shape[1]:
         raise TrocarError(f"{path}: {len(classes)} class names, but confusions of {counts.shape[1]} classes")
@@ -69,7 +77,8 @@ def _counts(path: Path, rows: pd.DataFrame) -> Ints:
 def _from_masks(path: Path, rows: pd.DataFrame, classes: int) -> Ints:
     if not classes:
         raise TrocarError(
-            f"{path}: masks need the number of classes: give their names in {path.with_suffix('.json').name}, "
+            f"{path}: masks need the number of classes: give their names with --classes, or in "
+            f"{path.with_suffix('.json').name}, "
             f'{{"classes": {{"{MASKS}": ["background", ...]}}}}'
         )
     pairs = zip(rows["gt_mask"], rows["pred_mask"], strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -146,10 +146,13 @@ def images_with_class(bench: Bench, run: MaskRun) -> dict[str, int]:
     return {name: int(n) for name, n in zip(bench.space(bench.tasks[0]).classes, present, strict=True)}
 
 
-def draw_masks(bench: Bench, run: MaskRun, out: Path, path: Path) -> None:
-    """Best, median and worst image of a run, from the masks on disk; nothing where no image has a score."""
+def draw_masks(bench: Bench, run: MaskRun, out: Path, path: Path, private: Collection[str] = ()) -> None:
+    """Best, median and worst image of a run, from the masks on disk, of cases that are not `private`; nothing where no
+    such image has a score.
+    """
     found = outcome(bench, run)
-    scores = image_scores(found)
+    open_rows = ~bench.data.frames["case"].iloc[bench.rows].isin(private).to_numpy(bool)
+    scores = np.where(open_rows, image_scores(found), np.nan)
     if np.isnan(scores).all():
         return
     places = np.array(sorted(set(ranked(scores).values())))

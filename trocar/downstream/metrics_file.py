@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,26 +84,32 @@ class MaskExtras:
     nsd: float | None = None
     consistency: bool = False
 
-    def measure(self, path: Path, task: str | None, draws: int) -> dict[Key, dict[str, Value]]:
+    def measure(self, path: Path, task: str | None, draws: int, classes: Sequence[str]) -> dict[Key, dict[str, Value]]:
         """The metrics asked for, by key."""
-        parts = [surface_metrics(path, task, self.nsd, draws)] if self.nsd is not None else []
-        parts += [consistency(path, task, draws)] if self.consistency else []
+        parts = [surface_metrics(path, task, self.nsd, draws, classes)] if self.nsd is not None else []
+        parts += [consistency(path, task, draws, classes)] if self.consistency else []
         keys = {key for part in parts for key in part}
         return {key: {name: value for part in parts for name, value in part.get(key, {}).items()} for key in keys}
 
 
-def report(path: Path, task: str | None = None, draws: int = 1000, extras: MaskExtras | None = None) -> MetricsReport:
-    """All metrics of the predictions in `path`, of one task or of all; `extras` adds some of masks.
+def report(
+    path: Path,
+    task: str | None = None,
+    draws: int = 1000,
+    extras: MaskExtras | None = None,
+    classes: Sequence[str] = (),
+) -> MetricsReport:
+    """All metrics of the predictions in `path`, of one task or of all; `extras` adds some of masks, `classes` are names
+    that the file does not say.
 
     Raises as `predictions.outcomes` and `mask_predictions.mask_outcomes`, and TrocarError where there is nothing.
     """
-    found = {} if task == MASKS else outcomes(path, task)
+    found = {} if task == MASKS else outcomes(path, task, classes)
     rows = [_scored(key, outcome, found, draws) for key, outcome in found.items()]
     if task in (None, MASKS):
-        more = extras.measure(path, task, draws) if extras is not None else {}
-        rows += [
-            _scored_masks(key, outcome, draws, more.get(key, {})) for key, outcome in mask_outcomes(path, task).items()
-        ]
+        more = extras.measure(path, task, draws, classes) if extras is not None else {}
+        masks = mask_outcomes(path, task, classes)
+        rows += [_scored_masks(key, outcome, draws, more.get(key, {})) for key, outcome in masks.items()]
     if not rows:
         raise TrocarError(f"{path}: no predictions{f' of task {task!r}' if task else ''} in it")
     return MetricsReport(path, draws, rows)

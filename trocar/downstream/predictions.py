@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from trocar.downstream.metrics.outcome import Floats, Ints, Outcome
 from trocar.downstream.metrics.registry import MULTILABEL, REGISTRY
+from trocar.downstream.prediction_columns import lacking, separated, stranger, with_classes
 from trocar.errors import ConfigError, TrocarError, nearest
 
 LISTS = ("scores", "gt_labels", "pred_labels", "gt_soft")
@@ -58,6 +59,11 @@ class _Group:
     rows: pd.DataFrame
     about: About
 
+    @property
+    def columns(self) -> list[str]:
+        """Those of the file."""
+        return [str(name) for name in self.rows.columns if name not in Key._fields]
+
     def error(self, what: str) -> TrocarError:
         return TrocarError(f"{self.path}: task {self.key.task!r}: {what}")
 
@@ -85,7 +91,7 @@ def read_predictions(path: Path) -> tuple[pd.DataFrame, About]:
         raise ConfigError(f"{path}: no such file")
     try:
         if path.suffix.lower() == ".csv":
-            table = pd.read_csv(path)
+            table = separated(pd.read_csv(path), path)
             found: dict[str, Any] = {}
         else:
             arrow = pq.read_table(path)
@@ -100,20 +106,24 @@ def read_predictions(path: Path) -> tuple[pd.DataFrame, About]:
     return table, about
 
 
-def outcomes(path: Path, task: str | None = None) -> dict[Key, Outcome]:
+def outcomes(path: Path, task: str | None = None, classes: Sequence[str] = ()) -> dict[Key, Outcome]:
     """One outcome per task, backbone, protocol and seed in the file.
 
-    `task` keeps one task, and names the task of a file without such a column. Raises ConfigError for an
-    unknown task, TrocarError for missing columns or values that cannot be (each says what is needed).
+    `task` keeps one task, and names the task of a file without such a column; `classes` names its classes, where the
+    file does not. Raises ConfigError for an unknown task, TrocarError for missing columns or values that cannot be
+    (each says what is needed).
     """
     if task is not None and task not in REGISTRY:
         known = (*REGISTRY, MASKS)
         raise ConfigError(f"no task {task!r}{nearest(task, known)}; tasks with metrics: {', '.join(known)}")
     table, about = read_predictions(path)
+    found: dict[Key, Outcome] = {}
+    tasks = table["task"].dropna().unique() if "task" in table else ()
     masks = table["task"] == MASKS if "task" in table else pd.Series(False, index=table.index)
     table = table[~masks]  # which are read by mask_predictions
-    found = {}
-    for _, rows in with_keys(table, path, task).groupby(list(Key._fields), sort=False):
+    table = with_keys(table, path, task)
+    about = replace(about, classes=with_classes(about.classes, classes, task, tasks, path))
+    for _, rows in table.groupby(list(Key._fields), sort=False):
         first = rows.iloc[0]
         key = Key(str(first["task"]), str(first["backbone"]), str(first["protocol"]), int(first["seed"]))
         if task in (None, key.task):
@@ -133,7 +143,10 @@ def with_keys(table: pd.DataFrame, path: Path, task: str | None) -> pd.DataFrame
             raise TrocarError(f"{path}: no column 'task'; add it or say --task ({', '.join((*REGISTRY, MASKS))})")
         table = table.assign(task=task)
     if "case" not in table:
-        raise TrocarError(f"{path}: no column 'case', the operation of each frame; found {', '.join(table.columns)}")
+        known = [name for name in table.columns if name != "task"]
+        raise TrocarError(
+            f"{path}: no column {lacking('case', known)}: the operation of each frame; found {', '.join(known)}"
+        )
     table = table.assign(**{name: "" for name in ("backbone", "protocol") if name not in table})
     table = table.fillna({"backbone": "", "protocol": ""})
     table = table if "seed" in table else table.assign(seed=0)
@@ -242,8 +255,11 @@ def _single(group: _Group, classes: tuple[str, ...]) -> tuple[Ints, Ints, Floats
     scores = _lists(group, "scores", classes)
     gt = _indices(group, "gt", classes)
     if gt is None or ("pred" not in group.rows and scores is None):
-        have = ", ".join(group.rows.columns)
-        raise group.error(f"needs the column 'gt' (class index or name) and 'pred' or 'scores'; found {have}")
+        wanted = "gt" if gt is None else "pred"
+        raise group.error(
+            f"no column {lacking(wanted, group.columns)}; needs 'gt' (class index or name) and 'pred' or 'scores'; "
+            f"found {', '.join(group.columns)}"
+        )
     pred = _indices(group, "pred", classes)
     if pred is None:
         assert scores is not None
@@ -271,8 +287,7 @@ def _indices(group: _Group, column: str, classes: tuple[str, ...]) -> Ints | Non
         return values.to_numpy(np.int64)
     strangers = sorted(set(values.astype(str)) - set(classes))
     if strangers:
-        known = ", ".join(classes) or "none: give class names, or indices"
-        raise group.error(f"column {column!r}: unknown class {strangers[0]!r}{nearest(strangers[0], classes)}; {known}")
+        raise group.error(stranger(column, strangers[0], classes, group.key.task, group.path))
     return values.astype(str).map({name: i for i, name in enumerate(classes)}).to_numpy(np.int64)
 
 
@@ -285,10 +300,10 @@ def _several(group: _Group, classes: tuple[str, ...]) -> tuple[Ints, Ints, Float
     gt, scores = _lists(group, "gt_labels", classes), _lists(group, "scores", classes)
     pred = _lists(group, "pred_labels", classes)
     if gt is None or (scores is None and pred is None):
-        have = ", ".join(group.rows.columns)
         raise group.error(
-            "needs 'gt_labels' (or gt_<class>) and 'scores' (or score_<class>) or 'pred_labels' (or pred_<class>), "
-            f"one value per class; found {have}"
+            f"no columns {lacking('gt_' if gt is None else 'score_', group.columns)}; needs 'gt_labels' (or "
+            "gt_<class>) and 'scores' (or score_<class>) or 'pred_labels' (or pred_<class>), one value per class; "
+            f"found {', '.join(group.columns)}"
         )
     pred = (scores >= THRESHOLD).astype(np.float64) if pred is None and scores is not None else pred
     assert pred is not None

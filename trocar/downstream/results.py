@@ -15,6 +15,7 @@ from rich.table import Table
 from trocar import __version__
 from trocar.downstream.predictions import About, write_predictions
 from trocar.files import write_atomic
+from trocar.privacy import Withheld
 
 FORMAT = 1
 PREDICTIONS = "predictions.parquet"
@@ -54,13 +55,14 @@ class Row:
 @dataclass(frozen=True)
 class Results:
     """`data` and `tasks` describe what was evaluated; `predictions` has one row per arm, protocol, member and
-    frame.
+    frame. `hidden`: names that tables for others must not have; results.json and the predictions have them.
     """
 
     data: dict[str, Any]
     tasks: dict[str, dict[str, Any]]
     rows: list[Row]
     predictions: pd.DataFrame
+    hidden: Withheld = field(default_factory=Withheld)
 
     def row(self, task: str, protocol: str, arm: str) -> Row:
         """One row of the table. Raises KeyError if it is not there."""
@@ -91,7 +93,7 @@ class Results:
             header, body = self._cells(task)
             lines = ["| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *body)]
             parts.append(f"## {task}\n\n{self._caption(task)}\n\n" + "\n".join(lines) + "\n")
-        return "\n".join(parts)
+        return self.hidden.text("\n".join(parts))
 
     def write(self, out: Path) -> None:
         """Write results.json, results.md and predictions.parquet under `out`, each complete or not at all."""
@@ -125,7 +127,8 @@ class Results:
         for row in (row for row in self.rows if row.task == task):
             cells = _cells(row, headline, [])
             values = (f"{row.mean(name):.3f}" for name in others)
-            table.add_row(*cells[:2], " ".join(cells[2:4]).strip(), *values, row.leak.get("verdict", ""))
+            arm, protocol = map(self.hidden.text, cells[:2])
+            table.add_row(arm, protocol, " ".join(cells[2:4]).strip(), *values, row.leak.get("verdict", ""))
         return table
 
     def _cells(self, task: str) -> tuple[list[str], list[list[str]]]:

@@ -28,6 +28,7 @@ from trocar.downstream.mask_runs import (
     run_masks,
 )
 from trocar.downstream.plan import label_on
+from trocar.downstream.privacy import Private
 from trocar.downstream.protocols.base import Prediction, Protocol
 from trocar.downstream.protocols.segmentation import MaskProtocol
 from trocar.downstream.results import Row
@@ -60,10 +61,12 @@ def make_encoder(arm: Arm, member: Member, frames: FrameCache, batch: int, devic
     return Encoder(frames, member.size, member.model, plain if member.model is None else None, batch, device)
 
 
-def score(arm: Arm, bench: Bench, protocol: Protocol, encoders: dict[str, Encoder], config: EvaluateConfig) -> Scored:
-    """All runs of an arm on a bench with one protocol."""
+def score(
+    arm: Arm, bench: Bench, protocol: Protocol, encoders: dict[str, Encoder], config: EvaluateConfig, private: Private
+) -> Scored:
+    """All runs of an arm on a bench with one protocol; pictures show no `private` case."""
     if isinstance(protocol, MaskProtocol):
-        return _score_masks(arm, bench, protocol, encoders, config)
+        return _score_masks(arm, bench, protocol, encoders, config, private)
     runs = [
         _run(member, bench, folds, protocol, encoder, seed)
         for member, encoder, folds, seed in _attempts(bench, protocol, encoders, config)
@@ -77,7 +80,12 @@ def score(arm: Arm, bench: Bench, protocol: Protocol, encoders: dict[str, Encode
 
 
 def _score_masks(
-    arm: Arm, bench: Bench, protocol: MaskProtocol, encoders: dict[str, Encoder], config: EvaluateConfig
+    arm: Arm,
+    bench: Bench,
+    protocol: MaskProtocol,
+    encoders: dict[str, Encoder],
+    config: EvaluateConfig,
+    private: Private,
 ) -> Scored:
     (task,) = bench.tasks
     assert isinstance(task, Segmentation)
@@ -88,8 +96,8 @@ def _score_masks(
     row = make_mask_row(arm, bench, task, protocol.label, runs, config.bootstrap)
     tables = [mask_table(arm, seed, bench, protocol.label, run) for seed, run in enumerate(runs)]
     if config.out is not None and config.figures and arm.kind != "majority":
-        name = f"segmentation-{file_stem(arm.label, protocol.label)}-overlays.png"
-        draw_masks(bench, runs[0], config.out, config.out / OVERLAYS / name)
+        name = f"segmentation-{file_stem(private.hidden.text(arm.label), protocol.label)}-overlays.png"
+        draw_masks(bench, runs[0], config.out, config.out / OVERLAYS / name, private.cases)
     return Scored([row], tables, {task.name: images_with_class(bench, runs[0])})
 
 

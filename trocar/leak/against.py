@@ -20,6 +20,7 @@ from trocar.downstream.datasets import adapters, open_dataset
 from trocar.downstream.datasets.base import DatasetOptions
 from trocar.downstream.datasets.table import LabelledFrames
 from trocar.downstream.frames import FrameCache, decoded
+from trocar.downstream.privacy import private_of
 from trocar.errors import ConfigError, TrocarError, nearest
 from trocar.files import user_cache, write_atomic
 
@@ -79,7 +80,9 @@ def _one(entry: str | Guarded, say: Say) -> HeldOut:
     if isinstance(entry, Guarded):
         options = DatasetOptions(phases=tuple(entry.phases), split=entry.split)
         data = open_dataset(entry.data, entry.layout, options)
-        return of_data(data, guarded_cases(data), say)
+        private = private_of(data, entry.private)
+        found = of_data(data, guarded_cases(data), private.hidden.saying(say))
+        return replace(found, private=private.names)
     if Path(entry).is_dir():
         return _one(Guarded(data=Path(entry)), say)
     if Path(entry).is_file():

@@ -66,7 +66,7 @@ def gather(
     catalog = _catalog(config, notes)
     private = catalog is not None and any(catalog.videos["private"].to_pylist())
     share = _shares(config) if share_frames is None else share_frames
-    hidden = Withheld() if share else _hidden(run, catalog)
+    hidden = Withheld() if share else _hidden(run, catalog, evaluation)
     gallery = cases = None
     if catalog is not None:
         rows = selected_rows(catalog, config, notes)
@@ -117,11 +117,13 @@ def _without(hidden: Withheld, results: Mapping[str, Any] | None) -> Mapping[str
     return {**results, "data": data, "rows": rows}
 
 
-def _hidden(run: Path, catalog: Catalog | None) -> Withheld:
-    """What the run left to be withheld, and what the catalog marks private by now."""
+def _hidden(run: Path, catalog: Catalog | None, evaluation: Path | None) -> Withheld:
+    """What the run and its evaluation left to be withheld, and what the catalog marks private by now."""
     from trocar.data.privacy import private_names
 
-    return Withheld([*withheld(run).names, *(private_names(catalog) if catalog is not None else ())])
+    folders = [run] if evaluation is None else [run, evaluation if evaluation.is_dir() else evaluation.parent]
+    left = [name for folder in folders for name in withheld(folder).names]
+    return Withheld([*left, *(private_names(catalog) if catalog is not None else ())])
 
 
 def sample_frames(catalog: Catalog, rows: npt.NDArray[np.int64], count: int) -> tuple[Gallery, list[str]]:

@@ -11,7 +11,7 @@ import torch
 from trocar import memory
 from trocar.errors import ConfigError, TrocarError
 from trocar.files import write_json_atomic
-from trocar.privacy import Withheld, withhold
+from trocar.privacy import withhold
 from trocar.ssl import checkpoint
 from trocar.ssl.describe import describe
 from trocar.ssl.distributed import World, broadcast_int, process_group
@@ -76,7 +76,7 @@ def _acquire(out: Path, world: World) -> Lease | None:
 
 def _train(setup: Pretraining, signals: StopSignals, lease: Lease | None, after_stop: AfterStop) -> None:
     config, world, method = setup.config, setup.world, setup.placed()
-    setup.say = without(setup.withheld, setup.say)
+    setup.say = setup.withheld.saying(setup.say)
     memory.keep_freed()
     for line in describe(setup):
         setup.say(line)
@@ -108,11 +108,6 @@ def _train(setup: Pretraining, signals: StopSignals, lease: Lease | None, after_
         trainer.fit(loader.iterate(start, setup.total), setup.total, setup.epoch_steps)
         hooks.finish()
     setup.say(f"finished after {setup.total} steps; the backbone is {config.run.out / 'backbone'}")
-
-
-def without(hidden: Withheld, say: Say) -> Say:
-    """`say` for a log that may be read by others."""
-    return lambda line: say(hidden.text(line))
 
 
 def _restore(setup: Pretraining, method: Method, optimizer: torch.optim.Optimizer) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from trocar.config import Config
 from trocar.data.composition import Composition
 from trocar.data.plan import Shuffle
+from trocar.privacy import PrivacyConfig
 from trocar.ssl.methods import AnyMethod
 from trocar.ssl.networks import BackboneConfig
 from trocar.ssl.optim import OptimConfig
@@ -58,14 +59,6 @@ class TrackingConfig(Config):
 
     uri: str = "sqlite"
     experiment: str = "trocar"
-
-
-class PrivacyConfig(Config):
-    """What may be seen of videos that the catalog marks private."""
-
-    share_frames: bool = Field(
-        default=False, description="show frames, hospitals and case ids of private videos in report, mlflow and card"
-    )
 
 
 class ResumeConfig(Config):

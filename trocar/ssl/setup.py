@@ -63,8 +63,11 @@ class Pretraining:
 
     @cached_property
     def withheld(self) -> Withheld:
-        """The names that nothing of this run may show."""
-        return Withheld(() if self.config.privacy.share_frames else private_names(self.catalog))
+        """The names that nothing of this run may show: of the catalog, and of the data the leak guard compares with."""
+        if self.config.privacy.share_frames:
+            return Withheld()
+        guarded = self._held_out.private if self._held_out is not None else ()
+        return Withheld([*private_names(self.catalog), *guarded])
 
     @cached_property
     def selection(self) -> Selection:

@@ -15,6 +15,7 @@ from trocar.downstream.protocols import get_protocol
 from trocar.downstream.protocols.base import Protocol
 from trocar.downstream.tasks import TOGETHER, get_task
 from trocar.errors import ConfigError, nearest
+from trocar.privacy import NO_MARKS, Marks, PrivacyConfig
 from trocar.study.grid import GridConfig
 from trocar.study.measure import metric_named
 
@@ -67,7 +68,8 @@ class TaskConfig(Config):
     (None: the first). `budgets`: labelled training cases, each a number, a share or a published list; null or 100%
     takes all. `metric`: what the report compares, instead of the task's headline. `cases`: only these test cases are
     compared, by what the catalog says of them. Tasks that differ in nothing but `score`, `metric` or `cases` share
-    their stages.
+    their stages. `private`: what must not be shown, besides what DATA/private.yaml and the shards
+    mark.
     """
 
     data: Path
@@ -87,6 +89,7 @@ class TaskConfig(Config):
     score: str | None = None
     metric: str | None = None
     cases: Match | None = None
+    private: Marks = NO_MARKS
 
     @field_validator("budgets")
     @classmethod
@@ -118,7 +121,7 @@ class StudyConfig(Config):
     leave every pool, so that one pretraining serves all tasks; or those of one `task` alone, as EndoViT does it: pools
     are larger, and every set of tasks with the same held-out cases has pretrainings of its own. `keep`: of a finished
     pretraining, `backbone` and milestones, or everything. `threads`: CPU threads of every stage (None: the cores
-    divided by the jobs).
+    divided by the jobs). `privacy`: whether private cases, hospitals and frames are shown.
     """
 
     name: Name
@@ -141,6 +144,7 @@ class StudyConfig(Config):
     keep: Literal["backbone", "full"] = "backbone"
     threads: int | None = Field(default=None, ge=1)
     device: str = "auto"
+    privacy: PrivacyConfig = PrivacyConfig()
     speed: SpeedConfig = SpeedConfig()
 
     @model_validator(mode="after")

@@ -196,6 +196,8 @@ class TaskPlan:
             figures=False,  # the report draws those it shows
             batch=config.batch,
             device=self.study.device,
+            private=config.private,
+            privacy=self.study.privacy,
         )
 
     def _stage(self, scored: Scored, settings: EvaluateConfig, protocol: dict[str, Any], draws: int) -> Stage:

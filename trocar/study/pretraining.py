@@ -118,6 +118,7 @@ def _config(study: StudyConfig, name: str, arm: ArmConfig, seed: int, tasks: tup
     }
     tree["run"] = run | {"out": NOT_HERE, "seed": total, "device": run.get("device", study.device)}
     tree["train"] = _matched(study, _section(tree, "train"), source)
+    tree["privacy"] = study.privacy.model_dump(mode="json")
     tree["tracking"] = {"uri": "none"}  # the study syncs it when it has ended
     return validate(PretrainConfig, tree, source)
 
@@ -129,7 +130,7 @@ def guard_of(study: StudyConfig, arm: ArmConfig, tasks: Iterable[str]) -> LeakGu
 
 
 def _guarded(task: TaskConfig) -> Guarded:
-    return Guarded(data=task.data.absolute(), layout=task.layout, split=task.split)
+    return Guarded(data=task.data.absolute(), layout=task.layout, split=task.split, private=task.private)
 
 
 def _check_own(overrides: list[str], source: str) -> None:

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from trocar.backbones.export import public_config
 from trocar.errors import TrocarError
 from trocar.files import write_json_atomic
-from trocar.privacy import Withheld, withheld, withhold
+from trocar.privacy import Withheld, withhold
+from trocar.study.privacy import private_of_study
 from trocar.study.store import Store
 from trocar.tracking.mlflow_sync import Placement, client_of, resolve_uri, sync
 from trocar.tracking.run import Run
@@ -20,9 +22,12 @@ from trocar.tracking.run import Run
 ARTIFACTS: Mapping[str, tuple[str, ...]] = {
     "pretrain": ("backbone",),
     "evaluate": ("predictions.parquet", "results.json", "results.md"),
-    "report": ("",),
 }
-"""Files and folders of a stage's `out` that mlflow gets; "" is all of it."""
+"""Files and folders of a stage's `out` that mlflow gets."""
+TEXTS = ("config.json", "results.json", "results.md")
+"""Of these mlflow gets a copy without private names."""
+ABOUT_CASES = ("predictions.parquet",)
+"""These stay where they are when anything is private: every row is about a frame of a case."""
 PARENT = ("tasks", "cases", "frames", "steps", "epochs")
 """What the run of an arm says of each of its pretrainings."""
 MARK = "mlflow_artifacts.json"
@@ -64,7 +69,7 @@ def _sync(lock: Mapping[str, Any], store: Store, uri: str | None) -> None:
     home = store.study(name)
     uri = resolve_uri(home, uri)
     arms = dict.fromkeys(arm for arm, _ in _places(lock))
-    hidden = _hidden(lock, store)
+    hidden = private_of_study(dict(lock), store).hidden
     parents = {arm: _parent(lock, home, arm, uri, hidden) for arm in arms}
     parent_of: dict[str, str] = {}
     for arm, stage in _places(lock):
@@ -72,14 +77,9 @@ def _sync(lock: Mapping[str, Any], store: Store, uri: str | None) -> None:
     for stage, arm in parent_of.items():
         if store.is_done(stage):
             kind, label = lock["stages"][stage]["kind"], lock["stages"][stage]["label"]
-            place = Placement(hidden.text(stage), parents[arm], hidden.text(label))
-            run_id = sync(store.out(stage), uri, name, place).mlflow_run_id
-            _log_artifacts(store.out(stage), kind, uri, run_id, f"{name}-{hidden.text(arm)}")
-
-
-def _hidden(lock: Mapping[str, Any], store: Store) -> Withheld:
-    """What any pretraining of the study must not show: its arms may be named after hospitals."""
-    return Withheld(name for run in lock["runs"] for name in withheld(store.out(run["stage"])).names)
+            place = Placement(hidden.text(stage), parents[arm], hidden.text(label), hidden)
+            run_id = sync(store.out(stage), uri, hidden.text(name), place).mlflow_run_id
+            _log_artifacts(store.out(stage), kind, uri, run_id, hidden.text(f"{name}-{arm}"), hidden)
 
 
 def _places(lock: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -97,24 +97,45 @@ def _parent(lock: Mapping[str, Any], home: Path, arm: str, uri: str, hidden: Wit
         with Run.open(folder, config) as run:
             run.log(0, {"seeds": len({run["seed"] for run in runs})})
     withhold(folder, hidden.names)
-    return sync(folder, uri, str(lock["study"]["name"]), Placement(arm, None, "")).mlflow_run_id
+    return sync(folder, uri, hidden.text(str(lock["study"]["name"])), Placement(arm)).mlflow_run_id
 
 
-def _log_artifacts(out: Path, kind: str, uri: str, run_id: str, model: str) -> None:
+def _log_artifacts(out: Path, kind: str, uri: str, run_id: str, model: str, hidden: Withheld) -> None:
     """Files of a stage, once per mlflow run; a pretraining's backbone also becomes a version of a registered model."""
     done = _marks(out)
     if run_id in done:
         return
     client = client_of(uri)
-    for name in ARTIFACTS[kind]:
-        path = out / name
-        if path.is_dir():
-            client.log_artifacts(run_id, str(path), artifact_path=name or None)
-        elif path.is_file():
-            client.log_artifact(run_id, str(path))
+    for path, folder in _files(out, kind):
+        if path.name in TEXTS:
+            client.log_text(run_id, _public(path, hidden), f"{folder}{path.name}")
+        elif not (hidden and path.name in ABOUT_CASES):
+            client.log_artifact(run_id, str(path), artifact_path=folder.rstrip("/") or None)
     if kind == "pretrain":
         _register(client, run_id, model)
     write_json_atomic(out / MARK, sorted({*done, run_id}))
+
+
+def _files(out: Path, kind: str) -> Iterator[tuple[Path, str]]:
+    """The files that mlflow gets of a stage, each with the folder it gets it in: '' or 'name/'."""
+    for name in ARTIFACTS[kind]:
+        path = out / name
+        if path.is_file():
+            yield path, ""
+        elif path.is_dir():
+            for file in sorted(file for file in path.rglob("*") if file.is_file()):
+                folder = file.parent.relative_to(out).as_posix()
+                yield file, "" if folder == "." else f"{folder}/"
+
+
+def _public(path: Path, hidden: Withheld) -> str:
+    """A file of text without private names."""
+    if path.name == "config.json":
+        return public_config(path, hidden)
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".json":
+        return json.dumps(hidden.tree(json.loads(text)), indent=1) + "\n"
+    return hidden.text(text)
 
 
 def _register(client: Any, run_id: str, model: str) -> None:

@@ -22,7 +22,7 @@ from trocar import __version__
 from trocar.config import fingerprint
 from trocar.errors import TrocarError
 from trocar.files import locked, write_json_atomic
-from trocar.privacy import withheld
+from trocar.privacy import Withheld, withheld
 from trocar.tracking.metrics import Row, read_rows
 from trocar.tracking.process import is_gone
 from trocar.tracking.redact import redact, secrets_in
@@ -63,16 +63,23 @@ class SyncResult:
 
 @dataclass(frozen=True)
 class Placement:
-    """What a run is called in mlflow, the mlflow run it stands below, and a line about it; set when it is made."""
+    """What a run is called in mlflow, the mlflow run it stands below, and a line about it; set when it is made.
+    `hidden`: names that mlflow must not get, besides those that the run itself withholds.
+    """
 
     name: str
     parent: str | None = None
     note: str = ""
+    hidden: Withheld = field(default_factory=Withheld)
 
     def tags(self) -> dict[str, str]:
         """Tags in mlflow's own names."""
         found = {"mlflow.parentRunId": self.parent, "mlflow.note.content": self.note}
         return {key: value for key, value in found.items() if value}
+
+    def withheld(self, folder: Path) -> Withheld:
+        """All names that mlflow must not get of the run in `folder`."""
+        return Withheld([*withheld(folder).names, *self.hidden.names])
 
 
 def sync(
@@ -179,7 +186,7 @@ def _sync(folder: Path, uri: str, experiment: str, placement: Placement) -> Sync
         state.last_step = _logged_steps(client, run_id, {key for row in rows for key in row.values})
     if record.get("mlflow_run_id") != run_id:
         update_record(folder, mlflow_run_id=run_id)
-    _log_config(client, mlflow_run, withheld(folder).tree(read_config(folder)), state)
+    _log_config(client, mlflow_run, placement.withheld(folder).tree(read_config(folder)), state)
     _tag_job(client, mlflow_run, record)
     new_values = 0
     for batch in _batches(_missing(rows, state.last_step)):
@@ -226,7 +233,7 @@ def _experiment_name(client: Any, run: Any) -> str:
 def _create_run(
     client: Any, uri: str, experiment: str, record: Mapping[str, Any], folder: Path, placement: Placement
 ) -> Any:
-    hidden = withheld(folder)
+    hidden = placement.withheld(folder)
     return client.create_run(
         _experiment_id(client, uri, experiment),
         start_time=_milliseconds(record.get("created")),

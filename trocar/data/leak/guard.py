@@ -16,6 +16,7 @@ from trocar.data.leak.identities import Case, identities
 from trocar.data.leak.pictures import Pictures
 from trocar.data.leak.verdict import Finding, Verdict
 from trocar.errors import ConfigError
+from trocar.privacy import NO_MARKS, Marks
 
 SHOWN = 12
 Policy = Literal["exclude", "error", "allow"]
@@ -28,6 +29,7 @@ class Guarded(Config):
     layout: str | None = None
     split: str | None = None
     phases: tuple[str, ...] = ()
+    private: Marks = NO_MARKS
 
 
 class LeakGuard(Config):

@@ -16,11 +16,13 @@ from trocar.data.leak.pictures import Pictures
 class HeldOut:
     """Cases of the data that models are scored on: `why` says for each of them which data and tasks it belongs to.
 
-    `pictures` are the hashed frames of those whose pictures are at hand; the others are known by name only.
+    `pictures` are the hashed frames of those whose pictures are at hand; the others are known by name only. `private`:
+    names that nothing about them may show.
     """
 
     why: Mapping[Case, tuple[str, ...]] = field(default_factory=dict)
     pictures: Pictures = field(default_factory=lambda: Pictures.join([]))
+    private: frozenset[str] = frozenset()
 
     @property
     def cases(self) -> frozenset[Case]:
@@ -44,4 +46,5 @@ class HeldOut:
         for part in parts:
             for case, reasons in part.why.items():
                 why[case] = tuple(dict.fromkeys((*why.get(case, ()), *reasons)))
-        return HeldOut(why, Pictures.join([part.pictures for part in parts]))
+        private = frozenset(name for part in parts for name in part.private)
+        return HeldOut(why, Pictures.join([part.pictures for part in parts]), private)

@@ -102,7 +102,7 @@ def how(results: Results, known: KnownCases) -> str:
 
 def _file(results: Results, known: KnownCases) -> str:
     """The study file, unless it may name hospitals of private cases."""
-    if known.private or known.unread:
+    if known.private or known.unread or known.hidden:
         return ""
     text = yaml.safe_dump(results.study.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     return f"<details><summary>The study file</summary><pre>{escape(text)}</pre></details>"
@@ -111,7 +111,7 @@ def _file(results: Results, known: KnownCases) -> str:
 def _notes(known: KnownCases) -> Iterator[str]:
     for why in known.unread.values():
         yield f"No frames, cases or study file are shown, because a catalog could not be read: {why}"
-    if known.private:
+    if known.private or known.hidden:
         yield "The study file is left out, because it may name hospitals of private cases."
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trocar.data.catalog import Catalog
+from trocar.downstream.privacy import Private
 from trocar.errors import TrocarError
+from trocar.privacy import Withheld, numbered
+from trocar.study.lock import Tree
+from trocar.study.privacy import private_of_study
+from trocar.study.results import Results
 
 FIELDS = ("source", "hospital", "procedure")
 
@@ -15,12 +20,28 @@ FIELDS = ("source", "hospital", "procedure")
 @dataclass(frozen=True)
 class KnownCases:
     """`about`: `source/case` -> its source, hospital and procedure. `private`: ids of cases, without the source, that
-    must not be shown. `unread`: catalogs that could not be opened -> why; nothing may be shown then.
+    must not be shown. `unread`: catalogs that could not be opened -> why; nothing may be shown then. `hidden`: names
+    that must not be read anywhere on the page. `shares`: private cases are shown, because the study says so.
     """
 
     about: Mapping[str, Mapping[str, str]]
     private: frozenset[str]
     unread: Mapping[str, str]
+    hidden: Withheld = field(default_factory=Withheld)
+    shares: bool = False
+
+    @classmethod
+    def of_study(cls, results: Results) -> KnownCases:
+        """All catalogs of a study, and what its labelled data and stages mark. Raises as `private_of_study`."""
+        shards = [task.shards for task in results.study.tasks.values() if task.shards is not None]
+        known = cls.of([results.study.catalog, *shards])
+        share = results.study.privacy.share_frames
+        lock = {**results.lock, "study": results.study.model_dump(mode="json")}
+        if share:
+            told = known.private or private_of_study(_unshared(lock), results.store).cases
+            return replace(known, private=frozenset(), unread={}, shares=bool(told))
+        private: Private = private_of_study(lock, results.store)
+        return replace(known, private=known.private | private.cases, hidden=private.hidden)
 
     @classmethod
     def of(cls, catalogs: Iterable[Path]) -> KnownCases:
@@ -47,7 +68,9 @@ class KnownCases:
 
     def named(self, cases: Iterable[str]) -> dict[str, str]:
         """Case -> what it is called in the report: itself, or a number for those that must not be shown."""
-        ordered = list(dict.fromkeys(cases))
-        hidden = [case for case in ordered if not self.may_show(case)]
-        numbers = {case: f"private case {number}" for number, case in enumerate(hidden, start=1)}
-        return {case: numbers.get(case, case) for case in ordered}
+        listed = list(cases)
+        return numbered(listed, {case for case in listed if not self.may_show(case)})
+
+
+def _unshared(lock: Tree) -> Tree:
+    return {**lock, "study": {**lock["study"], "privacy": {"share_frames": False}}}

@@ -23,7 +23,7 @@ def render(results: Results, analysis: Analysis, known: KnownCases, qualitative:
     verdicts = judged(results, known, (score for one in analysis.compared for score in one.scores))
     words = {key: one.verdict for key, one in verdicts.items()}
     parts = [
-        _header(results),
+        _header(results, known),
         short(summary(results, analysis, words)),
         scores.leaders(results, analysis, verdicts),
         scores.comparisons(results, analysis),
@@ -38,10 +38,11 @@ def render(results: Results, analysis: Analysis, known: KnownCases, qualitative:
         section("Files", "Every score is one row of results.csv and results.parquet, beside this page."),
     ]
     style = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
-    return document(f"Study {results.study.name}", parts, style)
+    title = known.hidden.text(f"Study {results.study.name}")
+    return document(title, [known.hidden.html(part) for part in parts], style)
 
 
-def _header(results: Results) -> str:
+def _header(results: Results, known: KnownCases) -> str:
     name, missing = results.study.name, len(results.missing)
     status, look = (f"{missing} stages missing", "running") if missing else ("complete", "finished")
     trained = sum(kind == "pretrained" for kind in results.arms.values())
@@ -50,6 +51,9 @@ def _header(results: Results) -> str:
     if missing:
         text = "The study is not complete: numbers, corrections and ranks will change with what is missing."
         warning = f'<p class="warning">{escape(text)}</p>'
+    if known.shares:
+        text = "This page shows names and frames of private cases. Share it as you would share them."
+        warning += f'<p class="warning">{escape(text)}</p>'
     return (
         f'<header><h1>{escape(f"Study {name}")} <span class="status {look}">{escape(status)}</span></h1>'
         f'<p class="facts">{escape(facts)}</p>{warning}</header>'

@@ -100,7 +100,7 @@ def _figures(one: Compared, arm: str, known: KnownCases, folder: Path) -> Iterat
 
     rows, classes = rows_of(_first_run(one, arm))
     names = known.named(rows["case"].unique())
-    rows = rows.assign(task=one.cell[0], backbone=arm, kind="backbone", seed=0)
+    rows = rows.assign(task=one.cell[0], backbone=known.hidden.text(arm), kind="backbone", seed=0)
     single = "gt" in rows and rows["gt"].notna().all()
     if single:
         rows = rows[rows["case"].isin(_spread(list(names), RIBBONS))]

@@ -11,6 +11,7 @@ import pandas as pd
 
 from trocar.errors import ConfigError
 from trocar.files import write_atomic
+from trocar.privacy import Withheld
 from trocar.study.config import StudyConfig
 from trocar.study.report.analysis import DRAWS, analyse
 from trocar.study.report.known_cases import KnownCases
@@ -37,14 +38,22 @@ def write(
     if table.empty:
         raise ConfigError(f"study {study.name}: nothing has been scored yet; run it first")
     out.mkdir(parents=True, exist_ok=True)
-    _write_tables(table, out)
-    shards = [task.shards for task in study.tasks.values() if task.shards is not None]
-    known = KnownCases.of([study.catalog, *shards])
+    known = KnownCases.of_study(results)
+    _write_tables(without(table, known.hidden), out)
     analysis = analyse(results, known, draws, say)
     say("pictures")
     page = out / "index.html"
     write_atomic(page, render(results, analysis, known, pages(results, analysis, known)))
     return page
+
+
+def without(table: pd.DataFrame, hidden: Withheld) -> pd.DataFrame:
+    """The table without the names, in every column of text."""
+    shown: pd.DataFrame = table.copy()
+    for name in table:
+        if pd.api.types.is_string_dtype(table[name]):
+            shown[name] = table[name].map(hidden.text)
+    return shown
 
 
 def _write_tables(table: pd.DataFrame, out: Path) -> None:
