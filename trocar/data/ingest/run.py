@@ -322,14 +322,18 @@ def sweep(root: Path, sources: Sequence[Path], names: Collection[str]) -> None:
 
     Rejections of these sources go too, where the file has gone; of other sources nothing can be said.
     """
-    shutil.rmtree(root / "tmp", ignore_errors=True)
-    for folder in (root / record.FOLDER, root / CATALOG):
-        for stale in folder.glob(".*.tmp"):
-            stale.unlink()
+    _sweep_temporary(root)
     below = tuple(printable(source).rstrip("/") + "/" for source in sources)
     for path in (root / record.FOLDER).glob("*.rejected.json"):
         if path.name.removesuffix(".rejected.json") not in names and record.load_rejected(path).path.startswith(below):
             path.unlink()
+
+
+def _sweep_temporary(root: Path) -> None:
+    shutil.rmtree(root / "tmp", ignore_errors=True)
+    for folder in (root / record.FOLDER, root / CATALOG):
+        for stale in folder.glob(".*.tmp"):
+            stale.unlink()
 
 
 def count(summary: Summary, outcome: Outcome) -> None:
@@ -341,7 +345,7 @@ def count(summary: Summary, outcome: Outcome) -> None:
 
 def finish(root: Path, jobs: Sequence[Job], summary: Summary) -> None:
     """Write the catalog of all finished videos, and count them."""
-    shutil.rmtree(root / "tmp", ignore_errors=True)
+    _sweep_temporary(root)  # a worker that was killed leaves such files too, and its ingest goes on
     videos = list(record.entries(root))
     summary.fingerprint = write_catalog(root, videos, record.rejections(root))
     summary.videos, summary.frames = len(videos), sum(video.frames.num_rows for video in videos)
