@@ -47,7 +47,7 @@ def test_killed_and_repeated_gives_the_bytes_of_an_undisturbed_run(
         process.communicate(timeout=60)
         assert process.returncode == -getattr(signal, fault)
         wait_for_end_of_group(process.pid)
-        with pytest.raises(ConfigError, match="has not finished|no catalog here"):
+        with pytest.raises(ConfigError, match="no catalog here"):
             Catalog.open(tmp_path)
         whole(clips, tmp_path, workers)
         injection.compare(undisturbed, tree(tmp_path))
