@@ -96,7 +96,7 @@ def run_ingest(options: IngestOptions, say: Say, progress: Progress) -> Summary:
             for job in jobs:
                 refuse_namesake(job, before[job.name])
             todo = [job for job in jobs if not is_finished(job, before[job.name], summary)]
-            withdraw_catalog(root, [before[job.name] for job in todo])
+            withdraw_catalog(root, todo)
             threads = max(1, options.workers // max(1, len(todo)))
             progress(0, len(todo), None)
             outcomes = run_jobs([replace(job, threads=threads) for job in todo], options.workers, suspects)
@@ -267,9 +267,9 @@ def make_folders(root: Path) -> None:
         (root / folder).mkdir(parents=True, exist_ok=True)
 
 
-def withdraw_catalog(root: Path, records: Sequence[Record | None]) -> None:
-    """Take the present catalog away if it points into shards that are about to be replaced: those of `records`."""
-    if any(records):
+def withdraw_catalog(root: Path, todo: Sequence[Job]) -> None:
+    """Take the present catalog away if it points into shards that are about to be replaced."""
+    if any(record.is_there(root, job.name) for job in todo):
         (root / CATALOG / "catalog.json").unlink(missing_ok=True)
 
 
