@@ -35,8 +35,8 @@ class Injection:
         differing = sorted(str(key) for key in promised if key not in found or not _equal(promised[key], found[key]))
         self.lost = (self.lost or 0) + len(differing)
         assert promised, "nothing was promised, so nothing was compared"
-        assert differing == []
-        assert sorted(map(str, found.keys() - promised.keys())) == []
+        beyond = sorted(map(str, found.keys() - promised.keys()))
+        assert (differing, beyond) == ([], []), f"lost: {differing}, beyond it: {beyond}"
 
 
 def _equal(promised: Any, found: Any) -> bool:

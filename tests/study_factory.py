@@ -10,7 +10,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ def starts(store: Any, name: str) -> int:
     return sum(event["event"] == "start" for event in attempts(store.folder(name)))
 
 
-def results(store: Any, stages: Mapping[str, Any]) -> dict[str, Any]:
+def results(store: Any, stages: Iterable[str]) -> dict[str, Any]:
     """Stage -> checksums of what it has made."""
     return {name: (store.done(name) or {}).get("outputs") for name in stages}
 

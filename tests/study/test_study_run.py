@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from study_factory import command, launch, make_stages, named, results, starts, successes
+from study_factory import command, launch, make_stages, named, successes
 
 from trocar.study.execute import HELD, run_stage
 from trocar.study.run import Runner
@@ -185,29 +185,3 @@ def test_ctrl_c_lets_stages_stop_and_leaves_everything_resumable(store):
     assert start(store.root).wait(120) == 0
     assert all(store.is_done(name) for name in stages)
     assert [successes(store, name) for name in stages] == [1] * 7
-
-
-@pytest.mark.faults
-@pytest.mark.slow
-def test_killed_at_five_random_moments_it_ends_like_one_that_was_not(tmp_path):
-    import random
-
-    stages, reference, store = make_stages(takes_s=1), Store(tmp_path / "undisturbed"), Store(tmp_path / "killed")
-    assert start(reference.root).wait(120) == 0
-    moments, attempts_when_done = random.Random(4), {}
-    for kill_stages in (True, False, True, False, True):
-        runner = start(store.root)
-        time.sleep(moments.uniform(0.5, 3.5))
-        runner.kill()
-        runner.wait()
-        for name in stages if kill_stages else ():
-            worker = store.worker(name)
-            if worker is not None:
-                os.kill(worker.pid, signal.SIGKILL)
-        for name in stages:
-            if store.is_done(name):
-                attempts_when_done.setdefault(name, starts(store, name))
-    assert start(store.root).wait(120) == 0
-    assert results(store, stages) == results(reference, stages)
-    assert attempts_when_done
-    assert {name: starts(store, name) for name in attempts_when_done} == attempts_when_done

@@ -132,14 +132,23 @@ class Reader:
         path = self._path(shard)
         for attempt in range(RETRIES):
             try:
-                return os.pread(self._handle(shard), size, offset)
+                return self._read_all(shard, offset, size)
             except FileNotFoundError:
                 raise TrocarError(f"shard {path} is missing; restore it or run `trocar ingest` again") from None
             except OSError as error:
                 os_error = error
                 self._forget(shard)
-                time.sleep(0.1 * 4**attempt)
+                if attempt < RETRIES - 1:
+                    time.sleep(0.1 * 4**attempt)
         raise TrocarError(f"cannot read {path} after {RETRIES} attempts: {os_error}; is the file system healthy?")
+
+    def _read_all(self, shard: int, offset: int, size: int) -> bytes:
+        """Fewer than `size` bytes only at the end of the file: one read may return a part on a network file system."""
+        handle, parts = self._handle(shard), []
+        while size > 0 and (part := os.pread(handle, size, offset)):
+            parts.append(part)
+            offset, size = offset + len(part), size - len(part)
+        return b"".join(parts)
 
     def _path(self, shard: int) -> Path:
         return self.staged.get(shard) or self.catalog.shard_paths[shard]

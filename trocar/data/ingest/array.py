@@ -95,7 +95,7 @@ def run_part(options: IngestOptions, part: str, say: Say, progress: Progress) ->
             claim_pseudonyms(options)
             before = {job.name: record.load(root, job.name) for job in jobs}
             todo = [job for job in jobs if not is_finished(job, before[job.name], summary)]
-            withdraw_catalog(root, [before[job.name] for job in todo])
+            withdraw_catalog(root, todo)
             threads = max(1, options.workers // max(1, len(todo)))
             progress(0, len(todo), None)
             for done, outcome in enumerate(run_jobs([replace(j, threads=threads) for j in todo], options.workers), 1):

@@ -80,17 +80,21 @@ def load(root: Path, name: str) -> Record | None:
     path = root / FOLDER / f"{name}.json"
     try:
         tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    try:
         meta = tree.pop("metadata")
         meta["splits"] = tuple(meta["splits"])
         shards = tuple(ShardFile(**shard) for shard in tree.pop("shards"))
         rejected = tuple(Rejected(**item) for item in tree.pop("rejected"))
         tree["crop"] = tuple(tree["crop"])
         return Record(metadata=Metadata(**meta), shards=shards, rejected=rejected, **tree)
-    except (KeyError, TypeError, ValueError):
-        return None  # of another version: the video is done again
+    except FileNotFoundError:
+        return None
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None  # damaged or of another version: the video is done again
+
+
+def is_there(root: Path, name: str) -> bool:
+    """Whether a video was finished once, also if its record can't be read any more."""
+    return (root / FOLDER / f"{name}.json").is_file()
 
 
 def forget(root: Path, name: str) -> None:

@@ -96,7 +96,7 @@ def run_ingest(options: IngestOptions, say: Say, progress: Progress) -> Summary:
             for job in jobs:
                 refuse_namesake(job, before[job.name])
             todo = [job for job in jobs if not is_finished(job, before[job.name], summary)]
-            withdraw_catalog(root, [before[job.name] for job in todo])
+            withdraw_catalog(root, todo)
             threads = max(1, options.workers // max(1, len(todo)))
             progress(0, len(todo), None)
             outcomes = run_jobs([replace(job, threads=threads) for job in todo], options.workers, suspects)
@@ -267,9 +267,9 @@ def make_folders(root: Path) -> None:
         (root / folder).mkdir(parents=True, exist_ok=True)
 
 
-def withdraw_catalog(root: Path, records: Sequence[Record | None]) -> None:
-    """Take the present catalog away if it points into shards that are about to be replaced: those of `records`."""
-    if any(records):
+def withdraw_catalog(root: Path, todo: Sequence[Job]) -> None:
+    """Take the present catalog away if it points into shards that are about to be replaced."""
+    if any(record.is_there(root, job.name) for job in todo):
         (root / CATALOG / "catalog.json").unlink(missing_ok=True)
 
 
@@ -322,14 +322,18 @@ def sweep(root: Path, sources: Sequence[Path], names: Collection[str]) -> None:
 
     Rejections of these sources go too, where the file has gone; of other sources nothing can be said.
     """
-    shutil.rmtree(root / "tmp", ignore_errors=True)
-    for folder in (root / record.FOLDER, root / CATALOG):
-        for stale in folder.glob(".*.tmp"):
-            stale.unlink()
+    _sweep_temporary(root)
     below = tuple(printable(source).rstrip("/") + "/" for source in sources)
     for path in (root / record.FOLDER).glob("*.rejected.json"):
         if path.name.removesuffix(".rejected.json") not in names and record.load_rejected(path).path.startswith(below):
             path.unlink()
+
+
+def _sweep_temporary(root: Path) -> None:
+    shutil.rmtree(root / "tmp", ignore_errors=True)
+    for folder in (root / record.FOLDER, root / CATALOG):
+        for stale in folder.glob(".*.tmp"):
+            stale.unlink()
 
 
 def count(summary: Summary, outcome: Outcome) -> None:
@@ -341,7 +345,7 @@ def count(summary: Summary, outcome: Outcome) -> None:
 
 def finish(root: Path, jobs: Sequence[Job], summary: Summary) -> None:
     """Write the catalog of all finished videos, and count them."""
-    shutil.rmtree(root / "tmp", ignore_errors=True)
+    _sweep_temporary(root)  # a worker that was killed leaves such files too, and its ingest goes on
     videos = list(record.entries(root))
     summary.fingerprint = write_catalog(root, videos, record.rejections(root))
     summary.videos, summary.frames = len(videos), sum(video.frames.num_rows for video in videos)
