@@ -15,10 +15,12 @@ import resource
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -26,7 +28,7 @@ import yaml
 from run_factory import TIMING, small_run
 
 from trocar.cli import main
-from trocar.ssl import checkpoint
+from trocar.ssl import checkpoint, launch
 from trocar.tracking.metrics import attempts, read_metrics
 
 STEPS = 24
@@ -34,7 +36,7 @@ HANGS_S = 240.0
 Fault = Callable[[], object]
 
 _server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload(["trocar.cli", "trocar.ssl.pretrain", "trocar.ssl.describe", "trocar.slurm.requeue"])
+_server.set_forkserver_preload(["trocar.cli", "trocar.ssl.pretrain", "trocar.ssl.describe", "trocar.slurm.requeue", "psutil"])
 
 
 def fresh_seeds(count: int) -> list[int]:
@@ -190,3 +192,47 @@ def _hashes(value: object, name: str) -> dict[str, str]:
         content = value.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
         return {name: f"{value.dtype} {tuple(value.shape)} {hashlib.sha256(content).hexdigest()}"}
     return {name: repr(value)}
+
+
+class ForkedRank:
+    """A rank as the launcher starts one (`subprocess.Popen`), but forked from the launcher, which has torch."""
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], start_new_session: bool) -> None:
+        assert start_new_session
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.setsid()
+            os.environ.update(env)
+            os._exit(_exit_code(list(command[3:])))  # behind [python, -m, trocar]
+
+    def poll(self) -> int | None:
+        """The exit code, None while it runs."""
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """A signal."""
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+
+def _exit_code(arguments: list[str]) -> int:
+    try:
+        return main(arguments)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    except Exception:
+        traceback.print_exc()
+        return 1
+
+
+def fork_ranks() -> None:
+    """A fault that is none: makes `run.ranks=2` cheap."""
+    launch.subprocess = SimpleNamespace(Popen=ForkedRank)  # type: ignore[assignment]
