@@ -36,7 +36,9 @@ HANGS_S = 240.0
 Fault = Callable[[], object]
 
 _server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload(["trocar.cli", "trocar.ssl.pretrain", "trocar.ssl.describe", "trocar.slurm.requeue", "psutil"])
+_server.set_forkserver_preload(
+    ["trocar.cli", "trocar.ssl.pretrain", "trocar.ssl.describe", "trocar.slurm.requeue", "psutil"]
+)
 
 
 def fresh_seeds(count: int) -> list[int]:

@@ -68,8 +68,8 @@ def _say_who_was_killed(codes: Sequence[int | None]) -> None:
     for rank, code in enumerate(codes):
         if code is not None and code < 0:
             print(
-                f"trocar: rank {rank} of {len(codes)} was killed by signal {-code} (out of memory?), so the others end; "
-                f"the same command continues from the last checkpoint",
+                f"trocar: rank {rank} of {len(codes)} was killed by signal {-code} (out of memory?), so the others "
+                f"end; the same command continues from the last checkpoint",
                 file=sys.stderr,
                 flush=True,
             )

@@ -1,25 +1,5 @@
-"""The run that nothing disturbs, which every other one has to end as."""
+"""The runs that nothing disturbs."""
 
-from __future__ import annotations
+from fault_undisturbed import shards, undisturbed, undisturbed_on_two
 
-from pathlib import Path
-
-import pytest
-from data_factory import make_catalog
-from fault_trainer import STEPS, finish, write_config
-
-
-@pytest.fixture(scope="session")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A catalog of 120 frames."""
-    folder = tmp_path_factory.mktemp("shards")
-    make_catalog(folder, 4, 30, sources=("a", "b"))
-    return folder
-
-
-@pytest.fixture(scope="session")
-def undisturbed(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The finished run with all its checkpoints."""
-    out = tmp_path_factory.mktemp("undisturbed") / "run"
-    finish(write_config(shards, out, run={"workers": 1, "checkpoint_every": 1, "keep_last": STEPS}))
-    return out
+__all__ = ["shards", "undisturbed", "undisturbed_on_two"]

@@ -13,29 +13,30 @@ from typing import Any
 import psutil
 import pytest
 from fault_record import Injection, Injector
-from fault_trainer import STEPS, Started, finish, fork_ranks, fresh_seeds, pretrain, results, wait_for_step, write_config
+from fault_trainer import (
+    Started,
+    finish,
+    fork_ranks,
+    fresh_seeds,
+    pretrain,
+    results,
+    wait_for_step,
+    write_config,
+)
 
 from trocar.ssl import checkpoint
 from trocar.ssl.trainer import Trainer
 from trocar.tracking.metrics import attempts
 
 KILLS = 3
-EVERY_STEP = {"workers": 1, "checkpoint_every": 1, "keep_last": STEPS, "ranks": 2}
 
 
-@pytest.fixture(scope="module")
-def undisturbed_on_two(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("two") / "run"
-    finish(write_config(shards, out, run=EVERY_STEP), fault=fork_ranks)
-    return out
-
-
-def kill_a_child(config: Path, out: Path, seed: int, **options: Any) -> tuple[Started, int]:
+def kill_a_child(config: Path, out: Path, injection: Injection, **options: Any) -> tuple[Started, int]:
     """The command; after some steps of its work one of its processes is killed. Returns which in order of their start.
 
     The steps are few enough that what the others have made in advance isn't all that is needed.
     """
-    draw = random.Random(seed)
+    draw = random.Random(injection.seed)
     steps, seconds, before = draw.randrange(1, 4), draw.uniform(0, 0.1), max(attempts(out), default=0)
     resumed_at = max(checkpoint.steps(out), default=0)
     run = pretrain(config, **options)
@@ -44,6 +45,7 @@ def kill_a_child(config: Path, out: Path, seed: int, **options: Any) -> tuple[St
     children = sorted(psutil.Process(run.pid).children(), key=lambda child: child.pid)
     chosen = draw.randrange(len(children))
     os.kill(children[chosen].pid, signal.SIGKILL)
+    injection.at = f"{steps} steps and {seconds:.2f} s"
     return run, chosen
 
 
@@ -57,7 +59,7 @@ def test_a_killed_loader_worker_is_said_and_the_same_command_goes_on(
         injections: list[Injection] = []
         for seed in fresh_seeds(KILLS):
             injections.append(until_the_end.enter_context(inject("SIGKILL", "loader worker", promise, seed=seed)))
-            run, _ = kill_a_child(config, out, seed)
+            run, _ = kill_a_child(config, out, injections[-1])
             assert run.end() == 1
             assert "a loader worker ended before its time" in run.said()
             assert "Traceback" not in run.said()
@@ -76,7 +78,7 @@ def test_of_two_ranks_one_is_killed_the_other_ends_and_the_same_command_goes_on(
         injections: list[Injection] = []
         for seed in fresh_seeds(KILLS):
             injections.append(until_the_end.enter_context(inject("SIGKILL", "one rank of two", promise, seed=seed)))
-            run, rank = kill_a_child(config, out, seed, fault=fork_ranks)
+            run, rank = kill_a_child(config, out, injections[-1], fault=fork_ranks)
             assert run.end() == 128 + signal.SIGKILL
             assert f"rank {rank} of 2 was killed by signal 9" in run.said()
         finish(config, fault=fork_ranks)
