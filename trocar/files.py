@@ -31,8 +31,10 @@ def write_atomic(path: str | Path, data: bytes | str, *, sync: bool = True) -> N
                 file.flush()
                 os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)  # a write that finds the disk full doesn't say where it wrote
         raise
     if sync:
         fsync_folder(path.parent)

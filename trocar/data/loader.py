@@ -5,11 +5,13 @@ Every step is computed from its number alone, so workers, prefetching and ranks 
 
 from __future__ import annotations
 
+import atexit
 import gc
 import multiprocessing
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, Literal
@@ -94,7 +96,7 @@ class Loader:
         views = augment(crops.crops, crops.params, self.views.recipe, self.mean, self.std)
         return Batch(crops.step, crops.rows, views, crops.params, crops.bad, _neighbours(crops.frames))
 
-    def iterate(self, start: int, stop: int) -> Iterator[Batch]:
+    def iterate(self, start: int, stop: int) -> Generator[Batch, None, None]:
         """Batches of steps start..stop-1 in order, prefetched unless there are no workers.
 
         Raises TrocarError where the data can't be read; every step before that has been handed out.
@@ -109,7 +111,7 @@ class Loader:
 
         return on_side_stream(self._from_workers(start, stop, self.crops), self.augmented, self.device)
 
-    def _alone(self, start: int, stop: int) -> Iterator[Batch]:
+    def _alone(self, start: int, stop: int) -> Generator[Batch, None, None]:
         if self.device.type == "cuda":
             from trocar.data.side_stream import to_device
 
@@ -121,7 +123,7 @@ class Loader:
         else:
             yield from (_one_thread(self._cut_and_augment, step) for step in range(start, stop))
 
-    def _from_dali(self, start: int, stop: int) -> Iterator[Batch]:
+    def _from_dali(self, start: int, stop: int) -> Generator[Batch, None, None]:
         from trocar.data.prefetch import in_thread
 
         if self.device.type == "cpu":
@@ -142,11 +144,11 @@ class Loader:
         finally:
             stream.close()
 
-    def _from_workers(self, start: int, stop: int, make: Callable[[int], Any]) -> Iterator[Any]:
+    def _from_workers(self, start: int, stop: int, make: Callable[[int], Any]) -> Generator[Any, None, None]:
         # What is garbage here must not be destroyed in the workers: a pipeline of DALI would take them down.
         gc.collect()
-        try:
-            for item in DataLoader(
+        items = iter(
+            DataLoader(
                 _Computed(make, start, stop),
                 batch_size=None,
                 num_workers=self.workers,
@@ -154,7 +156,15 @@ class Loader:
                 pin_memory=self.device.type == "cuda",
                 worker_init_fn=_start_worker,
                 multiprocessing_context=_context(),
-            ):
+            )
+        )
+        _leave_deaths_to_the_queue()
+        # At the end of the program as well: workers ignore the SIGTERM by which multiprocessing would end them, and an
+        # error whose traceback keeps this iterator would wait for them for ever.
+        end: Callable[[], None] = items._shutdown_workers  # type: ignore[attr-defined]
+        atexit.register(end)
+        try:
+            for item in items:
                 if isinstance(item, TrocarError):
                     raise item
                 yield item
@@ -165,6 +175,9 @@ class Loader:
                 f"a loader worker ended before its time ({str(error).splitlines()[0]}); out of memory? Lower "
                 f"run.workers or train.batch; the same command continues from the last checkpoint"
             ) from None
+        finally:
+            end()
+            atexit.unregister(end)
 
     def _cut_and_augment(self, step: int) -> Batch:
         # Sample by sample: the crops of a whole batch would lie beside its views, in every worker.
@@ -223,6 +236,13 @@ def _start_worker(worker: int) -> None:
     # batches on their way to reach the end of its step. Workers end when the trainer does.
     for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+def _leave_deaths_to_the_queue() -> None:
+    # torch answers SIGCHLD by raising at whatever line the main thread is, in the middle of a checkpoint too. Without,
+    # the iterator itself finds a dead worker within five seconds of waiting for its batch.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _context() -> multiprocessing.context.BaseContext:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -54,7 +54,7 @@ class _Producer(Generic[Item]):
         self.thread.join()
 
 
-def in_thread(make: Callable[[], Iterator[Item]]) -> Iterator[Item]:
+def in_thread(make: Callable[[], Iterator[Item]]) -> Generator[Item, None, None]:
     """The items of `make()`, which is called in the thread too. What it raises is raised here, behind them.
 
     Closing or dropping the iterator ends the thread.

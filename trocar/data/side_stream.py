@@ -7,7 +7,7 @@ it is read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,7 +27,7 @@ def to_device(crops: Crops, device: torch.device) -> Crops:
     return Crops(crops.step, crops.frames, crops.params, moved, crops.bad)
 
 
-def on_side_stream(source: Iterator[Crops], augmented: Augmented, device: torch.device) -> Iterator[Batch]:
+def on_side_stream(source: Iterator[Crops], augmented: Augmented, device: torch.device) -> Generator[Batch, None, None]:
     """Views of host crops: copied and augmented one step ahead of the one handed out."""
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     return handed_over(_one_ahead(_made(source, augmented, device, stream)), device)
@@ -46,7 +46,7 @@ def produced(
     return run
 
 
-def handed_over(made: Iterator[Made], device: torch.device) -> Iterator[Batch]:
+def handed_over(made: Iterator[Made], device: torch.device) -> Generator[Batch, None, None]:
     """The batches, ready for the stream that is current when each is asked for."""
     for batch, ready in made:
         current = torch.cuda.current_stream(device)

@@ -3,16 +3,18 @@
     checkpoints/step-00000100/
         state.pt        everything a step changes (torch.load with weights_only=True)
         backbone/       config.json, model.safetensors: timm's local-dir layout
-        manifest.json   step, recipe, environment, sha256 of each file
+        manifest.json   step, recipe, environment, sha256 of each file and of itself
 
 A folder is written under a temporary name, files and folders are fsynced, then it is renamed once.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,28 +43,36 @@ class Checkpoint:
     manifest: dict[str, Any]
 
 
-def save(run: Path, step: int, state: State, write_backbone: Callable[[Path], None], about: Mapping[str, Any]) -> Path:
+def save(
+    run: Path,
+    step: int,
+    state: State,
+    write_backbone: Callable[[Path], None],
+    about: Mapping[str, Any],
+    confirm: Callable[[], None] = lambda: None,
+) -> Path:
     """Publish `checkpoints/step-N`; `write_backbone(folder)` fills `backbone/`. `about` goes into the manifest.
 
-    Raises TrocarError when it can't be written (a full disk); nothing half-written stays behind.
+    `confirm` raises when this process may publish no more; it is asked when all is written. Raises TrocarError when it
+    can't be written (a full disk); nothing half-written stays behind.
     """
     folder = run / FOLDER
-    final, temporary = folder / _name(step), folder / f".{_name(step)}.tmp"
+    # A name that no other process has: one that slept through its lease must not meddle with its successor's files.
+    final, temporary = folder / _name(step), folder / f".{_name(step)}.{uuid.uuid4().hex[:12]}.tmp"
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         torch.save(state, temporary / "state.pt")
         write_backbone(temporary / "backbone")
-        manifest = {"step": step, "files": _hashes(temporary), **about}
+        manifest = _sealed({"step": step, "files": _hashes(temporary), **about})
         (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True), encoding="utf-8")
         fsync_tree(temporary)
+        confirm()
         if final.exists():  # left by an attempt whose later checkpoint turned out broken
             shutil.rmtree(final)
         temporary.rename(final)
         fsync_folder(folder)
     except (OSError, RuntimeError, SafetensorError) as error:
         why = _why(error, run)
-        shutil.rmtree(temporary, ignore_errors=True)
         last = max(steps(run), default=None)
         kept = (
             f"the newest complete checkpoint is step {last}" if last is not None else "there is no earlier checkpoint"
@@ -70,6 +80,8 @@ def save(run: Path, step: int, state: State, write_backbone: Callable[[Path], No
         raise TrocarError(
             f"cannot write a checkpoint to {folder}: {why}; {kept}. Free some space and run again"
         ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return final
 
 
@@ -81,11 +93,13 @@ def _why(error: Exception, run: Path) -> str:
 
 
 def load_latest(run: Path, warn: Callable[[str], None]) -> Checkpoint | None:
-    """The newest checkpoint whose files match their hashes, or None.
+    """The newest checkpoint whose files match their hashes, or None. What kills left half-written is removed.
 
     A damaged one is set aside as `damaged-step-N`, and `warn` says so. Only for the writer of the run.
     Raises TrocarError when there are checkpoints and none is whole.
     """
+    for left in (run / FOLDER).glob(".step-*.tmp"):
+        shutil.rmtree(left, ignore_errors=True)
     found = sorted(steps(run), reverse=True)
     for step in found:
         path = run / FOLDER / _name(step)
@@ -119,6 +133,8 @@ def verify(path: Path) -> str | None:
         expected, step = dict(manifest["files"]), int(manifest["step"])
     except (OSError, ValueError, KeyError, TypeError):
         return "its manifest cannot be read"
+    if manifest != _sealed(manifest):
+        return "its manifest does not match its own sha256"
     if path.name != _name(step):
         return f"its manifest says step {step}"
     for name, digest in expected.items():
@@ -167,6 +183,12 @@ def check_same(saved: Mapping[str, Any], current: Mapping[str, Any], allow: tupl
 def path_of(run: Path, step: int) -> Path:
     """The folder of the checkpoint after `step` steps."""
     return run / FOLDER / _name(step)
+
+
+def _sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest with the sha256 of all else in it."""
+    content = {key: value for key, value in manifest.items() if key != "sha256"}
+    return {**content, "sha256": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}
 
 
 def _name(step: int) -> str:

@@ -53,6 +53,7 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:
         first = next((code for code in codes if code), 0)
         if first and not failed:
             failed, since = first, time.monotonic()
+            _say_who_was_killed(codes)
             _pass_on(processes, signal.SIGTERM)
         if failed and time.monotonic() - since > GRACE_S:
             for process in processes:
@@ -60,3 +61,15 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:
         time.sleep(0.1)
     code = failed or next((p.returncode for p in processes if p.returncode), 0)
     return 128 - code if code < 0 else code
+
+
+def _say_who_was_killed(codes: Sequence[int | None]) -> None:
+    """The rank itself can't, and the others only see a connection that broke."""
+    for rank, code in enumerate(codes):
+        if code is not None and code < 0:
+            print(
+                f"trocar: rank {rank} of {len(codes)} was killed by signal {-code} (out of memory?), so the others "
+                f"end; the same command continues from the last checkpoint",
+                file=sys.stderr,
+                flush=True,
+            )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -105,7 +106,8 @@ def _train(setup: Pretraining, signals: StopSignals, lease: Lease | None, after_
     hooks.trainer = trainer
     with hooks:
         loader = setup.loader(bad_rows(config.run.out, setup.catalog))
-        trainer.fit(loader.iterate(start, setup.total), setup.total, setup.epoch_steps)
+        with closing(loader.iterate(start, setup.total)) as batches:  # an error's traceback would keep its workers
+            trainer.fit(batches, setup.total, setup.epoch_steps)
         hooks.finish()
     setup.say(f"finished after {setup.total} steps; the backbone is {config.run.out / 'backbone'}")
 

@@ -142,8 +142,14 @@ class RunHooks:
             return
         if self.record is not None:
             self._check_lease()
-            self._write(done)
-            checkpoint.prune(self.run.out, self.run.keep_last, self.run.milestone_every)
+            try:
+                self._write(done)
+                checkpoint.prune(self.run.out, self.run.keep_last, self.run.milestone_every)
+            except (OSError, TrocarError):
+                # Files that went away may be a successor's doing, and then the folder is not ours to mark as failed.
+                with suppress(OSError):
+                    self._check_lease()
+                raise
         self._saved = done
         barrier()
 
@@ -155,7 +161,12 @@ class RunHooks:
         }
         about = {"identity": self.setup.identity(), "environment": self.setup.environment()}
         checkpoint.save(
-            self.run.out, done, state, lambda folder: write_backbone(self.setup, self.method, folder, done), about
+            self.run.out,
+            done,
+            state,
+            lambda folder: write_backbone(self.setup, self.method, folder, done),
+            about,
+            self._check_lease,
         )
 
     def _check_lease(self) -> None:

@@ -17,6 +17,7 @@ one step within an attempt are one row (a later line adds keys, or replaces valu
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -57,8 +58,13 @@ class MetricsWriter:
         record: dict[str, int | float | str] = {"step": int(step), "time": round(time, 3)}
         record.update({str(key): _encode(value) for key, value in values.items() if key not in ("step", "time")})
         line = (json.dumps(record, allow_nan=False) + "\n").encode()
-        if os.write(self._descriptor, line) != len(line):
-            raise OSError(f"{self.path}: short write, is the disk full?")
+        try:
+            written = os.write(self._descriptor, line)
+        except OSError as error:
+            error.filename = str(self.path)  # the system knows a number only
+            raise
+        if written != len(line):
+            raise OSError(errno.ENOSPC, "cut short, is the disk full?", str(self.path))
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""

@@ -1,0 +1,119 @@
+"""One process of several is killed, or meets an error of its own: nothing hangs, and the same command goes on."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from fault_record import Injection, Injector
+from fault_trainer import (
+    Started,
+    finish,
+    fork_ranks,
+    fresh_seeds,
+    pretrain,
+    results,
+    wait_for_step,
+    write_config,
+)
+
+from trocar.ssl import checkpoint
+from trocar.ssl.trainer import Trainer
+from trocar.tracking.metrics import attempts
+
+KILLS = 3
+
+
+def kill_a_child(config: Path, out: Path, injection: Injection, **options: Any) -> tuple[Started, int]:
+    """The command; after some steps of its work one of its processes is killed. Returns which in order of their start.
+
+    The steps are few enough that what the others have made in advance isn't all that is needed.
+    """
+    draw = random.Random(injection.seed)
+    steps, seconds, before = draw.randrange(1, 4), draw.uniform(0, 0.1), max(attempts(out), default=0)
+    resumed_at = max(checkpoint.steps(out), default=0)
+    run = pretrain(config, **options)
+    wait_for_step(run, out, resumed_at + steps - 1, before)
+    time.sleep(seconds)
+    children = sorted(psutil.Process(run.pid).children(), key=lambda child: child.pid)
+    chosen = draw.randrange(len(children))
+    os.kill(children[chosen].pid, signal.SIGKILL)
+    injection.at = f"{steps} steps and {seconds:.2f} s"
+    return run, chosen
+
+
+def test_a_killed_loader_worker_is_said_and_the_same_command_goes_on(
+    shards: Path, undisturbed: Path, tmp_path: Path, inject: Injector
+) -> None:
+    out = tmp_path / "run"
+    config = write_config(shards, out, run={"workers": 2})
+    promise = "ends with a message; the same command goes on and ends equal to the bit"
+    with ExitStack() as until_the_end:
+        injections: list[Injection] = []
+        for seed in fresh_seeds(KILLS):
+            injections.append(until_the_end.enter_context(inject("SIGKILL", "loader worker", promise, seed=seed)))
+            run, _ = kill_a_child(config, out, injections[-1])
+            assert run.end() == 1
+            assert "a loader worker ended before its time" in run.said()
+            assert "Traceback" not in run.said()
+        finish(config)
+        for injection in injections:
+            injection.compare(results(undisturbed), results(out))
+
+
+def test_of_two_ranks_one_is_killed_the_other_ends_and_the_same_command_goes_on(
+    shards: Path, undisturbed_on_two: Path, tmp_path: Path, inject: Injector
+) -> None:
+    out = tmp_path / "run"
+    config = write_config(shards, out, run={"ranks": 2})
+    promise = "the other ends too; the same command goes on and ends equal to the bit"
+    with ExitStack() as until_the_end:
+        injections: list[Injection] = []
+        for seed in fresh_seeds(KILLS):
+            injections.append(until_the_end.enter_context(inject("SIGKILL", "one rank of two", promise, seed=seed)))
+            run, rank = kill_a_child(config, out, injections[-1], fault=fork_ranks)
+            assert run.end() == 128 + signal.SIGKILL
+            assert f"rank {rank} of 2 was killed by signal 9" in run.said()
+        finish(config, fault=fork_ranks)
+        for injection in injections:
+            injection.compare(results(undisturbed_on_two), results(out))
+
+
+def fail_in_step_five() -> None:
+    """An error that nobody has thought of."""
+    backward = Trainer._backward
+
+    def failing(trainer: Trainer, batch: Any, progress: Any) -> Any:
+        if progress.step == 5:
+            raise RuntimeError("nobody has thought of this")
+        return backward(trainer, batch, progress)
+
+    Trainer._backward = failing  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_an_error_nobody_thought_of_ends_the_run_with_its_traceback(
+    shards: Path, undisturbed: Path, undisturbed_on_two: Path, tmp_path: Path, inject: Injector, ranks: int
+) -> None:
+    out = tmp_path / "run"
+    config = write_config(shards, out, run={"ranks": ranks})
+    promise = "ends with its traceback; the same command goes on and ends equal to the bit"
+    with inject("unexpected error", "trainer", promise, at=f"step 5, {ranks} ranks") as injection:
+        run = pretrain(config, fault=fork_ranks_and_fail)
+        assert run.end() == 1
+        assert "RuntimeError: nobody has thought of this" in run.said()
+        assert checkpoint.steps(out)[-1] == 4
+        finish(config, fault=fork_ranks)
+        injection.compare(results(undisturbed if ranks == 1 else undisturbed_on_two), results(out))
+
+
+def fork_ranks_and_fail() -> None:
+    fork_ranks()
+    fail_in_step_five()

@@ -1,0 +1,79 @@
+"""SIGKILL and SIGTERM of the trainer at random moments: the same command ends as if nothing had been."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from fault_record import Injector
+from fault_trainer import (
+    Started,
+    finish,
+    fresh_seeds,
+    newest_step,
+    pretrain,
+    results,
+    saved,
+    wait_for_step,
+    write_config,
+)
+
+from trocar.ssl import checkpoint
+from trocar.tracking.metrics import attempts
+
+KILLS = 6
+EVERY = 2
+
+
+def moment(seed: int) -> tuple[int, float]:
+    """Steps to wait for in this attempt (0: none, so that setting up is hit too), and seconds after that.
+
+    A step with its checkpoint takes some hundredths of a second: writing is hit about as often as computing.
+    """
+    draw = random.Random(seed)
+    return draw.choice([0, 1, 1, 2, 3]), draw.uniform(0, 0.2)
+
+
+def started(config: Path, out: Path, steps: int, seconds: float) -> Started:
+    """The command, so far into its work."""
+    resumed_at, before = max(checkpoint.steps(out), default=0), max(attempts(out), default=0)
+    run = pretrain(config)
+    if steps:
+        wait_for_step(run, out, resumed_at + steps - 1, before)
+    time.sleep(seconds)
+    return run
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
+def test_a_trainer_killed_again_and_again_ends_as_an_undisturbed_one(
+    shards: Path, undisturbed: Path, tmp_path: Path, inject: Injector, name: str
+) -> None:
+    out = tmp_path / "run"
+    config = write_config(shards, out)
+    promise = "the same command goes on and ends equal to the bit"
+    with ExitStack() as until_the_end:
+        injections = []
+        for seed in fresh_seeds(KILLS):
+            steps, seconds = moment(seed)
+            at = f"{steps} steps and {seconds:.2f} s"
+            injections.append(until_the_end.enter_context(inject(name, "trainer", promise, seed=seed, at=at)))
+            run = started(config, out, steps, seconds)
+            if name == "SIGKILL":
+                run.kill_all()
+            else:
+                run.send(signal.SIGTERM)
+                assert run.end() in (143, -signal.SIGTERM), run.said()  # the second: before it had begun
+            kept = max(checkpoint.steps(out), default=0)
+            if name == "SIGKILL":
+                assert kept >= newest_step(out) + 1 - EVERY
+            elif newest_step(out) >= 0:
+                assert kept == newest_step(out) + 1
+            if kept:
+                injections[-1].compare(saved(undisturbed, kept), saved(out, kept))
+        finish(config)
+        for injection in injections:
+            injection.compare(results(undisturbed), results(out))
