@@ -66,7 +66,8 @@ class Pretraining:
         """The names that nothing of this run may show: of the catalog, and of the data the leak guard compares with."""
         if self.config.privacy.share_frames:
             return Withheld()
-        guarded = self._held_out.private if self._held_out is not None else ()
+        held_out = self._search.held_out(self.config.data.composition)
+        guarded = held_out.private if held_out is not None else ()
         return Withheld([*private_names(self.catalog), *guarded])
 
     @cached_property

@@ -68,8 +68,7 @@ class TaskConfig(Config):
     (None: the first). `budgets`: labelled training cases, each a number, a share or a published list; null or 100%
     takes all. `metric`: what the report compares, instead of the task's headline. `cases`: only these test cases are
     compared, by what the catalog says of them. Tasks that differ in nothing but `score`, `metric` or `cases` share
-    their stages. `private`: what must not be shown, besides what DATA/private.yaml and the shards
-    mark.
+    their stages. `private`: what must not be shown, besides what DATA/private.yaml and the shards mark.
     """
 
     data: Path
