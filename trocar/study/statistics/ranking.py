@@ -22,9 +22,9 @@ class Rank(Result):
 
     The interval is from tests of the arm against all others on all tasks, together at the level (Bonferroni): on a task
     the rank is at least 1 + the arms shown to be better, and at most their number less those shown to be worse
-    (Mogstad, Romano, Shaikh and Wilhelm, Review of Economic Studies 2024). Percentiles of drawn ranks, which lie nearer
-    to the middle than the rank itself, held the best of four arms of two tasks in as few as .88 of the simulations of
-    `benchmarks/coverage_curves.py`. The tasks are taken as given: nothing is said about other tasks.
+    (Mogstad, Romano, Shaikh and Wilhelm, Review of Economic Studies 2024). Ranks of draws lie nearer to the middle than
+    the rank itself, so that their percentiles leave out the first and the last arm of several tasks too often.
+    `benchmarks/coverage_curves.py` has the coverage. The tasks are taken as given: nothing is said about other tasks.
     """
 
     arm: str
