@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from planted_study import Planted, plant
+from statistics_factory import scored
 
 from trocar.data.leak.verdict import Verdict
 from trocar.study.report.analysis import analyse, bounds_of
@@ -8,10 +11,13 @@ from trocar.study.report.arms import arms_of, cells, labelled_cases
 from trocar.study.report.design import design_of
 from trocar.study.report.how import arms
 from trocar.study.report.known_cases import KnownCases
-from trocar.study.report.scores import outcome_of
+from trocar.study.report.scores import outcome_of, ranks
+from trocar.study.report.sources import scales
 from trocar.study.report.summary import summary
 from trocar.study.results import Results
 from trocar.study.statistics.crossed import CASES_ONLY, SEEDS_AND_CASES
+from trocar.study.statistics.ranking import rank_over_tasks
+from trocar.study.statistics.scaling import Scale, scaling
 
 CASES = tuple(f"case{number:02d}" for number in range(12))
 
@@ -191,3 +197,16 @@ def test_what_a_task_compares_is_what_its_own_pretrainings_saw(tmp_path):
     page = arms(results, known)
     assert page.count("<small>for phase</small>") == page.count("<small>for masks</small>") == 2
     assert page.count("2 of 2") == 4
+
+
+@pytest.mark.parametrize("narrow", [True, False])
+def test_ranks_and_curves_of_few_cases_are_said_to_be_too_narrow(narrow, tmp_path):
+    _, analysis = found(tmp_path, Planted({"north": 0.8}), draws=20)
+    heights = {f"n{size}": [0.9 - size**-0.5, 0.902 - size**-0.5] for size in (10, 20, 40, 80, 160)}
+    nested = [Scale(name, (frozenset(range(int(name[1:]))),) * 2, {"a": float(name[1:])}) for name in heights]
+    curve = scaling(scored(heights), nested)
+    assert curve.law is not None
+    one = replace(analysis.compared[0], scales=(replace(curve, law=replace(curve.law, too_narrow=narrow)),))
+    ranking = replace(rank_over_tasks({"phase": scored(heights)}), too_narrow=narrow)
+    assert ("Too narrow:" in ranks(ranking)) == narrow
+    assert ("Too narrow:" in scales(replace(analysis, compared=(one,)))) == narrow

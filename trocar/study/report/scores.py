@@ -117,9 +117,11 @@ def ranks(ranking: Ranking | None) -> str:
         ]
         rows.append(f"<tr>{''.join(cells)}</tr>")
     lead = (
-        f"1 is best. Intervals are {ranking.scope}; nothing is said about other tasks. “Best in” is the share of draws "
-        "in which no arm has a better mean rank."
+        f"1 is best. Intervals are {ranking.scope}, from tests of the arm against all others on all of these tasks; "
+        "nothing is said about other tasks. “Best in” is the share of draws in which no arm has a better mean rank."
     )
+    if ranking.too_narrow:
+        lead += " Too narrow: with so few test cases the intervals miss the truth more often than 1 in 20."
     left = f"Not ranked, because an arm has no score: {', '.join(ranking.left_out)}." if ranking.left_out else ""
     numbers = (1, *range(3, len(titles)))
     note = f'<p class="note">{escape(left)}</p>' if left else ""

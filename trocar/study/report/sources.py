@@ -106,6 +106,8 @@ def scales(analysis: Analysis) -> str:
                 f"Exponent {law.exponent[0]:.2f} {span(*law.exponent[1:], 2)}, limit {law.limit[0]:.3f} "
                 f"{span(*law.limit[1:])}, {law.scope}. Dotted beyond the largest size, at most twice as far."
             )
+            if law.too_narrow:
+                text += " Too narrow: with so few test cases band and intervals miss the truth more often than 1 in 20."
         svg = scaling_chart(each, one.metric, bounds_of(one.metric), f"scaling-{number}")
         names = ", ".join(point.name for point in each.points)
         figures.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from scipy.stats import rankdata
@@ -19,8 +20,11 @@ class Rank(Result):
     """`mean` over tasks of the rank (1 is best, ties share their mean), its interval, and `best`, the share of draws
     in which no arm has a better mean rank.
 
-    Ranks of draws lie nearer to the middle than the rank itself, so the mean can lie at the edge of its interval. The
-    tasks are taken as given: nothing is said about other tasks.
+    The interval is from tests of the arm against all others on all tasks, together at the level (Bonferroni): on a task
+    the rank is at least 1 + the arms shown to be better, and at most their number less those shown to be worse
+    (Mogstad, Romano, Shaikh and Wilhelm, Review of Economic Studies 2024). Ranks of draws lie nearer to the middle than
+    the rank itself, so that their percentiles leave out the first and the last arm of several tasks too often.
+    `benchmarks/coverage_curves.py` has the coverage. The tasks are taken as given: nothing is said about other tasks.
     """
 
     arm: str
@@ -61,8 +65,8 @@ def rank_over_tasks(
     drawn = np.mean([_ranks(crossed, arms, signs[name], seed) for name, crossed in used.items()], axis=0)
     drawn = drawn[:, ~np.isnan(drawn).any(0)]
     mean = np.mean(list(point.values()), axis=0)
-    tails = [100 * (1 - level) / 2, 100 * (1 + level) / 2]
-    low, high = np.percentile(drawn, tails, axis=1) if drawn.size else np.full((2, len(arms)), np.nan)
+    ends = [_ends(crossed, arms, signs[name], 1 - (1 - level) / _tests(arms, used)) for name, crossed in used.items()]
+    low, high = np.mean(ends, axis=0)
     best = (drawn == drawn.min(0)).mean(1) if drawn.size else np.full(len(arms), np.nan)
     ranks = [
         Rank(arm, float(mean[i]), float(low[i]), float(high[i]), float(best[i]), {n: float(point[n][i]) for n in used})
@@ -76,6 +80,23 @@ def rank_over_tasks(
         scope=SEEDS_AND_CASES if over_seeds else CASES_ONLY,
         too_narrow=any(crossed[arms[0]].cases < FEWEST_CASES["contrast"] for crossed in used.values()),
     )
+
+
+def _tests(arms: list[str], tasks: Mapping[str, Crossed]) -> int:
+    """Differences that one arm's interval rests on."""
+    return max(1, (len(arms) - 1) * len(tasks))
+
+
+def _ends(crossed: Crossed, arms: list[str], sign: float, level: float) -> Floats:
+    """Least and largest rank of the arms on one task, [2, arms]; NaN where a difference has no interval."""
+    table = Crossed(crossed.arms, level)
+    better: Floats = np.zeros((len(arms), len(arms)))  # whether the row's arm is shown to be better than the column's
+    for i, j in combinations(range(len(arms)), 2):
+        found = table.difference(arms[i], arms[j])
+        low, high = sorted((sign * found.low, sign * found.high))
+        better[i, j], better[j, i] = (np.nan, np.nan) if np.isnan(low) else (high < 0, low > 0)
+    ends: Floats = np.stack([1 + better.sum(0), len(arms) - better.sum(1)])
+    return ends
 
 
 def _ranks(crossed: Crossed, arms: list[str], sign: float, seed: int) -> Floats:
