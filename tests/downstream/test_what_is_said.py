@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from downstream_factory import make_cholec80, make_folder
 from PIL import Image
@@ -118,5 +117,4 @@ def test_a_dry_run_says_what_would_be_evaluated_beside_the_script(
     assert "phase: 12 test frames of 3 cases, leave-one-case-out\n  mine, 3 seeds: knn" in found.err
     assert "  majority: prior" in found.err
     assert "submitit" in found.out
-    assert not (tmp_path / "out").exists()
-    assert pd.Series(found.out.splitlines()).str.startswith("cholec80").sum() == 0
+    assert list((tmp_path / "out").rglob("*.json")) == []
