@@ -67,17 +67,20 @@ def run(args: argparse.Namespace) -> int:
 
     from trocar.config import load
     from trocar.downstream.config import EvaluateConfig
-    from trocar.downstream.evaluate import evaluate
+    from trocar.downstream.evaluate import evaluate, planned
     from trocar.errors import ConfigError
 
     path, overrides = _arguments(args)
     config = load(EvaluateConfig, path, overrides)
     check(args)
+    errors = Console(stderr=True, highlight=False)
     if args.slurm is not None:
         if config.out is None:
             raise ConfigError("--slurm: give --out, the folder for results and for the job's logs")
+        if args.dry_run:
+            for line in planned(config):
+                errors.print(line, markup=False, soft_wrap=True)
         return submit_configured(args, profile_of(args).single(), config.out, (path, overrides))
-    errors = Console(stderr=True, highlight=False)
     results = evaluate(config, say=lambda line: errors.print(line, markup=False))
     console = Console() if sys.stdout.isatty() else Console(width=120)
     for table in results.tables():

@@ -7,9 +7,10 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+DATA_SET = "a labelled data set"
 KINDS = {
     "a shards folder": "trocar.data.inspect_shards",
-    "a labelled data set": "trocar.downstream.inspect_dataset",
+    DATA_SET: "trocar.downstream.inspect_dataset",
     "a run, an exported backbone or a weight file": "trocar.backbones.inspect_checkpoint",
 }
 """What can be inspected -> the module that does it, asked in this order."""
@@ -32,6 +33,9 @@ def register(subparsers: Any) -> None:
         metavar="FILE",
         help="of a shards folder: list frames that may be outside of the body (CSV, with pictures beside it)",
     )
+    parser.add_argument(
+        "--all", action="store_true", help="of a labelled data set: all classes, in every published split list"
+    )
     parser.set_defaults(run=run)
 
 
@@ -51,9 +55,12 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--sheet {sheet}: give a file name that ends in .png or .jpg")
     if args.review:
         _write_review(path, Path(args.review))
-    for module in map(importlib.import_module, KINDS.values()):
+    for kind, module in ((kind, importlib.import_module(name)) for kind, name in KINDS.items()):
         if module.recognises(path):
-            return int(module.show(path, Console(highlight=False), sheet=sheet, verify=args.verify))
+            if args.all and kind != DATA_SET:
+                raise ConfigError(f"--all goes with {DATA_SET}; {path} is {kind}")
+            more = {"whole": True} if args.all else {}
+            return int(module.show(path, Console(highlight=False), sheet=sheet, verify=args.verify, **more))
     raise ConfigError(f"{path}: nothing that can be inspected; expected {', or '.join(KINDS)}{_layouts(path)}")
 
 

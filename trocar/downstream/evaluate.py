@@ -49,7 +49,7 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
     if config.out is not None:
         config.out.mkdir(parents=True, exist_ok=True)
         withhold(config.out, private.names)  # before anything that others could pick up
-    say(f"{data.layout}: {len(data)} frames of {data.frames['case'].nunique()} cases in {data.root}")
+    say(_found(data))
     for note in data.notes:
         say(f"note: {note}")
     frames = FrameCache(data, cache_folder(config.out, config.cache))
@@ -69,6 +69,30 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
     if config.out is not None:
         _write(results, config, config.out, private, say)
     return results
+
+
+def planned(config: EvaluateConfig) -> list[str]:
+    """What would be evaluated, in lines, by the labels alone. Raises ConfigError as `evaluate`."""
+    protocols = [get_protocol(wanted) for wanted in config.protocol]
+    data = _open(config)
+    benches = [make_bench(names, data, config) for names in config.task]
+    check_tasks(benches, protocols, config)
+    arms = expand(config)
+    check_arms(arms, benches, protocols)
+    lines = [_found(data)]
+    for bench in benches:
+        cases = len({str(case) for case in data.frames["case"].iloc[bench.rows]})
+        budget = f", {bench.budget}" if bench.budget else ""
+        lines.append(f"{bench.name}: {len(bench.rows)} test frames of {cases} cases, {bench.scheme}{budget}")
+        for arm in arms:
+            through = ", ".join(protocol.label for protocol in usable(arm, protocols, bench))
+            seeds = f", {len(arm.members)} seeds" if len(arm.members) > 1 else ""
+            lines += [f"  {arm.label}{seeds}: {through}"] if through else []
+    return [_private(data, arms, config).hidden.text(line) for line in lines]
+
+
+def _found(data: LabelledFrames) -> str:
+    return f"{data.layout}: {len(data)} frames of {data.frames['case'].nunique()} cases in {data.root}"
 
 
 def _open(config: EvaluateConfig) -> LabelledFrames:

@@ -12,6 +12,8 @@ from trocar.downstream.metrics.outcome import Ints
 from trocar.errors import ConfigError, nearest
 
 LEAVE_ONE_OUT, SPLIT, AUTO = "leave-one-case-out", "split", "auto"
+TRAIN_TEST = "train -> test"
+"""How the scheme of a data set's own split is called."""
 MOST_CASES_LEFT_OUT_ONE_BY_ONE = 12
 DEFAULT_FOLDS = 5
 OFFICIAL, WITHIN, CARVED = "official", "within_budget", "carve_out"
@@ -60,7 +62,7 @@ def _divide(data: LabelledFrames, scheme: str, rows: Ints) -> tuple[str, list[Fo
         few = LEAVE_ONE_OUT if count <= MOST_CASES_LEFT_OUT_ONE_BY_ONE else str(DEFAULT_FOLDS)
         scheme = SPLIT if {"train", "test"} <= set(split) else few
     if scheme == SPLIT:
-        return "train -> test", [_split_fold(data, split, rows)]
+        return TRAIN_TEST, [_split_fold(data, split, rows)]
     if count < 2:
         raise ConfigError(f"{data.root}: a single labelled case cannot be divided into training and test cases")
     none = rows[:0]

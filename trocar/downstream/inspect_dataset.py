@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from trocar.errors import TrocarError
 
 ORDER = ("train", "val", "test")
 ALL, NONE = "all", "none"
+TOP = 12
+"""So many classes are listed where there are more."""
 SHEET_CASES, SHEET_COLUMNS, CELL = 12, 8, 160
 
 
@@ -29,15 +31,17 @@ def recognises(path: Path) -> bool:
     return path.is_dir() and bool(_fitting(path))
 
 
-def show(path: Path, console: Console, *, sheet: Path | None = None, verify: bool = False) -> int:
+def show(path: Path, console: Console, *, sheet: Path | None = None, verify: bool = False, whole: bool = False) -> int:
     """Print what is there; write a contact sheet; with `verify` decode every labelled frame. Returns the exit code.
+
+    Classes are counted in the first split list, of many only the most frequent; `whole`: all classes in all lists.
 
     A folder that fits several layouts is shown as each of them. Raises TrocarError naming what is missing or wrong.
     """
     fitting = _fitting(path)
     for adapter in fitting:
         data = adapter.read(path, DatasetOptions())
-        _show_one(data, adapter, console)
+        _show_one(data, adapter, console, whole)
         if sheet is not None and adapter is fitting[0]:
             contact_sheet(data).save(sheet)
             _say(console, f"contact sheet: {sheet}")
@@ -55,17 +59,23 @@ def _fitting(path: Path) -> list[Adapter]:
     return found or ([own] if own.matches(path) else [])
 
 
-def _show_one(data: LabelledFrames, adapter: Adapter, console: Console) -> None:
+def _show_one(data: LabelledFrames, adapter: Adapter, console: Console, whole: bool) -> None:
     frames = data.frames
     counts = f"{len(data)} labelled frames, {frames['video'].nunique()} videos, {frames['case'].nunique()} cases"
     _say(console, f"{data.root}: {adapter.name}, {counts}")
     _say(console, f"fingerprint {data.fingerprint}")
     tables = split_columns(data, adapter)
     console.print(_split_table(data, tables))
+    counted = dict(list(tables.items())[: None if whole else 1])
     for space in data.spaces:
-        for name, split in tables.items():
+        for name, split in counted.items():
             _say(console, f"{space.task}, frames per class" + (f", split {name}" if name != NONE else ""))
-            console.print(_balance_table(data, space, split))
+            table, rest = _balance_table(data, space, split, None if whole else TOP)
+            console.print(table)
+            if rest:
+                _say(console, f"{rest}; --all lists every class")
+    if len(counted) < len(tables):
+        _say(console, f"classes of the other {len(tables) - 1} split lists: --all")
     for name, draws in data.budgets.items():
         _say(console, f"label budget {name}: {len(draws)} draws of {', '.join(str(len(draw)) for draw in draws)} cases")
     for (task, split_name), number in data.official.items():
@@ -110,15 +120,29 @@ def _parts(column: pd.Series) -> list[str]:
     return [s for s in ORDER if s in found] + sorted(found - {*ORDER, ""}) + ([""] if "" in found else [])
 
 
-def _balance_table(data: LabelledFrames, space: LabelSpace, column: pd.Series) -> Table:
+def _balance_table(data: LabelledFrames, space: LabelSpace, column: pd.Series, most: int | None) -> tuple[Table, str]:
+    """Frames per class and split, and what is said of the others: of more than `most` classes only the most frequent
+    are listed."""
     parts = _parts(column)
     labels = [split or (ALL if len(parts) == 1 else "no split") for split in parts]
     table = Table("class", *labels, box=None)
     counts = [class_counts(data, space, np.asarray(column == split)) for split in parts]
-    for index, label in enumerate(space.classes):
+    total = np.sum(counts, axis=0)
+    shown = list(range(len(space.classes)))
+    if most is not None and len(shown) > most:
+        shown = sorted(np.argsort(-total, kind="stable")[:most].tolist(), key=lambda index: -total[index])
+    for index in shown:
         unscored = " (not scored)" if index in space.unscored else ""
-        table.add_row(label + unscored, *(str(of_split[index]) for of_split in counts))
-    return table
+        table.add_row(space.classes[index] + unscored, *(str(of_split[index]) for of_split in counts))
+    return table, _others(total, shown)
+
+
+def _others(total: np.ndarray, shown: Sequence[int]) -> str:
+    """In words, '' where all classes are shown."""
+    rest = np.delete(total, list(shown))
+    if not len(rest):
+        return ""
+    return f"and {len(rest)} more classes of at most {rest.max()} frames, {int((rest == 0).sum())} of them in no frame"
 
 
 def class_counts(data: LabelledFrames, space: LabelSpace, rows: np.ndarray) -> list[int]:

@@ -73,6 +73,6 @@ def stranger(column: str, name: str, classes: Sequence[str], task: str, path: Pa
         return f"column {column!r}: unknown class {name!r}{nearest(name, classes)}; classes are: {', '.join(classes)}"
     beside = f'{path.with_suffix(".json").name}: {{"classes": {{"{task}": [...]}}}}'
     return (
-        f"column {column!r} has class names ({name!r}) and the file does not say which classes there are: give all of "
-        f"them in the order of their scores with --classes NAME,NAME,..., or in {beside}; or write class indices"
+        f"column {column!r}: unknown class {name!r}: the file does not say which classes there are; give all of them "
+        f"in the order of their scores with --classes NAME,NAME,..., or in {beside}; or write class indices"
     )

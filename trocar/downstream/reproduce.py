@@ -13,6 +13,7 @@ from pydantic import Field
 
 from trocar.config import Config, find_preset, load, preset_names
 from trocar.downstream.config import EvaluateConfig
+from trocar.downstream.datasets import adapters
 from trocar.downstream.evaluate import evaluate
 from trocar.downstream.mask_predictions import mask_outcomes
 from trocar.downstream.metrics.interval import Predicted, bootstrap_interval
@@ -145,6 +146,7 @@ def reproduce(
     given = {**experiment.overrides, "data": str(data), "out": str(out)}
     changes = [f"{key}={json.dumps(value)}" for key, value in given.items()] + (overrides or [])
     config = load(EvaluateConfig, experiment.preset, changes)
+    _check_data(name, data, config.layout)
     results = evaluate(config, say)
     row = _row(results, target.task)
     values, interval = measure(results, row, target.metric, out / "predictions.parquet", config.bootstrap)
@@ -162,6 +164,17 @@ def _check(name: str, target: Target) -> None:
             f"{name}: task {target.task!r} has no metric {target.metric!r}{nearest(target.metric, known)}; "
             f"metrics: {', '.join(known)}"
         )
+
+
+def _check_data(name: str, data: Path, layout: str | None) -> None:
+    """Raises ConfigError where the folder is another data set than the number was published for."""
+    if layout is None or not data.is_dir() or adapters()[layout].matches(data):
+        return
+    others = [other for other, adapter in adapters().items() if adapter.matches(data)]
+    seen = f"it looks like {' or '.join(others)}" if others else "it has no layout that is known"
+    raise ConfigError(
+        f"{data} is not what {name} is measured on: {seen}; needed is {layout}: {adapters()[layout].expects}"
+    )
 
 
 def _row(results: Results, task: str) -> Row:

@@ -19,6 +19,8 @@ from trocar.privacy import Withheld
 
 FORMAT = 1
 PREDICTIONS = "predictions.parquet"
+FEW, FIRST = 6, 3
+"""So many names are listed; of more the first three."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Results:
 
     def _caption(self, task: str) -> str:
         about = self.tasks[task]
-        dropped = f" Not in the test frames: {', '.join(about['absent'])}." if about["absent"] else ""
+        dropped = f" Not in the test frames: {few(about['absent'])}." if about["absent"] else ""
         dropped += f" {about['incomplete'].capitalize()}." if about["incomplete"] else ""
         labels = f", {about['budget']}" if about["budget"] else ""
         return (
@@ -137,6 +139,13 @@ class Results:
         others = [metric for metric in self.tasks[task]["metrics"] if metric != headline]
         body = [_cells(row, headline, others) for row in rows]
         return ["backbone", "protocol", headline, "interval", *others, "seeds", "leak"], body
+
+
+def few(names: Sequence[str], shown: int = FEW) -> str:
+    """All names, or of more than `shown` their number and the first of them."""
+    if len(names) <= shown:
+        return ", ".join(names)
+    return f"{len(names)} classes ({', '.join(names[:FIRST])}, ...)"
 
 
 def _cells(row: Row, headline: str, others: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from trocar.downstream.arms import Arm
 from trocar.downstream.bench import Bench
-from trocar.downstream.folds import Fold
+from trocar.downstream.folds import TRAIN_TEST, Fold
 from trocar.downstream.metrics.interval import bootstrap_interval
 from trocar.downstream.metrics.outcome import Floats, Ints, Outcome
 from trocar.downstream.metrics.registry import REGISTRY
@@ -115,9 +115,6 @@ def about_task(bench: Bench, task: Task) -> dict[str, Any]:
     space, known = bench.space(task), bench.labelled(task)
     rows = bench.rows[known]
     counts = class_counts(bench, task)
-    # Without a split every frame is tested: then it is the number in all that counts.
-    split = "test" if bench.scheme == "train -> test" else ""
-    missing, frames = bench.data.missing(task.name, split), " ".join(["official", *split.split(), "frames"])
     return {
         "headline": task.headline,
         "metrics": [task.headline, *task.shown],
@@ -135,8 +132,20 @@ def about_task(bench: Bench, task: Task) -> dict[str, Any]:
         ],
         "frames": len(rows),
         "cases": len(np.unique(bench.case[rows])),
-        "incomplete": f"incomplete ({missing[0]:,} of {missing[1]:,} {frames})" if missing else None,
+        "incomplete": _incomplete(bench, task),
     }
+
+
+def _incomplete(bench: Bench, task: Task) -> str | None:
+    """What of the official test set is not here: frames where their number is known, else videos of the list."""
+    # Without a split every frame is tested: then it is the number in all that counts.
+    split = "test" if bench.scheme == TRAIN_TEST else ""
+    missing = bench.data.missing(task.name, split)
+    if missing is not None:
+        return f"incomplete ({missing[0]:,} of {missing[1]:,} {' '.join(['official', *split.split(), 'frames'])})"
+    here, listed = bench.data.listed.get(split, (0, 0))
+    known = (task.name, split) in bench.data.official
+    return None if known or here == listed else f"incomplete ({here} of {listed} official {split} videos)"
 
 
 def class_counts(bench: Bench, task: Task) -> dict[str, int]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from trocar.downstream.results import few
 from trocar.report.interval import bar, scale_of
 from trocar.report.summary import headline
 
@@ -45,7 +46,7 @@ def _task(task: str, info: Mapping[str, Any], rows: Sequence[Mapping[str, Any]])
     caption = (
         f"{info['frames']:,} frames, {info['cases']} cases, {info['scheme']}. Mean ± standard deviation over seeds."
     )
-    absent = f" Classes without test frames: {', '.join(info['absent'])}." if info.get("absent") else ""
+    absent = f" Classes without test frames: {few(info['absent'])}." if info.get("absent") else ""
     return (
         f"<h3>{escape(task)}</h3><div class=scroll><table class=scores><thead><tr>{header}</tr></thead>"
         f'<tbody>{body}</tbody></table></div><p class="note">{escape(caption + absent)}</p>'

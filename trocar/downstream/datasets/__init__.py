@@ -5,12 +5,14 @@ A file here with an `ADAPTER` is one: there is no list to edit.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from trocar.discover import modules
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
 from trocar.downstream.datasets.remap import remap_masks
+from trocar.downstream.datasets.splits import here_of
 from trocar.downstream.datasets.table import LabelledFrames
 from trocar.errors import ConfigError, nearest
 
@@ -42,8 +44,17 @@ def open_dataset(root: str | Path, layout: str | None = None, options: DatasetOp
         expected = "; ".join(f"{one.name}: {one.expects}" for one in known.values())
         raise ConfigError(f"{root} has no layout Trocar knows. Expected one of {expected}")
     options = options or DatasetOptions()
-    data = adapter.read(root, options)
+    data = _listed(adapter.read(root, options), adapter, options)
     return remap_masks(data, options.remap) if options.remap is not None else data
+
+
+def _listed(data: LabelledFrames, adapter: Adapter, options: DatasetOptions) -> LabelledFrames:
+    """With what is here of the published list that is used: a test on some of its videos is another test."""
+    name = options.split or adapter.default_split
+    if name is None or name not in adapter.splits:
+        return data
+    videos = {*data.frames["video"].astype(str), *data.frames["case"].astype(str)}
+    return replace(data, listed=here_of(name, adapter.splits, videos))
 
 
 def recognise(root: Path) -> Adapter | None:

@@ -15,7 +15,7 @@ import pandas as pd
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
 from trocar.downstream.datasets.budgets import published_budgets
 from trocar.downstream.datasets.names import index_of
-from trocar.downstream.datasets.splits import published_split
+from trocar.downstream.datasets.splits import not_here, published_split
 from trocar.downstream.datasets.table import LabelledFrames, LabelSpace, build_table
 from trocar.downstream.datasets.triplets import CHOLECT45_SPLITS as SPLITS
 from trocar.downstream.datasets.triplets import (
@@ -53,6 +53,7 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
         parts.append(part[part["number"] % step == 0].assign(video=video, case=video, split=split.get(video, "")))
     if labelled != FRAMES:
         notes.append(f"{labelled:,} of {FRAMES:,} officially labelled frames are here, of {len(parts)} videos")
+    notes += not_here(options.split, SPLITS, [str(part["video"].iloc[0]) for part in parts]) if options.split else []
     training = {int(name.removeprefix("VID")): name for name, where in split.items() if where == "train"}
     lists = ENDOVIT_BUDGETS if options.split == ENDOVIT_SPLIT else {}
     budgets, left_out = published_budgets(lists, training)

@@ -17,7 +17,7 @@ import pandas as pd
 
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
 from trocar.downstream.datasets.names import CHOLEC80_PHASES, index_of
-from trocar.downstream.datasets.splits import published_split
+from trocar.downstream.datasets.splits import not_here, published_split
 from trocar.downstream.datasets.table import UNLABELLED, LabelledFrames, LabelSpace, build_table
 from trocar.downstream.datasets.triplets import CHOLECT50_SPLITS as SPLITS
 from trocar.downstream.datasets.triplets import TOOLS, TRIPLETS, triplet_indices
@@ -56,6 +56,7 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
             part[part["number"] % step == 0].assign(video=file.stem, case=file.stem, split=split.get(file.stem, ""))
         )
     notes += _counts(unlabelled, labelled)
+    notes += not_here(options.split, SPLITS, unlabelled) if options.split else []
     official = {} if thinned or options.split else {(space.task, ""): FRAMES for space in spaces}
     return build_table(root, "cholect50", parts, spaces, notes=notes, official=official)
 

@@ -42,6 +42,16 @@ def published_split(name: str, lists: Mapping[str, Split], videos: Iterable[str]
     return {video: of.get(video) or of.get(_number(video), "") for video in videos}
 
 
+def here_of(name: str, lists: Mapping[str, Split], videos: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """Split -> (how many videos of a published list are among `videos`, how many it has)."""
+    here = set(videos)
+    numbers = {_number(video) for video in here}
+    counted = {
+        split: [entry in here or entry in numbers for entry in entries] for split, entries in lists[name].items()
+    }
+    return {split: (sum(found), len(found)) for split, found in counted.items()}
+
+
 def not_here(name: str, lists: Mapping[str, Split], videos: Iterable[str]) -> list[str]:
     """A note on the videos of a published list that are not among `videos`; none where all are."""
     here = set(videos)

@@ -66,7 +66,8 @@ class LabelledFrames:
     ('' if none), and those of the label `spaces`. `notes` says in words what was left out or is off. `budgets`: name ->
     draws of labelled training cases, where such lists are published. `official`: (task, split) -> the number of frames
     the data set's authors label, where it is known for these splits. `shards`: a shards folder that has the pictures;
-    the column `shard_row` then holds the row of each frame in its catalog, and `path` is not opened.
+    the column `shard_row` then holds the row of each frame in its catalog, and `path` is not opened. `listed`: split ->
+    (videos here, videos in the published list), where such a list is used.
     """
 
     root: Path
@@ -77,6 +78,7 @@ class LabelledFrames:
     budgets: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     official: Mapping[tuple[str, str], int] = field(default_factory=dict)
     shards: Path | None = None
+    listed: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.frames)
