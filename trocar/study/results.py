@@ -12,8 +12,10 @@ from typing import Any
 import pandas as pd
 
 from trocar.downstream.predictions import Key
+from trocar.errors import TrocarError
 from trocar.study.config import StudyConfig
 from trocar.study.execute import RESULTS
+from trocar.study.intact import check_content
 from trocar.study.lock import Tree, require_lock
 from trocar.study.measure import AnyOutcome, CaseMetric, metric_named, outcomes_in, restricted
 from trocar.study.store import Store, read_spec
@@ -131,8 +133,10 @@ class Results:
 
     @cached_property
     def scores(self) -> list[Score]:
-        """Everything that has been scored."""
+        """Everything that has been scored. Raises TrocarError for predictions that are not those the stage wrote."""
         done = {stage: self.store.is_done(stage) for stage in self.lock["stages"]}
+        for stage in dict.fromkeys(e["stage"] for e in self.lock["evaluations"] if done[e["stage"]]):
+            check_content(self.store, stage)
         return [score for e in self.lock["evaluations"] if done[e["stage"]] for score in self._scores(e)]
 
     @cached_property
@@ -147,8 +151,11 @@ class Results:
     def about(self, score: Score) -> dict[str, Any]:
         """The row of results.json that the score is in: what was chosen, labelled cases, the leak verdict if any."""
         path = self.store.out(score.stage) / "results.json"
-        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        return dict(rows[0])
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8"))["rows"][0])
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            folder = self.store.folder(score.stage)
+            raise TrocarError(f"{path} is damaged ({error}); delete {folder} and run the study again") from None
 
     def verdict(self, score: Score) -> str:
         """The leak verdict of the backbone on the test cases; `unknown` where none was reached."""
