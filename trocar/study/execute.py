@@ -27,6 +27,7 @@ import yaml
 from trocar import __version__
 from trocar.errors import TrocarError
 from trocar.files import sha256_of, write_atomic, write_json_atomic
+from trocar.study.intact import check_content
 from trocar.study.provenance import device_of, git_state
 from trocar.study.stages import Kind, Stage
 from trocar.study.store import DONE, FAILED, LOG, Store, attempts, note, read_spec
@@ -66,12 +67,18 @@ def run_stage(folder: Path, command: Command) -> int:
     with lease:
         if store.is_done(stage.name):
             return 0
-        code = _attempt(folder, lambda: command(words) or finish(stage, store, keep=extra["keep"]))
+        code = _attempt(folder, lambda: _run(stage, store, command, words, extra["keep"]))
         if code == 0:
             done = _record(stage, store)
             lease.check()
             write_json_atomic(folder / DONE, done)
         return code
+
+
+def _run(stage: Stage, store: Store, command: Command, words: Sequence[str], keep: str) -> int:
+    for parent in stage.parents:
+        check_content(store, parent)
+    return command(words) or finish(stage, store, keep)
 
 
 def prepare(stage: Stage, store: Store) -> list[str]:
@@ -210,6 +217,7 @@ def _record(stage: Stage, store: Store) -> dict[str, Any]:
         "git": git_state(),
         "bytes": sum(path.stat().st_size for path in out.rglob("*") if path.is_file()),
         "versions": _versions(),
+        "sizes": {result: (out / result).stat().st_size},
         "outputs": {result: sha256_of(out / result)},
     }
 

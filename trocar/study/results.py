@@ -12,9 +12,11 @@ from typing import Any
 import pandas as pd
 
 from trocar.downstream.predictions import Key
+from trocar.errors import TrocarError
 from trocar.study.arm_run import ArmRun, fields_in
 from trocar.study.config import StudyConfig
 from trocar.study.execute import RESULTS
+from trocar.study.intact import check_content
 from trocar.study.lock import Tree, require_lock
 from trocar.study.measure import AnyOutcome, CaseMetric, metric_named, outcomes_in, restricted
 from trocar.study.store import Store, read_spec
@@ -107,8 +109,10 @@ class Results:
 
     @cached_property
     def scores(self) -> list[Score]:
-        """Everything that has been scored."""
+        """Everything that has been scored. Raises TrocarError for predictions that are not those the stage wrote."""
         done = {stage: self.store.is_done(stage) for stage in self.lock["stages"]}
+        for stage in dict.fromkeys(e["stage"] for e in self.lock["evaluations"] if done[e["stage"]]):
+            check_content(self.store, stage)
         return [score for e in self.lock["evaluations"] if done[e["stage"]] for score in self._scores(e)]
 
     @cached_property
@@ -123,9 +127,13 @@ class Results:
     def about(self, score: Score) -> dict[str, Any]:
         """The row of results.json that the score is in: what was chosen, labelled cases, the leak verdict if any."""
         path = self.store.out(score.stage) / "results.json"
-        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        # One for each of the tasks that were learned together.
-        return dict(next(row for row in rows if row["task"] == score.key.task))
+        try:
+            rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+            # One for each of the tasks that were learned together.
+            return dict(next(row for row in rows if row["task"] == score.key.task))
+        except (OSError, ValueError, LookupError, TypeError, StopIteration) as error:
+            folder = self.store.folder(score.stage)
+            raise TrocarError(f"{path} is damaged ({error}); delete {folder} and run the study again") from None
 
     def verdict(self, score: Score) -> str:
         """The leak verdict of the backbone on the test cases; `unknown` where none was reached."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from trocar.study.execute import HELD
+from trocar.study.intact import check_size
 from trocar.study.stages import Stage
 from trocar.study.store import Store
 from trocar.tracking.process import host_name
@@ -66,7 +67,7 @@ class Runner:
         self._look_at = 0.0
 
     def run(self) -> Ended:
-        """Until all stages have ended or wait for one that failed.
+        """Until all stages have ended or wait for one that failed. Raises TrocarError for a result that got damaged.
 
         On SIGINT, SIGTERM and SIGHUP the stages are asked to save and stop; a second one kills them. Then raises
         KeyboardInterrupt for SIGINT, SystemExit for the others.
@@ -103,6 +104,7 @@ class Runner:
         """Whether a stage has an end without a process of ours."""
         failure = self._failure(name)
         if self.store.is_done(name):
+            check_size(self.store, name)
             self._done(name, "was there" if name not in self._later else "done by another run")
         elif failure not in (None, self._failures[name]) and self.store.worker(name) is None:
             self._failed(name, 1)  # by another run, since this one began

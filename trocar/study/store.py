@@ -53,8 +53,8 @@ class Store:
         return self.root.absolute() / "cache"
 
     def is_done(self, name: str) -> bool:
-        """Whether the stage has ended well."""
-        return (self.folder(name) / DONE).is_file()
+        """Whether the stage has ended well. Raises TrocarError for a done.json that can't be read."""
+        return self.done(name) is not None
 
     def done(self, name: str) -> dict[str, Any] | None:
         """done.json, None while there is none."""
