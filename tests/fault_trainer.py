@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -117,20 +118,27 @@ def start(
     file_limit: int | None = None,
 ) -> Started:
     """`trocar ARGUMENTS` in a new process, which calls `fault` before; `file_limit`: bytes that a file can grow to."""
+    words = [str(argument) for argument in arguments]
+    return fork(partial(_command, words, fault, dict(environment or {}), file_limit), log)
+
+
+def fork(work: Callable[[], object], log: Path) -> Started:
+    """`work` in a new process that has torch."""
     log.unlink(missing_ok=True)
-    arguments = [str(argument) for argument in arguments]
-    process = _server.Process(target=_command, args=(arguments, str(log), fault, dict(environment or {}), file_limit))
+    process = _server.Process(target=_alone, args=(work, str(log)))
     process.start()
     return Started(process, log)
 
 
-def _command(
-    arguments: list[str], log: str, fault: Fault | None, environment: dict[str, str], file_limit: int | None
-) -> None:
+def _alone(work: Callable[[], object], log: str) -> None:
     os.setsid()
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
+    work()
+
+
+def _command(arguments: list[str], fault: Fault | None, environment: dict[str, str], file_limit: int | None) -> None:
     os.environ.update(environment)
     if file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))

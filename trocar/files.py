@@ -33,7 +33,7 @@ def write_atomic(path: str | Path, data: bytes | str, *, sync: bool = True) -> N
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.errno is not None:
             error.filename = str(path)  # a write that finds the disk full doesn't say where it wrote
         raise
     if sync:

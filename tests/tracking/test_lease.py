@@ -220,3 +220,19 @@ def test_job_identity_comes_from_the_environment_slurm_sets():
     assert JobIdentity.from_environment(environ) == JobIdentity("12", 3, "c")
     assert JobIdentity.from_environment({"SLURM_JOB_ID": "12"}) == JobIdentity("12", 0)
     assert JobIdentity.from_environment({}) is None
+
+
+def test_a_holder_that_slept_in_the_middle_of_a_beat_does_not_write_over_its_successor(tmp_path, monkeypatch):
+    lease = Lease.acquire(tmp_path, beat_s=600)
+    write = os.pwrite
+
+    def sleep_first(descriptor, content, offset):
+        with monkeypatch.context() as awake:
+            awake.setattr(os, "pwrite", write)
+            Lease.acquire(tmp_path, stand_still_s=0.1, poll_s=0.02, beat_s=600)
+        return write(descriptor, content, offset)
+
+    monkeypatch.setattr(os, "pwrite", sleep_first)
+    with pytest.raises(LeaseLost):
+        lease.check()
+    assert read_holder(tmp_path).token != lease.holder.token

@@ -1,4 +1,4 @@
-"""Two runs on one output directory: one is refused, or takes over from one that is dead or silent, which is then out."""
+"""Two runs on one output directory: the second is refused, or takes over from a dead or silent one for good."""
 
 from __future__ import annotations
 
