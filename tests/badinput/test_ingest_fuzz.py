@@ -28,7 +28,8 @@ from ingest_clips import constant, make_clip, picture, stored
 from PIL import Image, ImageFile
 
 from trocar.data.catalog import Catalog
-from trocar.data.ingest.run import IngestOptions, run_ingest
+from trocar.data.ingest.options import IngestOptions
+from trocar.data.ingest.run import run_ingest
 from trocar.data.ingest.settings import IngestSettings
 
 KEEP = IngestSettings(short_side=None, crop="none", fps=5, jpeg_quality=95)

@@ -24,7 +24,8 @@ from trocar.data.catalog import OUT_OF_BODY_THRESHOLD, REVIEW_THRESHOLD, Catalog
 from trocar.data.catalog_write import VideoEntry, write_catalog
 from trocar.data.composition import Composition
 from trocar.data.ingest.jpeg import is_canonical
-from trocar.data.ingest.run import IngestOptions, run_ingest
+from trocar.data.ingest.options import IngestOptions
+from trocar.data.ingest.run import run_ingest
 from trocar.data.ingest.settings import IngestSettings
 from trocar.data.privacy import is_private, private_names
 from trocar.data.quarantine import write_review

@@ -14,7 +14,7 @@ from trocar.slurm.options import add_options, check
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from trocar.data.ingest.run import IngestOptions, Progress, Say, Summary
+    from trocar.data.ingest.options import IngestOptions, Progress, Say, Summary
 
 
 def register(subparsers: Any) -> None:
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _options(args: argparse.Namespace) -> IngestOptions:
     from trocar.config import validate
-    from trocar.data.ingest.run import IngestOptions
+    from trocar.data.ingest.options import IngestOptions
     from trocar.data.ingest.settings import IngestSettings
 
     tree = {key: value for key, value in vars(args).items() if key in IngestOptions.model_fields}

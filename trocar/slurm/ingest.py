@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from trocar.data.ingest.array import split, write_parts
-from trocar.data.ingest.run import IngestOptions, Say
+from trocar.data.ingest.options import IngestOptions, Say
 from trocar.slurm import records
 from trocar.slurm.arrays import MAX_INDEX, Stage
 from trocar.slurm.graph import Graph, scripts, submit_graph

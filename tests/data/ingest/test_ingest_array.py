@@ -6,7 +6,8 @@ from ingest_clips import constant, make_clip
 from trocar.data.catalog import Catalog
 from trocar.data.ingest.array import merge, read_part, run_part, split, write_parts
 from trocar.data.ingest.lock import only_one
-from trocar.data.ingest.run import IngestOptions, run_ingest
+from trocar.data.ingest.options import IngestOptions
+from trocar.data.ingest.run import run_ingest
 from trocar.errors import ConfigError, TrocarError
 from trocar.tracking.lease import Lease
 

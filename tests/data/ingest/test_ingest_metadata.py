@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from trocar.data.ingest.metadata import read_table
-from trocar.data.ingest.run import IngestOptions, plan
+from trocar.data.ingest.options import IngestOptions
+from trocar.data.ingest.plan import plan
 from trocar.errors import ConfigError
 
 

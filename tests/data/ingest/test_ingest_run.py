@@ -21,7 +21,8 @@ from trocar.cli import main
 from trocar.data.catalog import Catalog
 from trocar.data.ingest import pool, video
 from trocar.data.ingest.lock import only_one
-from trocar.data.ingest.run import IngestOptions, Summary, run_ingest
+from trocar.data.ingest.options import IngestOptions, Summary
+from trocar.data.ingest.run import run_ingest
 from trocar.data.ingest.settings import IngestSettings
 from trocar.data.ingest.shards import ShardWriter
 from trocar.errors import ConfigError, TrocarError

@@ -18,25 +18,22 @@ from pathlib import Path
 
 from trocar.config import fingerprint
 from trocar.data.ingest import record
-from trocar.data.ingest.lock import only_one
-from trocar.data.ingest.pool import run_jobs
-from trocar.data.ingest.run import (
-    IngestOptions,
-    Progress,
-    Say,
-    Summary,
+from trocar.data.ingest.folder import (
     claim_pseudonyms,
     count,
     disk_trouble,
     finish,
     is_finished,
     make_folders,
-    plan,
     refuse_foreign,
     refuse_namesake,
     sweep,
     withdraw_catalog,
 )
+from trocar.data.ingest.lock import only_one
+from trocar.data.ingest.options import IngestOptions, Progress, Say, Summary
+from trocar.data.ingest.plan import plan
+from trocar.data.ingest.pool import run_jobs
 from trocar.data.ingest.video import Job
 from trocar.errors import ConfigError, TrocarError
 from trocar.files import write_json_atomic

@@ -1,0 +1,133 @@
+"""The shards folder of an ingest: what may be written there, what is done already, and what is left at the end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from trocar.data.catalog import FOLDER as CATALOG
+from trocar.data.catalog import read_header
+from trocar.data.catalog_write import write_catalog
+from trocar.data.ingest import record
+from trocar.data.ingest.options import IngestOptions, Summary
+from trocar.data.ingest.plan import aliases_of
+from trocar.data.ingest.record import Record
+from trocar.data.ingest.sources import printable
+from trocar.data.ingest.video import Job, Outcome
+from trocar.errors import ConfigError, TrocarError
+
+
+def claim_pseudonyms(options: IngestOptions) -> None:
+    """Mark a folder as one of this key's pseudonyms. Raises ConfigError for one of another key."""
+    if (aliases := aliases_of(options)) is not None:
+        aliases.check(options.out)
+
+
+def make_folders(root: Path) -> None:
+    """The folders of a shards folder."""
+    for folder in ("shards", record.FOLDER, CATALOG):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+
+
+def withdraw_catalog(root: Path, todo: Sequence[Job]) -> None:
+    """Take the present catalog away if it points into shards that are about to be replaced."""
+    if any(record.is_there(root, job.name) for job in todo):
+        (root / CATALOG / "catalog.json").unlink(missing_ok=True)
+
+
+def is_finished(job: Job, done: Record | None, summary: Summary | None = None) -> bool:
+    """Whether a video's record and shards are what this job would make; other metadata are noted in the record.
+
+    `summary` counts it; without one nothing is written either.
+    """
+    if done is None or done.key != job.key or not all(_is_there(job.root / s.path, s.bytes) for s in done.shards):
+        return False
+    if summary is None:
+        return True
+    if done.metadata != job.metadata:
+        record.save(job.root, replace(done, metadata=job.metadata))
+    summary.finished_before += 1
+    summary.rejected.extend(done.rejected)
+    return True
+
+
+def _is_there(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
+def refuse_foreign(root: Path) -> None:
+    """Raises ConfigError for a catalog without records of its videos: it would be overwritten by one without them."""
+    # Where there are records, the catalog is rebuilt from them, damaged or not.
+    known = bool(record.names(root)) or not (root / CATALOG / "catalog.json").is_file()
+    if not known and read_header(root)["videos"]:
+        raise ConfigError(f"{root} holds a catalog that no ingest left here; give another folder to --out")
+
+
+def refuse_namesake(job: Job, done: Record | None) -> None:
+    """Raises ConfigError for a video whose name belongs to another source's video here: it would replace that one."""
+    if done is not None and done.key != job.key and done.metadata.source != job.metadata.source:
+        raise ConfigError(
+            f"{job.shown}: there is another video named {job.name!r} in {job.root}, of source "
+            f"{done.metadata.source!r} (this one is of {job.metadata.source!r}); it would be lost: give --prefix "
+            f"or another --out, or --source {done.metadata.source} if it is the same video and shall be replaced"
+        )
+
+
+def begun(root: Path) -> frozenset[str]:
+    """Videos that were being decoded when an earlier ingest came to its end without being asked."""
+    folder = root / "tmp"
+    return frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
+
+
+def sweep(root: Path, sources: Sequence[Path], names: Collection[str]) -> None:
+    """Remove what an interrupted ingest left: nothing in these places has its final name.
+
+    Rejections of these sources go too, where the file has gone; of other sources nothing can be said.
+    """
+    _sweep_temporary(root)
+    below = tuple(printable(source).rstrip("/") + "/" for source in sources)
+    for path in (root / record.FOLDER).glob("*.rejected.json"):
+        if path.name.removesuffix(".rejected.json") not in names and record.load_rejected(path).path.startswith(below):
+            path.unlink()
+
+
+def _sweep_temporary(root: Path) -> None:
+    shutil.rmtree(root / "tmp", ignore_errors=True)
+    for folder in (root / record.FOLDER, root / CATALOG):
+        for stale in folder.glob(".*.tmp"):
+            stale.unlink()
+
+
+def count(summary: Summary, outcome: Outcome) -> None:
+    """Add what became of one video."""
+    summary.ingested += outcome.finished
+    summary.seconds += outcome.duration_s
+    summary.rejected.extend(outcome.rejected)
+
+
+def finish(root: Path, jobs: Sequence[Job], summary: Summary) -> None:
+    """Write the catalog of all finished videos, and count them."""
+    _sweep_temporary(root)  # a worker that was killed leaves such files too, and its ingest goes on
+    videos = list(record.entries(root))
+    summary.fingerprint = write_catalog(root, videos, record.rejections(root))
+    summary.videos, summary.frames = len(videos), sum(video.frames.num_rows for video in videos)
+    summary.elsewhere = len({video.name for video in videos} - {job.name for job in jobs})
+
+
+@contextmanager
+def disk_trouble(root: Path) -> Iterator[None]:
+    """Turn an OSError into a TrocarError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = "no space left" if full else (error.strerror or str(error))
+        todo = "free some space and run the same command" if full else "run the same command when that is solved"
+        free = f" ({shutil.disk_usage(root).free >> 20} MiB free)" if full and root.is_dir() else ""
+        place = os.fspath(error.filename) if error.filename and not full else str(root)
+        raise TrocarError(f"{place}: {what}{free}; finished videos are kept: {todo}, it continues") from None

@@ -1,0 +1,51 @@
+"""What an ingest is asked to do, and what it has done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import Field
+
+from trocar.config import Config
+from trocar.data.catalog_write import Rejected
+from trocar.data.ingest.settings import IngestSettings
+from trocar.data.ingest.video import Outcome
+
+
+class IngestOptions(Config):
+    """What `trocar ingest` is asked to do; see its command line help for each."""
+
+    sources: tuple[Path, ...]
+    out: Path
+    settings: IngestSettings = IngestSettings()
+    metadata: Path | None = None
+    source: str | None = None
+    prefix: str = ""
+    case_regex: str | None = None
+    frames: str | None = None
+    frames_fps: float | None = Field(None, gt=0)
+    first_number: int | None = None
+    masks: Path | None = None
+    exclude: Path | None = None
+    pseudonymize: Path | None = None
+    workers: int = Field(1, ge=1)
+
+
+@dataclass
+class Summary:
+    """Counts of this run and of the catalog after it; `rejected` are the files of this run's sources."""
+
+    fingerprint: str = ""
+    videos: int = 0
+    frames: int = 0
+    ingested: int = 0
+    finished_before: int = 0
+    elsewhere: int = 0
+    seconds: float = 0.0
+    rejected: list[Rejected] = field(default_factory=list)
+
+
+Say = Callable[[str], None]
+Progress = Callable[[int, int, Outcome | None], None]
