@@ -111,7 +111,7 @@ def test_a_clean_stop_resumes_bit_for_bit(shards, undisturbed, tmp_path, ranks):
     assert_identical(out, undisturbed(ranks), STEPS, resumed_after=3)
 
 
-@pytest.mark.parametrize("ranks", RANKS)
+@pytest.mark.parametrize("ranks", [2, 4])  # one: tests/faults/trainer, many times over
 def test_sigterm_at_a_random_step_resumes_bit_for_bit(shards, undisturbed, tmp_path, ranks):
     step = random.SystemRandom().randrange(2, STEPS - 3)
     print(f"SIGTERM after step {step}")
@@ -121,7 +121,7 @@ def test_sigterm_at_a_random_step_resumes_bit_for_bit(shards, undisturbed, tmp_p
     assert_identical(out, undisturbed(ranks), STEPS, resumed_after=3)
 
 
-@pytest.mark.parametrize("ranks", RANKS)
+@pytest.mark.parametrize("ranks", [2, 4])
 def test_sigkill_at_a_random_step_resumes_bit_for_bit(shards, undisturbed, tmp_path, ranks):
     step = random.SystemRandom().randrange(3, STEPS - 2)  # after the first checkpoint
     print(f"SIGKILL after step {step}")
@@ -129,21 +129,6 @@ def test_sigkill_at_a_random_step_resumes_bit_for_bit(shards, undisturbed, tmp_p
     assert interrupt(shards, out, ranks, signal.SIGKILL, step) == -signal.SIGKILL
     assert train(shards, out, ranks) == 0
     assert_identical(out, undisturbed(ranks), STEPS, resumed_after=3)
-
-
-def test_a_flipped_bit_in_the_newest_checkpoint_falls_back_and_ends_the_same(shards, undisturbed, tmp_path, capfd):
-    out = tmp_path / "run"
-    assert interrupt(shards, out, 1, signal.SIGTERM, at_step=7) == 143
-    newest = checkpoint.steps(out)[-1]
-    path = checkpoint.path_of(out, newest) / "state.pt"
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(bytes(data))
-    assert train(shards, out, 1) == 0
-    said = capfd.readouterr().err
-    assert f"checkpoint step-{newest:08d} is damaged" in said
-    assert "resuming" in said
-    assert_identical(out, undisturbed(1), STEPS, resumed_after=3)
 
 
 def test_a_run_resumed_on_more_ranks_sees_the_same_data(shards, undisturbed, tmp_path, capfd):
@@ -156,20 +141,6 @@ def test_a_run_resumed_on_more_ranks_sees_the_same_data(shards, undisturbed, tmp
     assert [row["step"] for row in ours] == list(range(STEPS))
     for a, b in zip(ours, theirs, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=2e-3)
-
-
-def test_a_second_run_on_a_busy_folder_is_refused(shards, tmp_path, capfd):
-    out = tmp_path / "run"
-    first = subprocess.Popen(command(shards, out, 1, "train.steps=4000"), start_new_session=True)
-    try:
-        while not (out.is_dir() and read_metrics(out)):
-            assert first.poll() is None
-            time.sleep(0.05)
-        assert train(shards, out, 1, "train.steps=4000") == 1
-        assert f"process {first.pid}" in capfd.readouterr().err
-    finally:
-        kill_tree(first.pid, signal.SIGKILL)
-        first.wait()
 
 
 def test_a_finished_run_returns_at_once(shards, undisturbed, capfd):

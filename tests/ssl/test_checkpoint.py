@@ -78,6 +78,22 @@ def test_a_half_written_checkpoint_is_never_looked_at(tmp_path):
     half.mkdir()
     (half / "state.pt").write_bytes(b"half")
     assert checkpoint.load_latest(tmp_path, silent).step == 5
+    assert not half.exists()
+
+
+def test_a_manifest_that_says_something_else_than_was_written_is_damaged(tmp_path):
+    manifest = write(tmp_path, 5) / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"data": "d"', '"data": "e"'))
+    assert checkpoint.verify(manifest.parent) == "its manifest does not match its own sha256"
+
+
+def test_who_may_publish_no_more_publishes_nothing(tmp_path):
+    def lost():
+        raise TrocarError("the lease is lost")
+
+    with pytest.raises(TrocarError, match="the lease is lost"):
+        checkpoint.save(tmp_path, 5, {}, lambda folder: folder.mkdir(), {}, lost)
+    assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
 def test_a_failing_write_leaves_nothing_and_names_the_last_good_step(tmp_path):
