@@ -98,7 +98,9 @@ def test_images_and_masks_of_the_labelled_training_frames_alone_are_learned_from
     assert watched.val is None
     assert images.shape == (6, 32, 32, 3)
     assert masks.shape == (6, 32, 32)
-    assert (images == problem.encoder.pixels[problem.train.rows]).all()
+    assert (images[:] == problem.encoder.pixels[problem.train.rows]).all()
+    assert isinstance(images.array, np.memmap)
+    assert isinstance(masks, np.memmap)
     assert set(np.unique(masks)) == {0, 1, 255}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 
 from trocar.backbones.load import load_backbone
 from trocar.downstream.metrics.segmentation import scores_of
+from trocar.downstream.segmentation.labelled import Picked
 from trocar.downstream.segmentation.model import Segmenter, build_segmenter
 from trocar.downstream.segmentation.predict import predict, predicted_confusions
 from trocar.downstream.segmentation.train import (
@@ -129,6 +131,34 @@ def test_memory_mapped_images_and_bfloat16_train(tmp_path: Path) -> None:
     history = fit_segmenter(segmenter(), (mapped, masks), settings(epochs=4, bf16=True))
     assert history.loss[-1] < history.loss[0]
     assert (np.load(tmp_path / "images.npy") == images).all()
+
+
+class Counting(np.ndarray):  # type: ignore[type-arg]
+    """An array that notes how many rows are read at once."""
+
+    most = 0
+
+    def __getitem__(self, rows: Any) -> Any:
+        found = np.asarray(self)[rows]
+        Counting.most = max(Counting.most, len(found))
+        return found
+
+
+def test_rows_of_a_larger_array_train_as_their_copy_does_and_are_read_by_the_batch() -> None:
+    images, masks = toy(6)
+    rows = np.array([5, 0, 3, 1, 2])
+    copied, picked = segmenter(), segmenter()
+    val = (images[:3], masks[:3])
+    expected = fit_segmenter(copied, (images[rows], masks[rows]), settings(batch=2), val=val)
+    large = Picked(images.view(Counting), rows)
+    found = fit_segmenter(
+        picked, (large, masks[rows]), settings(batch=2), val=(Picked(images, np.arange(3)), masks[:3])
+    )
+    assert (found.loss, found.miou) == (expected.loss, expected.miou)
+    assert all(
+        torch.equal(a, b) for a, b in zip(copied.state_dict().values(), picked.state_dict().values(), strict=True)
+    )
+    assert Counting.most == 2
 
 
 def test_an_epoch_has_every_image_in_equal_batches_and_an_order_of_its_own() -> None:

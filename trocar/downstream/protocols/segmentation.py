@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ from trocar.downstream.frames import Pixels, Size, extent
 from trocar.downstream.metrics.outcome import Ints
 from trocar.downstream.protocols.base import Labelled, Prediction, Problem, Protocol
 from trocar.downstream.segmentation.decoders import DecoderName
+from trocar.downstream.segmentation.labelled import LabelledImages, Picked
 from trocar.downstream.segmentation.model import Segmenter, build_segmenter
-from trocar.downstream.segmentation.predict import Bytes, predict
+from trocar.downstream.segmentation.predict import predict
 from trocar.downstream.segmentation.train import SegmentationTraining, fit_segmenter
 from trocar.errors import TrocarError
 
@@ -115,13 +117,18 @@ def read_mask(problem: Problem, row: int) -> Mask:
     return problem.space.read_mask(data.root / str(data.frames["mask"].iloc[row]))
 
 
-def _labelled(problem: Problem, part: Labelled, images: Pixels, shape: tuple[int, int]) -> tuple[Bytes, Bytes]:
-    """Images and masks of a part at the size of the input; classes do not mix, so the nearest pixel is taken."""
-    masks = np.empty((len(part.rows), *shape), dtype=np.uint8)
-    for place, row in enumerate(part.rows):
-        mask = torch.from_numpy(read_mask(problem, int(row)))[None, None]
-        masks[place] = F.interpolate(mask, shape, mode="nearest-exact")[0, 0].numpy()
-    return images[part.rows], masks
+def _labelled(problem: Problem, part: Labelled, images: Pixels, shape: tuple[int, int]) -> LabelledImages:
+    """Images and masks of a part at the size of the input; classes do not mix, so the nearest pixel is taken. Masks
+    are resized once, into a file without a name that goes with the array.
+    """
+    # Written and not assigned through the map: a full disk is then an error and not a signal.
+    with tempfile.TemporaryFile(dir=problem.encoder.frames.folder) as file:
+        for row in part.rows:
+            mask = torch.from_numpy(read_mask(problem, int(row)))[None, None]
+            file.write(F.interpolate(mask, shape, mode="nearest-exact")[0, 0].numpy().tobytes())
+        file.flush()
+        masks = np.memmap(file, dtype=np.uint8, mode="r", shape=(len(part.rows), *shape))
+    return Picked(images, part.rows), masks
 
 
 def _predicted(

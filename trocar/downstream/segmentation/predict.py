@@ -13,10 +13,9 @@ from torch import Tensor
 
 from trocar.backbones.preprocess import describe_backbone
 from trocar.downstream.metrics.segmentation_outcome import confusions
+from trocar.downstream.segmentation.labelled import Bytes, Stack
 from trocar.downstream.segmentation.model import Segmenter
 from trocar.errors import TrocarError
-
-Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Predicted:
 
 def predict(
     model: Segmenter,
-    images: Bytes,
+    images: Stack,
     *,
     size: tuple[int, int] | None = None,
     batch: int = 16,
@@ -50,7 +49,7 @@ def predict(
 
 
 def predicted_confusions(
-    model: Segmenter, images: Bytes, masks: Bytes, *, batch: int = 16, device: str = "cpu"
+    model: Segmenter, images: Stack, masks: Stack, *, batch: int = 16, device: str = "cpu"
 ) -> npt.NDArray[np.int64]:
     """Confusions int64 [n, K, K] of the predictions for `images` at the size of `masks` (uint8 [n, h, w]).
 
@@ -64,7 +63,7 @@ def predicted_confusions(
 
 
 def logit_batches(
-    model: Segmenter, images: Bytes, *, size: tuple[int, int] | None, batch: int, device: str
+    model: Segmenter, images: Stack, *, size: tuple[int, int] | None, batch: int, device: str
 ) -> Iterator[tuple[slice, Tensor]]:
     """Rows and their logits float32 [b, K, h, w] on `device`, one batch after another."""
     require_size(images, model.size)
@@ -84,7 +83,7 @@ def to_tensor(images: Bytes, device: str) -> Tensor:
     return torch.from_numpy(np.array(images)).to(device).permute(0, 3, 1, 2).contiguous()
 
 
-def require_size(images: Bytes, size: tuple[int, int]) -> None:
+def require_size(images: Stack, size: tuple[int, int]) -> None:
     """Raises TrocarError unless `images` is [n, H, W, ...] of `size` with n > 0."""
     if len(images) == 0 or images.shape[1:3] != size:
         raise TrocarError(

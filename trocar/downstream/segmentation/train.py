@@ -19,14 +19,12 @@ from trocar.backbones.preprocess import describe_backbone
 from trocar.config import Config
 from trocar.downstream.metrics.segmentation import scores_of
 from trocar.downstream.segmentation.augment import augment, joint_augmentation
+from trocar.downstream.segmentation.labelled import Bytes, LabelledImages
 from trocar.downstream.segmentation.loss import IGNORE, segmentation_loss
 from trocar.downstream.segmentation.model import Segmenter
-from trocar.downstream.segmentation.predict import Bytes, predicted_confusions, require_size, to_tensor
+from trocar.downstream.segmentation.predict import predicted_confusions, require_size, to_tensor
 from trocar.errors import ConfigError, TrocarError
 from trocar.progress import track
-
-LabelledImages = tuple[Bytes, Bytes]
-"""Images uint8 [n, H, W, 3] and masks uint8 [n, H, W] of class indices or 255; both may be memory-mapped."""
 
 
 class SegmentationTraining(Config):
@@ -78,7 +76,8 @@ def fit_segmenter(
     Training masks have the size of the images, validation masks may have any (predictions are resized to them). The
     order of the images follows from (seed, epoch), augmentation from (seed, epoch, step), dropout from the seed. A
     frozen backbone neither changes nor gets gradients. Every epoch sees every image; the last batch is filled up with
-    images of the beginning, because batch norm cannot do with one.
+    images of the beginning, because batch norm cannot do with one. Of images and masks no more than a batch is read at
+    a time.
 
     Raises TrocarError for arrays that do not fit, a label that is no class or a loss that is not finite, ConfigError
     for class weights that are not one per class.
