@@ -71,6 +71,17 @@ def write_config(shards: Path, out: Path, **sections: dict[str, Any]) -> Path:
     return path
 
 
+def next_run(root: Path, shards: Path, **sections: dict[str, Any]) -> Path:
+    """The configuration of a run below `root` for the next fault: the last one's, or a new one when it has come far.
+
+    Two thirds of the steps are before it, so that it doesn't end before the fault on a fast machine.
+    """
+    runs = sorted(root.glob("*/run"))
+    if runs and max(checkpoint.steps(runs[-1]), default=0) <= STEPS // 3:
+        return runs[-1].with_suffix(".yaml")
+    return write_config(shards, root / f"{len(runs):02d}" / "run", **sections)
+
+
 @dataclass
 class Started:
     """A command that runs, in a session of its own; `log` gets what it prints."""

@@ -7,6 +7,7 @@ import random
 import signal
 import socket
 import time
+from functools import partial
 from pathlib import Path
 
 from fault_record import Injector
@@ -17,15 +18,15 @@ from trocar.ssl.trainer import Trainer
 from trocar.tracking.lease import Lease
 
 
-def impatient() -> None:
-    """Half a second of silence is enough to take over; the beats are as much faster."""
+def beat_fast(stand_still_s: float = 30.0) -> None:
+    """Many beats a second, so that who lives is seen at once; so many seconds of silence are enough to take over."""
     acquire = Lease.acquire.__func__  # type: ignore[attr-defined]
-    acquire.__kwdefaults__.update(stand_still_s=0.5, poll_s=0.05, beat_s=0.05)
+    acquire.__kwdefaults__.update(stand_still_s=stand_still_s, poll_s=0.05, beat_s=0.05)
 
 
 def slow() -> None:
     """Steps that take a while, so that both are there at the same time."""
-    impatient()
+    beat_fast()
     step = Trainer._step
     Trainer._step = lambda *a: (time.sleep(0.2), step(*a))[1]  # type: ignore[method-assign,assignment]
 
@@ -46,7 +47,7 @@ def test_a_second_run_is_refused_and_takes_over_when_the_holder_is_killed(
     with inject("second run", "output directory", "refused with host, pid and job of the holder") as injection:
         holder = pretrain(config, fault=slow, environment={"SLURM_JOB_ID": "4711", "SLURM_RESTART_COUNT": "2"})
         wait_for_step(holder, out, 1)
-        refused = pretrain(second, fault=impatient)
+        refused = pretrain(second, fault=beat_fast)
         assert refused.end() == 1, refused.said()
         for words in (socket.gethostname(), f"process {holder.pid} on", "SLURM job 4711 (restart 2)", "`scancel 4711`"):
             assert words in refused.said()
@@ -69,14 +70,14 @@ def test_a_writer_that_slept_through_its_lease_publishes_nothing(
         step, seconds = draw.randrange(1, 8), draw.uniform(0, 0.1)
         at = f"step {step} and {seconds:.2f} s"
         with inject("SIGSTOP beyond the lease", "trainer", promise, seed=seed, at=at) as injection:
-            sleeper = pretrain(config, fault=impatient)
+            sleeper = pretrain(config, fault=beat_fast)
             wait_for_step(sleeper, out, step)
             time.sleep(seconds)
             sleeper.send(signal.SIGSTOP)
             try:
                 second = config.with_name("second.yaml")
                 second.write_text(config.read_text())
-                finish(second, fault=impatient)
+                finish(second, fault=partial(beat_fast, 0.5))
                 before = files_of(out)
             finally:
                 os.kill(sleeper.pid, signal.SIGCONT)

@@ -18,6 +18,7 @@ from fault_trainer import (
     finish,
     fork_ranks,
     fresh_seeds,
+    next_run,
     pretrain,
     results,
     wait_for_step,
@@ -31,12 +32,12 @@ from trocar.tracking.metrics import attempts
 KILLS = 3
 
 
-def kill_a_child(config: Path, out: Path, injection: Injection, **options: Any) -> tuple[Started, int]:
+def kill_a_child(config: Path, injection: Injection, **options: Any) -> tuple[Started, int]:
     """The command; after some steps of its work one of its processes is killed. Returns which in order of their start.
 
     The steps are few enough that what the others have made in advance isn't all that is needed.
     """
-    draw = random.Random(injection.seed)
+    draw, out = random.Random(injection.seed), config.with_suffix("")
     steps, seconds, before = draw.randrange(1, 4), draw.uniform(0, 0.1), max(attempts(out), default=0)
     resumed_at = max(checkpoint.steps(out), default=0)
     run = pretrain(config, **options)
@@ -52,38 +53,40 @@ def kill_a_child(config: Path, out: Path, injection: Injection, **options: Any) 
 def test_a_killed_loader_worker_is_said_and_the_same_command_goes_on(
     shards: Path, undisturbed: Path, tmp_path: Path, inject: Injector
 ) -> None:
-    out = tmp_path / "run"
-    config = write_config(shards, out, run={"workers": 2})
     promise = "ends with a message; the same command goes on and ends equal to the bit"
     with ExitStack() as until_the_end:
-        injections: list[Injection] = []
+        killed: dict[Path, list[Injection]] = {}
         for seed in fresh_seeds(KILLS):
-            injections.append(until_the_end.enter_context(inject("SIGKILL", "loader worker", promise, seed=seed)))
-            run, _ = kill_a_child(config, out, injections[-1])
+            config = next_run(tmp_path, shards, run={"workers": 2})
+            injection = until_the_end.enter_context(inject("SIGKILL", "loader worker", promise, seed=seed))
+            killed.setdefault(config, []).append(injection)
+            run, _ = kill_a_child(config, injection)
             assert run.end() == 1
             assert "a loader worker ended before its time" in run.said()
             assert "Traceback" not in run.said()
-        finish(config)
-        for injection in injections:
-            injection.compare(results(undisturbed), results(out))
+        for config, injections in killed.items():
+            finish(config)
+            for injection in injections:
+                injection.compare(results(undisturbed), results(config.with_suffix("")))
 
 
 def test_of_two_ranks_one_is_killed_the_other_ends_and_the_same_command_goes_on(
     shards: Path, undisturbed_on_two: Path, tmp_path: Path, inject: Injector
 ) -> None:
-    out = tmp_path / "run"
-    config = write_config(shards, out, run={"ranks": 2})
     promise = "the other ends too; the same command goes on and ends equal to the bit"
     with ExitStack() as until_the_end:
-        injections: list[Injection] = []
+        killed: dict[Path, list[Injection]] = {}
         for seed in fresh_seeds(KILLS):
-            injections.append(until_the_end.enter_context(inject("SIGKILL", "one rank of two", promise, seed=seed)))
-            run, rank = kill_a_child(config, out, injections[-1], fault=fork_ranks)
+            config = next_run(tmp_path, shards, run={"ranks": 2})
+            injection = until_the_end.enter_context(inject("SIGKILL", "one rank of two", promise, seed=seed))
+            killed.setdefault(config, []).append(injection)
+            run, rank = kill_a_child(config, injection, fault=fork_ranks)
             assert run.end() == 128 + signal.SIGKILL
             assert f"rank {rank} of 2 was killed by signal 9" in run.said()
-        finish(config, fault=fork_ranks)
-        for injection in injections:
-            injection.compare(results(undisturbed_on_two), results(out))
+        for config, injections in killed.items():
+            finish(config, fault=fork_ranks)
+            for injection in injections:
+                injection.compare(results(undisturbed_on_two), results(config.with_suffix("")))
 
 
 def fail_in_step_five() -> None:

@@ -9,17 +9,17 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from fault_record import Injector
+from fault_record import Injection, Injector
 from fault_trainer import (
     Started,
     finish,
     fresh_seeds,
     newest_step,
+    next_run,
     pretrain,
     results,
     saved,
     wait_for_step,
-    write_config,
 )
 
 from trocar.ssl import checkpoint
@@ -35,7 +35,7 @@ def moment(seed: int) -> tuple[int, float]:
     A step with its checkpoint takes some hundredths of a second: writing is hit about as often as computing.
     """
     draw = random.Random(seed)
-    return draw.choice([0, 1, 1, 2, 3]), draw.uniform(0, 0.2)
+    return draw.choice([0, 1, 1, 2, 3]), draw.uniform(0, 0.15)
 
 
 def started(config: Path, out: Path, steps: int, seconds: float) -> Started:
@@ -52,15 +52,16 @@ def started(config: Path, out: Path, steps: int, seconds: float) -> Started:
 def test_a_trainer_killed_again_and_again_ends_as_an_undisturbed_one(
     shards: Path, undisturbed: Path, tmp_path: Path, inject: Injector, name: str
 ) -> None:
-    out = tmp_path / "run"
-    config = write_config(shards, out)
     promise = "the same command goes on and ends equal to the bit"
     with ExitStack() as until_the_end:
-        injections = []
+        killed: dict[Path, list[Injection]] = {}
         for seed in fresh_seeds(KILLS):
+            config = next_run(tmp_path, shards)
+            out = config.with_suffix("")
             steps, seconds = moment(seed)
             at = f"{steps} steps and {seconds:.2f} s"
-            injections.append(until_the_end.enter_context(inject(name, "trainer", promise, seed=seed, at=at)))
+            injection = until_the_end.enter_context(inject(name, "trainer", promise, seed=seed, at=at))
+            killed.setdefault(config, []).append(injection)
             run = started(config, out, steps, seconds)
             if name == "SIGKILL":
                 run.kill_all()
@@ -73,7 +74,8 @@ def test_a_trainer_killed_again_and_again_ends_as_an_undisturbed_one(
             elif newest_step(out) >= 0:
                 assert kept == newest_step(out) + 1
             if kept:
-                injections[-1].compare(saved(undisturbed, kept), saved(out, kept))
-        finish(config)
-        for injection in injections:
-            injection.compare(results(undisturbed), results(out))
+                injection.compare(saved(undisturbed, kept), saved(out, kept))
+        for config, injections in killed.items():
+            finish(config)
+            for injection in injections:
+                injection.compare(results(undisturbed), results(config.with_suffix("")))
