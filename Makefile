@@ -1,4 +1,4 @@
-# make setup | demo | test | faults | style | clean.  Everything lives in .venv; nothing outside Python is needed.
+# make setup | demo | test | test-slow | faults | style | clean.  Everything lives in .venv; nothing outside Python is needed.
 #
 #   PYTHON=python3.11     the interpreter .venv is made with (3.10 or newer)
 #   EXTRAS=cuda12,dev     the optional dependencies; cuda13,dev on Linux x86_64, dev elsewhere
@@ -17,7 +17,7 @@ WORKERS ?= 2
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test faults style clean
+.PHONY: setup demo test test-slow faults style clean
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -41,17 +41,22 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/trocar demo --out "$(OUT)" $(if $(DATA),--data "$(DATA)")
 
-# One thread per worker: the workers already fill the cores. The tests with a cluster preempt each other's jobs: one at a
-# time.
+# One thread per worker: the workers already fill the cores.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
 test: $(STAMP)
+	$(PYTEST) -n $(WORKERS) -m "not slow and not faults and not slurm"
+
+# Whole trainings, evaluations and studies, and the tests on a real SLURM. Those preempt each other's jobs: one at a time.
+test-slow: $(STAMP)
 	@status=0; set -x; \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slurm" || status=1; \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm || status=1; \
+	$(PYTEST) -n $(WORKERS) -m "(slow or faults) and not slurm" --ignore tests/faults || status=1; \
+	$(PYTEST) -m slurm || status=1; \
 	exit $$status
 
 # Breaks processes, disks and files on purpose; its table is the one of docs/reliability.md.
 faults: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults -n $(WORKERS) --write-reliability docs/reliability.md
+	$(PYTEST) tests/faults -n $(WORKERS) --write-reliability docs/reliability.md
 
 style: $(STAMP)
 	$(BIN)/ruff check .
