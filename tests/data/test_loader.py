@@ -1,5 +1,7 @@
 import io
 import json
+import multiprocessing
+import time
 
 import numpy as np
 import pytest
@@ -117,6 +119,18 @@ def test_a_missing_shard_stops_the_run_with_what_to_do(tmp_path, workers):
         path.unlink()
     with pytest.raises(TrocarError, match="is missing; restore it or run `trocar ingest`"):
         list(loader(catalog, workers=workers).iterate(0, 1))
+
+
+def test_a_worker_that_dies_with_batches_it_has_announced_is_said(catalog):
+    before = set(multiprocessing.active_children())
+    batches = loader(catalog, workers=1).iterate(0, 50)
+    next(batches)
+    (worker,) = set(multiprocessing.active_children()) - before
+    time.sleep(0.3)
+    worker.kill()
+    worker.join()
+    with pytest.raises(TrocarError, match="a loader worker ended before its time"):
+        list(batches)
 
 
 def test_more_shards_than_open_files_are_read(tmp_path, monkeypatch):

@@ -168,8 +168,9 @@ class Loader:
                 if isinstance(item, TrocarError):
                     raise item
                 yield item
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            # A batch's memory is asked for at its worker, which may be gone since it announced the batch.
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
             raise TrocarError(
                 f"a loader worker ended before its time ({str(error).splitlines()[0]}); out of memory? Lower "
