@@ -147,7 +147,8 @@ def test_a_study_in_mlflow_has_no_private_name(tmp_path: Path) -> None:
     from trocar.study.track import _parent
 
     arm = "hospital=Inselspital0"
-    cell = {"arm": arm, "seed": 0, "cases": ["ours/case-0815", "ours/case-0816"], "frames": 6, "steps": 1, "epochs": 1}
+    cell = {"arm": arm, "seed": 0, "stage": "pretrain-0", "tasks": ["phase"], "frames": 6, "steps": 1, "epochs": 1}
+    cell["cases"] = ["ours/case-0815", "ours/case-0816"]
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     hidden = Withheld(private_names(private_catalog(tmp_path / "shards", (True, False, True))))
     run_id = _parent({"study": {"name": "s"}, "runs": [cell]}, tmp_path / "home", arm, uri, hidden)

@@ -108,7 +108,7 @@ def test_a_file_that_is_no_picture_or_not_there_is_named(tmp_path: Path) -> None
 
 
 def test_masks_need_class_names_and_both_columns(tmp_path: Path) -> None:
-    with pytest.raises(TrocarError, match=r"give their names in p.json"):
+    with pytest.raises(TrocarError, match=r"give their names with --classes, or in p.json"):
         mask_outcomes(write_table(tmp_path / "a", classes=()))
     with pytest.raises(TrocarError, match="need the column `confusion`, or `gt_mask` and `pred_mask`"):
         mask_outcomes(write_table(tmp_path / "b", pred_mask=None))
