@@ -180,7 +180,7 @@ def in_kib(found: Slope) -> str:
 def table(results: Iterable[Result]) -> list[str]:
     """Markdown."""
     lines = [
-        "| part | backend | steps | MiB at half | at the end | KiB per 1,000 steps | last quarter | open files | slope |",
+        "| part | backend | steps | MiB at half | at the end | KiB / 1,000 steps | last quarter | open files | slope |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for result in results:
