@@ -14,6 +14,7 @@ from trocar.downstream.privacy import Private, of_marks
 from trocar.errors import TrocarError
 from trocar.privacy import Marks, marks_in, withheld
 from trocar.study.execute import RESULTS
+from trocar.study.intact import check_content
 from trocar.study.lock import Tree
 from trocar.study.store import Store
 
@@ -61,6 +62,7 @@ def _cases(lock: Tree, store: Store, task: str) -> pd.DataFrame:
     stage = next(done, None)
     if stage is None:
         return known
+    check_content(store, stage)  # what it no longer says could be shown
     tested = pq.read_table(store.out(stage) / RESULTS["evaluate"], columns=["case", "video"]).to_pandas()
     found: pd.DataFrame = pd.concat([known, tested]).drop_duplicates()
     return found
