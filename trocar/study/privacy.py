@@ -26,9 +26,14 @@ def private_of_study(lock: Tree, store: Store) -> Private:
     Raises TrocarError for a damaged list of names, ConfigError for marks that cannot be understood: then nothing may be
     shown. A catalog that cannot be read is skipped.
     """
-    study = lock["study"]
-    if (study.get("privacy") or {}).get("share_frames") is True:
+    if (lock["study"].get("privacy") or {}).get("share_frames") is True:
         return Private()
+    return marked_in_study(lock, store)
+
+
+def marked_in_study(lock: Tree, store: Store) -> Private:
+    """What `private_of_study` would be if nothing were to be shown; raises the same."""
+    study = lock["study"]
     shards = [task["shards"] for task in study["tasks"].values() if task.get("shards")]
     names = {name for stage in lock["stages"] for name in withheld(store.out(stage)).names}
     known = frozenset(names | _of_catalogs([study["catalog"], *shards]))

@@ -13,14 +13,12 @@ from __future__ import annotations
 import heapq
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from trocar.config import fingerprint
 from trocar.data.ingest import record
 from trocar.data.ingest.folder import (
     claim_pseudonyms,
-    count,
     disk_trouble,
     finish,
     is_finished,
@@ -28,12 +26,11 @@ from trocar.data.ingest.folder import (
     refuse_foreign,
     refuse_namesake,
     sweep,
-    withdraw_catalog,
 )
 from trocar.data.ingest.lock import only_one
 from trocar.data.ingest.options import IngestOptions, Progress, Say, Summary
 from trocar.data.ingest.plan import plan
-from trocar.data.ingest.pool import run_jobs
+from trocar.data.ingest.run import decode
 from trocar.data.ingest.video import Job
 from trocar.errors import ConfigError, TrocarError
 from trocar.files import write_json_atomic
@@ -91,14 +88,7 @@ def run_part(options: IngestOptions, part: str, say: Say, progress: Progress) ->
         with only_one(root, shared=True), Lease.acquire(Path(f"{part.replace(':', '-')}.lease")) as lease:
             claim_pseudonyms(options)
             before = {job.name: record.load(root, job.name) for job in jobs}
-            todo = [job for job in jobs if not is_finished(job, before[job.name], summary)]
-            withdraw_catalog(root, todo)
-            threads = max(1, options.workers // max(1, len(todo)))
-            progress(0, len(todo), None)
-            for done, outcome in enumerate(run_jobs([replace(j, threads=threads) for j in todo], options.workers), 1):
-                lease.check()
-                count(summary, outcome)
-                progress(done, len(todo), outcome)
+            decode(jobs, before, options, summary, progress, confirm=lease.check)
     summary.videos = len(jobs) - len([item for item in jobs if record.load(root, item.name) is None])
     return summary
 

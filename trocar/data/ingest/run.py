@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from trocar.data.ingest import record
@@ -22,6 +23,8 @@ from trocar.data.ingest.lock import only_one
 from trocar.data.ingest.options import IngestOptions, Progress, Say, Summary
 from trocar.data.ingest.plan import plan
 from trocar.data.ingest.pool import run_jobs
+from trocar.data.ingest.record import Record
+from trocar.data.ingest.video import Job
 
 
 def run_ingest(options: IngestOptions, say: Say, progress: Progress) -> Summary:
@@ -43,13 +46,31 @@ def run_ingest(options: IngestOptions, say: Say, progress: Progress) -> Summary:
             before = {job.name: record.load(root, job.name) for job in jobs}
             for job in jobs:
                 refuse_namesake(job, before[job.name])
-            todo = [job for job in jobs if not is_finished(job, before[job.name], summary)]
-            withdraw_catalog(root, todo)
-            threads = max(1, options.workers // max(1, len(todo)))
-            progress(0, len(todo), None)
-            outcomes = run_jobs([replace(job, threads=threads) for job in todo], options.workers, suspects)
-            for done, outcome in enumerate(outcomes, start=1):
-                count(summary, outcome)
-                progress(done, len(todo), outcome)
+            decode(jobs, before, options, summary, progress, suspects=suspects)
             finish(root, jobs, summary)
     return summary
+
+
+def decode(
+    jobs: Sequence[Job],
+    before: Mapping[str, Record | None],
+    options: IngestOptions,
+    summary: Summary,
+    progress: Progress,
+    *,
+    suspects: Collection[str] = (),
+    confirm: Callable[[], None] = lambda: None,
+) -> None:
+    """Decode the videos that their records `before` do not have finished; `summary` counts all of them.
+
+    `suspects` get a process each; `confirm` raises when this process may do no more, and is asked after each video.
+    """
+    todo = [job for job in jobs if not is_finished(job, before[job.name], summary)]
+    withdraw_catalog(options.out, todo)
+    threads = max(1, options.workers // max(1, len(todo)))
+    progress(0, len(todo), None)
+    outcomes = run_jobs([replace(job, threads=threads) for job in todo], options.workers, suspects)
+    for done, outcome in enumerate(outcomes, start=1):
+        confirm()
+        count(summary, outcome)
+        progress(done, len(todo), outcome)

@@ -7,11 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trocar.data.catalog import Catalog
-from trocar.downstream.privacy import Private
 from trocar.errors import TrocarError
 from trocar.privacy import Withheld, numbered
-from trocar.study.lock import Tree
-from trocar.study.privacy import private_of_study
+from trocar.study.privacy import marked_in_study
 from trocar.study.results import Results
 
 FIELDS = ("source", "hospital", "procedure")
@@ -32,15 +30,14 @@ class KnownCases:
 
     @classmethod
     def of_study(cls, results: Results) -> KnownCases:
-        """All catalogs of a study, and what its labelled data and stages mark. Raises as `private_of_study`."""
+        """All catalogs of a study, and what its labelled data and stages mark. Raises as `marked_in_study`."""
         shards = [task.shards for task in results.study.tasks.values() if task.shards is not None]
         known = cls.of([results.study.catalog, *shards])
-        share = results.study.privacy.share_frames
         lock = {**results.lock, "study": results.study.model_dump(mode="json")}
-        if share:
-            told = known.private or private_of_study(_unshared(lock), results.store).cases
+        if results.study.privacy.share_frames:
+            told = known.private or marked_in_study(lock, results.store).cases
             return replace(known, private=frozenset(), unread={}, shares=bool(told))
-        private: Private = private_of_study(lock, results.store)
+        private = marked_in_study(lock, results.store)
         return replace(known, private=known.private | private.cases, hidden=private.hidden)
 
     @classmethod
@@ -70,7 +67,3 @@ class KnownCases:
         """Case -> what it is called in the report: itself, or a number for those that must not be shown."""
         listed = list(cases)
         return numbered(listed, {case for case in listed if not self.may_show(case)})
-
-
-def _unshared(lock: Tree) -> Tree:
-    return {**lock, "study": {**lock["study"], "privacy": {"share_frames": False}}}
