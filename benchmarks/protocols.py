@@ -23,7 +23,15 @@ RECIPE = Path(__file__).parent / "methods" / "simclr.yaml"
 NETWORKS = {"resnet50": "resnet50", "vit": "vit_tiny_patch16_224"}
 CASES = 96
 SIZE = 64
-TUNED = {"epochs": 6, "batch": 32, "lr": 1.0e-3, "layer_decay": 0.75, "class_weights": "balanced"}
+TUNED = {
+    "epochs": 6,
+    "batch": 32,
+    "lr": 1.0e-3,
+    "layer_decay": 0.75,
+    "class_weights": "balanced",
+    "select": "fixed_epochs",
+    "precision": "bfloat16",
+}
 TEMPORAL = {"lr": 5.0e-3, "epochs": 20}
 PROTOCOLS: list[dict[str, Any]] = [
     {"name": "knn"},
@@ -32,7 +40,7 @@ PROTOCOLS: list[dict[str, Any]] = [
     {"name": "temporal_frozen", "head": {"name": "mstcn", "layers": 4, "maps": 32}, **TEMPORAL},
     {"name": "temporal_frozen", "head": {"name": "asformer", "layers": 4, "decoders": 1, "maps": 32}, **TEMPORAL},
     {"name": "temporal_finetuned", "head": {"name": "gru", "hidden": 64}, **TEMPORAL, "finetune": TUNED},
-    {"name": "segmentation", "epochs": 4, "batch": 16, "lr": 1.0e-3},
+    {"name": "segmentation", "epochs": 4, "batch": 16, "lr": 1.0e-3, "precision": "bfloat16"},
     {"name": "segmentation", "decoder": "linear", "freeze": True, "epochs": 4, "batch": 16, "lr": 1.0e-2},
 ]
 

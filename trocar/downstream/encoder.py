@@ -8,7 +8,8 @@ from functools import cached_property
 
 from torch import nn
 
-from trocar.downstream.features import Features, cached_features
+from trocar.backbones.preprocess import describe_backbone
+from trocar.downstream.features import Features, cached_features, weights_hash
 from trocar.downstream.frames import FrameCache, Pixels
 
 
@@ -32,6 +33,15 @@ class Encoder:
             assert self.plain is not None
             return self.plain(self.frames)
         return cached_features(self.network(), self.frames, self.size, batch=self.batch, device=self.device)
+
+    @cached_property
+    def identity(self) -> str:
+        """Of the weights, or of what makes a baseline's features."""
+        if self.network is None:
+            assert self.plain is not None
+            return f"{self.plain.__module__}.{self.plain.__qualname__}"
+        model = self.network()
+        return weights_hash(model, describe_backbone(model))
 
     @property
     def pixels(self) -> Pixels:

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from trocar.backbones.embed import choose_device
+from trocar.config import fingerprint
 from trocar.downstream import figures
 from trocar.downstream.arms import Arm, expand
 from trocar.downstream.bench import Bench, make_bench
@@ -17,8 +18,10 @@ from trocar.downstream.config import EvaluateConfig
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.base import DatasetOptions
 from trocar.downstream.datasets.from_shards import locate
+from trocar.downstream.datasets.remap import load_remap
 from trocar.downstream.datasets.table import LabelledFrames
 from trocar.downstream.features import cache_folder
+from trocar.downstream.finished import FOLDER, Finished
 from trocar.downstream.frames import FrameCache
 from trocar.downstream.metrics_file import METRICS, report
 from trocar.downstream.plan import check_arms, check_tasks, sizes, usable
@@ -55,6 +58,7 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
     frames = FrameCache(data, cache_folder(config.out, config.cache))
     frames.prepare(list(sizes(arms, benches, protocols)))
     judge = Judge(data, {str(case) for bench in benches for case in data.frames["case"].iloc[bench.rows]}, say)
+    finished = _finished(config)
     found, leaks = Scored(), {}
     for arm in arms:
         say(arm.label)
@@ -63,7 +67,9 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
         encoders = {member.name: make_encoder(arm, member, frames, config.batch, device) for member in arm.members}
         for bench in benches:
             for protocol in usable(arm, protocols, bench):
-                found += score(arm, bench, protocol, encoders, config, private)
+                found += score(arm, bench, protocol, encoders, config, private, finished)
+    if finished.reused:
+        say(f"{finished.reused} results are from before, as {finished.folder} has them")
     found.rows = [replace(row, leak=leaks[row.arm]) for row in found.rows]
     results = _results(data, benches, found, config, private.hidden)
     if config.out is not None:
@@ -107,6 +113,11 @@ def _private(data: LabelledFrames, arms: list[Arm], config: EvaluateConfig) -> P
         return Private()
     found = private_of(data, config.private)
     return replace(found, names=found.names | names_of(member.name for arm in arms for member in arm.members))
+
+
+def _finished(config: EvaluateConfig) -> Finished:
+    folder = None if config.out is None else config.out / FOLDER
+    return Finished(folder, "" if config.remap is None else fingerprint(load_remap(config.remap)))
 
 
 def _results(

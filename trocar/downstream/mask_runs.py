@@ -18,6 +18,7 @@ from PIL import Image
 from trocar.downstream.arms import Arm
 from trocar.downstream.bench import Bench
 from trocar.downstream.datasets.table import Mask
+from trocar.downstream.finished import Finished, Solution
 from trocar.downstream.folds import Fold
 from trocar.downstream.frames import Size, decoded
 from trocar.downstream.metrics.interval import bootstrap_interval
@@ -65,6 +66,13 @@ class Shelf:
         write_atomic(self.out / name, buffer.getvalue(), sync=False)
         return name
 
+    def has(self, folder: str, solution: Solution) -> bool:
+        """Whether the masks of a solution are here, under the name that its arm has now."""
+        names = [Path(name) for name in solution.words["files"]]
+        truths = [name.parent.with_name(GROUND_TRUTH) / name.name for name in names]
+        named = all(name.parent.name == folder for name in names)
+        return self.out is not None and named and all((self.out / name).is_file() for name in (*names, *truths))
+
 
 def file_stem(*words: str) -> str:
     """A name for a file or folder: the words as far as files can have them, and 8 digits that tell apart what then
@@ -82,20 +90,29 @@ def run_masks(
     protocol: MaskProtocol,
     problems: Iterator[Problem],
     shelf: Shelf,
+    finished: Finished,
 ) -> MaskRun:
     """Fit and predict fold by fold; every mask is scored at the size of its ground truth, then let go."""
-    found, files, chosen = [], [], []
-    classes, folder = len(bench.space(bench.tasks[0]).classes), file_stem(arm, protocol.label, member)
-    for problem in problems:
-        # Masks come in the order they are asked for, so the last one is the one that is needed again.
-        truth = lru_cache(maxsize=1)(partial(read_mask, problem))
-        segmented = protocol.segment(problem, _size_of(truth))
-        for row, mask in segmented.masks:
-            found.append(confusions(truth(row)[None], mask[None], classes)[0])
-            shelf.put(GROUND_TRUTH, row, truth(row))
-            files.append(shelf.put(folder, row, mask))
-        chosen.append(dict(segmented.detail))
-    return MaskRun(member, np.stack(found), files, chosen, folds)
+    folder = file_stem(arm, protocol.label, member)
+    found = [
+        finished.solve(protocol, one, partial(_segmented, protocol, one, shelf, folder), partial(shelf.has, folder))
+        for one in problems
+    ]
+    files = [name for one in found for name in one.words["files"]]
+    counts = np.concatenate([one.arrays["confusions"] for one in found])
+    return MaskRun(member, counts, files, [one.words["detail"] for one in found], folds)
+
+
+def _segmented(protocol: MaskProtocol, problem: Problem, shelf: Shelf, folder: str) -> Solution:
+    # Masks come in the order they are asked for, so the last one is the one that is needed again.
+    truth = lru_cache(maxsize=1)(partial(read_mask, problem))
+    segmented = protocol.segment(problem, _size_of(truth))
+    counts, files = [], []
+    for row, mask in segmented.masks:
+        counts.append(confusions(truth(row)[None], mask[None], len(problem.space.classes))[0])
+        shelf.put(GROUND_TRUTH, row, truth(row))
+        files.append(shelf.put(folder, row, mask))
+    return Solution({"confusions": np.stack(counts)}, {"files": files, "detail": dict(segmented.detail)})
 
 
 def _size_of(read: Callable[[int], Mask]) -> SizeOf:

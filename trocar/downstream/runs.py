@@ -16,6 +16,7 @@ from trocar.downstream.budgets import most_draws
 from trocar.downstream.config import EvaluateConfig
 from trocar.downstream.encoder import Encoder
 from trocar.downstream.features import Features
+from trocar.downstream.finished import Finished
 from trocar.downstream.folds import Fold
 from trocar.downstream.frames import FrameCache
 from trocar.downstream.mask_runs import (
@@ -62,13 +63,19 @@ def make_encoder(arm: Arm, member: Member, frames: FrameCache, batch: int, devic
 
 
 def score(
-    arm: Arm, bench: Bench, protocol: Protocol, encoders: dict[str, Encoder], config: EvaluateConfig, private: Private
+    arm: Arm,
+    bench: Bench,
+    protocol: Protocol,
+    encoders: dict[str, Encoder],
+    config: EvaluateConfig,
+    private: Private,
+    finished: Finished,
 ) -> Scored:
-    """All runs of an arm on a bench with one protocol; pictures show no `private` case."""
+    """All runs of an arm on a bench with one protocol, but for what is `finished`; pictures show no `private` case."""
     if isinstance(protocol, MaskProtocol):
-        return _score_masks(arm, bench, protocol, encoders, config, private)
+        return _score_masks(arm, bench, protocol, encoders, config, private, finished)
     runs = [
-        _run(member, bench, folds, protocol, encoder, seed)
+        _run(member, bench, folds, protocol, encoder, seed, finished)
         for member, encoder, folds, seed in _attempts(bench, protocol, encoders, config)
     ]
     label = label_on(bench, protocol)
@@ -86,13 +93,14 @@ def _score_masks(
     encoders: dict[str, Encoder],
     config: EvaluateConfig,
     private: Private,
+    finished: Finished,
 ) -> Scored:
     (task,) = bench.tasks
     assert isinstance(task, Segmentation)
     runs = []
     for member, encoder, folds, seed in _attempts(bench, protocol, encoders, config):
         problems = (bench.problem(fold, encoder, seed) for fold in folds)
-        runs.append(run_masks(member, arm.label, bench, folds, protocol, problems, Shelf(config.out)))
+        runs.append(run_masks(member, arm.label, bench, folds, protocol, problems, Shelf(config.out), finished))
     row = make_mask_row(arm, bench, task, protocol.label, runs, config.bootstrap)
     tables = [mask_table(arm, seed, bench, protocol.label, run) for seed, run in enumerate(runs)]
     if config.out is not None and config.figures and arm.kind != "majority":
@@ -115,10 +123,12 @@ def _attempts(
                 yield ", ".join(words), encoder, folds, seed
 
 
-def _run(member: str, bench: Bench, folds: list[Fold], protocol: Protocol, encoder: Encoder, seed: int) -> Run:
+def _run(
+    member: str, bench: Bench, folds: list[Fold], protocol: Protocol, encoder: Encoder, seed: int, finished: Finished
+) -> Run:
     small = protocol.trains_network or encoder.features.size < SMALL
     with threadpool_limits(limits=1 if small else None, user_api="blas"):
-        found: list[Prediction] = [protocol.predict(bench.problem(fold, encoder, seed)) for fold in folds]
+        found: list[Prediction] = [finished.predict(protocol, bench.problem(fold, encoder, seed)) for fold in folds]
     lead = bench.tasks[0].name
     scores = {lead: np.concatenate([p.scores for p in found])}
     for task in bench.tasks[1:]:

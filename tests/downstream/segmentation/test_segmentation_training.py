@@ -128,7 +128,7 @@ def test_memory_mapped_images_and_bfloat16_train(tmp_path: Path) -> None:
     images, masks = toy()
     np.save(tmp_path / "images.npy", images)
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
-    history = fit_segmenter(segmenter(), (mapped, masks), settings(epochs=4, bf16=True))
+    history = fit_segmenter(segmenter(), (mapped, masks), settings(epochs=4, precision="bfloat16"))
     assert history.loss[-1] < history.loss[0]
     assert (np.load(tmp_path / "images.npy") == images).all()
 

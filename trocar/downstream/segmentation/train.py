@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,7 @@ class SegmentationTraining(Config):
     `epochs` is all of them without a validation set, otherwise the most: training stops after `patience` epochs
     without a better validation mIoU. `warmup` is a share of all steps. `lr` is the decoder's; a backbone's layers have
     `layer_decay` of the one above. `dice` weighs the Dice loss, `class_weights` the classes in the cross-entropy.
-    `bf16` computes the forward pass in bfloat16.
+    `precision`: bfloat16 computes the forward pass in it.
     """
 
     epochs: int = Field(default=30, ge=1)
@@ -46,7 +46,7 @@ class SegmentationTraining(Config):
     dice: float = Field(default=1.0, ge=0)
     class_weights: list[float] | None = None
     augment: bool = True
-    bf16: bool = False
+    precision: Literal["float32", "bfloat16"] = "float32"
 
 
 @dataclass
@@ -122,7 +122,8 @@ class _Step:
         pixels, labels = to_tensor(images, self.device), torch.from_numpy(np.array(masks)).to(self.device)
         if self.config.augment:
             pixels, labels = augment(pixels, labels, self.transform, seed)
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.config.bf16):
+        half = self.config.precision == "bfloat16"
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=half):
             logits = self.model(self.normalise(pixels))
         loss = segmentation_loss(logits, labels.long(), dice=self.config.dice, weights=self.weights)
         self.optimizer.zero_grad()

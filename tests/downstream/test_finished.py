@@ -1,0 +1,212 @@
+"""An evaluation that is run again does what is left, and never takes a result for one it is not."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pandas as pd
+import pytest
+from downstream_factory import make_folder
+from mask_factory import make_mask_folder
+
+from trocar.cli import main
+from trocar.downstream import finished
+from trocar.downstream.config import EvaluateConfig
+from trocar.downstream.evaluate import evaluate
+from trocar.downstream.finished import FOLDER, Finished, Solution
+from trocar.downstream.protocols.base import Problem
+from trocar.downstream.protocols.finetune import Finetune
+from trocar.downstream.protocols.knn import KNN
+from trocar.downstream.protocols.segmentation import Segmentation
+
+TUNED = {"name": "finetune", "epochs": 2, "batch": 8, "augment": None}
+TABLES = ("predictions.parquet", "results.json", "results.md", "metrics.json")
+
+
+def settings(root: Path, out: str, **changes: object) -> EvaluateConfig:
+    given = {
+        "backbone": ["random:test_resnet"],
+        "data": root / "data",
+        "task": ["phase", "phase+tools"],
+        "protocol": ["linear", TUNED],
+        "baselines": ["mean colour", "majority"],
+        "seeds": 2,
+        "size": 32,
+        "folds": 2,
+        "bootstrap": 20,
+        "figures": False,
+        "out": root / out,
+    }
+    return EvaluateConfig.model_validate(given | changes)
+
+
+class StoppedError(Exception):
+    """In place of a signal."""
+
+
+def after(calls: int) -> Callable[..., object]:
+    """`Finetune.predict` that stops at the call after so many."""
+    predict, made = Finetune.predict, []
+
+    def stopping(self: Finetune, problem: Problem) -> object:
+        if len(made) == calls:
+            raise StoppedError
+        made.append(1)
+        return predict(self, problem)
+
+    return stopping
+
+
+def files(out: Path) -> dict[str, bytes]:
+    return {name: (out / name).read_bytes() for name in TABLES}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of labelled frames in data/ and an evaluation that nothing disturbed in whole/."""
+    root = tmp_path_factory.mktemp("finished")
+    make_folder(root / "data")
+    evaluate(settings(root, "whole"))
+    return root
+
+
+@pytest.mark.parametrize("calls", [1, 5])
+def test_stopped_between_two_trainings_it_ends_in_the_bytes_of_one_that_was_not(root: Path, calls: int) -> None:
+    config = settings(root, f"stopped{calls}", cache=root / "cache")
+    with patch.object(Finetune, "predict", after(calls)), pytest.raises(StoppedError):
+        evaluate(config)
+    assert not (root / f"stopped{calls}/results.json").exists()
+    trained, predict = [], Finetune.predict
+    with patch.object(Finetune, "predict", lambda self, problem: (trained.append(1), predict(self, problem))[1]):
+        evaluate(config)
+    assert len(trained) == 2 * 2 * 2 - calls  # tasks, draws of random weights, folds
+    assert files(root / f"stopped{calls}") == files(root / "whole")
+
+
+def test_what_is_added_is_all_that_is_computed_and_the_user_is_told(root: Path) -> None:
+    evaluate(settings(root, "added", task=["phase"], protocol=["linear"]))
+    said: list[str] = []
+    evaluate(settings(root, "added", task=["phase"], protocol=["linear", "knn"]), said.append)
+    # linear: two draws and mean colour over two folds; the majority over two folds.
+    assert said[-1] == f"8 results are from before, as {root / 'added' / FOLDER} has them"
+
+
+def test_without_an_output_folder_nothing_is_kept(root: Path) -> None:
+    made: list[int] = []
+    store = Finished(None)
+    for _ in range(2):
+        store.solve(KNN(), None, lambda: (made.append(1), Solution({}, {}))[1])  # type: ignore[arg-type]
+    assert (len(made), store.reused) == (2, 0)
+
+
+@pytest.fixture
+def problem(root: Path) -> Problem:
+    """Half of the frames train, half test."""
+    from trocar.downstream.bench import make_bench
+    from trocar.downstream.datasets import open_dataset
+    from trocar.downstream.datasets.base import DatasetOptions
+    from trocar.downstream.encoder import Encoder
+    from trocar.downstream.frames import FrameCache
+    from trocar.downstream.runs import _nothing
+
+    data = open_dataset(root / "data", None, DatasetOptions())
+    bench = make_bench("phase", data, settings(root, "none"))
+    return bench.problem(bench.folds[0], Encoder(FrameCache(data, root / "cache"), 32, None, _nothing), 0)
+
+
+def key(problem: Problem, protocol: object = None, remap: str = "") -> str:
+    return finished._key(protocol or KNN(), problem, remap)  # type: ignore[arg-type]
+
+
+def test_whatever_a_prediction_follows_from_is_in_its_key(problem: Problem) -> None:
+    train, encoder, space = problem.train, problem.encoder, problem.space
+    other_labels = replace(train, targets=train.targets[::-1].copy())
+    changed = {
+        "protocol": key(problem, Finetune()),
+        "setting": key(problem, KNN(neighbours=3)),
+        "remap": key(problem, remap="x"),
+        "seed": key(replace(problem, seed=1)),
+        "labels": key(replace(problem, train=other_labels)),
+        "validation": key(replace(problem, val=train)),
+        "test frames": key(replace(problem, test=replace(problem.test, rows=problem.test.rows[1:]))),
+        "times": key(replace(problem, time_s=problem.time_s + 1)),
+        "classes": key(replace(problem, space=replace(space, classes=space.classes[::-1]))),
+        "size": key(replace(problem, encoder=replace(encoder, size=64))),
+        "weights": key(
+            replace(problem, encoder=replace(encoder, plain=lambda frames: np.zeros((len(frames.data), 1))))
+        ),
+    }
+    with patch.object(finished, "_code", lambda: "other sources"):
+        changed["code"] = key(problem)
+    assert len({key(problem), *changed.values()}) == 1 + len(changed)
+
+
+def test_the_title_of_a_protocol_is_not_part_of_its_result(problem: Problem) -> None:
+    assert key(problem, KNN(title="mine")) == key(problem)
+
+
+@pytest.mark.parametrize("spoil", ["cut", "flipped", "empty", "other"])
+def test_a_damaged_solution_is_computed_again(root: Path, problem: Problem, tmp_path: Path, spoil: str) -> None:
+    store = Finished(tmp_path)
+    first = store.predict(KNN(), problem)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    middle = whole.index(first.scores.tobytes()[:64]) + 8
+    broken = {
+        "cut": whole[:-30],
+        "flipped": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
+        "empty": b"",
+        "other": b"not an archive",
+    }
+    path.write_bytes(broken[spoil])
+    again = store.predict(KNN(), problem)
+    assert store.reused == 0
+    np.testing.assert_array_equal(again.scores, first.scores)
+    assert path.read_bytes() == whole
+
+
+def test_masks_that_are_gone_or_whose_truth_changed_are_made_again(tmp_path: Path) -> None:
+    make_mask_folder(tmp_path / "data")
+    quick = {"name": "segmentation", "epochs": 1, "batch": 4, "decoder": "linear"}
+    config = settings(tmp_path, "out", task=["segmentation"], protocol=[quick], baselines=[], seeds=1, folds=2)
+
+    def fitted() -> int:
+        made, segment = [], Segmentation.segment
+        with patch.object(Segmentation, "segment", lambda *words: (made.append(1), segment(*words))[1]):
+            evaluate(config)
+        return len(made)
+
+    assert fitted() == 2
+    before = files(tmp_path / "out")
+    assert fitted() == 0
+    assert files(tmp_path / "out") == before
+    table = pd.read_parquet(tmp_path / "out/predictions.parquet")
+    (tmp_path / "out" / table["pred_mask"].iloc[0]).unlink()
+    assert fitted() == 1
+    (tmp_path / "out" / table["gt_mask"].iloc[-1]).unlink()
+    assert fitted() == 1
+    assert files(tmp_path / "out") == before
+    os.utime(tmp_path / "data/masks/0_0.png", ns=(1, 1))
+    assert fitted() == 2  # it trains in one fold and tests in the other
+
+
+def test_interrupted_from_the_command_line_it_says_that_it_goes_on(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = settings(root, "cli", task=["phase"]).model_dump(mode="json", exclude_defaults=True)
+    (root / "evaluate.yaml").write_text(json.dumps(config))
+
+    def interrupted(self: Finetune, problem: Problem) -> object:
+        raise KeyboardInterrupt
+
+    with patch.object(Finetune, "predict", interrupted):
+        assert main(["evaluate", str(root / "evaluate.yaml")]) == 130
+    assert "the same command continues where it stopped" in capsys.readouterr().err
+    assert main(["evaluate", str(root / "evaluate.yaml")]) == 0
+    assert "results are from before" in capsys.readouterr().err

@@ -1,0 +1,138 @@
+"""Problems that are solved stay solved: an evaluation that was killed goes on with the first that is not.
+
+A prediction follows from the protocol, the weights, the frames, the labels and the seed. It is kept under a hash of all
+of these and of the code, so one that would come out differently today is never taken for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import trocar
+from trocar.downstream.protocols.base import Frames, Prediction, Problem, Protocol, Targets
+from trocar.files import write_atomic
+
+FOLDER = "finished"
+WORDS, LEAD, OTHER = "words", "scores", "other "
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What is kept of a problem: arrays by name, and JSON values."""
+
+    arrays: Mapping[str, npt.NDArray[Any]]
+    words: Any
+
+
+@dataclass
+class Finished:
+    """Solutions below `folder` (None: nothing is kept). `remap` stands for how masks are merged, which a problem cannot
+    tell; `reused` counts the solutions that were there.
+    """
+
+    folder: Path | None
+    remap: str = ""
+    reused: int = 0
+
+    def predict(self, protocol: Protocol, problem: Problem) -> Prediction:
+        """`protocol.predict(problem)`, or what it gave before."""
+
+        def solve() -> Solution:
+            made = protocol.predict(problem)
+            others = {OTHER + name: scores for name, scores in made.others.items()}
+            return Solution({LEAD: made.scores, **others}, dict(made.detail))
+
+        found = self.solve(protocol, problem, solve)
+        others = {name.removeprefix(OTHER): scores for name, scores in found.arrays.items() if name != LEAD}
+        return Prediction(found.arrays[LEAD], found.words, others)
+
+    def solve(
+        self,
+        protocol: Protocol,
+        problem: Problem,
+        solve: Callable[[], Solution],
+        usable: Callable[[Solution], bool] = lambda _: True,
+    ) -> Solution:
+        """The kept solution if there is one and it is `usable`, else that of `solve`, which is then kept."""
+        if self.folder is None:
+            return solve()
+        path = self.folder / f"{_key(protocol, problem, self.remap)}.npz"
+        known = _read(path)
+        if known is not None and usable(known):
+            self.reused += 1
+            return known
+        made = solve()
+        buffer = io.BytesIO()
+        parts: dict[str, Any] = {**made.arrays, WORDS: np.frombuffer(json.dumps(made.words).encode(), dtype=np.uint8)}
+        np.savez(buffer, **parts)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, buffer.getvalue())
+        return made
+
+
+def _read(path: Path) -> Solution | None:
+    """None where there is none, or one that is damaged: the archive has a checksum of every part."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+            return Solution(arrays, json.loads(arrays.pop(WORDS).tobytes()))
+    except (FileNotFoundError, zipfile.BadZipFile, ValueError, KeyError, EOFError):
+        return None
+
+
+def _key(protocol: Protocol, problem: Problem, remap: str) -> str:
+    """32 hex digits over everything that a prediction follows from."""
+    encoder, space = problem.encoder, problem.space
+    words = [
+        *(_code(), remap, encoder.identity, encoder.frames.key, encoder.size, encoder.batch, problem.seed),
+        *(protocol.name, protocol.model_dump_json(exclude={"title"})),
+        *(problem.task.name, space.kind, space.classes, space.soft, space.unscored),
+        *((partner.task.name, partner.space.kind, partner.space.classes) for partner in problem.partners),
+    ]
+    digest = hashlib.sha256(repr(words).encode())
+    for part in (problem.train, problem.val):
+        _add(digest, *((part.rows, part.case, part.targets) if part is not None else ()))
+    _add(digest, problem.test.rows, problem.test.case, problem.case, problem.time_s)
+    _add(digest, *(partner.targets for partner in problem.partners))
+    if space.kind == "mask":
+        _add_masks(digest, problem)
+    return digest.hexdigest()[:32]
+
+
+def _add(digest: Any, *arrays: Targets) -> None:
+    for array in arrays:
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    digest.update(b"|")
+
+
+def _add_masks(digest: Any, problem: Problem) -> None:
+    """Size and time of every file with the truth, as of the frames: the table has no labels of masks, only names."""
+    data = problem.encoder.frames.data
+    parts: list[Frames] = [problem.train, problem.test, *([] if problem.val is None else [problem.val])]
+    for row in np.concatenate([part.rows for part in parts]):
+        status = os.stat(data.root / str(data.frames["mask"].iloc[row]))  # noqa: PTH116  as for the frames
+        digest.update(f"{status.st_size}|{status.st_mtime_ns}\n".encode())
+
+
+@cache
+def _code() -> str:
+    """Over the sources of everything that trains or predicts."""
+    root = Path(trocar.__file__).parent
+    digest = hashlib.sha256()
+    for folder in ("backbones", "downstream"):
+        for path in sorted((root / folder).rglob("*.py")):
+            digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
