@@ -1,4 +1,6 @@
 import pickle
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -105,6 +107,18 @@ def test_a_failing_write_leaves_nothing_and_names_the_last_good_step(tmp_path):
     with pytest.raises(TrocarError, match=r"No space left.*newest complete checkpoint is step 5"):
         checkpoint.save(tmp_path, 10, {}, full_disk, {})
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000005"]
+
+
+def test_torch_s_complaint_is_replaced_by_the_system_s(tmp_path):
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limit[1]))
+    try:
+        with pytest.raises(TrocarError, match=r"cannot write a checkpoint to .*: File too large; there is no earlier"):
+            checkpoint.save(tmp_path, 5, {"weight": torch.zeros(100_000)}, lambda folder: None, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 
 
 def test_a_writer_that_keeps_the_system_s_words_to_itself_is_helped_with_the_free_space(tmp_path, monkeypatch):

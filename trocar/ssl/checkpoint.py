@@ -61,7 +61,8 @@ def save(
     final, temporary = folder / _name(step), folder / f".{_name(step)}.{uuid.uuid4().hex[:12]}.tmp"
     try:
         temporary.mkdir(parents=True)
-        torch.save(state, temporary / "state.pt")
+        with (temporary / "state.pt").open("wb") as file:  # torch's own file keeps to itself why a write failed
+            torch.save(state, file)
         write_backbone(temporary / "backbone")
         manifest = _sealed({"step": step, "files": _hashes(temporary), **about})
         (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True), encoding="utf-8")
@@ -86,9 +87,12 @@ def save(
 
 
 def _why(error: Exception, run: Path) -> str:
-    """What went wrong, in the system's words; torch and safetensors keep those to themselves."""
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
+    """What went wrong, in the system's words where they are known: torch raises an error of its own on top of them,
+    safetensors quotes them.
+    """
+    system = error if isinstance(error, OSError) else error.__context__
+    if isinstance(system, OSError):
+        return system.strerror or str(system)
     return f"{str(error).splitlines()[0]} ({shutil.disk_usage(run).free >> 20} MiB free there)"
 
 

@@ -101,7 +101,7 @@ def _locators(table: pd.DataFrame, path: Path, fps: float) -> pd.DataFrame:
         frames["time_s"] = table["time_s"].astype(float) if "time_s" in table else position / fps
     except ValueError as error:
         raise TrocarError(f"{path}: time_s: {error}") from None
-    frames["split"] = table["split"].fillna("").astype(str) if "split" in table else ""
+    frames["split"] = table["split"].astype(object).fillna("").astype(str) if "split" in table else ""
     return frames
 
 
