@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
 def write_atomic(path: str | Path, data: bytes | str, *, sync: bool = True) -> None:
@@ -58,6 +58,20 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
     fsync_folder(path.parent)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file that becomes `path` on success, for what is written in pieces by a library; an OSError of a write
+    names `path`.
+    """
+    try:
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            yield file
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def user_cache() -> Path:

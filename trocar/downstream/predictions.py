@@ -5,7 +5,6 @@ columns are read alike; docs/metrics.md has the table of columns.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from trocar.downstream.metrics.outcome import Floats, Ints, Outcome
 from trocar.downstream.metrics.registry import MULTILABEL, REGISTRY
 from trocar.downstream.prediction_columns import lacking, separated, stranger, with_classes
 from trocar.errors import ConfigError, TrocarError, nearest
+from trocar.files import writing
 
 LISTS = ("scores", "gt_labels", "pred_labels", "gt_soft")
 """Columns with one value per class: lists in Parquet; in CSV one column per class, `<prefix>_<class>`."""
@@ -75,9 +75,9 @@ def write_predictions(table: pd.DataFrame, path: Path, about: About) -> None:
     values = {"classes": about.classes, "fps": about.fps, "unscored": about.unscored}
     arrow = pa.Table.from_pandas(table, preserve_index=False)
     metadata = {f"trocar.{name}": json.dumps(value) for name, value in values.items()}
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), **metadata}), part)
-    part.replace(path)
+    # A file of Python's: Arrow's own says neither which one it was nor, in a way to be read, what was wrong.
+    with writing(path) as file:
+        pq.write_table(arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), **metadata}), file)
 
 
 def read_predictions(path: Path) -> tuple[pd.DataFrame, About]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
 from trocar.errors import ConfigError
-from trocar.files import write_atomic
+from trocar.files import write_atomic, writing
 from trocar.privacy import Withheld
 from trocar.study.config import StudyConfig
 from trocar.study.report.analysis import DRAWS, analyse
@@ -57,9 +56,8 @@ def without(table: pd.DataFrame, hidden: Withheld) -> pd.DataFrame:
 
 
 def _write_tables(table: pd.DataFrame, out: Path) -> None:
-    part = out / f".results.parquet.{os.getpid()}"
-    table.to_parquet(part, index=False)
-    part.replace(out / "results.parquet")
+    with writing(out / "results.parquet") as file:
+        table.to_parquet(file, index=False)
     text = io.StringIO()
     table.to_csv(text, index=False)
     write_atomic(out / "results.csv", text.getvalue())
