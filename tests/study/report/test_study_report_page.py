@@ -1,12 +1,13 @@
 import re
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from planted_study import Planted, plant
 
 from trocar.errors import ConfigError
-from trocar.study.report import write
+from trocar.study.report import how, write
 
 EVIL = '<script>alert("x")</script>'
 VOID = {"meta", "img", "circle", "line", "path", "br", "link", "use", "stop", "rect"}
@@ -243,3 +244,10 @@ def test_the_same_study_gives_the_same_page(tmp_path):
     study, store = plant(tmp_path, Planted({"north": 0.8}, seeds=2))
     first, second = (write(study, store, tmp_path / name, draws=20).read_bytes() for name in "ab")
     assert first == second
+
+
+def test_an_arm_shows_the_fewest_and_the_most_cases_that_its_seeds_drew_of_a_source():
+    seed = SimpleNamespace(done=None, epochs={"clips": 1.5}, frames=1200, steps=60, samples=3840)
+    row = how._arm("both 5", "", [seed, seed, seed], [{"south": 2, "north": 3}, {"north": 5}, {"south": 2, "north": 3}])
+    assert "south 0 to 2, north 3 to 5" in row
+    assert "north 3, south 2" in how._arm("both 5", "", [seed], [{"north": 3, "south": 2}])

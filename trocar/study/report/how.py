@@ -10,7 +10,7 @@ import yaml
 
 from trocar.data.leak.verdict import Verdict
 from trocar.study.arm_run import served
-from trocar.study.report.design import amounts
+from trocar.study.report.design import source_fields, sources_of
 from trocar.study.report.html import cell, head, section, table
 from trocar.study.report.known_cases import KnownCases
 from trocar.study.results import Pretrained, Results
@@ -25,7 +25,7 @@ def arms(results: Results, known: KnownCases) -> str:
     matched = results.study.match
     lead = f"Arms have equal {matched}; the other numbers follow from that. Ranges are over pretraining seeds."
     rows = [
-        _arm(arm, tasks, runs, amounts(results, known, runs))
+        _arm(arm, tasks, runs, [sources_of(run, known, source_fields(results)) for run in runs])
         for (arm, tasks), runs in served(results.pretrained, len(results.lock["tasks"])).items()
     ]
     titles = ["Arm", "Seeds done", "Cases by source", "Frames", "Steps", "Samples", "Epochs", "Time per seed"]
@@ -53,10 +53,11 @@ def _kept_out(results: Results, known: KnownCases) -> str:
     return f"<h3>Held-out cases in the pool</h3>{table(head(titles), rows)}" if rows else ""
 
 
-def _arm(arm: str, tasks: str, runs: Sequence[Pretrained], mix: Mapping[str, float]) -> str:
+def _arm(arm: str, tasks: str, runs: Sequence[Pretrained], drawn: Sequence[Mapping[str, int]]) -> str:
     ended = [run.done for run in runs if run.done is not None]
     hours = [done["seconds"] / 3600 for done in ended]
-    sources = ", ".join(f"{name} {amount:g}" for name, amount in mix.items())
+    names = dict.fromkeys(name for seed in drawn for name in seed)
+    sources = ", ".join(f"{name} {_range(seed.get(name, 0) for seed in drawn)}" for name in names)
     epochs = "; ".join(
         (f"{source} " if len(runs[0].epochs) > 1 else "") + _range((run.epochs.get(source, 0.0) for run in runs), 1)
         for source in runs[0].epochs
