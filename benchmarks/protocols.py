@@ -24,7 +24,7 @@ NETWORKS = {"resnet50": "resnet50", "vit": "vit_tiny_patch16_224"}
 CASES = 96
 SIZE = 64
 TUNED = {
-    "epochs": 6,
+    "epochs": 3,
     "batch": 32,
     "lr": 1.0e-3,
     "layer_decay": 0.75,

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from data_factory import make_catalog
 from filelock import FileLock
 from slurm_factory import ask
 
@@ -35,6 +36,14 @@ def cluster() -> Iterator[None]:
             yield
         finally:
             script("cluster-down.sh", SLURM_DOWN_PURGE="1")
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A catalog of four videos of two sources."""
+    folder = tmp_path_factory.mktemp("shards")
+    make_catalog(folder, 4, 30, sources=("a", "b"))
+    return folder
 
 
 @pytest.fixture(autouse=True)

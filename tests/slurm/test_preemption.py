@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-from data_factory import make_catalog
 from run_factory import assert_identical
 from slurm_factory import (
     ask,
@@ -36,13 +35,6 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("clus
 
 STEPS = 60
 TWO_BY_TWO = {"partition": "grace", "nodes": 2, "tasks_per_node": 2}
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shards")
-    make_catalog(folder, 4, 30, sources=("a", "b"))
-    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,6 @@ import signal
 
 import pytest
 import yaml
-from data_factory import make_catalog
 from slurm_factory import only_job, until, until_step, write_config
 
 from trocar.cli import main
@@ -21,13 +20,6 @@ from trocar.ssl.pretrain_config import PretrainConfig
 from trocar.tracking.metrics import read_metrics
 from trocar.tracking.process import is_running
 from trocar.tracking.run import read_record
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shards")
-    make_catalog(folder, 4, 30, sources=("a", "b"))
-    return folder
 
 
 @pytest.fixture(autouse=True)
