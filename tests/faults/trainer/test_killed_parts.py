@@ -1,4 +1,4 @@
-"""One process of several is killed, or meets an error of its own: nothing hangs, and the same command goes on."""
+"""One process of several gets a signal, or meets an error of its own: nothing hangs, and the same command goes on."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from fault_trainer import (
     finish,
     fork_ranks,
     fresh_seeds,
+    newest_step,
     next_run,
     pretrain,
     results,
+    saved,
     wait_for_step,
     write_config,
 )
@@ -32,8 +34,9 @@ from trocar.tracking.metrics import attempts
 KILLS = 3
 
 
-def kill_a_child(config: Path, injection: Injection, **options: Any) -> tuple[Started, int]:
-    """The command; after some steps of its work one of its processes is killed. Returns which in order of their start.
+def signal_a_child(config: Path, injection: Injection, number: int, **options: Any) -> tuple[Started, int]:
+    """The command; after some steps of its work one of its processes gets a signal. Returns which in order of their
+    start.
 
     The steps are few enough that what the others have made in advance isn't all that is needed.
     """
@@ -45,7 +48,7 @@ def kill_a_child(config: Path, injection: Injection, **options: Any) -> tuple[St
     time.sleep(seconds)
     children = sorted(psutil.Process(run.pid).children(), key=lambda child: child.pid)
     chosen = draw.randrange(len(children))
-    os.kill(children[chosen].pid, signal.SIGKILL)
+    os.kill(children[chosen].pid, number)
     injection.at = f"{steps} steps and {seconds:.2f} s"
     return run, chosen
 
@@ -60,7 +63,7 @@ def test_a_killed_loader_worker_is_said_and_the_same_command_goes_on(
             config = next_run(tmp_path, shards, run={"workers": 2})
             injection = until_the_end.enter_context(inject("SIGKILL", "loader worker", promise, seed=seed))
             killed.setdefault(config, []).append(injection)
-            run, _ = kill_a_child(config, injection)
+            run, _ = signal_a_child(config, injection, signal.SIGKILL)
             assert run.end() == 1
             assert "a loader worker ended before its time" in run.said()
             assert "Traceback" not in run.said()
@@ -80,13 +83,41 @@ def test_of_two_ranks_one_is_killed_the_other_ends_and_the_same_command_goes_on(
             config = next_run(tmp_path, shards, run={"ranks": 2})
             injection = until_the_end.enter_context(inject("SIGKILL", "one rank of two", promise, seed=seed))
             killed.setdefault(config, []).append(injection)
-            run, rank = kill_a_child(config, injection, fault=fork_ranks)
+            run, rank = signal_a_child(config, injection, signal.SIGKILL, fault=fork_ranks)
             assert run.end() == 128 + signal.SIGKILL
             assert f"rank {rank} of 2 was killed by signal 9" in run.said()
         for config, injections in killed.items():
             finish(config, fault=fork_ranks)
             for injection in injections:
                 injection.compare(results(undisturbed_on_two), results(config.with_suffix("")))
+
+
+def test_a_loader_worker_leaves_sigterm_to_the_trainer(
+    shards: Path, undisturbed: Path, tmp_path: Path, inject: Injector
+) -> None:
+    for seed in fresh_seeds(KILLS):
+        config = write_config(shards, tmp_path / f"{seed}" / "run", run={"workers": 2})
+        with inject("SIGTERM", "loader worker", "the run goes on and ends equal to the bit", seed=seed) as injection:
+            run, _ = signal_a_child(config, injection, signal.SIGTERM)
+            assert run.end() == 0, run.said()
+            injection.compare(results(undisturbed), results(config.with_suffix("")))
+
+
+def test_of_two_ranks_one_gets_sigterm_both_save_the_same_step(
+    shards: Path, undisturbed_on_two: Path, tmp_path: Path, inject: Injector
+) -> None:
+    promise = "both save after the same step; the same command goes on and ends equal to the bit"
+    for seed in fresh_seeds(KILLS):
+        config = write_config(shards, tmp_path / f"{seed}" / "run", run={"ranks": 2})
+        out = config.with_suffix("")
+        with inject("SIGTERM", "one rank of two", promise, seed=seed) as injection:
+            run, _ = signal_a_child(config, injection, signal.SIGTERM, fault=fork_ranks)
+            assert run.end() == 128 + signal.SIGTERM, run.said()
+            kept = checkpoint.steps(out)[-1]
+            assert kept == newest_step(out) + 1
+            injection.compare(saved(undisturbed_on_two, kept), saved(out, kept))
+            finish(config, fault=fork_ranks)
+            injection.compare(results(undisturbed_on_two), results(out))
 
 
 def fail_in_step_five() -> None:
