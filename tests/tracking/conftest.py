@@ -1,6 +1,6 @@
 import pytest
 
-from trocar.tracking.mlflow_sync import quiet_mlflow
+from trocar.tracking.mlflow_server import quiet_mlflow
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 
 from trocar.cli import main
 from trocar.tracking.follower import Follower, may_follow
-from trocar.tracking.mlflow_sync import quiet_mlflow
+from trocar.tracking.mlflow_server import quiet_mlflow
 from trocar.tracking.run import Run
 
 quiet_mlflow()

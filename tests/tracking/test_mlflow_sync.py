@@ -6,7 +6,8 @@ import shutil
 import pytest
 
 from trocar.errors import TrocarError
-from trocar.tracking.mlflow_sync import STATE, flatten, quiet_mlflow, resolve_uri, sync
+from trocar.tracking.mlflow_server import quiet_mlflow, resolve_uri
+from trocar.tracking.mlflow_sync import STATE, flatten, sync
 from trocar.tracking.run import Run, read_record, update_record
 
 quiet_mlflow()

@@ -34,7 +34,7 @@ def register(subparsers: Any) -> None:
 
 def run_sync(args: argparse.Namespace) -> int:
     """Sync once, or follow the run."""
-    from trocar.tracking import follower, mlflow_sync
+    from trocar.tracking import follower, mlflow_server, mlflow_sync
     from trocar.tracking.redact import redact
 
     if (args.run_folder / "study.lock").is_file():
@@ -45,7 +45,7 @@ def run_sync(args: argparse.Namespace) -> int:
         parent = args.parent if args.parent is not None else follower.writer_of(args.run_folder)
         return 0 if follower.follow(args.run_folder, parent, args.uri, args.experiment) else 1
     result = mlflow_sync.sync(args.run_folder, args.uri, args.experiment)
-    where = redact(mlflow_sync.resolve_uri(args.run_folder, args.uri))
+    where = redact(mlflow_server.resolve_uri(args.run_folder, args.uri))
     print(f"{where}: mlflow run {result.mlflow_run_id} is {result.status}, {result.new_values} new values")
     return 0
 
@@ -68,8 +68,7 @@ def run_show(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from trocar.tracking.metrics import read_metrics
-    from trocar.tracking.mlflow_sync import run_status
-    from trocar.tracking.run import read_record
+    from trocar.tracking.run import read_record, run_status
 
     record = read_record(args.run_folder)
     rows = read_metrics(args.run_folder)

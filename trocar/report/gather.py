@@ -19,8 +19,7 @@ from trocar.privacy import Withheld, withheld
 from trocar.report.figures import neighbours, pca_maps
 from trocar.report.inputs import Gallery, Images, NeighbourComparison, PcaComparison, ReportInputs
 from trocar.tracking.metrics import read_metrics, read_rows
-from trocar.tracking.mlflow_sync import run_status
-from trocar.tracking.run import read_config, read_record
+from trocar.tracking.run import read_config, read_record, run_status
 
 if TYPE_CHECKING:
     from trocar.data.catalog import Catalog

@@ -16,7 +16,8 @@ from trocar.files import write_json_atomic
 from trocar.privacy import Withheld, withhold
 from trocar.study.privacy import private_of_study
 from trocar.study.store import Store
-from trocar.tracking.mlflow_sync import Placement, client_of, resolve_uri, sync
+from trocar.tracking.mlflow_server import client_of, resolve_uri
+from trocar.tracking.mlflow_sync import Placement, sync
 from trocar.tracking.run import Run
 
 ARTIFACTS: Mapping[str, tuple[str, ...]] = {

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trocar.errors import TrocarError
-from trocar.tracking.mlflow_sync import DEFAULT_EXPERIMENT, resolve_uri, scrub, sync
+from trocar.tracking.mlflow_server import resolve_uri, scrub
+from trocar.tracking.mlflow_sync import DEFAULT_EXPERIMENT, sync
 from trocar.tracking.process import host_name, is_running, lower_priority, start_time
 from trocar.tracking.run import read_record
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import calendar
 import json
-import os
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -24,9 +23,9 @@ from trocar.errors import TrocarError
 from trocar.files import locked, write_json_atomic
 from trocar.privacy import Withheld, withheld
 from trocar.tracking.metrics import Row, read_rows
-from trocar.tracking.process import is_gone
-from trocar.tracking.redact import redact, secrets_in
-from trocar.tracking.run import Status, read_config, read_record, update_record
+from trocar.tracking.mlflow_server import client_of, experiment_id, quiet_mlflow, resolve_uri, scrub
+from trocar.tracking.redact import redact
+from trocar.tracking.run import Status, read_config, read_record, run_status, update_record
 
 STATE = "mlflow_sync.json"
 DEFAULT_EXPERIMENT = "trocar"
@@ -110,36 +109,6 @@ def sync(
         ) from None
 
 
-def resolve_uri(folder: Path, tracking_uri: str | None = None) -> str:
-    """The tracking URI: the argument, else TROCAR_TRACKING_URI, else MLFLOW_TRACKING_URI, else `mlflow.db`
-    beside the run folder. Relative sqlite paths become absolute.
-    """
-    given = tracking_uri or os.environ.get("TROCAR_TRACKING_URI") or os.environ.get("MLFLOW_TRACKING_URI")
-    if not given or given == "sqlite":
-        return f"sqlite:///{folder.resolve().parent / 'mlflow.db'}"
-    prefix = "sqlite:///"
-    if given.startswith(prefix) and not given.startswith(prefix + "/"):
-        return f"{prefix}{Path(given.removeprefix(prefix)).resolve()}"
-    return given
-
-
-def quiet_mlflow() -> None:
-    """mlflow sends no usage reports, and gives up on a dead server in a minute instead of a quarter of an
-    hour.
-    """
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    os.environ["DO_NOT_TRACK"] = "true"
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-
-
-def scrub(message: str, uri: str) -> str:
-    """`message` without the credentials of `uri`, in whatever form a library repeats them."""
-    for secret in secrets_in(uri):
-        message = message.replace(secret, "***")
-    return redact(message)
-
-
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Nested configuration -> mlflow params: dotted keys, values as text (lists as JSON), cut to mlflow's
     limits.
@@ -153,20 +122,6 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
             text = value if isinstance(value, str) else json.dumps(value, default=str)
             flat[_key(name)] = text if len(text) <= PARAM_LENGTH else text[: PARAM_LENGTH - 3] + "..."
     return flat
-
-
-def run_status(record: Mapping[str, Any]) -> Status:
-    """The status of a run.json, where a run whose process is known to be gone isn't `running` but `killed`."""
-    status: Status = record.get("status", "running")
-    return "killed" if status == "running" and is_gone(record.get("process", {})) else status
-
-
-def client_of(uri: str) -> Any:
-    """A client of the tracking server, and of the model registry that goes with it."""
-    from mlflow import MlflowClient
-
-    quiet_mlflow()
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def _sync(folder: Path, uri: str, experiment: str, placement: Placement) -> SyncResult:
@@ -235,7 +190,7 @@ def _create_run(
 ) -> Any:
     hidden = placement.withheld(folder)
     return client.create_run(
-        _experiment_id(client, uri, experiment),
+        experiment_id(client, uri, experiment),
         start_time=_milliseconds(record.get("created")),
         run_name=hidden.text(placement.name),
         tags={
@@ -245,25 +200,6 @@ def _create_run(
             **placement.tags(),
         },
     )
-
-
-def _experiment_id(client: Any, uri: str, experiment: str) -> str:
-    from mlflow.exceptions import MlflowException
-
-    known = client.get_experiment_by_name(experiment)
-    if known is not None:
-        return str(known.experiment_id)
-    # A local database would put artifacts under whatever folder this process was started in.
-    artifacts = None
-    if uri.startswith("sqlite:///"):
-        artifacts = (Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts").as_uri()
-    try:
-        return str(client.create_experiment(experiment, artifact_location=artifacts))
-    except MlflowException:
-        known = client.get_experiment_by_name(experiment)  # another run made it in between
-        if known is None:
-            raise
-        return str(known.experiment_id)
 
 
 def _log_config(client: Any, mlflow_run: Any, config: Mapping[str, Any], state: SyncState) -> None:

@@ -17,7 +17,7 @@ from trocar import __version__
 from trocar.errors import ConfigError, TrocarError
 from trocar.files import locked, write_atomic, write_json_atomic
 from trocar.tracking.metrics import FOLDER, MetricsWriter, attempts
-from trocar.tracking.process import this_process
+from trocar.tracking.process import is_gone, this_process
 from trocar.tracking.redact import redact_tree
 
 Status = Literal["running", "finished", "failed", "killed"]
@@ -84,6 +84,12 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     if not isinstance(record, dict) or not isinstance(record.get("run_id"), str):
         raise TrocarError(f"{path} is damaged (no run_id); delete it to give the run a new identity")
     return record
+
+
+def run_status(record: Mapping[str, Any]) -> Status:
+    """The status of a run.json, where a run whose process is known to be gone isn't `running` but `killed`."""
+    status: Status = record.get("status", "running")
+    return "killed" if status == "running" and is_gone(record.get("process", {})) else status
 
 
 def update_record(folder: str | Path, **changes: Any) -> dict[str, Any]:
