@@ -6,15 +6,20 @@ import io
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 from PIL import Image
 
 from trocar.data.catalog import Catalog
+from trocar.data.ingest.options import IngestOptions, Summary
+from trocar.data.ingest.run import run_ingest
+from trocar.data.ingest.settings import IngestSettings
 
 BITS, BLOCK = 12, 16
 SIZE = (6 * BLOCK, 2 * BLOCK)
+KEEP = IngestSettings(short_side=None, crop="none")
 
 
 def picture(number: int, scale: int = 1, colour: tuple[int, int, int] = (230, 110, 100)) -> np.ndarray:
@@ -73,3 +78,17 @@ def stored(catalog: Catalog, video: str) -> list[tuple[float, Image.Image]]:
         blob = catalog.shard_paths[f["shard"]].read_bytes()[f["offset"] : f["offset"] + f["size"]]
         found.append((float(f["time_s"]), Image.open(io.BytesIO(blob)).convert("RGB")))
     return found
+
+
+def ingest(folder: Path, out: Path, **options: Any) -> tuple[Summary, list[str]]:
+    """The summary of an ingest that keeps size and border, and what it said."""
+    said: list[str] = []
+    options = {"settings": KEEP, **options}
+    summary = run_ingest(IngestOptions(sources=(folder,), out=out, **options), said.append, lambda *_: None)
+    return summary, said
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    """Everything below `root` but the lock, by relative path."""
+    files = (path for path in root.rglob("*") if path.is_file() and path.name != "ingest.lock")
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}

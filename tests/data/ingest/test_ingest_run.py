@@ -1,67 +1,23 @@
-"""From a folder to a catalog: names, cases, rejections, restarts."""
+"""From a folder to a catalog: names, cases, rejections."""
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import shutil
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from data_factory import make_catalog, random_jpeg
-from ingest_clips import constant, make_clip, number_in, stored
+from data_factory import random_jpeg
+from ingest_clips import constant, ingest, make_clip, number_in, stored, tree
 from PIL import Image
 
 from trocar.cli import main
 from trocar.data.catalog import Catalog
-from trocar.data.ingest import pool, video
-from trocar.data.ingest.lock import only_one
-from trocar.data.ingest.options import IngestOptions, Summary
-from trocar.data.ingest.run import run_ingest
+from trocar.data.ingest import video
 from trocar.data.ingest.settings import IngestSettings
-from trocar.data.ingest.shards import ShardWriter
-from trocar.errors import ConfigError, TrocarError
-
-KEEP = IngestSettings(short_side=None, crop="none")
-
-
-def ingest(folder: Path, out: Path, **options: Any) -> tuple[Summary, list[str]]:
-    said: list[str] = []
-    options = {"settings": KEEP, **options}
-    summary = run_ingest(IngestOptions(sources=(folder,), out=out, **options), said.append, lambda *_: None)
-    return summary, said
-
-
-@pytest.fixture(scope="session")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three good clips: 3 s, 4 s and 2 s at 25 fps; the frame numbers begin at 0, 500 and 1000."""
-    folder = tmp_path_factory.mktemp("clips")
-    for name, seconds, first in (("case1_1", 3, 0), ("case1_2", 4, 500), ("case2", 2, 1000)):
-        numbers = [first + i for i in range(25 * seconds)]
-        make_clip(folder / f"{name}.mp4", constant(25, 25 * seconds), numbers=numbers)
-    return folder
-
-
-@pytest.fixture
-def no_decoding(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    def forbid() -> None:
-        def refuse(job: video.Job) -> video.Outcome:
-            raise AssertionError(f"{job.name} is decoded again")
-
-        monkeypatch.setattr(pool, "ingest", refuse)
-
-    return forbid
-
-
-def tree(root: Path) -> dict[str, bytes]:
-    """Everything below `root` but the lock, by relative path."""
-    files = (path for path in root.rglob("*") if path.is_file() and path.name != "ingest.lock")
-    return {str(path.relative_to(root)): path.read_bytes() for path in files}
+from trocar.errors import ConfigError
 
 
 def test_frames_in_the_catalog_are_the_right_frames_of_the_video(clips: Path, tmp_path: Path) -> None:
@@ -116,55 +72,10 @@ def test_a_misspelt_column_is_an_error(clips: Path, tmp_path: Path) -> None:
         ingest(clips, tmp_path / "out", metadata=tmp_path / "m.csv")
 
 
-def test_a_finished_video_is_never_decoded_again(clips: Path, tmp_path: Path, no_decoding: Callable[[], None]) -> None:
-    ingest(clips, tmp_path / "out")
-    before = tree(tmp_path / "out")
-    no_decoding()
-    summary, _ = ingest(clips, tmp_path / "out")
-    assert (summary.ingested, summary.finished_before) == (0, 3)
-    assert tree(tmp_path / "out") == before
-
-
-def test_new_metadata_reaches_the_catalog_without_decoding(
-    clips: Path, tmp_path: Path, no_decoding: Callable[[], None]
-) -> None:
-    ingest(clips, tmp_path / "out")
-    fingerprint = Catalog.open(tmp_path / "out").fingerprint
-    (tmp_path / "m.csv").write_text("video,hospital\ncase2,south\n")
-    no_decoding()
-    ingest(clips, tmp_path / "out", metadata=tmp_path / "m.csv")
-    catalog = Catalog.open(tmp_path / "out")
-    assert catalog.videos["hospital"].to_pylist() == ["", "", "south"]
-    assert catalog.fingerprint == fingerprint
-
-
-def test_other_settings_replace_the_frames(clips: Path, tmp_path: Path) -> None:
-    small_shards = KEEP.model_copy(update={"shard_bytes": 4096})
-    ingest(clips, tmp_path / "out", settings=small_shards)
-    many = len(list((tmp_path / "out" / "shards").glob("*.tar")))
-    ingest(clips, tmp_path / "out", settings=KEEP.model_copy(update={"fps": 0.5}))
-    catalog = Catalog.open(tmp_path / "out")
-    assert catalog.frames["time_s"].tolist() == [0, 2, 0, 2, 0]
-    assert many > 3
-    assert sorted(p.name for p in (tmp_path / "out" / "shards").glob("*.tar")) == [
-        f"{name}-0000.tar" for name in ("case1_1", "case1_2", "case2")
-    ]
-
-
 def test_one_and_two_workers_write_the_same_bytes(clips: Path, tmp_path: Path) -> None:
     ingest(clips, tmp_path / "one")
     ingest(clips, tmp_path / "two", workers=2)
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
-
-
-def test_a_second_source_joins_the_catalog(clips: Path, tmp_path: Path) -> None:
-    ingest(clips, tmp_path / "out", source="b")
-    summary, _ = ingest(clips, tmp_path / "out", source="a", prefix="again_")
-    videos = Catalog.open(tmp_path / "out").videos
-    assert videos["source"].to_pylist() == ["a"] * 3 + ["b"] * 3
-    assert summary.elsewhere == 3
-    with pytest.raises(ConfigError, match="would both be video 'case1_1'"):
-        run_ingest(IngestOptions(sources=(clips, clips), out=tmp_path / "out"), lambda line: None, lambda *_: None)
 
 
 def test_bad_videos_are_rejected_by_reason_and_the_others_ingested(
@@ -258,22 +169,6 @@ def test_the_box_of_a_long_video_is_found_without_holding_its_frames(
     assert np.abs(np.subtract(row["crop"], (32, 0, 64, 64))).max() <= 2
 
 
-def test_a_foreign_catalog_is_not_overwritten(clips: Path, tmp_path: Path) -> None:
-    make_catalog(tmp_path / "out")
-    before = tree(tmp_path / "out")
-    with pytest.raises(ConfigError, match="no ingest left here"):
-        ingest(clips, tmp_path / "out")
-    assert tree(tmp_path / "out") == before
-
-
-def test_an_unreadable_record_is_an_error_not_a_missing_video(clips: Path, tmp_path: Path) -> None:
-    ingest(clips, tmp_path / "out")
-    (tmp_path / "out" / "videos" / "case2.json").write_text("{}")
-    with pytest.raises(TrocarError, match=r"case2.json: not a record of this version"):
-        ingest(clips / "case1_1.mp4", tmp_path / "out")
-    assert ingest(clips, tmp_path / "out")[0].ingested == 1
-
-
 def test_canonical_frames_are_packed_byte_for_byte_and_others_encoded(tmp_path: Path) -> None:
     folder = tmp_path / "in" / "v1"
     folder.mkdir(parents=True)
@@ -308,60 +203,6 @@ def test_a_frame_folder_without_pattern_fps_and_first_number_is_refused(tmp_path
     (tmp_path / "in" / "videos.csv").write_text("video,frames,frames_fps,first_number\nv1,{number}.jpg,25,1\n")
     ingest(tmp_path / "in", tmp_path / "out")
     assert len(Catalog.open(tmp_path / "out")) == 1
-
-
-def test_two_ingests_of_one_folder_are_refused(clips: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    with only_one(out), pytest.raises(TrocarError, match=rf"process {os.getpid()} on .* is writing here"):
-        ingest(clips, out)
-    ingest(clips, out)
-
-
-def test_a_full_disk_is_said_and_leaves_nothing_half_written(
-    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    add = ShardWriter.add
-
-    def full(self: ShardWriter, time_s: float, *rest: Any) -> None:
-        if self.video == "case1_2" and time_s == 2:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        add(self, time_s, *rest)
-
-    monkeypatch.setattr(ShardWriter, "add", full)
-    with pytest.raises(TrocarError, match=r"no space left .* run the same command"):
-        ingest(clips, tmp_path / "out")
-    assert sorted(p.name for p in (tmp_path / "out" / "shards").iterdir()) == ["case1_1-0000.idx", "case1_1-0000.tar"]
-    assert not list((tmp_path / "out" / "tmp").iterdir())
-    monkeypatch.undo()
-    ingest(clips, tmp_path / "out")
-    ingest(clips, tmp_path / "undisturbed")
-    assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
-
-
-def test_a_crash_between_shards_and_record_leaves_a_video_that_is_done_again(
-    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def crash(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(video.record, "save", crash)
-    with pytest.raises(KeyboardInterrupt):
-        ingest(clips, tmp_path / "out", settings=KEEP.model_copy(update={"shard_bytes": 4096}))
-    assert len(list((tmp_path / "out" / "shards").glob("*.tar"))) > 1
-    monkeypatch.undo()
-    assert ingest(clips, tmp_path / "out")[0].ingested == 3
-    ingest(clips, tmp_path / "undisturbed")
-    assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
-
-
-def test_a_record_that_lost_its_shard_is_done_again(clips: Path, tmp_path: Path) -> None:
-    ingest(clips, tmp_path / "out")
-    before = tree(tmp_path / "out")
-    (tmp_path / "out" / "shards" / "case2-0000.tar").unlink()
-    summary, _ = ingest(clips, tmp_path / "out")
-    assert summary.ingested == 1
-    assert tree(tmp_path / "out") == before
 
 
 def test_nothing_good_is_exit_1_with_the_reasons_kept(tmp_path: Path) -> None:
