@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import pkgutil
 import sys
@@ -66,4 +67,6 @@ def entry() -> int:
     """The program `trocar`: `main` on its arguments, for training on huge pages."""
     if sys.argv[1:2] == ["pretrain"] or sys.argv[1:3] == ["study", "stage"]:
         memory.restart_on_huge_pages()
-    return main()
+    code = main()
+    gc.freeze()  # the interpreter's end would look through a million objects of torch three times
+    return code

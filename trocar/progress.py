@@ -1,8 +1,9 @@
-"""A progress bar on a terminal, silence elsewhere."""
+"""How far it is: a bar on a terminal, elsewhere silence or a line now and then."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
@@ -20,3 +21,26 @@ def track(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
         for item in items:
             yield item
             progress.advance(task)
+
+
+class Pace:
+    """How long the rest of a loop takes, for a log: nothing but once a minute. `clock` gives seconds."""
+
+    EVERY_S = 60.0
+
+    def __init__(self, first: int, total: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.first, self.total, self.clock = first, total, clock
+        self.started = self.said = clock()
+
+    def left(self, done: int) -> str:
+        """In words, after `done` of `total`; '' when something was said within the last minute, and at the end."""
+        now = self.clock()
+        if now - self.said < self.EVERY_S or done >= self.total:
+            return ""
+        self.said = now
+        return f"about {duration((now - self.started) / (done - self.first) * (self.total - done) / 3600)} left"
+
+
+def duration(hours: float) -> str:
+    """`3.2 h`, or minutes below two hours."""
+    return f"{hours:.1f} h" if hours >= 2 else f"{60 * hours:.0f} min"

@@ -89,12 +89,38 @@ def test_stopped_between_two_trainings_it_ends_in_the_bytes_of_one_that_was_not(
     assert files(root / f"stopped{calls}") == files(root / "whole")
 
 
-def test_what_is_added_is_all_that_is_computed_and_the_user_is_told(root: Path) -> None:
+def test_what_is_added_is_all_that_is_computed_and_the_user_is_told_arm_by_arm(root: Path) -> None:
     evaluate(settings(root, "added", task=["phase"], protocol=["linear"]))
     said: list[str] = []
     evaluate(settings(root, "added", task=["phase"], protocol=["linear", "knn"]), said.append)
-    # linear: two draws and mean colour over two folds; the majority over two folds.
-    assert said[-1] == f"8 results are from before, as {root / 'added' / FOLDER} has them"
+    # Of two folds: linear and k-NN with two draws of weights, and with mean colour.
+    arms = ["random:test_resnet", "  4 of its 8 folds were finished before"]
+    arms += ["mean colour", "  2 of its 4 folds were finished before"]
+    arms += ["majority", "  2 of its 2 folds were finished before"]
+    assert said[-len(arms) :] == arms
+
+
+def test_a_damaged_piece_is_told(root: Path) -> None:
+    config = settings(root, "damaged", task=["phase"], protocol=["linear"], baselines=[])
+    evaluate(config)
+    path = next((root / "damaged" / FOLDER).iterdir())
+    path.write_bytes(path.read_bytes()[:50])
+    said: list[str] = []
+    evaluate(config, said.append)
+    assert said[-2:] == [
+        "  3 of its 4 folds were finished before",
+        f"  1 damaged files in {root / 'damaged' / FOLDER}, made again",
+    ]
+
+
+def test_figures_of_what_is_no_longer_in_the_tables_are_gone(root: Path) -> None:
+    words = {"task": ["phase"], "baselines": [], "seeds": 1, "figures": True}
+    evaluate(settings(root, "drawn", protocol=["linear", "knn"], **words))
+    before = {path.name for path in (root / "drawn/figures").iterdir()}
+    evaluate(settings(root, "drawn", protocol=["knn"], **words))
+    after = {path.name for path in (root / "drawn/figures").iterdir()}
+    assert after == {name for name in before if "-knn-" in name}
+    assert after < before
 
 
 def test_without_an_output_folder_nothing_is_kept(root: Path) -> None:
@@ -209,4 +235,14 @@ def test_interrupted_from_the_command_line_it_says_that_it_goes_on(
         assert main(["evaluate", str(root / "evaluate.yaml")]) == 130
     assert "the same command continues where it stopped" in capsys.readouterr().err
     assert main(["evaluate", str(root / "evaluate.yaml")]) == 0
-    assert "results are from before" in capsys.readouterr().err
+    assert "folds were finished before" in capsys.readouterr().err
+
+
+def test_a_dry_run_prints_what_would_be_evaluated_and_writes_nothing(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = root / "dry"
+    words = ["--task", "phase", "--protocol", "knn", "--backbone", "random:test_resnet", "--out", str(out)]
+    assert main(["evaluate", "--data", str(root / "data"), *words, "--dry-run"]) == 0
+    assert "random:test_resnet, 3 seeds: knn" in capsys.readouterr().out
+    assert not out.exists()

@@ -3,9 +3,10 @@ import json
 import pytest
 from study_factory import launch, make_stages, named
 
+from trocar.progress import duration
 from trocar.study.estimate import costs
 from trocar.study.run import Runner
-from trocar.study.status import duration, status_of
+from trocar.study.status import status_of
 from trocar.study.store import Store
 
 SPEED = {"images_per_s": None, "evaluate_min": None}

@@ -57,7 +57,8 @@ def register(subparsers: Any) -> None:
     add("--device", help="auto, cpu or cuda")
     add("--out", help="folder for results, predictions, metrics.json, masks and figures")
     add("--cache", help="folder for decoded frames and features (default: OUT/cache, else the user's cache)")
-    add_options(parser)
+    add("--dry-run", action="store_true", help="print what would be evaluated (with --slurm: and the sbatch script)")
+    add_options(parser, dry_run=False)
     parser.set_defaults(run=run, continues=True)
 
 
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
     path, overrides = _arguments(args)
     config = load(EvaluateConfig, path, overrides)
-    check(args)
+    check(args, own_dry_run=True)
     errors = Console(stderr=True, highlight=False)
     if args.slurm is not None:
         if config.out is None:
@@ -81,6 +82,12 @@ def run(args: argparse.Namespace) -> int:
             for line in planned(config):
                 errors.print(line, markup=False, soft_wrap=True)
         return submit_configured(args, profile_of(args).single(), config.out, (path, overrides))
+    if args.dry_run:
+        for line in planned(config):
+            print(line)
+        return 0
+    if not config.backbone:
+        errors.print("no --backbone: the baselines alone", markup=False)
     results = evaluate(config, say=lambda line: errors.print(line, markup=False))
     console = Console() if sys.stdout.isatty() else Console(width=120)
     for table in results.tables():
@@ -88,6 +95,8 @@ def run(args: argparse.Namespace) -> int:
     if config.out is not None:
         where = results.hidden.text(str(config.out))
         print(f"results.json, results.md, metrics.json and predictions.parquet are in {where}")
+    else:
+        print("nothing was written: --out FOLDER keeps tables, predictions and figures")
     return 0
 
 

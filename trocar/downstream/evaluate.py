@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from trocar.downstream.plan import check_arms, check_tasks, sizes, usable
 from trocar.downstream.privacy import Private, names_of, private_of, to_show
 from trocar.downstream.protocols import get_protocol
 from trocar.downstream.results import PREDICTIONS, Results, Row
-from trocar.downstream.runs import Scored, make_encoder, score
+from trocar.downstream.runs import FIGURES, Scored, make_encoder, score
 from trocar.downstream.tables import about_task
 from trocar.leak.judge import Judge
 from trocar.privacy import Withheld, withhold
@@ -68,12 +68,12 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
         for bench in benches:
             for protocol in usable(arm, protocols, bench):
                 found += score(arm, bench, protocol, encoders, config, private, finished)
-    if finished.reused:
-        say(f"{finished.reused} results are from before, as {finished.folder} has them")
+        for line in finished.said():
+            say(f"  {line}")
     found.rows = [replace(row, leak=leaks[row.arm]) for row in found.rows]
     results = _results(data, benches, found, config, private.hidden)
     if config.out is not None:
-        _write(results, config, config.out, private, say)
+        _write(results, config, config.out, private, found.overlays, say)
     return results
 
 
@@ -130,13 +130,23 @@ def _results(
     return Results(_about(data, config), about, _ordered(found.rows, about), predictions, hidden)
 
 
-def _write(results: Results, config: EvaluateConfig, out: Path, private: Private, say: Callable[[str], None]) -> None:
+def _write(
+    results: Results,
+    config: EvaluateConfig,
+    out: Path,
+    private: Private,
+    overlays: Iterable[Path],
+    say: Callable[[str], None],
+) -> None:
     results.write(out)
     report(out / PREDICTIONS, draws=config.bootstrap).write(out / METRICS)
+    drawn = list(overlays)
     if config.figures:
-        rows = to_show(results.predictions, private)
-        drawn = figures.draw(rows, results.tasks, out / "figures")
-        say(f"{len(drawn)} figures are in {out / 'figures'}")
+        say("figures")
+        drawn += figures.draw(to_show(results.predictions, private), results.tasks, out / FIGURES)
+        say(f"{len(drawn)} figures are in {out / FIGURES}")
+    for old in set((out / FIGURES).glob("*.png")) - set(drawn):
+        old.unlink()  # of an evaluation before, whose numbers are no longer here
 
 
 def _about(data: LabelledFrames, config: EvaluateConfig) -> dict[str, Any]:

@@ -39,12 +39,14 @@ class Solution:
 @dataclass
 class Finished:
     """Solutions below `folder` (None: nothing is kept). `remap` stands for how masks are merged, which a problem cannot
-    tell; `reused` counts the solutions that were there.
+    tell; `reused` counts the solutions that were there, `made` those that were not, `damaged` files that were no good.
     """
 
     folder: Path | None
     remap: str = ""
     reused: int = 0
+    made: int = 0
+    damaged: int = 0
 
     def predict(self, protocol: Protocol, problem: Problem) -> Prediction:
         """`protocol.predict(problem)`, or what it gave before."""
@@ -73,13 +75,26 @@ class Finished:
         if known is not None and usable(known):
             self.reused += 1
             return known
+        self.damaged += known is None and path.exists()
         made = solve()
+        self.made += 1
         buffer = io.BytesIO()
         parts: dict[str, Any] = {**made.arrays, WORDS: np.frombuffer(json.dumps(made.words).encode(), dtype=np.uint8)}
         np.savez(buffer, **parts)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomic(path, buffer.getvalue())
         return made
+
+    def said(self) -> list[str]:
+        """In lines: what was there already, and what is no good, since this was asked last; nothing where all was made
+        now.
+        """
+        folds = self.reused + self.made
+        lines = [f"{self.reused} of its {folds} folds were finished before"] if self.reused else []
+        if self.damaged:
+            lines.append(f"{self.damaged} damaged files in {self.folder}, made again")
+        self.reused = self.made = self.damaged = 0
+        return lines
 
 
 def _read(path: Path) -> Solution | None:

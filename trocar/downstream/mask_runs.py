@@ -163,15 +163,15 @@ def images_with_class(bench: Bench, run: MaskRun) -> dict[str, int]:
     return {name: int(n) for name, n in zip(bench.space(bench.tasks[0]).classes, present, strict=True)}
 
 
-def draw_masks(bench: Bench, run: MaskRun, out: Path, path: Path, private: Collection[str] = ()) -> None:
-    """Best, median and worst image of a run, from the masks on disk, of cases that are not `private`; nothing where no
-    such image has a score.
+def draw_masks(bench: Bench, run: MaskRun, out: Path, path: Path, private: Collection[str] = ()) -> list[Path]:
+    """Best, median and worst image of a run, from the masks on disk, of cases that are not `private`, in a picture at
+    `path`; no picture where no such image has a score.
     """
     found = outcome(bench, run)
     open_rows = ~bench.data.frames["case"].iloc[bench.rows].isin(private).to_numpy(bool)
     scores = np.where(open_rows, image_scores(found), np.nan)
     if np.isnan(scores).all():
-        return
+        return []
     places = np.array(sorted(set(ranked(scores).values())))
     rows = bench.rows[places]
     gt = [np.array(Image.open(out / f"masks/{GROUND_TRUTH}/{row:07d}.png")) for row in rows]
@@ -181,3 +181,4 @@ def draw_masks(bench: Bench, run: MaskRun, out: Path, path: Path, private: Colle
     images = {row: at_sizes[row] for row, at_sizes in decoded(few, shapes)}
     path.parent.mkdir(parents=True, exist_ok=True)
     draw_overlays([images[i] for i in range(len(rows))], gt, pred, scores[places], found.classes, path)
+    return [path]

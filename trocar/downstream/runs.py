@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -38,21 +39,25 @@ from trocar.downstream.tasks.segmentation import Segmentation
 
 # Below this many feature values BLAS threads wait for each other longer than they compute, above all on a busy machine.
 SMALL = 20_000_000
-OVERLAYS = "figures"
+FIGURES = "figures"
 
 
 @dataclass
 class Scored:
-    """Rows of the comparison, the predictions behind them, and class counts that only scoring tells."""
+    """Rows of the comparison, the predictions behind them, class counts that only scoring tells, and the pictures drawn
+    on the way.
+    """
 
     rows: list[Row] = field(default_factory=list)
     tables: list[pd.DataFrame] = field(default_factory=list)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    overlays: list[Path] = field(default_factory=list)
 
     def __iadd__(self, other: Scored) -> Scored:
         self.rows += other.rows
         self.tables += other.tables
         self.counts |= other.counts
+        self.overlays += other.overlays
         return self
 
 
@@ -103,10 +108,11 @@ def _score_masks(
         runs.append(run_masks(member, arm.label, bench, folds, protocol, problems, Shelf(config.out), finished))
     row = make_mask_row(arm, bench, task, protocol.label, runs, config.bootstrap)
     tables = [mask_table(arm, seed, bench, protocol.label, run) for seed, run in enumerate(runs)]
+    overlays: list[Path] = []
     if config.out is not None and config.figures and arm.kind != "majority":
         name = f"segmentation-{file_stem(private.hidden.text(arm.label), protocol.label)}-overlays.png"
-        draw_masks(bench, runs[0], config.out, config.out / OVERLAYS / name, private.cases)
-    return Scored([row], tables, {task.name: images_with_class(bench, runs[0])})
+        overlays = draw_masks(bench, runs[0], config.out, config.out / FIGURES / name, private.cases)
+    return Scored([row], tables, {task.name: images_with_class(bench, runs[0])}, overlays)
 
 
 def _attempts(

@@ -37,8 +37,8 @@ def _task(task: str, info: Mapping[str, Any], rows: Sequence[Mapping[str, Any]])
     head = str(info["headline"])
     others = [name for name in info["metrics"] if name != head]
     scale = _scale(mine)
-    titles = ["Backbone", "Protocol", head, "95 % interval over cases", *others, "Seeds"]
-    numbers = {2, *range(4, len(titles))}
+    titles = ["Backbone", "Protocol", head, "95 % interval over cases", *others, "Seeds", "Leak verdict"]
+    numbers = {2, *range(4, len(titles) - 1)}
     header = "".join(
         f"<th{' class=number' if place in numbers else ''}>{escape(title)}</th>" for place, title in enumerate(titles)
     )
@@ -62,6 +62,7 @@ def _row(row: Mapping[str, Any], head: str, others: Sequence[str], scale: tuple[
         f"<td class=interval>{bar(headline(row), row.get('interval'), scale)}</td>",
         *(f"<td class=number>{_mean(row, name)}</td>" for name in others),
         f"<td class=number>{len(row['members'])}</td>",
+        f"<td>{escape(str((row.get('leak') or {}).get('verdict', '')))}</td>",
     ]
     return f'<tr class="{"own" if kind == "backbone" else "baseline"}">{"".join(cells)}</tr>'
 

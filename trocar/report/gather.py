@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,7 @@ def gather(
     record, config = read_record(run), read_config(run)
     from trocar.data.privacy import is_private
     from trocar.data.quarantine import is_doubtful
+    from trocar.ssl.checkpoint import steps
 
     notes: list[str] = []
     catalog = _catalog(config, notes)
@@ -84,9 +86,11 @@ def gather(
         pca, found = _compare(run, gallery, cases, _seed(config), amounts, notes, say)
     sheet = _spread(len(gallery.images), amounts.sheet) if gallery is not None else []
     results = _read_results(evaluation) if evaluation is not None else None
+    if results is not None and not _is_of(run, results):
+        notes.append(f"The evaluation in {evaluation} has no scores of this run.")
     return ReportInputs(
         title=hidden.text(run.name),
-        record={**record, "status": run_status(record)},
+        record={**record, "status": run_status(record), "saved_step": max(steps(run), default=0)},
         config=hidden.tree(config),
         metrics=read_metrics(run),
         resumes=_resumes(run),
@@ -100,6 +104,15 @@ def gather(
         private=private and share,
         notes=hidden.tree(notes),
     )
+
+
+def _is_of(run: Path, results: Mapping[str, Any]) -> bool:
+    """Whether a row of results.json is of the run, its backbone or one of its checkpoints, or may be: names may be
+    relative to a folder that nobody knows.
+    """
+    members = (str(name) for row in results["rows"] if row["kind"] == "backbone" for name in row["members"])
+    paths = [Path(re.sub(r", (draw|start) \d.*", "", name)) for name in members]
+    return any(not path.exists() or path.resolve() == run or run in path.resolve().parents for path in paths)
 
 
 def _shares(config: Mapping[str, Any]) -> bool:

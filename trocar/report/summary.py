@@ -13,7 +13,7 @@ _STATUS = {
     "finished": "The run is finished",
     "running": "The run is still going on",
     "failed": "The run failed",
-    "killed": "The run was stopped before its end",
+    "killed": "The run was stopped before its end (the same command continues it)",
 }
 
 
@@ -33,8 +33,9 @@ def training_sentences(inputs: ReportInputs) -> list[str]:
     (first_step, first), (last_step, last) = losses[0], losses[-1]
     resumed = len(inputs.resumes)
     times = f", resumed {resumed} time{'s' if resumed > 1 else ''}" if resumed else ""
+    done = max(last_step + 1, int(inputs.record.get("saved_step", 0)))  # steps count from 0, and not all are logged
     sentences = [
-        f"{status} after {last_step + 1:,} steps{times}. "  # steps count from 0
+        f"{status} after {done:,} steps{times}. "
         f"The {key.replace('_', ' ')} went from {first:.3f} (step {first_step:,}) "
         f"to {last:.3f}{_against(last, inputs.uniform_loss)}."
     ]

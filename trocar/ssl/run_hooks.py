@@ -18,6 +18,7 @@ from trocar.data.catalog import Catalog
 from trocar.data.loader import Batch
 from trocar.errors import TrocarError
 from trocar.files import fsync_folder, fsync_tree, write_json_atomic
+from trocar.progress import Pace
 from trocar.ssl import checkpoint
 from trocar.ssl.distributed import barrier
 from trocar.ssl.health import collapse
@@ -58,6 +59,7 @@ class RunHooks:
         self.log_every = self.run.log_every
         self._saved = first_step
         self._warned = False
+        self._pace = Pace(first_step, setup.total)
         self._follower: Follower | None = None
         self._bar = _progress_bar(visible=record is not None and sys.stderr.isatty())
         self._task = self._bar.add_task("pretrain", total=setup.total, completed=first_step, loss="")
@@ -101,6 +103,8 @@ class RunHooks:
         if batch.bad:
             self._append_bad(batch)
         self._bar.update(self._task, completed=done)
+        if self.record is not None and not sys.stderr.isatty() and (left := self._pace.left(done)):
+            self.setup.say(f"step {done}/{self.setup.total}  {left}")
 
     def save(self, done: int) -> None:
         if done % self.run.checkpoint_every == 0 or done == self.setup.total:

@@ -7,11 +7,11 @@ from typing import Any
 
 from rich.table import Table
 
+from trocar.progress import duration
 from trocar.study.arm_run import served
 from trocar.study.estimate import Cost, Rates, costs
 from trocar.study.leave_out import price
 from trocar.study.plan import Plan
-from trocar.study.status import duration
 from trocar.study.store import Store
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from trocar.progress import duration
 from trocar.study.estimate import Rates
 from trocar.study.plan import Plan
 from trocar.study.pretraining import Runs
 from trocar.study.stages import Stage
-from trocar.study.status import duration
 
 
 def price(plan: Plan, rates: Rates) -> Iterator[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from trocar.progress import duration
 from trocar.study.estimate import costs
 from trocar.study.store import Store
 
@@ -75,8 +76,3 @@ def _left(lock: Mapping[str, Any], store: Store) -> tuple[float | None, str]:
         return None, "unknown: no stage like those that are left has run, and no speed is stated"
     hours = sum(cost.hours or 0.0 for cost in found)
     return hours, f"{duration(hours)} of one job at a time, {sum(cost.stages for cost in found)} stages"
-
-
-def duration(hours: float) -> str:
-    """`3.2 h`, or minutes below two hours."""
-    return f"{hours:.1f} h" if hours >= 2 else f"{60 * hours:.0f} min"

@@ -9,12 +9,12 @@ from typing import Any
 import yaml
 
 from trocar.data.leak.verdict import Verdict
+from trocar.progress import duration
 from trocar.study.arm_run import served
 from trocar.study.report.design import source_fields, sources_of
 from trocar.study.report.html import cell, head, section, table
 from trocar.study.report.known_cases import KnownCases
 from trocar.study.results import Pretrained, Results
-from trocar.study.status import duration
 
 DONE = {"exclude": "left out before sampling", "allow": "allowed into the pool", "error": "refused"}
 """What the study's policy does with a case of the pool that is held out."""
