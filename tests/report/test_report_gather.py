@@ -129,6 +129,26 @@ def test_a_file_that_is_no_result_is_a_bad_argument(trained, tmp_path):
         gather(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("members", "noted"),
+    [
+        (["{run}"], False),
+        (["{run}, draw 0, start 1"], False),
+        (["{run}/checkpoints/step-00000004"], False),
+        (["somewhere/else"], False),  # relative to a folder that nobody knows
+        (["{other}"], True),
+        ([], True),
+    ],
+)
+def test_an_evaluation_of_something_else_is_noted(trained, tmp_path, members, noted):
+    (trained / "run/checkpoints/step-00000004").mkdir(parents=True, exist_ok=True)
+    names = [name.format(run=trained / "run", other=tmp_path) for name in members]
+    row = {"kind": "backbone", "backbone": "mine", "members": names}
+    (tmp_path / "results.json").write_text(json.dumps({"tasks": {}, "rows": [row] if names else [], "data": {}}))
+    notes = gather(trained / "run", tmp_path, amounts=FEW).notes
+    assert notes == ([f"The evaluation in {tmp_path} has no scores of this run."] if noted else [])
+
+
 def test_the_command_prints_where_the_page_is(trained, capsys):
     assert main(["report", str(trained / "run")]) == 0
     path = capsys.readouterr().out.strip()

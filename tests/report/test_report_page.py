@@ -159,6 +159,21 @@ def test_the_table_holds_every_row_with_its_numbers(results):
     assert "0.600, 95 % interval 0.550 to 0.650" in tags.text
 
 
+def test_the_leak_verdict_stands_beside_every_score(results):
+    results["rows"][0]["leak"] = {"verdict": "contaminated", "cases": [], "why": []}
+    tags = parsed(render(ReportInputs(title="t", record={}, evaluation=results)))
+    assert "Leak verdict" in tags.text
+    assert tags.text.count("contaminated") == 1
+
+
+def test_steps_that_are_saved_count_where_the_last_ones_were_not_logged():
+    metrics = [{"step": 0, "loss": 9.0}, {"step": 40, "loss": 6.0}]
+    inputs = ReportInputs("t", {"status": "killed", "saved_step": 46}, metrics=metrics)
+    assert training_sentences(inputs)[0].startswith(
+        "The run was stopped before its end (the same command continues it) after 46 steps. "
+    )
+
+
 def test_the_summary_compares_with_random_weights_and_the_best_plain_baseline(results):
     (sentence,) = evaluation_sentences(results)
     assert sentence.endswith(
