@@ -30,6 +30,7 @@ from trocar.downstream.protocols import get_protocol
 from trocar.downstream.results import PREDICTIONS, Results, Row
 from trocar.downstream.runs import FIGURES, Scored, make_encoder, score
 from trocar.downstream.tables import about_task
+from trocar.files import locked
 from trocar.leak.judge import Judge
 from trocar.privacy import Withheld, withhold
 
@@ -73,7 +74,8 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
     found.rows = [replace(row, leak=leaks[row.arm]) for row in found.rows]
     results = _results(data, benches, found, config, private.hidden)
     if config.out is not None:
-        _write(results, config, config.out, private, found.overlays, say)
+        with locked(config.out / ".writing.lock"):  # two at once would mix their tables and figures
+            _write(results, config, config.out, private, found.overlays, say)
     return results
 
 
