@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +16,7 @@ import pytest
 from downstream_factory import make_cholec80, make_folder
 from sklearn.metrics import f1_score
 
+import trocar.downstream.evaluate as evaluation
 from trocar.backbones.export import save_backbone
 from trocar.backbones.load import load_backbone
 from trocar.cli import main
@@ -142,3 +148,44 @@ def test_bad_usage_exits_2_with_the_nearest_match(
 def test_a_missing_data_folder_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "--data", str(tmp_path / "gone")]) == 2
     assert "no data folder" in capsys.readouterr().err
+
+
+def test_two_evaluations_at_once_into_one_folder_write_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, out = make_folder(tmp_path / "data", cases=3, frames=4), tmp_path / "out"
+    first_writes, second_waits, second_wrote = threading.Event(), threading.Event(), threading.Event()
+    write, lock = evaluation._write, evaluation.locked
+    met: list[bool] = []
+
+    def writing(*arguments: Any) -> None:
+        if first_writes.is_set():
+            second_wrote.set()
+        else:
+            first_writes.set()
+            assert second_waits.wait(60)
+            met.append(second_wrote.wait(0.5))  # time enough for the second to come in too, if it can
+        write(*arguments)
+
+    @contextmanager
+    def locked(path: Path) -> Iterator[None]:
+        if first_writes.is_set():
+            second_waits.set()
+        with lock(path):
+            yield
+
+    monkeypatch.setattr(evaluation, "_write", writing)
+    monkeypatch.setattr(evaluation, "locked", locked)
+
+    def run(task: str) -> None:
+        evaluate(EvaluateConfig(data=data, out=out, task=[task], baselines=["raw pixels"], size=32, figures=False))
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(run, "phase")
+        assert first_writes.wait(60)
+        second = pool.submit(run, "tools")
+        first.result()
+        second.result()
+    assert met == [False]
+    tree, table = json.loads((out / "results.json").read_text()), pd.read_parquet(out / "predictions.parquet")
+    assert set(tree["tasks"]) == set(table["task"]) == {"tools"}

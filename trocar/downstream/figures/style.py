@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from trocar.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,8 +59,8 @@ def numbered(classes: Sequence[str], most: int = 28) -> list[str]:
 def save(figure: Figure, path: Path) -> Path:
     """Write a PNG, complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}")
+    content = BytesIO()
     # Tight: the layout engine cuts long tick labels off beside axes of fixed aspect.
-    figure.savefig(part, dpi=_DPI, format="png", bbox_inches="tight", pad_inches=0.15)
-    part.replace(path)
+    figure.savefig(content, dpi=_DPI, format="png", bbox_inches="tight", pad_inches=0.15)
+    write_atomic(path, content.getvalue(), sync=False)
     return path
