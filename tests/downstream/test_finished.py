@@ -19,11 +19,13 @@ from trocar.cli import main
 from trocar.downstream import finished
 from trocar.downstream.config import EvaluateConfig
 from trocar.downstream.evaluate import evaluate
-from trocar.downstream.finished import FOLDER, Finished, Solution
-from trocar.downstream.protocols.base import Problem
+from trocar.downstream.finished import FOLDER, NETWORK, Finished
+from trocar.downstream.protocols.base import Problem, Protocol
 from trocar.downstream.protocols.finetune import Finetune
 from trocar.downstream.protocols.knn import KNN
 from trocar.downstream.protocols.segmentation import Segmentation
+from trocar.downstream.solution import Solution
+from trocar.downstream.training.loop import Trainer
 
 TUNED = {"name": "finetune", "epochs": 2, "batch": 8, "augment": None}
 TABLES = ("predictions.parquet", "results.json", "results.md", "metrics.json")
@@ -146,8 +148,9 @@ def problem(root: Path) -> Problem:
     return bench.problem(bench.folds[0], Encoder(FrameCache(data, root / "cache"), 32, None, _nothing), 0)
 
 
-def key(problem: Problem, protocol: object = None, remap: str = "") -> str:
-    return finished._key(protocol or KNN(), problem, remap)  # type: ignore[arg-type]
+def key(problem: Problem, protocol: Protocol | None = None, remap: str = "") -> str:
+    protocol = protocol or KNN()
+    return finished._key(protocol.name, protocol.model_dump_json(exclude={"title"}), problem, remap)
 
 
 def test_whatever_a_prediction_follows_from_is_in_its_key(problem: Problem) -> None:
@@ -246,3 +249,50 @@ def test_a_dry_run_prints_what_would_be_evaluated_and_writes_nothing(
     assert main(["evaluate", "--data", str(root / "data"), *words, "--dry-run"]) == 0
     assert "random:test_resnet, 3 seeds: knn" in capsys.readouterr().out
     assert not out.exists()
+
+
+GRU = {"name": "temporal_finetuned", "head": {"name": "gru", "hidden": 8}, "epochs": 2}
+
+
+def two_stages(root: Path, out: str, **changes: object) -> EvaluateConfig:
+    """Fine-tuning, and two temporal heads that begin with it."""
+    recipe = {name: value for name, value in TUNED.items() if name != "name"}
+    heads = [{**GRU, "finetune": recipe}, {**GRU, "finetune": recipe, "title": "longer", "epochs": 3}]
+    words = {"task": ["phase"], "baselines": [], "seeds": 1, "protocol": [TUNED, *heads]}
+    return settings(root, out, **words | changes)
+
+
+def fitted(config: EvaluateConfig) -> int:
+    """How many networks an evaluation trains."""
+    made, fit = [], Trainer.fit
+    with patch.object(Trainer, "fit", lambda *words: (made.append(1), fit(*words))[1]):
+        evaluate(config)
+    return len(made)
+
+
+def test_protocols_that_begin_with_the_same_fine_tuning_share_its_network_and_then_let_it_go(root: Path) -> None:
+    folds, each = 2, 3  # protocols
+    assert fitted(two_stages(root, "shared")) == folds * 2  # of each the epoch is found on held-out cases first
+    assert not list((root / "shared" / FOLDER).glob(f"*{NETWORK}"))
+    assert len(list((root / "shared" / FOLDER).iterdir())) == folds * each
+    apart = two_stages(root, "apart", cache=root / "cache").model_copy(update={"out": None})
+    assert fitted(apart) == folds * each * 2
+    evaluate(two_stages(root, "again"))
+    assert files(root / "again") == files(root / "shared")
+    found = {row.protocol: row.values for row in evaluate(apart).rows}
+    rows = json.loads((root / "shared/results.json").read_text())["rows"]
+    assert found == {
+        row["protocol"]: {name: metric["values"] for name, metric in row["metrics"].items()} for row in rows
+    }
+
+
+def test_killed_in_the_second_stage_it_does_not_fine_tune_again(root: Path) -> None:
+    config = two_stages(root, "second", protocol=two_stages(root, "second").protocol[1:])
+    stopping = patch("trocar.downstream.protocols.temporal.fit_temporal", side_effect=StoppedError)
+    with stopping, pytest.raises(StoppedError):
+        evaluate(config)
+    (network,) = (root / "second" / FOLDER).glob(f"*{NETWORK}")
+    (root / "second" / FOLDER / f"of-an-earlier-commit{NETWORK}").write_bytes(b"")
+    assert fitted(config) == 2  # of the other fold: the search and the training
+    assert not list((root / "second" / FOLDER).glob(f"*{NETWORK}"))
+    assert not network.exists()

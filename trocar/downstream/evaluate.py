@@ -27,6 +27,8 @@ from trocar.downstream.metrics_file import METRICS, report
 from trocar.downstream.plan import check_arms, check_tasks, sizes, usable
 from trocar.downstream.privacy import Private, names_of, private_of, to_show
 from trocar.downstream.protocols import get_protocol
+from trocar.downstream.protocols.base import Protocol
+from trocar.downstream.protocols.temporal import TemporalFinetuned
 from trocar.downstream.results import PREDICTIONS, Results, Row
 from trocar.downstream.runs import FIGURES, Scored, make_encoder, score
 from trocar.downstream.tables import about_task
@@ -59,7 +61,7 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
     frames = FrameCache(data, cache_folder(config.out, config.cache))
     frames.prepare(list(sizes(arms, benches, protocols)))
     judge = Judge(data, {str(case) for bench in benches for case in data.frames["case"].iloc[bench.rows]}, say)
-    finished = _finished(config)
+    finished = _finished(config, protocols)
     found, leaks = Scored(), {}
     for arm in arms:
         say(arm.label)
@@ -69,9 +71,11 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
         for bench in benches:
             for protocol in usable(arm, protocols, bench):
                 found += score(arm, bench, protocol, encoders, config, private, finished)
+            finished.let_go()
         for line in finished.said():
             say(f"  {line}")
     found.rows = [replace(row, leak=leaks[row.arm]) for row in found.rows]
+    finished.let_go(all_of_them=True)
     results = _results(data, benches, found, config, private.hidden)
     if config.out is not None:
         with locked(config.out / ".writing.lock"):  # two at once would mix their tables and figures
@@ -117,9 +121,10 @@ def _private(data: LabelledFrames, arms: list[Arm], config: EvaluateConfig) -> P
     return replace(found, names=found.names | names_of(member.name for arm in arms for member in arm.members))
 
 
-def _finished(config: EvaluateConfig) -> Finished:
+def _finished(config: EvaluateConfig, protocols: list[Protocol]) -> Finished:
     folder = None if config.out is None else config.out / FOLDER
-    return Finished(folder, "" if config.remap is None else fingerprint(load_remap(config.remap)))
+    shared = {p.finetune.model_dump_json() for p in protocols if isinstance(p, TemporalFinetuned)}
+    return Finished(folder, "" if config.remap is None else fingerprint(load_remap(config.remap)), frozenset(shared))
 
 
 def _results(

@@ -7,52 +7,46 @@ of these and of the code, so one that would come out differently today is never 
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 import os
-import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 import trocar
+from trocar.config import Config
 from trocar.downstream.protocols.base import Frames, Prediction, Problem, Protocol, Targets
-from trocar.files import write_atomic
+from trocar.downstream.solution import Solution, read_solution, write_solution
 
-FOLDER = "finished"
-WORDS, LEAD, OTHER = "words", "scores", "other "
-
-
-@dataclass(frozen=True)
-class Solution:
-    """What is kept of a problem: arrays by name, and JSON values."""
-
-    arrays: Mapping[str, npt.NDArray[Any]]
-    words: Any
+FOLDER, NETWORK = "finished", ".network.npz"
+LEAD, OTHER = "scores", "other "
 
 
 @dataclass
 class Finished:
     """Solutions below `folder` (None: nothing is kept). `remap` stands for how masks are merged, which a problem cannot
     tell; `reused` counts the solutions that were there, `made` those that were not, `damaged` files that were no good.
+
+    Of the fine-tuning recipes in `shared` (as JSON) networks are kept too, until `let_go`: several protocols begin with
+    one, and a killed one need not fine-tune again.
     """
 
     folder: Path | None
     remap: str = ""
+    shared: frozenset[str] = frozenset()
     reused: int = 0
     made: int = 0
     damaged: int = 0
+    networks: set[Path] = field(default_factory=set)
 
     def predict(self, protocol: Protocol, problem: Problem) -> Prediction:
         """`protocol.predict(problem)`, or what it gave before."""
 
         def solve() -> Solution:
-            made = protocol.predict(problem)
+            made = protocol.predict(replace(problem, kept=partial(self._network, problem)))
             others = {OTHER + name: scores for name, scores in made.others.items()}
             return Solution({LEAD: made.scores, **others}, dict(made.detail))
 
@@ -70,20 +64,42 @@ class Finished:
         """The kept solution if there is one and it is `usable`, else that of `solve`, which is then kept."""
         if self.folder is None:
             return solve()
-        path = self.folder / f"{_key(protocol, problem, self.remap)}.npz"
-        known = _read(path)
+        settings = protocol.model_dump_json(exclude={"title"})
+        path = self.folder / f"{_key(protocol.name, settings, problem, self.remap)}.npz"
+        found, new = self._kept(path, solve, usable)
+        self.made += new
+        self.reused += not new
+        return found
+
+    def let_go(self, *, all_of_them: bool = False) -> None:
+        """Drop the `networks` that were asked for since this was called last: they are large. `all_of_them`: those too
+        that a killed evaluation left and nothing asked for again.
+        """
+        if self.folder is not None and all_of_them:
+            self.networks.update(self.folder.glob(f"*{NETWORK}"))
+        for path in self.networks:
+            path.unlink(missing_ok=True)
+        self.networks.clear()
+
+    def _network(self, problem: Problem, recipe: Config, train: Callable[[], Solution]) -> Solution:
+        settings = recipe.model_dump_json()
+        if self.folder is None or settings not in self.shared:
+            return train()
+        path = self.folder / (_key("fine-tuning", settings, problem, self.remap) + NETWORK)
+        self.networks.add(path)
+        return self._kept(path, train, lambda _: True)[0]
+
+    def _kept(
+        self, path: Path, make: Callable[[], Solution], usable: Callable[[Solution], bool]
+    ) -> tuple[Solution, bool]:
+        """With whether it was made now."""
+        known = read_solution(path)
         if known is not None and usable(known):
-            self.reused += 1
-            return known
+            return known, False
         self.damaged += known is None and path.exists()
-        made = solve()
-        self.made += 1
-        buffer = io.BytesIO()
-        parts: dict[str, Any] = {**made.arrays, WORDS: np.frombuffer(json.dumps(made.words).encode(), dtype=np.uint8)}
-        np.savez(buffer, **parts)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, buffer.getvalue())
-        return made
+        made = make()
+        write_solution(path, made)
+        return made, True
 
     def said(self) -> list[str]:
         """In lines: what was there already, and what is no good, since this was asked last; nothing where all was made
@@ -97,22 +113,12 @@ class Finished:
         return lines
 
 
-def _read(path: Path) -> Solution | None:
-    """None where there is none, or one that is damaged: the archive has a checksum of every part."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-            return Solution(arrays, json.loads(arrays.pop(WORDS).tobytes()))
-    except (FileNotFoundError, zipfile.BadZipFile, ValueError, KeyError, EOFError):
-        return None
-
-
-def _key(protocol: Protocol, problem: Problem, remap: str) -> str:
+def _key(method: str, settings: str, problem: Problem, remap: str) -> str:
     """32 hex digits over everything that a prediction follows from."""
     encoder, space = problem.encoder, problem.space
     words = [
         *(_code(), remap, encoder.identity, encoder.frames.key, encoder.size, encoder.batch, problem.seed),
-        *(protocol.name, protocol.model_dump_json(exclude={"title"})),
+        *(method, settings),
         *(problem.task.name, space.kind, space.classes, space.soft, space.unscored),
         *((partner.task.name, partner.space.kind, partner.space.classes) for partner in problem.partners),
     ]

@@ -18,7 +18,7 @@ from PIL import Image
 from trocar.downstream.arms import Arm
 from trocar.downstream.bench import Bench
 from trocar.downstream.datasets.table import Mask
-from trocar.downstream.finished import Finished, Solution
+from trocar.downstream.finished import Finished
 from trocar.downstream.folds import Fold
 from trocar.downstream.frames import Size, decoded
 from trocar.downstream.metrics.interval import bootstrap_interval
@@ -29,6 +29,7 @@ from trocar.downstream.protocols.base import Problem
 from trocar.downstream.protocols.segmentation import MaskProtocol, SizeOf, read_mask
 from trocar.downstream.results import Row
 from trocar.downstream.segmentation.overlay import draw_overlays, ranked
+from trocar.downstream.solution import Solution
 from trocar.downstream.tables import details, test_frames
 from trocar.downstream.tasks.segmentation import Segmentation
 from trocar.files import write_atomic

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -15,9 +15,17 @@ from trocar.downstream.datasets.table import Kind, LabelSpace
 from trocar.downstream.encoder import Encoder
 from trocar.downstream.frames import Size
 from trocar.downstream.metrics.outcome import Floats, Ints, Outcome
+from trocar.downstream.solution import Solution
 from trocar.downstream.tasks.base import Task
 
 Targets = Ints | Floats
+Kept = Callable[[Config, Callable[[], Solution]], Solution]
+"""The network of a fine-tuning with these settings: one that is kept, else the one that the function trains."""
+
+
+def made_anew(_: Config, train: Callable[[], Solution]) -> Solution:
+    """Where no network is kept."""
+    return train()
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,8 @@ class Problem:
 
     `val` are labelled cases kept for choices, None where there are none: then a choice is made inside `train`.
     `case` [N] is the operation of every row of the table, also of rows without a label, and `time_s` [N] the seconds
-    since the operation began; within an operation rows are in the order of time.
+    since the operation began; within an operation rows are in the order of time. `kept` knows networks that another
+    protocol fine-tuned on this problem.
     """
 
     task: Task
@@ -63,6 +72,7 @@ class Problem:
     time_s: Floats
     seed: int = 0
     partners: tuple[Partner, ...] = ()
+    kept: Kept = made_anew
 
     def features(self, part: Frames) -> Floats:
         """Frozen features of a part, float64 [n, D]."""

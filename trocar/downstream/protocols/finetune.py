@@ -7,10 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import torch
 
 from trocar.backbones.preprocess import describe_backbone, fit_input_size
 from trocar.downstream.metrics.outcome import Floats, Ints
 from trocar.downstream.protocols.base import Labelled, Prediction, Problem, Protocol, headline, take
+from trocar.downstream.solution import Solution
 from trocar.downstream.training.batches import Images
 from trocar.downstream.training.goals import Goal, goals_of
 from trocar.downstream.training.loop import History, Trainer, seeded
@@ -36,7 +38,7 @@ class Finetune(Protocol, Recipe):
 
     def predict(self, problem: Problem) -> Prediction:
         """Train, and give the probabilities of every task on the test frames."""
-        found = finetuned(problem, self)
+        found = finetuned(problem, Recipe.model_validate(self.model_dump(include=set(Recipe.model_fields))))
         scores = found.predict(problem.test.rows)
         return Prediction(scores.pop(problem.task.name), found.detail, scores)
 
@@ -62,12 +64,25 @@ class Finetuned:
 
 
 def finetuned(problem: Problem, recipe: Recipe) -> Finetuned:
-    """Train the problem's backbone on its labelled frames.
+    """The problem's backbone trained on its labelled frames, now or by a protocol before.
 
     The result follows from the problem's seed, labels and pixels. Raises ConfigError for settings that do not fit the
     classes, TrocarError for too few frames or a loss that is not finite.
     """
     goals = goals_of(problem, rounded=recipe.labels == "rounded")
+    solution = problem.kept(recipe, lambda: _solution(_trained(problem, recipe, goals)))
+    trainer = _trainer(problem, recipe, goals)
+    trainer.network.load_state_dict({name: torch.from_numpy(value) for name, value in solution.arrays.items()})
+    trainer.network.eval()
+    return Finetuned(trainer, History(**solution.words["history"]), solution.words["detail"])
+
+
+def _solution(found: Finetuned) -> Solution:
+    weights = {name: value.cpu().numpy() for name, value in found.network.state_dict().items()}
+    return Solution(weights, {"history": asdict(found.history), "detail": dict(found.detail)})
+
+
+def _trained(problem: Problem, recipe: Recipe, goals: tuple[Goal, ...]) -> Finetuned:
     if recipe.select == "fixed_epochs" or (problem.val is None and recipe.inner == "fixed_epochs"):
         return _train(problem, recipe, goals, problem.train, None, None, {"chosen_on": None})
     if problem.val is not None:
@@ -89,13 +104,7 @@ def _train(
     last: int | None,
     about: Mapping[str, Any],
 ) -> Finetuned:
-    encoder = problem.encoder
-    assert encoder.network is not None
-    backbone = fit_input_size(encoder.network(), encoder.size)
-    images = Images(encoder.pixels, describe_backbone(backbone), recipe.augment, problem.seed, encoder.device)
-    with seeded(problem.seed, encoder.device):
-        network = Network(backbone, goals, encoder.size).to(encoder.device)
-    trainer = Trainer(network, goals, images, recipe, problem.seed)
+    trainer = _trainer(problem, recipe, goals)
     scored = _scored(problem, val)
     history = trainer.fit(
         train.rows,
@@ -104,6 +113,17 @@ def _train(
         last,
     )
     return Finetuned(trainer, history, {**asdict(history), **about})
+
+
+def _trainer(problem: Problem, recipe: Recipe, goals: tuple[Goal, ...]) -> Trainer:
+    """With the network as it is before the first step."""
+    encoder = problem.encoder
+    assert encoder.network is not None
+    backbone = fit_input_size(encoder.network(), encoder.size)
+    images = Images(encoder.pixels, describe_backbone(backbone), recipe.augment, problem.seed, encoder.device)
+    with seeded(problem.seed, encoder.device):
+        network = Network(backbone, goals, encoder.size).to(encoder.device)
+    return Trainer(network, goals, images, recipe, problem.seed)
 
 
 def _scored(problem: Problem, val: Labelled | None) -> Labelled | None:

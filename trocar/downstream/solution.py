@@ -1,0 +1,46 @@
+"""What is kept of solved work: named arrays and JSON values, in one file with a checksum of every part."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trocar.files import write_atomic
+
+WORDS = "words"
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Arrays by name (any but `words`), and JSON values."""
+
+    arrays: Mapping[str, npt.NDArray[Any]]
+    words: Any
+
+
+def read_solution(path: Path) -> Solution | None:
+    """None where there is none, or one that is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+            return Solution(arrays, json.loads(arrays.pop(WORDS).tobytes()))
+    except (FileNotFoundError, zipfile.BadZipFile, ValueError, KeyError, EOFError):
+        return None
+
+
+def write_solution(path: Path, solution: Solution) -> None:
+    """The whole file or none; its folder is made. Raises OSError."""
+    buffer = io.BytesIO()
+    words = np.frombuffer(json.dumps(solution.words).encode(), dtype=np.uint8)
+    parts: dict[str, Any] = {**solution.arrays, WORDS: words}
+    np.savez(buffer, **parts)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, buffer.getvalue())
