@@ -31,7 +31,7 @@ def register(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compute, print one table per task, backbone, protocol and seed, and write metrics.json."""
+    """Compute, print the runs of each task side by side, and write metrics.json."""
     import sys
 
     from rich.console import Console

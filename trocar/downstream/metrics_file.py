@@ -25,6 +25,7 @@ from trocar.files import write_atomic
 
 FORMAT = 1
 METRICS = "metrics.json"
+ABREAST = 3  # runs that fit beside each other in a terminal of 120 columns
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,11 @@ class MetricsReport:
         write_atomic(path, json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
 
     def tables(self) -> list[Table]:
-        """One table per key."""
-        return [_table(row) for row in self.rows]
+        """Runs of one task side by side, `ABREAST` to a table."""
+        tasks = [
+            [row for row in self.rows if row.key.task == task] for task in dict.fromkeys(r.key.task for r in self.rows)
+        ]
+        return [_table(rows[i : i + ABREAST]) for rows in tasks for i in range(0, len(rows), ABREAST)]
 
 
 @dataclass(frozen=True)
@@ -129,13 +133,23 @@ def _scored(key: Key, outcome: Outcome, found: dict[Key, Outcome], draws: int) -
     return MetricsRow(key, len(outcome.case), outcome.cases, metrics, spread)
 
 
-def _table(row: MetricsRow) -> Table:
-    named = " / ".join(part for part in (*row.key[:3], f"seed {row.key.seed}") if part)
-    table = Table(title=named, caption=f"{row.frames} frames, {row.cases} cases; 95 % interval over cases")
-    for column in ("metric", "value", "interval"):
-        table.add_column(column, justify="left" if column == "metric" else "right")
-    for name, value in row.metrics.items():
-        low, high = value["low"], value["high"]
-        interval = "" if low is None or high is None else f"[{low:.3f}, {high:.3f}]"
-        table.add_row(name, "undefined" if value["value"] is None else f"{value['value']:.4f}", interval)
+def _table(rows: Sequence[MetricsRow]) -> Table:
+    sizes = dict.fromkeys(f"{row.frames} frames, {row.cases} cases" for row in rows)
+    table = Table(title=rows[0].key.task, caption=f"{'; '.join(sizes)}. [95 % interval over cases]")
+    table.add_column("metric")
+    for row in rows:
+        words = [word for word in (row.key.backbone, row.key.protocol) if word]
+        table.add_column("\n".join([*words, f"seed {row.key.seed}"]), justify="right", overflow="fold")
+    for name in dict.fromkeys(name for row in rows for name in row.metrics):
+        table.add_row(name, *(_cell(row.metrics.get(name)) for row in rows))
     return table
+
+
+def _cell(value: Value | None) -> str:
+    if value is None:
+        return ""
+    if value["value"] is None:
+        return "undefined"
+    low, high = value["low"], value["high"]
+    interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
+    return f"{value['value']:.4f}{interval}"
