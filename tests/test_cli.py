@@ -29,7 +29,11 @@ def test_parsing_imports_nothing_heavy():
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["pretrain", "nothing.yaml"], 2, "no configuration file or preset 'nothing.yaml'"),
+        (
+            ["pretrain", "nothing.yaml"],
+            2,
+            "no configuration file or preset 'nothing.yaml'; `trocar presets list` names",
+        ),
         (["pretrain", "demo", "data.catalog=nowhere", "--dry-run"], 2, "no catalog here"),
         (["pretrain", "demo", "train.stepps=3"], 2, "did you mean 'steps'"),
         (["pretrain", "demo", "train.epochs=3"], 2, "either steps or epochs"),

@@ -73,10 +73,8 @@ def find_preset(name: str | Path) -> Path:
     for candidate in (PRESETS / given, PRESETS / f"{given}.yaml"):
         if candidate.is_file():
             return candidate
-    names = preset_names()
-    raise ConfigError(
-        f"no configuration file or preset {str(name)!r}{nearest(str(name), names)}; presets: {', '.join(names)}"
-    )
+    hint = nearest(str(name), preset_names())
+    raise ConfigError(f"no configuration file or preset {str(name)!r}{hint}; `trocar presets list` names the presets")
 
 
 def preset_names() -> list[str]:

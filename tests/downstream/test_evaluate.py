@@ -130,6 +130,7 @@ def test_videos_are_evaluated_from_the_command_line(tmp_path: Path, capsys: pyte
         (["--folds", "9"], "9 folds of 2 labelled cases"),
         (["baselines=[raw pixel]"], "did you mean 'raw pixels'"),
         (["seed=1"], "unknown key 'seed'"),
+        (["--out", __file__], "is a file: give a folder"),
     ],
 )
 def test_bad_usage_exits_2_with_the_nearest_match(

@@ -32,6 +32,7 @@ from trocar.downstream.protocols.temporal import TemporalFinetuned
 from trocar.downstream.results import PREDICTIONS, Results, Row
 from trocar.downstream.runs import FIGURES, Scored, make_encoder, score
 from trocar.downstream.tables import about_task
+from trocar.errors import ConfigError
 from trocar.files import locked
 from trocar.leak.judge import Judge
 from trocar.privacy import Withheld, withhold
@@ -43,6 +44,8 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
     `say` gets a line of text for every step that takes long. Raises ConfigError for a bad configuration
     before anything is decoded, TrocarError for data that cannot be read.
     """
+    if config.out is not None and config.out.is_file():
+        raise ConfigError(f"{config.out} is a file: give a folder to write to")
     protocols = [get_protocol(wanted) for wanted in config.protocol]
     device = choose_device(config.device)
     data = _open(config)

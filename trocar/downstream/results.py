@@ -112,9 +112,10 @@ class Results:
         dropped = f" Not in the test frames: {few(about['absent'])}." if about["absent"] else ""
         dropped += f" {about['incomplete'].capitalize()}." if about["incomplete"] else ""
         labels = f", {about['budget']}" if about["budget"] else ""
+        interval = ", [95 % interval over cases]" if any(row.interval for row in self.rows if row.task == task) else ""
         return (
             f"{about['frames']} frames, {about['cases']} cases, {about['scheme']}{labels}. "
-            f"Headline: {about['headline']}; mean ± sd over runs, [95 % interval over cases].{dropped}"
+            f"Headline: {about['headline']}; mean ± sd over runs{interval}.{dropped}"
         )
 
     def _terminal_table(self, task: str) -> Table:
