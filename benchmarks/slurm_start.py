@@ -58,9 +58,9 @@ class Times:
 
 def measure(profile: str, out: Path, overrides: list[str]) -> Times:
     """Submit one tiny run with the command line, as a user does, and wait for it."""
-    words = [f"{key}={value}" for key, value in TINY.items()]
+    words = [f"{key}={value}" for key, value in TINY.items()] + overrides
     places = [f"data.catalog={out / 'shards'}", f"run.out={out / 'run'}"]
-    command = [sys.executable, "-m", "trocar", "pretrain", "demo", *words, *places, *overrides, "--slurm", profile]
+    command = [sys.executable, "-m", "trocar", "pretrain", "small_dino", *words, *places, "--slurm", profile]
     typed = time.time()
     subprocess.run(command, check=True)
     (job,) = submitted_for(out / "run")

@@ -43,7 +43,7 @@ print(len(selection), anonymous() - before)
 def first_step(catalog: Path, out: Path) -> float:
     """Seconds until the first step has been logged."""
     words = [f"data.catalog={catalog}", f"run.out={out}", "train.steps=1", "run.log_every=1", "tracking.uri=none"]
-    command = [sys.executable, "-m", "trocar", "pretrain", "demo", *words]
+    command = [sys.executable, "-m", "trocar", "pretrain", "small_dino", *words]
     started = time.perf_counter()
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None:

@@ -34,11 +34,11 @@ def test_parsing_imports_nothing_heavy():
             2,
             "no configuration file or preset 'nothing.yaml'; `trocar presets list` names",
         ),
-        (["pretrain", "demo", "data.catalog=nowhere", "--dry-run"], 2, "no catalog here"),
-        (["pretrain", "demo", "train.stepps=3"], 2, "did you mean 'steps'"),
-        (["pretrain", "demo", "train.epochs=3"], 2, "either steps or epochs"),
-        (["pretrain", "demo", "run.ranks=5"], 2, "does not divide by ranks x accumulate = 5; 60 would"),
-        (["presets", "show", "dmeo"], 2, "did you mean 'demo'"),
+        (["pretrain", "small_dino", "data.catalog=nowhere", "--dry-run"], 2, "no catalog here"),
+        (["pretrain", "small_dino", "train.stepps=3"], 2, "did you mean 'steps'"),
+        (["pretrain", "small_dino", "train.epochs=3"], 2, "either steps or epochs"),
+        (["pretrain", "small_dino", "run.ranks=5"], 2, "does not divide by ranks x accumulate = 5; 60 would"),
+        (["presets", "show", "smal_dino"], 2, "did you mean 'small_dino'"),
         (["demo", "--data", "nowhere"], 2, "is not a folder"),
         (["inspect", "nowhere"], 2, "nowhere"),
     ],
@@ -54,14 +54,14 @@ def test_what_a_user_gets_wrong_ends_with_a_message_and_its_code(arguments, code
 def test_a_mistyped_backbone_is_named_with_the_nearest(capsys, tmp_path):
     make_catalog(tmp_path / "shards", 4, 30)
     words = [f"data.catalog={tmp_path / 'shards'}", "data.composition.curate=none", f"run.out={tmp_path / 'run'}"]
-    assert main(["pretrain", "demo", *words, "backbone.name=resnet10tt", "--dry-run"]) == 2
+    assert main(["pretrain", "small_dino", *words, "backbone.name=resnet10tt", "--dry-run"]) == 2
     assert "resnet10t" in capsys.readouterr().err
 
 
 def test_dry_run_says_what_would_happen_and_writes_nothing(capsys, tmp_path):
     make_catalog(tmp_path / "shards", 4, 30)
     words = [f"data.catalog={tmp_path / 'shards'}", "data.composition.curate=none", f"run.out={tmp_path / 'run'}"]
-    assert main(["pretrain", "demo", *words, "--dry-run"]) == 0
+    assert main(["pretrain", "small_dino", *words, "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "120 frames of 4 cases" in said
     assert "peak learning rate 0.001" in said
@@ -73,7 +73,7 @@ def test_dry_run_says_where_neighbours_come_from_and_misses_an_index_that_is_not
     make_catalog(tmp_path / "shards", 4, 30)
     words = [f"data.catalog={tmp_path / 'shards'}", "data.composition.curate=none", f"run.out={tmp_path / 'run'}"]
     # The demo's method section is DINO's, which this method takes as it is.
-    command = ["pretrain", "demo", *words, "method.name=augmented_distillation", "--dry-run"]
+    command = ["pretrain", "small_dino", *words, "method.name=augmented_distillation", "--dry-run"]
     assert main(command) == 0
     assert "neighbours -2, -1, +1, +2 s from the anchor" in capsys.readouterr().out
     assert main([*command, "method.neighbours.source=knn", "method.neighbours.index=alike"]) == 2
@@ -83,12 +83,12 @@ def test_dry_run_says_where_neighbours_come_from_and_misses_an_index_that_is_not
 
 
 def test_presets_are_shown_and_copied_without_overwriting(capsys, tmp_path):
-    assert main(["presets", "show", "demo"]) == 0
+    assert main(["presets", "show", "small_dino"]) == 0
     shown = capsys.readouterr().out
     target = tmp_path / "mine.yaml"
-    assert main(["presets", "copy", "demo", str(target)]) == 0
+    assert main(["presets", "copy", "small_dino", str(target)]) == 0
     assert target.read_text() == shown
-    assert main(["presets", "copy", "demo", str(target)]) == 2
+    assert main(["presets", "copy", "small_dino", str(target)]) == 2
 
 
 def test_the_parser_names_the_program():
@@ -96,9 +96,9 @@ def test_the_parser_names_the_program():
 
 
 def test_overrides_may_stand_behind_options(capsys):
-    assert parse(["pretrain", "demo", "a=1", "--dry-run", "b=2"]).overrides == ["a=1", "b=2"]
+    assert parse(["pretrain", "small_dino", "a=1", "--dry-run", "b=2"]).overrides == ["a=1", "b=2"]
     assert parse(["evaluate", "--task", "phase", "seeds=2"]).overrides == ["seeds=2"]
-    for wrong in (["pretrain", "demo", "--dry-runn"], ["presets", "list", "a=1"]):
+    for wrong in (["pretrain", "small_dino", "--dry-runn"], ["presets", "list", "a=1"]):
         with pytest.raises(SystemExit) as end:
             parse(wrong)
         assert end.value.code == 2
@@ -107,7 +107,7 @@ def test_overrides_may_stand_behind_options(capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["pretrain", "demo"], "continues where it stopped"),
+        (["pretrain", "small_dino"], "continues where it stopped"),
         (["ingest", "videos", "--out", "shards"], "continues where it stopped"),
         (["neighbours", "shards", "--backbone", "x", "--name", "n"], "starts again from the beginning"),
         (["export", "run", "--out", "b"], "starts again from the beginning"),

@@ -120,8 +120,8 @@ def test_a_rule_about_a_section_names_the_file_and_the_override_of_a_part(tmp_pa
 
 
 def test_a_parent_that_is_not_there_is_blamed_on_the_file_that_names_it(tmp_path):
-    path = write(tmp_path, "child.yaml", "extends: dmo\n")
-    with pytest.raises(ConfigError, match=r"child.yaml: extends: no configuration .*did you mean 'demo'"):
+    path = write(tmp_path, "child.yaml", "extends: smal_dino\n")
+    with pytest.raises(ConfigError, match=r"child.yaml: extends: no configuration .*did you mean 'small_dino'"):
         load(Outer, path)
 
 
@@ -132,10 +132,10 @@ def test_yaml_tags_that_build_objects_are_refused(tmp_path):
 
 
 def test_presets_are_found_by_name_and_a_typo_gets_the_nearest():
-    assert "demo" in preset_names()
-    assert find_preset("demo").name == "demo.yaml"
-    with pytest.raises(ConfigError, match=r"did you mean 'demo'"):
-        find_preset("dmo")
+    assert "small_dino" in preset_names()
+    assert find_preset("small_dino").name == "small_dino.yaml"
+    with pytest.raises(ConfigError, match=r"did you mean 'small_dino'"):
+        find_preset("smal_dino")
 
 
 def test_every_preset_validates():

@@ -117,7 +117,7 @@ def test_the_commands_of_the_pretraining_page_work(tmp_path, monkeypatch, capsys
     commands = re.search(r"```bash\n(.*?)```", page, re.DOTALL)[1].splitlines()
     assert [c.split()[1] for c in commands] == ["presets", "pretrain", "pretrain"]
     for command in commands:
-        extra = ["train.batch=4", "data.composition.curate=none"] if "pretrain demo" in command else []
+        extra = ["train.batch=4", "data.composition.curate=none"] if "pretrain small_" in command else []
         assert main([*shlex.split(command)[1:], *extra]) == 0
     assert (tmp_path / "runs/a/backbone/model.safetensors").is_file()
     assert (tmp_path / "runs/a/checkpoints/step-00000020/manifest.json").is_file()

@@ -169,8 +169,8 @@ def test_pretraining_starts_from_published_weights_and_its_backbone_says_so(tmp_
     words = [f"data.catalog={tmp_path / 'shards'}", "data.composition.curate=none", f"run.out={run}", "train.steps=1"]
     words += ["train.batch=2", "run.workers=0", "tracking.uri=none", "train.precision=float32", f"backbone.name={name}"]
     fingerprint = origin_of(load_backbone(name)).fingerprint
-    assert main(["pretrain", "demo", *words, "backbone.fingerprint=f1:0:0:0:0:0"]) == 1
-    assert main(["pretrain", "demo", *words, f"backbone.fingerprint={fingerprint}"]) == 0
+    assert main(["pretrain", "small_dino", *words, "backbone.fingerprint=f1:0:0:0:0:0"]) == 1
+    assert main(["pretrain", "small_dino", *words, f"backbone.fingerprint={fingerprint}"]) == 0
     trained = load_backbone(run)
     assert origin_of(trained) == origin_of(load_backbone(name))
     first, now = (m.state_dict()["stages.0.blocks.0.norm1.weight"] for m in (load_backbone(name), trained))

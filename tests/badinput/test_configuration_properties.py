@@ -60,7 +60,7 @@ def test_a_composition_survives_its_own_yaml(tmp_path: Path, composition: Compos
     assert fingerprint(read) == fingerprint(composition)
 
 
-@pytest.mark.parametrize("name", [name for name in preset_names() if name.startswith(("pretrain/", "demo"))])
+@pytest.mark.parametrize("name", [name for name in preset_names() if name.startswith(("pretrain/", "small_"))])
 def test_a_preset_survives_its_own_yaml(tmp_path: Path, name: str) -> None:
     config = load(PretrainConfig, name, PLACES)
     path = tmp_path / "config.yaml"
@@ -77,16 +77,16 @@ def sections(tree: Any, place: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     return found
 
 
-DEMO = load(PretrainConfig, "demo", PLACES).model_dump(mode="json", by_alias=True)
+SMALL = load(PretrainConfig, "small_dino", PLACES).model_dump(mode="json", by_alias=True)
 
 
 @BOUNDED
-@given(st.sampled_from(sections(DEMO)), st.text(string.ascii_lowercase + "_", min_size=1, max_size=12))
+@given(st.sampled_from(sections(SMALL)), st.text(string.ascii_lowercase + "_", min_size=1, max_size=12))
 def test_a_key_that_no_model_has_is_refused_by_its_full_name(place: tuple[str, ...], key: str) -> None:
     stranger = f"zz_{key}"
     override = ".".join([*place, stranger]) + "=1"
     with pytest.raises(ConfigError) as error:
-        load(PretrainConfig, "demo", [*PLACES, override])
+        load(PretrainConfig, "small_dino", [*PLACES, override])
     assert f"unknown key '{'.'.join([*place, stranger])}'" in str(error.value)
 
 
@@ -96,14 +96,14 @@ def test_an_override_sets_what_it_says_and_nothing_else(seed: int, repeat: float
     match = yaml.safe_dump([{"hospital": hospitals}], default_flow_style=True, allow_unicode=True, width=10**6)
     changed = load(
         PretrainConfig,
-        "demo",
+        "small_dino",
         [*PLACES, f"run.seed={seed}", f"data.composition.max_repeat={repeat!r}", f"data.composition.include={match}"],
     )
     tree = changed.model_dump(mode="json", by_alias=True)
     assert tree["run"].pop("seed") == seed
     assert tree["data"]["composition"].pop("max_repeat") == repeat
     assert tree["data"]["composition"].pop("include")[0]["hospital"] == hospitals
-    rest = load(PretrainConfig, "demo", PLACES).model_dump(mode="json", by_alias=True)
+    rest = load(PretrainConfig, "small_dino", PLACES).model_dump(mode="json", by_alias=True)
     rest["run"].pop("seed")
     for key in ("max_repeat", "include"):
         rest["data"]["composition"].pop(key)

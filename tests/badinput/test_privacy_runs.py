@@ -177,10 +177,11 @@ def test_a_pretraining_leaves_the_names_and_logs_none(tmp_path: Path, capsys: py
     run = tmp_path / "run_Inselspital0"
     places = [f"data.catalog={catalog.root}", f"run.out={run}", "tracking.uri=none"]
     small = ["train.steps=1", "train.batch=4", "run.workers=0", "data.composition.curate=none"]
-    assert main(["pretrain", "demo", *places, *small, "data.composition.sample={frames: 9, per: [hospital]}"]) == 2
+    command = ["pretrain", "small_dino", *places, *small]
+    assert main([*command, "data.composition.sample={frames: 9, per: [hospital]}"]) == 2
     refused = capsys.readouterr().err  # what the user typed does not fit: said with the names it is about
     assert "Inselspital0" in refused
-    assert main(["pretrain", "demo", *places, *small, "data.composition.sample={frames: 6, per: [hospital]}"]) == 0
+    assert main([*command, "data.composition.sample={frames: 6, per: [hospital]}"]) == 0
     output = "".join(capsys.readouterr())
     assert "run folder" in output
     assert [name for name in SECRET if name in output] == []

@@ -196,7 +196,7 @@ def test_addresses_without_credentials_stay(text: str) -> None:
 
 
 def test_a_refused_override_does_not_print_the_password_in_it(capsys: pytest.CaptureFixture[str]) -> None:
-    code = main(["pretrain", "demo", "tracking.urii=postgresql://ann:geheim@db/x", "data.catalog=a", "run.out=b"])
+    code = main(["pretrain", "small_dino", "tracking.urii=postgresql://ann:geheim@db/x", "data.catalog=a", "run.out=b"])
     error = capsys.readouterr().err
     assert code == 2
     assert "tracking.urii" in error

@@ -22,7 +22,7 @@ ARMS = 4
 def stages(obstacle):
     """Arms that are pretrained, then have features, then two tasks each; and one report on all. Arm 2 can't work."""
     first = [Stage(f"pretrain-{i}", WELL) for i in range(ARMS)]
-    first[2] = Stage("pretrain-2", ("presets", "copy", "demo", str(obstacle)))
+    first[2] = Stage("pretrain-2", ("presets", "copy", "small_dino", str(obstacle)))
     features = [Stage(f"features-{i}", WELL, (f"pretrain-{i}",)) for i in range(ARMS)]
     tasks = [Stage(f"{task}-{i}", WELL, (f"features-{i}",)) for i in range(ARMS) for task in ("phase", "tools")]
     return [*first, *features, *tasks, Stage("report", WELL, tuple(task.name for task in tasks))]
@@ -40,7 +40,7 @@ def test_a_failed_element_stops_its_dependents_alone_and_a_resubmission_finishes
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    obstacle = tmp_path / "demo.yaml"
+    obstacle = tmp_path / "small_dino.yaml"
     obstacle.touch()
     graph = submit_graph(stages(obstacle), tmp_path / "study", Profile(time_min=10, array_limit=3))
     # 17 stages are five arrays: sbatch is called once for each, not for each stage

@@ -24,7 +24,7 @@ def shards(tmp_path_factory):
 
 def pretraining(shards, *overrides):
     words = [f"data.catalog={shards}", f"run.out={shards / 'run'}", "train.batch=4", "data.composition.curate=none"]
-    config = load(PretrainConfig, "demo", [*words, *overrides])
+    config = load(PretrainConfig, "small_dino", [*words, *overrides])
     return Pretraining(config, World(0, 1, 0), print)
 
 
@@ -73,10 +73,10 @@ def test_a_run_with_dali_replaces_bad_frames_as_one_with_torch_and_does_not_chan
         out = tmp_path / backend
         words = [f"data.catalog={tmp_path / 'shards'}", f"run.out={out}", f"data.backend={backend}", "train.steps=8"]
         rest = ["train.batch=4", "data.composition.curate=none", "run.workers=1", "run.threads=1", "tracking.uri=none"]
-        assert main(["pretrain", "demo", *words, *rest]) == 0
+        assert main(["pretrain", "small_dino", *words, *rest]) == 0
         bad[backend] = [json.loads(line) for line in (out / "bad_rows.jsonl").read_text().split("\n") if line]
     assert bad["torch"] == bad["dali"]
     assert {(line["video"], line["row"]) for line in bad["dali"]} == {("video00", 5), ("video01", 3)}
     words[2] = "data.backend=torch"
-    assert main(["pretrain", "demo", *words, *rest, "train.steps=9", "resume.allow=[recipe.steps]"]) != 0
+    assert main(["pretrain", "small_dino", *words, *rest, "train.steps=9", "resume.allow=[recipe.steps]"]) != 0
     assert "recipe.backend" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from trocar.ssl.setup import Pretraining
 def placed(shards, compiled):
     words = [f"data.catalog={shards}", f"run.out={shards / 'run'}", "train.batch=4", "data.composition.curate=none"]
     words += [f"train.compile={compiled}", "train.precision=float32", "backbone.name=test_convnext"]
-    return Pretraining(load(PretrainConfig, "demo", words), World(0, 1, 0), print)
+    return Pretraining(load(PretrainConfig, "small_dino", words), World(0, 1, 0), print)
 
 
 @pytest.mark.slow

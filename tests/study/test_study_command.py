@@ -178,7 +178,7 @@ def unprepared(root):
     """A study whose labels are made by a command that has not been run."""
     (root / "notes.yaml").unlink(missing_ok=True)
     task = {"data": str(root / "later"), "task": "phase", "protocol": ["knn"], "folds": 2}
-    return make_study(root, prepare=[f"presets copy demo {root / 'notes.yaml'}"], tasks={"phase": task})
+    return make_study(root, prepare=[f"presets copy small_dino {root / 'notes.yaml'}"], tasks={"phase": task})
 
 
 def test_a_plan_makes_no_data_but_says_what_would(tmp_path, capsys):
@@ -186,7 +186,7 @@ def test_a_plan_makes_no_data_but_says_what_would(tmp_path, capsys):
     assert main(["study", "plan", str(path)]) == 2
     said = capsys.readouterr().err
     assert f"the data are not there yet ({tmp_path / 'later'})" in said
-    assert f"\n  trocar presets copy demo {tmp_path / 'notes.yaml'}\n" in said
+    assert f"\n  trocar presets copy small_dino {tmp_path / 'notes.yaml'}\n" in said
     assert main(["study", "run", str(path), "--slurm", "cpu", "--dry-run"]) == 2  # a dry run makes none either
     assert not (tmp_path / "notes.yaml").exists()
 

@@ -23,7 +23,7 @@ def register(subparsers: Any) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything (default: demo)")
     parser.add_argument("--data", type=Path, help="folder of your own videos (default: synthetic ones)")
-    parser.add_argument("--config", default="demo", help="pretraining configuration (default: the preset demo)")
+    parser.add_argument("--config", default="small_simclr", help="pretraining configuration (default: %(default)s)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the configuration: train.steps=100")
     parser.set_defaults(run=run, continues=True)
 
