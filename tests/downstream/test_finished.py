@@ -96,9 +96,9 @@ def test_what_is_added_is_all_that_is_computed_and_the_user_is_told_arm_by_arm(r
     said: list[str] = []
     evaluate(settings(root, "added", task=["phase"], protocol=["linear", "knn"]), said.append)
     # Of two folds: linear and k-NN with two draws of weights, and with mean colour.
-    arms = ["random:test_resnet", "  4 of its 8 folds were finished before"]
-    arms += ["mean colour", "  2 of its 4 folds were finished before"]
-    arms += ["majority", "  2 of its 2 folds were finished before"]
+    arms = ["random:test_resnet", "  4 of 8 parts (protocol, seed, fold) were finished before"]
+    arms += ["mean colour", "  2 of 4 parts (protocol, seed, fold) were finished before"]
+    arms += ["majority", "  2 of 2 parts (protocol, seed, fold) were finished before"]
     assert said[-len(arms) :] == arms
 
 
@@ -110,7 +110,7 @@ def test_a_damaged_piece_is_told(root: Path) -> None:
     said: list[str] = []
     evaluate(config, said.append)
     assert said[-2:] == [
-        "  3 of its 4 folds were finished before",
+        "  3 of 4 parts (protocol, seed, fold) were finished before",
         f"  1 damaged files in {root / 'damaged' / FOLDER}, made again",
     ]
 
@@ -238,7 +238,7 @@ def test_interrupted_from_the_command_line_it_says_that_it_goes_on(
         assert main(["evaluate", str(root / "evaluate.yaml")]) == 130
     assert "the same command continues where it stopped" in capsys.readouterr().err
     assert main(["evaluate", str(root / "evaluate.yaml")]) == 0
-    assert "folds were finished before" in capsys.readouterr().err
+    assert "were finished before" in capsys.readouterr().err
 
 
 def test_a_dry_run_prints_what_would_be_evaluated_and_writes_nothing(

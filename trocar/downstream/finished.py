@@ -105,8 +105,8 @@ class Finished:
         """In lines: what was there already, and what is no good, since this was asked last; nothing where all was made
         now.
         """
-        folds = self.reused + self.made
-        lines = [f"{self.reused} of its {folds} folds were finished before"] if self.reused else []
+        parts = f"{self.reused + self.made} parts (protocol, seed, fold)"
+        lines = [f"{self.reused} of {parts} were finished before"] if self.reused else []
         if self.damaged:
             lines.append(f"{self.damaged} damaged files in {self.folder}, made again")
         self.reused = self.made = self.damaged = 0
