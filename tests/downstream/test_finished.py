@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from trocar.downstream.protocols.base import Problem, Protocol
 from trocar.downstream.protocols.finetune import Finetune
 from trocar.downstream.protocols.knn import KNN
 from trocar.downstream.protocols.segmentation import Segmentation
-from trocar.downstream.solution import Solution
+from trocar.downstream.solution import Solution, write_solution
 from trocar.downstream.training.loop import Trainer
 
 TUNED = {"name": "finetune", "epochs": 2, "batch": 8, "augment": None}
@@ -262,6 +263,11 @@ def two_stages(root: Path, out: str, **changes: object) -> EvaluateConfig:
     return settings(root, out, **words | changes)
 
 
+def files_of_two_stages(root: Path) -> dict[str, bytes]:
+    evaluate(two_stages(root, "two-stages"))
+    return files(root / "two-stages")
+
+
 def fitted(config: EvaluateConfig) -> int:
     """How many networks an evaluation trains."""
     made, fit = [], Trainer.fit
@@ -277,8 +283,7 @@ def test_protocols_that_begin_with_the_same_fine_tuning_share_its_network_and_th
     assert len(list((root / "shared" / FOLDER).iterdir())) == folds * each
     apart = two_stages(root, "apart", cache=root / "cache").model_copy(update={"out": None})
     assert fitted(apart) == folds * each * 2
-    evaluate(two_stages(root, "again"))
-    assert files(root / "again") == files(root / "shared")
+    assert files_of_two_stages(root) == files(root / "shared")
     found = {row.protocol: row.values for row in evaluate(apart).rows}
     rows = json.loads((root / "shared/results.json").read_text())["rows"]
     assert found == {
@@ -296,3 +301,17 @@ def test_killed_in_the_second_stage_it_does_not_fine_tune_again(root: Path) -> N
     assert fitted(config) == 2  # of the other fold: the search and the training
     assert not list((root / "second" / FOLDER).glob(f"*{NETWORK}"))
     assert not network.exists()
+
+
+def test_without_room_for_networks_every_protocol_trains_its_own_and_the_user_is_told(root: Path) -> None:
+    def full(path: Path, solution: Solution) -> None:
+        if path.name.endswith(NETWORK):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_solution(path, solution)
+
+    said: list[str] = []
+    with patch.object(finished, "write_solution", full):
+        evaluate(two_stages(root, "no-room"), said.append)
+    assert files(root / "no-room") == files_of_two_stages(root)
+    # two folds, three protocols
+    assert said[-1] == f"  6 fine-tuned networks could not be kept in {root / 'no-room' / FOLDER}: trained per protocol"

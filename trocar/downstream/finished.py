@@ -31,7 +31,8 @@ class Finished:
     tell; `reused` counts the solutions that were there, `made` those that were not, `damaged` files that were no good.
 
     Of the fine-tuning recipes in `shared` (as JSON) networks are kept too, until `let_go`: several protocols begin with
-    one, and a killed one need not fine-tune again.
+    one, and a killed one need not fine-tune again. `homeless` counts those that could not be written: work saved is not
+    worth an evaluation that ends for want of disk.
     """
 
     folder: Path | None
@@ -40,6 +41,7 @@ class Finished:
     reused: int = 0
     made: int = 0
     damaged: int = 0
+    homeless: int = 0
     networks: set[Path] = field(default_factory=set)
 
     def predict(self, protocol: Protocol, problem: Problem) -> Prediction:
@@ -66,7 +68,7 @@ class Finished:
             return solve()
         settings = protocol.model_dump_json(exclude={"title"})
         path = self.folder / f"{_key(protocol.name, settings, problem, self.remap)}.npz"
-        found, new = self._kept(path, solve, usable)
+        found, new = self._kept(path, solve, usable, write_solution)
         self.made += new
         self.reused += not new
         return found
@@ -87,10 +89,21 @@ class Finished:
             return train()
         path = self.folder / (_key("fine-tuning", settings, problem, self.remap) + NETWORK)
         self.networks.add(path)
-        return self._kept(path, train, lambda _: True)[0]
+
+        def keep(path: Path, network: Solution) -> None:
+            try:
+                write_solution(path, network)
+            except OSError:
+                self.homeless += 1
+
+        return self._kept(path, train, lambda _: True, keep)[0]
 
     def _kept(
-        self, path: Path, make: Callable[[], Solution], usable: Callable[[Solution], bool]
+        self,
+        path: Path,
+        make: Callable[[], Solution],
+        usable: Callable[[Solution], bool],
+        keep: Callable[[Path, Solution], None],
     ) -> tuple[Solution, bool]:
         """With whether it was made now."""
         known = read_solution(path)
@@ -98,7 +111,7 @@ class Finished:
             return known, False
         self.damaged += known is None and path.exists()
         made = make()
-        write_solution(path, made)
+        keep(path, made)
         return made, True
 
     def said(self) -> list[str]:
@@ -109,7 +122,11 @@ class Finished:
         lines = [f"{self.reused} of {parts} were finished before"] if self.reused else []
         if self.damaged:
             lines.append(f"{self.damaged} damaged files in {self.folder}, made again")
-        self.reused = self.made = self.damaged = 0
+        if self.homeless:
+            lines.append(
+                f"{self.homeless} fine-tuned networks could not be kept in {self.folder}: trained per protocol"
+            )
+        self.reused = self.made = self.damaged = self.homeless = 0
         return lines
 
 
