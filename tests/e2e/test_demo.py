@@ -6,9 +6,8 @@ import sys
 
 import pytest
 
+from trocar.cli import main
 from trocar.phantom import PhantomSpec, generate
-
-pytestmark = pytest.mark.slow
 
 
 def demo(*words):
@@ -16,6 +15,7 @@ def demo(*words):
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
 
 
+@pytest.mark.slow
 def test_the_demo_goes_from_videos_to_report_and_runs_again(tmp_path):
     videos, out = tmp_path / "videos", tmp_path / "out"
     generate(videos, PhantomSpec(cases=4, minutes=0.25, size=(128, 96), seed=1))
@@ -35,3 +35,14 @@ def test_the_demo_goes_from_videos_to_report_and_runs_again(tmp_path):
     again = demo("--data", str(videos), "--out", str(out), *small)
     assert again.returncode == 0, again.stderr[-2000:]
     assert "is finished" in again.stderr
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_test_cases_of_synthetic_videos_are_kept_out_of_pretraining(tmp_path, monkeypatch, own):
+    commands = []
+    monkeypatch.setattr("trocar.commands.demo._trocar", lambda *words: commands.append(words))
+    (tmp_path / "own").mkdir()
+    main(["demo", "--out", str(tmp_path / "out"), *(["--data", str(tmp_path / "own")] if own else [])])
+    (pretrain,) = (words for words in commands if words[0] == "pretrain")
+    guarded = [word for word in pretrain if word.startswith("data.composition.leak.against=")]
+    assert guarded == ([] if own else [f'data.composition.leak.against=["{tmp_path}/out/phantom"]'])
