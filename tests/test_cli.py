@@ -72,7 +72,7 @@ def test_dry_run_says_what_would_happen_and_writes_nothing(capsys, tmp_path):
 def test_dry_run_says_where_neighbours_come_from_and_misses_an_index_that_is_not_there(capsys, tmp_path):
     make_catalog(tmp_path / "shards", 4, 30)
     words = [f"data.catalog={tmp_path / 'shards'}", "data.composition.curate=none", f"run.out={tmp_path / 'run'}"]
-    # The demo's method section is DINO's, which this method takes as it is.
+    # small_dino's method section is DINO's, which this method takes as it is.
     command = ["pretrain", "small_dino", *words, "method.name=augmented_distillation", "--dry-run"]
     assert main(command) == 0
     assert "neighbours -2, -1, +1, +2 s from the anchor" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 from downstream_factory import make_folder
 from metrics_factory import labelled, random_multiclass
+from rich.console import Console
 
 from trocar.cli import main, parse
 from trocar.downstream.config import EvaluateConfig
@@ -19,6 +21,7 @@ from trocar.downstream.evaluate import evaluate
 from trocar.downstream.metrics.compute import MULTITASK
 from trocar.downstream.metrics.registry import REGISTRY
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
+from trocar.downstream.metrics_file import report
 from trocar.downstream.predictions import About, write_predictions
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
@@ -55,6 +58,24 @@ def test_without_draws_there_are_no_intervals_and_out_says_where(tmp_path: Path)
     (row,) = json.loads(out.read_text(encoding="utf-8"))["rows"]
     assert {(v["low"], v["high"]) for v in row["metrics"].values()} == {(None, None)}
     assert not (tmp_path / "metrics.json").exists()
+
+
+def test_runs_stand_side_by_side_as_many_as_fit_and_no_name_is_cut(tmp_path: Path) -> None:
+    outcome = random_multiclass(0)
+    rows = {"task": "phase", "case": outcome.case, "gt": outcome.gt, "pred": outcome.pred, "protocol": "knn"}
+    parts = [pd.DataFrame({**rows, "backbone": "mine", "seed": seed}) for seed in range(4)]
+    pd.concat(parts).to_parquet(tmp_path / "p.parquet")
+    for draws in (0, 10):
+        found = report(tmp_path / "p.parquet", draws=draws)
+        for width, tables in ((60, 4), (80, 2), (120, 2), (200, 1)):
+            console = Console(width=width, record=True, file=io.StringIO())
+            for table in found.tables(width):
+                console.print(table)
+            text = console.export_text()
+            assert text.count("metric") == tables, (width, draws)
+            assert all(name in text for name in found.rows[0].metrics)
+            assert "…" not in text
+            assert ("interval over cases" in text) == (draws > 0)
 
 
 def test_it_recomputes_what_an_evaluation_found(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     _trocar("ingest", str(source), "--out", str(out / "shards"), "--allow-rejects")
     places = [f"data.catalog={out / 'shards'}", f"run.out={out / 'run'}"]
     if args.data is None:  # whose cases are split: the score is of patients that the backbone has never seen
-        places.append(f"data.composition.leak.against={json.dumps([str(videos)])}")
+        places += [f"data.composition.leak.against={json.dumps([str(videos)])}", "data.composition.leak.policy=exclude"]
     _trocar("pretrain", args.config, *places, *args.overrides)
     evaluation = _evaluate(out, videos)
     if not (out / "backbone" / "config.json").is_file():  # else an earlier demo in this folder has exported it

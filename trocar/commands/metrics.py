@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--nsd {args.nsd}: give 0 or more pixels")
     found = report(path, args.task, args.bootstrap, MaskExtras(args.nsd, args.consistency), args.classes)
     console = Console() if sys.stdout.isatty() else Console(width=120)
-    for table in found.tables():
+    for table in found.tables(console.width):
         console.print(table)
     found.write(out)
     print(f"metrics are in {out}")

@@ -27,8 +27,6 @@ from trocar.downstream.metrics_file import METRICS, report
 from trocar.downstream.plan import check_arms, check_tasks, sizes, usable
 from trocar.downstream.privacy import Private, names_of, private_of, to_show
 from trocar.downstream.protocols import get_protocol
-from trocar.downstream.protocols.base import Protocol
-from trocar.downstream.protocols.temporal import TemporalFinetuned
 from trocar.downstream.results import PREDICTIONS, Results, Row
 from trocar.downstream.runs import FIGURES, Scored, make_encoder, score
 from trocar.downstream.tables import about_task
@@ -44,8 +42,7 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
     `say` gets a line of text for every step that takes long. Raises ConfigError for a bad configuration
     before anything is decoded, TrocarError for data that cannot be read.
     """
-    if config.out is not None and config.out.is_file():
-        raise ConfigError(f"{config.out} is a file: give a folder to write to")
+    _check_out(config)
     protocols = [get_protocol(wanted) for wanted in config.protocol]
     device = choose_device(config.device)
     data = _open(config)
@@ -64,7 +61,7 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
     frames = FrameCache(data, cache_folder(config.out, config.cache))
     frames.prepare(list(sizes(arms, benches, protocols)))
     judge = Judge(data, {str(case) for bench in benches for case in data.frames["case"].iloc[bench.rows]}, say)
-    finished = _finished(config, protocols)
+    finished = _finished(config)
     found, leaks = Scored(), {}
     for arm in arms:
         say(arm.label)
@@ -72,13 +69,14 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
         leaks[arm.label] = judge.verdict(weights).as_json()
         encoders = {member.name: make_encoder(arm, member, frames, config.batch, device) for member in arm.members}
         for bench in benches:
-            for protocol in usable(arm, protocols, bench):
+            theirs = usable(arm, protocols, bench)
+            finished.expect(theirs)
+            for protocol in theirs:
                 found += score(arm, bench, protocol, encoders, config, private, finished)
             finished.let_go()
         for line in finished.said():
             say(f"  {line}")
     found.rows = [replace(row, leak=leaks[row.arm]) for row in found.rows]
-    finished.let_go(all_of_them=True)
     results = _results(data, benches, found, config, private.hidden)
     if config.out is not None:
         with locked(config.out / ".writing.lock"):  # two at once would mix their tables and figures
@@ -88,6 +86,7 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
 
 def planned(config: EvaluateConfig) -> list[str]:
     """What would be evaluated, in lines, by the labels alone. Raises ConfigError as `evaluate`."""
+    _check_out(config)
     protocols = [get_protocol(wanted) for wanted in config.protocol]
     data = _open(config)
     benches = [make_bench(names, data, config) for names in config.task]
@@ -104,6 +103,12 @@ def planned(config: EvaluateConfig) -> list[str]:
             seeds = f", {len(arm.members)} seeds" if len(arm.members) > 1 else ""
             lines += [f"  {arm.label}{seeds}: {through}"] if through else []
     return [_private(data, arms, config).hidden.text(line) for line in lines]
+
+
+def _check_out(config: EvaluateConfig) -> None:
+    for place in () if config.out is None else (config.out, *config.out.parents):
+        if place.is_file():
+            raise ConfigError(f"{place} is a file: give a folder to write to")
 
 
 def _found(data: LabelledFrames) -> str:
@@ -124,10 +129,9 @@ def _private(data: LabelledFrames, arms: list[Arm], config: EvaluateConfig) -> P
     return replace(found, names=found.names | names_of(member.name for arm in arms for member in arm.members))
 
 
-def _finished(config: EvaluateConfig, protocols: list[Protocol]) -> Finished:
+def _finished(config: EvaluateConfig) -> Finished:
     folder = None if config.out is None else config.out / FOLDER
-    shared = {p.finetune.model_dump_json() for p in protocols if isinstance(p, TemporalFinetuned)}
-    return Finished(folder, "" if config.remap is None else fingerprint(load_remap(config.remap)), frozenset(shared))
+    return Finished(folder, "" if config.remap is None else fingerprint(load_remap(config.remap)))
 
 
 def _results(
@@ -145,12 +149,12 @@ def _write(
     config: EvaluateConfig,
     out: Path,
     private: Private,
-    overlays: Iterable[Path],
+    overlays: Iterable[Callable[[], list[Path]]],
     say: Callable[[str], None],
 ) -> None:
     results.write(out)
     report(out / PREDICTIONS, draws=config.bootstrap).write(out / METRICS)
-    drawn = list(overlays)
+    drawn = [path for draw_overlay in overlays for path in draw_overlay()]
     if config.figures:
         say("figures")
         drawn += figures.draw(to_show(results.predictions, private), results.tasks, out / FIGURES)

@@ -25,7 +25,7 @@ from trocar.files import write_atomic
 
 FORMAT = 1
 METRICS = "metrics.json"
-ABREAST = 3  # runs that fit beside each other in a terminal of 120 columns
+CELL = len("0.1234 [0.123, 0.123]")
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,15 @@ class MetricsReport:
         """Write metrics.json, complete or not at all."""
         write_atomic(path, json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
 
-    def tables(self) -> list[Table]:
-        """Runs of one task side by side, `ABREAST` to a table."""
-        tasks = [
-            [row for row in self.rows if row.key.task == task] for task in dict.fromkeys(r.key.task for r in self.rows)
-        ]
-        return [_table(rows[i : i + ABREAST]) for rows in tasks for i in range(0, len(rows), ABREAST)]
+    def tables(self, width: int) -> list[Table]:
+        """Runs of one task side by side, as many to a table as `width` characters hold."""
+        tables: list[Table] = []
+        for task in dict.fromkeys(row.key.task for row in self.rows):
+            rows = [row for row in self.rows if row.key.task == task]
+            names = max(len(name) for row in rows for name in row.metrics)
+            abreast = max(1, (width - names - 4) // (CELL + 3))
+            tables += [_table(rows[i : i + abreast]) for i in range(0, len(rows), abreast)]
+        return tables
 
 
 @dataclass(frozen=True)
@@ -134,12 +137,13 @@ def _scored(key: Key, outcome: Outcome, found: dict[Key, Outcome], draws: int) -
 
 
 def _table(rows: Sequence[MetricsRow]) -> Table:
-    sizes = dict.fromkeys(f"{row.frames} frames, {row.cases} cases" for row in rows)
-    table = Table(title=rows[0].key.task, caption=f"{'; '.join(sizes)}. [95 % interval over cases]")
-    table.add_column("metric")
+    drawn = any(value["low"] is not None for row in rows for value in row.metrics.values())
+    table = Table(title=rows[0].key.task, caption="[95 % interval over cases]" if drawn else None)
+    table.add_column("metric", no_wrap=True)
     for row in rows:
         words = [word for word in (row.key.backbone, row.key.protocol) if word]
-        table.add_column("\n".join([*words, f"seed {row.key.seed}"]), justify="right", overflow="fold")
+        size = f"{row.frames} frames, {row.cases} cases"
+        table.add_column("\n".join([*words, f"seed {row.key.seed}", size]), justify="right", overflow="fold")
     for name in dict.fromkeys(name for row in rows for name in row.metrics):
         table.add_row(name, *(_cell(row.metrics.get(name)) for row in rows))
     return table

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -44,14 +45,14 @@ FIGURES = "figures"
 
 @dataclass
 class Scored:
-    """Rows of the comparison, the predictions behind them, class counts that only scoring tells, and the pictures drawn
-    on the way.
+    """Rows of the comparison, the predictions behind them, class counts that only scoring tells, and what draws the
+    pictures of masks.
     """
 
     rows: list[Row] = field(default_factory=list)
     tables: list[pd.DataFrame] = field(default_factory=list)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
-    overlays: list[Path] = field(default_factory=list)
+    overlays: list[Callable[[], list[Path]]] = field(default_factory=list)
 
     def __iadd__(self, other: Scored) -> Scored:
         self.rows += other.rows
@@ -108,10 +109,11 @@ def _score_masks(
         runs.append(run_masks(member, arm.label, bench, folds, protocol, problems, Shelf(config.out), finished))
     row = make_mask_row(arm, bench, task, protocol.label, runs, config.bootstrap)
     tables = [mask_table(arm, seed, bench, protocol.label, run) for seed, run in enumerate(runs)]
-    overlays: list[Path] = []
+    overlays: list[Callable[[], list[Path]]] = []
     if config.out is not None and config.figures and arm.kind != "majority":
         name = f"segmentation-{file_stem(private.hidden.text(arm.label), protocol.label)}-overlays.png"
-        overlays = draw_masks(bench, runs[0], config.out, config.out / FIGURES / name, private.cases)
+        path = config.out / FIGURES / name
+        overlays = [partial(draw_masks, bench, runs[0], config.out, path, private.cases)]
     return Scored([row], tables, {task.name: images_with_class(bench, runs[0])}, overlays)
 
 

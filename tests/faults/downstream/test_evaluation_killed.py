@@ -15,11 +15,15 @@ from fault_record import Injector
 from fault_trainer import Started, fresh_seeds, start
 from mask_factory import make_mask_folder
 
-from trocar.downstream.finished import FOLDER
+from trocar.downstream.finished import FOLDER, NETWORK
 
 FILES = ("predictions.parquet", "results.json", "results.md", "metrics.json")
 TUNED = {"name": "finetune", "epochs": 3, "batch": 8, "augment": None}
+HEAD = {"name": "temporal_finetuned", "head": {"name": "gru", "hidden": 8}, "epochs": 2}
+HEAD["finetune"] = {name: value for name, value in TUNED.items() if name != "name"}
 MASKS = {"name": "segmentation", "epochs": 2, "batch": 4, "decoder": "linear"}
+# By name: the task, whose frames are in the folder of that name, and its protocols.
+WORK = {"phase": ("phase", [TUNED]), "two stages": ("phase", [TUNED, HEAD]), "segmentation": ("segmentation", [MASKS])}
 PROMISE = "the same command ends in the bytes of an undisturbed one; no finished fold is trained again"
 KILLS = 2
 
@@ -30,8 +34,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("evaluations")
     make_folder(root / "phase")
     make_mask_folder(root / "segmentation")
-    for task in ("phase", "segmentation"):
-        run = evaluate(root, task, f"whole-{task}")
+    for work in WORK:
+        run = evaluate(root, work, f"whole-{work}")
         assert run.end() == 0, run.said()
     return root
 
@@ -41,13 +45,14 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def evaluate(root: Path, task: str, out: str, **options: int) -> Started:
-    """`trocar evaluate` of one network with 4 folds, in a new process."""
+def evaluate(root: Path, work: str, out: str, **options: int) -> Started:
+    """`trocar evaluate` of two networks with 2 folds, in a new process."""
+    task, protocols = WORK[work]
     config = {
         "backbone": ["random:test_resnet"],
         "data": str(root / task),
         "task": [task],
-        "protocol": [TUNED if task == "phase" else MASKS],
+        "protocol": protocols,
         "baselines": [],
         "seeds": 2,
         "size": 32,
@@ -63,7 +68,8 @@ def evaluate(root: Path, task: str, out: str, **options: int) -> Started:
 
 def kept(root: Path, out: str) -> dict[str, int]:
     """When each finished fold was written."""
-    return {path.name: path.stat().st_mtime_ns for path in (root / out / FOLDER).glob("*.npz")}
+    files = [path for path in (root / out / FOLDER).glob("*.npz") if not path.name.endswith(NETWORK)]
+    return {path.name: path.stat().st_mtime_ns for path in files}
 
 
 def results(root: Path, out: str) -> dict[str, bytes]:
@@ -81,17 +87,17 @@ def wait_for_folds(run: Started, root: Path, out: str, count: int) -> None:
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize("task", ["phase", "segmentation"])
+@pytest.mark.parametrize("work", WORK)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_killed_at_random_moments_it_ends_like_one_that_was_not(
-    root: Path, inject: Injector, task: str, number: signal.Signals
+    root: Path, inject: Injector, work: str, number: signal.Signals
 ) -> None:
     for seed in fresh_seeds(KILLS):
-        draw, out = random.Random(seed), f"{task}-{number.name}-{seed}"
+        draw, out = random.Random(seed), f"{work}-{number.name}-{seed}"
         folds, seconds = draw.randrange(0, 3), draw.uniform(0, 0.2)
         at = f"{folds} folds and {seconds:.2f} s"
         with inject(number.name, "evaluation", PROMISE, seed=seed, at=at) as injection:
-            run = evaluate(root, task, out)
+            run = evaluate(root, work, out)
             wait_for_folds(run, root, out, folds)
             time.sleep(seconds)
             run.send(number)
@@ -100,10 +106,11 @@ def test_killed_at_random_moments_it_ends_like_one_that_was_not(
             if number == signal.SIGINT:
                 assert "the same command continues where it stopped" in run.said()
             before = kept(root, out)
-            again = evaluate(root, task, out)
+            again = evaluate(root, work, out)
             assert again.end() == 0, again.said()
             assert before.items() <= kept(root, out).items()
-            injection.compare(results(root, f"whole-{task}"), results(root, out))
+            assert not list((root / out / FOLDER).glob(f"*{NETWORK}"))
+            injection.compare(results(root, f"whole-{work}"), results(root, out))
 
 
 def test_a_full_disk_names_the_file_and_loses_no_fold(root: Path, inject: Injector) -> None:

@@ -109,6 +109,8 @@ class Protocol(Config):
     """Whether it can learn several tasks together."""
     random_start: ClassVar[bool] = False
     """Whether its result follows from `Problem.seed`: then `repeats` of it are run."""
+    goes_on: ClassVar[bool] = False
+    """Whether more than predicting comes after its fine-tuning: then the network is worth keeping meanwhile."""
     constant: ClassVar[bool] = False
     """Whether it answers without looking at the frames: what the majority arm does, not to be asked for."""
 
@@ -125,6 +127,12 @@ class Protocol(Config):
     def input_size(self, size: int) -> Size:
         """The frames it reads in pixels, where the evaluation's own are squares of `size`."""
         return size
+
+    def fine_tuning(self) -> Config | None:
+        """Settings of the fine-tuning that it begins with: protocols with equal ones begin with one network. None where
+        it has none.
+        """
+        return None
 
     @abstractmethod
     def predict(self, problem: Problem) -> Prediction:

@@ -36,9 +36,13 @@ class Finetune(Protocol, Recipe):
     joins_tasks: ClassVar[bool] = True
     random_start: ClassVar[bool] = True
 
+    def fine_tuning(self) -> Recipe:
+        """Its settings but for its names."""
+        return Recipe.model_validate(self.model_dump(include=set(Recipe.model_fields)))
+
     def predict(self, problem: Problem) -> Prediction:
         """Train, and give the probabilities of every task on the test frames."""
-        found = finetuned(problem, Recipe.model_validate(self.model_dump(include=set(Recipe.model_fields))))
+        found = finetuned(problem, self.fine_tuning())
         scores = found.predict(problem.test.rows)
         return Prediction(scores.pop(problem.task.name), found.detail, scores)
 

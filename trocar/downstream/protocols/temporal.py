@@ -80,7 +80,12 @@ class TemporalFinetuned(Temporal):
 
     name: Literal["temporal_finetuned"] = "temporal_finetuned"
     trains_network: ClassVar[bool] = True
+    goes_on: ClassVar[bool] = True
     finetune: Recipe = Recipe()
+
+    def fine_tuning(self) -> Recipe:
+        """The first stage's settings."""
+        return self.finetune
 
     def embed(self, problem: Problem) -> tuple[Features, dict[str, Any]]:
         """Fine-tunes, then extracts the frames of all cases of the problem."""
