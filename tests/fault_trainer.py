@@ -143,6 +143,7 @@ def fork(work: Callable[[], object], log: Path) -> Started:
 
 def _alone(work: Callable[[], object], log: str) -> None:
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell puts behind `&` is born without
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
