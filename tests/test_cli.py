@@ -5,6 +5,7 @@ import pytest
 from data_factory import make_catalog
 
 from trocar.cli import build_parser, main, parse
+from trocar.progress import table_console
 
 
 @pytest.mark.parametrize(
@@ -120,3 +121,17 @@ def test_an_interrupted_command_says_what_the_same_words_will_do(arguments, word
     monkeypatch.setattr(f"trocar.commands.{arguments[0]}.run", interrupted)
     assert main(arguments) == 130
     assert f"interrupted; the same command {words}" in capsys.readouterr().err
+
+
+def test_output_that_nobody_reads_to_the_end_is_no_error(tmp_path):
+    program = "import sys; from trocar.cli import main; sys.exit(main(['presets', 'show', 'small_dino']))"
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 141
+
+
+@pytest.mark.parametrize(("columns", "width"), [("80", 80), ("", 140)])
+def test_tables_are_as_wide_as_columns_says_where_there_is_no_terminal(monkeypatch, columns, width):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert table_console(140).width == width

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib
+import os
 import pkgutil
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -52,6 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # An override that is refused may be a tracking URI.
         print(f"trocar {args.command}: {redact(str(error))}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:
+        # Who read our output has closed it, as `head` does: nothing is wrong, and nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except OSError as error:
         # A full disk, a folder without permission, a file server gone: what the system says, and where.
         where = f"{error.filename}: " if error.filename else ""

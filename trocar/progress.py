@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -21,6 +23,12 @@ def track(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
         for item in items:
             yield item
             progress.advance(task)
+
+
+def table_console(width: int) -> Console:
+    """For tables on standard output: as wide as the terminal or as COLUMNS says, else `width` characters."""
+    known = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    return Console() if known else Console(width=width)
 
 
 class Pace:

@@ -117,6 +117,7 @@ def test_steps_and_instruments_of_one_arm_get_the_multitask_score(tmp_path: Path
         (["--out", "nowhere/metrics.json"], "its folder does not exist"),
         (["--out", "p.json"], "give another file"),
         (["--task", "phases"], "did you mean 'phase'"),
+        (["--out", "m.json"], "is a folder; give the file in it"),
     ],
 )
 def test_bad_arguments_exit_two(
@@ -128,7 +129,8 @@ def test_bad_arguments_exit_two(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_phases(tmp_path / "p.parquet")
-    assert main(["metrics", "p.parquet", *arguments]) == 2
+    given = "." if "folder;" in message else "p.parquet"
+    assert main(["metrics", given, *arguments]) == 2
     assert message in capsys.readouterr().err
 
 

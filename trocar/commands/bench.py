@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from trocar.errors import ConfigError
+    from trocar.progress import table_console
 
     for name in ("repeats", "workers", "batch", "steps", "threads"):
         if getattr(args, name, 1) < 1:
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(f"{path}: its folder does not exist; create it first")
     errors = Console(stderr=True, highlight=False)
     comparison = _measure(args, lambda line: errors.print(line, markup=False))
-    (Console() if sys.stdout.isatty() else Console(width=140)).print(comparison.table())
+    table_console(140).print(comparison.table())
     if args.json is not None:
         comparison.save(args.json)
         print(f"every figure is in {args.json}")

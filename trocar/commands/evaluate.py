@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
     from trocar.downstream.config import EvaluateConfig
     from trocar.downstream.evaluate import evaluate, planned
     from trocar.errors import ConfigError
+    from trocar.progress import table_console
 
     path, overrides = _arguments(args)
     config = load(EvaluateConfig, path, overrides)
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     if not config.backbone:
         errors.print("no --backbone: the baselines alone", markup=False)
     results = evaluate(config, say=lambda line: errors.print(line, markup=False))
-    console = Console() if sys.stdout.isatty() else Console(width=120)
+    console = table_console(120)
     for table in results.tables():
         console.print(table)
     if config.out is not None:

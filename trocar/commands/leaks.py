@@ -31,12 +31,12 @@ def run(args: argparse.Namespace) -> int:
     """Compare, print one row per pair of cases, and say what was compared."""
     from pathlib import Path
 
-    from rich.console import Console
     from rich.table import Table
 
     from trocar.data.catalog import Catalog
     from trocar.data.leak.guard import Guarded, find_leaks
     from trocar.leak.against import held_out
+    from trocar.progress import table_console
 
     catalog = Catalog.open(args.shards)
     entries = [
@@ -56,5 +56,5 @@ def run(args: argparse.Namespace) -> int:
     table = Table("in the pool", "held out", "verdict", "how")
     for leak in leaks:
         table.add_row(leak.pool, f"{leak.test} ({'; '.join(leak.tasks)})", leak.verdict.value, leak.how)
-    (Console() if sys.stdout.isatty() else Console(width=160)).print(table)
+    table_console(160).print(table)
     return 1

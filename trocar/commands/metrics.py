@@ -32,17 +32,17 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compute, print the runs of each task side by side, and write metrics.json."""
-    import sys
-
-    from rich.console import Console
 
     from trocar.downstream.metrics_file import METRICS, MaskExtras, report
     from trocar.errors import ConfigError
+    from trocar.progress import table_console
 
     path = Path(args.predictions)
-    out = Path(args.out) if args.out else path.with_name(METRICS)
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder; give the file in it, such as {path / 'predictions.parquet'}")
     if args.bootstrap < 0:
         raise ConfigError(f"--bootstrap {args.bootstrap}: give 0 or more draws")
+    out = Path(args.out) if args.out else path.with_name(METRICS)
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"--out {out}: its folder does not exist")
     if out.absolute() in (path.absolute(), path.with_suffix(".json").absolute()):
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     if args.nsd is not None and args.nsd < 0:
         raise ConfigError(f"--nsd {args.nsd}: give 0 or more pixels")
     found = report(path, args.task, args.bootstrap, MaskExtras(args.nsd, args.consistency), args.classes)
-    console = Console() if sys.stdout.isatty() else Console(width=120)
+    console = table_console(120)
     for table in found.tables(console.width):
         console.print(table)
     found.write(out)

@@ -177,11 +177,10 @@ def _locked(plan: Plan, store: Store, update: bool) -> Tree:
 
 
 def _print_plan(plan: Plan, lock: Tree, store: Store) -> None:
-    from rich.console import Console
-
+    from trocar.progress import table_console
     from trocar.study.describe import plan_tables
 
-    console = Console() if sys.stdout.isatty() else Console(width=140)
+    console = table_console(140)
     for part in plan_tables(plan, lock, store):
         console.print(part)
 

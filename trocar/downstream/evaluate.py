@@ -35,6 +35,8 @@ from trocar.files import locked
 from trocar.leak.judge import Judge
 from trocar.privacy import Withheld, withhold
 
+LOCK = ".writing.lock"
+
 
 def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None) -> Results:
     """Score every backbone of `config` and its baselines; write the results if `config.out` is set.
@@ -54,6 +56,7 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
     say = private.hidden.saying(say)
     if config.out is not None:
         config.out.mkdir(parents=True, exist_ok=True)
+        (config.out / LOCK).touch()  # a folder that cannot be written to is better known now
         withhold(config.out, private.names)  # before anything that others could pick up
     say(_found(data))
     for note in data.notes:
@@ -79,7 +82,7 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
     found.rows = [replace(row, leak=leaks[row.arm]) for row in found.rows]
     results = _results(data, benches, found, config, private.hidden)
     if config.out is not None:
-        with locked(config.out / ".writing.lock"):  # two at once would mix their tables and figures
+        with locked(config.out / LOCK):  # two at once would mix their tables and figures
             _write(results, config, config.out, private, found.overlays, say)
     return results
 
@@ -158,7 +161,7 @@ def _write(
     if config.figures:
         say("figures")
         drawn += figures.draw(to_show(results.predictions, private), results.tasks, out / FIGURES)
-        say(f"{len(drawn)} figures are in {out / FIGURES}")
+        say(f"figures are in {out / FIGURES}: {len(drawn)}")
     for old in set((out / FIGURES).glob("*.png")) - set(drawn):
         old.unlink()  # of an evaluation before, whose numbers are no longer here
 

@@ -110,6 +110,34 @@ def test_labelled_videos_that_are_missing_are_said_and_the_others_used(tmp_path:
         open_dataset(tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["phase", "tool"])
+def test_a_label_file_that_was_cut_off_is_named(tmp_path: Path, kind: str) -> None:
+    make_cholec80(tmp_path)
+    path = tmp_path / f"{kind}_annotations/video02-{kind}.txt"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:4], lines[4].split("\t")[0]]))
+    with pytest.raises(TrocarError, match=rf"video02-{kind}\.txt: row 4 of 4 lacks values; is the file cut off"):
+        open_dataset(tmp_path)
+
+
+def test_labels_that_end_long_before_the_pictures_are_said(tmp_path: Path) -> None:
+    make_cholec80(tmp_path, videos=2, frames=40)
+    for kind, kept in (("phase", 16), ("tool", 4)):  # headers included: three seconds of eight
+        path = tmp_path / f"{kind}_annotations/video02-{kind}.txt"
+        path.write_text("\n".join(path.read_text().splitlines()[:kept]) + "\n")
+    data = open_dataset(tmp_path)
+    assert data.notes == ("video02: its labels end at 3 s, its pictures at 8 s",)
+    assert (data.frames["video"] == "video02").sum() == 3
+
+
+def test_the_tool_file_that_differs_is_named_wherever_it_stands(tmp_path: Path) -> None:
+    make_cholec80(tmp_path)
+    path = tmp_path / "tool_annotations/video01-tool.txt"
+    path.write_text("".join(line.rpartition("\t")[0] + "\n" for line in path.read_text().splitlines()))
+    with pytest.raises(TrocarError, match=r"video01-tool\.txt: tools Grasper, most files have Grasper, Hook"):
+        open_dataset(tmp_path)
+
+
 def test_one_fps_images_count_from_1(tmp_path: Path) -> None:
     label(tmp_path, "video05", 60, [0, 25, 50])
     for k in (1, 2, 3):

@@ -252,7 +252,7 @@ def test_the_label_says_which_head_and_whether_it_looks_ahead() -> None:
     assert protocol("temporal_finetuned", head={"name": "gru", "causal": False}).label == (
         "temporal_finetuned gru, offline"
     )
-    assert protocol(title="TeCNO, twice as wide").label == "TeCNO, twice as wide"
+    assert protocol(title="TeCNO, twice as wide").label == "TeCNO, twice as wide, online"
 
 
 def test_a_later_frame_changes_no_earlier_prediction_of_an_online_head_and_detail_says_online() -> None:

@@ -7,6 +7,7 @@ the frames are those with a tool row: 184,498 in the published data set, as many
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +114,14 @@ def _one(
     fps = min(fps, 1.0) if isinstance(source, Images) else fps
     labels, said = _join(video, files.phase.get(video), files.tools.get(video), phases, source.fps, fps)
     part, dropped = place(labels, source, root, video)
-    return part, said + dropped
+    return part, said + dropped + _unlabelled_end(labels, source, video)
+
+
+def _unlabelled_end(labels: pd.DataFrame, source: Clip | Images, video: str) -> list[str]:
+    """A note where more than a tenth of the pictures comes after the last label: the label file may be cut off."""
+    last = labels["frame"].max() / source.fps
+    end = source.frames / source.fps if isinstance(source, Clip) else float(max(source.by_number))
+    return [f"{video}: its labels end at {last:.0f} s, its pictures at {end:.0f} s"] if last + 2 < 0.9 * end else []
 
 
 def _missing(files: _Files, pictures: list[str]) -> list[str]:
@@ -140,6 +148,9 @@ def read_labels(path: Path) -> pd.DataFrame:
         raise TrocarError(f"{path}: expected a header `Frame<TAB>...`, found {list(table.columns)}")
     if path.name.endswith(PHASE_SUFFIX):
         need_columns(table, ["Phase"], path)
+    short = table.isna().any(axis=1).to_numpy()
+    if short.any():
+        raise TrocarError(f"{path}: row {int(short.argmax()) + 1} of {len(table)} lacks values; is the file cut off?")
     found: pd.DataFrame = table.assign(Frame=whole_numbers(table["Frame"], path))
     return found
 
@@ -191,13 +202,12 @@ def _phase_names(tables: Mapping[str, pd.DataFrame], options: DatasetOptions) ->
 
 
 def _tool_names(tables: Mapping[str, pd.DataFrame], root: Path) -> tuple[str, ...]:
-    names: tuple[str, ...] = ()
-    for video, table in tables.items():
-        own = tuple(str(name) for name in table.columns[1:])
-        if names and own != names:
+    headers = {video: tuple(str(name) for name in table.columns[1:]) for video, table in tables.items()}
+    names = Counter(headers.values()).most_common(1)[0][0] if headers else ()
+    for video, own in headers.items():
+        if own != names:
             path = root / TOOL_FOLDER / f"{video}{TOOL_SUFFIX}"
-            raise TrocarError(f"{path}: tools {', '.join(own)}, other files have {', '.join(names)}")
-        names = own
+            raise TrocarError(f"{path}: tools {', '.join(own)}, most files have {', '.join(names)}")
     return names
 
 

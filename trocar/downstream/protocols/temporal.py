@@ -28,7 +28,17 @@ class Temporal(Protocol, TemporalConfig):
     @property
     def usual_label(self) -> str:
         """With the head, and whether it may look ahead: online and offline numbers are not comparable."""
-        return f"{self.name} {self.head.name}, {'online' if self.head.causal else 'offline'}"
+        return f"{self.name} {self.head.name}, {self.view}"
+
+    @property
+    def label(self) -> str:
+        """A title does not hide whether it looks ahead."""
+        return f"{self.title}, {self.view}" if self.title else self.usual_label
+
+    @property
+    def view(self) -> str:
+        """Whether a prediction may follow from later frames."""
+        return "online" if self.head.causal else "offline"
 
     @abstractmethod
     def embed(self, problem: Problem) -> tuple[Features, dict[str, Any]]:
