@@ -75,6 +75,8 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
             theirs = usable(arm, protocols, bench)
             finished.expect(theirs)
             for protocol in theirs:
+                if protocol.trains_network:  # a log should say what takes so long
+                    say(f"  {bench.name}: {protocol.label}")
                 found += score(arm, bench, protocol, encoders, config, private, finished)
             finished.let_go()
         for line in finished.said():
