@@ -16,3 +16,9 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set TROCAR_TEST_DATA to its folder")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_terminal_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parallel test processes are given COLUMNS=80, by which tables would break their words."""
+    monkeypatch.delenv("COLUMNS", raising=False)
