@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import zipfile
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trocar.files import write_atomic
+from trocar.files import writing
 
 WORDS = "words"
 
@@ -42,9 +41,8 @@ def read_solution(path: Path) -> Solution | None:
 
 def write_solution(path: Path, solution: Solution) -> None:
     """The whole file or none; its folder is made. Raises OSError."""
-    buffer = io.BytesIO()
     words = np.frombuffer(json.dumps(solution.words).encode(), dtype=np.uint8)
     parts: dict[str, Any] = {**solution.arrays, WORDS: words}
-    np.savez(buffer, **parts)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, buffer.getvalue())
+    with writing(path) as file:
+        np.savez(file, **parts)

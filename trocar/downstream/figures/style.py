@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trocar.files import write_atomic
+from trocar.files import writing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,8 +58,7 @@ def numbered(classes: Sequence[str], most: int = 28) -> list[str]:
 def save(figure: Figure, path: Path) -> Path:
     """Write a PNG, complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = BytesIO()
-    # Tight: the layout engine cuts long tick labels off beside axes of fixed aspect.
-    figure.savefig(content, dpi=_DPI, format="png", bbox_inches="tight", pad_inches=0.15)
-    write_atomic(path, content.getvalue(), sync=False)
+    with writing(path) as file:
+        # Tight: the layout engine cuts long tick labels off beside axes of fixed aspect.
+        figure.savefig(file, dpi=_DPI, format="png", bbox_inches="tight", pad_inches=0.15)
     return path

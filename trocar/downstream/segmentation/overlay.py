@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from scipy.ndimage import binary_erosion, distance_transform_edt
 
 from trocar.downstream.metrics.outcome import Floats
 from trocar.downstream.segmentation.loss import IGNORE
-from trocar.files import write_atomic
+from trocar.files import writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,9 +82,8 @@ def draw_overlays(
         axis.set_title(title)
     shown = {int(c) for row in rows.values() for mask in (gt[row], pred[row]) for c in np.unique(mask)}
     _legend(figure, sorted(shown), classes, background)
-    content = BytesIO()
-    figure.savefig(content, format="png", dpi=110, metadata={"Software": None})
-    write_atomic(path, content.getvalue(), sync=False)
+    with writing(path) as file:
+        figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
     return rows
 
 
