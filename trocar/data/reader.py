@@ -18,7 +18,7 @@ import numpy as np
 
 from trocar.data.catalog import Catalog
 from trocar.data.counter import I64
-from trocar.data.jpeg_check import frame_size
+from trocar.data.media.jpeg_markers import frame_size
 from trocar.data.plan import Plan
 from trocar.errors import TrocarError
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from trocar.data.ingest.jpeg import decode, encode, is_canonical, load_image, target_size
 from trocar.data.ingest.settings import RejectError
-from trocar.data.jpeg_check import frame_size
+from trocar.data.media.jpeg_markers import frame_size
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = (48, 32)) -> Image.Image:

@@ -11,7 +11,7 @@ from fractions import Fraction
 from PIL import Image, ImageOps
 
 from trocar.data.ingest.settings import RejectError
-from trocar.data.jpeg_check import end_and_size
+from trocar.data.media.jpeg_markers import end_and_size
 
 _SOF_BASELINE, _SOS, _APP0, _COMMENT = 0xC0, 0xDA, 0xE0, 0xFE
 _TABLES = {0xDB, 0xC4, 0xDD}
