@@ -27,9 +27,9 @@ from PIL import Image
 
 from trocar.data.ingest.content import find_content
 from trocar.data.ingest.quality import dhash
-from trocar.data.ingest.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from trocar.data.leak.content import RADIUS, RUN, Rule, find_copies
 from trocar.data.leak.pictures import VARIANTS, Pictures, distance, variants
+from trocar.data.media.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 Images = list[Image.Image]
 Video = tuple[str, Images, list[float]]

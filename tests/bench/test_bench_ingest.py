@@ -14,10 +14,10 @@ from PIL import Image
 from trocar.bench import ingest
 from trocar.bench.timed import timed
 from trocar.cli import main
-from trocar.data.ingest.decode import Decoder
-from trocar.data.ingest.picture import to_rgb
-from trocar.data.ingest.settings import IngestSettings
 from trocar.data.ingest.sources import Found
+from trocar.data.media.refusal import Limits
+from trocar.data.media.video_decode import Decoder
+from trocar.data.media.video_picture import to_rgb
 from trocar.errors import ConfigError, TrocarError
 
 
@@ -43,7 +43,7 @@ CLIPS = {
 def test_the_ffmpeg_command_writes_the_frames_that_ingest_chooses(tmp_path: Path, kind: str, fps: float) -> None:
     name, times, tick = CLIPS[kind]
     clip = make_clip(tmp_path / name, times, tick=tick)
-    chosen = [number_in(to_rgb(frame)) for _, frame in Decoder(clip, IngestSettings(fps=fps)).frames()]
+    chosen = [number_in(to_rgb(frame)) for _, frame in Decoder(clip, fps, Limits()).frames()]
     found = Found("a", clip, str(clip), False, "")
     target = ingest.Target(found, (0, 0, 96, 32), (96, 32), (), len(times), tick, 1 / 25)
     (tmp_path / "out").mkdir()

@@ -10,8 +10,8 @@ from fractions import Fraction
 
 from PIL import Image, ImageOps
 
-from trocar.data.ingest.settings import RejectError
 from trocar.data.media.jpeg_markers import end_and_size
+from trocar.data.media.refusal import RejectError, check_size
 
 _SOF_BASELINE, _SOS, _APP0, _COMMENT = 0xC0, 0xDA, 0xE0, 0xFE
 _TABLES = {0xDB, 0xC4, 0xDD}
@@ -19,8 +19,6 @@ _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 _ENCODER = re.compile(rb"Lavc[0-9.]{1,20}\0?")
 # What Pillow's decoders raise for bytes that are no picture.
 _BROKEN = (OSError, ValueError, TypeError, SyntaxError, struct.error, EOFError, IndexError, KeyError, OverflowError)
-MAX_SIDE = 65_500
-"""Pixels: the longest side that libjpeg writes."""
 
 
 def encode(image: Image.Image, quality: int) -> bytes:
@@ -113,14 +111,6 @@ def _opened(data: bytes) -> Image.Image:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
         return image
-
-
-def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Raises RejectError for a picture of more than `max_pixels`, or of a side that no JPEG can have."""
-    if width * height > max_pixels:
-        raise RejectError("too many pixels", f"{width} x {height}, the limit of --max-pixels is {max_pixels}")
-    if max(width, height) > MAX_SIDE:
-        raise RejectError("too many pixels", f"{width} x {height}, no side may have more than {MAX_SIDE}")
 
 
 def target_size(width: int, height: int, short_side: int | None, pixel_aspect: Fraction) -> tuple[int, int]:

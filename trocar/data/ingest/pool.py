@@ -13,8 +13,8 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
 
 from trocar.data.ingest import record
-from trocar.data.ingest.settings import RejectError
 from trocar.data.ingest.video import Job, Outcome, ingest
+from trocar.data.media.refusal import RejectError
 
 
 def run_jobs(jobs: Sequence[Job], workers: int, suspects: Collection[str] = ()) -> Iterator[Outcome]:

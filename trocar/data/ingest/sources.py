@@ -12,27 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trocar.data.ingest.shards import MAX_KEY
+from trocar.data.media.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from trocar.errors import ConfigError
 
-_VIDEO_KINDS = (
-    "mp4",
-    "m4v",
-    "mov",
-    "mkv",
-    "webm",
-    "avi",
-    "mpg",
-    "mpeg",
-    "ts",
-    "m2ts",
-    "mts",
-    "wmv",
-    "asf",
-    "vob",
-    "flv",
-)
-VIDEO_SUFFIXES = frozenset(f".{kind}" for kind in (*_VIDEO_KINDS, "mxf"))
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 _MAX_NAME = MAX_KEY - 8  # a key is the name, a dash and seven digits
 _PART = re.compile(r"(?P<stem>.+?)(?P<mark>[_ -]?part|[_ -]p|[_ -]teil|[_ -])(?P<part>\d{1,2})", re.IGNORECASE)
 

@@ -15,16 +15,18 @@ from PIL import Image
 
 from trocar.data.catalog_write import Rejected
 from trocar.data.ingest import jpeg, record
-from trocar.data.ingest.container import describe, key_frames, open_video, read_picture
 from trocar.data.ingest.content import SAMPLES, Content, find_content, reduced
-from trocar.data.ingest.decode import Decoder
 from trocar.data.ingest.framefolder import FrameFile, FrameSpec, list_frames, thin
-from trocar.data.ingest.picture import Box, Scaler, to_rgb, turns
 from trocar.data.ingest.quality import FrameMeasures, measure, quality_table
 from trocar.data.ingest.record import Metadata, Record
-from trocar.data.ingest.settings import IngestSettings, RejectError
+from trocar.data.ingest.settings import IngestSettings
 from trocar.data.ingest.shards import ShardWriter
 from trocar.data.ingest.sources import printable
+from trocar.data.media.input_file import read_picture
+from trocar.data.media.refusal import RejectError
+from trocar.data.media.video_container import describe, key_frames, open_video
+from trocar.data.media.video_decode import Decoder
+from trocar.data.media.video_picture import Box, Scaler, to_rgb, turns
 from trocar.files import fsync_folder
 
 _BUFFER_BYTES = 128 << 20
@@ -185,7 +187,7 @@ class _Ingest:
 
 class _VideoIngest(_Ingest):
     def run(self) -> Outcome:
-        decoder = Decoder(self.job.path, self.settings, self.job.threads)
+        decoder = Decoder(self.job.path, self.settings.fps, self.settings, self.job.threads)
         frames = decoder.frames()
         if self.settings.crop == "auto":
             frames = self._look_ahead(frames)
@@ -233,8 +235,8 @@ class _VideoIngest(_Ingest):
             return itertools.chain(held, frames)
         images = key_frames(job.path, self.settings, SAMPLES)
         if len(images) < _FEW_KEY_FRAMES:
-            sparse = replace_fps(self.settings, SAMPLES / (info.duration_s or 60.0))
-            passes = Decoder(job.path, sparse, job.threads).frames()
+            fps = max(SAMPLES / (info.duration_s or 60.0), 1e-4)
+            passes = Decoder(job.path, fps, self.settings, job.threads).frames()
             images = [to_rgb(frame) for _, frame in itertools.islice(passes, SAMPLES)]
         self.find_content(images)
         return frames
@@ -263,7 +265,7 @@ class _FolderIngest(_Ingest):
 
     def _jpeg(self, frame: FrameFile) -> bytes:
         """The file's own bytes where they are what would be stored, else a new JPEG."""
-        data = read_picture(frame.path, self.settings)
+        data = read_picture(frame.path, self.settings.max_pixels)
         image = jpeg.load_image(data, self.settings.max_pixels)
         as_it_is = not self.job.masks and self.content.box is None and self.target(image.size) == image.size
         return data if as_it_is and jpeg.is_canonical(data) else self.encode(image)
@@ -272,14 +274,9 @@ class _FolderIngest(_Ingest):
         size: tuple[int, int] | None = None
         for frame in frames[:: max(1, len(frames) // SAMPLES)] if self.settings.crop == "auto" else ():
             try:
-                image = jpeg.load_image(read_picture(frame.path, self.settings), self.settings.max_pixels)
+                image = jpeg.load_image(read_picture(frame.path, self.settings.max_pixels), self.settings.max_pixels)
             except RejectError:
                 continue
             size = size or image.size
             if image.size == size:
                 yield image
-
-
-def replace_fps(settings: IngestSettings, fps: float) -> IngestSettings:
-    """The same settings at another rate, for a look at a few frames."""
-    return settings.model_copy(update={"fps": max(fps, 1e-4)})

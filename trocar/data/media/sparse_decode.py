@@ -17,8 +17,8 @@ from typing import Any, TypeAlias
 
 import av
 
-from trocar.data.ingest.bitstream import Irregular, Role, role_reader
-from trocar.data.ingest.timing import SampleTimes
+from trocar.data.media.packet_roles import Irregular, Role, role_reader
+from trocar.data.media.sample_times import SampleTimes
 
 _REORDER = 32
 """Packets between a picture and the next one on display: twice the 16 pictures that a decoder may hold back."""

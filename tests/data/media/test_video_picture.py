@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trocar.data.ingest.picture import Scaler, to_rgb
+from trocar.data.media.video_picture import Scaler, to_rgb
 
 # Luma weights of red and blue: ITU-R BT.601 and BT.709; the numbers of FFmpeg's AVColorSpace.
 MATRICES = {5: (0.299, 0.114), 1: (0.2126, 0.0722)}

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from ingest_clips import SIZE, constant, make_clip, number_in, picture
 
-from trocar.data.ingest.container import key_frames
-from trocar.data.ingest.decode import Decoder
-from trocar.data.ingest.picture import to_rgb
-from trocar.data.ingest.settings import IngestSettings, RejectError
+from trocar.data.media.refusal import Limits, RejectError
+from trocar.data.media.video_container import key_frames
+from trocar.data.media.video_decode import Decoder
+from trocar.data.media.video_picture import to_rgb
 
 
 def walk(path: Path, fps: float = 1.0, **settings: float) -> tuple[list[float], list[int], Decoder]:
-    decoder = Decoder(path, IngestSettings.model_validate({"fps": fps, **settings}))
+    decoder = Decoder(path, fps, Limits.model_validate(settings))
     frames = [(time, number_in(to_rgb(frame))) for time, frame in decoder.frames()]
     return [time for time, _ in frames], [number for _, number in frames], decoder
 
@@ -90,7 +90,7 @@ def test_a_rotated_recording_is_turned_upright(tmp_path: Path) -> None:
         v.to_bytes(4, "big", signed=True) for v in (0, 65536, 0, -65536, 0, 0, SIZE[1] << 16, 0, 1 << 30)
     )
     clip.write_bytes(data)
-    ((_, frame),) = Decoder(clip, IngestSettings()).frames()
+    ((_, frame),) = Decoder(clip, 1.0, Limits()).frames()
     turned = np.asarray(to_rgb(frame))
     assert turned.shape[:2] == (SIZE[0], SIZE[1])
     upright = np.rot90(picture(0), -1)
@@ -99,7 +99,7 @@ def test_a_rotated_recording_is_turned_upright(tmp_path: Path) -> None:
 
 def test_key_frames_are_spread_over_the_video(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "a.mp4", constant(25, 500), gop=25)
-    numbers = [number_in(image) for image in key_frames(clip, IngestSettings(), 5)]
+    numbers = [number_in(image) for image in key_frames(clip, Limits(), 5)]
     assert len(numbers) == 5
     assert numbers[0] <= 50
     assert numbers[-1] >= 400

@@ -19,11 +19,11 @@ from typing import Any
 
 import av
 
-from trocar.data.ingest.bitstream import Irregular
-from trocar.data.ingest.container import VideoInfo, check_pixels, demux, describe, open_video
-from trocar.data.ingest.settings import IngestSettings, RejectError
-from trocar.data.ingest.sparse import Shown, SparseDecode
-from trocar.data.ingest.timing import SampleTimes
+from trocar.data.media.packet_roles import Irregular
+from trocar.data.media.refusal import Limits, RejectError, check_size
+from trocar.data.media.sample_times import SampleTimes
+from trocar.data.media.sparse_decode import Shown, SparseDecode
+from trocar.data.media.video_container import VideoInfo, demux, describe, open_video
 
 
 @dataclass
@@ -44,7 +44,8 @@ class Decoder:
     `pixel_aspect` (width by height of a coded pixel) from its first frame on."""
 
     path: Path
-    settings: IngestSettings
+    fps: float
+    limits: Limits
     threads: int = 1
     duration_s: float = 0.0
     pixel_aspect: Fraction = Fraction(1)
@@ -70,9 +71,9 @@ class Decoder:
 
     def _walk(self, sparse: bool) -> Iterator[tuple[float, av.VideoFrame]]:
         with open_video(self.path, self.threads) as (container, stream):
-            info = describe(container, stream, self.settings)
+            info = describe(container, stream, self.limits)
             self.pixel_aspect = info.pixel_aspect
-            times = SampleTimes(self.settings.fps, stream.time_base)
+            times = SampleTimes(self.fps, stream.time_base)
             packets = demux(container, stream)
             shown = SparseDecode(stream, packets, times).frames() if sparse else self._every(packets)
             yield from self._sample(shown, times, stream.time_base, info)
@@ -80,7 +81,7 @@ class Decoder:
     def _sample(
         self, pictures: Iterator[Shown], times: SampleTimes, tick: Fraction, info: VideoInfo
     ) -> Iterator[tuple[float, av.VideoFrame]]:
-        limit = int(self.settings.max_hours * 3600 / tick)
+        limit = int(self.limits.max_hours * 3600 / tick)
         first: int | None = None
         last, k, due = 0, 0, times.due(0)
         shown: av.VideoFrame | None = None
@@ -97,14 +98,14 @@ class Decoder:
                 gaps[now - last] += 1
                 largest = max(largest, (now - last, last))
                 if now > limit:
-                    raise RejectError("too long", f"over {self.settings.max_hours} h, the limit of --max-hours")
+                    raise RejectError("too long", f"over {self.limits.max_hours} h, the limit of --max-hours")
                 while due < now:
-                    yield k / self.settings.fps, _decoded(shown)
+                    yield k / self.fps, _decoded(shown)
                     k += 1
                     due = times.due(k)
                 last = now
             if frame is not None:
-                check_pixels(frame.width, frame.height, self.settings)
+                check_size(frame.width, frame.height, self.limits.max_pixels)
             shown = frame
         if first is None:
             raise RejectError("no frames", "the file opens, but not one picture could be decoded")
@@ -112,12 +113,12 @@ class Decoder:
         # In a constant frame rate the last frame lasts as long as the others, whatever the container claims.
         end = last + (usual if _is_constant(gaps, usual) else _decoded(shown).duration or usual or 1)
         while times.due(k) < end:
-            yield k / self.settings.fps, _decoded(shown)
+            yield k / self.fps, _decoded(shown)
             k += 1
         self.duration_s = float(end * tick)
         self._check_gap(gaps, largest, usual, tick)
         self._check_end(info, float((first + end) * tick), float((usual or 1) * tick))
-        if self.damage.frames > self.settings.max_damaged:
+        if self.damage.frames > self.limits.max_damaged:
             raise RejectError("damaged", self._explain())
 
     def _every(self, packets: Iterator[Any]) -> Iterator[Shown]:
@@ -159,7 +160,7 @@ class Decoder:
         missing = info.duration_s - (self.duration_s if info.exact_duration else max(self.duration_s, end_s))
         if missing > slack:
             where = f"ends at {self.duration_s:.2f} s of {info.duration_s:.2f} s"
-            if self.settings.max_damaged == 0:
+            if self.limits.max_damaged == 0:
                 raise RejectError("truncated", where + (f"; {self._explain()}" if self.damage.frames else ""))
             self.damage.add(max(1, round(missing / frame_s)), where)
 

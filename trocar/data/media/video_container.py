@@ -12,9 +12,9 @@ from typing import Any
 import av
 from PIL import Image
 
-from trocar.data.ingest.jpeg import check_size
-from trocar.data.ingest.picture import to_rgb
-from trocar.data.ingest.settings import IngestSettings, RejectError
+from trocar.data.media.input_file import check_file
+from trocar.data.media.refusal import Limits, RejectError, check_size
+from trocar.data.media.video_picture import to_rgb
 
 # Playlists and concat scripts would make a file named .mp4 read other files or the network.
 _OPTIONS = {
@@ -59,29 +59,29 @@ def open_video(path: Path, threads: int = 1) -> Iterator[tuple[Any, Any]]:
         yield container, stream
 
 
-def describe(container: Any, stream: Any, settings: IngestSettings) -> VideoInfo:
+def describe(container: Any, stream: Any, limits: Limits) -> VideoInfo:
     """Size and duration by the container, checked against the limits."""
     context = stream.codec_context
-    check_pixels(context.width, context.height, settings)
+    check_size(context.width, context.height, limits.max_pixels)
     duration: float | None = None
     exact = stream.duration is not None
     if stream.duration is not None:
         duration = float(stream.duration * stream.time_base)
     elif container.duration is not None:
         duration = container.duration / av.time_base
-    if duration is not None and duration > settings.max_hours * 3600:
-        raise RejectError("too long", f"{duration / 3600:.1f} h, the limit of --max-hours is {settings.max_hours} h")
+    if duration is not None and duration > limits.max_hours * 3600:
+        raise RejectError("too long", f"{duration / 3600:.1f} h, the limit of --max-hours is {limits.max_hours} h")
     aspect = stream.sample_aspect_ratio or context.sample_aspect_ratio or Fraction(1)
     return VideoInfo(context.width, context.height, duration, exact, Fraction(aspect) if aspect > 0 else Fraction(1))
 
 
-def key_frames(path: Path, settings: IngestSettings, count: int) -> list[Image.Image]:
+def key_frames(path: Path, limits: Limits, count: int) -> list[Image.Image]:
     """Up to `count` different key frames, evenly over the video; fewer where the file has fewer or cannot
     seek.
     """
     images: dict[int, Image.Image] = {}
     with open_video(path) as (container, stream):
-        info = describe(container, stream, settings)
+        info = describe(container, stream, limits)
         start = stream.start_time or 0
         for i in range(count if info.duration_s else 1):
             try:
@@ -95,45 +95,12 @@ def key_frames(path: Path, settings: IngestSettings, count: int) -> list[Image.I
     return [images[pts] for pts in sorted(images)]
 
 
-def check_file(path: Path) -> None:
-    """Raises RejectError for what is no regular file with something in it."""
-    try:
-        size = path.stat().st_size
-        with path.open("rb"):
-            pass
-    except OSError as error:
-        raise RejectError("unreadable", error.strerror or str(error)) from None
-    if not path.is_file():
-        raise RejectError("unreadable", "not a regular file")
-    if size == 0:
-        raise RejectError("empty file", "0 bytes")
-
-
-def read_picture(path: Path, settings: IngestSettings) -> bytes:
-    """The bytes of an image file. Raises RejectError for one that can't be read, or is longer than `max_pixels` pixels
-    of any format take."""
-    check_file(path)
-    limit = 8 * settings.max_pixels + (1 << 20)
-    try:
-        size = path.stat().st_size
-        if size > limit:
-            raise RejectError("too many pixels", f"{size} bytes, more than --max-pixels {settings.max_pixels} can take")
-        return path.read_bytes()
-    except OSError as error:
-        raise RejectError("unreadable", error.strerror or str(error)) from None
-
-
 def demux(container: Any, stream: Any) -> Iterator[Any]:
     """Its packets. Raises RejectError where the container breaks off."""
     try:
         yield from container.demux(stream)
     except av.FFmpegError as error:
         raise RejectError("damaged", f"the container breaks off: {error.strerror or error}") from None
-
-
-def check_pixels(width: int, height: int, settings: IngestSettings) -> None:
-    """Raises RejectError for a picture beyond `max_pixels`, or of a side that no JPEG can have."""
-    check_size(width, height, settings.max_pixels)
 
 
 def _is_text(head: bytes) -> bool:

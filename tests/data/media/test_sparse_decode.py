@@ -11,19 +11,19 @@ import av
 import pytest
 from ingest_clips import constant, make_clip
 
-from trocar.data.ingest.bitstream import Irregular, Role, role_reader
-from trocar.data.ingest.container import demux, open_video
-from trocar.data.ingest.decode import Decoder
-from trocar.data.ingest.settings import IngestSettings, RejectError
-from trocar.data.ingest.sparse import SparseDecode
-from trocar.data.ingest.timing import SampleTimes
+from trocar.data.media.packet_roles import Irregular, Role, role_reader
+from trocar.data.media.refusal import Limits, RejectError
+from trocar.data.media.sample_times import SampleTimes
+from trocar.data.media.sparse_decode import SparseDecode
+from trocar.data.media.video_container import demux, open_video
+from trocar.data.media.video_decode import Decoder
 
 PYRAMID = {"preset": "fast", "crf": "20", "x264-params": "bframes=3:b-pyramid=normal:scenecut=0:threads=1"}
 
 
 def chosen(path: Path, fps: float, sparse: bool | None, threads: int = 1) -> list[tuple[float, int | None, int]]:
     """(time, timestamp, checksum of the pixels) of what a walk gives; `sparse` None is the walk that ingest does."""
-    decoder = Decoder(path, IngestSettings(fps=fps), threads)
+    decoder = Decoder(path, fps, Limits(), threads)
     frames = decoder.frames() if sparse is None else decoder._walk(sparse)
     return [(time, frame.pts, zlib.crc32(frame.to_ndarray().tobytes())) for time, frame in frames]
 
