@@ -1,5 +1,8 @@
+import errno
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from data_factory import make_catalog
@@ -123,12 +126,52 @@ def test_an_interrupted_command_says_what_the_same_words_will_do(arguments, word
     assert f"interrupted; the same command {words}" in capsys.readouterr().err
 
 
-def test_output_that_nobody_reads_to_the_end_is_no_error(tmp_path):
-    program = "import sys; from trocar.cli import main; sys.exit(main(['presets', 'show', 'small_dino']))"
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+PRINTS_A_TABLE = (
+    "from trocar.commands import presets; from trocar.progress import table_console; "
+    "presets.run_list = lambda args: table_console(80).print('row\\n' * {rows}) or 0; "
+)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("before", "words"),
+    [
+        ("", ["presets", "show", "small_dino"]),  # little, met at the last flush
+        ("", ["--help"]),  # printed by argparse, which then exits
+        (PRINTS_A_TABLE.format(rows=2), ["presets", "list"]),  # rich's own way out has another code
+        (PRINTS_A_TABLE.format(rows=50_000), ["presets", "list"]),  # more than any buffer holds
+    ],
+)
+def test_output_that_nobody_reads_to_the_end_is_no_error(before, words, unbuffered):
+    process = started(before, words, subprocess.PIPE, unbuffered)
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait() == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("words", [["presets", "show", "small_dino"], ["--help"]])
+def test_output_that_finds_no_room_is_an_error_that_says_so(words):
+    with Path("/dev/full").open("w") as full:
+        process = started("", words, full, "")
+    assert process.stderr.read() == b"trocar: standard output: No space left on device\n"
+    assert process.wait() == 1
+
+
+def started(before, words, stdout, unbuffered):
+    """The program `trocar` with `words`, after the Python lines `before`."""
+    program = f"{before}import sys; from trocar.cli import entry; sys.argv = ['trocar', *{words!r}]; sys.exit(entry())"
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    return subprocess.Popen([sys.executable, "-c", program], stdout=stdout, stderr=subprocess.PIPE, env=environment)
+
+
+def test_a_pipe_to_another_process_that_breaks_is_an_error(capsys, monkeypatch):
+    def broken(args):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("trocar.commands.presets.run_list", broken)
+    assert main(["presets", "list"]) == 1
+    assert "Broken pipe" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("columns", "width"), [("80", 80), ("", 140)])

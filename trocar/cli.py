@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib
-import os
 import pkgutil
-import signal
 import sys
 from collections.abc import Sequence
 
-from trocar import __version__, commands, memory
+from trocar import __version__, commands, memory, streams
 from trocar.errors import TrocarError
 from trocar.tracking.redact import redact
 
@@ -52,20 +50,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(args.run(args))
     except TrocarError as error:
         # An override that is refused may be a tracking URI.
-        print(f"trocar {args.command}: {redact(str(error))}", file=sys.stderr)
+        streams.say(f"trocar {args.command}: {redact(str(error))}")
         return error.exit_code
-    except BrokenPipeError:
-        # Who read our output has closed it, as `head` does: nothing is wrong, and nobody is left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
     except OSError as error:
+        # Pipes to other processes break too; only where our own reader is gone is nothing wrong.
+        if isinstance(error, BrokenPipeError) and streams.reader_gone():
+            return streams.READER_GONE
         # A full disk, a folder without permission, a file server gone: what the system says, and where.
         where = f"{error.filename}: " if error.filename else ""
-        print(f"trocar {args.command}: {where}{error.strerror or error}", file=sys.stderr)
+        streams.say(f"trocar {args.command}: {where}{error.strerror or error}")
         return 1
     except KeyboardInterrupt:
         again = "continues where it stopped" if getattr(args, "continues", False) else "starts again from the beginning"
-        print(f"trocar {args.command}: interrupted; the same command {again}", file=sys.stderr)
+        streams.say(f"trocar {args.command}: interrupted; the same command {again}")
         return 130
 
 
@@ -73,6 +70,12 @@ def entry() -> int:
     """The program `trocar`: `main` on its arguments, for training on huge pages."""
     if sys.argv[1:2] == ["pretrain"] or sys.argv[1:3] == ["study", "stage"]:
         memory.restart_on_huge_pages()
-    code = main()
+    try:
+        code = main()
+    except SystemExit as stop:  # of argparse: help, the version, or words it does not know
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except OSError as error:  # of argparse, too: only what it prints lies outside of `main`'s care
+        code = streams.lost(error)
+    code = streams.finish(code)
     gc.freeze()  # the interpreter's end would look through a million objects of torch three times
     return code

@@ -8,10 +8,20 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from rich.console import Console
+import rich.console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 Item = TypeVar("Item")
+
+
+class Console(rich.console.Console):  # noqa: TID251
+    """rich's console for all output of the program, which leaves a closed pipe to the command line: rich itself would
+    end the process with exit code 1.
+    """
+
+    def on_broken_pipe(self) -> None:
+        """Called while the BrokenPipeError is handled. Raises it again."""
+        raise
 
 
 def track(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:

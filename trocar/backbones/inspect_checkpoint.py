@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from trocar.backbones.load import load_backbone
 from trocar.backbones.published.convert import nests
 from trocar.backbones.source import WEIGHTS, find_backbone_folder
 from trocar.errors import ConfigError, TrocarError
+from trocar.progress import Console
 
 
 def recognises(path: Path) -> bool:

@@ -54,10 +54,8 @@ _INGEST = (
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print the table, write what was asked for."""
-    from rich.console import Console
-
     from trocar.errors import ConfigError
-    from trocar.progress import table_console
+    from trocar.progress import Console, table_console
 
     for name in ("repeats", "workers", "batch", "steps", "threads"):
         if getattr(args, name, 1) < 1:

@@ -63,13 +63,11 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print one table per task, and say where the files are."""
-    from rich.console import Console
-
     from trocar.config import load
     from trocar.downstream.config import EvaluateConfig
     from trocar.downstream.evaluate import evaluate, planned
     from trocar.errors import ConfigError
-    from trocar.progress import table_console
+    from trocar.progress import Console, table_console
 
     path, overrides = _arguments(args)
     config = load(EvaluateConfig, path, overrides)

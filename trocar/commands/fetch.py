@@ -20,11 +20,11 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fetch one after another; those that are there are verified."""
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     from trocar.backbones import fetch, store
     from trocar.errors import ConfigError
+    from trocar.progress import Console
 
     if args.list:
         return _list()

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 from trocar.slurm.options import add_options, check
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from trocar.data.ingest.options import IngestOptions, Progress, Say, Summary
+    from trocar.progress import Console
 
 
 def register(subparsers: Any) -> None:
@@ -46,7 +45,7 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 if every video is in the catalog, 1 if some were rejected (0 with --allow-rejects) or none is there."""
-    from rich.console import Console
+    from trocar.progress import Console
 
     check(args)
     options = _options(args)

@@ -41,9 +41,8 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 if it could be read (and, with --verify, is what its checksums say), else 1."""
-    from rich.console import Console
-
     from trocar.errors import ConfigError
+    from trocar.progress import Console
 
     path = Path(args.path)
     if not path.exists():

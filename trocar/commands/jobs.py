@@ -47,8 +47,7 @@ def register(subparsers: Any) -> None:
 
 def run_list(args: argparse.Namespace) -> int:
     """A table of all jobs; the last lines of the logs of those that run or have failed below."""
-    from rich.console import Console
-
+    from trocar.progress import Console
     from trocar.slurm.states import states
 
     submissions = _chosen(args.jobs)

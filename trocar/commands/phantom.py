@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from trocar.config import validate
     from trocar.phantom import PhantomSpec, generate, is_complete
     from trocar.phantom.corpus import check_folder
+    from trocar.progress import Console
 
     given = {name: getattr(args, name) for name in ("cases", "minutes", "size", "fps", "seed")}
     spec = validate(PhantomSpec, given, "command line")
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{args.out} is complete: nothing to do")
         return 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as bar:
+    with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("frames", total=None)
         generate(args.out, spec, args.workers, lambda done, total: bar.update(task, completed=done, total=total))
     _summary(args.out, spec.cases)

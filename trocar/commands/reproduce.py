@@ -27,10 +27,9 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 if the measured number is within the tolerance, 1 if not."""
-    from rich.console import Console
-
     from trocar.downstream.reproduce import names, reproduce
     from trocar.errors import ConfigError
+    from trocar.progress import Console
 
     if args.list:
         return _list()

@@ -65,8 +65,7 @@ def _sync_study(args: argparse.Namespace) -> int:
 
 def run_show(args: argparse.Namespace) -> int:
     """Print who the run is and its last rows."""
-    from rich.console import Console
-
+    from trocar.progress import Console
     from trocar.tracking.metrics import read_metrics
     from trocar.tracking.run import read_record, run_status
 

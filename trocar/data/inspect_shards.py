@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
-from rich.console import Console
 from rich.table import Table
 
 from trocar.data.catalog import DEFAULT_CURATION, FOLDER, Catalog, fails
 from trocar.errors import TrocarError
 from trocar.files import sha256_of
+from trocar.progress import Console
 
 _ROWS, _COLUMNS, _CELL, _CAPTION = 12, 8, 160, 14
 

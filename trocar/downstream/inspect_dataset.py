@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image
-from rich.console import Console
 from rich.table import Table
 
 from trocar.downstream.datasets import OWN, adapters
@@ -18,6 +17,7 @@ from trocar.downstream.datasets.splits import published_split
 from trocar.downstream.datasets.table import LabelledFrames, LabelSpace
 from trocar.downstream.frames import decoded
 from trocar.errors import TrocarError
+from trocar.progress import Console
 
 ORDER = ("train", "val", "test")
 ALL, NONE = "all", "none"

@@ -228,7 +228,7 @@ def _replace_folder(source: Path, target: Path) -> None:
 
 
 def _progress_bar(visible: bool) -> Progress:
-    from rich.console import Console
+    from trocar.progress import Console
 
     return Progress(
         TextColumn("{task.description}"),
