@@ -11,13 +11,8 @@ import pytest
 from PIL import Image
 
 from trocar.data.ingest.jpeg import decode, encode, is_canonical, load_image, target_size
-<<<<<<< HEAD
-from trocar.data.ingest.settings import RejectError
 from trocar.data.media.jpeg_markers import frame_size
-=======
-from trocar.data.jpeg_check import frame_size
 from trocar.data.media.refusal import RejectError
->>>>>>> 1bbfdb4 (The video reader is a room of its own, trocar/data/media, for ingest, evaluation and the leak guard alike)
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = (48, 32)) -> Image.Image:
