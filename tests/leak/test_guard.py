@@ -112,10 +112,26 @@ def test_published_splits_and_lists_are_read(tmp_path):
     (tmp_path / "bad.txt").write_text("video07\n")
     with pytest.raises(ConfigError, match=r"bad.txt:1: expected data set/case"):
         held_out([str(tmp_path / "bad.txt")])
+    (tmp_path / "range.txt").write_text("cholec80/07\ncholec80/41-43\nclinic/1-2\n")
+    named = {("cholec80", n) for n in ("7", "41", "42", "43")} | {("clinic", "1-2")}
+    assert held_out([str(tmp_path / "range.txt")]).cases == named
+    (tmp_path / "strange.txt").write_text("\ncholec80/81\n")
+    with pytest.raises(ConfigError, match=r"strange.txt:2: .*cholec80 has no case 81"):
+        held_out([str(tmp_path / "strange.txt")])
+    with pytest.raises(ConfigError, match="which cases are in the split 'official' of m2cai16_tool only its folders"):
+        held_out(["m2cai16_tool:official"])
     with pytest.raises(ConfigError, match="'data/clinic' is no folder, no file and no published data set"):
         held_out(["data/clinic"])
     with pytest.raises(ConfigError, match="did you mean '40-8-32'"):
         held_out(["cholec80:40-8-3"])
+
+
+@pytest.mark.parametrize("held", ["cholec80/07", "cholec80_cvs/vid 7", "cholec80:rivoir-60-20"])
+def test_a_pool_of_published_cases_is_found_however_their_numbers_are_written(tmp_path, held):
+    names = {"07": "a", "video08": "b", "20": "c"}
+    pool = make_pool(tmp_path, {v: ("cholec80", case, operation(i)) for i, (case, v) in enumerate(names.items())})
+    found = [leak.pool for leak in resolve(guarded(held, policy="allow"), pool).leaks]
+    assert found == (["cholec80/07", "cholec80/video08"] if ":" in held else ["cholec80/07"])
 
 
 def test_a_composition_with_a_guard_cannot_be_resolved_without_it(catalog):

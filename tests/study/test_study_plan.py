@@ -197,10 +197,12 @@ def test_the_lock_has_the_cases_of_every_arm_and_is_read_back_as_it_was(root, tm
 
 def test_a_raised_stage_version_is_drift(root, monkeypatch):
     before = make_lock(plan(root))
+    now = stages.STAGE_VERSION["evaluate"]
     monkeypatch.setattr(stages, "STAGE_VERSION", stages.STAGE_VERSION)
-    monkeypatch.setitem(stages.STAGE_VERSION, "evaluate", 2)
+    monkeypatch.setitem(stages.STAGE_VERSION, "evaluate", now + 1)
     after = make_lock(plan(root))
-    assert drift(before, after) == ["stage version of evaluate: 1 -> 2; its 3 stages are computed again"]
+    changed = f"stage version of evaluate: {now} -> {now + 1}; its 3 stages are computed again"
+    assert drift(before, after) == [changed]
     assert {n for n in before["stages"] if n.startswith("pretrain")} < set(after["stages"])
     assert not {n for n in before["stages"] if n.startswith("evaluate")} & set(after["stages"])
 

@@ -102,8 +102,13 @@ def _from_list(path: Path) -> HeldOut:
         source, slash, case = text.partition("/")
         if text and not (slash and source and case):
             raise ConfigError(f"{path}:{number}: expected data set/case, such as cholec80/video41, not {text!r}")
-        if text:
-            why[identities().identify(source, case)] = (f"listed in {path}",)
+        if not text:
+            continue
+        try:
+            named = {(source, case)} if identities().dataset(source) is None else identities().named(text)
+        except ConfigError as error:
+            raise ConfigError(f"{path}:{number}: {error}") from None
+        why.update(dict.fromkeys(named, (f"listed in {path}",)))
     return HeldOut(why)
 
 
@@ -118,6 +123,11 @@ def _of_split(name: str, split: str) -> list[Case]:
             f"leak.against: {name} has no split {split!r}{nearest(split, known)}; it has {', '.join(known)}"
         )
     entries = [entry for side in ("test", "val") for entry in lists[slug][split].get(side, ())]
+    if not entries:
+        raise ConfigError(
+            f"leak.against: which cases are in the split {split!r} of {name} only its folders say; name the folder "
+            f"with them, or its cases, such as {name}/1-3"
+        )
     return [(slug, str(entry)) if isinstance(entry, int) else identities().identify(slug, entry) for entry in entries]
 
 

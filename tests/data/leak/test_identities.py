@@ -65,13 +65,48 @@ def test_numbers_of_cholect50_are_those_of_its_published_split():
         ("m2cai16_workflow", "test_workflow_video_03", ("m2cai16_workflow", "test_3")),
         ("cholecinstanceseg", "t80_VID03", ("cholecinstanceseg", "3")),
         ("endoscapes", "121_12345", ("endoscapes", "121")),
+        ("m2cai16_workflow", "test_03", ("m2cai16_workflow", "test_3")),
+        ("m2cai16_workflow", "workflow_video_03", ("m2cai16_workflow", "3")),
+        ("heichole", "Hei-Chole07", ("heichole", "7")),
+        ("MultiBypass140", "BBP01", ("multibypass140", "bbp1")),
+        ("dsad", "04", ("dsad", "4")),
+        ("cholecseg8k", "video09_00080", ("cholecseg8k", "9")),
     ],
 )
 def test_a_catalogs_case_maps_to_a_published_one_by_source_and_number(source, case, published):
     assert TABLE.identify(source, case) == published
 
 
-@pytest.mark.parametrize("case", ["video81", "case0001", "video2a"])
+NUMBERED = [slug for slug, about in TABLE.table.datasets.items() if not about.series]
+
+
+def first_number(slug):
+    """A number of the data set with one digit."""
+    return min(int(n) for _, n in TABLE.cases_of(slug) or {(slug, "7")})
+
+
+@pytest.mark.parametrize("slug", NUMBERED)
+def test_zeros_before_a_number_and_usual_spellings_change_no_published_case(slug):
+    n = first_number(slug)
+    assert n < 10
+    spellings = (f"0{n}", f"00{n}", f" 0{n} ", f"video0{n}", f"Video 0{n}", f"VID0{n}", f"vid-{n}", f"v0{n}")
+    named = (f"{slug}_0{n}", f"{slug.upper()}-video0{n}.mp4")
+    for spelling in (str(n), *spellings, *named):
+        assert TABLE.identify(slug, spelling) == (slug, str(n)), spelling
+        assert TABLE.named(f"{slug}/{spelling}") == {(slug, str(n))}
+    assert TABLE.is_numbered((slug, str(n)))
+    assert not TABLE.is_numbered((slug, f"0{n}"))
+
+
+def test_cases_that_are_not_known_by_their_number_are_not_known_to_differ():
+    for other in (("cholec80", "07"), ("cholec80", "95"), ("multibypass140", "7")):
+        assert not TABLE.is_numbered(other)
+    assert not TABLE.differ(("cholec80", "07"), ("cholec80", "7"))
+    assert not TABLE.differ(("multibypass140", "7"), ("multibypass140", "bbp7"))
+    assert TABLE.differ(("multibypass140", "bbp7"), ("multibypass140", "sbp7"))
+
+
+@pytest.mark.parametrize("case", ["video81", "case0001", "video2a", "clip_07", "2023-07", "0", "1e1"])
 def test_a_name_that_is_no_case_of_the_data_set_stays_as_it_is(case):
     assert TABLE.identify("cholec80", case) == ("cholec80", case)
     assert not TABLE.is_numbered(("cholec80", case))
@@ -80,6 +115,7 @@ def test_a_name_that_is_no_case_of_the_data_set_stays_as_it_is(case):
 def test_a_private_case_stays_itself():
     assert TABLE.identify("our hospital", "video02") == ("our hospital", "video02")
     assert closed(("our hospital", "video02")) == {("our hospital", "video02")}
+    assert TABLE.identify("our hospital", "002") == ("our hospital", "002")
 
 
 def test_cases_differ_only_where_the_table_says_so():
@@ -98,8 +134,16 @@ def test_published_cases_are_named_by_set_range_or_video():
     assert len(TABLE.named("cholec80")) == 80
     with pytest.raises(ConfigError, match="did you mean 'cholec80'"):
         TABLE.named("cholec81")
-    with pytest.raises(ConfigError, match="name them, such as multibypass140/1-20"):
+    with pytest.raises(ConfigError, match="name them, such as multibypass140/bbp01"):
         TABLE.named("multibypass140")
+
+
+def test_numbers_that_a_data_set_does_not_have_hold_nothing_out_and_are_refused():
+    with pytest.raises(ConfigError, match=r"cholec80 has no case 81, 82; it has the numbers 1-80"):
+        TABLE.named("cholec80/79-82")
+    with pytest.raises(ConfigError, match="multibypass140 has no case 1; it names its cases by series and number"):
+        TABLE.named("multibypass140/1")
+    assert TABLE.named("multibypass140/SBP02") == {("multibypass140", "sbp2")}
 
 
 def test_lists_of_numbers_are_read_strictly():

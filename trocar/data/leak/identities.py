@@ -1,9 +1,9 @@
 """Which published cases are the same operation: the table `configs/leak/_identities.yaml`, every row with its source.
 
 A case is (data set, case). A case of a catalog becomes a published one by two rules: the catalog's `source` is a data
-set of the table or one of its names (spelling aside: `Cholec-80` is `cholec80`), and the whole case id fits the data
-set's pattern, whose number exists there: source `cholec80`, case `video02` is (`cholec80`, `2`). All others stay as
-they are.
+set of the table or one of its names (spelling aside: `Cholec-80` is `cholec80`), and the whole case id is a number that
+exists there, alone or as the data set's files spell it: source `cholec80`, case `video02`, `02` or `2` is (`cholec80`,
+`2`). All others stay exactly as they are: `002` and `2` of a hospital are two cases.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class Dataset(Config):
     cases: str | None = None
     numbers: str | int | None = None
     numbering: str | None = None
+    series: bool = False
     centre: list[str] = []
     procedure: list[str] = []
 
@@ -65,10 +66,12 @@ class Identities:
     table: Table
     _same: dict[Case, frozenset[Case]] = field(default_factory=dict, repr=False)
     _names: dict[str, str] = field(default_factory=dict, repr=False)
+    _forms: dict[str, re.Pattern[str]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         for slug, dataset in self.table.datasets.items():
             self._names.update({_plain(name): slug for name in (slug, *dataset.names)})
+            self._forms[slug] = _form(slug, dataset)
         for case, members in _components(self._pairs()).items():
             # A number that only a borrower has (CholecT50's 92 is not in Cholec80) names nothing where it is borrowed.
             real = {m for m in members if _exists(self.table.datasets[m[0]], int(m[1]))}
@@ -88,15 +91,23 @@ class Identities:
         if slug is None:
             return source, case
         about = self.table.datasets[slug]
-        match = re.fullmatch(about.cases, case) if about.cases else None
-        if match is None or not _exists(about, int(match["n"])):
+        match = self._forms[slug].fullmatch(case.strip())
+        if match is None:
             return slug, case
-        return slug, (match.groupdict().get("s") or "").lower() + str(int(match["n"]))
+        found = match.groupdict()
+        number = int(found.get("n") or found["plain"])
+        if not _exists(about, number):
+            return slug, case
+        return slug, (found.get("s") or "").lower() + str(number)
 
     def is_numbered(self, case: Case) -> bool:
         """Whether it is a case as `identify` gives it: of a data set of the table, and by its number there."""
         slug, name = case
-        return slug in self.table.datasets and bool(re.fullmatch(r"(?:[a-z]+_)?\d+", name))
+        match = re.fullmatch(r"([a-z]+_?)?(0|[1-9]\d*)", name)
+        if slug not in self.table.datasets or match is None:
+            return False
+        about = self.table.datasets[slug]
+        return _exists(about, int(match[2])) and (match[1] is not None or not about.series)
 
     def same(self, case: Case) -> frozenset[Case]:
         """All published cases that are this operation, itself included."""
@@ -129,7 +140,8 @@ class Identities:
     def named(self, text: str) -> frozenset[Case]:
         """`cholec80`, `cholec80/41-80` or `cholec80/video41`: the cases of a published data set.
 
-        Raises ConfigError for another data set, or for all cases of one whose numbers the table lacks.
+        Raises ConfigError for another data set, for numbers that it does not have, or for all cases of one whose
+        numbers the table lacks: they would hold nothing out.
         """
         name, slash, which = text.partition("/")
         slug = self.dataset(name)
@@ -138,10 +150,17 @@ class Identities:
             raise ConfigError(f"no published data set {name!r}{nearest(name, known)}; known: {', '.join(known)}")
         if slash:
             listed = parse_numbers(which)
-            return frozenset((slug, str(n)) for n in listed) if listed else frozenset({self.identify(slug, which)})
+            cases = {(slug, str(n)) for n in listed} if listed else {self.identify(slug, which)}
+            strange = sorted(n for _, n in cases if listed and not self.is_numbered((slug, n)))
+            if strange:
+                about = self.table.datasets[slug]
+                has = "names its cases by series and number" if about.series else f"has the numbers {about.numbers}"
+                raise ConfigError(f"{text!r}: {slug} has no case {', '.join(strange)}; it {has}")
+            return frozenset(cases)
         found = self.cases_of(slug)
         if not found:
-            raise ConfigError(f"which cases {slug} has is not in the table; name them, such as {slug}/1-20")
+            example = f"{slug}/bbp01" if self.table.datasets[slug].series else f"{slug}/1-20"
+            raise ConfigError(f"which cases {slug} has is not in the table; name them, such as {example}")
         return found
 
     def _pairs(self) -> Iterator[tuple[Case, Case]]:
@@ -183,6 +202,18 @@ def _in_order(text: str) -> list[str]:
         low, _, high = part.partition("-")
         found += [str(n) for n in range(int(low), int(high or low) + 1)]
     return found
+
+
+def _form(slug: str, dataset: Dataset) -> re.Pattern[str]:
+    """How the names of a data set's cases are spelled, with or without a file's ending.
+
+    Group `n` or `plain` is the number, `s` the series.
+    """
+    names = "|".join(r"[\s_.-]*".join(_plain(name)) for name in (slug, *dataset.names))
+    words = rf"(?:(?:{names})[\s_.-]+)?(?:v(?:id(?:eo)?)?[\s_.-]*)?"
+    own = [dataset.cases] if dataset.cases else []
+    forms = "|".join([*own, words + r"(?P<plain>\d+)"])
+    return re.compile(rf"(?:{forms})(?:\.[a-z][a-z0-9]{{1,3}})?", re.IGNORECASE)
 
 
 def _join(datasets: dict[str, Dataset], numbering: str) -> str:
