@@ -19,6 +19,11 @@ class ConfigError(TrocarError):
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:
-    """`" (did you mean 'x'?)"` for the nearest allowed word, or an empty string."""
-    match = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6)
-    return f" (did you mean {match[0]!r}?)" if match else ""
+    """`" (did you mean 'x'?)"` for the nearest allowed word, capitals aside, or an empty string.
+
+    A long form is near its short form, as `validation` is to `val`.
+    """
+    known = {name.lower(): name for name in allowed}
+    close = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.6)
+    close += [name for name in known if len(name) > 2 and word.lower().startswith(name)]
+    return f" (did you mean {known[close[0]]!r}?)" if close else ""
