@@ -85,7 +85,7 @@ def test_a_perfect_prediction_is_perfect_whatever_is_absent(task: str) -> None:
     soft = None if outcome.soft is None else truth
     perfect = replace(outcome, pred=outcome.gt, scores=truth, soft=soft)
     errors = {"ece", "brier", "nll", "brier@soft", "brier@rounded"}
-    # These two say in their names' descriptions that an absent class costs.
+    # These say in their descriptions that an absent class costs.
     punished = {name for name in REGISTRY[task] if "macro_all" in name or name == "map@absent_zero"}
     for name, metric in metrics_of(task, perfect).items():
         value = metric(perfect, None)

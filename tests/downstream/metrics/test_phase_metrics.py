@@ -7,12 +7,15 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from metrics_factory import labelled, random_multiclass
 from sklearn import metrics as sklearn_metrics
+from torchmetrics.classification import MulticlassF1Score, MulticlassPrecision, MulticlassRecall
 
 from trocar.downstream.metrics import phase
 from trocar.downstream.metrics.interval import bootstrap_interval
 from trocar.downstream.metrics.outcome import Outcome
+from trocar.downstream.metrics.registry import metrics_of
 from trocar.downstream.metrics.spread import phase_spread
 
 # Case 0: four frames, three right. Case 1: two frames, one right; phase 2 is predicted there but does not occur.
@@ -56,7 +59,35 @@ def test_macro_f1_by_hand_in_every_convention() -> None:
     assert by_video(absent="C") == pytest.approx(((4 / 5 + 2 / 3 + 1) / 3 + (2 / 3 + 1 + 0) / 3) / 2)
     assert by_video(absent="all") == pytest.approx(((4 / 5 + 2 / 3) / 3 + (2 / 3) / 3) / 2)
     # Phase 0: (4/5 + 2/3) / 2. Phase 1 is in case 0 only: 2/3. Phase 2 is in no case.
-    assert phase.phase_first(TWO_CASES, measure=phase.f1) == pytest.approx(((4 / 5 + 2 / 3) / 2 + 2 / 3) / 2)
+    first = partial(phase.phase_first, TWO_CASES, measure=phase.f1)
+    assert first(absent="B") == pytest.approx(((4 / 5 + 2 / 3) / 2 + 2 / 3) / 2)
+    # By rule A phase 2, which is only predicted, counts 0.
+    assert first(absent="A") == pytest.approx(((4 / 5 + 2 / 3) / 2 + 2 / 3 + 0) / 3)
+
+
+def test_precision_of_tecno_counts_a_phase_that_the_video_lacks_and_main_m_does_not() -> None:
+    """Two videos: phases 0 and 1, all right; phase 0 alone, of whose four frames one is called phase 1. Precision of
+    phase 0 is 1 and 1; of phase 1 it is 1 and 0 / 1. TeCNO drops 0 / 0 alone: (1 + (1 + 0) / 2) / 2. Main.m drops what
+    the video lacks: (1 + 1) / 2.
+    """
+    outcome = labelled([0, 0, 1, 1, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0, 0, 1], [0] * 4 + [1] * 4, classes=2)
+    named = metrics_of("phase", outcome)
+    assert named["precision@phase_first_A"](outcome, None) == pytest.approx((1 + (1 + 0 / 1) / 2) / 2)
+    assert named["precision@phase_first"](outcome, None) == 1.0
+    recall = ((2 / 2 + 3 / 4) / 2 + 2 / 2) / 2
+    assert named["recall@phase_first_A"](outcome, None) == pytest.approx(recall)
+    assert named["recall@phase_first"](outcome, None) == pytest.approx(recall)
+
+
+def test_the_mean_over_all_phases_gives_zero_for_an_undefined_one_as_torchmetrics_does() -> None:
+    """One video without phase 2, in which nothing is called so: SurgLatentGraph's mean over three phases."""
+    outcome = labelled([0, 0, 1, 1], [0, 0, 0, 1], [0] * 4)
+    expected = {"precision": (2 / 3 + 1 + 0) / 3, "recall": (1 + 1 / 2 + 0) / 3, "f1": (4 / 5 + 2 / 3 + 0) / 3}
+    for name, value in expected.items():
+        assert metrics_of("phase", outcome)[f"{name}@video_macro_all"](outcome, None) == pytest.approx(value)
+        library = {"precision": MulticlassPrecision, "recall": MulticlassRecall, "f1": MulticlassF1Score}[name]
+        per_phase = library(3, average="none")(torch.tensor(outcome.pred), torch.tensor(outcome.gt))
+        assert float(torch.nanmean(per_phase)) == pytest.approx(value)
 
 
 def test_precision_and_recall_drop_different_classes() -> None:

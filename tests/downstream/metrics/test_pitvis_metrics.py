@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from metrics_factory import labelled
-from sklearn.metrics import f1_score
-from sklearn.preprocessing import MultiLabelBinarizer
 
 from trocar.downstream.metrics.compute import compute_multitask
 from trocar.downstream.metrics.outcome import Ints, Outcome
@@ -26,13 +24,21 @@ def one_case(gt: list[list[int]], pred: list[list[int]]) -> Outcome:
 
 
 def script(gt: list[list[int]], pred: list[list[int]]) -> float:
-    """What the challenge's procedure amounts to: columns from the classes found, the rest appended as zeros."""
-    encoded = []
+    """The challenge's procedure by hand: each side's columns are the instruments it has, then the others; F1 of column
+    c of the truth and column c of the prediction, weighted by the truth.
+    """
+    columns = []
     for frames in (gt, pred):
-        binarizer = MultiLabelBinarizer()
-        found = binarizer.fit_transform(frames)
-        encoded.append(np.pad(found, ((0, 0), (0, 19 - found.shape[1]))))
-    return float(f1_score(*encoded, average="weighted", zero_division=1))
+        found = sorted({i for frame in frames for i in frame})
+        columns.append([*found, *(i for i in range(19) if i not in found)])
+    score = weight = 0.0
+    for true, guessed in zip(*columns, strict=True):
+        actual, predicted = [true in f for f in gt], [guessed in f for f in pred]
+        both = sum(a and p for a, p in zip(actual, predicted, strict=True))
+        total = sum(actual) + sum(predicted)
+        score += sum(actual) * (2 * both / total if total else 1.0)
+        weight += sum(actual)
+    return score / weight
 
 
 GT = [[0], [2], [2], [4], [4]]
@@ -52,15 +58,20 @@ def test_one_false_alarm_of_an_absent_instrument_costs_half_of_the_official_scor
 @pytest.mark.parametrize("seed", range(5))
 def test_the_official_score_equals_the_script(seed: int) -> None:
     generator = np.random.default_rng(seed)
-    gt = [generator.choice(8, generator.integers(1, 3), replace=False).tolist() for _ in range(30)]
-    pred = [generator.choice(10, generator.integers(1, 3), replace=False).tolist() for _ in range(30)]
+    gt = [generator.choice(8, generator.integers(0, 3), replace=False).tolist() for _ in range(30)]
+    pred = [generator.choice(10, generator.integers(0, 3), replace=False).tolist() for _ in range(30)]
     assert instruments(one_case(gt, pred), official=True) == pytest.approx(script(gt, pred))
 
 
-def test_frames_out_of_the_patient_do_not_count() -> None:
-    outside = one_case([*GT, []], [*GT, [7]])
-    assert instruments(outside, official=False) == 1.0
-    assert instruments(outside, official=True) == 1.0
+def test_a_false_alarm_out_of_the_patient_counts_as_in_the_script_of_12_september_2023() -> None:
+    """Two seconds with suction, found; two out of the patient that are called suction: precision 2 / 4, recall 1."""
+    outside = one_case([[16], [16], [], []], [[16], [16], [16], [16]])
+    assert instruments(outside, official=True) == pytest.approx(2 * 0.5 / 1.5)
+    assert instruments(outside, official=False) == pytest.approx(2 * 0.5 / 1.5)
+    assert script([[16], [16], [], []], [[16], [16], [16], [16]]) == pytest.approx(2 / 3)
+    steps = labelled([0, 0, 1, 1], [0, 0, 1, 1], [0] * 4)
+    found = compute_multitask(steps, outside, draws=0)
+    assert found["multitask@pitvis_official"]["value"] == pytest.approx((1 + 2 / 3) / 2)
 
 
 def test_the_multitask_score_is_the_mean_of_steps_and_instruments() -> None:

@@ -13,6 +13,7 @@ from sklearn.metrics import f1_score
 
 from trocar.downstream.metrics import segmental
 from trocar.downstream.metrics.outcome import Outcome
+from trocar.downstream.metrics.registry import metrics_of
 
 
 def reference_edit(gt: list[int], pred: list[int]) -> float:
@@ -64,7 +65,26 @@ def test_edit_and_f1_equal_the_definition(seed: int) -> None:
         per_case = [2 * tp / (2 * tp + fp + fn) for tp, fp, fn in counts]
         assert segmental.f1_by_case(outcome, k=k) == pytest.approx(np.mean(per_case))
         tp, fp, fn = counts.sum(0)
-        assert segmental.f1_pooled(outcome, k=k) == pytest.approx(2 * tp / (2 * tp + fp + fn))
+        assert segmental.f1_pooled(outcome, k=k, cut=False) == pytest.approx(2 * tp / (2 * tp + fp + fn))
+
+
+def test_the_last_segment_ends_a_frame_early_as_in_the_script_of_ms_tcn() -> None:
+    """Truth 90 x 0, 10 x 1; prediction 95 x 0, 5 x 1. Whole: IoU of the last segments 5 / 10, a hit at 50 %. The
+    script's end is 99: 4 / 9, so two segments of two are hit at 25 % and one at 50 %: F1 2 * 1 / (2 * 1 + 1 + 1).
+    """
+    outcome = labelled([0] * 90 + [1] * 10, [0] * 95 + [1] * 5, [0] * 100)
+    script = (99 - 95) / (99 - 90)
+    assert (script >= 0.25, script >= 0.5) == (True, False)
+    assert metrics_of("phase", outcome)["f1_50@ms_tcn"](outcome, None) == pytest.approx(2 * 1 / (2 * 1 + 1 + 1))
+    assert metrics_of("phase", outcome)["f1_25@ms_tcn"](outcome, None) == 1.0
+    assert metrics_of("phase", outcome)["f1_50@ms_tcn_fixed"](outcome, None) == 1.0
+    assert segmental.edit(outcome, background="segments") == 1.0
+
+
+def test_a_last_segment_of_one_frame_is_never_a_hit_of_that_script() -> None:
+    outcome = labelled([0, 0, 0, 1], [0, 0, 0, 1], [0] * 4)
+    assert segmental.f1_pooled(outcome, k=0.1, cut=True) == pytest.approx(2 * 1 / (2 * 1 + 1 + 1))
+    assert segmental.f1_pooled(outcome, k=0.1, cut=False) == 1.0
 
 
 def test_run_lengths_by_hand() -> None:
@@ -89,7 +109,7 @@ def test_background_is_removed_as_segments_or_as_frames() -> None:
     assert segmental.edit(outcome, background="kept") == pytest.approx(1 - 1 / 3)
     assert segmental.edit(outcome, background="segments") == pytest.approx(1 - 1 / 3)  # 0 0 against 0 1 0
     assert segmental.edit(outcome, background="frames") == 1.0  # 0 against 0
-    assert segmental.f1_pooled(outcome, k=0.5) == pytest.approx(2 * 2 / (3 + 2))
+    assert segmental.f1_pooled(outcome, k=0.5, cut=False) == pytest.approx(2 * 2 / (3 + 2))
 
 
 def test_a_case_with_background_only_is_undefined() -> None:

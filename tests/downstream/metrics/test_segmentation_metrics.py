@@ -119,6 +119,27 @@ def test_an_image_without_foreground_scores_one_only_if_nothing_is_predicted() -
     assert np.isnan(ours("iou@image_union_no_background", outcome_of(gt[:1], pred[:1])))
 
 
+def test_mciou_of_matis_counts_an_image_for_a_class_that_is_only_predicted() -> None:
+    """Three images of four pixels, classes 1 and 2 and a third that never occurs. Image 0 is all class 1 and right. In
+    image 1 class 2 takes half of the two pixels of class 1; in image 2 it is drawn on background. Class 1: (1 + 1 / 2)
+    / 2. Class 2: 0 in both images that it is predicted in. Class 3: in no list, which MATIS counts 0.
+    """
+    gt = np.array([[[1, 1], [1, 1]], [[1, 1], [0, 0]], [[0, 0], [0, 0]]], dtype=np.uint8)
+    pred = np.array([[[1, 1], [1, 1]], [[1, 2], [0, 0]], [[2, 0], [0, 0]]], dtype=np.uint8)
+    outcome = outcome_of(gt, pred)
+    first = (1 + 1 / 2) / 2
+    assert ours("iou@class_then_image_absent_zero_no_background", outcome) == pytest.approx((first + 0 + 0) / 3)
+    assert ours("iou@class_then_image_no_background", outcome) == pytest.approx((first + 0) / 2)
+    assert ours("iou@class_then_image_gt_no_background", outcome) == pytest.approx(first)
+    # Its mIoU leaves out the image without an instrument; Shvets et al. give it 0 for the false one.
+    assert ours("iou@image_present_gt_not_empty_no_background", outcome) == pytest.approx((1 + 1 / 2) / 2)
+    assert ours("iou@image_present_gt_no_background", outcome) == pytest.approx((1 + 1 / 2 + 0) / 3)
+    # Its IoU: images 1, 1/2 and 0 for two classes, and 0.
+    assert ours("iou@image_union_no_background", outcome) == pytest.approx((1 + 1 / 4 + 0) / 3)
+    # One list of all pairs of an image and a class that it has.
+    assert ours("iou@image_and_class_no_background", outcome) == pytest.approx((1 + 1 / 2 + 0 + 0) / 4)
+
+
 def test_patient_pooled_counts_each_patient_once_however_many_images() -> None:
     gt = np.ones((4, 2, 2), dtype=np.uint8)
     pred = gt.copy()

@@ -1,8 +1,9 @@
 """PitVis-2023: 25 pituitary operations, 24 of them with a step and up to two instruments for every second.
 
 Videos run at 24 frames per second, one at 25. The last label of every video lies behind its last frame. Steps 11 and 13
-and the background are labelled, but the challenge does not score them: `unscored`. Seconds out of the patient have no
-instrument labels, as the challenge removes them. Its test videos are not public, so papers report on held-out ones.
+and the background are labelled, but the challenge does not score them: `unscored`. Seconds out of the patient have none
+of the 19 instruments, and the challenge's script counts what is predicted there as false. Its test videos are not
+public, so papers report on held-out ones.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import pandas as pd
 from trocar.downstream.datasets.base import Adapter, DatasetOptions, Split
 from trocar.downstream.datasets.names import canonical
 from trocar.downstream.datasets.splits import not_here, published_split
-from trocar.downstream.datasets.table import UNLABELLED, LabelledFrames, LabelSpace, build_table
+from trocar.downstream.datasets.table import LabelledFrames, LabelSpace, build_table
 from trocar.downstream.datasets.videos import (
     every_nth_second,
     find_clip,
@@ -67,7 +68,8 @@ INSTRUMENTS = (
     "tissue_glue",
 )
 """By the files' own numbers 0..18: the challenge's F1 counts all 19."""
-OUT_OF_PATIENT, NO_SECOND = -1, -2
+NO_SECOND = -2
+"""The lowest number in the columns of instruments: no second instrument. Out of the patient is -1."""
 COLUMNS = ("int_video", "int_time", "int_step", "int_instrument1", "int_instrument2")
 _HELD_OUT = {"held-out-common": (2, 6, 12, 13, 24), "held-out-das2024": (1, 12, 21, 24, 25)}
 SPLITS: dict[str, Split] = {
@@ -115,9 +117,8 @@ def _labels(path: Path, number: int) -> pd.DataFrame:
     if not known.all() or not (shown.ge(NO_SECOND) & shown.lt(len(INSTRUMENTS))).all(axis=None):
         raise TrocarError(f"{path}: steps are -1 and 1..14, instruments -2..18; found others")
     labels = pd.DataFrame({"second": table["int_time"], "step": step.clip(lower=0)})
-    inside = ~(shown == OUT_OF_PATIENT).any(axis=1)
     for index, name in enumerate(INSTRUMENTS):
-        labels[f"tools/{name}"] = (shown == index).any(axis=1).astype("int64").where(inside, UNLABELLED)
+        labels[f"tools/{name}"] = (shown == index).any(axis=1).astype("int64")
     found: pd.DataFrame = labels
     return found
 

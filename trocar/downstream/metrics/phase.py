@@ -130,7 +130,8 @@ def accuracy_pooled(outcome: Outcome, weights: Floats | None = None) -> float:
 
 def accuracy_video(outcome: Outcome, weights: Floats | None = None) -> float:
     """`accuracy@video`: right frames / all frames of each case, then the mean over cases (each counts the
-    same). The usual one on Cholec80; TeCNO's logged value is a running mean over batches and differs.
+    same). The usual one on Cholec80. TeCNO logs another: the mean over videos of the accuracy over all frames
+    up to the end of that video.
     """
     counts = outcome.once(counts_by_case)
     return case_mean(ratio(counts.hit.sum(1), counts.actual.sum(1)), weights)
@@ -149,13 +150,17 @@ def video_macro(outcome: Outcome, weights: Floats | None = None, *, measure: Mea
     return case_mean(outcome.once(_video_means, measure, absent), weights)
 
 
-def phase_first(outcome: Outcome, weights: Floats | None = None, *, measure: Measure) -> float:
-    """`<measure>@phase_first`: mean over the cases that have the class (rule B), then mean over classes.
+def phase_first(
+    outcome: Outcome, weights: Floats | None = None, *, measure: Measure, absent: Literal["A", "B"]
+) -> float:
+    """`<measure>@phase_first`: mean over the cases that have the class (rule B), then mean over classes; the M2CAI
+    2016 challenge's Main.m, whose deviation is over phases and which has no F1.
 
-    The order of averaging of the M2CAI 2016 challenge's Main.m and of TeCNO; their deviation is over phases.
-    F1 is not in Main.m. Rare phases weigh more than by video.
+    `<measure>@phase_first_A`: the same over the cases where the measure is defined (rule A), so that a phase which a
+    case lacks and which is predicted there has precision 0. TeCNO's precision and recall. Recall is the same by both
+    rules. Rare phases weigh more than by video.
     """
-    return float(mean_defined(case_means(outcome.once(by_case_and_class, measure, "B"), weights)))
+    return float(mean_defined(case_means(outcome.once(by_case_and_class, measure, absent), weights)))
 
 
 def pooled_macro(outcome: Outcome, weights: Floats | None = None, *, measure: Measure) -> float:
@@ -210,6 +215,8 @@ def f1_per_class(outcome: Outcome) -> Floats:
     return f1(counts_pooled(outcome))
 
 
+_PHASE_FIRST: dict[str, Literal["A", "B"]] = {"": "B", "_A": "A"}
+
 METRICS: dict[str, Named] = {
     "accuracy@pooled": Named(accuracy_pooled),
     "accuracy@video": Named(accuracy_video),
@@ -219,7 +226,11 @@ METRICS: dict[str, Named] = {
         for name, measure in MEASURES.items()
         for absent in ("A", "B", "C", "all")
     },
-    **{f"{name}@phase_first": Named(partial(phase_first, measure=measure)) for name, measure in MEASURES.items()},
+    **{
+        f"{name}@phase_first{suffix}": Named(partial(phase_first, measure=measure, absent=absent))
+        for name, measure in MEASURES.items()
+        for suffix, absent in _PHASE_FIRST.items()
+    },
     **{f"{name}@pooled_macro": Named(partial(pooled_macro, measure=measure)) for name, measure in MEASURES.items()},
     "inflated_macro_f1": Named(inflated_macro_f1),
     "inflated_macro_f1@video": Named(inflated_macro_f1_video),

@@ -1,8 +1,10 @@
 """Instruments and the multi-task score of the PitVis-2023 challenge (arXiv:2409.01184). Steps are in
 segmental.py.
 
-A frame has up to two of 19 instruments (0 = none or occluded). Frames out of the patient have no instrument at
-all in the ground truth and are removed.
+A second has up to two of 19 instruments (0 = none or occluded). Seconds out of the patient have none of the 19 in the
+ground truth, and count: an instrument that is predicted there is a false alarm. That is the challenge's script as it
+stands since 12 September 2023 (`helper_scripts/evaluation_instruments.py`). Its versions of 10 and 11 September removed
+these seconds and took the macro mean over instruments; no metric here is that.
 """
 
 from __future__ import annotations
@@ -25,15 +27,13 @@ def official_columns(labels: Ints) -> Ints:
 
 
 def instruments_by_case(outcome: Outcome, official: bool) -> Floats:
-    """Weighted F1 of every case, [cases]; NaN for a case without a frame inside the patient."""
+    """Weighted F1 of every case over all its labelled seconds, [cases]."""
     values = np.full(outcome.cases, np.nan)
     for case, rows in enumerate(outcome.rows_of_case):
-        rows = rows[outcome.gt[rows].any(1)]
-        if len(rows):
-            gt, pred = outcome.gt[rows], outcome.pred[rows]
-            if official:
-                gt, pred = gt[:, official_columns(gt)], pred[:, official_columns(pred)]
-            values[case] = f1_score(gt, pred, average="weighted", zero_division=1)
+        gt, pred = outcome.gt[rows], outcome.pred[rows]
+        if official:
+            gt, pred = gt[:, official_columns(gt)], pred[:, official_columns(pred)]
+        values[case] = f1_score(gt, pred, average="weighted", zero_division=1)
     return values
 
 
@@ -44,12 +44,12 @@ class Multitask(Protocol):
 
 
 def instruments(outcome: Outcome, weights: Floats | None = None, *, official: bool) -> float:
-    """`f1@pitvis`: F1 of each instrument in a case weighted by its number of frames, mean over cases; columns
-    are the instruments 0..18. `f1@pitvis_official`: as the challenge's script computes it.
+    """`f1@pitvis_official`: F1 of each instrument in a case weighted by its number of seconds, mean over cases, as the
+    challenge's script computes it.
 
     The script makes the columns of truth and prediction apart, those that occur first: an instrument that is
-    in one of them only shifts the columns against each other, and one false alarm can halve the score.
-    Published numbers are `f1@pitvis_official`; compare methods by `f1@pitvis`.
+    in one of them only shifts the columns against each other, and one false alarm can halve the score. `f1@pitvis`
+    is the same with the instruments 0..18 as the columns of both: compare methods by that.
     """
     return case_mean(outcome.once(instruments_by_case, official), weights)
 

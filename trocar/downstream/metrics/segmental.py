@@ -5,7 +5,9 @@ F1@k = 2 tp / (2 tp + fp + fn) over segments: a predicted segment is a hit if it
 its class that overlaps it most is at least k % and that one is not taken yet; a second good candidate is not
 tried. All values are fractions; MS-TCN's code prints per cent.
 
-No library computes these with the conventions of the four sources.
+In the scripts of MS-TCN, MS-TCN2 and ASFormer the last segment of truth and prediction ends one frame early, so that a
+last segment of one frame has no length and is never a hit: `ms_tcn` is as they compute it, `ms_tcn_fixed` counts every
+frame. No library computes these with the conventions of the sources.
 """
 
 from __future__ import annotations
@@ -56,7 +58,9 @@ def matches(gt: Ints, pred: Ints, k: float) -> tuple[int, int, int]:
     used = np.zeros(len(gt), dtype=bool)
     for start, end, label in pred:
         overlap = np.minimum(end, gt[:, 1]) - np.maximum(start, gt[:, 0])
-        iou = overlap / (np.maximum(end, gt[:, 1]) - np.minimum(start, gt[:, 0])) * (gt[:, 2] == label)
+        union = np.maximum(end, gt[:, 1]) - np.minimum(start, gt[:, 0])
+        # Segments have no length only where a script cuts them; the script's 0 / 0 is no hit either.
+        iou = np.nan_to_num(ratio(overlap, union)) * (gt[:, 2] == label)
         # One that is taken already stays one hit.
         if len(iou) and iou.max() >= k:
             used[iou.argmax()] = True
@@ -64,12 +68,16 @@ def matches(gt: Ints, pred: Ints, k: float) -> tuple[int, int, int]:
     return hits, len(pred) - hits, len(gt) - hits
 
 
-def segments(outcome: Outcome, background: Background) -> list[tuple[Ints, Ints]]:
-    """True and predicted segments of every case, each int64 [s, 3]: start, end, label."""
+def segments(outcome: Outcome, background: Background, cut: bool = False) -> list[tuple[Ints, Ints]]:
+    """True and predicted segments of every case, each int64 [s, 3]: start, end, label. With `cut` the last one ends a
+    frame early, as in MS-TCN's script.
+    """
     found = []
     for rows in outcome.rows_of_case:
         rows = rows[outcome.scored[rows]] if background == "frames" else rows
         both = [np.array(list(runs(x[rows])), dtype=np.int64).reshape(-1, 3) for x in (outcome.gt, outcome.pred)]
+        for labels in both if cut else ():
+            labels[-1:, 1] -= 1
         if background == "segments":
             both = [s[~np.isin(s[:, 2], outcome.unscored)] for s in both]
         found.append((both[0], both[1]))
@@ -81,9 +89,9 @@ def edit_by_case(outcome: Outcome, background: Background) -> Floats:
     return np.array([edit_score(gt[:, 2], pred[:, 2]) for gt, pred in outcome.once(segments, background)])
 
 
-def matches_by_case(outcome: Outcome, k: float, background: Background) -> Floats:
+def matches_by_case(outcome: Outcome, k: float, background: Background, cut: bool = False) -> Floats:
     """tp, fp, fn of every case, [cases, 3]."""
-    return np.array([matches(gt, pred, k) for gt, pred in outcome.once(segments, background)], dtype=np.float64)
+    return np.array([matches(gt, pred, k) for gt, pred in outcome.once(segments, background, cut)], dtype=np.float64)
 
 
 def _f1(counts: Floats) -> Floats:
@@ -99,11 +107,12 @@ def edit(outcome: Outcome, weights: Floats | None = None, *, background: Backgro
     return case_mean(outcome.once(edit_by_case, background), weights)
 
 
-def f1_pooled(outcome: Outcome, weights: Floats | None = None, *, k: float) -> float:
-    """`f1_10@ms_tcn`, `f1_25@`, `f1_50@`: F1@k of tp, fp, fn summed over cases, background segments removed.
-    MS-TCN, MS-TCN2; long operations with many segments count more.
+def f1_pooled(outcome: Outcome, weights: Floats | None = None, *, k: float, cut: bool) -> float:
+    """`f1_10@ms_tcn`, `f1_25@`, `f1_50@`: F1@k of tp, fp, fn summed over cases, background segments removed, as the
+    script of MS-TCN, MS-TCN2 and ASFormer computes it: the last segment of a video ends one frame early (`cut`).
+    `f1_10@ms_tcn_fixed` (25, 50): with that frame. Long operations with many segments count more.
     """
-    return float(_f1(case_weights(outcome, weights) @ outcome.once(matches_by_case, k, "segments")))
+    return float(_f1(case_weights(outcome, weights) @ outcome.once(matches_by_case, k, "segments", cut)))
 
 
 def f1_by_case(outcome: Outcome, weights: Floats | None = None, *, k: float) -> float:
@@ -136,7 +145,8 @@ def pitvis_steps(outcome: Outcome, weights: Floats | None = None) -> float:
 
 METRICS: dict[str, Named] = {
     "edit@ms_tcn": Named(partial(edit, background="segments")),
-    **{f"f1_{k}@ms_tcn": Named(partial(f1_pooled, k=k / 100)) for k in (10, 25, 50)},
+    **{f"f1_{k}@ms_tcn": Named(partial(f1_pooled, k=k / 100, cut=True)) for k in (10, 25, 50)},
+    **{f"f1_{k}@ms_tcn_fixed": Named(partial(f1_pooled, k=k / 100, cut=False)) for k in (10, 25, 50)},
     "edit@surgphasebench": Named(partial(edit, background="kept")),
     **{f"f1_{k}@surgphasebench": Named(partial(f1_by_case, k=k / 100)) for k in (10, 25, 50, 75, 90)},
     "f1_10@sar_rarp50": Named(partial(f1_by_case, k=0.1)),

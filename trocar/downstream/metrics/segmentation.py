@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from trocar.downstream.metrics.outcome import Floats, Ints, case_mean
+from trocar.downstream.metrics.outcome import Floats, Ints, case_mean, ratio
 from trocar.downstream.metrics.segmentation_outcome import SegmentationMetric, SegmentationOutcome
 from trocar.errors import TrocarError
 
@@ -77,21 +77,28 @@ def dataset(
 
 
 def image_present_gt(
-    outcome: SegmentationOutcome, weights: Floats | None = None, *, kind: Kind = "iou", background: bool = True
+    outcome: SegmentationOutcome,
+    weights: Floats | None = None,
+    *,
+    kind: Kind = "iou",
+    background: bool = True,
+    empty: Literal["score", "drop"] = "score",
 ) -> float:
     """`@image_present_gt`: in each image the mean over the classes of its ground truth, then the mean over images.
 
-    EndoVis 2017 type segmentation (Shvets et al., arXiv 1803.01207) and the EndoVis 2018 challenge, both without
-    background; MATIS' `Ch_IoU`. A class that is only predicted costs nothing but the pixels it takes from others:
-    a false extra tool on background still scores 1. As in Shvets et al., an image without any counted class in its
-    ground truth scores 1 if none is predicted and 0 otherwise.
+    EndoVis 2017 type segmentation (Shvets et al., arXiv 1803.01207), without background. A class that is only
+    predicted costs nothing but the pixels it takes from others: a false extra tool on background still scores 1. As in
+    the code of Shvets et al., an image without any counted class in its ground truth scores 1 if none is predicted and
+    0 otherwise; with `empty="drop"` (`@image_present_gt_not_empty`; MATIS' mIoU, without background) it is left out.
     """
     chosen = _classes(outcome, background)
     present = (outcome.confusions.sum(2) > 0) & chosen
     values = row_mean(np.where(present, scores_of(outcome.confusions, kind), np.nan))
-    nothing = ~present.any(1) & _labelled(outcome)
-    predicted = (outcome.confusions.sum(1)[:, chosen] > 0).any(1)
-    return _image_mean(outcome, np.where(nothing, np.where(predicted, 0.0, 1.0), values), weights)
+    if empty == "score":
+        nothing = ~present.any(1) & _labelled(outcome)
+        predicted = (outcome.confusions.sum(1)[:, chosen] > 0).any(1)
+        values = np.where(nothing, np.where(predicted, 0.0, 1.0), values)
+    return _image_mean(outcome, values, weights)
 
 
 def image_union(
@@ -99,7 +106,7 @@ def image_union(
 ) -> float:
     """`@image_union`: in each image the mean over the classes in ground truth or prediction, then over images.
 
-    MATIS' `ISI_IoU`; torchmetrics' MeanIoU and samplewise macro Dice with background. A single stray pixel of a wrong
+    MATIS' IoU, without background; torchmetrics' MeanIoU and samplewise macro Dice. A single stray pixel of a wrong
     class adds a 0 to its image's mean. Images with no counted class in either are dropped.
     """
     return _image_mean(outcome, image_scores(outcome, kind=kind, background=background), weights)
@@ -117,18 +124,34 @@ def class_then_image(
     kind: Kind = "iou",
     background: bool = True,
     over: Literal["union", "gt"] = "union",
+    absent: Literal["drop", "zero"] = "drop",
 ) -> float:
     """`@class_then_image`: for each class the mean over the images where it occurs, then the mean over classes.
 
     "Occurs": in ground truth or prediction (EndoViT's `SegmentationMetrics`, the 65 % mIoU on CholecSeg8k), or with
-    `over="gt"` in the ground truth (MATIS' mcIoU). Small and large images of a class count the same; a class of one
+    `over="gt"` in the ground truth. With `absent="zero"` (`@class_then_image_absent_zero`; MATIS' mcIoU, without
+    background) a class that is in no image counts 0. Small and large images of a class count the same; a class of one
     image counts as much as one of a thousand. EndoViT's network may also predict a ninth, ignored class, which then
     adds a class of IoU 0; here there is none.
     """
     values = scores_of(outcome.confusions, kind)
     if over == "gt":
         values = np.where(outcome.confusions.sum(2) > 0, values, np.nan)
-    return _mean(_class_means(outcome, values, weights)[_classes(outcome, background)])
+    means = _class_means(outcome, values, weights)[_classes(outcome, background)]
+    return _mean(np.nan_to_num(means) if absent == "zero" and not np.isnan(means).all() else means)
+
+
+def image_and_class(
+    outcome: SegmentationOutcome, weights: Floats | None = None, *, kind: Kind = "iou", background: bool = True
+) -> float:
+    """`@image_and_class`: mean over all pairs of an image and a class that is in its ground truth or prediction.
+
+    An image with many classes counts more than one with few, and a frequent class more than a rare one.
+    """
+    values = scores_of(outcome.confusions, kind)[:, _classes(outcome, background)]
+    images = np.ones(len(values)) if weights is None else weights[outcome.case]
+    drawn = images[:, None] * ~np.isnan(values)
+    return float(ratio((drawn * np.nan_to_num(values)).sum(), drawn.sum()))
 
 
 def patient_values(outcome: SegmentationOutcome, *, kind: Kind = "iou", background: bool = False) -> Floats:
@@ -207,8 +230,11 @@ def _registry() -> dict[str, SegmentationMetric]:
             found[f"{kind}@dataset{suffix}"] = partial(dataset, **both)  # type: ignore[arg-type]
             found[f"{kind}@dataset_absent_zero{suffix}"] = partial(dataset, absent="zero", **both)  # type: ignore[arg-type]
             found[f"{kind}@image_present_gt{suffix}"] = partial(image_present_gt, **both)  # type: ignore[arg-type]
+            found[f"{kind}@image_present_gt_not_empty{suffix}"] = partial(image_present_gt, empty="drop", **both)  # type: ignore[arg-type]
             found[f"{kind}@image_union{suffix}"] = partial(image_union, **both)  # type: ignore[arg-type]
             found[f"{kind}@class_then_image{suffix}"] = partial(class_then_image, **both)  # type: ignore[arg-type]
+            found[f"{kind}@class_then_image_absent_zero{suffix}"] = partial(class_then_image, absent="zero", **both)  # type: ignore[arg-type]
+            found[f"{kind}@image_and_class{suffix}"] = partial(image_and_class, **both)  # type: ignore[arg-type]
             found[f"{kind}@class_then_image_gt{suffix}"] = partial(class_then_image, over="gt", **both)  # type: ignore[arg-type]
             found[f"{kind}@patient_pooled{suffix}"] = partial(patient_pooled, **both)  # type: ignore[arg-type]
             found[f"{kind}@empty_1{suffix}"] = partial(empty_1, **both)  # type: ignore[arg-type]

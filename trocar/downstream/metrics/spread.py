@@ -18,8 +18,8 @@ def phase_spread(outcome: Outcome) -> dict[str, float]:
     """Deviations (ddof = 1, SurgPhaseBench and Matlab's `std`; numpy's default is ddof = 0) by name.
 
     `accuracy@std_video` and `<measure>@std_video` are over cases of the value per case (rule A);
-    `<measure>@std_phase` is over phases of the mean over cases (rule B), what Main.m and TeCNO print behind
-    their means. Neither says how sure the mean is: that is the interval.
+    `<measure>@std_phase` is over phases of the mean over cases (rule B), what Main.m prints behind its
+    means. Neither says how sure the mean is: that is the interval.
     """
     counts = outcome.once(counts_by_case)
     found = {"accuracy@std_video": deviation(ratio(counts.hit.sum(1), counts.actual.sum(1)))}
