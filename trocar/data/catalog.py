@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from trocar.errors import ConfigError, TrocarError, nearest
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FOLDER = "catalog"
 
 FRAME_SCHEMA = pa.schema(
@@ -73,6 +73,8 @@ VIDEO_SCHEMA = pa.schema(
         ("last_shard", pa.int32()),
         ("content", pa.string()),
         ("crop", pa.list_(pa.int32())),
+        ("source_size", pa.list_(pa.int32())),
+        ("masks", pa.list_(pa.int32())),
     ]
 )
 SHARD_SCHEMA = pa.schema([("path", pa.string()), ("bytes", pa.int64()), ("sha256", pa.string())])

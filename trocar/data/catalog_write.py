@@ -51,7 +51,9 @@ class Rejected:
 class VideoEntry:
     """A finished video. `frames` follows FRAME_SCHEMA with `video` 0 and `shard` counting this video's own
     `shards` from 0, in time order; `quality` follows QUALITY_SCHEMA, row-aligned. `crop` is (left, top,
-    width, height) in source pixels, empty for the whole frame."""
+    width, height) in source pixels, empty for the whole frame. `source_size` is (width, height) of the upright source
+    pictures, empty where they differ; `masks` are the boxes that were blacked out, (left, top, width, height) one after
+    another."""
 
     name: str
     case_id: str
@@ -70,6 +72,8 @@ class VideoEntry:
     private: bool = False
     content: str = "full"
     crop: Sequence[int] = field(default_factory=tuple)
+    source_size: Sequence[int] = field(default_factory=tuple)
+    masks: Sequence[int] = field(default_factory=tuple)
 
 
 class ContentHash:
@@ -185,7 +189,8 @@ def _video_table(ordered: Sequence[VideoEntry]) -> pa.Table:
         row = {name: getattr(video, name) for name in VIDEO_SCHEMA.names if hasattr(video, name)}
         row |= {"video": number, "first_row": first_row, "rows": video.frames.num_rows}
         row |= {"first_shard": first_shard, "last_shard": first_shard + len(video.shards) - 1}
-        rows.append(row | {"splits": list(video.splits), "crop": list(video.crop)})
+        lists = ("splits", "crop", "source_size", "masks")
+        rows.append(row | {name: list(getattr(video, name)) for name in lists})
         first_row += video.frames.num_rows
         first_shard += len(video.shards)
     return _rows(rows, VIDEO_SCHEMA)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from data_factory import make_catalog
 from ingest_clips import KEEP, ingest, tree
 
 from trocar.data.catalog import Catalog
-from trocar.data.ingest import pool, video
+from trocar.data.ingest import pool, settings, video
 from trocar.data.ingest.lock import only_one
 from trocar.data.ingest.options import IngestOptions
 from trocar.data.ingest.run import run_ingest
@@ -39,6 +40,24 @@ def test_a_finished_video_is_never_decoded_again(clips: Path, tmp_path: Path, no
     summary, _ = ingest(clips, tmp_path / "out")
     assert (summary.ingested, summary.finished_before) == (0, 3)
     assert tree(tmp_path / "out") == before
+
+
+def test_a_record_of_another_ingest_version_is_done_again(clips: Path, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settings, "INGEST_VERSION", settings.INGEST_VERSION - 1)
+        ingest(clips, tmp_path / "out")
+    summary, _ = ingest(clips, tmp_path / "out")
+    assert (summary.ingested, summary.finished_before) == (3, 0)
+
+
+def test_a_record_that_lacks_the_size_of_the_source_is_done_again(clips: Path, tmp_path: Path) -> None:
+    ingest(clips, tmp_path / "out")
+    path = tmp_path / "out" / "videos" / "case2.json"
+    record = json.loads(path.read_text())
+    assert record.pop("source_size") == [96, 32]
+    path.write_text(json.dumps(record))
+    summary, _ = ingest(clips, tmp_path / "out")
+    assert (summary.ingested, summary.finished_before) == (1, 2)
 
 
 def test_new_metadata_reaches_the_catalog_without_decoding(

@@ -130,6 +130,8 @@ def test_masks_black_out_boxes_of_a_source(clips: Path, tmp_path: Path, kind: st
     pixels = np.asarray(image)
     assert pixels[:14].max() < 12
     assert pixels[18:].min() > 12
+    rows = Catalog.open(tmp_path / "out").videos.to_pylist()
+    assert [(row["source_size"], row["masks"]) for row in rows] == [([96, 32], [0, 0, 96, 16])] * 3
 
 
 def test_the_content_box_is_cut_and_recorded(tmp_path: Path) -> None:
@@ -145,6 +147,7 @@ def test_the_content_box_is_cut_and_recorded(tmp_path: Path) -> None:
     row = catalog.videos.to_pylist()[0]
     assert row["content"] == "circle"
     assert np.abs(np.subtract(row["crop"], (60, 4, 136, 136))).max() <= 4
+    assert (row["source_size"], row["masks"]) == ([256, 144], [])
     for _, image in stored(catalog, "round"):
         assert min(image.size) == 64
         lit = np.asarray(image.convert("L")) > 20
@@ -189,6 +192,7 @@ def test_canonical_frames_are_packed_byte_for_byte_and_others_encoded(tmp_path: 
     assert all(data in shard for data in jpegs)
     assert b"patient" not in shard
     assert catalog.frames["width"].tolist() == [96] * 5
+    assert catalog.videos["source_size"].to_pylist() == [[]]  # one picture is twice as large as the others
     assert [(r.reason, Path(r.path).name) for r in summary.rejected] == [("not an image", "0005.jpg")]
     assert catalog.rejected()["reason"].to_pylist() == ["not an image"]
     # A finished folder still says what it left out.

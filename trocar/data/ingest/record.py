@@ -50,6 +50,8 @@ class Record:
     content_hash: str
     content: str
     crop: tuple[int, ...]
+    source_size: tuple[int, ...]
+    masks: tuple[int, ...]
     damaged: int
     shards: tuple[ShardFile, ...]
     rejected: tuple[Rejected, ...] = ()
@@ -84,7 +86,7 @@ def load(root: Path, name: str) -> Record | None:
         meta["splits"] = tuple(meta["splits"])
         shards = tuple(ShardFile(**shard) for shard in tree.pop("shards"))
         rejected = tuple(Rejected(**item) for item in tree.pop("rejected"))
-        tree["crop"] = tuple(tree["crop"])
+        tree |= {name: tuple(tree[name]) for name in ("crop", "source_size", "masks")}
         return Record(metadata=Metadata(**meta), shards=shards, rejected=rejected, **tree)
     except FileNotFoundError:
         return None

@@ -9,9 +9,9 @@ from pydantic import Field
 from trocar.data.ingest.shards import SHARD_BYTES
 from trocar.data.media.refusal import Limits
 
-INGEST_VERSION = 3
-"""Raised when the same video and settings give other frames: finished videos of another version are done
-again.
+INGEST_VERSION = 4
+"""Raised when the same video and settings give other frames, or a record says more of them: finished videos of another
+version are done again.
 """
 
 

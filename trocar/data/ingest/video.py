@@ -122,7 +122,7 @@ class _Ingest:
         self.measures: list[FrameMeasures] = []
         self.content = Content("full", None)
         self.pixel_aspect = Fraction(1)
-        self.size: tuple[int, int] | None = None
+        self.sizes: list[tuple[int, int]] = []
 
     def kept(self, time_s: float) -> bool:
         return not any(start <= time_s < end for start, end in self.job.excluded)
@@ -145,9 +145,11 @@ class _Ingest:
         return jpeg.target_size(width, height, self.settings.short_side, self.pixel_aspect)
 
     def expect(self, size: tuple[int, int]) -> None:
-        self.size = self.size or size
-        if size != self.size and (self.content.box or self.job.masks):
-            raise RejectError("size changes", f"from {self.size} to {size}: content box and masks don't fit")
+        if size in self.sizes:
+            return
+        if self.sizes and (self.content.box or self.job.masks):
+            raise RejectError("size changes", f"from {self.sizes[0]} to {size}: content box and masks don't fit")
+        self.sizes.append(size)
 
     def encode(self, image: Image.Image) -> bytes:
         self.expect(image.size)
@@ -177,6 +179,8 @@ class _Ingest:
             content_hash=self.writer.content.hexdigest(),
             content=self.content.kind,
             crop=self.content.box or (),
+            source_size=self.sizes[0] if len(self.sizes) == 1 else (),
+            masks=tuple(itertools.chain.from_iterable(job.masks)),
             damaged=damaged,
             shards=tuple(self.writer.shards()),
             rejected=rejected,
@@ -267,6 +271,7 @@ class _FolderIngest(_Ingest):
         """The file's own bytes where they are what would be stored, else a new JPEG."""
         data = read_picture(frame.path, self.settings.max_pixels)
         image = jpeg.load_image(data, self.settings.max_pixels)
+        self.expect(image.size)
         as_it_is = not self.job.masks and self.content.box is None and self.target(image.size) == image.size
         return data if as_it_is and jpeg.is_canonical(data) else self.encode(image)
 
