@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -225,4 +226,27 @@ def test_a_list_that_would_run_code_is_refused(tmp_path: Path) -> None:
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels/1fps_25_0.pickle").write_bytes(b"cos\nsystem\n(S'touch harm'\ntR.")
     with pytest.raises(TrocarError, match=r"1fps_25_0\.pickle: refused: it asks for os\.system"):
+        open_dataset(tmp_path)
+
+
+def test_files_are_called_as_ingest_calls_them(tmp_path: Path) -> None:
+    make_cholec80(tmp_path, videos=2)
+    apart = unicodedata.normalize("NFD", "Grün")
+    (tmp_path / "videos" / "video01.mp4").rename(tmp_path / "videos" / "video01.M4V")
+    for path in [*tmp_path.glob("*/video02*")]:
+        path.rename(path.with_name(path.name.replace("video02", apart)))
+    for folder in ("videos", "phase_annotations", "tool_annotations"):
+        for path in [*(tmp_path / folder).iterdir()]:
+            path.with_name(f"._{path.name}").write_bytes(b"\0\5\26\7")
+    rows = [("videos/video01.M4V", "a", "train"), ("Grün.mp4", "b", "test")]
+    pd.DataFrame(rows, columns=["video", "case_id", "split"]).to_csv(tmp_path / "videos.csv", index=False)
+    frames = open_dataset(tmp_path).frames
+    assert frames.groupby("video")["case"].first().to_dict() == {"video01": "a", "Grün": "b"}
+    assert sorted(frames["path"].unique()) == [f"videos/{apart}.mp4", "videos/video01.M4V"]
+
+
+def test_a_video_under_two_spellings_in_videos_csv_is_refused(tmp_path: Path) -> None:
+    make_cholec80(tmp_path, videos=1)
+    (tmp_path / "videos.csv").write_text("video,case_id\nvideo01,a\nvideo01.mp4,b\n")
+    with pytest.raises(TrocarError, match="every video once; 'video01' stands there twice"):
         open_dataset(tmp_path)

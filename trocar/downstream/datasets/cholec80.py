@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from trocar.data.media.file_names import composed, video_key
+from trocar.data.media.folders import entry, listed
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
 from trocar.downstream.datasets.names import CHOLEC80_PHASES, CHOLEC80_TOOLS, index_of, phase_set
 from trocar.downstream.datasets.pickles import read_frame_lists
@@ -60,7 +63,10 @@ class _Files:
     @classmethod
     def read(cls, root: Path) -> _Files:
         phase, tools = (
-            {path.name.removesuffix(suffix): read_labels(path) for path in sorted((root / folder).glob(f"*{suffix}"))}
+            {
+                composed(path.name).removesuffix(suffix): read_labels(path)
+                for path in listed(root / folder, f"*{suffix}")
+            }
             for folder, suffix in ((PHASE_FOLDER, PHASE_SUFFIX), (TOOL_FOLDER, TOOL_SUFFIX))
         )
         if not phase and not tools:
@@ -160,8 +166,9 @@ def pictures_of(root: Path, video: str) -> Clip | Images | None:
     clip = find_clip([root / "videos"], video)
     if clip is not None:
         return clip
-    folder = root / "frames" / video
-    images = {int(path.stem.rpartition("_")[2]): path for kind in IMAGES for path in folder.glob(f"{video}_{kind}")}
+    folder = entry(root / "frames", video)
+    names = [f"{escape(folder.name)}_{kind}" for kind in IMAGES]
+    images = {int(path.stem.rpartition("_")[2]): path for name in names for path in listed(folder, name)}
     return Images(images) if images else None
 
 
@@ -257,8 +264,12 @@ def _metadata(root: Path, videos: list[str], options: DatasetOptions) -> tuple[p
     path = root / "videos.csv"
     if path.is_file():
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        if "video" not in table or table["video"].duplicated().any():
-            raise TrocarError(f"{path}: needs a column `video` that names every video once")
+        if "video" not in table:
+            raise TrocarError(f"{path}: needs a column `video`")
+        table["video"] = table["video"].map(video_key)
+        if table["video"].duplicated().any():
+            twice = table["video"][table["video"].duplicated()].iloc[0]
+            raise TrocarError(f"{path}: the column `video` must name every video once; {twice!r} stands there twice")
         table = table.set_index("video")
         unlisted = [video for video in videos if video not in table.index]
         if unlisted:

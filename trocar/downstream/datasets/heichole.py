@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from trocar.data.media.folders import listed
 from trocar.downstream.datasets.base import Adapter, DatasetOptions, Split
 from trocar.downstream.datasets.names import CHOLEC80_PHASES
 from trocar.downstream.datasets.splits import not_here, published_split
@@ -36,7 +37,7 @@ _NAME = re.compile(r"(hei-chole\d+)_annotation_(phase|instrument)\.csv", re.IGNO
 def _label_files(root: Path) -> dict[str, dict[str, Path]]:
     """Video name in lower case -> `phase`, `instrument` -> file. Both spellings of the names are about."""
     found: dict[str, dict[str, Path]] = {}
-    for path in sorted((root / "Annotations").glob("*/*.csv")):
+    for path in listed(root / "Annotations", "*/*.csv"):
         match = _NAME.fullmatch(path.name)
         if match:
             found.setdefault(match[1].lower(), {})[match[2].lower()] = path

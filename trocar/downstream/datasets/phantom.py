@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from trocar.data.media.file_names import video_key
+from trocar.data.media.folders import listed
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
 from trocar.downstream.datasets.cholec80 import ADAPTER as CHOLEC80
 from trocar.downstream.datasets.cholec80 import PHANTOM_FILE
@@ -49,7 +51,7 @@ def _rates(root: Path) -> pd.Series:
     """Native frames per second by video."""
     table = read_table(root / VIDEO_FILE, sep=",")
     need_columns(table, ["video", "fps"], root / VIDEO_FILE)
-    rates: pd.Series = table.set_index(table["video"].astype(str))["fps"].astype(np.float64)
+    rates: pd.Series = table.set_index(table["video"].astype(str).map(video_key))["fps"].astype(np.float64)
     return rates
 
 
@@ -75,7 +77,7 @@ def _criteria(root: Path) -> pd.DataFrame:
 
 def _masks(root: Path) -> pd.DataFrame:
     """`semseg/video01/video01_000295.png` is the mask of native frame 295."""
-    files = sorted((root / MASK_FOLDER).glob("*/*.png"))
+    files = listed(root / MASK_FOLDER, "*/*.png")
     numbers = pd.Series([path.stem.rpartition("_")[2] for path in files], dtype=str)
     rows: dict[str, Any] = {
         "video": [path.parent.name for path in files],

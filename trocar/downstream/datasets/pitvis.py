@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from trocar.data.media.folders import listed
+from trocar.data.media.suffixes import VIDEO_SUFFIXES
 from trocar.downstream.datasets.base import Adapter, DatasetOptions, Split
 from trocar.downstream.datasets.names import canonical
 from trocar.downstream.datasets.splits import not_here, published_split
@@ -138,7 +140,8 @@ def _check_map(path: Path, kind: str, names: tuple[str, ...]) -> None:
 
 
 def _unlabelled(root: Path, numbers: dict[str, Path]) -> list[str]:
-    return [path.stem for path in sorted(root.glob("video_*.mp4")) if path.stem.removeprefix("video_") not in numbers]
+    videos = [path for path in listed(root, "video_*") if path.suffix.lower() in VIDEO_SUFFIXES]
+    return [path.stem for path in videos if path.stem.removeprefix("video_") not in numbers]
 
 
 ADAPTER = Adapter(

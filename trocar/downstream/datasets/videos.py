@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from trocar.data.media.file_names import composed
+from trocar.data.media.folders import listed
+from trocar.data.media.suffixes import VIDEO_SUFFIXES
 from trocar.errors import TrocarError
-
-SUFFIXES = (".mp4", ".avi", ".mkv", ".mov")
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Clip:
 def find_clip(folders: Sequence[Path], stem: str) -> Clip | None:
     """The video called `stem`, whatever the case of its letters, in the first of `folders` that has it."""
     for folder in folders:
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if path.suffix.lower() in SUFFIXES and path.stem.lower() == stem.lower():
+        for path in listed(folder, "*"):
+            if path.suffix.lower() in VIDEO_SUFFIXES and composed(path.stem).lower() == composed(stem).lower():
                 return probe(path)
     return None
 
