@@ -77,7 +77,7 @@ class Timeline:
         # longer than the picture.
         frame_s, own = float((self.usual or 1) * self.tick), float(end * self.tick)
         slack = 2 * frame_s + (0.1 if info.exact_duration else 2.0)
-        if info.is_counted:
+        if info.is_counted and self.usual:
             slack = frame_s / 2
         reached = own if info.exact_duration else max(own, float(((self.first or 0) + end) * self.tick))
         missing = info.duration_s - reached

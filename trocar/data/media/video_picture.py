@@ -9,7 +9,6 @@ from typing import Any
 
 import av
 import numpy as np
-from av.sidedata.sidedata import Type as SideData
 from PIL import Image
 
 from trocar.data.media.refusal import RejectError
@@ -50,7 +49,7 @@ def orientation(frame: av.VideoFrame) -> Orientation:
 
     Raises RejectError for a matrix that turns by anything else than quarters.
     """
-    matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
+    matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return Orientation()
     # Point (x, y) of the coded picture is shown at (a x + c y, b x + d y).
