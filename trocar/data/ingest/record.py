@@ -40,8 +40,7 @@ class Metadata:
 
 @dataclass(frozen=True)
 class Record:
-    """A finished video. `key` is what its frames follow from: the identity of the source and the settings. `damaged`
-    and `notes` are those of the catalog (`VideoEntry`)."""
+    """A finished video. `key` is what its frames follow from: the identity of the source and the settings."""
 
     name: str
     key: str
@@ -56,7 +55,6 @@ class Record:
     damaged: int
     shards: tuple[ShardFile, ...]
     rejected: tuple[Rejected, ...] = ()
-    notes: tuple[str, ...] = ()
 
 
 def save(root: Path, record: Record, frames: pa.Table | None = None, quality: pa.Table | None = None) -> None:
@@ -88,7 +86,7 @@ def load(root: Path, name: str) -> Record | None:
         meta["splits"] = tuple(meta["splits"])
         shards = tuple(ShardFile(**shard) for shard in tree.pop("shards"))
         rejected = tuple(Rejected(**item) for item in tree.pop("rejected"))
-        tree |= {name: tuple(tree[name]) for name in ("crop", "source_size", "masks", "notes")}
+        tree |= {name: tuple(tree[name]) for name in ("crop", "source_size", "masks")}
         return Record(metadata=Metadata(**meta), shards=shards, rejected=rejected, **tree)
     except FileNotFoundError:
         return None
