@@ -188,6 +188,10 @@ def _videos(per_video: Array, first: Array, own_shards: bool) -> pa.Table:
             "last_shard": i if own_shards else 0,
             "content": "full",
             "crop": [],
+            "source_size": [],
+            "masks": [],
+            "damaged": 0,
+            "notes": [],
         }
         for i in range(count)
     ]

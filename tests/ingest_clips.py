@@ -92,3 +92,46 @@ def tree(root: Path) -> dict[str, bytes]:
     """Everything below `root` but the lock, by relative path."""
     files = (path for path in root.rglob("*") if path.is_file() and path.name != "ingest.lock")
     return {str(path.relative_to(root)): path.read_bytes() for path in files}
+
+
+def set_display_matrix(path: Path, a: int, b: int, c: int, d: int) -> None:
+    """Have an MP4 of one track show point (x, y) of its pictures at (a x + c y, b x + d y), in 1/65536."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 4 + 40  # version 0: the matrix begins 40 bytes after the version
+    values = (a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    data[at : at + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in values)
+    path.write_bytes(data)
+
+
+def shown_by_matrix(pixels: np.ndarray, a: int, b: int, c: int, d: int) -> np.ndarray:
+    """Point by point what `set_display_matrix` means, moved back to where no coordinate is negative."""
+    y, x = np.mgrid[: pixels.shape[0], : pixels.shape[1]]
+    across, down = (a * x + c * y) // 65536, (b * x + d * y) // 65536
+    across, down = across - across.min(), down - down.min()
+    shown = np.empty((int(down.max()) + 1, int(across.max()) + 1, 3), pixels.dtype)
+    shown[down, across] = pixels
+    return shown
+
+
+WOVEN = {"x264-params": "tff=1", "crf": "12"}
+"""Options of x264 for `make_clip`, which mark every frame as interlaced, its upper field first."""
+
+
+def woven(count: int, step: int = 6) -> list[np.ndarray]:
+    """uint8[96, 128, 3] frames of two fields each: a bright bar that has gone `step` pixels on in the lower field."""
+    frames = []
+    for k in range(count):
+        fields = []
+        for at in (2 * k * step, (2 * k + 1) * step):
+            field = np.full((96, 128, 3), 60, np.uint8)
+            field[:, 8 + at % 96 : 24 + at % 96] = 200
+            fields.append(field)
+        fields[0][1::2] = fields[1][1::2]
+        frames.append(fields[0])
+    return frames
+
+
+def comb(image: Image.Image | np.ndarray) -> float:
+    """How much every second line differs from the lines around it, in levels of 0..255."""
+    luma = np.asarray(Image.fromarray(np.asarray(image)).convert("L")).astype(float)
+    return float(np.abs(luma[1:-1] - (luma[:-2] + luma[2:]) / 2).mean())

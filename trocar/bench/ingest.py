@@ -111,7 +111,7 @@ def find_ffmpeg() -> str:
 
 def prepare(folder: Path, fps: float, workers: int, scratch: Path) -> list[Target]:
     """Ingest the folder once and say what came out for each video."""
-    videos = {item.name: item for item in find([folder], None) if not item.is_folder}
+    videos = {item.name: item for item in find([folder], None).items if not item.is_folder}
     if not videos:
         raise ConfigError(f"{folder}: no video files in it; frame folders need no decoding")
     out = scratch / "prepared"

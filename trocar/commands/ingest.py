@@ -165,6 +165,10 @@ def _report(console: Console, summary: Summary, out: str, elapsed: float) -> Non
         table.add_row("from other ingests", str(summary.elsewhere))
     for reason, count in reason_counts(summary.rejected).items():
         table.add_row("rejected", f"{count} {reason}")
+    if summary.damaged:
+        table.add_row("damaged", f"{len(summary.damaged)} videos, {sum(summary.damaged)} frames; accepted")
+    for note, count in sorted(summary.notes.items()):
+        table.add_row("note", f"{count} videos: {note}")
     if summary.fingerprint:
         table.add_row("catalog", f"{summary.videos} videos, {summary.frames} frames in {out}")
         table.add_row("fingerprint", summary.fingerprint[:16])

@@ -75,6 +75,8 @@ VIDEO_SCHEMA = pa.schema(
         ("crop", pa.list_(pa.int32())),
         ("source_size", pa.list_(pa.int32())),
         ("masks", pa.list_(pa.int32())),
+        ("damaged", pa.int32()),
+        ("notes", pa.list_(pa.string())),
     ]
 )
 SHARD_SCHEMA = pa.schema([("path", pa.string()), ("bytes", pa.int64()), ("sha256", pa.string())])

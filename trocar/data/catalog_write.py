@@ -53,7 +53,8 @@ class VideoEntry:
     `shards` from 0, in time order; `quality` follows QUALITY_SCHEMA, row-aligned. `crop` is (left, top,
     width, height) in source pixels, empty for the whole frame. `source_size` is (width, height) of the upright source
     pictures, empty where they differ; `masks` are the boxes that were blacked out, (left, top, width, height) one after
-    another."""
+    another. `damaged` counts damaged or missing frames of the source that were accepted, `notes` says what a user
+    should know of how it was read."""
 
     name: str
     case_id: str
@@ -74,6 +75,8 @@ class VideoEntry:
     crop: Sequence[int] = field(default_factory=tuple)
     source_size: Sequence[int] = field(default_factory=tuple)
     masks: Sequence[int] = field(default_factory=tuple)
+    damaged: int = 0
+    notes: Sequence[str] = ()
 
 
 class ContentHash:
@@ -189,7 +192,7 @@ def _video_table(ordered: Sequence[VideoEntry]) -> pa.Table:
         row = {name: getattr(video, name) for name in VIDEO_SCHEMA.names if hasattr(video, name)}
         row |= {"video": number, "first_row": first_row, "rows": video.frames.num_rows}
         row |= {"first_shard": first_shard, "last_shard": first_shard + len(video.shards) - 1}
-        lists = ("splits", "crop", "source_size", "masks")
+        lists = ("splits", "crop", "source_size", "masks", "notes")
         rows.append(row | {name: list(getattr(video, name)) for name in lists})
         first_row += video.frames.num_rows
         first_shard += len(video.shards)

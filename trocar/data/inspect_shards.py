@@ -20,6 +20,7 @@ from trocar.files import sha256_of
 from trocar.progress import Console
 
 _ROWS, _COLUMNS, _CELL, _CAPTION = 12, 8, 160, 14
+_LISTED = 20
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,9 @@ def show(path: Path, console: Console, *, sheet: Path | None = None, verify: boo
     console.print(f"fingerprint {catalog.fingerprint}", markup=False, soft_wrap=True)
     console.print(_origin_table(catalog))
     console.print(_verdict_table(catalog))
+    for table in (_damaged_table(catalog), _note_table(catalog)):
+        if table.row_count:
+            console.print(table)
     if catalog.rejected().num_rows:
         console.print(_rejected_table(catalog))
     if sheet is not None:
@@ -135,6 +139,30 @@ def _verdict_table(catalog: Catalog) -> Table:
         label = name if isinstance(limit, bool) else f"{name} >= {limit}"
         table.add_row(label, str(count), f"{100 * count / total:.1f} %")
     table.add_row("kept by `curate: default`", str(found.kept), f"{100 * found.kept / total:.1f} %")
+    return table
+
+
+def _damaged_table(catalog: Catalog) -> Table:
+    """The videos that are damaged and were accepted, the most damaged first."""
+    table = Table("damaged, accepted", "frames damaged or missing", box=None)
+    rows = [(row["damaged"], row["name"]) for row in catalog.videos.select(["name", "damaged"]).to_pylist()]
+    found = sorted((row for row in rows if row[0]), key=lambda row: (-row[0], row[1]))
+    for count, name in found[:_LISTED]:
+        table.add_row(name, str(count))
+    if found[_LISTED:]:
+        table.add_row(f"{len(found) - _LISTED} more", str(sum(count for count, _ in found[_LISTED:])))
+    return table
+
+
+def _note_table(catalog: Catalog) -> Table:
+    """What is to be known of how videos were read, and of how many it is true."""
+    table = Table("note", "videos", "the first", box=None)
+    named: dict[str, list[str]] = defaultdict(list)
+    for row in catalog.videos.select(["name", "notes"]).to_pylist():
+        for note in row["notes"]:
+            named[note].append(row["name"])
+    for note, names in sorted(named.items()):
+        table.add_row(note, str(len(names)), names[0])
     return table
 
 

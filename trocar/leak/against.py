@@ -16,6 +16,7 @@ from trocar.data.leak.guard import Guarded
 from trocar.data.leak.held_out import HeldOut
 from trocar.data.leak.identities import Case, identities
 from trocar.data.leak.pictures import U8, Pictures, variants
+from trocar.data.media.file_names import video_key
 from trocar.downstream.datasets import adapters, open_dataset
 from trocar.downstream.datasets.base import DatasetOptions
 from trocar.downstream.datasets.table import LabelledFrames
@@ -142,7 +143,7 @@ def _sources(root: Path) -> dict[str, str]:
         raise TrocarError(f"{path}: cannot be read: {error}") from None
     if not {"video", "source"} <= set(table.columns):
         return {}
-    return {Path(video).stem: source for video, source in zip(table["video"], table["source"], strict=True) if source}
+    return {video_key(video): source for video, source in zip(table["video"], table["source"], strict=True) if source}
 
 
 def _thinned(data: LabelledFrames, cases: Collection[str]) -> LabelledFrames:

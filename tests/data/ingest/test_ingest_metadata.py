@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from trocar.data.ingest.lookup import Lookup
 from trocar.data.ingest.metadata import read_table
 from trocar.data.ingest.options import IngestOptions
 from trocar.data.ingest.plan import plan
+from trocar.data.ingest.sources import Found
 from trocar.errors import ConfigError
 
 
@@ -27,11 +29,11 @@ def cases(folder: Path, **kwargs: object) -> tuple[dict[str, str], list[str]]:
 
 def test_a_name_in_videos_csv_may_carry_the_ending_of_its_file(tmp_path: Path) -> None:
     path = tmp_path / "videos.csv"
-    path.write_text("video,hospital\nop1_1.mp4,north\nop1.2,south\n")
-    assert {name: row["hospital"] for name, row in read_table(path).rows.items()} == {
-        "op1_1": "north",
-        "op1_2": "south",
-    }
+    path.write_text("video,hospital\nop1_1.mp4,north\nop1.2,south\nother.mp4,east\n")
+    found = [Found(name, tmp_path, name, False, "", f"{name}.mp4") for name in ("op1_1", "op1_2")]
+    table = read_table(path, Lookup(found))
+    assert {name: row["hospital"] for name, row in table.rows.items()} == {"op1_1": "north", "op1_2": "south"}
+    assert table.strangers == ["other.mp4"]
 
 
 def test_a_table_that_describes_none_of_the_videos_is_an_error(videos: Path, tmp_path: Path) -> None:

@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 import bisect
+import itertools
+import math
 import random
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
-from ingest_clips import SIZE, constant, make_clip, number_in, picture
+from ingest_clips import (
+    SIZE,
+    WOVEN,
+    comb,
+    constant,
+    make_clip,
+    number_in,
+    picture,
+    set_display_matrix,
+    shown_by_matrix,
+    woven,
+)
 
 from trocar.data.media.refusal import Limits, RejectError
 from trocar.data.media.video_container import key_frames
 from trocar.data.media.video_decode import Decoder
 from trocar.data.media.video_picture import to_rgb
+
+UNIT = (1 << 16, -(1 << 16))
+EIGHT = [(a, 0, 0, d) for a, d in itertools.product(UNIT, UNIT)]
+EIGHT += [(0, b, c, 0) for b, c in itertools.product(UNIT, UNIT)]
 
 
 def walk(path: Path, fps: float = 1.0, **settings: float) -> tuple[list[float], list[int], Decoder]:
@@ -81,20 +99,91 @@ def test_old_containers_give_the_same_frames(tmp_path: Path, name: str, codec: s
     assert walk(clip)[1] == [0, 25, 50, 75]
 
 
-def test_a_rotated_recording_is_turned_upright(tmp_path: Path) -> None:
-    clip = make_clip(tmp_path / "a.mp4", constant(25, 5))
-    data = bytearray(clip.read_bytes())
-    # tkhd version 0: the matrix begins 40 bytes after the version; this one turns a quarter clockwise.
-    matrix = data.index(b"tkhd") + 4 + 40
-    data[matrix : matrix + 36] = b"".join(
-        v.to_bytes(4, "big", signed=True) for v in (0, 65536, 0, -65536, 0, 0, SIZE[1] << 16, 0, 1 << 30)
-    )
-    clip.write_bytes(data)
+@pytest.mark.parametrize("matrix", EIGHT)
+def test_a_recording_is_shown_as_its_display_matrix_says(tmp_path: Path, matrix: tuple[int, int, int, int]) -> None:
+    clip = make_clip(tmp_path / "a.mp4", constant(25, 5), numbers=[0b101101] * 5)
+    set_display_matrix(clip, *matrix)
     ((_, frame),) = Decoder(clip, 1.0, Limits()).frames()
-    turned = np.asarray(to_rgb(frame))
-    assert turned.shape[:2] == (SIZE[0], SIZE[1])
-    upright = np.rot90(picture(0), -1)
-    assert np.abs(turned.astype(int) - upright).mean() < 8
+    found, wanted = np.asarray(to_rgb(frame)).astype(int), shown_by_matrix(picture(0b101101), *matrix)
+    assert found.shape == wanted.shape
+    assert np.abs(found - wanted).mean() < 8
+
+
+def test_a_matrix_that_turns_by_a_part_of_a_quarter_is_rejected_and_one_of_zeros_ignored(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "a.mp4", constant(25, 5))
+    set_display_matrix(clip, 56756, 32768, -32768, 56756)  # 30 degrees
+    assert rejected(clip).reason == "unsupported rotation"
+    set_display_matrix(clip, 0, 0, 0, 0)
+    assert walk(clip)[1] == [0]
+
+
+B_FRAMES = {"preset": "fast", "crf": "12", "x264-params": "bframes=3:b-adapt=0:b-pyramid=normal:scenecut=0:threads=1"}
+
+
+@pytest.mark.parametrize("name", ["a.avi", "a.wmv"])
+@pytest.mark.parametrize("fps", [1.0, 5.0, 12.5])
+def test_without_display_times_pictures_are_counted_in_order_of_display(tmp_path: Path, name: str, fps: float) -> None:
+    clip = make_clip(tmp_path / name, constant(25, 60), tick=Fraction(1, 25), options=B_FRAMES, gop=12)
+    times, numbers, decoder = walk(clip, fps=fps)
+    assert times == [k / fps for k in range(len(times))]
+    assert numbers == [int(k * 25 / fps) for k in range(math.ceil(60 / 25 * fps))]
+    assert decoder.duration_s == pytest.approx(2.4)
+    assert decoder.damage.frames == 0
+    kind = name[2:].upper().replace("WMV", "ASF")
+    assert decoder.notes == (f"{kind} files have no display times: pictures were counted, at 25 frames per second",)
+
+
+@pytest.mark.parametrize("options", [B_FRAMES, {"preset": "ultrafast", "crf": "12"}], ids=["b-frames", "plain"])
+def test_damage_in_an_avi_moves_no_other_picture_in_time(tmp_path: Path, options: dict[str, str]) -> None:
+    clip = make_clip(tmp_path / "a.avi", constant(25, 60), tick=Fraction(1, 25), options=options, gop=12, scale=2)
+    whole, reasons = clip.read_bytes(), []
+    for seed in range(10):
+        rng, data = random.Random(seed), bytearray(whole)
+        at, length = rng.randrange(2000, len(data) - 3000), rng.choice([20, 200, 800])
+        data[at : at + length] = rng.randbytes(length)
+        clip.write_bytes(data)
+        try:
+            _, numbers, decoder = walk(clip, fps=25, max_damaged=1000)
+        except RejectError as error:
+            reasons.append(error.detail.partition(" pictures ")[2])
+            continue
+        wrong = [k // 12 for k, number in enumerate(numbers) if k != number]
+        assert len(numbers) == 60
+        assert len(set(wrong)) <= 1  # in the group of pictures that was hit
+        assert decoder.damage.frames > 0 or not wrong
+    assert any("did not come out of the decoder" in reason for reason in reasons)
+    assert any("files do not say where they are missing" in reason for reason in reasons)
+
+
+def test_an_avi_with_b_frames_that_leaves_pictures_out_is_rejected(tmp_path: Path) -> None:
+    times = [Fraction(i, 25) for i in (*range(20), *range(30, 60))]
+    clip = make_clip(tmp_path / "a.avi", times, tick=Fraction(1, 25), options=B_FRAMES)
+    assert rejected(clip, max_damaged=1000).reason == "no timestamps"
+    plain = make_clip(tmp_path / "b.avi", times, tick=Fraction(1, 25), codec="mpeg4", options={"qscale": "2"})
+    # Where nothing is reordered it is known where they are missing.
+    assert walk(plain, fps=5)[1] == [0, 5, 10, 15, 19, 19, 20, 25, 30, 35, 40, 45]
+
+
+@pytest.mark.parametrize("fps", [1.0, 25.0])
+def test_frames_that_are_marked_interlaced_are_deinterlaced(tmp_path: Path, fps: float) -> None:
+    pictures = woven(30)
+    clip = make_clip(tmp_path / "a.mp4", constant(25, 30), options=WOVEN, pictures=pictures)
+    decoder = Decoder(clip, fps, Limits())
+    found = [to_rgb(frame) for _, frame in decoder.frames()]
+    assert decoder.notes == ("interlaced frames were deinterlaced (bwdif)",)
+    assert len(found) == math.ceil(30 / 25 * fps)
+    assert min(map(comb, pictures)) > 5
+    assert max(map(comb, found)) < 2.5
+
+
+def test_a_progressive_video_keeps_its_pixels(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "a.mp4", constant(25, 30), pictures=woven(30), options={"crf": "12"})
+    decoder = Decoder(clip, 25.0, Limits())
+    found = [frame.to_ndarray() for _, frame in decoder.frames()]
+    with av.open(str(clip)) as container:
+        coded = [frame.to_ndarray() for frame in container.decode(video=0)]
+    assert all(map(np.array_equal, found, coded))
+    assert decoder.notes == ()
 
 
 def test_key_frames_are_spread_over_the_video(tmp_path: Path) -> None:

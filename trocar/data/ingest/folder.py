@@ -53,6 +53,7 @@ def is_finished(job: Job, done: Record | None, summary: Summary | None = None) -
         record.save(job.root, replace(done, metadata=job.metadata))
     summary.finished_before += 1
     summary.rejected.extend(done.rejected)
+    summary.remark(done.damaged, done.notes)
     return True
 
 
@@ -108,6 +109,7 @@ def count(summary: Summary, outcome: Outcome) -> None:
     summary.ingested += outcome.finished
     summary.seconds += outcome.duration_s
     summary.rejected.extend(outcome.rejected)
+    summary.remark(outcome.damaged, outcome.notes)
 
 
 def finish(root: Path, jobs: Sequence[Job], summary: Summary) -> None:

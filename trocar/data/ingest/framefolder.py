@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from trocar.data.media.file_names import is_leftover
 from trocar.data.media.suffixes import IMAGE_SUFFIXES
 from trocar.errors import ConfigError
 
@@ -39,7 +40,8 @@ class FrameSpec:
         if len(parts) != 2:
             raise ConfigError(
                 f"--frames {self.pattern!r}: say where the frame number stands, such as '{{number:06d}}.jpg' or "
-                "'frame_{number}_*.png', or a regular expression with a group (?P<number>\\d+)"
+                "'frame_{number}_*.png', or a regular expression with a group (?P<number>\\d+); pictures whose names "
+                "say no time are ingested one by one with --stills"
             )
         before, after = (re.escape(part).replace(r"\*", ".*?").replace(r"\?", ".") for part in parts)
         return re.compile(f"{before}(?P<number>\\d+){after}")
@@ -56,15 +58,18 @@ class FrameFile:
 def list_frames(folder: Path, spec: FrameSpec) -> list[FrameFile]:
     """The files that match, in time order.
 
-    Raises ConfigError where none matches, a number is below the first, or two files claim one moment.
+    Raises ConfigError where none matches, what stands for the number is none, a number is below the first, or two files
+    claim one moment.
     """
-    pattern = spec.compiled()
     found: dict[int, Path] = {}
-    for path in sorted(folder.iterdir()):
-        match = pattern.fullmatch(path.name)
-        if match is None or path.is_dir():
-            continue
-        number = int(match["number"])
+    for path, text in _matching(folder, spec):
+        try:
+            number = int(text or "")
+        except ValueError:
+            raise ConfigError(
+                f"{path}: --frames {spec.pattern!r} finds {text!r}, which is no whole number; pictures whose names say "
+                "no time are ingested one by one with --stills"
+            ) from None
         if number in found:
             raise ConfigError(f"{folder}: {found[number].name} and {path.name} both are number {number}")
         found[number] = path
@@ -75,11 +80,28 @@ def list_frames(folder: Path, spec: FrameSpec) -> list[FrameFile]:
     return [FrameFile(found[n], (n - spec.first_number) / spec.fps) for n in sorted(found)]
 
 
+def matches_any(folder: Path, spec: FrameSpec) -> bool:
+    """Whether the pattern fits a file of the folder at all."""
+    return any(True for _ in _matching(folder, spec))
+
+
 def unmatched(folder: Path, spec: FrameSpec) -> list[str]:
     """Names of the images in the folder that the pattern passes over, sorted."""
     pattern = spec.compiled()
-    names = (path.name for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir())
-    return sorted(name for name in names if not pattern.fullmatch(name))
+    names = (path.name for path in _files(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
+    return [name for name in names if not pattern.fullmatch(name)]
+
+
+def _matching(folder: Path, spec: FrameSpec) -> Iterator[tuple[Path, str | None]]:
+    """Files that fit, by name, and what stands where the number should."""
+    pattern = spec.compiled()
+    for path in _files(folder):
+        if match := pattern.fullmatch(path.name):
+            yield path, match["number"]
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not is_leftover(path.name) and not path.is_dir())
 
 
 def thin(frames: list[FrameFile], fps: float) -> Iterator[FrameFile]:

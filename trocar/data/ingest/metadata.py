@@ -12,12 +12,13 @@ from typing import Any
 import yaml
 
 from trocar.data.ingest.framefolder import FrameSpec
+from trocar.data.ingest.lookup import Lookup
 from trocar.data.ingest.record import Metadata
-from trocar.data.ingest.sources import Found, named_video
+from trocar.data.ingest.sources import Found
 from trocar.errors import ConfigError, nearest
 
 COLUMNS = {
-    "video": "name of the file, with or without its ending, or of the frame folder (required)",
+    "video": "name of the file, with or without its ending and folders, or of the frame folder (required)",
     "case_id": "operation of one patient; files of one case share it",
     "part": "number of the file within its case, from 1, in time order",
     "source": "data set",
@@ -36,29 +37,37 @@ _TRUE, _FALSE = {"true", "yes", "1", "y"}, {"false", "no", "0", "n"}
 
 @dataclass(frozen=True)
 class Table:
-    """videos.csv by video name; `path` is None where there is none."""
+    """videos.csv by video name; `path` is None where there is none, `strangers` are names of no video."""
 
     path: Path | None = None
     rows: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     unknown: Sequence[str] = ()
+    strangers: Sequence[str] = ()
 
 
-def read_table(path: Path) -> Table:
-    """Read videos.csv. Raises ConfigError for a missing `video` column, a doubled video or a misspelt
-    column.
+def read_table(path: Path, found: Lookup) -> Table:
+    """Read videos.csv. Raises ConfigError for a missing `video` column, a doubled video, a name that may be any of
+    several, or a misspelt column.
     """
     rows: dict[str, dict[str, str]] = {}
+    first: dict[str, int] = {}
+    strangers: list[str] = []
     columns, lines = _read_csv(path, "video")
     unknown = [name for name in columns if name not in COLUMNS and name not in _IGNORED]
     for name in unknown:
         if guess := nearest(name, COLUMNS):
             raise ConfigError(f"{path}: unknown column {name!r}{guess}; known: {', '.join(COLUMNS)}")
     for number, row in lines:
-        name = named_video(row["video"], path)
-        if name in rows:
-            raise ConfigError(f"{path}:{number}: video {row['video']!r} stands there twice")
-        rows[name] = row
-    return Table(path, rows, unknown)
+        item = found.find(row["video"], f"{path}:{number}")
+        name = row["video"] if item is None else item.name
+        if name in first:
+            raise ConfigError(f"{path}:{number}: video {row['video']!r} stands there twice, in line {first[name]} too")
+        first[name] = number
+        if item is None:
+            strangers.append(name)
+        else:
+            rows[name] = row
+    return Table(path, rows, unknown, strangers)
 
 
 def table_beside(roots: Sequence[Path]) -> Path | None:
@@ -98,7 +107,8 @@ def frame_spec(item: Found, table: Table, given: Mapping[str, Any]) -> FrameSpec
     if missing:
         raise ConfigError(
             f"{item.shown} is a folder of frames: say {' and '.join(missing)} (or the columns {', '.join(values)} in "
-            "videos.csv), such as --frames '{number:06d}.jpg' --frames-fps 25 --first-number 0"
+            "videos.csv), such as --frames '{number:06d}.jpg' --frames-fps 25 --first-number 0; pictures that are no "
+            "frames of one video are ingested one by one with --stills"
         )
     where = f"{item.shown}: "
     fps = _number(values["frames_fps"], where + "frames_fps")
@@ -107,20 +117,21 @@ def frame_spec(item: Found, table: Table, given: Mapping[str, Any]) -> FrameSpec
     return FrameSpec(str(values["frames"]), fps, _integer(values["first_number"], 0, where + "first_number"))
 
 
-def read_exclude(path: Path, names: Sequence[str]) -> dict[str, tuple[tuple[float, float], ...]]:
+def read_exclude(path: Path, videos: Lookup) -> dict[str, tuple[tuple[float, float], ...]]:
     """exclude.csv (video, start, end in seconds) -> [start, end) intervals by video; an empty end is the
     video's.
     """
     found: dict[str, list[tuple[float, float]]] = {}
     for number, row in _read_csv(path, "video", "start", "end")[1]:
-        name, where = named_video(row["video"], path), f"{path}:{number}"
+        where = f"{path}:{number}"
+        item = videos.find(row["video"], where)
         start = _number(row["start"] or 0, where)
         end = _number(row["end"] or "inf", where)
         if not 0 <= start < end:
             raise ConfigError(f"{where}: start {row['start']!r} is not before end {row['end']!r}")
-        if name not in names:
-            raise ConfigError(f"{where}: no video {row['video']!r}{nearest(name, names)}")
-        found.setdefault(name, []).append((start, end))
+        if item is None:
+            raise ConfigError(f"{where}: no video {row['video']!r}{nearest(row['video'], videos.names)}")
+        found.setdefault(item.name, []).append((start, end))
     return {name: tuple(sorted(intervals)) for name, intervals in found.items()}
 
 

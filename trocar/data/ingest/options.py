@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +36,9 @@ class IngestOptions(Config):
 
 @dataclass
 class Summary:
-    """Counts of this run and of the catalog after it; `rejected` are the files of this run's sources."""
+    """Counts of this run and of the catalog after it; `rejected` are the files of this run's sources, `damaged` counts
+    damaged frames of those of its videos that were accepted, and `notes` the videos of which each note is true.
+    """
 
     fingerprint: str = ""
     videos: int = 0
@@ -45,6 +48,13 @@ class Summary:
     elsewhere: int = 0
     seconds: float = 0.0
     rejected: list[Rejected] = field(default_factory=list)
+    damaged: list[int] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
+
+    def remark(self, damaged: int, notes: tuple[str, ...]) -> None:
+        """Count what is to be said of one finished video."""
+        self.damaged += [damaged] if damaged else []
+        self.notes.update(notes)
 
 
 Say = Callable[[str], None]

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from trocar.config import fingerprint
-from trocar.data.ingest.framefolder import list_frames, unmatched
+from trocar.data.ingest.framefolder import list_frames, matches_any, unmatched
+from trocar.data.ingest.lookup import Lookup
 from trocar.data.ingest.metadata import (
     Table,
     frame_spec,
@@ -20,7 +21,7 @@ from trocar.data.ingest.metadata import (
 )
 from trocar.data.ingest.options import IngestOptions, Say
 from trocar.data.ingest.pseudonym import Pseudonyms
-from trocar.data.ingest.sources import Found, find, part_warning, prefixed, printable
+from trocar.data.ingest.sources import Found, Sources, by_name, find, part_warning, prefixed, printable
 from trocar.data.ingest.video import Job
 from trocar.errors import ConfigError
 from trocar.privacy import Withheld
@@ -28,13 +29,14 @@ from trocar.privacy import Withheld
 
 def plan(options: IngestOptions, say: Say) -> list[Job]:
     """One job per video, by name. Raises ConfigError for anything in the arguments that is wrong."""
-    found = find(options.sources, options.source)
-    if options.prefix:
-        found = prefixed(found, options.prefix)
+    sources = prefixed(find(options.sources, options.source), options.prefix)
+    candidates = [*sources.items, *sources.beside]
     aliases = aliases_of(options)
     if aliases is not None:
-        say = _without_names(say, found)
-    table = _table(options, found, say)
+        say = _without_names(say, candidates)
+    table = _table(options, sources, say)
+    _say_omissions(sources, say, shown=aliases is None)
+    found = by_name(_chosen(sources, table, options, say, shown=aliases is None))
     cases_known = options.case_regex is not None or any(row.get("case_id") for row in table.rows.values())
     if not cases_known and (warning := part_warning([item.name for item in found])):
         say(f"warning: {warning}")
@@ -42,8 +44,8 @@ def plan(options: IngestOptions, say: Say) -> list[Job]:
     if options.case_regex is not None:
         _check_regex(options.case_regex, names, say)
     metadata = [metadata_of(item, table, options.case_regex, options.source) for item in found]
-    known = names + [aliases.video(name) for name in names] if aliases is not None else names
-    excluded = read_exclude(options.exclude, known) if options.exclude else {}
+    pseudonyms = {aliases.video(item.name): item for item in found} if aliases is not None else {}
+    excluded = read_exclude(options.exclude, Lookup(found, options.prefix, pseudonyms)) if options.exclude else {}
     masks = read_masks(options.masks, sorted({meta.source for meta in metadata})) if options.masks else {}
     jobs = []
     for item, meta in zip(found, metadata, strict=True):
@@ -62,14 +64,51 @@ def plan(options: IngestOptions, say: Say) -> list[Job]:
         _warn_of_strangers(job, say)
         if aliases is not None:
             _refuse_folder_name(item, table, options)
-            also = excluded.get(aliases.video(item.name), ())
-            job = _disguised(replace(job, excluded=job.excluded + also), aliases)
+            job = _disguised(job, aliases)
         jobs.append(replace(job, key=_key(job, say, aliases)))
     if aliases is not None:
         cases = zip(found, metadata, jobs, strict=True)
         rows = [(item.shown, job.name, meta.case_id, job.metadata.case_id) for item, meta, job in cases]
         say(f"names and their pseudonyms: {aliases.note(rows)}")
     return sorted(jobs, key=lambda job: job.name)
+
+
+def _chosen(sources: Sources, table: Table, options: IngestOptions, say: Say, *, shown: bool) -> list[Found]:
+    """What is ingested of the sources; a warning names the folders of images that are not."""
+    taken = [item for item in sources.beside if options.frames or table.rows.get(item.name, {}).get("frames")]
+    left = [item for item in sources.beside if item not in taken]
+    if left:
+        what = f"{_count(left, 'folder')} of images beside the videos ({sum(len(f.pictures) for f in left)} images)"
+        todo = "--frames takes folders of frames"
+        say(f"warning: left out: {what}{_such_as([f.shown for f in left], shown)}; {todo}")
+    items = [*sources.items, *taken]
+    fitting = [item for item in items if not item.is_folder or _fits(item, table, options)]
+    stray = [item for item in items if item not in fitting]
+    if not fitting or not stray:
+        return items  # where nothing matches anywhere, the pattern is wrong
+    what = f"{_count(stray, 'folder')} in which no image matches --frames {options.frames!r}"
+    say(f"warning: left out: {what}{_such_as([item.shown for item in stray], shown)}")
+    return fitting
+
+
+def _fits(item: Found, table: Table, options: IngestOptions) -> bool:
+    """Whether the pattern for all folders fits this one; one of its own, in videos.csv, has to."""
+    own = bool(table.rows.get(item.name, {}).get("frames"))
+    return own or options.frames is None or matches_any(item.path, frame_spec(item, table, options.model_dump()))
+
+
+def _say_omissions(sources: Sources, say: Say, *, shown: bool) -> None:
+    for omission in sources.omissions:
+        names = _such_as([printable(path) for path in omission.paths], shown)
+        say(f"warning: left out: {len(omission.paths)} {omission.what}{names}")
+
+
+def _such_as(names: Sequence[str], shown: bool) -> str:
+    return f": {_some(names)}" if shown else ""
+
+
+def _count(things: Sequence[object], word: str) -> str:
+    return f"{len(things)} {word}" + ("" if len(things) == 1 else "s")
 
 
 def aliases_of(options: IngestOptions) -> Pseudonyms | None:
@@ -122,24 +161,24 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
 
 
-def _table(options: IngestOptions, found: Sequence[Found], say: Say) -> Table:
+def _table(options: IngestOptions, sources: Sources, say: Say) -> Table:
+    """videos.csv by the names of the found videos. Raises ConfigError for one asked for that describes none of them."""
     path = options.metadata or table_beside(options.sources)
     if path is None:
-        say(f"no videos.csv: hospital and procedure stay empty; source is {found[0].default_source!r}")
+        say(f"no videos.csv: hospital and procedure stay empty; source is {sources.items[0].default_source!r}")
         return Table()
-    table = read_table(path)
-    if options.prefix:
-        table = Table(path, {options.prefix + name: row for name, row in table.rows.items()}, table.unknown)
-    names = {item.name for item in found}
-    if options.metadata is not None and not names & set(table.rows):
+    table = read_table(path, Lookup([*sources.items, *sources.beside], options.prefix))
+    # Folders beside videos that nobody says anything of are left out, and that is said.
+    names = {item.name for item in (*sources.items, *(sources.beside if options.frames else ()))}
+    if options.metadata is not None and not table.rows:
         raise ConfigError(
-            f"{path} describes none of the videos: it names {', '.join(sorted(table.rows)[:3]) or 'none'}, found were "
-            f"{', '.join(sorted(names)[:3])}"
+            f"{path} describes none of the videos: it names {', '.join(sorted(table.strangers)[:3]) or 'none'}, "
+            f"found were {', '.join(sorted(names)[:3])}"
         )
     if options.metadata is None:
         say(f"metadata from {path}")
     for what, missing in (
-        ("rows of videos.csv have no video", sorted(set(table.rows) - names)),
+        ("rows of videos.csv have no video", sorted(table.strangers)),
         ("videos have no row in videos.csv", sorted(names - set(table.rows))),
         ("columns of videos.csv are not used", list(table.unknown)),
     ):

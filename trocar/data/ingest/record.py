@@ -40,7 +40,8 @@ class Metadata:
 
 @dataclass(frozen=True)
 class Record:
-    """A finished video. `key` is what its frames follow from: the identity of the source and the settings."""
+    """A finished video. `key` is what its frames follow from: the identity of the source and the settings. `damaged`
+    and `notes` are those of the catalog (`VideoEntry`)."""
 
     name: str
     key: str
@@ -55,6 +56,7 @@ class Record:
     damaged: int
     shards: tuple[ShardFile, ...]
     rejected: tuple[Rejected, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def save(root: Path, record: Record, frames: pa.Table | None = None, quality: pa.Table | None = None) -> None:
@@ -86,7 +88,7 @@ def load(root: Path, name: str) -> Record | None:
         meta["splits"] = tuple(meta["splits"])
         shards = tuple(ShardFile(**shard) for shard in tree.pop("shards"))
         rejected = tuple(Rejected(**item) for item in tree.pop("rejected"))
-        tree |= {name: tuple(tree[name]) for name in ("crop", "source_size", "masks")}
+        tree |= {name: tuple(tree[name]) for name in ("crop", "source_size", "masks", "notes")}
         return Record(metadata=Metadata(**meta), shards=shards, rejected=rejected, **tree)
     except FileNotFoundError:
         return None

@@ -1,17 +1,18 @@
-"""Find the videos and frame folders of a source, and name them."""
+"""Find the videos and folders of pictures of a source, and name them."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
-import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trocar.data.ingest.shards import MAX_KEY
+from trocar.data.media.file_names import composed, posix_name
+from trocar.data.media.folders import Omission, walk
 from trocar.data.media.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from trocar.errors import ConfigError
 
@@ -19,38 +20,71 @@ _MAX_NAME = MAX_KEY - 8  # a key is the name, a dash and seven digits
 _PART = re.compile(r"(?P<stem>.+?)(?P<mark>[_ -]?part|[_ -]p|[_ -]teil|[_ -])(?P<part>\d{1,2})", re.IGNORECASE)
 
 
+# Pictures and films that nobody here can read; text and tables are not meant to be.
+_UNREAD_KINDS = (
+    "3gp avif dcm dicom divx dng dv f4v gif h264 h265 heic heif hevc ima jfif jp2 m2v mod mpv nii ogm ogv raw rm rmvb "
+    "svo tod y4m yuv"
+)
+_UNREAD = frozenset(f".{kind}" for kind in _UNREAD_KINDS.split())
+
+
 @dataclass(frozen=True)
 class Found:
-    """A video file or a folder of frames: `name` is the unique video id, `shown` the path as the user gave it."""
+    """A video file, or a folder of frames with its `pictures`: `name` is the unique video id, `shown` the path as the
+    user gave it, `relative` the path below the source as a table would write it.
+    """
 
     name: str
     path: Path
     shown: str
     is_folder: bool
     default_source: str
+    relative: str = ""
+    pictures: tuple[Path, ...] = ()
 
 
-def find(roots: Sequence[Path], source: str | None) -> list[Found]:
-    """Everything to ingest below these paths, by name.
-
-    A folder means the videos in it, else those in its `videos` folder, else all below it. Raises ConfigError for a
-    path that does not exist or holds nothing, and for two videos of one name.
+@dataclass(frozen=True)
+class Sources:
+    """What lies below the sources: `items` to ingest, and folders of pictures `beside` videos, which are ingested where
+    it is said how; `omissions` is what stays out.
     """
+
+    items: tuple[Found, ...]
+    beside: tuple[Found, ...] = ()
+    omissions: tuple[Omission, ...] = ()
+
+
+def find(roots: Sequence[Path], source: str | None) -> Sources:
+    """Everything to ingest below these paths.
+
+    A folder means all videos below it (those in its `videos` folder, where it has such a one and none of its own), and
+    all folders of pictures where there are no videos. Raises ConfigError for a path that does not exist or holds
+    nothing.
+    """
+    parts = [_find_one(root, source) for root in roots]
+    return Sources(*(tuple(thing for part in parts for thing in getattr(part, key)) for key in vars(parts[0])))
+
+
+def by_name(items: Iterable[Found]) -> list[Found]:
+    """Sorted. Raises ConfigError for two of one name."""
     found: dict[str, Found] = {}
-    for root in roots:
-        for item in _find_one(root, source):
-            if item.name in found:
-                raise ConfigError(
-                    f"{found[item.name].shown} and {item.shown} would both be video {item.name!r}; "
-                    "give the folders to separate runs with --prefix, or rename one"
-                )
-            found[item.name] = item
+    for item in items:
+        if item.name in found:
+            raise ConfigError(
+                f"{found[item.name].shown} and {item.shown} would both be video {item.name!r}; "
+                "give the folders to separate runs with --prefix, or rename one"
+            )
+        found[item.name] = item
     return [found[name] for name in sorted(found)]
 
 
-def prefixed(items: Iterable[Found], prefix: str) -> list[Found]:
+def prefixed(sources: Sources, prefix: str) -> Sources:
     """The same with `prefix` before each name."""
-    return [replace(item, name=video_id(prefix + item.name, item.path)) for item in items]
+
+    def named(items: Iterable[Found]) -> tuple[Found, ...]:
+        return tuple(replace(item, name=video_id(prefix + item.name, item.path)) for item in items)
+
+    return replace(sources, items=named(sources.items), beside=named(sources.beside)) if prefix else sources
 
 
 def video_id(text: str, path: Path) -> str:
@@ -58,20 +92,13 @@ def video_id(text: str, path: Path) -> str:
 
     Letters beyond ASCII are replaced too, and a hash of the whole tells such names apart.
     """
+    text = composed(text)  # some file systems store an accent as a character of its own
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_") or "video"
     if not text.isascii():
-        # Composed: some file systems store an accent as a character of its own.
-        whole = unicodedata.normalize("NFC", text).encode("utf-8", "surrogateescape")
-        name += f"-{hashlib.sha256(whole).hexdigest()[:8]}"
+        name += f"-{hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
     if len(name) > _MAX_NAME:
         raise ConfigError(f"{path}: the video name {name!r} is longer than {_MAX_NAME} characters")
     return name
-
-
-def named_video(text: str, path: Path) -> str:
-    """The video id of a name in a table, which may carry the ending of its file."""
-    stem = Path(text).stem if Path(text).suffix.lower() in VIDEO_SUFFIXES else text
-    return video_id(stem, path)
 
 
 def printable(path: str | Path) -> str:
@@ -100,35 +127,55 @@ def part_warning(names: Sequence[str]) -> str | None:
     )
 
 
-def _find_one(root: Path, source: str | None) -> list[Found]:
+def _find_one(root: Path, source: str | None) -> Sources:
     if not root.exists():
         raise ConfigError(f"{root}: no such file or folder")
     label = source or _label(root)
     if root.is_file():
-        return [Found(video_id(root.stem, root), root, printable(root), False, label)]
-    videos = _videos(root.iterdir()) or _videos((root / "videos").glob("*")) or _videos(root.rglob("*"))
-    paths = videos or _frame_folders(root)
-    if not paths:
+        return Sources((Found(video_id(root.stem, root), root, printable(root), False, label, printable(root.name)),))
+    tree = walk(root)
+    videos = [path for path in tree.files if path.suffix.lower() in VIDEO_SUFFIXES]
+    folders: dict[Path, list[Path]] = defaultdict(list)
+    for path in tree.files:
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            folders[path.parent].append(path)
+    if not videos and not folders:
         kinds = ", ".join(sorted(suffix[1:] for suffix in VIDEO_SUFFIXES))
-        raise ConfigError(f"{root}: no videos ({kinds}) and no folders of images in it")
-    inner = root / "videos"
-    base = inner if all(inner in path.parents for path in paths) else root
-    named = []
-    for path in paths:
-        parts = (path if path.is_dir() else path.with_suffix("")).relative_to(base).parts
-        text = "_".join(parts) or path.resolve().name
-        named.append(Found(video_id(text, path), path, printable(path), path.is_dir(), label))
-    return named
+        raise ConfigError(f"{root}: no videos ({kinds}) and no folders of images in it{_unread_kinds(tree.files)}")
+    inner, elsewhere = root / "videos", list[Path]()
+    if any(path.parent == inner for path in videos) and not any(path.parent == root for path in videos):
+        elsewhere = [path for path in videos if inner not in path.parents]
+        videos = [path for path in videos if inner in path.parents]
+    base = inner if all(inner in path.parents for path in videos or folders) else root
+    items = [_named(path, base, root, label) for path in videos]
+    frames = [_named(path, base, root, label, pictures) for path, pictures in sorted(folders.items())]
+    unread = tuple(path for path in tree.files if path.suffix.lower() in _UNREAD)
+    omissions = (
+        Omission(f"videos outside of {inner.name}/, which is taken as the folder of the videos", tuple(elsewhere)),
+        Omission(f"files of kinds that are not read ({_kinds(unread)})", unread),
+        *tree.omissions,
+    )
+    kept = tuple(item for item in omissions if item.paths)
+    return Sources(tuple(items), tuple(frames), kept) if items else Sources(tuple(frames), (), kept)
+
+
+def _named(path: Path, base: Path, root: Path, label: str, pictures: Sequence[Path] = ()) -> Found:
+    below = path if pictures else path.with_suffix("")
+    text = "_".join(below.relative_to(base if base in path.parents else root).parts) or path.resolve().name
+    relative = posix_name(printable(path.relative_to(root).as_posix()))
+    return Found(video_id(text, path), path, printable(path), bool(pictures), label, relative, tuple(pictures))
+
+
+def _unread_kinds(files: Sequence[Path]) -> str:
+    unread = [path for path in files if path.suffix.lower() in _UNREAD]
+    return f"; files of kinds that are not read: {_kinds(unread)}" if unread else ""
+
+
+def _kinds(paths: Sequence[Path]) -> str:
+    counts = Counter(path.suffix.lower() for path in paths)
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
 
 
 def _label(root: Path) -> str:
     folder = (root.parent if root.is_file() else root).resolve()
     return printable(folder.parent.name if folder.name == "videos" else folder.name)
-
-
-def _videos(paths: Iterable[Path]) -> list[Path]:
-    return sorted(p for p in paths if p.suffix.lower() in VIDEO_SUFFIXES and not p.is_dir() and p.name[0] != ".")
-
-
-def _frame_folders(root: Path) -> list[Path]:
-    return sorted({p.parent for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.is_dir()})

@@ -26,7 +26,7 @@ from trocar.data.media.input_file import read_picture
 from trocar.data.media.refusal import RejectError
 from trocar.data.media.video_container import describe, key_frames, open_video
 from trocar.data.media.video_decode import Decoder
-from trocar.data.media.video_picture import Box, Scaler, to_rgb, turns
+from trocar.data.media.video_picture import Box, Scaler, orientation, to_rgb
 from trocar.files import fsync_folder
 
 _BUFFER_BYTES = 128 << 20
@@ -66,7 +66,7 @@ class Job:
 @dataclass(frozen=True)
 class Outcome:
     """What became of a job: frames written and seconds of video, or why not. `rejected` also counts single
-    images.
+    images; `damaged` and `notes` are those of the record.
     """
 
     name: str
@@ -74,6 +74,8 @@ class Outcome:
     duration_s: float = 0.0
     rejected: tuple[Rejected, ...] = ()
     finished: bool = True
+    damaged: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def ingest(job: Job) -> Outcome:
@@ -165,7 +167,15 @@ class _Ingest:
         self.measures.append(measure(stored))
         self.writer.add(time_s, data, *stored.size)
 
-    def publish(self, fps: float, duration_s: float, damaged: int, rejected: tuple[Rejected, ...]) -> Outcome:
+    def publish(
+        self,
+        fps: float,
+        duration_s: float,
+        *,
+        damaged: int = 0,
+        notes: tuple[str, ...] = (),
+        rejected: tuple[Rejected, ...] = (),
+    ) -> Outcome:
         job, frames = self.job, self.writer.frames()
         for path in sorted(self.writer.folder.iterdir()):
             path.replace(job.root / "shards" / path.name)
@@ -184,9 +194,10 @@ class _Ingest:
             damaged=damaged,
             shards=tuple(self.writer.shards()),
             rejected=rejected,
+            notes=notes,
         )
         record.save(job.root, done, frames, quality_table(self.measures))
-        return Outcome(job.name, frames.num_rows, duration_s, rejected)
+        return Outcome(job.name, frames.num_rows, duration_s, rejected, damaged=damaged, notes=notes)
 
 
 class _VideoIngest(_Ingest):
@@ -200,14 +211,15 @@ class _VideoIngest(_Ingest):
             for time_s, frame in frames:
                 if self.kept(time_s):
                     aspect = decoder.pixel_aspect
-                    self.pixel_aspect = 1 / aspect if turns(frame) % 2 else aspect
+                    self.pixel_aspect = 1 / aspect if orientation(frame).transposed else aspect
                     self.add(time_s, self._jpeg(frame, scaler))
         if not self.measures:
             raise RejectError("no frames", "every frame is excluded")
-        return self.publish(self.settings.fps, decoder.duration_s, decoder.damage.frames, ())
+        damaged = decoder.damage.frames
+        return self.publish(self.settings.fps, decoder.duration_s, damaged=damaged, notes=decoder.notes)
 
     def _jpeg(self, frame: av.VideoFrame, scaler: Scaler) -> bytes:
-        if self.job.masks or turns(frame):
+        if self.job.masks or not orientation(frame).is_upright:
             return self.encode(to_rgb(frame))
         size = frame.width, frame.height
         self.expect(size)
@@ -217,7 +229,7 @@ class _VideoIngest(_Ingest):
     def _find_content_in(self, frames: list[av.VideoFrame]) -> None:
         """The same from frames, which need no more than the few pixels that are looked at."""
         frames = [frame for frame in frames if (frame.width, frame.height) == (frames[0].width, frames[0].height)]
-        if self.job.masks or not frames or turns(frames[0]):
+        if self.job.masks or not frames or not orientation(frames[0]).is_upright:
             self.find_content(to_rgb(frame) for frame in frames)
             return
         size = frames[0].width, frames[0].height
@@ -265,7 +277,7 @@ class _FolderIngest(_Ingest):
             why = f"{len(rejected)} images rejected, first: {first.reason} ({first.path})" if first else "all excluded"
             raise RejectError("no frames", why)
         duration = listed[-1].time_s + 1 / spec.fps
-        return self.publish(min(spec.fps, self.settings.fps), duration, 0, tuple(rejected))
+        return self.publish(min(spec.fps, self.settings.fps), duration, rejected=tuple(rejected))
 
     def _jpeg(self, frame: FrameFile) -> bytes:
         """The file's own bytes where they are what would be stored, else a new JPEG."""

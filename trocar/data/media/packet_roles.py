@@ -28,6 +28,11 @@ class Role(Enum):
     DISPOSABLE = 2
 
 
+def is_intra_only(codec: str) -> bool:
+    """Whether no picture of this codec is predicted from another: each is shown when it is decoded."""
+    return codec in _INTRA_ONLY
+
+
 def role_reader(codec: str, extradata: bytes | None) -> Callable[[Buffer], Role] | None:
     """A function from the bytes of a packet to its role; it raises Irregular for a packet that is not well-formed.
 

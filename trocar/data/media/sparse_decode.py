@@ -13,16 +13,24 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import av
 
-from trocar.data.media.packet_roles import Irregular, Role, role_reader
-from trocar.data.media.sample_times import SampleTimes
+from trocar.data.media.packet_roles import Irregular, Role, is_intra_only, role_reader
 
 _REORDER = 32
 """Packets between a picture and the next one on display: twice the 16 pictures that a decoder may hold back."""
 _MOST_PACKETS, _MOST_BYTES = 512, 16 << 20
+
+
+class Wanted(Protocol):
+    """Which pictures are asked for, as `SampleTimes` says it."""
+
+    def within(self, begin: int, end: int) -> bool:
+        """Whether the picture on display from tick `begin` until before `end`, counted from the first, is one."""
+        ...
+
 
 Shown: TypeAlias = "tuple[int, av.VideoFrame | None]"
 
@@ -66,7 +74,7 @@ class SparseDecode:
     is damaged, interlaced pictures, missing or repeated timestamps. Then the whole must be decoded.
     """
 
-    def __init__(self, stream: Any, packets: Iterator[Any], times: SampleTimes) -> None:
+    def __init__(self, stream: Any, packets: Iterator[Any], times: Wanted, states_times: bool = True) -> None:
         self._context = stream.codec_context
         self._packets = packets
         self._times = times
@@ -77,6 +85,8 @@ class SparseDecode:
         reader = role_reader(self._context.codec.canonical_name, self._context.extradata)
         if reader is None:
             raise Irregular(f"{self._context.name} pictures don't say what they are needed for")
+        if not states_times and not is_intra_only(self._context.codec.canonical_name):
+            raise Irregular("nobody knows when a picture is shown before it is decoded")
         self._role: Callable[[memoryview], Role] = reader
 
     def frames(self) -> Iterator[Shown]:

@@ -21,12 +21,15 @@ _OPTIONS = {
     "protocol_whitelist": "file",
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,asf,flv,mxf,ogg,mpegvideo",
 }
+_WITHOUT_TIMES = ("avi", "asf")
+"""Containers that have the order of decoding alone (an ASF file has times, but FFmpeg takes them for those)."""
 
 
 @dataclass
 class VideoInfo:
-    """What the container says: coded size in pixels, `duration_s` (None where it doesn't say), the pixel
-    aspect.
+    """What the container says: coded size in pixels, `duration_s` (None where it doesn't say; `exact_duration` where it
+    is the stream's own), the pixel aspect; `container` is its name, `states_times` whether it says when each picture is
+    shown.
     """
 
     width: int
@@ -34,6 +37,14 @@ class VideoInfo:
     duration_s: float | None
     exact_duration: bool
     pixel_aspect: Fraction
+    container: str = "MP4"
+    states_times: bool = True
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the container (AVI) counts its pictures instead of giving each a time: one that is lost moves all
+        later ones, and only the number that should be there tells."""
+        return self.container == "AVI" and self.exact_duration
 
 
 @contextmanager
@@ -72,7 +83,16 @@ def describe(container: Any, stream: Any, limits: Limits) -> VideoInfo:
     if duration is not None and duration > limits.max_hours * 3600:
         raise RejectError("too long", f"{duration / 3600:.1f} h, the limit of --max-hours is {limits.max_hours} h")
     aspect = stream.sample_aspect_ratio or context.sample_aspect_ratio or Fraction(1)
-    return VideoInfo(context.width, context.height, duration, exact, Fraction(aspect) if aspect > 0 else Fraction(1))
+    kind = container.format.name
+    return VideoInfo(
+        context.width,
+        context.height,
+        duration,
+        exact,
+        Fraction(aspect) if aspect > 0 else Fraction(1),
+        kind.upper().split(",")[0],
+        kind not in _WITHOUT_TIMES,
+    )
 
 
 def key_frames(path: Path, limits: Limits, count: int) -> list[Image.Image]:

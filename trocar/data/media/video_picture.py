@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import struct
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import av
 import numpy as np
 from PIL import Image
+
+from trocar.data.media.refusal import RejectError
 
 # Chroma at full resolution before the conversion (swscale halves it for RGB otherwise, 10 dB worse), and the
 # same bits whatever vector instructions the processor has.
@@ -16,14 +20,58 @@ _FLAGS = "bicubic+full_chroma_int+accurate_rnd+bitexact"
 Box = tuple[int, int, int, int]
 
 
-def to_rgb(frame: av.VideoFrame) -> Image.Image:
-    """The frame as an upright RGB image of its own size: the display matrix of the stream is applied."""
-    return _upright(Scaler().rgb(frame, None, (frame.width, frame.height)), frame)
+Pixels = np.ndarray[Any, Any]
 
 
-def turns(frame: av.VideoFrame) -> int:
-    """Quarter turns counterclockwise that bring the frame upright, 0..3."""
-    return round(frame.rotation / 90) % 4
+@dataclass(frozen=True)
+class Orientation:
+    """How a coded picture is shown: rows and columns change places if `transposed`, after that it is mirrored left to
+    right (`flip_x`) and top to bottom (`flip_y`). These are the eight ways in which a rectangle can lie.
+    """
+
+    transposed: bool = False
+    flip_x: bool = False
+    flip_y: bool = False
+
+    @property
+    def is_upright(self) -> bool:
+        """Whether the picture is shown as it is coded."""
+        return self == Orientation()
+
+    def apply(self, pixels: Pixels) -> Pixels:
+        """The coded picture [height, width, ...] as it is shown."""
+        shown = pixels.swapaxes(0, 1) if self.transposed else pixels
+        return np.ascontiguousarray(shown[:: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1])
+
+
+def orientation(frame: av.VideoFrame) -> Orientation:
+    """By the display matrix (ISO/IEC 14496-12, 8.3.2) that file or stream give this frame; upright without one.
+
+    Raises RejectError for a matrix that turns by anything else than quarters.
+    """
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return Orientation()
+    # Point (x, y) of the coded picture is shown at (a x + c y, b x + d y).
+    a, b, _, c, d = struct.unpack("=5i", bytes(matrix)[:20])
+    small, large = sorted((abs(a) + abs(d), abs(b) + abs(c)))
+    if not large:
+        return Orientation()  # players take no notice of a matrix of zeros
+    if small > large // 50:  # a degree, as ffmpeg has it
+        raise RejectError("unsupported rotation", "the display matrix turns the picture, and not by quarters of a turn")
+    if abs(b) + abs(c) == large:
+        return Orientation(transposed=True, flip_x=c < 0, flip_y=b < 0)
+    return Orientation(flip_x=a < 0, flip_y=d < 0)
+
+
+def to_rgb(frame: av.VideoFrame, scaler: Scaler | None = None) -> Image.Image:
+    """The frame as an upright RGB image of its own size, the one way from a frame of a video to a picture.
+
+    `scaler` is one that other frames of the video have used; it saves setting up the conversion again.
+    Raises RejectError for a frame that is turned by anything else than quarters.
+    """
+    pixels = (scaler or Scaler()).rgb(frame, None, (frame.width, frame.height))
+    return Image.fromarray(orientation(frame).apply(pixels))
 
 
 class Scaler:
@@ -33,7 +81,7 @@ class Scaler:
         self._graph: Any = None
         self._layout: object = None
 
-    def rgb(self, frame: av.VideoFrame, box: Box | None, size: tuple[int, int]) -> np.ndarray[Any, Any]:
+    def rgb(self, frame: av.VideoFrame, box: Box | None, size: tuple[int, int]) -> Pixels:
         """uint8[height, width, 3] of `size` (width, height) from `box` (left, top, width, height) of the frame,
         None for all of it; as coded, not turned. Bicubic, its support widened where the picture shrinks.
         """
@@ -41,7 +89,7 @@ class Scaler:
         if layout != self._layout:
             self._graph, self._layout = _graph(frame, box, size), layout
         self._graph.vpush(frame)
-        pixels: np.ndarray[Any, Any] = self._graph.vpull().to_ndarray()
+        pixels: Pixels = self._graph.vpull().to_ndarray()
         return pixels
 
 
@@ -65,8 +113,3 @@ def _graph(frame: av.VideoFrame, box: Box | None, size: tuple[int, int]) -> Any:
     ]
     graph.link_nodes(*nodes).configure()
     return graph
-
-
-def _upright(pixels: np.ndarray[Any, Any], frame: av.VideoFrame) -> Image.Image:
-    quarter = turns(frame)
-    return Image.fromarray(np.ascontiguousarray(np.rot90(pixels, quarter)) if quarter else pixels)

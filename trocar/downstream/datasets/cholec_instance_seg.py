@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
+from trocar.data.media.folders import listed
 from trocar.downstream.datasets.base import Adapter, DatasetOptions, Split
 from trocar.downstream.datasets.splits import published_split
 from trocar.downstream.datasets.table import LabelledFrames, LabelSpace, Mask, build_table
@@ -79,7 +80,7 @@ def _matches(root: Path) -> bool:
 
 
 def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
-    folders = sorted(folder.parent for level in LEVELS for folder in root.glob(f"{level}{ANNOTATIONS}"))
+    folders = sorted(folder.parent for level in LEVELS for folder in listed(root, f"{level}{ANNOTATIONS}"))
     parts, notes = [], []
     for folder in folders:
         part, lonely = _read_sequence(root, folder)
@@ -100,9 +101,9 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
 
 def _read_sequence(root: Path, folder: Path) -> tuple[pd.DataFrame, int]:
     """Table of one sequence and the number of its images without an annotation."""
-    images = {path.stem: path for path in sorted((folder / IMAGES).glob("*.*"))}
+    images = {path.stem: path for path in listed(folder / IMAGES, "*.*")}
     rows = []
-    for annotation in sorted((folder / ANNOTATIONS).glob("*.json")):
+    for annotation in listed(folder / ANNOTATIONS, "*.json"):
         found = re.search(r"(?:VID|video)(\d+)\D+(?:\d+\D+)*?(\d+)$", annotation.stem, re.IGNORECASE)
         if annotation.stem not in images or found is None:
             raise TrocarError(

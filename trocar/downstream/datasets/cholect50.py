@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from trocar.data.media.folders import listed
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
 from trocar.downstream.datasets.names import CHOLEC80_PHASES, index_of
 from trocar.downstream.datasets.splits import not_here, published_split
@@ -39,7 +40,7 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
         LabelSpace("tools", "multilabel", TOOLS),
         LabelSpace("triplet", "multilabel", TRIPLETS),
     ]
-    files = sorted((root / "labels").glob("*.json"))
+    files = listed(root / "labels", "*.json")
     split = published_split(options.split, SPLITS, [f.stem for f in files]) if options.split else {}
     parts, notes, unlabelled, labelled, thinned = [], [], {}, 0, False
     for file in files:

@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 
+from trocar.data.media.folders import listed
 from trocar.downstream.datasets.base import Adapter, DatasetOptions, Split
 from trocar.downstream.datasets.masks import read_indices
 from trocar.downstream.datasets.splits import published_split
@@ -87,14 +88,14 @@ def _key_frames(root: Path, split: str) -> tuple[pd.DataFrame, list[str]]:
         )
     part = pd.DataFrame([image["ds"] for image in key], columns=[f"cvs/{name}" for name in CRITERIA], dtype=float)
     part.insert(0, "path", [f"{split}/{image['file_name']}" for image in key])
-    between = len({p.name for p in (root / split).glob("*.jpg")} - {image["file_name"] for image in key})
+    between = len({p.name for p in listed(root / split, "*.jpg")} - {image["file_name"] for image in key})
     return part, [f"{split}: {between} frames between key frames, not labelled themselves, left out"] if between else []
 
 
 def _masks(root: Path) -> tuple[pd.DataFrame, list[str]]:
     """Image and mask of every file in semseg/, and notes on masks without an image."""
     rows, lost = [], []
-    for mask in sorted((root / "semseg").glob("*.png")):
+    for mask in listed(root / "semseg", "*.png"):
         image = f"{mask.stem}.jpg"
         folders = [split for split in SPLITS["official"] if (root / split / image).is_file()]
         if folders:

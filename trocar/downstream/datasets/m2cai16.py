@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from trocar.data.media.folders import listed
 from trocar.downstream.datasets.base import DatasetOptions
 from trocar.downstream.datasets.videos import Clip, find_clip
 from trocar.errors import ConfigError, nearest
@@ -20,7 +21,7 @@ def label_files(root: Path, kind: str) -> list[tuple[str, Path]]:
     return [
         (split, path)
         for split, folder in FOLDERS.items()
-        for path in sorted((root / folder).glob(f"*{kind}_video_*.txt"))
+        for path in listed(root / folder, f"*{kind}_video_*.txt")
         if not path.stem.endswith(NO_LABELS)
     ]
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from trocar.data.media.folders import listed
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
 from trocar.downstream.datasets.names import canonical
 from trocar.downstream.datasets.pickles import read_frame_lists
@@ -95,7 +96,7 @@ def _fold_folder(root: Path, centre: str) -> Path:
 
 
 def _json_files(root: Path, centre: str) -> list[Path]:
-    return sorted((root / "labels" / centre / "labels_by70").glob("*.json"))
+    return listed(root / "labels" / centre / "labels_by70", "*.json")
 
 
 def _from_fold(root: Path, centre: str, fold: int) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
@@ -181,7 +182,7 @@ def _pictured(root: Path, video: str, labels: pd.DataFrame) -> tuple[pd.DataFram
     """Rows with the video's 1 fps images, else with frames of the video; None where neither is there."""
     folders = _picture_folders(root, video)
     for folder in folders:
-        images = {_number(path.stem): path for path in (folder / "frames" / video).glob("*.jpg")}
+        images = {_number(path.stem): path for path in listed(folder / "frames" / video, "*.jpg")}
         if images:
             return _of_images(root, video, labels, images)
     clip = find_clip([folder / "videos" for folder in folders], video)
