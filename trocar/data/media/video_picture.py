@@ -49,7 +49,8 @@ def orientation(frame: av.VideoFrame) -> Orientation:
 
     Raises RejectError for a matrix that turns by anything else than quarters.
     """
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    side_data: Any = frame.side_data  # PyAV's types know of motion vectors alone
+    matrix = side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return Orientation()
     # Point (x, y) of the coded picture is shown at (a x + c y, b x + d y).
