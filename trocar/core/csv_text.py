@@ -33,7 +33,7 @@ class CsvText:
 
 
 def parse(data: bytes, separator: str, header: bool) -> CsvText:
-    """The columns of a file. Without a header they are called `0`, `1` and so on.
+    """The columns of a file. Without a header they are called `column 1` and so on.
 
     Raises ValueError, with words that follow on a file's name, for text that is not UTF-8, for another separator, for
     two columns of one name, and for a row that is cut off, too long or too short.
@@ -43,7 +43,7 @@ def parse(data: bytes, separator: str, header: bool) -> CsvText:
     line = body.partition(b"\n")[0]
     # A name may hold a line break, inside of quotes.
     first = next(_records(text if b'"' in line else line.decode(), separator), (1, []))[1]
-    names = [name.strip() for name in first] if header else [str(index) for index in range(len(first))]
+    names = [name.strip() for name in first] if header else [f"column {place + 1}" for place in range(len(first))]
     _check_names(names, separator, header)
     plain = b'"' not in body and not _has_blank_lines(body)
     columns = _plain(body, names, separator, header) if plain else None
@@ -120,12 +120,14 @@ def _careful(
             chunk.append(pc.utf8_trim_whitespace(pa.array(values, pa.string())))
         part.clear()
 
-    for number, cells in _records(text, separator):
+    records = _records(text, separator)
+    for number, cells in records:
         row = number - header
         if row < 1 or not any(cell.strip() for cell in cells):
             continue
         if len(cells) != len(names):
-            raise ValueError(f"row {row}: {_counted(len(cells))}, but {_counted(len(names))} in the first line")
+            end = "; is the file cut off?" if len(cells) < len(names) and next(records, None) is None else ""
+            raise ValueError(f"row {row}: {_counted(len(cells))}, but {_counted(len(names))} in the first line{end}")
         rows.append(row)
         part.append(cells)
         if len(part) == _PART:

@@ -10,10 +10,10 @@ spreadsheet shows in its line 3. In a table without a header row 1 is its first 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +28,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
-SPLITS = ("train", "val", "test")
-_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+_NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _MOST = 2**53 - 1  # above it float64 no longer holds every integer
 _FLAGS = {"true": 1, "yes": 1, "y": 1, "1": 1, "1.0": 1, "false": 0, "no": 0, "n": 0, "0": 0, "0.0": 0}
 
@@ -145,11 +144,13 @@ class Table:
 
     def once(self, *names: str) -> None:
         """Check that no two rows agree in all these columns of text."""
-        keys = [tuple(values) for values in zip(*(self.texts(name).tolist() for name in names), strict=True)]
-        seen: dict[tuple[Any, ...], int] = {}
-        for index, key in enumerate(keys):
+        keys = pc.binary_join_element_wise(*(self._text(name) for name in names), "\x1f")
+        if pc.count_distinct(keys).as_py() == len(self):
+            return
+        seen: dict[str, int] = {}
+        for index, key in enumerate(keys.to_pylist()):
             if key in seen:
-                what = ", ".join(f"{name} {value!r}" for name, value in zip(names, key, strict=True))
+                what = ", ".join(f"{name} {self._text(name)[index].as_py()!r}" for name in names)
                 raise self.error(f"{what} is there twice (also in row {self.rows[seen[key]]})", index)
             seen[key] = index
 
@@ -232,7 +233,7 @@ def read_table(
     """A Parquet file by its ending (.parquet, .pq), any other as text with `separator` between its columns.
 
     Raises `failure` for a file that cannot be read, is not UTF-8, has another separator, two columns of one name, or a
-    row that is too long, too short or not closed. Without a `header` the columns are called `0`, `1` and so on.
+    row that is too long, too short or not closed. Without a `header` the columns are called `column 1` and so on.
     """
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
@@ -245,10 +246,15 @@ def read_table(
     return Table(path, text.rows, text.columns, failure)
 
 
-def of_texts(path: Path, columns: Mapping[str, Sequence[str | None]], rows: Ints, failure: type[TrocarError]) -> Table:
+def of_texts(path: Path, columns: Mapping[str, Sequence[str | None]], rows: Ints) -> Table:
     """A table of cells that were read otherwise, such as those of a workbook; None and '' are empty."""
     cells = {name: pa.chunked_array([pa.array(values, pa.string())]) for name, values in columns.items()}
-    return Table(path, rows, cells, failure)
+    return Table(path, rows, cells)
+
+
+def is_number(text: str) -> bool:
+    """Whether `numbers` would read this text."""
+    return re.match(_NUMBER, text) is not None
 
 
 def _read_parquet(path: Path, failure: type[TrocarError]) -> Table:

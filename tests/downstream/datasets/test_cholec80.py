@@ -117,7 +117,7 @@ def test_a_label_file_that_was_cut_off_is_named(tmp_path: Path, kind: str) -> No
     path = tmp_path / f"{kind}_annotations/video02-{kind}.txt"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:4], lines[4].split("\t")[0]]))
-    with pytest.raises(TrocarError, match=rf"video02-{kind}\.txt: row 4 of 4 lacks values; is the file cut off"):
+    with pytest.raises(TrocarError, match=rf"video02-{kind}\.txt: row 4: 1 cell, .*; is the file cut off"):
         open_dataset(tmp_path)
 
 
@@ -248,5 +248,45 @@ def test_files_are_called_as_ingest_calls_them(tmp_path: Path) -> None:
 def test_a_video_under_two_spellings_in_videos_csv_is_refused(tmp_path: Path) -> None:
     make_cholec80(tmp_path, videos=1)
     (tmp_path / "videos.csv").write_text("video,case_id\nvideo01,a\nvideo01.mp4,b\n")
-    with pytest.raises(TrocarError, match="every video once; 'video01' stands there twice"):
+    with pytest.raises(TrocarError, match=r"row 2: video 'video01' is there twice \(also in row 1\)"):
         open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            "video01,Train\nvideo02,test\nvideo03,train",
+            r"row 1: split 'Train': expected train, val, test \(did you mean",
+        ),
+        ("video01,train\nvideo02,validation\nvideo03,test", r"row 2: split 'validation': .*\(did you mean 'val'\?\)"),
+        (
+            "video01,train\nvideo02,holdout\nvideo03,test",
+            "row 2: split 'holdout': expected train, val, test, as in other",
+        ),
+        (
+            "video01,train;test\nvideo02,test\nvideo03,test",
+            "row 1: split 'train;test': a video is in one of train, val",
+        ),
+        ("video01,train\nvideo02,test\nvideo01,test", r"row 3: video 'video01' is there twice \(also in row 1\)"),
+        ("video01,train\nvideo02,test", "no row for the labelled video 'video03'"),
+    ],
+)
+def test_a_split_that_is_spelt_otherwise_is_refused_with_its_row(tmp_path: Path, rows: str, message: str) -> None:
+    make_cholec80(tmp_path)
+    (tmp_path / "videos.csv").write_text(f"video,split\n{rows}\n")
+    with pytest.raises(TrocarError, match=message):
+        open_dataset(tmp_path)
+
+
+def test_case_ids_stay_as_they_are_written_and_tags_may_stand_beside_a_split(tmp_path: Path) -> None:
+    make_cholec80(tmp_path)
+    (tmp_path / "videos.csv").write_text(
+        "video,case_id,split\nvideo01,001,train;fold1\nvideo02,NA,test\nvideo03,1,train\n"
+    )
+    cases = open_dataset(tmp_path).frames.groupby("video")[["case", "split"]].first()
+    assert cases.to_numpy().tolist() == [["001", "train"], ["NA", "test"], ["1", "train"]]
+    (tmp_path / "videos.csv").write_text("video,case_id,split\nvideo01,1,fold1\nvideo02,2,fold2\nvideo03,3,\n")
+    assert set(open_dataset(tmp_path).frames["split"]) == {""}  # tags of an ingest, which are no splits
+    (tmp_path / "videos.csv").write_text("video,case_id\nvideo01,1\nvideo02,\nvideo03,\n")
+    assert set(open_dataset(tmp_path).frames["case"]) == {"1", "video02", "video03"}  # as an ingest has it

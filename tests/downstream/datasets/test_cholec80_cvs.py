@@ -57,7 +57,7 @@ def test_a_folder_that_is_cholec80_too_must_be_named(tmp_path: Path) -> None:
 def test_an_interval_behind_the_clipping_and_a_score_of_3_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TrocarError, match="an interval begins at frame 500, the clipping already at 100"):
         open_dataset(make(tmp_path, [(5, 0, 20, 0, 30, 1, 1, 1, None)]), LAYOUT)
-    with pytest.raises(TrocarError, match=r"scores 0\.\.2; found others"):
+    with pytest.raises(TrocarError, match=r"\.xlsx: row 1: two_structures '3': expected a whole number from 0 to 2"):
         open_dataset(make(tmp_path, [(5, 0, 2, 0, 3, 3, 1, 1, None)]), LAYOUT)
 
 
@@ -77,20 +77,23 @@ def test_a_workbook_with_gaps_is_read_by_the_places_of_its_cells(tmp_path: Path)
     path = write_workbook(
         tmp_path / "a.xlsx", [("video", "b", "c"), (1, None, "x"), (None, None, None), (2, 3.5, None)]
     )
-    table = read_sheet(path)
-    assert table.columns.tolist() == ["video", "b", "c"]
-    assert table["video"].tolist() == [1.0, 2.0]
-    assert table["c"].tolist()[0] == "x"
-    assert table[["b", "c"]].isna().to_numpy().tolist() == [[True, False], [False, True]]
-    assert table["b"].tolist()[1] == 3.5
+    table = read_sheet(path, ["video", "b", "c"])
+    assert table.rows.tolist() == [1, 3]
+    assert table.ids("video").tolist() == ["1", "2"]
+    assert table.texts("c").tolist() == ["x", ""]
+    assert table.texts("b").tolist() == ["", "3.5"]
+    with pytest.raises(TrocarError, match=r"a\.xlsx: row 1: b is empty"):
+        table.numbers("b")
+    with pytest.raises(TrocarError, match=r"a\.xlsx: no column 'd'; found video"):
+        read_sheet(path, ["video", "d"])
 
 
 def test_a_file_that_is_no_workbook_or_declares_entities_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.xlsx"
     path.write_bytes(b"PK not a zip")
     with pytest.raises(TrocarError, match=r"a\.xlsx: not an \.xlsx workbook"):
-        read_sheet(path)
+        read_sheet(path, ["video"])
     with zipfile.ZipFile(path, "w") as book:
         book.writestr("xl/worksheets/sheet1.xml", '<!DOCTYPE x [<!ENTITY a "b">]><worksheet/>')
     with pytest.raises(TrocarError, match="declares entities"):
-        read_sheet(path)
+        read_sheet(path, ["video"])

@@ -92,9 +92,9 @@ def test_bad_label_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "instrument/VID05.txt"
     for text, message in (
         ("0,0,0,1,0,0", "6 columns, expected the frame number and 6 classes"),
-        ("0,0,0,2,0,0,0", "holds something other than a frame number and then 0 and 1"),
-        ("x,0,0,1,0,0,0", "holds something other than a frame number and then 0 and 1"),
-        ("0,0,0,1,0,0,0\n0,0,0,1,0,0,0", "frame 0 is labelled twice"),
+        ("0,0,0,2,0,0,0", "row 1: column 4 '2': expected 0 or 1"),
+        ("x,0,0,1,0,0,0", "row 1: column 1 'x': expected a whole number"),
+        ("0,0,0,1,0,0,0\n0,0,0,1,0,0,0", "row 2: column 1 '0' is there twice"),
     ):
         path.write_text(text)
         with pytest.raises(TrocarError, match=message):

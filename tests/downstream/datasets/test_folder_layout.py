@@ -127,12 +127,26 @@ def test_bad_class_files_are_refused(tmp_path: Path, classes: str, message: str)
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"path": "a.png"}, "needs the columns `path` and `case` or `video`"),
-        ({"path": "a.png", "case": "c", "time_s": "late", "phase": 0}, "time_s: could not convert"),
-        ({"path": "a.png", "case": "c", "tool_x": 2}, "something other than 0, 1 and empty"),
-        ({"path": "a.png", "case": "c", "cvs_C1": "yes"}, "something other than numbers and empty"),
-        ({"path": "a.png", "case": "c", "cvs_C1": 1.5}, "a label of 'cvs' is outside"),
+        ({"path": "a.png"}, "needs the columns `path` and `case` or `video`; found path"),
+        ({"path": "a.png", "case": "c", "time_s": "late", "phase": 0}, "row 1: time_s 'late': expected a number"),
+        ({"path": "a.png", "case": "c", "time_s": -1, "phase": 0}, "row 1: time_s '-1': expected a number from 0"),
+        ({"path": "a.png", "case": "c", "time_s": "inf", "phase": 0}, "row 1: time_s 'inf': expected a number"),
+        ({"path": "a.png", "case": "c", "time_s": 0, "frame": 1.5}, r"row 1: frame '1\.5': expected a whole number"),
+        ({"path": "a.png", "case": "c", "phase": 1.5}, r"row 1: phase '1\.5': expected a whole number"),
+        ({"path": "a.png", "case": "c", "phase": -1}, "row 1: phase '-1': expected a whole number from 0"),
+        ({"path": "a.png", "case": "c", "tool_x": 2}, "row 1: tool_x '2': expected 0 or 1"),
+        ({"path": "a.png", "case": "c", "tool_Hook": 1, "hook": 1}, "two columns are of the tool 'Hook'"),
+        ({"path": "a.png", "case": "c", "cvs_C1": "yes"}, "row 1: cvs_C1 'yes': expected a number"),
+        ({"path": "a.png", "case": "c", "cvs_C1": 1.5}, r"row 1: cvs_C1 '1\.5': expected a number from 0 to 1"),
         ({"path": "a.png", "case": "c"}, "none of the 1 frames found carries a label"),
+        (
+            {"path": "a.png", "case": "c", "phase": 0, "split": "Train"},
+            r"row 1: split 'Train': expected train, val, test \(did you mean 'train'\?\)",
+        ),
+        (
+            {"path": "a.png", "case": "c", "phase": 0, "split": "validation"},
+            r"split 'validation': expected train, val, test \(did you mean 'val'\?\)",
+        ),
     ],
 )
 def test_bad_rows_are_refused(tmp_path: Path, row: dict[str, object], message: str) -> None:
@@ -140,12 +154,93 @@ def test_bad_rows_are_refused(tmp_path: Path, row: dict[str, object], message: s
         open_dataset(write(tmp_path, [row]))
 
 
+def as_text(root: Path, text: str, classes: str | None = None) -> Path:
+    """frames.csv as it stands, with its pictures."""
+    for line in text.splitlines()[1:]:
+        Image.new("RGB", (4, 2)).save(root / line.partition(",")[0])
+    (root / "frames.csv").write_text(text)
+    if classes is not None:
+        (root / "classes.yaml").write_text(classes)
+    return root
+
+
+def test_ids_of_cases_and_videos_stay_as_they_are_written(tmp_path: Path) -> None:
+    text = "path,case,video,phase\na.png,001,01,A\nb.png,1,1e1,A\nc.png,NA,None,B\nd.png,1.0,7,B\n"
+    frames = open_dataset(as_text(tmp_path, text)).frames.sort_values("path")
+    assert frames["case"].tolist() == ["001", "1", "NA", "1.0"]
+    assert frames["video"].tolist() == ["01", "1e1", "None", "7"]
+
+
+@pytest.mark.parametrize("word", ["NA", "N/A", "None", "null", "nan", "no", "01"])
+def test_a_class_called_as_nothing_is_a_class(tmp_path: Path, word: str) -> None:
+    text = f"path,case,phase\na.png,a,cut\nb.png,a,{word}\nc.png,a,\n"
+    data = open_dataset(as_text(tmp_path, text, f"phase: [cut, {word}]\n"))
+    assert data.space("phase").classes == ("cut", word)
+    assert data.frames["phase"].tolist() == [0, 1, -1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,case,phase\na.png,7,A\nb.png,,A\n", r"frames\.csv: row 2: no case$"),
+        ("path,case,time_s,phase\na.png,7,0,A\nb.png,7,,A\n", r"frames\.csv: row 2: time_s is empty$"),
+        ("path,video,case,phase\na.png,v,c,A\nb.png,,c,A\n", r"frames\.csv: row 2: no video$"),
+        ("path,case,phase\na.png,7,A\n ,7,A\n", r"frames\.csv: row 2: no path$"),
+    ],
+)
+def test_a_blank_where_a_value_must_be_is_an_error_with_its_row(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "frames.csv").write_text(text)
+    with pytest.raises(TrocarError, match=message):
+        open_dataset(tmp_path)
+
+
+def test_two_pictures_of_a_video_at_one_time_are_refused(tmp_path: Path) -> None:
+    text = "path,case,time_s,phase\na.png,c,1,A\nb.png,d,1,A\nc.png,c,1.0,A\n"
+    with pytest.raises(TrocarError, match=r"row 3: video 'c' has a row at time_s 1 already"):
+        open_dataset(as_text(tmp_path, text))
+
+
+def test_integers_without_names_are_the_names_so_labels_from_1_have_no_class_0(tmp_path: Path) -> None:
+    data = open_dataset(as_text(tmp_path, "path,case,phase\na.png,c,1\nb.png,c,3\nc.png,c,\nd.png,c,2.0\n"))
+    assert data.space("phase").classes == ("1", "2", "3")
+    assert data.frames["phase"].tolist() == [0, 2, -1, 1]
+
+
+def test_integers_among_names_that_are_numbers_are_those_names(tmp_path: Path) -> None:
+    text = "path,case,phase\na.png,c,1\nb.png,c,2\n"
+    assert open_dataset(as_text(tmp_path, text, "phase: [1, 2, 3]\n")).frames["phase"].tolist() == [0, 1]
+    with pytest.raises(TrocarError, match=r"row 1: phase: unknown name '0'; known: 1, 2, 3"):
+        open_dataset(as_text(tmp_path, "path,case,phase\na.png,c,0\nb.png,c,2\n", "phase: [1, 2, 3]\n"))
+
+
+def test_integers_that_may_count_from_1_are_said_or_refused(tmp_path: Path) -> None:
+    text = "path,case,phase\na.png,c,1\nb.png,c,2\n"
+    data = open_dataset(as_text(tmp_path, text, "phase: [cut, clip, sew]\n"))
+    assert data.notes == ("no phase is 0 ('cut'): integers count from 0, in the order of the names",)
+    with pytest.raises(
+        TrocarError, match=r"row 2: phase 2: there are 2 names, so integers are 0 to 1; write the names"
+    ):
+        open_dataset(as_text(tmp_path, text, "phase: [cut, clip]\n"))
+
+
+def test_names_in_any_script_are_told_apart(tmp_path: Path) -> None:
+    data = open_dataset(as_text(tmp_path, "path,case,phase\na.png,c,准备\nb.png,c,缝合\nc.png,c,P-1\nd.png,c,P1\n"))
+    assert [data.space("phase").classes[i] for i in data.frames["phase"]] == ["准备", "缝合", "P-1", "P1"]
+
+
+def test_columns_separated_by_semicolons_are_said(tmp_path: Path) -> None:
+    (tmp_path / "frames.csv").write_text("path;case;phase\na.png;c;A\n")
+    with pytest.raises(TrocarError, match="its columns are separated by ';'; write a CSV file with commas"):
+        open_dataset(tmp_path)
+
+
 def test_missing_images_and_double_rows_are_refused(tmp_path: Path) -> None:
     make_folder(tmp_path, cases=2, frames=4)
     table = pd.read_csv(tmp_path / "frames.csv")
     pd.concat([table, table.assign(time_s=table["time_s"] + 9).head(1)]).to_csv(tmp_path / "frames.csv", index=False)
-    with pytest.raises(TrocarError, match="labelled twice"):
+    with pytest.raises(TrocarError, match=r"row 9: path 'images/0_000\.png' is there twice \(also in row 1\)"):
         open_dataset(tmp_path)
+    table.to_csv(tmp_path / "frames.csv", index=False)
     (tmp_path / "images/0_000.png").unlink()
     with pytest.raises(TrocarError, match=r"1 labelled files are missing, the first is images/0_000\.png"):
         open_dataset(tmp_path)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from trocar.core.tables import read_table
 from trocar.downstream.datasets.base import Adapter, DatasetOptions, Split
 from trocar.downstream.datasets.splits import not_here, published_split
 from trocar.downstream.datasets.table import LabelledFrames, LabelSpace, build_table
@@ -14,11 +15,7 @@ from trocar.downstream.datasets.videos import (
     find_clip,
     left_out,
     located,
-    need_columns,
-    read_table,
-    whole_numbers,
 )
-from trocar.errors import TrocarError
 
 TASK_FOLDER = "Task 1 Surgical workflow recognition"
 PHASES = (
@@ -66,11 +63,8 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
 
 def _labels(path: Path) -> pd.DataFrame:
     """`second` from 0 and `phase` 0..6: frame k of the file is second k - 1 of the video."""
-    table = read_table(path)
-    need_columns(table, ["Frame", "Phase"], path)
-    frame, phase = whole_numbers(table["Frame"], path), whole_numbers(table["Phase"], path)
-    if frame.min() < 1 or not phase.between(1, len(PHASES)).all():
-        raise TrocarError(f"{path}: frames count from 1 and phases are 1..{len(PHASES)}; found others")
+    table = read_table(path, separator="\t")
+    frame, phase = table.whole("Frame", 1), table.whole("Phase", 1, len(PHASES))
     found: pd.DataFrame = pd.DataFrame({"second": frame - 1, "phase": phase - 1})
     return found
 

@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from trocar.core.splits import split_tags
+from trocar.core.tables import read_table
 from trocar.data.media.file_names import composed, video_key
 from trocar.data.media.folders import entry, listed
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
@@ -30,11 +32,8 @@ from trocar.downstream.datasets.videos import (
     frame_grid,
     left_out,
     located,
-    need_columns,
-    read_table,
-    whole_numbers,
 )
-from trocar.errors import ConfigError, TrocarError
+from trocar.errors import ConfigError, TrocarError, nearest
 
 PHASE_FOLDER, TOOL_FOLDER = "phase_annotations", "tool_annotations"
 PHASE_SUFFIX, TOOL_SUFFIX = "-phase.txt", "-tool.txt"
@@ -148,16 +147,13 @@ def _official(options: DatasetOptions, found: int) -> tuple[dict[tuple[str, str]
 
 
 def read_labels(path: Path) -> pd.DataFrame:
-    """A phase or tool file: `Frame`, int64, and at least one more column."""
-    table = read_table(path)
-    if table.columns[0] != "Frame" or len(table.columns) < 2:
-        raise TrocarError(f"{path}: expected a header `Frame<TAB>...`, found {list(table.columns)}")
-    if path.name.endswith(PHASE_SUFFIX):
-        need_columns(table, ["Phase"], path)
-    short = table.isna().any(axis=1).to_numpy()
-    if short.any():
-        raise TrocarError(f"{path}: row {int(short.argmax()) + 1} of {len(table)} lacks values; is the file cut off?")
-    found: pd.DataFrame = table.assign(Frame=whole_numbers(table["Frame"], path))
+    """A phase or tool file: `Frame`, int64, and `Phase`, its name, or a column of 0 and 1 per tool."""
+    table = read_table(path, separator="\t")
+    if table.names[0] != "Frame" or len(table.names) < 2:
+        raise table.error(f"expected a header `Frame<TAB>...`, found {list(table.names)}")
+    of_phases = path.name.endswith(PHASE_SUFFIX)
+    labels = {"Phase": table.ids("Phase")} if of_phases else {name: table.flags(name) for name in table.names[1:]}
+    found: pd.DataFrame = pd.DataFrame({"Frame": table.whole("Frame", 0), **labels})
     return found
 
 
@@ -263,20 +259,21 @@ def _metadata(root: Path, videos: list[str], options: DatasetOptions) -> tuple[p
     about: pd.DataFrame = pd.DataFrame({"case_id": videos, "split": ""}, index=videos)
     path = root / "videos.csv"
     if path.is_file():
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        if "video" not in table:
-            raise TrocarError(f"{path}: needs a column `video`")
-        table["video"] = table["video"].map(video_key)
-        if table["video"].duplicated().any():
-            twice = table["video"][table["video"].duplicated()].iloc[0]
-            raise TrocarError(f"{path}: the column `video` must name every video once; {twice!r} stands there twice")
-        table = table.set_index("video")
-        unlisted = [video for video in videos if video not in table.index]
+        table = read_table(path)
+        place: dict[str, int] = {}
+        for index, name in enumerate(map(video_key, table.ids("video"))):
+            if name in place:
+                raise table.error(f"video {name!r} is there twice (also in row {table.rows[place[name]]})", index)
+            place[name] = index
+        unlisted = [video for video in videos if video not in place]
         if unlisted:
-            raise TrocarError(f"{path}: no row for the labelled video {unlisted[0]!r}")
-        for column in ("case_id", "split"):
-            if column in table:
-                about[column] = table.loc[videos, column]
+            raise TrocarError(f"{path}: no row for the labelled video {unlisted[0]!r}{nearest(unlisted[0], place)}")
+        rows = [place[video] for video in videos]
+        if "case_id" in table:
+            given = table.texts("case_id")[rows]
+            about["case_id"] = [case or video for case, video in zip(given, videos, strict=True)]
+        if "split" in table:
+            about["split"] = split_tags(table)[rows]
     if options.split is None:
         return about, []
     if path.is_file():

@@ -27,7 +27,7 @@ from trocar.downstream.datasets.cholec80 import (
 from trocar.downstream.datasets.names import canonical
 from trocar.downstream.datasets.splits import not_here, published_split
 from trocar.downstream.datasets.table import LabelledFrames, LabelSpace, build_table
-from trocar.downstream.datasets.videos import Clip, left_out, need_columns, whole_numbers
+from trocar.downstream.datasets.videos import Clip, left_out
 from trocar.downstream.datasets.xlsx import read_sheet
 from trocar.errors import TrocarError
 
@@ -83,18 +83,10 @@ def _intervals(root: Path) -> pd.DataFrame:
     books = _workbooks(root)
     if len(books) != 1:
         raise TrocarError(f"{root}: {len(books)} .xlsx files, expected the one with the surgeons' annotations")
-    table = read_sheet(books[0])
-    columns = ("video", *TIMES, *CRITERIA.values())
-    need_columns(table, columns, books[0])
-    table = table[list(columns)].dropna(how="all")
-    for name in ("video", *CRITERIA.values()):
-        table[name] = whole_numbers(table[name], books[0])
-    if not all(pd.api.types.is_numeric_dtype(table[name]) and table[name].notna().all() for name in TIMES):
-        raise TrocarError(f"{books[0]}: a minute or second is empty or no number")
-    scores = table[list(CRITERIA.values())]
-    if ((scores < 0) | (scores > 2)).any(axis=None) or not table["video"].between(1, 80).all():
-        raise TrocarError(f"{books[0]}: videos are 1..80 and scores 0..2; found others")
-    found: pd.DataFrame = table
+    table = read_sheet(books[0], ("video", *TIMES, *CRITERIA.values()))
+    times = {name: table.numbers(name, 0) for name in TIMES}
+    scores = {name: table.whole(name, 0, 2) for name in CRITERIA.values()}
+    found: pd.DataFrame = pd.DataFrame({"video": table.whole("video", 1, 80), **times, **scores})
     return found
 
 

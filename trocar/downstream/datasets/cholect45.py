@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
+from trocar.core.tables import read_table
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
 from trocar.downstream.datasets.budgets import published_budgets
 from trocar.downstream.datasets.names import index_of
@@ -93,20 +93,14 @@ def _read_video(root: Path, video: str, orders: dict[str, list[str]]) -> pd.Data
 
 
 def _read_file(path: Path, columns: list[str]) -> pd.DataFrame:
-    try:
-        table: pd.DataFrame = pd.read_csv(path, header=None, skipinitialspace=True)
-    except (ValueError, OSError) as error:
-        raise TrocarError(f"{path}: not a table of numbers: {error}") from None
-    table = table.dropna(axis="columns", how="all")  # a comma at the end of the lines
-    if table.shape[1] != 1 + len(columns):
-        raise TrocarError(f"{path}: {table.shape[1]} columns, expected the frame number and {len(columns)} classes")
-    if not table.iloc[:, 1:].isin([0, 1]).all(axis=None) or not pd.api.types.is_integer_dtype(table[0]):
-        raise TrocarError(f"{path}: holds something other than a frame number and then 0 and 1")
-    table = pd.DataFrame(table.to_numpy(np.int64), columns=["number", *columns])
-    repeated = table["number"][table["number"].duplicated()]
-    if len(repeated):
-        raise TrocarError(f"{path}: frame {repeated.iloc[0]} is labelled twice")
-    return table
+    table = read_table(path, header=False)
+    names = [name for name in table.names if table.filled(name).any()]  # without that of a comma at the end of lines
+    if len(names) != 1 + len(columns):
+        raise table.error(f"{len(names)} columns, expected the frame number and {len(columns)} classes")
+    table.once(names[0])
+    labels = {column: table.flags(name) for name, column in zip(names[1:], columns, strict=True)}
+    found: pd.DataFrame = pd.DataFrame({"number": table.whole(names[0], 0), **labels})
+    return found
 
 
 def _disagreements(part: pd.DataFrame, video: str) -> list[str]:

@@ -4,12 +4,13 @@ Columns: `path` (relative to the folder); `case`, `video` or both; and what ther
 
 - `time_s` (seconds within the video), `split` (train, val, test);
 - `frame`: native frame index, for rows whose path is a video; needs `time_s`;
-- `phase`, `step`: names, or integers from 0;
+- `phase`, `step`: names, or integers: places among the names of classes.yaml from 0, else names themselves;
 - `tool_<name>`, or a column called like one of Cholec80's tools: 0, 1 or empty (unlabelled);
 - `cvs_<criterion>`: 0 to 1 (a mean of several annotators is soft), or empty;
 - `mask`: path of an image whose value is the class index, 255 where a pixel is not scored; needs classes.yaml.
 
-classes.yaml lists names in the order of their integers under `phase`, `step` and `segmentation`.
+classes.yaml lists names in the order of their integers under `phase`, `step` and `segmentation`. Ids and names stay as
+they are written (`001`, `NA`); only an empty cell is empty.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import yaml
 
+from trocar.core.splits import SPLITS
+from trocar.core.tables import Table, is_number, read_table
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
 from trocar.downstream.datasets.masks import read_indices
 from trocar.downstream.datasets.names import CHOLEC80_PHASES, CHOLEC80_TOOLS, all_known, index_of
-from trocar.downstream.datasets.table import LabelledFrames, LabelSpace, build_table
+from trocar.downstream.datasets.table import UNLABELLED, LabelledFrames, LabelSpace, build_table
 from trocar.errors import ConfigError, TrocarError, nearest
 
 CSV, CLASSES = "frames.csv", "classes.yaml"
@@ -38,38 +42,27 @@ def _matches(root: Path) -> bool:
 def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
     if options.split is not None:
         raise ConfigError(f"the folder layout has no published split {options.split!r}; give {CSV} a column `split`")
-    path = root / CSV
-    table = _read_csv(path)
+    table = read_table(root / CSV)
+    if "path" not in table or not {"case", "video"} & set(table.names):
+        raise table.error(f"needs the columns `path` and `case` or `video`; found {', '.join(table.names)}")
+    if "frame" in table and "time_s" not in table:
+        raise table.error("rows with a `frame` of a video need `time_s` too")
     names = _class_names(root)
-    frames = _locators(table, path, options.fps)
-    phases = _add_ids("phase", frames, table, options.phases or names.get("phase", ()), path)
-    steps = _add_ids("step", frames, table, names.get("step", ()), path)
+    frames = _locators(table, options.fps)
+    phases, notes = _add_ids("phase", frames, table, options.phases or names.get("phase", ()))
+    steps, said = _add_ids("step", frames, table, names.get("step", ()))
     spaces = [
         LabelSpace("phase", "multiclass", phases),
         LabelSpace("step", "multiclass", steps),
-        LabelSpace("tools", "multilabel", _add_tools(frames, table, path)),
-        _add_criteria(frames, table, path),
-        _add_masks(frames, table, names.get("segmentation", ()), path),
+        LabelSpace("tools", "multilabel", _add_tools(frames, table)),
+        _add_criteria(frames, table),
+        _add_masks(frames, table, names.get("segmentation", ())),
     ]
     kept = _thin(frames, table, options.fps)
-    notes = (
-        [f"{len(kept)} of {len(frames)} rows used, at {options.fps:g} per second"] if len(kept) < len(frames) else []
-    )
+    notes += said
+    if len(kept) < len(frames):
+        notes.append(f"{len(kept)} of {len(frames)} rows used, at {options.fps:g} per second")
     return build_table(root, "folder", [kept], spaces, notes=notes)
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    try:
-        table: pd.DataFrame = pd.read_csv(path, skipinitialspace=True)
-    except (ValueError, OSError) as error:
-        raise TrocarError(f"{path}: not a table: {error}") from None
-    table.columns = table.columns.str.strip()
-    table = table.map(lambda value: value.strip() if isinstance(value, str) else value)
-    if "path" not in table or not {"case", "video"} & set(table.columns):
-        raise TrocarError(f"{path}: needs the columns `path` and `case` or `video`")
-    if "frame" in table and "time_s" not in table:
-        raise TrocarError(f"{path}: rows with a `frame` of a video need `time_s` too")
-    return table
 
 
 def _class_names(root: Path) -> dict[str, Names]:
@@ -77,7 +70,8 @@ def _class_names(root: Path) -> dict[str, Names]:
     if not path.is_file():
         return {}
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        # All values are text as written: YAML's own rules make None of `null`, False of `no` and 1 of `01`.
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise TrocarError(f"{path}: not valid YAML: {error}") from None
     for task, names in tree.items() if isinstance(tree, dict) else [("", tree)]:
@@ -85,80 +79,94 @@ def _class_names(root: Path) -> dict[str, Names]:
             raise TrocarError(
                 f"{path}: no task {task!r}{nearest(str(task), NAMED)}; expected lists under {', '.join(NAMED)}"
             )
-        if not isinstance(names, list) or len({str(name) for name in names}) != len(names) or not names:
+        if not isinstance(names, list) or not names or len({str(name) for name in names}) != len(names):
             raise TrocarError(f"{path}: {task}: expected a list of different names")
     return {task: tuple(str(name) for name in names) for task, names in tree.items()}
 
 
-def _locators(table: pd.DataFrame, path: Path, fps: float) -> pd.DataFrame:
-    frames: pd.DataFrame = pd.DataFrame({"path": table["path"].astype(str), "frame": -1})
-    if "frame" in table:
-        frames["frame"] = table["frame"].fillna(-1).astype(int)
-    frames["video"] = table["video" if "video" in table else "case"].astype(str)
-    frames["case"] = table["case" if "case" in table else "video"].astype(str)
-    position = frames.groupby("video").cumcount()
-    try:
-        frames["time_s"] = table["time_s"].astype(float) if "time_s" in table else position / fps
-    except ValueError as error:
-        raise TrocarError(f"{path}: time_s: {error}") from None
-    frames["split"] = table["split"].astype(object).fillna("").astype(str) if "split" in table else ""
+def _locators(table: Table, fps: float) -> pd.DataFrame:
+    """What a row is of. Raises TrocarError for rows that are there twice, and for times of a video that are."""
+    frame = table.whole("frame", 0, gap=-1) if "frame" in table else np.full(len(table), -1, dtype=np.int64)
+    frames: pd.DataFrame = pd.DataFrame({"path": table.ids("path"), "frame": frame})
+    frames["video"] = table.ids("video" if "video" in table else "case")
+    frames["case"] = table.ids("case" if "case" in table else "video")
+    frames["split"] = table.choices("split", SPLITS, gaps=True) if "split" in table else ""
+    table.once(*(name for name in ("path", "frame") if name in table))
+    if "time_s" not in table:
+        frames["time_s"] = frames.groupby("video").cumcount() / fps
+        return frames
+    frames["time_s"] = table.numbers("time_s", 0)
+    again = frames.duplicated(["video", "time_s"]).to_numpy()
+    if again.any():
+        video, time = frames.loc[int(again.argmax()), ["video", "time_s"]]
+        raise table.error(
+            f"video {video!r} has a row at time_s {time:g} already; two pictures of a video have different times, and "
+            "pictures without times leave `time_s` out",
+            int(again.argmax()),
+        )
     return frames
 
 
-def _add_ids(task: str, frames: pd.DataFrame, table: pd.DataFrame, given: Names, path: Path) -> Names:
-    """Column `task` of class indices; returns the class names."""
-    if task not in table or table[task].isna().all():
-        return ()
-    column = table[task]
-    if pd.api.types.is_numeric_dtype(column):
-        highest = int(column.max())
-        names = given or tuple(str(i) for i in range(highest + 1))
-        if highest >= len(names):
-            raise TrocarError(f"{path}: {task} {highest}, but only {len(names)} names are given")
-        frames[task] = column
-        return names
-    found = sorted(column.dropna().astype(str).unique())
+def _add_ids(task: str, frames: pd.DataFrame, table: Table, given: Names) -> tuple[Names, list[str]]:
+    """Column `task` of class indices; returns the class names, and a note where integers may count from 1."""
+    if task not in table or not table.filled(task).any():
+        return (), []
+    found = sorted(text for text in table.first_rows(task) if text)
+    if all(map(is_number, found)) and not any(map(is_number, given)):
+        return _add_numbers(task, frames, table, given)
     published = task == "phase" and all_known(found, CHOLEC80_PHASES)
     names = given or (CHOLEC80_PHASES if published else tuple(found))
-    ids = {name: index_of(name, names, str(path)) for name in found}
-    frames[task] = column.map(ids)
-    return names
+    frames[task] = table.codes(task, lambda text: index_of(text, names), gap=UNLABELLED)
+    return names, []
 
 
-def _add_tools(frames: pd.DataFrame, table: pd.DataFrame, path: Path) -> Names:
+def _add_numbers(task: str, frames: pd.DataFrame, table: Table, given: Names) -> tuple[Names, list[str]]:
+    """Integers are places among the `given` names; without any, classes are called by their numbers, from the lowest to
+    the highest, so that labels from 1 have no class 0."""
+    numbers = table.whole(task, 0, gap=UNLABELLED)
+    low, high = int(numbers[numbers >= 0].min()), int(numbers.max())
+    if not given:
+        frames[task] = np.where(numbers >= 0, numbers - low, UNLABELLED)
+        return tuple(str(number) for number in range(low, high + 1)), []
+    if high >= len(given):
+        raise table.error(
+            f"{task} {high}: there are {len(given)} names, so integers are 0 to {len(given) - 1}; write the names "
+            "where yours count from 1",
+            int(numbers.argmax()),
+        )
+    frames[task] = numbers
+    return given, [f"no {task} is 0 ({given[0]!r}): integers count from 0, in the order of the names"] if low else []
+
+
+def _add_tools(frames: pd.DataFrame, table: Table) -> Names:
     known = {name.lower(): name for name in CHOLEC80_TOOLS}
-    tools = []
-    for column in table.columns:
+    tools: list[str] = []
+    for column in table.names:
         name = column.removeprefix("tool_") if column.startswith("tool_") else known.get(column.lower())
         if name is None:
             continue
-        values = table[column]
-        if not values.dropna().isin([0, 1]).all():
-            raise TrocarError(f"{path}: tool column {column!r} holds something other than 0, 1 and empty")
-        frames[f"tools/{name}"] = values
+        if name in tools:
+            raise table.error(f"two columns are of the tool {name!r}; rename one")
+        frames[f"tools/{name}"] = table.flags(column, gaps=True)
         tools.append(name)
     return tuple(tools)
 
 
-def _add_criteria(frames: pd.DataFrame, table: pd.DataFrame, path: Path) -> LabelSpace:
-    columns = [column for column in table.columns if column.startswith("cvs_")]
-    values = table[columns]
-    if columns and not all(pd.api.types.is_numeric_dtype(kind) for kind in values.dtypes):
-        raise TrocarError(f"{path}: a column cvs_... holds something other than numbers and empty")
+def _add_criteria(frames: pd.DataFrame, table: Table) -> LabelSpace:
+    columns = [column for column in table.names if column.startswith("cvs_")]
     criteria = tuple(column.removeprefix("cvs_") for column in columns)
     for column, criterion in zip(columns, criteria, strict=True):
-        frames[f"cvs/{criterion}"] = table[column]
+        frames[f"cvs/{criterion}"] = table.numbers(column, 0, 1, gaps=True)
+    values = frames[[f"cvs/{criterion}" for criterion in criteria]]
     soft = bool((values.notna() & ~values.isin([0, 1])).any(axis=None))
     return LabelSpace("cvs", "multilabel", criteria, soft=soft)
 
 
-def _add_masks(frames: pd.DataFrame, table: pd.DataFrame, names: Names, path: Path) -> LabelSpace:
-    if "mask" in table and table["mask"].notna().any():
+def _add_masks(frames: pd.DataFrame, table: Table, names: Names) -> LabelSpace:
+    if "mask" in table and table.filled("mask").any():
         if not names:
-            raise TrocarError(
-                f"{path}: masks need the names of their classes: list them in {CLASSES} under `segmentation`"
-            )
-        frames["mask"] = table["mask"].fillna("").astype(str)
+            raise table.error(f"masks need the names of their classes: list them in {CLASSES} under `segmentation`")
+        frames["mask"] = table.texts("mask")
     return LabelSpace(
         "segmentation",
         "mask",
@@ -167,7 +175,7 @@ def _add_masks(frames: pd.DataFrame, table: pd.DataFrame, names: Names, path: Pa
     )
 
 
-def _thin(frames: pd.DataFrame, table: pd.DataFrame, fps: float) -> pd.DataFrame:
+def _thin(frames: pd.DataFrame, table: Table, fps: float) -> pd.DataFrame:
     """With times, keep the first frame of every 1/fps seconds of a video; without, keep all."""
     if "time_s" not in table:
         return frames

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from trocar.core.tables import read_table
 from trocar.data.media.folders import listed
 from trocar.downstream.datasets.base import Adapter, DatasetOptions, Split
 from trocar.downstream.datasets.names import CHOLEC80_PHASES
 from trocar.downstream.datasets.splits import not_here, published_split
 from trocar.downstream.datasets.table import LabelledFrames, LabelSpace, build_table
-from trocar.downstream.datasets.videos import Clip, find_clip, frame_grid, left_out, located, read_table, whole_numbers
-from trocar.errors import TrocarError
+from trocar.downstream.datasets.videos import Clip, find_clip, frame_grid, left_out, located
 
 TOOLS = ("Grasper", "Clipper", "CoagulationInstruments", "Scissors", "SuctionIrrigation", "SpecimenBag", "Stapler")
 INSTRUMENT_COLUMNS = 21
@@ -81,23 +81,26 @@ def _labels(files: dict[str, Path]) -> pd.DataFrame:
     """`frame` and what its files label, joined by the frame."""
     tables = []
     if "phase" in files:
-        table = _numbers(files["phase"], 2)
-        tables.append(table.set_axis(["frame", "phase"], axis=1))
+        tables.append(_numbers(files["phase"], ["phase"], len(CHOLEC80_PHASES) - 1, 1))
     if "instrument" in files:
-        table = _numbers(files["instrument"], 1 + INSTRUMENT_COLUMNS).iloc[:, : 1 + len(TOOLS)]
-        tables.append(table.set_axis(["frame", *(f"tools/{tool}" for tool in TOOLS)], axis=1))
+        tables.append(_numbers(files["instrument"], [f"tools/{tool}" for tool in TOOLS], 1, INSTRUMENT_COLUMNS))
     joined: pd.DataFrame = tables[0]
     for table in tables[1:]:
         joined = joined.merge(table, on="frame", how="outer").sort_values("frame")
     return joined
 
 
-def _numbers(path: Path, columns: int) -> pd.DataFrame:
-    """A file without a header, int64 [n, columns]. Raises TrocarError for another number of columns."""
-    table = read_table(path, sep=",", header=False)
-    if table.shape[1] != columns:
-        raise TrocarError(f"{path}: {table.shape[1]} columns, expected the frame and {columns - 1} labels, no header")
-    numbers: pd.DataFrame = pd.DataFrame({name: whole_numbers(table[name], path) for name in table.columns})
+def _numbers(path: Path, labels: list[str], highest: int, count: int) -> pd.DataFrame:
+    """A file without a header: `frame`, and the first of its `count` labels, 0 to `highest`, as columns `labels`.
+
+    Raises TrocarError for another number of columns, and for other values.
+    """
+    table = read_table(path, header=False)
+    if len(table.names) != 1 + count:
+        raise table.error(f"{len(table.names)} columns, expected the frame and {count} labels, no header")
+    of_labels = dict(zip(labels, table.names[1:], strict=False))  # the others are reserved
+    columns = {label: table.whole(name, 0, highest) for label, name in of_labels.items()}
+    numbers: pd.DataFrame = pd.DataFrame({"frame": table.whole(table.names[0], 0), **columns})
     return numbers
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from trocar.core.tables import read_table
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
 from trocar.downstream.datasets.m2cai16 import OFFICIAL, check_split, label_files, videos
 from trocar.downstream.datasets.names import CHOLEC80_TOOLS, index_of
@@ -17,9 +18,6 @@ from trocar.downstream.datasets.videos import (
     every_nth_second,
     left_out,
     located,
-    need_columns,
-    read_table,
-    whole_numbers,
 )
 
 COUNTS = {"train": 10, "test": 5}
@@ -49,12 +47,11 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
 
 
 def _labels(path: Path) -> pd.DataFrame:
-    table = read_table(path)
-    need_columns(table, ["Frame"], path)
-    columns = {"frame": whole_numbers(table["Frame"], path)}
-    for name in table.columns[1:]:
-        tool = CHOLEC80_TOOLS[index_of(str(name), CHOLEC80_TOOLS, str(path))]
-        columns[f"tools/{tool}"] = whole_numbers(table[name], path)
+    table = read_table(path, separator="\t")
+    columns = {"frame": table.whole("Frame", 0)}
+    for name in table.names[1:]:
+        tool = CHOLEC80_TOOLS[index_of(name, CHOLEC80_TOOLS, str(path))]
+        columns[f"tools/{tool}"] = table.flags(name)
     found: pd.DataFrame = pd.DataFrame(columns)
     return found
 

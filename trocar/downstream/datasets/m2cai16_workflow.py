@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from trocar.core.tables import read_table
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
 from trocar.downstream.datasets.m2cai16 import OFFICIAL, check_split, label_files, videos
 from trocar.downstream.datasets.names import PHASE_SETS, index_of
 from trocar.downstream.datasets.table import LabelledFrames, LabelSpace, build_table
-from trocar.downstream.datasets.videos import frame_grid, left_out, located, need_columns, read_table, whole_numbers
+from trocar.downstream.datasets.videos import frame_grid, left_out, located
 
 COUNTS = {"train": 27, "test": 14}
 
@@ -42,10 +43,9 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
 
 
 def _labels(path: Path, phases: tuple[str, ...]) -> pd.DataFrame:
-    table = read_table(path)
-    need_columns(table, ["Frame", "Phase"], path)
-    ids = {name: index_of(str(name), phases, str(path)) for name in table["Phase"].unique()}
-    found: pd.DataFrame = pd.DataFrame({"frame": whole_numbers(table["Frame"], path), "phase": table["Phase"].map(ids)})
+    table = read_table(path, separator="\t")
+    phase = table.codes("Phase", lambda name: index_of(name, phases))
+    found: pd.DataFrame = pd.DataFrame({"frame": table.whole("Frame", 0), "phase": phase})
     return found
 
 

@@ -42,15 +42,21 @@ def canonical(name: str) -> str:
     return _SAME.get(plain, plain)
 
 
-def index_of(name: str, names: Sequence[str], where: str) -> int:
-    """Position of `name` among `names`, spelling aside. Raises TrocarError naming `where` and the nearest
-    one.
+def index_of(name: str, names: Sequence[str], where: str = "") -> int:
+    """Position of `name` among `names`, spelling aside where it is none of them as it stands.
+
+    Raises TrocarError naming `where` and the nearest one, and where `name` could be several of them.
     """
-    places = {canonical(known): i for i, known in enumerate(names)}
-    if canonical(name) not in places:
-        hint = " (other phases are given with --phases, in order)" if tuple(names) in PHASE_SETS.values() else ""
-        raise TrocarError(f"{where}: unknown name {name!r}{nearest(name, names)}; known: {', '.join(names)}{hint}")
-    return places[canonical(name)]
+    if name in names:
+        return list(names).index(name)
+    meant = [i for i, known in enumerate(names) if canonical(known) == canonical(name) != ""]
+    if len(meant) == 1:
+        return meant[0]
+    before = f"{where}: " if where else ""
+    if meant:
+        raise TrocarError(f"{before}{name!r} could be {' or '.join(repr(names[i]) for i in meant)}; write it as that")
+    hint = " (other phases are given with --phases, in order)" if tuple(names) in PHASE_SETS.values() else ""
+    raise TrocarError(f"{before}unknown name {name!r}{nearest(name, names)}; known: {', '.join(names)}{hint}")
 
 
 def phase_set(found: Sequence[str], where: str) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from trocar.core.tables import read_table
 from trocar.data.media.file_names import video_key
 from trocar.data.media.folders import listed
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
@@ -20,7 +21,6 @@ from trocar.downstream.datasets.cholec80 import ADAPTER as CHOLEC80
 from trocar.downstream.datasets.cholec80 import PHANTOM_FILE
 from trocar.downstream.datasets.masks import read_indices
 from trocar.downstream.datasets.table import LabelledFrames, LabelSpace, build_table
-from trocar.downstream.datasets.videos import need_columns, read_table, whole_numbers
 from trocar.errors import TrocarError
 
 VIDEO_FILE, CVS_FILE, MASK_FOLDER, CLASS_FILE = "videos.csv", "all_metadata.csv", "semseg", "seg_label_map.txt"
@@ -49,39 +49,38 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
 
 def _rates(root: Path) -> pd.Series:
     """Native frames per second by video."""
-    table = read_table(root / VIDEO_FILE, sep=",")
-    need_columns(table, ["video", "fps"], root / VIDEO_FILE)
-    rates: pd.Series = table.set_index(table["video"].astype(str).map(video_key))["fps"].astype(np.float64)
+    table = read_table(root / VIDEO_FILE)
+    rates: pd.Series = pd.Series(table.numbers("fps", 0), index=[video_key(video) for video in table.ids("video")])
     return rates
 
 
 def _classes(root: Path) -> tuple[str, ...]:
     """Names of the classes of masks: `0 background` and so on, in order."""
-    table = read_table(root / CLASS_FILE, sep=" ", header=False)
-    if table.shape[1] != 2 or table[0].tolist() != list(range(len(table))):
-        raise TrocarError(f"{root / CLASS_FILE}: expected lines of a number and a name, counted from 0")
-    return tuple(str(name) for name in table[1])
+    table = read_table(root / CLASS_FILE, separator=" ", header=False)
+    if len(table.names) != 2 or table.whole(table.names[0]).tolist() != list(range(len(table))):
+        raise table.error("expected lines of a number and a name, counted from 0")
+    return tuple(table.ids(table.names[1]))
 
 
 def _criteria(root: Path) -> pd.DataFrame:
     """Rows of graded frames: video, native frame, the mean of the graders per criterion."""
-    table = read_table(root / CVS_FILE, sep=",")
-    need_columns(table, ["vid", "frame", *CRITERIA, "is_ds_keyframe"], root / CVS_FILE)
-    graded = table[table["is_ds_keyframe"].astype(bool)]
-    columns: dict[str, pd.Series] = {f"cvs/{name}": graded[name].astype(np.float64) for name in CRITERIA}
-    found: pd.DataFrame = pd.DataFrame(
-        {"video": graded["vid"].astype(str), "frame": graded["frame"].astype(np.int64), **columns}
-    )
-    return found
+    table = read_table(root / CVS_FILE)
+    criteria = {f"cvs/{name}": table.numbers(name, 0, 1) for name in CRITERIA}
+    rows: pd.DataFrame = pd.DataFrame({"video": table.ids("vid"), "frame": table.whole("frame", 0), **criteria})
+    graded: pd.DataFrame = rows[table.flags("is_ds_keyframe") == 1]
+    return graded
 
 
 def _masks(root: Path) -> pd.DataFrame:
     """`semseg/video01/video01_000295.png` is the mask of native frame 295."""
     files = listed(root / MASK_FOLDER, "*/*.png")
-    numbers = pd.Series([path.stem.rpartition("_")[2] for path in files], dtype=str)
+    numbers = [path.stem.rpartition("_")[2] for path in files]
+    strange = next((path for path, number in zip(files, numbers, strict=True) if not number.isdecimal()), None)
+    if strange is not None:
+        raise TrocarError(f"{strange}: expected a name that ends in the number of its frame")
     rows: dict[str, Any] = {
         "video": [path.parent.name for path in files],
-        "frame": whole_numbers(numbers, root / MASK_FOLDER),
+        "frame": np.array(numbers, dtype=np.int64),
         "mask": [path.relative_to(root).as_posix() for path in files],
     }
     found: pd.DataFrame = pd.DataFrame(rows)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from trocar.core.tables import read_table
 from trocar.data.media.folders import listed
 from trocar.data.media.suffixes import VIDEO_SUFFIXES
 from trocar.downstream.datasets.base import Adapter, DatasetOptions, Split
@@ -23,9 +24,6 @@ from trocar.downstream.datasets.videos import (
     find_clip,
     left_out,
     located,
-    need_columns,
-    read_table,
-    whole_numbers,
 )
 from trocar.errors import TrocarError
 
@@ -72,7 +70,6 @@ INSTRUMENTS = (
 """By the files' own numbers 0..18: the challenge's F1 counts all 19."""
 NO_SECOND = -2
 """The lowest number in the columns of instruments: no second instrument. Out of the patient is -1."""
-COLUMNS = ("int_video", "int_time", "int_step", "int_instrument1", "int_instrument2")
 _HELD_OUT = {"held-out-common": (2, 6, 12, 13, 24), "held-out-das2024": (1, 12, 21, 24, 25)}
 SPLITS: dict[str, Split] = {
     name: {"train": [v for v in range(1, 26) if v not in test and v != 19], "test": test}
@@ -109,16 +106,15 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
 
 
 def _labels(path: Path, number: int) -> pd.DataFrame:
-    table = read_table(path, sep=",")
-    need_columns(table, COLUMNS, path)
-    table = pd.DataFrame({name: whole_numbers(table[name], path) for name in COLUMNS})
-    if (table["int_video"] != number).any():
-        raise TrocarError(f"{path}: holds labels of video {int(table['int_video'].iloc[0])}; was the file renamed?")
-    step, shown = table["int_step"], table[["int_instrument1", "int_instrument2"]]
-    known = step.between(1, len(STEPS) - 1) | (step == -1)
-    if not known.all() or not (shown.ge(NO_SECOND) & shown.lt(len(INSTRUMENTS))).all(axis=None):
-        raise TrocarError(f"{path}: steps are -1 and 1..14, instruments -2..18; found others")
-    labels = pd.DataFrame({"second": table["int_time"], "step": step.clip(lower=0)})
+    table = read_table(path)
+    of_video, step = table.whole("int_video"), table.whole("int_step", -1, len(STEPS) - 1)
+    if (of_video != number).any():
+        raise table.error(f"holds labels of video {of_video[of_video != number][0]}; was the file renamed?")
+    if (step == 0).any():
+        raise table.error("int_step 0: steps are -1 and 1 to 14", int((step == 0).argmax()))
+    last = len(INSTRUMENTS) - 1
+    shown = pd.DataFrame({k: table.whole(f"int_instrument{k}", NO_SECOND, last) for k in (1, 2)})
+    labels = pd.DataFrame({"second": table.whole("int_time", 0), "step": step.clip(min=0)})
     for index, name in enumerate(INSTRUMENTS):
         labels[f"tools/{name}"] = (shown == index).any(axis=1).astype("int64")
     found: pd.DataFrame = labels
@@ -130,13 +126,12 @@ def _check_map(path: Path, kind: str, names: tuple[str, ...]) -> None:
     of a class means another class. Raises TrocarError where it does."""
     if not path.is_file():
         return
-    table = read_table(path, sep=",")
-    need_columns(table, [f"int_{kind}", f"str_{kind}"], path)
+    table = read_table(path)
     places = {canonical(name): index for index, name in enumerate(names)}
-    for number, name in zip(whole_numbers(table[f"int_{kind}"], path), table[f"str_{kind}"], strict=True):
-        place = places.get(canonical(str(name)))
+    for number, name in zip(table.whole(f"int_{kind}"), table.texts(f"str_{kind}"), strict=True):
+        place = places.get(canonical(name))
         if place is not None and place != number:
-            raise TrocarError(f"{path}: {str(name).strip()!r} has the number {number}, expected {place}")
+            raise TrocarError(f"{path}: {name!r} has the number {number}, expected {place}")
 
 
 def _unlabelled(root: Path, numbers: dict[str, Path]) -> list[str]:

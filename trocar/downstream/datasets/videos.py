@@ -49,35 +49,6 @@ def probe(path: Path) -> Clip:
     return Clip(path, int(frames), rate)
 
 
-def read_table(path: Path, sep: str = "\t", header: bool = True) -> pd.DataFrame:
-    """A text table with the blanks around names and columns cut off. Raises TrocarError for one that is none."""
-    try:
-        table: pd.DataFrame = pd.read_csv(path, sep=sep, skipinitialspace=True, header="infer" if header else None)
-    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise TrocarError(f"{path}: not a table of columns separated by {sep!r}: {error}") from None
-    if header:
-        table.columns = pd.Index([str(name).strip() for name in table.columns])
-    return table
-
-
-def need_columns(table: pd.DataFrame, names: Sequence[str], path: Path) -> None:
-    """Raises TrocarError for a table without one of these columns."""
-    absent = [name for name in names if name not in table]
-    if absent:
-        raise TrocarError(f"{path}: no column {', '.join(absent)}; found {', '.join(map(str, table.columns))}")
-
-
-def whole_numbers(values: pd.Series, path: Path) -> pd.Series:
-    """int64; 2.5e+01 is 25. Raises TrocarError for a value that is no whole number, naming it."""
-    numbers = pd.to_numeric(values, errors="coerce")
-    wrong = numbers.isna() | (numbers != numbers.round())
-    if wrong.any():
-        raise TrocarError(
-            f"{path}: {values[wrong].iloc[0]!r} in row {int(wrong.to_numpy().argmax()) + 1} is no whole number"
-        )
-    return numbers.astype(np.int64)
-
-
 def frame_grid(last: int, rate: float, fps: float) -> npt.NDArray[np.int64]:
     """Native frames 0..`last` of a video of `rate` frames per second, taken `fps` times a second or all of them."""
     every = max(rate / fps, 1.0)

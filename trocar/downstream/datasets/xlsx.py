@@ -1,4 +1,4 @@
-"""The first sheet of an .xlsx workbook as a table.
+"""The first sheet of an .xlsx workbook as a table; its cells are text, numbers as the file has them.
 
 openpyxl would read everything a workbook can hold; one label file with a header row is all that is needed here.
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-import pandas as pd
+import numpy as np
 
+from trocar.core.tables import Table, of_texts
 from trocar.errors import TrocarError
 
 MOST_BYTES = 50_000_000
@@ -20,10 +22,10 @@ _SHEET, _TEXTS = "xl/worksheets/sheet1.xml", "xl/sharedStrings.xml"
 _MAIN = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 
 
-def read_sheet(path: Path) -> pd.DataFrame:
-    """The first row names the columns; cells are text or float, missing where empty; empty rows are left out.
+def read_sheet(path: Path, columns: Sequence[str]) -> Table:
+    """These columns, named by the first row; rows that are empty in all of them are left out.
 
-    Raises TrocarError for a file that is no workbook.
+    Raises TrocarError for a file that is no workbook, and for a column that is not there.
     """
     try:
         with zipfile.ZipFile(path) as book:
@@ -33,16 +35,13 @@ def read_sheet(path: Path) -> pd.DataFrame:
         raise TrocarError(f"{path}: not an .xlsx workbook, or a damaged one ({error}); download it again") from None
     if not rows:
         raise TrocarError(f"{path}: the first sheet is empty")
-    names = {column: str(value).strip() for column, value in rows[0].items() if value is not None}
-    found: pd.DataFrame = pd.DataFrame(
-        [
-            {name: row.get(column) for column, name in names.items()}
-            for row in rows[1:]
-            if any(v is not None for v in row.values())
-        ],
-        columns=list(names.values()),
-    )
-    return found
+    places = {(value or "").strip(): letters for letters, value in rows[0].items()}
+    found = [(row, [cells.get(places[name]) for name in columns if name in places]) for row, cells in enumerate(rows)]
+    found = [(row, cells) for row, cells in found[1:] if any(cells)]
+    cells = {name: [values[i] for _, values in found] for i, name in enumerate(n for n in columns if n in places)}
+    table = of_texts(path, cells, np.array([row for row, _ in found], dtype=np.int64))
+    table.need(*columns)
+    return table
 
 
 def _part(book: zipfile.ZipFile, name: str) -> ElementTree.Element:
@@ -58,7 +57,7 @@ def _text(item: ElementTree.Element) -> str:
     return "".join(piece.text or "" for piece in item.iter(f"{_MAIN}t"))
 
 
-def _row(row: ElementTree.Element, texts: list[str]) -> dict[str, str | float | None]:
+def _row(row: ElementTree.Element, texts: list[str]) -> dict[str, str | None]:
     """Column letters -> value. A cell says where it is, since empty ones may be left out."""
     cells = {}
     for cell in row.iter(f"{_MAIN}c"):
@@ -69,10 +68,8 @@ def _row(row: ElementTree.Element, texts: list[str]) -> dict[str, str | float | 
     return cells
 
 
-def _value(cell: ElementTree.Element, texts: list[str]) -> str | float | None:
-    kind, value = cell.get("t", "n"), cell.findtext(f"{_MAIN}v")
-    if kind == "inlineStr":
-        return _text(cell)
-    if value is None:
-        return None
-    return texts[int(value)] if kind == "s" else float(value) if kind in ("n", "b") else value
+def _value(cell: ElementTree.Element, texts: list[str]) -> str | None:
+    if cell.get("t") == "inlineStr":
+        return _text(cell).strip()
+    value = cell.findtext(f"{_MAIN}v")
+    return texts[int(value)].strip() if value is not None and cell.get("t") == "s" else value

@@ -1,0 +1,52 @@
+"""The three splits of labelled data, and how else people spell them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trocar.core.tables import Table, Texts
+from trocar.errors import nearest
+
+SPLITS = ("train", "val", "test")
+_SPELLINGS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+
+
+def meant_split(tag: str) -> str | None:
+    """The split that `tag` is another spelling of, such as `Train` and `validation`; None where it is none."""
+    lower = tag.lower()
+    meant = lower if lower in SPLITS else _SPELLINGS.get(lower)
+    return None if meant == tag else meant
+
+
+def check_tag(tag: str) -> None:
+    """Raises ValueError for another spelling of a split: it would be a tag of its own, and its videos in no split."""
+    meant = meant_split(tag)
+    if meant is not None:
+        raise ValueError(f"split {tag!r}: expected {', '.join(SPLITS)} (did you mean {meant!r}?)")
+
+
+def split_tags(table: Table) -> Texts:
+    """The split of every row of a videos.csv, '' where it has none. The column may hold tags beside it, separated by
+    semicolons.
+
+    Raises the table's error for a split that is spelt otherwise, for two splits, and for a row that has only other
+    tags where another row has a split.
+    """
+    found: dict[str, str] = {}
+    for text, index in table.first_rows("split").items():
+        tags = [tag.strip() for tag in text.split(";") if tag.strip()]
+        known = [tag for tag in tags if tag in SPLITS]
+        if len(known) > 1:
+            raise table.error(f"split {text!r}: a video is in one of {', '.join(SPLITS)}", index)
+        try:
+            for tag in tags:
+                check_tag(tag)
+        except ValueError as error:
+            raise table.error(str(error), index) from None
+        found[text] = known[0] if known else ""
+    lost = next((text for text, split in found.items() if text and not split and any(found.values())), None)
+    if lost is not None:
+        what = f"split {lost!r}: expected {', '.join(SPLITS)}{nearest(lost, SPLITS)}, as in other rows"
+        raise table.error(what, table.first_rows("split")[lost])
+    split: Texts = np.array([found[text] for text in table.texts("split")], dtype=object)
+    return split
