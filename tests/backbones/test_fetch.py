@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.server
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +14,12 @@ import torch
 from published_files import CASES
 
 from trocar import cli
-from trocar.backbones import load_backbone, store
+from trocar.backbones import load_backbone, published, source, store
+from trocar.backbones.exposure import by_identity, exposure_of
 from trocar.backbones.fetch import fetch
 from trocar.backbones.origin import origin_of
 from trocar.backbones.published import entries
+from trocar.data.leak.verdict import Verdict
 from trocar.errors import ConfigError, TrocarError
 from trocar.files import sha256_of
 
@@ -100,8 +104,6 @@ def test_a_fetched_file_that_changed_is_refused(weights: Path) -> None:
 
 
 def test_a_published_sha256_is_demanded(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import dataclasses
-
     entry = dataclasses.replace(entries()[NAME], sha256="0" * 64)
     with pytest.raises(TrocarError, match="has sha256"):
         fetch(entry, str(weights))
@@ -151,3 +153,55 @@ def test_a_weights_folder_that_is_a_file_is_named(weights: Path, monkeypatch: py
     monkeypatch.setenv("TROCAR_WEIGHTS", str(weights))
     with pytest.raises(ConfigError, match=r"TROCAR_WEIGHTS=.* is not a folder"):
         load_backbone(NAME)
+
+
+def verdict(name: str) -> Verdict:
+    """On a test video of Cholec80, by names alone."""
+    return Verdict.worst(f.verdict for part in exposure_of(name).parts for f in by_identity(part, [("cholec80", "41")]))
+
+
+def known(entry: str, monkeypatch: pytest.MonkeyPatch, **facts: str | None) -> None:
+    """The entry with another address or sha256 than it ships with."""
+    changed = {**entries(), entry: dataclasses.replace(entries()[entry], **facts)}
+    for module in (published, source, store):
+        monkeypatch.setattr(module, "entries", lambda: changed)
+
+
+def test_a_file_counts_as_published_only_if_it_was_fetched_from_there_or_has_its_sha256(
+    site: str, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clean = "selfsupsurg_mocov2_resnet50"  # saw Cholec80's training videos alone
+    case = next(case for case in CASES if case.name == clean)
+    file = weights.with_name("ssl.torch")
+    torch.save(case.build()[1], file)
+    assert verdict(clean) is Verdict.CLEAN  # what is published, as long as nothing else can be loaded under the name
+    assert verdict(f"{clean}@{file}") is Verdict.UNKNOWN
+    fetch(entries()[clean], str(file))
+    assert verdict(clean) is Verdict.UNKNOWN
+    shutil.rmtree(store.root() / clean)
+    fetch(entries()[clean], f"{site}/{file.name}")
+    assert verdict(clean) is Verdict.UNKNOWN  # another address than the entry's
+    known(clean, monkeypatch, url=f"{site}/{file.name}")
+    assert verdict(clean) is Verdict.CLEAN
+    assert verdict(f"{clean}@{file}") is Verdict.CLEAN  # the same bytes
+    other = weights.with_name("other.torch")
+    torch.save(case.build(seed=8)[1], other)
+    assert verdict(f"{clean}@{other}") is Verdict.UNKNOWN
+    known(clean, monkeypatch, url=None, sha256=sha256_of(other))
+    assert verdict(f"{clean}@{other}") is Verdict.CLEAN
+    assert verdict(clean) is Verdict.UNKNOWN
+
+
+def test_what_a_claimed_name_is_known_to_have_seen_still_counts(weights: Path) -> None:
+    assert verdict(f"{NAME}@{weights}") is Verdict.SUSPECT  # SurgeNet saw 76 of Cholec80's 80
+
+
+def test_the_command_says_when_a_file_is_not_known_to_be_the_published_one(
+    site: str, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["fetch", NAME, "--from", str(weights)]) == 0
+    assert "verdicts on test data count it as unknown" in capsys.readouterr().out
+    shutil.rmtree(store.root() / NAME)
+    known(NAME, monkeypatch, url=f"{site}/teacher.pth")
+    assert cli.main(["fetch", NAME]) == 0
+    assert "unknown" not in capsys.readouterr().out

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from safetensors import safe_open
 
-from trocar.backbones.exposure import KEY, Exposure, by_identity
+from trocar.backbones.exposure import KEY, WEIGHTS_KEY, Exposure, by_identity
 from trocar.backbones.source import WEIGHTS
 from trocar.data.leak.identities import identities
 from trocar.data.leak.verdict import Verdict
@@ -91,9 +91,8 @@ def _origin(config: dict[str, Any]) -> str:
     text = "## What it was trained on, and test data\n\n"
     exposure = _exposure(config)
     if init:
-        text += (
-            f"The first weights are {init['name']}: {init['citation']} ({init['homepage']}), licence {init['licence']}"
-        )
+        from_whom = f": {init['citation']} ({init['homepage']})" if init.get("citation") else ""
+        text += f"The first weights are {init['name']}{from_whom}, licence {init['licence']}"
         text += f", sha256 `{init['sha256']}`.\n" if init.get("sha256") else ".\n"
     if exposure is None:
         return text + "Verdict on test data: unknown. What the weights have seen is not recorded.\n"
@@ -143,8 +142,9 @@ def _verdicts(exposure: Exposure) -> str:
 
 
 def _recorded(config: dict[str, Any]) -> dict[str, Any]:
-    """All but the list of cases, which has a section of its own and may be long."""
-    return {key: value for key, value in (config.get("trocar") or {}).items() if key != KEY}
+    """All but the list of cases, which has a section of its own and may be long, and the checksum."""
+    about = config.get("trocar") or {}
+    return {key: value for key, value in about.items() if key not in (KEY, WEIGHTS_KEY)}
 
 
 def _yaml_section(title: str, tree: Any) -> str:

@@ -14,12 +14,13 @@ from torch import nn
 
 from trocar.backbones import architectures
 from trocar.backbones.card import OWN_ARCHITECTURES, model_card
-from trocar.backbones.exposure import KEY, Exposure, exposure_of
+from trocar.backbones.exposure import KEY, WEIGHTS_KEY, Exposure, exposure_of
 from trocar.backbones.load import load_backbone
 from trocar.backbones.origin import origin_of
 from trocar.backbones.preprocess import Preprocessing, describe_backbone, position_table_size
 from trocar.backbones.source import WEIGHTS, find_backbone_folder
 from trocar.errors import ConfigError, TrocarError
+from trocar.files import sha256_of
 from trocar.privacy import Withheld, withheld
 
 # Regularisation while training changes no feature in eval mode; whoever fine-tunes chooses their own.
@@ -52,19 +53,21 @@ def save_backbone(
     """
     model = getattr(model, "_orig_mod", model)
     config = backbone_config(model, preprocessing)
-    origin = origin_of(model)
-    config["trocar"] = {**({"init": origin.as_json()} if origin else {}), **extra}
-    try:
-        text = json.dumps(config, indent=2, sort_keys=True)
-    except TypeError as error:
-        raise TrocarError(f"the backbone's configuration cannot be written as JSON: {error}") from None
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
     classifier = _classifier_keys(model)
     state = {
         k: v.detach().to("cpu", copy=True).contiguous() for k, v in model.state_dict().items() if k not in classifier
     }
+    origin = origin_of(model)
+    config["trocar"] = {**({"init": origin.as_json()} if origin else {}), **extra}
+    try:
+        json.dumps(config)
+    except TypeError as error:
+        raise TrocarError(f"the backbone's configuration cannot be written as JSON: {error}") from None
+    folder.mkdir(parents=True, exist_ok=True)
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    config["trocar"][WEIGHTS_KEY] = sha256_of(folder / WEIGHTS)
+    text = json.dumps(config, indent=2, sort_keys=True)
+    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
     # safetensors writes for the owner alone, whatever the umask says; the folder is for the group.
     shutil.copymode(folder / "config.json", folder / WEIGHTS)
     if config["architecture"] in architectures.__all__:

@@ -15,13 +15,17 @@ from typing import Any
 
 import timm
 
-from trocar.backbones.published.base import Seen
-from trocar.backbones.source import BackboneSource, resolve
+from trocar.backbones.published.base import Published, Seen
+from trocar.backbones.source import WEIGHTS, BackboneSource, resolve
+from trocar.backbones.store import is_published_file
 from trocar.data.leak.identities import Case, identities, parse_numbers
 from trocar.data.leak.verdict import Finding, Verdict, by_severity
 from trocar.errors import TrocarError
+from trocar.files import sha256_of
 
 KEY = "exposure"
+WEIGHTS_KEY = "weights_sha256"
+"""Of the `model.safetensors` that the record beside it is about."""
 IMAGENET_TAG = re.compile(r"(?:^|[_.])in(?:1k|12k|21k|22k)(?:$|[_.])")
 """timm names in a tag what weights were trained on: these are photographs alone, where no other token is known."""
 SEAL = "#"
@@ -101,7 +105,8 @@ class Exposure:
 def exposure_of(name_or_path: str | Path) -> Exposure:
     """What the weights of this name have seen (names as for `load_backbone`).
 
-    A backbone that says nothing of its training gives one part that is not known. Raises ConfigError for a name that
+    A backbone that says nothing of its training gives one part that is not known; so does, beside what is published
+    of a name, a file that came in under it by hand. Raises ConfigError for a name that
     means nothing, TrocarError for a folder with a broken `config.json`.
     """
     source = resolve(name_or_path)
@@ -109,7 +114,10 @@ def exposure_of(name_or_path: str | Path) -> Exposure:
         return Exposure()
     if source.kind == "published":
         assert source.entry is not None
-        return Exposure((Part("published", source.entry.name, source.entry.seen),))
+        return _of_published(source.entry, source.file)
+    if source.kind == "file":
+        assert source.file is not None
+        return Exposure((Part("pretraining", f"{source.name}@{source.file.name}", known=False),))
     return _of_timm(source) if source.kind == "timm" else _of_folder(source.folder)
 
 
@@ -125,6 +133,15 @@ def by_identity(part: Part, tests: Iterable[Case]) -> list[Finding]:
     return by_severity([*found, *_of_cases(part, wanted)])
 
 
+def _of_published(entry: Published, file: Path | None) -> Exposure:
+    """Its manifest; beside it a part that is not known, unless the file is known to be the published one."""
+    told = Part("published", entry.name, entry.seen)
+    if is_published_file(entry, file):
+        return Exposure((told,))
+    which = f"{entry.name}@{file.name}" if file is not None else f"the file kept as {entry.name}"
+    return Exposure((told, Part("published", f"{which}, not known to be the published file", known=False)))
+
+
 def _of_timm(source: BackboneSource) -> Exposure:
     config = timm.get_pretrained_cfg(source.name)
     tag = str(getattr(config, "tag", "") or source.name.partition(".")[2])
@@ -137,7 +154,8 @@ def _of_folder(folder: Path) -> Exposure:
     path = folder / "config.json"
     try:
         about = json.loads(path.read_text(encoding="utf-8")).get("trocar") or {}
-        if KEY in about:
+        # Other weights that were laid beside this history have not lived it.
+        if KEY in about and about.get(WEIGHTS_KEY) in (None, sha256_of(folder / WEIGHTS)):
             return Exposure.from_json(about[KEY])
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise TrocarError(f"{path} cannot be understood: {error!r}") from None

@@ -43,13 +43,15 @@ def only_match(path: Path, part: str = "") -> Published:
     found = matches(raw, part)
     if not found:
         raise TrocarError(
-            f"{path} fits none of the published backbones. {describe_nesting(raw)} For weights of your own, export a "
-            f"timm folder; `trocar inspect {path}` says more, and NAME@{path} why NAME does not fit"
+            f"{path} fits none of the published backbones. {describe_nesting(raw)} For weights of your own name their "
+            f"timm architecture, such as resnet50@{path}; `trocar inspect {path}` says more, and NAME@{path} why NAME "
+            "does not fit"
         )
     if len(found) > 1:
         names = [match.entry.name for match in found]
         raise ConfigError(
             f"{path} fits {', '.join(names)}: equal names and shapes, but not equal data and preprocessing. "
-            f"Say which it is: {names[0]}@{path}"
+            f"Say which it is: {names[0]}@{path}, or, if they are weights of your own, their architecture: "
+            f"{found[0].entry.architecture}@{path}"
         )
     return found[0].entry

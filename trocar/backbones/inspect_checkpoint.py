@@ -12,10 +12,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from trocar.backbones.checkpoint_file import SUFFIXES, read_checkpoint
+from trocar.backbones.exposure import exposure_of
 from trocar.backbones.identify import Match, matches
 from trocar.backbones.load import load_backbone
+from trocar.backbones.preprocess import describe_backbone
 from trocar.backbones.published.convert import nests
-from trocar.backbones.source import WEIGHTS, find_backbone_folder
+from trocar.backbones.source import WEIGHTS, find_backbone_folder, resolve
 from trocar.errors import ConfigError, TrocarError
 from trocar.progress import Console
 
@@ -39,6 +41,21 @@ def show(path: Path, console: Console, *, sheet: Path | None = None, verify: boo
     if verify and not code:
         code = _verify(path, console)
     return code
+
+
+def show_named(name: str, console: Console, *, verify: bool = False) -> int:
+    """Print what `NAME@FILE` or `ARCH@FILE` loads; the rest as `show`. Raises what `load_backbone` raises."""
+    model = load_backbone(name)
+    source, shape = resolve(name), describe_backbone(model)
+    _line(console, "backbone", name)
+    _line(console, "architecture", source.architecture)
+    _line(console, "input", f"{shape.size}, mean {shape.mean}, std {shape.std}")
+    tensors = model.state_dict().values()
+    _line(console, "tensors", f"{len(tensors)}, {sum(t.numel() for t in tensors) / 1e6:.2f} M values; every one fits")
+    for part in exposure_of(name).parts:
+        seen = ", ".join(seen.dataset for seen in part.seen) if part.known else "not recorded"
+        _line(console, "trained on", f"{seen} ({part.name})")
+    return _verify(name, console) if verify else 0
 
 
 def _line(console: Console, name: str, value: object) -> None:
@@ -73,12 +90,14 @@ def _show_file(path: Path, console: Console) -> int:
         _line(console, "tensors", f"{count} under {'.'.join(place) or 'the top level'}")
     found = matches(raw)
     if not found:
-        _line(console, "fits", "none of the published backbones")
+        _line(console, "fits", "none of the published backbones; weights of your own are named ARCH@FILE")
         for key, value in _sample(raw).items():
             _line(console, "", f"{key} {list(value.shape)}")
         return 1
     _line(console, "fits", ", ".join(match.entry.name for match in found))
     _about(found[0], console)
+    names = ", ".join(f"{match.entry.name}@{path}" for match in found)
+    _line(console, "use it as", f"{names}; or, if it is weights of your own, {found[0].entry.architecture}@{path}")
     return 0
 
 
@@ -107,7 +126,7 @@ def _sample(raw: Mapping[str, Any]) -> dict[str, Tensor]:
     return dict([(key, value) for key, value in place.items() if isinstance(value, Tensor)][:8])
 
 
-def _verify(path: Path, console: Console) -> int:
+def _verify(path: str | Path, console: Console) -> int:
     from trocar.backbones.fingerprint import fingerprint
 
     try:

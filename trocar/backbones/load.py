@@ -16,12 +16,17 @@ from torch import Tensor, nn
 
 from trocar.backbones.fingerprint import Fingerprint, fingerprint
 from trocar.backbones.origin import Origin, set_origin
+from trocar.backbones.own_file import fitting, read_own, stored_size
 from trocar.backbones.preprocess import fit_input_size
 from trocar.backbones.published import entries
 from trocar.backbones.published.build import build, is_classifier
 from trocar.backbones.published.load import load_fetched, load_from_file
 from trocar.backbones.source import WEIGHTS, BackboneSource, resolve
 from trocar.errors import ConfigError, TrocarError
+from trocar.files import sha256_of
+
+SHOWN = 24
+"""Keys that an error lists."""
 
 
 def load_backbone(
@@ -54,6 +59,8 @@ def _load(source: BackboneSource, seed: int, kwargs: dict[str, Any]) -> nn.Modul
         return _load_folder(source.folder, seed, **kwargs)
     if source.kind == "published":
         return _load_published(source, seed, kwargs)
+    if source.kind == "file":
+        return _load_own(source, seed, **kwargs)
     return _create(source, seed, kwargs)
 
 
@@ -112,8 +119,21 @@ def _load_folder(folder: Path, seed: int, num_classes: int, **kwargs: Any) -> nn
     return fit_input_size(model, size if isinstance(size, int) else size[0]) if size else model
 
 
+def _load_own(source: BackboneSource, seed: int, num_classes: int, **kwargs: Any) -> nn.Module:
+    assert source.file is not None
+    size = kwargs.pop("img_size", None)
+    state = read_own(source.file, source.part)
+    model = _build(source.name, seed, num_classes=num_classes, **stored_size(source.name, state), **kwargs)
+    try:
+        load_strict(model, state, f"{source.name}@{source.file}")
+    except TrocarError as error:
+        raise TrocarError(f"{error}\n{fitting(source.architecture, state)}") from None
+    set_origin(model, Origin(f"{source.name}@{source.file.name}", sha256=sha256_of(source.file)))
+    return fit_input_size(model, size if isinstance(size, int) else size[0]) if size else model
+
+
 def load_strict(model: nn.Module, state: dict[str, Tensor], origin: str) -> None:
-    """Copy `state` into `model`; TrocarError lists every key that is missing, unused or of another shape.
+    """Copy `state` into `model`; TrocarError lists the keys that are missing, unused or of another shape.
 
     Only the classifier may differ: it is skipped when its shape is not the model's or one of the two has
     none.
@@ -124,7 +144,8 @@ def load_strict(model: nn.Module, state: dict[str, Tensor], origin: str) -> None
     }
     wrong = sorted(k for k in differing if not is_classifier(model, k))
     if wrong:
-        lines = [_difference(key, own.get(key), state.get(key)) for key in wrong]
+        lines = [_difference(key, own.get(key), state.get(key)) for key in wrong[:SHOWN]]
+        lines += [f"... and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
         raise TrocarError(
             f"{origin}: the weights do not fit the architecture:\n" + "\n".join(f"  {line}" for line in lines)
         )

@@ -6,7 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import timm
 
@@ -26,10 +26,11 @@ class BackboneSource:
 
     `random` and `timm` carry a timm name (`random` also a published one, for its architecture), `folder` a directory,
     `published` an entry, with `file` for the user's own copy of it (None: the fetched one) and the `part` of a training
-    checkpoint that is meant ("teacher", "student", or "" for the family's own choice).
+    checkpoint that is meant ("teacher", "student", or "" for the family's own choice). `file` is weights of the user's
+    own: a timm name, the `file`, and the `part` of it.
     """
 
-    kind: Literal["random", "timm", "folder", "published"]
+    kind: Literal["random", "timm", "folder", "published", "file"]
     name: str = ""
     folder: Path = Path()
     entry: Published | None = None
@@ -44,16 +45,26 @@ class BackboneSource:
         known = entries().get(self.name)
         return known.architecture if known is not None else self.name.partition(".")[0]
 
+    @property
+    def text(self) -> str:
+        """The name that means the same from any folder."""
+        if self.kind == "folder":
+            return str(self.folder.absolute())
+        prefix = {"random": RANDOM, "timm": TIMM}.get(self.kind, "")
+        file = f"@{self.file.absolute()}" if self.file is not None else ""
+        return f"{prefix}{self.name}{file}{f'#{self.part}' if self.part else ''}"
+
 
 def resolve(name_or_path: str | Path) -> BackboneSource:
-    """Understand `random:NAME`, `timm:NAME[.TAG]`, `NAME`, `NAME@FILE`, `FILE`, either with `#teacher` or `#student`
-    behind, or a folder.
+    """Understand `random:NAME`, `timm:NAME[.TAG]`, `NAME`, `NAME@FILE`, `ARCH@FILE`, `FILE`, each file with `#teacher`,
+    `#student` or another part of it behind, or a folder.
 
     A plain timm name is random weights, as in timm itself, so that what is loaded never depends on the network or on a
-    cache; `timm:` asks for timm's published weights. A name of `trocar.backbones.published` is those weights. A lone
-    file must fit exactly one of them. A folder is an exported backbone (`config.json` and `model.safetensors`), a run
-    (its finished `backbone/`, else its newest checkpoint's), or one checkpoint of a run. Raises ConfigError, with the
-    nearest name for a mistyped one.
+    cache; `timm:` asks for timm's published weights. A name of `trocar.backbones.published` is those weights. A timm
+    name before a file is weights of the user's own in timm's layout; with a tag (`ARCH.TAG@FILE`) they are normalised
+    as timm's weights of that tag. A lone file must fit exactly one published name. A folder is an exported backbone
+    (`config.json` and `model.safetensors`), a run (its finished `backbone/`, else its newest checkpoint's), or one
+    checkpoint of a run. Raises ConfigError, with the nearest name for a mistyped one.
     """
     text = str(name_or_path)
     if text.startswith(RANDOM):
@@ -64,8 +75,10 @@ def resolve(name_or_path: str | Path) -> BackboneSource:
         return BackboneSource("folder", folder=find_backbone_folder(Path(text)))
     name, at, file = text.partition("@")
     if at and name in entries():
-        return _published(name, file)
+        return BackboneSource("published", name, entry=entries()[name], **_file_and_part(text, file))
     path, _, part = text.partition("#")
+    if at and not Path(path).is_file():
+        return BackboneSource("file", _check_name(name), **_file_and_part(text, file))
     if Path(path).is_file():
         entry = only_match(Path(path), part)
         return BackboneSource("published", entry.name, entry=entry, file=Path(path), part=part)
@@ -100,11 +113,13 @@ def find_backbone_folder(folder: Path) -> Path:
     )
 
 
-def _published(name: str, text: str) -> BackboneSource:
-    file, _, part = text.partition("#")
+def _file_and_part(text: str, after: str) -> dict[str, Any]:
+    file, _, part = after.partition("#")
+    if Path(file).is_dir():
+        raise ConfigError(f"{text}: {file} is a folder; a run or an exported backbone is named without an architecture")
     if not Path(file).is_file():
-        raise ConfigError(f"{name}@{text}: no file {file!r}")
-    return BackboneSource("published", name, entry=entries()[name], file=Path(file), part=part)
+        raise ConfigError(f"{text}: no file {file!r}")
+    return {"file": Path(file), "part": part}
 
 
 def _step(folder: Path) -> int:

@@ -74,6 +74,23 @@ def fetched_file(published: Published) -> tuple[Path, str]:
     return path, verified(path, published, record)
 
 
+def is_published_file(published: Published, file: Path | None = None) -> bool:
+    """Whether a file is known to be the published one; None: the fetched one, whose sha256 every load compares.
+
+    It is if it has the sha256 of the entry, or of what was fetched from the entry's own address. That it fits by names
+    and shapes says nothing of what it was trained on. Raises ConfigError if the file is not there.
+    """
+    record = read_record(published.name)
+    if file is None and record is None:
+        return True  # nothing can be loaded under the name before it is fetched
+    trusted = {published.sha256} if published.sha256 else set()
+    if record is not None and published.url is not None and record.origin == published.url:
+        trusted.add(record.sha256)
+    if file is None:
+        return record is not None and record.sha256 in trusted
+    return bool(trusted) and sha256_of(file) in trusted
+
+
 def verified(path: Path, published: Published, record: Record | None = None) -> str:
     """sha256 of the file. Raises TrocarError if it is not the one that was published or fetched."""
     if not path.is_file():

@@ -13,7 +13,7 @@ def register(subparsers: Any) -> None:
         "export", help="write a backbone as a timm folder with a model card, or as ONNX", description=__doc__
     )
     parser.add_argument(
-        "source", metavar="BACKBONE", help="run, checkpoint or exported folder, published name, or NAME@FILE"
+        "source", metavar="BACKBONE", help="run, checkpoint or exported folder, published name, NAME@FILE or ARCH@FILE"
     )
     parser.add_argument("--out", type=Path, required=True, help="new folder (timm) or file (onnx)")
     parser.add_argument("--format", choices=["timm", "onnx"], default="timm", help="default: timm")

@@ -40,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
             record = fetch.fetch(entry, args.origin, partial(_advance, bar, task))
         path = store.root() / entry.name / record.file
         print(f"{entry.name}: {path}, {record.bytes / 1e6:.0f} MB, sha256 {record.sha256}")
+        if not store.is_published_file(entry):
+            print("nobody has compared this file with the published one: verdicts on test data count it as unknown")
         print(f"licence {entry.family.licence}; {entry.family.citation}")
     return 0
 

@@ -11,7 +11,7 @@ DATA_SET = "a labelled data set"
 KINDS = {
     "a shards folder": "trocar.data.inspect_shards",
     DATA_SET: "trocar.downstream.inspect_dataset",
-    "a run, an exported backbone or a weight file": "trocar.backbones.inspect_checkpoint",
+    "a run, an exported backbone or a weight file (also NAME@FILE, ARCH@FILE)": "trocar.backbones.inspect_checkpoint",
 }
 """What can be inspected -> the module that does it, asked in this order."""
 
@@ -45,6 +45,10 @@ def run(args: argparse.Namespace) -> int:
     from trocar.progress import Console
 
     path = Path(args.path)
+    if not path.exists() and "@" in args.path and not (args.sheet or args.review or args.all):
+        from trocar.backbones.inspect_checkpoint import show_named
+
+        return show_named(args.path, Console(highlight=False), verify=args.verify)
     if not path.exists():
         raise ConfigError(f"{path}: no such file or folder")
     sheet = Path(args.sheet) if args.sheet else None

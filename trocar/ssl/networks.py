@@ -22,7 +22,9 @@ from trocar.errors import ConfigError, TrocarError
 class BackboneConfig(Config):
     """The network that is pretrained."""
 
-    name: str = Field(description="a timm name, published weights, or a run or exported backbone to start from")
+    name: str = Field(
+        description="a timm name, published weights, ARCH@FILE, or a run or exported backbone to start from"
+    )
     fingerprint: str | None = Field(default=None, description="refuse other weights (`trocar inspect` prints it)")
     drop_path: float = Field(default=0.0, ge=0, lt=1, description="stochastic depth of the student")
     mean: tuple[float, float, float] | None = Field(default=None, description="normalisation; default: the model's own")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from trocar.backbones.source import RANDOM, WEIGHTS, BackboneSource, resolve
@@ -19,6 +18,8 @@ def identity(name: str) -> dict[str, Any]:
         return {"kind": "folder", "sha256": [sha256_of(file) for file in files]}
     if source.kind == "published":
         return {"kind": "published", "name": source.name, "part": source.part, "sha256": _sha256(source)}
+    if source.file is not None:
+        return {"kind": "file", "name": source.name, "part": source.part, "sha256": sha256_of(source.file)}
     return {"kind": source.kind, "name": source.name}
 
 
@@ -35,7 +36,8 @@ def random_name(name: str) -> str:
 
 def absolute(name: str) -> str:
     """The name with an absolute path, where it is one: stages run in other folders."""
-    return str(Path(name).absolute()) if resolve(name).kind == "folder" else name
+    source = resolve(name)
+    return source.text if source.kind == "folder" or source.file is not None else name
 
 
 def _sha256(source: BackboneSource) -> str:

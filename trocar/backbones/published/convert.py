@@ -123,7 +123,7 @@ def _tensors(raw: Mapping[str, Any], layout: Layout) -> State:
     if not isinstance(place, Mapping):
         return {}
     stored = {key: value for key, value in place.items() if isinstance(value, Tensor)}
-    tensors = {_unwrapped(key): value for key, value in stored.items()}
+    tensors = {unwrapped(key): value for key, value in stored.items()}
     if len(tensors) < len(stored):
         raise TrocarError("the file has tensors twice, with and without a wrapper's prefix: not a published layout")
     return tensors if any(key.startswith(layout.prefix) for key in tensors) else {}
@@ -145,7 +145,8 @@ def _open(family: Family, raw: Mapping[str, Any], layout: Layout) -> tuple[dict[
     return found, names
 
 
-def _unwrapped(key: str) -> str:
+def unwrapped(key: str) -> str:
+    """The key without the prefixes of `WRAPPERS`."""
     for _ in range(2):
         for wrapper in WRAPPERS:
             key = key.removeprefix(wrapper)
