@@ -87,7 +87,7 @@ def test_a_mask_outside_the_folder_of_the_file_is_refused(tmp_path: Path, name: 
     [
         ([[0, 0, 7, 0], [0, 0, 0, 0]], "prediction has class 7, but there are 2 classes"),
         ([[0, 0], [0, 0]], "different shapes"),
-        ([[[0, 0, 0]] * 4] * 2, "expected one 8-bit channel of class indices"),
+        ([[[0, 1, 0]] * 4] * 2, "its channels differ; expected a grey mask, this is in colour"),
     ],
 )
 def test_a_mask_that_cannot_be_is_said(tmp_path: Path, values: object, message: str) -> None:
@@ -95,6 +95,22 @@ def test_a_mask_that_cannot_be_is_said(tmp_path: Path, values: object, message: 
     write_mask(tmp_path / "masks/pred.png", values)
     with pytest.raises(TrocarError, match=message):
         mask_outcomes(path)
+
+
+def test_ground_truth_of_black_and_white_alone_is_refused(tmp_path: Path) -> None:
+    path = write_table(tmp_path)
+    for name in ("gt", "pred"):
+        write_mask(tmp_path / f"masks/{name}.png", [[0, 255, 255, 0]])
+    with pytest.raises(TrocarError, match="hold 0 and 255 alone, and 255 means: not scored"):
+        mask_outcomes(path)
+
+
+def test_masks_of_one_bit_are_the_classes_0_and_1(tmp_path: Path) -> None:
+    path = write_table(tmp_path)
+    for name, values in (("gt", [[0, 0, 1], [0, 1, 1]]), ("pred", [[0, 1, 1], [0, 0, 1]])):
+        Image.fromarray(np.array(values, dtype=bool)).save(tmp_path / f"masks/{name}.png")
+    (outcome,) = mask_outcomes(path).values()
+    assert outcome.confusions.tolist() == [[[2, 1], [1, 2]]]
 
 
 def test_a_file_that_is_no_picture_or_not_there_is_named(tmp_path: Path) -> None:

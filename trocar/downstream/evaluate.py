@@ -23,6 +23,7 @@ from trocar.downstream.datasets.table import LabelledFrames
 from trocar.downstream.features import cache_folder
 from trocar.downstream.finished import FOLDER, Finished
 from trocar.downstream.frames import FrameCache
+from trocar.downstream.mask_survey import check_masks
 from trocar.downstream.metrics_file import METRICS, report
 from trocar.downstream.plan import check_arms, check_tasks, sizes, usable
 from trocar.downstream.privacy import Private, names_of, private_of, to_show
@@ -62,6 +63,8 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
     for note in data.notes:
         say(f"note: {note}")
     frames = FrameCache(data, cache_folder(config.out, config.cache))
+    if any("mask" in bench.kinds for bench in benches):
+        check_masks(data, frames.folder)
     frames.prepare(list(sizes(arms, benches, protocols)))
     judge = Judge(data, {str(case) for bench in benches for case in data.frames["case"].iloc[bench.rows]}, say)
     finished = _finished(config)

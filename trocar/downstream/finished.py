@@ -201,12 +201,16 @@ def _add(digest: Any, *arrays: Targets) -> None:
 
 
 def _add_masks(digest: Any, problem: Problem) -> None:
-    """Size and time of every file with the truth, as of the frames: the table has no labels of masks, only names."""
+    """Size and time of every file with the truth, as of the frames: the table has no labels of masks, only names. And
+    which part of it is taken.
+    """
     data = problem.encoder.frames.data
     parts: list[Frames] = [problem.train, problem.test, *([] if problem.val is None else [problem.val])]
     for row in np.concatenate([part.rows for part in parts]):
-        status = os.stat(data.root / str(data.frames["mask"].iloc[row]))  # noqa: PTH116  as for the frames
-        digest.update(f"{status.st_size}|{status.st_mtime_ns}\n".encode())
+        for file in problem.space.files_at(data.root / str(data.frames["mask"].iloc[row])):
+            status = os.stat(file)  # noqa: PTH116  as for the frames
+            digest.update(f"{status.st_size}|{status.st_mtime_ns}\n".encode())
+        digest.update(repr(data.shown.get(str(data.frames["video"].iloc[row]))).encode())
 
 
 @cache

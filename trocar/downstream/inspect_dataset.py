@@ -16,7 +16,7 @@ from trocar.downstream.datasets.base import Adapter, DatasetOptions
 from trocar.downstream.datasets.splits import published_split
 from trocar.downstream.datasets.table import LabelledFrames, LabelSpace
 from trocar.downstream.frames import decoded
-from trocar.errors import TrocarError
+from trocar.downstream.mask_survey import Present, refuse_white, survey
 from trocar.progress import Console
 
 ORDER = ("train", "val", "test")
@@ -41,12 +41,16 @@ def show(path: Path, console: Console, *, sheet: Path | None = None, verify: boo
     fitting = _fitting(path)
     for adapter in fitting:
         data = adapter.read(path, DatasetOptions())
-        _show_one(data, adapter, console, whole)
+        surveys = {space.task: _surveyed(data, space) for space in data.spaces if space.kind == "mask"}
+        _show_one(data, adapter, console, whole, surveys)
         if sheet is not None and adapter is fitting[0]:
             contact_sheet(data).save(sheet)
             _say(console, f"contact sheet: {sheet}")
         if verify:
             _verify(data, console)
+            for present in surveys.values():
+                masks = int(present.any(axis=1).sum())
+                _say(console, f"verified: {masks} masks hold known classes and fit their pictures")
     if len(fitting) > 1:
         _say(console, f"the folder fits several layouts: name one with --layout {fitting[0].name}")
     return 0
@@ -59,7 +63,15 @@ def _fitting(path: Path) -> list[Adapter]:
     return found or ([own] if own.matches(path) else [])
 
 
-def _show_one(data: LabelledFrames, adapter: Adapter, console: Console, whole: bool) -> None:
+def _surveyed(data: LabelledFrames, space: LabelSpace) -> Present:
+    present = survey(data, space)
+    refuse_white(data, space, present)
+    return present
+
+
+def _show_one(
+    data: LabelledFrames, adapter: Adapter, console: Console, whole: bool, surveys: Mapping[str, Present]
+) -> None:
     frames = data.frames
     counts = f"{len(data)} labelled frames, {frames['video'].nunique()} videos, {frames['case'].nunique()} cases"
     _say(console, f"{data.root}: {adapter.name}, {counts}")
@@ -70,7 +82,7 @@ def _show_one(data: LabelledFrames, adapter: Adapter, console: Console, whole: b
     for space in data.spaces:
         for name, split in counted.items():
             _say(console, f"{space.task}, frames per class" + (f", split {name}" if name != NONE else ""))
-            table, rest = _balance_table(data, space, split, None if whole else TOP)
+            table, rest = _balance_table(data, space, split, None if whole else TOP, surveys.get(space.task))
             console.print(table)
             if rest:
                 _say(console, f"{rest}; --all lists every class")
@@ -120,13 +132,15 @@ def _parts(column: pd.Series) -> list[str]:
     return [s for s in ORDER if s in found] + sorted(found - {*ORDER, ""}) + ([""] if "" in found else [])
 
 
-def _balance_table(data: LabelledFrames, space: LabelSpace, column: pd.Series, most: int | None) -> tuple[Table, str]:
+def _balance_table(
+    data: LabelledFrames, space: LabelSpace, column: pd.Series, most: int | None, present: Present | None
+) -> tuple[Table, str]:
     """Frames per class and split, and what is said of the others: of more than `most` classes only the most frequent
     are listed."""
     parts = _parts(column)
     labels = [split or (ALL if len(parts) == 1 else "no split") for split in parts]
     table = Table("class", *labels, box=None)
-    counts = [class_counts(data, space, np.asarray(column == split)) for split in parts]
+    counts = [class_counts(data, space, np.asarray(column == split), present) for split in parts]
     total = np.sum(counts, axis=0)
     shown = list(range(len(space.classes)))
     if most is not None and len(shown) > most:
@@ -145,22 +159,19 @@ def _others(total: np.ndarray, shown: Sequence[int]) -> str:
     return f"and {len(rest)} more classes of at most {rest.max()} frames, {int((rest == 0).sum())} of them in no frame"
 
 
-def class_counts(data: LabelledFrames, space: LabelSpace, rows: np.ndarray) -> list[int]:
+def class_counts(
+    data: LabelledFrames, space: LabelSpace, rows: np.ndarray, present: Present | None = None
+) -> list[int]:
     """Frames per class among `rows` (bool [n]): with several labels those of at least 0.5, with masks those with a
-    pixel of it. Raises TrocarError for masks that cannot be read.
+    pixel of it, by their survey (`present`; None: made now). Raises TrocarError for masks that cannot be read.
     """
     frames = data.frames[rows & space.known(data.frames)]
     if space.kind == "multiclass":
         return [int(n) for n in np.bincount(frames[space.task], minlength=len(space.classes))]
     if space.kind == "multilabel":
         return [int((frames[column] >= 0.5).sum()) for column in space.columns]
-    if space.read_mask is None:
-        raise TrocarError(f"{data.root}: the masks of {space.task!r} cannot be read")
-    counts = np.zeros(len(space.classes), dtype=np.int64)
-    for path in frames["mask"]:
-        present = np.unique(space.read_mask(data.root / path))
-        counts[present[present < len(counts)]] += 1
-    return [int(n) for n in counts]
+    present = survey(data, space) if present is None else present
+    return [int(n) for n in present[rows, : len(space.classes)].sum(axis=0)]
 
 
 def contact_sheet(data: LabelledFrames) -> Image.Image:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
 
-from trocar.downstream.datasets.table import Mask
+from trocar.downstream.datasets.masks import read_values
+from trocar.downstream.datasets.table import IGNORED_PIXEL, Mask
 from trocar.downstream.metrics.outcome import Ints
 from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome, confusions
 from trocar.downstream.prediction_columns import with_classes
@@ -81,10 +81,17 @@ def _from_masks(path: Path, rows: pd.DataFrame, classes: int) -> Ints:
             f"{path.with_suffix('.json').name}, "
             f'{{"classes": {{"{MASKS}": ["background", ...]}}}}'
         )
-    pairs = zip(rows["gt_mask"], rows["pred_mask"], strict=True)
-    return np.stack(
-        [confusions(read_mask_file(path, gt)[None], read_mask_file(path, pred)[None], classes)[0] for gt, pred in pairs]
-    )
+    found, values = [], np.zeros(IGNORED_PIXEL + 1, dtype=bool)
+    for gt, pred in zip(rows["gt_mask"], rows["pred_mask"], strict=True):
+        truth = read_mask_file(path, gt)
+        values[np.unique(truth)] = True
+        found.append(confusions(truth[None], read_mask_file(path, pred)[None], classes)[0])
+    if values[IGNORED_PIXEL] and not values[1:IGNORED_PIXEL].any():
+        raise TrocarError(
+            f"{path}: the masks in gt_mask hold 0 and {IGNORED_PIXEL} alone, and {IGNORED_PIXEL} means: not scored, so "
+            "nothing would be; write the number of the class where it is white"
+        )
+    return np.stack(found)
 
 
 def read_mask_file(path: Path, name: object) -> Mask:
@@ -93,11 +100,4 @@ def read_mask_file(path: Path, name: object) -> Mask:
     file = (folder / str(name)).resolve()
     if not file.is_relative_to(folder):
         raise TrocarError(f"{path}: mask {str(name)!r} lies outside the folder of the file")
-    try:
-        with Image.open(file) as image:
-            mask = np.array(image)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise TrocarError(f"{file}: cannot be decoded as a mask: {error}") from None
-    if mask.ndim != 2 or mask.dtype != np.uint8:
-        raise TrocarError(f"{file}: expected one 8-bit channel of class indices, found {mask.dtype} {mask.shape}")
-    return mask
+    return read_values(file)

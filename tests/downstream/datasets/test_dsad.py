@@ -109,3 +109,20 @@ def test_masks_of_strange_organs_or_sizes_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "multilabel/01", "mask11_ureter", [0, 0])
     with pytest.raises(TrocarError, match=r"mask11_ureter\.png: no organ of multilabel/"):
         read_organ_masks(tmp_path / "multilabel/01/image11.png")
+
+
+def test_masks_of_0_and_1_are_refused_since_their_organ_would_be_lost(tmp_path: Path) -> None:
+    write(tmp_path, "mask00", [0, 1])
+    with pytest.raises(TrocarError, match=r"mask00\.png: its largest value is 1; an organ is published as white"):
+        read_binary_mask(tmp_path / "mask00.png")
+    write(tmp_path, "mask00", [0, 0])
+    assert read_binary_mask(tmp_path / "mask00.png").tolist() == [[0, 0], [0, 0]]
+
+
+def test_the_organ_masks_beside_a_picture_are_the_files_of_its_mask(tmp_path: Path) -> None:
+    for name in ("image00", "mask00_liver", "mask00_colon", "mask01_liver"):
+        write(tmp_path / "multilabel/01", name, [0, WHITE])
+    write(tmp_path / "multilabel/01", "image01", [0, 0])
+    space = open_dataset(tmp_path).space("segmentation")
+    found = space.files_at(tmp_path / "multilabel/01/image00.png")
+    assert [path.name for path in found] == ["mask00_colon.png", "mask00_liver.png"]

@@ -76,6 +76,13 @@ def test_masks_with_names_from_classes_yaml(tmp_path: Path) -> None:
     assert data.rows("segmentation").tolist() == [0]
     assert space.read_mask is not None
     assert (space.classes, space.read_mask(tmp_path / "m/a.png").tolist()) == (("background", "liver"), [[0, 1, 255]])
+    assert (space.background, space.white_is_suspect) == (0, True)
+    (tmp_path / "classes.yaml").write_text("segmentation: [organ, liver]\nbackground: organ\nnot_scored: 255\n")
+    space = open_dataset(tmp_path).space("segmentation")
+    assert (space.background_name, space.white_is_suspect) == ("organ", False)
+    (tmp_path / "classes.yaml").write_text("segmentation: [organ, liver]\nforeground: liver\n")
+    with pytest.raises(TrocarError, match=r"no task 'foreground'.*segmentation, and background, not_scored"):
+        open_dataset(tmp_path)
     (tmp_path / "classes.yaml").unlink()
     with pytest.raises(TrocarError, match=r"list them in classes\.yaml under `segmentation`"):
         open_dataset(tmp_path)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from data_factory import make_catalog
+from PIL import Image
 from video_set_factory import grey, write_image, write_text, write_video
 
 from trocar.cli import main
@@ -15,7 +18,8 @@ from trocar.data.catalog import Catalog
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.from_shards import label_period, locate
 from trocar.downstream.datasets.table import LabelledFrames
-from trocar.downstream.frames import FrameCache
+from trocar.downstream.frames import FrameCache, decoded
+from trocar.downstream.mask_survey import check_masks
 from trocar.errors import TrocarError
 
 
@@ -94,3 +98,90 @@ def test_a_damaged_frame_is_named_with_its_label(tmp_path: Path) -> None:
     shard.write_bytes(bytes(data))
     with pytest.raises(TrocarError, match=r"row 1, video00 at 1 s: checksum differs.*not replaced by others"):
         FrameCache(located, tmp_path / "cache").get(16)
+
+
+def lit_in_a_box(root: Path, box: tuple[int, int, int, int]) -> LabelledFrames:
+    """Pictures of 160 x 96 of a video `v`: black but for the box, where the mask is 1."""
+    left, top, width, height = box
+    (root / "set/v").mkdir(parents=True)
+    (root / "set/m").mkdir()
+    mask = np.zeros((96, 160), np.uint8)
+    mask[top : top + height, left : left + width] = 1
+    rng = np.random.default_rng(0)
+    for k in range(4):
+        picture = rng.integers(90, 250, (96, 160, 1), np.uint8).repeat(3, axis=-1) * mask[..., None]
+        Image.fromarray(picture).save(root / f"set/v/{k}.png")
+        Image.fromarray(mask).save(root / f"set/m/{k}.png")
+    rows = [(f"v/{k}.png", "v", float(k), f"m/{k}.png") for k in range(4)]
+    pd.DataFrame(rows, columns=["path", "video", "time_s", "mask"]).to_csv(root / "set/frames.csv", index=False)
+    (root / "set/classes.yaml").write_text("segmentation: [background, tissue]\n")
+    return open_dataset(root / "set")
+
+
+def ingested(root: Path, *more: str) -> Path:
+    (root / "in").mkdir(exist_ok=True)
+    shutil.copytree(root / "set/v", root / "in/v", dirs_exist_ok=True)
+    frames = ["--frames", "{number}.png", "--frames-fps", "1", "--first-number", "0", "--workers", "1"]
+    assert main(["ingest", str(root / "in"), "--out", str(root / "shards"), *frames, *more]) == 0
+    return root / "shards"
+
+
+@pytest.mark.parametrize("side", ["48", "none"])
+def test_masks_are_cut_to_what_cropped_shards_show(tmp_path: Path, side: str) -> None:
+    data = locate(lit_in_a_box(tmp_path, (60, 16, 80, 64)), ingested(tmp_path, "--short-side", side))
+    assert "masks of 1 videos are cut" in data.notes[-1]
+    shown = data.shown["v"]
+    assert shown.size == (160, 96)
+    assert np.abs(np.subtract(shown.box, (60, 16, 80, 64))).max() <= 2
+    for row, (picture,) in decoded(data, [(shown.box[3], shown.box[2])]):
+        mask = data.mask(data.space("segmentation"), row)
+        assert mask.shape == (shown.box[3], shown.box[2])
+        assert ((picture.max(-1) > 45) == (mask == 1)).mean() > 0.97
+
+
+def test_masks_of_whole_frames_and_without_shards_stay_whole(tmp_path: Path) -> None:
+    whole = lit_in_a_box(tmp_path, (60, 16, 80, 64))
+    data = locate(whole, ingested(tmp_path, "--crop", "none"))
+    assert data.notes == whole.notes
+    assert [one.mask(one.space("segmentation"), 0).shape for one in (whole, data)] == [(96, 160)] * 2
+
+
+def test_what_ingest_blacked_out_is_not_scored(tmp_path: Path) -> None:
+    (tmp_path / "masks.yaml").write_text("ours: [[60, 16, 20, 10]]\n")
+    whole = lit_in_a_box(tmp_path, (60, 16, 80, 64))
+    shards = ingested(tmp_path, "--crop", "none", "--masks", str(tmp_path / "masks.yaml"), "--source", "ours")
+    data = locate(whole, shards)
+    mask = data.mask(data.space("segmentation"), 0)
+    assert (mask[16:26, 60:80] == 255).all()
+    assert (mask == 255).sum() == 200
+
+
+def test_shards_of_other_pictures_than_those_the_masks_were_drawn_on_are_refused(tmp_path: Path) -> None:
+    whole = lit_in_a_box(tmp_path, (60, 16, 80, 64))
+    shards = ingested(tmp_path, "--short-side", "none")
+    for k in range(4):
+        for folder in "vm":
+            path = tmp_path / f"set/{folder}/{k}.png"
+            Image.open(path).crop((40, 0, 160, 96)).save(path)
+    with pytest.raises(TrocarError, match=r"v was ingested from pictures of 160 x 96, those of .* have 120 x 96"):
+        check_masks(locate(whole, shards), tmp_path / "cache")
+
+
+def test_training_and_scoring_see_the_cut_mask(tmp_path: Path) -> None:
+    """The constant mask of the majority says tissue everywhere: right on all that the shards show but their edges."""
+    lit_in_a_box(tmp_path, (60, 16, 80, 64))
+    table = pd.read_csv(tmp_path / "set/frames.csv").assign(case=["a", "b", "a", "b"])
+    table.to_csv(tmp_path / "set/frames.csv", index=False)
+    words = [
+        "evaluate",
+        "--data",
+        str(tmp_path / "set"),
+        "--task",
+        "segmentation",
+        "protocol=[segmentation]",
+        "size=16",
+    ]
+    more = ["baselines=[majority]", "bootstrap=0", "folds=2", f"shards={ingested(tmp_path)}", f"out={tmp_path / 'out'}"]
+    assert main([*words, *more]) == 0
+    (row,) = json.loads((tmp_path / "out/results.json").read_text())["rows"]
+    assert row["per_class"]["tissue"] > 0.95

@@ -82,3 +82,18 @@ def test_a_data_set_without_masks_has_nothing_to_merge(tmp_path: Path) -> None:
     make_folder(tmp_path, cases=2, frames=4)
     with pytest.raises(ConfigError, match="has no masks; its tasks: phase, tools"):
         open_dataset(tmp_path, options=DatasetOptions(remap="cholecseg8k_8"))
+
+
+@pytest.mark.parametrize(
+    ("merge", "background"),
+    [
+        ("{background: rest, liver: tissue, fat: tissue, hook: tool}", "rest"),
+        ("{background: tissue, liver: tissue, fat: rest, hook: tool}", None),
+        ("{background: ignore, liver: tissue, fat: rest, hook: tool}", None),
+    ],
+)
+def test_the_background_stays_one_only_where_nothing_is_merged_into_it(
+    tmp_path: Path, merge: str, background: str | None
+) -> None:
+    data = opened(tmp_path, f"classes: [tissue, tool, rest]\nmerge: {merge}\n")
+    assert data.space("segmentation").background_name == background

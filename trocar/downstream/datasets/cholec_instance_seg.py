@@ -95,7 +95,7 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
         notes.append(
             f"{len(frames):,} of {FRAMES:,} published frames are here, of {frames['video'].nunique()} of 85 sequences"
         )
-    space = LabelSpace("segmentation", "mask", CLASSES, read_mask=read_mask)
+    space = LabelSpace("segmentation", "mask", CLASSES, background=0, read_mask=read_mask)
     return build_table(root, "cholec_instance_seg", [frames], [space], notes=notes)
 
 

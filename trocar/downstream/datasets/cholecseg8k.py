@@ -72,7 +72,7 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
     parts = [_read_clip(root, clip).assign(split=split[clip.parent.name]) for clip in clips]
     cases = {_number(case): case for case, where in split.items() if where == "train"}
     budgets, left_out = published_budgets(ENDOVIT_BUDGETS, cases)
-    space = LabelSpace("segmentation", "mask", tuple(GREYS), read_mask=read_mask)
+    space = LabelSpace("segmentation", "mask", tuple(GREYS), background=0, read_mask=read_mask)
     notes = [*_counts(clips, parts), *left_out]
     return build_table(root, "cholecseg8k", parts, [space], notes=notes, budgets=budgets)
 

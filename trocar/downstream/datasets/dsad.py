@@ -37,6 +37,7 @@ ORGANS = (
 COMBINED = ("abdominal_wall", "colon", "liver", "pancreas", "small_intestine", "spleen", "stomach")
 """Organs of multilabel/."""
 BACKGROUND = "background"
+THRESHOLD = 127
 SURGERY, IMAGE = "[0-9][0-9]", "image*.png"
 _VAL, _TEST = (3, 21, 26), (2, 7, 11, 13, 14, 18, 20, 32)
 KOLBINGER23 = "kolbinger23"
@@ -46,8 +47,13 @@ SPLITS: dict[str, Split] = {
 
 
 def read_binary_mask(path: Path) -> Mask:
-    """uint8 [H, W]: 1 where the organ is (published as 255), 0 elsewhere."""
-    return (np.array(open_mask(path).convert("L")) > 127).astype(np.uint8)
+    """uint8 [H, W]: 1 where the organ is (published as 255), 0 elsewhere. Raises TrocarError for a mask that holds
+    something, but nothing bright: its organ would be lost.
+    """
+    grey = np.array(open_mask(path).convert("L"))
+    if 0 < grey.max(initial=0) <= THRESHOLD:
+        raise TrocarError(f"{path}: its largest value is {grey.max()}; an organ is published as white, 255")
+    return (grey > THRESHOLD).astype(np.uint8)
 
 
 def read_organ_masks(image: Path) -> Mask:
@@ -56,7 +62,7 @@ def read_organ_masks(image: Path) -> Mask:
     Raises TrocarError for a mask of an organ that multilabel/ does not have, or of another size than the others.
     """
     combined: Mask | None = None
-    for path in sorted(image.parent.glob(f"{_mask_stem(image.stem)}_*.png")):
+    for path in _organ_masks(image):
         organ = path.stem.partition("_")[2]
         if organ not in COMBINED:
             raise TrocarError(f"{path}: no organ of {MULTILABEL}/: {', '.join(COMBINED)}")
@@ -71,6 +77,10 @@ def read_organ_masks(image: Path) -> Mask:
         width, height = open_mask(image).size
         return np.zeros((height, width), dtype=np.uint8)
     return combined
+
+
+def _organ_masks(image: Path) -> list[Path]:
+    return sorted(image.parent.glob(f"{_mask_stem(image.stem)}_*.png"))
 
 
 def _mask_stem(image: str) -> str:
@@ -103,13 +113,16 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
 
 def _space(folder: Path, several: bool) -> LabelSpace:
     if several:
-        return LabelSpace("segmentation", "mask", (BACKGROUND, *COMBINED), read_mask=read_organ_masks)
+        classes = (BACKGROUND, *COMBINED)
+        return LabelSpace(
+            "segmentation", "mask", classes, background=0, read_mask=read_organ_masks, mask_files=_organ_masks
+        )
     organ = folder.resolve().name
     if organ not in ORGANS:
         raise TrocarError(
             f"{folder}: the folder's name says which organ the masks are of; expected {', '.join(ORGANS)}"
         )
-    return LabelSpace("segmentation", "mask", (BACKGROUND, organ), read_mask=read_binary_mask)
+    return LabelSpace("segmentation", "mask", (BACKGROUND, organ), background=0, read_mask=read_binary_mask)
 
 
 def _read_surgery(root: Path, surgery: Path, several: bool) -> pd.DataFrame:

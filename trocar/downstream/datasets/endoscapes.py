@@ -70,7 +70,14 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
     _check_splits(root, frames["split"], found)
     spaces = [
         LabelSpace("cvs", "multilabel", CRITERIA, soft=True),
-        LabelSpace("segmentation", "mask", CLASSES, read_mask=partial(read_indices, classes=len(CLASSES))),
+        LabelSpace(
+            "segmentation",
+            "mask",
+            CLASSES,
+            background=0,
+            white_is_suspect=True,
+            read_mask=partial(read_indices, classes=len(CLASSES)),
+        ),
     ]
     budgets, missing = _budgets(root, set(frames["case"][frames["split"] == "train"]))
     notes += [*unused, *missing]

@@ -9,8 +9,9 @@ Columns: `path` (relative to the folder); `case`, `video` or both; and what ther
 - `cvs_<criterion>`: 0 to 1 (a mean of several annotators is soft), or empty;
 - `mask`: path of an image whose value is the class index, 255 where a pixel is not scored; needs classes.yaml.
 
-classes.yaml lists names in the order of their integers under `phase`, `step` and `segmentation`. Ids and names stay as
-they are written (`001`, `NA`); only an empty cell is empty.
+classes.yaml lists names in the order of their integers under `phase`, `step` and `segmentation`; `background` names the
+class of masks that means without it leave out, and `not_scored: 255` says that 255 is meant. Ids and names stay as they
+are written (`001`, `NA`); only an empty cell is empty.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import yaml
 from trocar.core.splits import SPLITS
 from trocar.core.tables import Table, is_number, read_table
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
+from trocar.downstream.datasets.mask_keys import MASK_KEYS, mask_keys
 from trocar.downstream.datasets.masks import read_indices
 from trocar.downstream.datasets.names import CHOLEC80_PHASES, CHOLEC80_TOOLS, all_known, index_of
 from trocar.downstream.datasets.table import UNLABELLED, LabelledFrames, LabelSpace, build_table
@@ -74,10 +76,13 @@ def _class_names(root: Path) -> dict[str, Names]:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise TrocarError(f"{path}: not valid YAML: {error}") from None
+    if isinstance(tree, dict):
+        tree = {task: names for task, names in tree.items() if task not in MASK_KEYS}
     for task, names in tree.items() if isinstance(tree, dict) else [("", tree)]:
         if task not in NAMED:
             raise TrocarError(
-                f"{path}: no task {task!r}{nearest(str(task), NAMED)}; expected lists under {', '.join(NAMED)}"
+                f"{path}: no task {task!r}{nearest(str(task), (*NAMED, *MASK_KEYS))}; expected lists under "
+                f"{', '.join(NAMED)}, and {', '.join(MASK_KEYS)}"
             )
         if not isinstance(names, list) or not names or len({str(name) for name in names}) != len(names):
             raise TrocarError(f"{path}: {task}: expected a list of different names")
@@ -167,10 +172,15 @@ def _add_masks(frames: pd.DataFrame, table: Table, names: Names) -> LabelSpace:
         if not names:
             raise table.error(f"masks need the names of their classes: list them in {CLASSES} under `segmentation`")
         frames["mask"] = table.texts("mask")
+    if "mask" not in frames:
+        return LabelSpace("segmentation", "mask", ())
+    background, white_is_meant = mask_keys(table.path.with_name(CLASSES), names)
     return LabelSpace(
         "segmentation",
         "mask",
-        names if "mask" in frames else (),
+        names,
+        background=background,
+        white_is_suspect=not white_is_meant,
         read_mask=partial(read_indices, classes=len(names)),
     )
 

@@ -5,6 +5,7 @@ What curation thinks of a frame plays no part: scoring needs every labelled fram
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from trocar.data.catalog import Catalog
+from trocar.downstream.datasets.shown import Box, Shown
 from trocar.downstream.datasets.table import LabelledFrames
 from trocar.errors import TrocarError
 
@@ -22,7 +24,8 @@ TOLERANCE = 1e-3
 
 
 def locate(data: LabelledFrames, shards: Path) -> LabelledFrames:
-    """The same labels with a column `shard_row`, so that pictures are read from `shards` and not from `path`.
+    """The same labels with a column `shard_row`, so that pictures are read from `shards` and not from `path`; masks are
+    cut as ingest has cut the pictures.
 
     Videos are matched by name, frames by time: the nearest ingested frame within half the time from one label to the
     next. Raises TrocarError with the numbers where a label has none, ConfigError where there is no catalog.
@@ -36,7 +39,32 @@ def locate(data: LabelledFrames, shards: Path) -> LabelledFrames:
         if video in place:
             row[frames.index] = _rows(catalog, place[str(video)], frames["time_s"].to_numpy(np.float64), half)
     _refuse(data, shards, row, set(names))
-    return replace(data, frames=data.frames.assign(**{ROW: row}), shards=Path(shards))
+    shown = _shown(data, catalog, place) if "mask" in data.frames else {}
+    notes = data.notes
+    if shown:
+        notes += (f"masks of {len(shown)} videos are cut to what {shards} shows of them (--crop none shows all)",)
+    return replace(data, frames=data.frames.assign(**{ROW: row}), shards=Path(shards), shown=shown, notes=notes)
+
+
+def _shown(data: LabelledFrames, catalog: Catalog, place: Mapping[str, int]) -> dict[str, Shown]:
+    """What ingest has left of the pictures of the labelled videos, where that is not all."""
+    found = {}
+    for video in data.frames["video"].unique():
+        crop, size, hidden = (catalog.videos[name][place[video]].as_py() for name in ("crop", "source_size", "masks"))
+        if not crop and not hidden:
+            continue
+        if not size:
+            raise TrocarError(
+                f"{catalog.root}: the catalog does not say how large the pictures of {video} were before it cut them, "
+                "so its masks cannot be cut; run `trocar ingest` again"
+            )
+        (box,) = _boxes(crop or [0, 0, *size])
+        found[str(video)] = Shown((size[0], size[1]), box, _boxes(hidden))
+    return found
+
+
+def _boxes(numbers: Sequence[int]) -> tuple[Box, ...]:
+    return tuple((numbers[i], numbers[i + 1], numbers[i + 2], numbers[i + 3]) for i in range(0, len(numbers), 4))
 
 
 def label_period(frames: pd.DataFrame) -> float:

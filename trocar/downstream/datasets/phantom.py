@@ -24,6 +24,7 @@ from trocar.downstream.datasets.table import LabelledFrames, LabelSpace, build_t
 from trocar.errors import TrocarError
 
 VIDEO_FILE, CVS_FILE, MASK_FOLDER, CLASS_FILE = "videos.csv", "all_metadata.csv", "semseg", "seg_label_map.txt"
+BACKGROUND = "background"
 CRITERIA = ("C1", "C2", "C3")
 
 
@@ -42,7 +43,14 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
     spaces = [
         *data.spaces,
         LabelSpace("cvs", "multilabel", CRITERIA, soft=True),
-        LabelSpace("segmentation", "mask", classes, read_mask=partial(read_indices, classes=len(classes))),
+        LabelSpace(
+            "segmentation",
+            "mask",
+            classes,
+            background=classes.index(BACKGROUND) if BACKGROUND in classes else None,
+            white_is_suspect=True,
+            read_mask=partial(read_indices, classes=len(classes)),
+        ),
     ]
     return build_table(root, ADAPTER.name, [frames], spaces, notes=data.notes)
 

@@ -109,9 +109,24 @@ def _merged(space: LabelSpace, remap: Remap, name: str) -> LabelSpace:
     for i, source in enumerate(space.classes):
         target = remap.merge[source]
         table[i] = IGNORED_PIXEL if target == IGNORE else remap.classes.index(target)
-    return replace(space, classes=remap.classes, unscored=(), read_mask=partial(_read, space, table))
+    return replace(
+        space,
+        classes=remap.classes,
+        unscored=(),
+        background=_background(space, remap),
+        read_mask=partial(_read, space, table),
+        merged_from=space,
+    )
+
+
+def _background(space: LabelSpace, remap: Remap) -> int | None:
+    """The class that the background becomes, where nothing else becomes it as well."""
+    name = space.background_name
+    target = None if name is None else remap.merge[name]
+    if target in (None, IGNORE) or list(remap.merge.values()).count(str(target)) > 1:
+        return None
+    return remap.classes.index(str(target))
 
 
 def _read(space: LabelSpace, table: npt.NDArray[np.int16], path: Path) -> Mask:
-    assert space.read_mask is not None, f"{space.task} has masks, so it can read them"
-    return look_up(space.read_mask(path), table, path)
+    return look_up(space.mask_at(path), table, path)

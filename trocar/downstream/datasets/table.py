@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from trocar.downstream.datasets.shown import Shown
 from trocar.errors import ConfigError, TrocarError, nearest
 
 Kind = Literal["multiclass", "multilabel", "mask"]
@@ -30,7 +31,11 @@ class LabelSpace:
     multilabel: one column `<task>/<class>` per class of 0 and 1 (`soft`: any value in 0..1, the mean of several
     annotators), -1 where unlabelled. mask: the column `mask` holds a path relative to the data set's root, '' where
     unlabelled, and `read_mask` makes uint8 [H, W] of it: an index into `classes`, or 255 for a pixel that is not
-    scored. `unscored`: indices of classes that the official scoring leaves out.
+    scored; `mask_files` are the files that it reads for that path, where these are others. `unscored`: indices of
+    classes that the official scoring leaves out. `background`: the class of pixels that are nothing in particular,
+    where there is one: means without it are then what tells methods apart. `white_is_suspect`: the files hold class
+    indices, so that 255 beside a class that no mask has is most likely that class. `merged_from`: the labels before
+    their classes were merged.
     """
 
     task: str
@@ -38,7 +43,26 @@ class LabelSpace:
     classes: tuple[str, ...]
     soft: bool = False
     unscored: tuple[int, ...] = ()
+    background: int | None = None
+    white_is_suspect: bool = False
     read_mask: Callable[[Path], Mask] | None = field(default=None, compare=False)
+    mask_files: Callable[[Path], Sequence[Path]] | None = field(default=None, compare=False)
+    merged_from: LabelSpace | None = field(default=None, compare=False)
+
+    @property
+    def background_name(self) -> str | None:
+        """Name of the background class, if there is one."""
+        return None if self.background is None else self.classes[self.background]
+
+    def mask_at(self, path: Path) -> Mask:
+        """`read_mask(path)`. Raises TrocarError for a mask that cannot be read, or for labels that are no masks."""
+        if self.read_mask is None:
+            raise TrocarError(f"{path}: the masks of {self.task!r} cannot be read")
+        return self.read_mask(path)
+
+    def files_at(self, path: Path) -> Sequence[Path]:
+        """The files that `mask_at` reads."""
+        return (path,) if self.mask_files is None else self.mask_files(path)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -66,8 +90,9 @@ class LabelledFrames:
     ('' if none), and those of the label `spaces`. `notes` says in words what was left out or is off. `budgets`: name ->
     draws of labelled training cases, where such lists are published. `official`: (task, split) -> the number of frames
     the data set's authors label, where it is known for these splits. `shards`: a shards folder that has the pictures;
-    the column `shard_row` then holds the row of each frame in its catalog, and `path` is not opened. `listed`: split ->
-    (videos here, videos in the published list), where such a list is used.
+    the column `shard_row` then holds the row of each frame in its catalog, and no pixel is taken from `path`. `shown`:
+    video -> what its pictures there show, for those that do not show all. `listed`: split -> (videos here, videos in
+    the published list), where such a list is used.
     """
 
     root: Path
@@ -78,6 +103,7 @@ class LabelledFrames:
     budgets: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     official: Mapping[tuple[str, str], int] = field(default_factory=dict)
     shards: Path | None = None
+    shown: Mapping[str, Shown] = field(default_factory=dict)
     listed: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -101,6 +127,15 @@ class LabelledFrames:
     def rows(self, task: str) -> npt.NDArray[np.int64]:
         """Row numbers of the frames that carry the task's labels."""
         return np.flatnonzero(self.space(task).known(self.frames)).astype(np.int64)
+
+    def mask(self, space: LabelSpace, row: int) -> Mask:
+        """uint8 [H, W] of a row of the table: the class of what its picture shows, or 255. As large as the mask in the
+        file, or the part of it that was ingested. Raises TrocarError for a mask that cannot be read.
+        """
+        frame = self.frames.iloc[row]
+        mask = space.mask_at(self.root / str(frame["mask"]))
+        shown = self.shown.get(str(frame["video"]))
+        return mask if shown is None else shown.part_of(mask, IGNORED_PIXEL)
 
     def missing(self, task: str, split: str) -> tuple[int, int] | None:
         """(labelled frames here, official number) where they differ; None where they agree or it isn't known."""

@@ -111,10 +111,8 @@ class ConstantMask(MaskProtocol):
 
 
 def read_mask(problem: Problem, row: int) -> Mask:
-    """The ground truth of a row of the table, uint8 [H, W]."""
-    data = problem.encoder.frames.data
-    assert problem.space.read_mask is not None
-    return problem.space.read_mask(data.root / str(data.frames["mask"].iloc[row]))
+    """The ground truth of a row of the table, uint8 [H, W]: of as much as its picture shows."""
+    return problem.encoder.frames.data.mask(problem.space, row)
 
 
 def _labelled(problem: Problem, part: Labelled, images: Pixels, shape: tuple[int, int]) -> LabelledImages:

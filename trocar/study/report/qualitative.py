@@ -122,11 +122,10 @@ def _overlays(results: Results, one: Compared, arm: str, known: KnownCases, fold
     values = np.where(open_rows, image_scores(score.outcome), np.nan)  # type: ignore[arg-type]
     places = sorted(set(ranked(values).values()))
     gt, pred = ([_mask(score, rows[column][place]) for place in places] for column in ("gt_mask", "pred_mask"))
-    if len({mask.shape for mask in gt}) > 1:
-        raise TrocarError("the images have different sizes")
-    images = pictures(frames_of(results, one.cell[0], rows), places, (gt[0].shape[0], gt[0].shape[1]))
+    frames = frames_of(results, one.cell[0], rows)
+    images = [pictures(frames, [row], mask.shape[:2])[0] for row, mask in zip(places, gt, strict=True)]
     path = folder / "overlay.png"
-    draw_overlays(list(images), gt, pred, values[places], classes, path)
+    draw_overlays(images, gt, pred, values[places], classes, path)
     return f'<div class="overlays"><h3>{escape(arm)}</h3>{_embedded(path)}</div>'
 
 
