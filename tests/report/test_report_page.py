@@ -187,12 +187,12 @@ def test_a_worse_backbone_is_said_to_be_worse(results):
     assert "-0.050 against random weights" in evaluation_sentences(results)[0]
 
 
-def test_the_summary_tells_steps_resumes_and_loss_against_ln_k():
+def test_the_summary_tells_steps_attempts_and_loss_against_ln_k():
     metrics = [{"step": 0, "loss": 9.0, "rankme": 4.0}, {"step": 500, "loss": 6.25, "rankme": 20.5}]
-    inputs = ReportInputs("t", {"status": "finished"}, metrics=metrics, resumes=[100, 300], uniform_loss=9.01)
+    record = {"status": "finished", "attempt": 3}  # the second one logged nothing
+    inputs = ReportInputs("t", record, metrics=metrics, resumes=[300], uniform_loss=9.01)
     assert training_sentences(inputs) == [
-        "The run is finished after 501 steps, resumed 2 times. "
-        "The loss went from 9.000 (step 0) to 6.250 (ln K = 9.010).",
+        "The run is finished after 501 steps in 3 attempts. The loss went from 9.000 (step 0) to 6.250 (ln K = 9.010).",
         "The effective rank of the features (RankMe) went from 4.0 to 20.5.",
     ]
 

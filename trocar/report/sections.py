@@ -84,7 +84,7 @@ def training(metrics: Sequence[Mapping[str, Any]], uniform_loss: float | None, r
     main = [panel for panel in drawn if panel.key in MAIN_PANELS]
     rest = [panel for panel in drawn if panel.key not in MAIN_PANELS]
     more = f"<details><summary>{len(rest)} more</summary>{_grid(rest, metrics, resumes)}</details>" if rest else ""
-    mark = '<p class="note">A dotted vertical line: the run was resumed there.</p>' if resumes else ""
+    mark = '<p class="note">A dotted vertical line: an attempt went on from there.</p>' if resumes else ""
     return (
         f'<section><h2>Training</h2><p class="lead">Against the step. No labels are used in any of these.</p>'
         f"{_grid(main, metrics, resumes)}{mark}{more}</section>"

@@ -31,8 +31,9 @@ def training_sentences(inputs: ReportInputs) -> list[str]:
     if not losses:
         return [f"{status}; no loss has been logged."]
     (first_step, first), (last_step, last) = losses[0], losses[-1]
-    resumed = len(inputs.resumes)
-    times = f", resumed {resumed} time{'s' if resumed > 1 else ''}" if resumed else ""
+    # Not the marks of the curves: of an attempt that logged nothing, or whose steps were made again, there is none.
+    attempts = inputs.record.get("attempt")
+    times = f" in {attempts} attempts" if isinstance(attempts, int) and attempts > 1 else ""
     done = max(last_step + 1, int(inputs.record.get("saved_step", 0)))  # steps count from 0, and not all are logged
     sentences = [
         f"{status} after {done:,} steps{times}. "

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from planted_study import Planted, plant
-from statistics_factory import scored
+from statistics_factory import known, scored
 
 from trocar.data.leak.verdict import Verdict
 from trocar.study.report.analysis import analyse, bounds_of
@@ -11,11 +11,11 @@ from trocar.study.report.arms import arms_of, cells, labelled_cases
 from trocar.study.report.design import design_of
 from trocar.study.report.how import arms
 from trocar.study.report.known_cases import KnownCases
-from trocar.study.report.scores import outcome_of, ranks
+from trocar.study.report.scores import comparisons, outcome_of, ranks
 from trocar.study.report.sources import scales
 from trocar.study.report.summary import summary
 from trocar.study.results import Results
-from trocar.study.statistics.crossed import CASES_ONLY, SEEDS_AND_CASES
+from trocar.study.statistics.crossed import CASES_ONLY, SEEDS_AND_CASES, Crossed
 from trocar.study.statistics.ranking import rank_over_tasks
 from trocar.study.statistics.scaling import Scale, scaling
 
@@ -210,3 +210,21 @@ def test_ranks_and_curves_of_few_cases_are_said_to_be_too_narrow(narrow, tmp_pat
     ranking = replace(rank_over_tasks({"phase": scored(heights)}), too_narrow=narrow)
     assert ("Too narrow:" in ranks(ranking)) == narrow
     assert ("Too narrow:" in scales(replace(analysis, compared=(one,)))) == narrow
+
+
+def test_the_note_on_tests_says_how_the_cases_were_permuted(tmp_path):
+    few = Planted({"north": 0.8, "south": 0.7}, contrasts=[("north", "south")], test_cases=[f"c{n}" for n in range(7)])
+    results, analysis = found(tmp_path, few, draws=20)
+    assert "p cases: exact permutation of the test cases, for" in comparisons(results, analysis)
+    (one,) = analysis.contrasts
+    both = replace(analysis, contrasts=(one, replace(one, exact=False)))
+    assert "a random sample of their swaps (up to 7 cases all of them, which is exact)" in comparisons(results, both)
+    many = replace(analysis, contrasts=(replace(one, exact=False),))
+    assert "p cases: permutation of the test cases, a random sample of their swaps, for" in comparisons(results, many)
+
+
+def test_no_share_of_draws_is_given_for_a_task_of_one_case():
+    heights = {name: known(name, [0.5, 0.7], cases=1) for name in "ab"}
+    page = ranks(rank_over_tasks({"phase": Crossed(heights)}))
+    assert "“Best in” is left open: a task has fewer than 3 test cases" in page
+    assert "%</td>" not in page

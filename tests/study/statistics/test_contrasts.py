@@ -155,3 +155,11 @@ def test_equal_arms_are_called_different_at_most_as_often_as_the_level_says():
     alone, both = np.mean(found, axis=0)
     assert alone > 0.15
     assert both <= stats.binom.ppf(0.999, 100, 0.05) / 100
+
+
+@pytest.mark.parametrize(("cases", "exact"), [(12, True), (13, False), (40, False)])
+def test_a_permutation_of_many_cases_is_not_called_exact(cases, exact):
+    generator = np.random.default_rng(0)
+    a, b = (arm(name, generator.normal(size=(1, cases))) for name in "ab")
+    (found,) = declared_contrasts([scored("phase", a, b)], [("a", "b")])
+    assert found.exact == exact

@@ -41,6 +41,13 @@ def test_arms_that_seeds_do_not_tell_apart_have_ranks_that_overlap():
     assert found.scope == SEEDS_AND_CASES
 
 
+@pytest.mark.parametrize(("cases", "known_share"), [(1, False), (2, False), (3, True)])
+def test_a_task_of_one_case_has_no_share_of_draws(cases, known_share):
+    tasks = {"many": Crossed({n: known(n, [0.5, 0.7]) for n in "ab"})}
+    tasks["few"] = Crossed({n: known(n, [0.5, 0.7], cases=cases) for n in "ab"})
+    assert [np.isfinite(rank.best) for rank in rank_over_tasks(tasks).ranks] == [known_share] * 2
+
+
 def test_a_task_that_lacks_an_arm_is_left_out():
     tasks = {"phase": scored({"a": [1.0], "b": [0.0]}), "tools": scored({"a": [1.0]})}
     found = rank_over_tasks(tasks)

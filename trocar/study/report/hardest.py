@@ -13,6 +13,7 @@ from trocar.downstream.metrics.outcome import Floats
 from trocar.downstream.metrics.segmentation import scores_of
 from trocar.errors import TrocarError
 from trocar.study.report.frames import PLACE, rows_of
+from trocar.study.report.summary import count
 from trocar.study.results import Score
 
 
@@ -85,16 +86,16 @@ def _doubts(table: pd.DataFrame) -> Floats:
 def _said(tables: Sequence[pd.DataFrame], row: int, classes: Sequence[str], wrong: float) -> str:
     first, runs = tables[0], len(tables)
     if "confusion" in first:
-        return f"mean IoU {1 - wrong:.3f} over {runs} runs"
+        return f"mean IoU {1 - wrong:.3f} over {count(runs, 'run')}"
     if first["gt"].notna().all():
         votes = Counter(_name(int(table["pred"][row]), classes) for table in tables)
-        said = ", ".join(f"{name} ({n} of {runs} runs)" for name, n in votes.most_common(3))
+        said = ", ".join(f"{name} ({n} of {count(runs, 'run')})" for name, n in votes.most_common(3))
         return f"truth: {_name(int(first['gt'][row]), classes)}\npredicted: {said}"
     truth = np.flatnonzero(_stacked(first["gt_labels"])[row])
     votes = Counter(
         _name(int(c), classes) for table in tables for c in np.flatnonzero(np.asarray(table["pred_labels"][row]))
     )
-    said = ", ".join(f"{name} ({n} of {runs} runs)" for name, n in votes.most_common(3))
+    said = ", ".join(f"{name} ({n} of {count(runs, 'run')})" for name, n in votes.most_common(3))
     return f"truth: {', '.join(_name(int(c), classes) for c in truth) or 'none'}\npredicted: {said or 'none'}"
 
 

@@ -13,7 +13,7 @@ from trocar.study.report import how, scores, sources
 from trocar.study.report.analysis import Analysis
 from trocar.study.report.html import section
 from trocar.study.report.known_cases import KnownCases
-from trocar.study.report.summary import summary
+from trocar.study.report.summary import count, summary
 from trocar.study.report.verdicts import judged
 from trocar.study.results import Results
 
@@ -44,9 +44,10 @@ def render(results: Results, analysis: Analysis, known: KnownCases, qualitative:
 
 def _header(results: Results, known: KnownCases) -> str:
     name, missing = results.study.name, len(results.missing)
-    status, look = (f"{missing} stages missing", "running") if missing else ("complete", "finished")
+    status, look = (f"{count(missing, 'stage')} missing", "running") if missing else ("complete", "finished")
     trained = sum(kind == "pretrained" for kind in results.arms.values())
-    facts = f"{trained} arms  ·  {len(results.scores)} scores  ·  match: {results.study.match}  ·  Trocar {__version__}"
+    counts = f"{count(trained, 'arm')}  ·  {count(len(results.scores), 'score')}"
+    facts = f"{counts}  ·  match: {results.study.match}  ·  Trocar {__version__}"
     warning = ""
     if missing:
         text = "The study is not complete: numbers, corrections and ranks will change with what is missing."

@@ -13,7 +13,7 @@ from trocar.study.report.html import cell, head, number, section, signed, span, 
 from trocar.study.report.verdicts import Judged
 from trocar.study.results import Results
 from trocar.study.statistics.contrasts import Contrast
-from trocar.study.statistics.crossed import CASES_ONLY, Estimate
+from trocar.study.statistics.crossed import CASES_ONLY, FEWEST_DRAWN, Estimate
 from trocar.study.statistics.ranking import Ranking
 
 KINDS = {"pretrained": "", "init": "what arms began from", "random": "random weights", "backbone": "given weights"}
@@ -118,8 +118,12 @@ def ranks(ranking: Ranking | None) -> str:
         rows.append(f"<tr>{''.join(cells)}</tr>")
     lead = (
         f"1 is best. Intervals are {ranking.scope}, from tests of the arm against all others on all of these tasks; "
-        "nothing is said about other tasks. “Best in” is the share of draws in which no arm has a better mean rank."
+        "nothing is said about other tasks."
     )
+    if any(math.isfinite(rank.best) for rank in ranking.ranks):
+        lead += " “Best in” is the share of draws in which no arm has a better mean rank."
+    else:
+        lead += f" “Best in” is left open: a task has fewer than {FEWEST_DRAWN} test cases, which cannot be drawn from."
     if ranking.too_narrow:
         lead += " Too narrow: with so few test cases the intervals miss the truth more often than 1 in 20."
     left = f"Not ranked, because an arm has no score: {', '.join(ranking.left_out)}." if ranking.left_out else ""
@@ -142,12 +146,22 @@ def comparisons(results: Results, analysis: Analysis) -> str:
     rows = [_contrast(one, scale) for one in analysis.contrasts]
     notes = [f"{a} against {b} could not be tested: {why}." for (a, b), why in analysis.untested.items()]
     text = (
-        "p cases: exact permutation of the test cases, for these trained models. p seeds: t test over seeds and cases. "
+        f"p cases: {_permutation(analysis.contrasts)}, for these trained models. p seeds: t test over seeds and cases. "
         "The larger of the two is corrected. Not shown to differ is not shown to be equal. Underpowered: no outcome "
         "on so few test cases could have passed."
     )
     body = table(head(titles, numbers=(2, 5, 6, 7, 8)), rows) if rows else ""
     return section("Declared comparisons", lead, body, *(f'<p class="note">{escape(n)}</p>' for n in [text, *notes]))
+
+
+def _permutation(contrasts: Sequence[Contrast]) -> str:
+    """What was done with the test cases: it depends on their number."""
+    exact = {one.exact for one in contrasts}
+    if exact == {True}:
+        return "exact permutation of the test cases"
+    most = max((one.difference.cases for one in contrasts if one.exact), default=0)
+    few = f" (up to {most} cases all of them, which is exact)" if most else ""
+    return f"permutation of the test cases, a random sample of their swaps{few}"
 
 
 def outcome_of(contrast: Contrast) -> str:

@@ -13,7 +13,7 @@ from trocar.errors import ConfigError, nearest
 from trocar.study.statistics.crossed import CASES_ONLY, Crossed, Estimate
 from trocar.study.statistics.resample import Arm, CaseMetric, O
 from trocar.study.statistics.result import Result
-from trocar.study.statistics.swap import FLIPS, smallest_p, swap_test
+from trocar.study.statistics.swap import FLIPS, is_exact, smallest_p, swap_test
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Scored(Generic[O]):
 class Contrast(Result):
     """a - b on a task, tested.
 
-    `p_cases` is the exact paired permutation over cases, seeds averaged first; it takes the trained models as given.
+    `p_cases` is the paired permutation over cases, seeds averaged first; it takes the trained models as given. It is of
+    all swaps of the cases where `exact`, else of a random sample of them.
     `p_seeds` is the t test over seeds and cases (NaN with one seed). `p` is the larger of the two, since both must
     hold: two arms of one recipe differ on the same cases by the luck of their seeds alone, and the permutation calls
     that a difference (`python benchmarks/coverage.py --null` prints how often). `p_holm` is `p` corrected over all
@@ -51,6 +52,7 @@ class Contrast(Result):
     p_holm: float
     underpowered: str | None
     different: bool
+    exact: bool
 
 
 def declared_contrasts(
@@ -74,7 +76,9 @@ def declared_contrasts(
         enough = ceil(2 * len(floors) / level) - 1
         raise ConfigError(f"{flips} swaps can't reach {level} for {len(floors)} tests; set at least {enough}")
     tested = [
-        _test(*entry, flips=flips, seed=seed) if floor <= corrected_level(floor, floors, level) else _untested(*entry)
+        _test(*entry, flips=flips, seed=seed)
+        if floor <= corrected_level(floor, floors, level)
+        else _untested(*entry, flips=flips)
         for entry, floor in zip(family, floors, strict=True)
     ]
     corrected = holm([contrast.p for contrast in tested])
@@ -89,16 +93,17 @@ def corrected_level(floor: float, floors: Sequence[float], level: float) -> floa
 
 
 def _test(scored: Scored[Any], a: str, b: str, *, flips: int, seed: int) -> Contrast:
-    contrast, arms = _untested(scored, a, b), {arm.name: arm for arm in scored.arms}
+    contrast, arms = _untested(scored, a, b, flips=flips), {arm.name: arm for arm in scored.arms}
     p_cases = swap_test(arms[a], arms[b], scored.metric, flips=flips, seed=seed)
     p_seeds = contrast.difference.p if contrast.difference.scope != CASES_ONLY else float("nan")
     return replace(contrast, p_cases=p_cases, p_seeds=p_seeds, p=float(np.fmax(p_cases, p_seeds)), underpowered=None)
 
 
-def _untested(scored: Scored[Any], a: str, b: str) -> Contrast:
+def _untested(scored: Scored[Any], a: str, b: str, *, flips: int) -> Contrast:
     difference, nan = scored.crossed.difference(a, b), float("nan")
     reason = f"underpowered, n = {difference.cases}"
-    return Contrast(scored.task, a, b, difference, nan, nan, nan, nan, underpowered=reason, different=False)
+    exact = is_exact(difference.cases, flips)
+    return Contrast(scored.task, a, b, difference, nan, nan, nan, nan, reason, different=False, exact=exact)
 
 
 def holm(p: Sequence[float]) -> list[float]:

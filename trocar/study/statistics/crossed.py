@@ -33,6 +33,8 @@ from trocar.study.statistics.result import Result
 SEEDS_AND_CASES = "over seeds and test cases"
 CASES_ONLY = "over test cases only"
 SEED_GUARD = 6.0
+FEWEST_DRAWN = 3
+"""Cases that it takes to say anything by drawing from them: one is the same on every draw."""
 FEWEST_CASES = {"level": 14, "contrast": 7}
 """Fewest cases at which simulated coverage reaches .92. A level, of one arm, needs more than a contrast, whose
 coefficients add up to 0: the skew of cases is in it, and in a difference it cancels. With five seeds and cases as
@@ -46,8 +48,8 @@ class Estimate(Result):
     `error` is the standard error, `degrees` Satterthwaite's degrees of freedom; `seeds` the fewest of any arm in it;
     `undefined` the share of draws on which the metric was undefined (left out). `scope` says what the interval is
     over: `CASES_ONLY` if an arm has one seed, or if none has any. `too_narrow`: fewer than `FEWEST_CASES`, or more than
-    half of the draws undefined; the nominal level is not reached then. No interval (NaN) for fewer than 3 cases or 2
-    defined draws.
+    half of the draws undefined; the nominal level is not reached then. No interval (NaN) for fewer than `FEWEST_DRAWN`
+    cases or 2 defined draws.
     """
 
     name: str
@@ -141,7 +143,7 @@ def estimate(
     part: Floats = np.sum([weight * arm.case_part for weight, arm in parts], axis=0)
     defined = part[~np.isnan(part)]
     error = degrees = float("nan")
-    if cases >= 3 and len(defined) >= 2:
+    if cases >= FEWEST_DRAWN and len(defined) >= 2:
         terms = [(weight**2 * arm.seed_variance, arm.seeds - 1) for weight, arm in parts if arm.seeds > 1]
         error, degrees = guarded(terms, (cases / (cases - 1) * float(np.var(defined)), cases - 1))
     half = float(stats.t.ppf((1 + level) / 2, degrees)) * error if error else error

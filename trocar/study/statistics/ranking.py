@@ -11,14 +11,15 @@ from scipy.stats import rankdata
 
 from trocar.downstream.metrics.outcome import Floats
 from trocar.errors import TrocarError
-from trocar.study.statistics.crossed import CASES_ONLY, FEWEST_CASES, SEEDS_AND_CASES, Crossed
+from trocar.study.statistics.crossed import CASES_ONLY, FEWEST_CASES, FEWEST_DRAWN, SEEDS_AND_CASES, Crossed
 from trocar.study.statistics.result import Result
 
 
 @dataclass(frozen=True)
 class Rank(Result):
     """`mean` over tasks of the rank (1 is best, ties share their mean), its interval, and `best`, the share of draws
-    in which no arm has a better mean rank.
+    in which no arm has a better mean rank; NaN where a task has too few cases to be drawn from (`FEWEST_DRAWN`), since
+    the draws of such a task hardly differ and would make any share look certain.
 
     The interval is from tests of the arm against all others on all tasks, together at the level (Bonferroni): on a task
     the rank is at least 1 + the arms shown to be better, and at most their number less those shown to be worse
@@ -67,7 +68,8 @@ def rank_over_tasks(
     mean = np.mean(list(point.values()), axis=0)
     ends = [_ends(crossed, arms, signs[name], 1 - (1 - level) / _tests(arms, used)) for name, crossed in used.items()]
     low, high = np.mean(ends, axis=0)
-    best = (drawn == drawn.min(0)).mean(1) if drawn.size else np.full(len(arms), np.nan)
+    drawable = drawn.size and all(crossed[arms[0]].cases >= FEWEST_DRAWN for crossed in used.values())
+    best = (drawn == drawn.min(0)).mean(1) if drawable else np.full(len(arms), np.nan)
     ranks = [
         Rank(arm, float(mean[i]), float(low[i]), float(high[i]), float(best[i]), {n: float(point[n][i]) for n in used})
         for i, arm in enumerate(arms)

@@ -12,7 +12,7 @@ from scipy.optimize import minimize_scalar
 
 from trocar.downstream.metrics.outcome import Floats
 from trocar.errors import TrocarError
-from trocar.study.statistics.crossed import CASES_ONLY, FEWEST_CASES, SEEDS_AND_CASES, Crossed, Estimate
+from trocar.study.statistics.crossed import CASES_ONLY, FEWEST_CASES, FEWEST_DRAWN, SEEDS_AND_CASES, Crossed, Estimate
 from trocar.study.statistics.result import Result
 
 FEWEST_SIZES = 5
@@ -149,6 +149,8 @@ def fit_power_law(crossed: Crossed, arms: Sequence[str], sizes: Floats, seed: in
     drawn = np.stack([joint[arm] for arm in arms], axis=1)
     fits = [power_law(sizes, row) for row in drawn[~np.isnan(drawn).any(1)]]
     at = np.geomspace(sizes[0], FARTHEST * sizes[-1], GRID)
+    if crossed[arms[0]].cases < FEWEST_DRAWN:
+        fits = []  # no interval: draws of one or two cases say nothing of others
     heights = _ends(np.array([fit.height(at / sizes[0]) for fit in fits]).reshape(-1, GRID), crossed.level)
     limit, gain, exponent = _ends(np.array([fit[:3] for fit in fits]).reshape(-1, 3), crossed.level).T.tolist()
     residuals = means - best.height(sizes / sizes[0])

@@ -1,4 +1,4 @@
-"""Exact paired permutation of two arms over cases, for any metric of weighted cases.
+"""Paired permutation of two arms over cases, for any metric of weighted cases; exact for few cases.
 
 The null hypothesis is that for each case it doesn't matter which arm's predictions are called whose. Swapping the
 predictions of a case and recomputing the metric tests the named metric itself; Wilcoxon's test and a sign flip of
@@ -43,9 +43,14 @@ def swap_test(a: Arm[O], b: Arm[O], metric: CaseMetric[O], *, flips: int = FLIPS
     return float(test.pvalue)
 
 
+def is_exact(cases: int, flips: int = FLIPS) -> bool:
+    """Whether `swap_test` computes all swaps of so many cases, and not a sample of them."""
+    return 2**cases <= flips
+
+
 def smallest_p(cases: int, flips: int = FLIPS) -> float:
     """The smallest p that `swap_test` can give: one of 2^cases swaps, on two sides."""
-    return 2 / 2**cases if 2**cases <= flips else 2 / (flips + 1)
+    return 2 / 2**cases if is_exact(cases, flips) else 2 / (flips + 1)
 
 
 def couple(a: Arm[O], b: Arm[O]) -> list[tuple[float, O, O]]:
