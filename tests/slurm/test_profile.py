@@ -67,6 +67,78 @@ def test_the_script_asks_for_what_the_profile_says(tmp_path):
     assert "--wait=60 --cpus-per-task=8" in lines[-1]
 
 
+@pytest.mark.parametrize("key", ["nodes", "--nodes", "N", "-N", "NODES", "node"])
+def test_an_option_that_the_profile_has_a_field_for_is_refused_in_every_spelling(key):
+    with pytest.raises(
+        ConfigError, match=rf"extra: {key} is sbatch's --nodes, for which the profile has a field: nodes"
+    ):
+        load_profile("cpu", [f"extra={{{key}: 3}}"])
+
+
+@pytest.mark.parametrize(
+    ("key", "field"),
+    [
+        ("ntasks", "tasks_per_node"),
+        ("n", "tasks_per_node"),
+        ("ntasks_per_node", "tasks_per_node"),
+        ("gpus", "gpus_per_node"),
+        ("G", "gpus_per_node"),
+        ("c", "cpus_per_task"),
+        ("mem", "mem_gb"),
+        ("time", "time_min"),
+        ("t", "time_min"),
+        ("signal", "signal_before_s"),
+        ("array", "array_limit"),
+        ("p", "partition"),
+        ("account", "account"),
+        ("output", "logs are where"),
+        ("e", "logs are where"),
+        ("job_name", "jobs are called"),
+        ("dependency", "Trocar writes what a job waits for"),
+        ("requeue", "needs the requeue"),
+        ("no-requeue", "needs the requeue"),
+    ],
+)
+def test_what_trocar_writes_itself_is_refused_with_who_decides(key, field):
+    with pytest.raises(ConfigError, match=f"extra: {key} is sbatch's --.*{field}"):
+        load_profile("cpu", [f"extra={{{key}: 1}}"])
+
+
+def test_memory_per_cpu_takes_the_place_of_memory_per_node(tmp_path):
+    lines = script(tmp_path, mem_gb=32, extra={"mem_per_cpu": "3G"})
+    assert "#SBATCH --mem-per-cpu=3G" in lines
+    assert not any(line.startswith("#SBATCH --mem=") for line in lines)
+    assert "#SBATCH --mem=32768M" in script(tmp_path, mem_gb=32, extra={"mem_per_cpu": False})
+    with pytest.raises(ConfigError, match="one of mem-per-cpu and mem-per-gpu"):
+        load_profile("cpu", ["extra={mem-per-cpu: 3G, mem_per_gpu: 20G}"])
+
+
+def test_true_is_an_option_without_a_value_and_false_leaves_it_out(tmp_path):
+    lines = script(tmp_path, extra={"overcommit": True, "exclusive": False, "mail_type": "END", "nice": 100})
+    assert {"#SBATCH --overcommit", "#SBATCH --mail-type=END", "#SBATCH --nice=100"} <= set(lines)
+    assert not any("exclusive" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("extra={mail-type: END, mail_type: ALL}", "mail_type is given twice, as --mail-type"),
+        ('extra={"a b": 1}', "is no option of sbatch"),
+        ('extra={comment: "a\\nrm x"}', "is no option of sbatch in one line"),
+        ("extra={cpus-per-gpu: 4}", "cpus-per-gpu and cpus_per_task exclude each other"),
+    ],
+)
+def test_what_sbatch_would_refuse_is_refused_before(words, message):
+    with pytest.raises(ConfigError, match=message):
+        load_profile("cpu", [words])
+
+
+def test_gpus_are_asked_for_in_one_way():
+    with pytest.raises(ConfigError, match="with gres take gpus_per_node: 0"):
+        load_profile("gpu", ["extra={gres: gpu:a100:4}"])
+    assert load_profile("gpu", ["extra={gres: gpu:a100:4}", "gpus_per_node=0", "tasks_per_node=4"]).ranks == 4
+
+
 def test_python_starts_in_the_container_and_the_script_requeues_outside_of_it(tmp_path):
     image = Container(image="/images/trocar.sif", mounts=("/scratch",), python="/opt/bin/python")
     lines = script(tmp_path, container=image)

@@ -14,6 +14,7 @@ from submitit.core.utils import CommandFunction, DelayedSubmission, FailedJobErr
 from submitit.slurm.slurm import SlurmExecutor, SlurmJob, _make_sbatch_string
 
 from trocar.errors import ConfigError, TrocarError
+from trocar.slurm.extra import MEMORY
 from trocar.slurm.job import Call
 from trocar.slurm.profile import Profile
 from trocar.slurm.requeue import script_lines
@@ -108,6 +109,7 @@ def local_executor(profile: Profile, folder: Path) -> submitit.LocalExecutor:
 def parameters(profile: Profile, folder: Path, name: str, dependency: str | None) -> dict[str, Any]:
     """A profile in submitit's words, which are mostly sbatch's."""
     extra: dict[str, Any] = {"requeue": True}
+    other_memory = profile.extra.keys() & set(MEMORY)
     if dependency is not None:
         # Without it a job whose parent failed would wait for ever.
         extra["kill-on-invalid-dep"] = "yes"
@@ -118,7 +120,7 @@ def parameters(profile: Profile, folder: Path, name: str, dependency: str | None
         "job_name": f"trocar-{name}",
         "ntasks_per_node": profile.ranks_per_node,
         "gpus_per_node": profile.gpus_per_node or None,
-        "mem": f"{round(profile.mem_gb * 1024)}M" if profile.mem_gb else None,
+        "mem": f"{round(profile.mem_gb * 1024)}M" if profile.mem_gb and not other_memory else None,
         "time": profile.time_min,
         "signal_delay_s": profile.signal_before_s,
         "dependency": dependency,

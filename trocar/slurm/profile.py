@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from trocar.config import Config, load, preset_names
 from trocar.errors import ConfigError, nearest
+from trocar.slurm.extra import checked_extra
 
 LATEST_S = 60
 """SLURM looks for jobs near their limit now and then, and may signal them this much before the asked time."""
@@ -35,7 +36,9 @@ class Profile(Config):
     gpus_per_node: int = Field(default=0, ge=0)
     tasks_per_node: int | None = Field(default=None, ge=1, description="default: one per GPU, and 1 without GPUs")
     cpus_per_task: int | None = Field(default=None, ge=1)
-    mem_gb: float | None = Field(default=None, gt=0, description="memory per node")
+    mem_gb: float | None = Field(
+        default=None, gt=0, description="memory per node; mem-per-cpu or mem-per-gpu in `extra` takes its place"
+    )
     time_min: int = Field(default=60, ge=1, description="time limit; in minutes, because YAML reads 4:00:00 as 14400")
     signal_before_s: int = Field(default=120, ge=1, description="seconds before the limit at which the run saves")
     constraint: str | None = None
@@ -46,12 +49,23 @@ class Profile(Config):
     container: Container | None = None
     python: str | None = Field(default=None, description="the job's interpreter; default: the one that submits")
     stage_to: str | None = Field(default=None, description="data.stage_to of pretraining, such as $SLURM_TMPDIR")
-    extra: dict[str, str | int | bool] = Field(default_factory=dict, description="more of sbatch's options")
+    extra: dict[str, str | int | bool] = Field(
+        default_factory=dict, description="sbatch's options that have no field here"
+    )
+
+    @field_validator("extra")
+    @classmethod
+    def _extra(cls, given: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
+        return checked_extra(given)
 
     @model_validator(mode="after")
     def _consistent(self) -> Profile:
         if self.cluster == "local" and self.nodes > 1:
             raise ValueError("cluster: local has one node")
+        if self.cpus_per_task and "cpus-per-gpu" in self.extra:
+            raise ValueError("extra: cpus-per-gpu and cpus_per_task exclude each other in sbatch")
+        if self.gpus_per_node and "gpu" in str(self.extra.get("gres", "")):
+            raise ValueError("extra: gres asks for GPUs, and so does gpus_per_node; with gres take gpus_per_node: 0")
         least = self.signal_before_s + LATEST_S
         if self.cluster == "slurm" and self.time_min * 60 <= least:
             raise ValueError(
