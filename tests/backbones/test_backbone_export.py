@@ -77,7 +77,7 @@ def test_the_classifier_is_left_out(tmp_path: Path) -> None:
 
 
 def test_what_is_not_timm_cannot_be_exported(tmp_path: Path) -> None:
-    with pytest.raises(TrocarError, match="only timm models"):
+    with pytest.raises(TrocarError, match="only backbones of"):
         save_backbone(torch.nn.Linear(2, 2), tmp_path, extra={})
 
 

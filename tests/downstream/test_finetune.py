@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
@@ -19,6 +20,7 @@ from trocar.downstream.features import extract
 from trocar.downstream.protocols import finetune, get_protocol
 from trocar.downstream.protocols.base import Problem
 from trocar.downstream.protocols.finetune import Finetune, finetuned
+from trocar.downstream.solution import Solution
 from trocar.downstream.training.loop import Trainer
 from trocar.errors import ConfigError, TrocarError
 
@@ -227,3 +229,15 @@ def test_a_frozen_protocol_does_not_learn_tasks_together(tmp_path: Path) -> None
     )
     with pytest.raises(ConfigError, match="cannot be learned by linear; those that can: finetune"):
         evaluate(config)
+
+
+def test_a_kept_network_that_is_not_finite_is_refused(tmp_path: Path) -> None:
+    problem = colour_problem(tmp_path)
+
+    def diverged(_: object, train: Callable[[], Solution]) -> Solution:
+        made = train()
+        name = next(iter(made.arrays))
+        return Solution({**made.arrays, name: np.full_like(made.arrays[name], np.nan)}, made.words)
+
+    with pytest.raises(TrocarError, match=r"fine-tuned \(use a smaller lr\): [\s\S]*NaN or infinity"):
+        finetuned(replace(problem, kept=diverged), QUICK.model_copy(update={"epochs": 1}))

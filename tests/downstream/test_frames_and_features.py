@@ -94,6 +94,22 @@ def test_features_that_were_cut_off_are_computed_again(tmp_path: Path) -> None:
     assert np.array_equal(cached_features(model, frames, 32), whole)
 
 
+def test_features_that_overflow_are_refused_with_the_frame_and_not_kept(tmp_path: Path) -> None:
+    frames = FrameCache(open_dataset(make_folder(tmp_path / "data", cases=1, frames=2)), tmp_path / "cache")
+    model = load_backbone("random:test_resnet", seed=1)
+    with torch.no_grad():
+        for branch in ("bn2", "downsample.2"):  # numbers, but not their sum
+            model.state_dict()[f"layer4.0.{branch}.bias"].fill_(3e38)
+    message = "^mine gives features that are NaN or infinite, the first for frame 0;"
+    with pytest.raises(TrocarError, match=message):
+        cached_features(model, frames, 32, whose="mine")
+    path = features_path(model, frames, 32)
+    assert not path.exists()
+    np.save(path, np.array([[0.0], [np.nan]], np.float32))  # as an older version kept them
+    with pytest.raises(TrocarError, match="the first for frame 1;"):
+        cached_features(model, frames, 32, whose="mine")
+
+
 def test_baseline_features_by_hand(tmp_path: Path) -> None:
     frames = FrameCache(open_dataset(make_folder(tmp_path / "data", cases=1, frames=4)), tmp_path / "cache")
     pixels = frames.get(32) / 255

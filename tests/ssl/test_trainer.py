@@ -123,6 +123,14 @@ def test_too_many_skipped_steps_end_the_run():
         train(steps=6, bad={0, 1, 2, 3}, max_skipped=2)
 
 
+def test_a_run_of_which_no_step_counted_has_not_finished_and_its_end_is_not_saved():
+    hooks = Recorder()
+    with pytest.raises(RuntimeError, match="none of the 3 steps counted"):
+        train(steps=3, bad={0, 1, 2}, hooks=hooks)
+    assert hooks.saved == [1, 2]
+    assert train(steps=3, bad={0, 1})[1].saved == [1, 2, 3]
+
+
 def test_micro_batches_give_the_gradient_of_the_whole_batch():
     whole, parts = (Toy().eval() for _ in range(2))
     for toy in (whole, parts):

@@ -11,7 +11,7 @@ import yaml
 from safetensors import safe_open
 
 from trocar.backbones.exposure import KEY, WEIGHTS_KEY, Exposure, by_identity
-from trocar.backbones.source import WEIGHTS
+from trocar.backbones.source import WEIGHTS, is_timms
 from trocar.data.leak.identities import identities
 from trocar.data.leak.verdict import Verdict
 from trocar.privacy import withheld
@@ -74,6 +74,14 @@ def _facts(run: Path, source: Path, config: dict[str, Any]) -> str:
 
 
 def _usage(config: dict[str, Any], own: bool) -> str:
+    if not is_timms(str(config.get("architecture"))):
+        return (
+            '## Use\n\n```python\nimport trocar\n\nmodel = trocar.load_backbone("PATH").eval()\n'
+            f"features = model(images)  # [B, {config.get('num_features', 'D')}]\n```\n\n"
+            f"`PATH` is this folder. The architecture `{config.get('architecture')}` is neither timm's nor Trocar's: "
+            "import the module that registers it first. Images are RGB, scaled to 0..1 and normalised with the mean "
+            "and std above.\n"
+        )
     importing = ""
     if own:
         importing = 'import sys\n\nsys.path.insert(0, "PATH")\nimport architectures  # timm has no name for this one\n'

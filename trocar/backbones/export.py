@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any, cast
 
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from trocar.backbones import architectures
 from trocar.backbones.card import OWN_ARCHITECTURES, model_card
 from trocar.backbones.exposure import KEY, WEIGHTS_KEY, Exposure, exposure_of
+from trocar.backbones.finite import require_finite
 from trocar.backbones.load import load_backbone
 from trocar.backbones.origin import origin_of
-from trocar.backbones.preprocess import Preprocessing, describe_backbone, position_table_size
+from trocar.backbones.preprocess import Preprocessing, describe_backbone, feature_width, position_table_size
 from trocar.backbones.source import WEIGHTS, find_backbone_folder
 from trocar.errors import ConfigError, TrocarError
 from trocar.files import sha256_of
@@ -48,26 +49,23 @@ def save_backbone(
     `timm.create_model("local-dir:FOLDER", pretrained=True)` loads them in a process that has no Trocar, with
     the same features. `extra` (JSON values) is kept under the key `trocar`; `preprocessing` replaces the
     model's own when training normalised otherwise. Equal weights give equal bytes. Nothing is fsynced: that
-    is the caller's. Raises TrocarError if the model does not come from timm or was built with an argument
-    JSON cannot hold.
+    is the caller's. Raises TrocarError if the model does not come from timm, was built with an argument JSON
+    cannot hold, or has weights that are not finite.
     """
     model = getattr(model, "_orig_mod", model)
     config = backbone_config(model, preprocessing)
+    origin = origin_of(model)
+    config["trocar"] = {**({"init": origin.as_json()} if origin else {}), **extra}
+    _config_text(config)  # before anything is written
     classifier = _classifier_keys(model)
     state = {
         k: v.detach().to("cpu", copy=True).contiguous() for k, v in model.state_dict().items() if k not in classifier
     }
-    origin = origin_of(model)
-    config["trocar"] = {**({"init": origin.as_json()} if origin else {}), **extra}
-    try:
-        json.dumps(config)
-    except TypeError as error:
-        raise TrocarError(f"the backbone's configuration cannot be written as JSON: {error}") from None
+    require_finite(state, "the backbone")
     folder.mkdir(parents=True, exist_ok=True)
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     config["trocar"][WEIGHTS_KEY] = sha256_of(folder / WEIGHTS)
-    text = json.dumps(config, indent=2, sort_keys=True)
-    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "config.json").write_text(_config_text(config), encoding="utf-8")
     # safetensors writes for the owner alone, whatever the umask says; the folder is for the group.
     shutil.copymode(folder / "config.json", folder / WEIGHTS)
     if config["architecture"] in architectures.__all__:
@@ -78,7 +76,10 @@ def backbone_config(model: nn.Module, preprocessing: Preprocessing | None = None
     """timm's `config.json` for `model` as a headless feature extractor, as a dictionary."""
     source = dict(getattr(model, "pretrained_cfg", None) or {})
     if "architecture" not in source:
-        raise TrocarError("only timm models can be exported: this one has no pretrained_cfg")
+        raise TrocarError(
+            "only backbones of `load_backbone` and timm models can be exported: this one has no pretrained_cfg that "
+            "names its architecture"
+        )
     config = {key: value for key, value in source.items() if value is not None and key not in STALE}
     shape = preprocessing or describe_backbone(model)
     channels = int((config.get("input_size") or (3,))[0])
@@ -94,13 +95,32 @@ def backbone_config(model: nn.Module, preprocessing: Preprocessing | None = None
     return {
         "architecture": architecture,
         "num_classes": 0,
-        "num_features": int(cast(int, model.num_features)),
+        "num_features": _width(model, shape),
         "global_pool": getattr(model, "global_pool", None)
         if isinstance(getattr(model, "global_pool", None), str)
         else "",
         "model_args": architecture_args(model),
         "pretrained_cfg": config,
     }
+
+
+def require_exportable(model: nn.Module, preprocessing: Preprocessing) -> None:
+    """Raises what `save_backbone` would: better before a training than after it."""
+    _config_text(backbone_config(getattr(model, "_orig_mod", model), preprocessing))
+
+
+def _config_text(config: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(config, indent=2, sort_keys=True) + "\n"
+    except TypeError as error:
+        raise TrocarError(f"the backbone's configuration cannot be written as JSON: {error}") from None
+
+
+def _width(model: nn.Module, shape: Preprocessing) -> int:
+    """Of the pooled features: timm's models say it, one of somebody's own is asked with a picture."""
+    if hasattr(model, "num_features"):
+        return int(cast(int, model.num_features))
+    return feature_width(model, "this backbone", [shape.size[0]])
 
 
 def architecture_args(model: nn.Module) -> dict[str, Any]:
@@ -118,8 +138,9 @@ def export_timm(name_or_path: str | Path, out: Path) -> str:
     """Write a backbone to `out` as timm's folder with a model card (README.md); returns where the weights came from.
 
     A run, a checkpoint or an export is copied as it is, but for the names of its cases, which may be private and become
-    hashes; anything else `load_backbone` takes is loaded and saved. Raises
-    ConfigError if it holds no backbone or `out` exists and is not empty; what was begun is removed on an error.
+    hashes; anything else `load_backbone` takes is loaded and saved. Raises ConfigError if it holds no backbone or `out`
+    exists and is not empty, TrocarError for weights that are damaged or not finite; what was begun is removed on an
+    error.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} exists and is not empty; choose another --out")
@@ -131,6 +152,7 @@ def export_timm(name_or_path: str | Path, out: Path) -> str:
         if source is None:
             save_backbone(load_backbone(name_or_path), out, extra={KEY: exposure_of(name_or_path).as_json()})
         else:
+            require_finite(load_file(source / WEIGHTS), str(source))
             for name in ("config.json", WEIGHTS, OWN_ARCHITECTURES):
                 if name != OWN_ARCHITECTURES or (source / name).is_file():
                     shutil.copyfile(source / name, out / name)

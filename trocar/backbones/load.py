@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from trocar.backbones.fingerprint import Fingerprint, fingerprint
+from trocar.backbones.finite import require_finite
 from trocar.backbones.origin import Origin, set_origin
 from trocar.backbones.own_file import fitting, read_own, stored_size
 from trocar.backbones.preprocess import fit_input_size
@@ -27,6 +28,8 @@ from trocar.files import sha256_of
 
 SHOWN = 24
 """Keys that an error lists."""
+
+LOCAL = "local-dir:"  # timm's prefix of folders in its own layout
 
 
 def load_backbone(
@@ -45,10 +48,11 @@ def load_backbone(
     every stored tensor is used or on its family's list of parts a backbone has no use for, and every parameter
     is filled, except the classifier when `num_classes` asks for another one. `expect` pins the weights: a
     fingerprint (`trocar inspect` prints it) that the loaded model must have. Raises ConfigError for an unknown
-    name or an argument the architecture does not take, TrocarError for weights that do not fit.
+    name or an argument the architecture does not take, TrocarError for weights that do not fit or are not finite.
     """
     source = resolve(name_or_path)
     model = _load(source, seed, {"num_classes": num_classes, **timm_kwargs})
+    require_finite(model.state_dict(), str(name_or_path))
     if expect is not None:
         _check_fingerprint(model, Fingerprint.parse(expect), str(name_or_path))
     return model
@@ -76,7 +80,7 @@ def random_like(name_or_path: str | Path, *, seed: int) -> nn.Module:
     """
     source = resolve(name_or_path)
     if source.kind == "folder":
-        return _build(f"local-dir:{source.folder}", seed, num_classes=0)
+        return _build(f"{LOCAL}{source.folder}", seed, num_classes=0)
     return _build(source.name, seed, num_classes=0)
 
 
@@ -84,7 +88,7 @@ def outline(name_or_path: str | Path) -> nn.Module:
     """The same architecture and preprocessing on torch's meta device: names and shapes without any values, at once."""
     source = resolve(name_or_path)
     with torch.device("meta"):
-        return _build(f"local-dir:{source.folder}" if source.kind == "folder" else source.name, 0, num_classes=0)
+        return _build(f"{LOCAL}{source.folder}" if source.kind == "folder" else source.name, 0, num_classes=0)
 
 
 def _create(source: BackboneSource, seed: int, kwargs: dict[str, Any]) -> nn.Module:
@@ -108,7 +112,7 @@ def _load_published(source: BackboneSource, seed: int, kwargs: dict[str, Any]) -
 
 def _load_folder(folder: Path, seed: int, num_classes: int, **kwargs: Any) -> nn.Module:
     size = kwargs.pop("img_size", None)
-    model = _build(f"local-dir:{folder}", seed, num_classes=num_classes, **kwargs)
+    model = _build(f"{LOCAL}{folder}", seed, num_classes=num_classes, **kwargs)
     try:
         state = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
@@ -167,7 +171,18 @@ def _build(name: str, seed: int, **kwargs: Any) -> nn.Module:
         model: nn.Module = build(known, None, **kwargs) if known is not None else timm.create_model(name, **kwargs)
     if not hasattr(model, "_model_args"):  # timm before 1.0.31 does not keep what a model was built with
         object.__setattr__(model, "_model_args", kwargs)
+    own: Any = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None) or {}
+    if "architecture" not in own:  # a function of somebody's own in timm's registry need not leave a configuration
+        object.__setattr__(model, "pretrained_cfg", {**_stored_cfg(name), **own})
     return model
+
+
+def _stored_cfg(name: str) -> dict[str, Any]:
+    """timm's configuration of an architecture that does not carry one: what its export says, or its name alone."""
+    if not name.startswith(LOCAL):
+        return {"architecture": name.partition(".")[0]}
+    config = json.loads((Path(name.removeprefix(LOCAL)) / "config.json").read_text(encoding="utf-8"))
+    return {**config["pretrained_cfg"], "architecture": config["architecture"]}
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +77,30 @@ def position_table_size(model: nn.Module) -> tuple[int, int] | None:
     """(height, width) in pixels the patch embedding was built for; None for models without one."""
     size = getattr(getattr(model, "patch_embed", None), "img_size", None)
     return (int(size[0]), int(size[1])) if size is not None else None
+
+
+@torch.no_grad()
+def feature_width(backbone: nn.Module, name: str, sizes: Sequence[int]) -> int:
+    """Width D of the pooled features [n, D], found by trying a view of each size; the mode is left as it was.
+
+    Raises ConfigError if a size does not fit, or if what comes out is no [n, D] of one D.
+    """
+    was_training = backbone.training
+    like = next(backbone.parameters())
+    backbone.eval()
+    try:
+        shapes = {tuple(backbone(like.new_zeros(1, 3, size, size)).shape) for size in dict.fromkeys(sizes)}
+    except (AssertionError, RuntimeError) as error:
+        raise ConfigError(f"backbone {name!r} does not take views of {list(sizes)} pixels: {error}") from None
+    finally:
+        backbone.train(was_training)
+    shape = shapes.pop()
+    if shapes or len(shape) != 2:
+        raise ConfigError(
+            f"backbone {name!r} gives {list(shape)} for a picture, not pooled features [1, D] of one width D: with "
+            "num_classes=0 its forward must pool"
+        )
+    return int(shape[1])
 
 
 def _triple(values: Any) -> tuple[float, float, float]:

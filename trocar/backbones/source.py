@@ -122,6 +122,15 @@ def _file_and_part(text: str, after: str) -> dict[str, Any]:
     return {"file": Path(file), "part": part}
 
 
+def is_timms(architecture: str) -> bool:
+    """Whether timm or Trocar registers an architecture.
+
+    timm loads the weights of its own; a function of somebody else's may leave those of a folder aside without a word.
+    """
+    known = timm.is_model(architecture)
+    return known and timm.model_entrypoint(architecture).__module__.partition(".")[0] in ("timm", "trocar")
+
+
 def _step(folder: Path) -> int:
     match = re.fullmatch(r"step-(\d+)", folder.name)
     return int(match.group(1)) if match else -1

@@ -25,10 +25,16 @@ def run(args: argparse.Namespace) -> int:
     if args.format == "onnx":
         return _onnx(args.source, args.out)
     from trocar.backbones.export import export_timm
+    from trocar.backbones.source import is_timms, resolve
 
     source = export_timm(args.source, args.out)
     print(f"backbone of {source} written to {args.out}")
-    print(f'load it with timm.create_model("local-dir:{args.out}", pretrained=True)')
+    if is_timms(resolve(args.out).architecture):
+        print(f'load it with timm.create_model("local-dir:{args.out}", pretrained=True)')
+    else:
+        print(
+            f'import the module that registers its architecture, then load it with trocar.load_backbone("{args.out}")'
+        )
     return 0
 
 

@@ -16,7 +16,7 @@ from trocar.downstream.frames import FrameCache, Pixels
 @dataclass(frozen=True)
 class Encoder:
     """`network` makes the backbone with its weights, anew each time; None for a baseline, whose features
-    `plain` makes. `size`: pixels of the square input.
+    `plain` makes. `size`: pixels of the square input. `name`: what errors call it.
     """
 
     frames: FrameCache
@@ -25,6 +25,7 @@ class Encoder:
     plain: Callable[[FrameCache], Features] | None = None
     batch: int = 64
     device: str = "cpu"
+    name: str = "the backbone"
 
     @cached_property
     def features(self) -> Features:
@@ -32,7 +33,9 @@ class Encoder:
         if self.network is None:
             assert self.plain is not None
             return self.plain(self.frames)
-        return cached_features(self.network(), self.frames, self.size, batch=self.batch, device=self.device)
+        return cached_features(
+            self.network(), self.frames, self.size, batch=self.batch, device=self.device, whose=self.name
+        )
 
     @cached_property
     def identity(self) -> str:

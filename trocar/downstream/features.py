@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from trocar.backbones.embed import embed
+from trocar.backbones.embed import embed, require_finite_features
 from trocar.backbones.preprocess import Preprocessing, describe_backbone, fit_input_size
 from trocar.data.prefetch import in_thread
 from trocar.downstream.frames import FrameCache, Pixels
@@ -33,12 +33,14 @@ def extract(
     *,
     batch: int = 64,
     device: str = "cpu",
+    whose: str = "the backbone",
 ) -> Features:
     """uint8 [n, S, S, 3] -> float32 [n, num_features], or of some `rows` alone: the model's pooled output for
     normalised frames.
 
     The model is put into eval mode and moved to `device`; nothing is trained, augmented or dropped out. A thread reads
-    the next frames while the network computes.
+    the next frames while the network computes. Raises TrocarError for features that are not finite; `whose` says what
+    gave them.
     """
     model = model.eval().to(device)
     rows = np.arange(len(pixels)) if rows is None else rows
@@ -48,12 +50,22 @@ def extract(
         for start in starts:
             yield torch.from_numpy(pixels[rows[start : start + batch]]).permute(0, 3, 1, 2)
 
-    images = track(in_thread(read), "extract features", len(starts))
-    return np.concatenate([embed(model, batch_of, preprocessing, device) for batch_of in images])
+    parts = []
+    for start, images in zip(starts, track(in_thread(read), "extract features", len(starts)), strict=True):
+        found = embed(model, images, preprocessing, device)
+        require_finite_features(found, whose, rows[start : start + batch])
+        parts.append(found)
+    return np.concatenate(parts)
 
 
 def cached_features(
-    model: nn.Module, frames: FrameCache, size: int, *, batch: int = 64, device: str = "cpu"
+    model: nn.Module,
+    frames: FrameCache,
+    size: int,
+    *,
+    batch: int = 64,
+    device: str = "cpu",
+    whose: str = "the backbone",
 ) -> Features:
     """`extract` on all frames of a data set at `size` pixels, mapped into memory from the cache if it was
     done before.
@@ -64,8 +76,9 @@ def cached_features(
     if path.is_file():
         with contextlib.suppress(ValueError, EOFError):  # cut off: computed again
             found: Features = np.load(path, mmap_mode="r")
+            require_finite_features(found, whose)  # also of what an older version kept
             return found
-    features = extract(model, frames.get(size), preprocessing, batch=batch, device=device)
+    features = extract(model, frames.get(size), preprocessing, batch=batch, device=device, whose=whose)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     with part.open("wb") as file:
         np.save(file, features)

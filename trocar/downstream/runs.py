@@ -37,6 +37,7 @@ from trocar.downstream.protocols.segmentation import MaskProtocol
 from trocar.downstream.results import Row
 from trocar.downstream.tables import Run, make_row, prediction_table
 from trocar.downstream.tasks.segmentation import Segmentation
+from trocar.errors import TrocarError
 
 # Below this many feature values BLAS threads wait for each other longer than they compute, above all on a busy machine.
 SMALL = 20_000_000
@@ -65,7 +66,8 @@ class Scored:
 def make_encoder(arm: Arm, member: Member, frames: FrameCache, batch: int, device: str) -> Encoder:
     """What a protocol may ask of one member of an arm."""
     plain = _nothing if arm.kind == "majority" else BASELINES.get(member.name)
-    return Encoder(frames, member.size, member.model, plain if member.model is None else None, batch, device)
+    without = plain if member.model is None else None
+    return Encoder(frames, member.size, member.model, without, batch, device, member.name)
 
 
 def score(
@@ -137,11 +139,24 @@ def _run(
     small = protocol.trains_network or encoder.features.size < SMALL
     with threadpool_limits(limits=1 if small else None, user_api="blas"):
         found: list[Prediction] = [finished.predict(protocol, bench.problem(fold, encoder, seed)) for fold in folds]
+    for prediction in found:
+        _require_finite_scores(prediction, f"{member}, {protocol.label}")
     lead = bench.tasks[0].name
     scores = {lead: np.concatenate([p.scores for p in found])}
     for task in bench.tasks[1:]:
         scores[task.name] = np.concatenate([p.others[task.name] for p in found])
     return Run(member, scores, [dict(p.detail) for p in found], folds)
+
+
+def _require_finite_scores(prediction: Prediction, whose: str) -> None:
+    """Raises TrocarError for NaN among the scores: labels decided from them would be those of the first class."""
+    for scores in (prediction.scores, *prediction.others.values()):
+        wrong = int(np.count_nonzero(~np.isfinite(scores).all(1)))
+        if wrong:
+            raise TrocarError(
+                f"{whose}: the scores of {wrong} of {len(scores)} test frames are NaN or infinite; a training that "
+                "diverged needs a smaller lr"
+            )
 
 
 def _nothing(frames: FrameCache) -> Features:

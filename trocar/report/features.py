@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trocar.backbones.embed import require_finite_features
 from trocar.backbones.preprocess import describe_backbone
 from trocar.report.inputs import Images
 
@@ -29,14 +30,18 @@ class Network:
         """The features [n, d] that a head would get."""
         size = self.preprocessing.size
         parts = [self.model(self._input(images[i : i + BATCH], size)) for i in range(0, len(images), BATCH)]
-        return torch.cat(parts).flatten(1).float().numpy()
+        found: npt.NDArray[np.float32] = torch.cat(parts).flatten(1).float().numpy()
+        require_finite_features(found, "the backbone")
+        return found
 
     @torch.inference_mode()
     def maps(self, images: Images) -> npt.NDArray[np.float32]:
         """The last patch features [n, h, w, c]."""
         size = (CONV_SIZE, CONV_SIZE) if self.is_grid and not self.preprocessing.fixed_size else self.preprocessing.size
         parts = [self._last_map(self._input(images[i : i + BATCH], size)) for i in range(0, len(images), BATCH)]
-        return torch.cat(parts).permute(0, 2, 3, 1).float().numpy()
+        found: npt.NDArray[np.float32] = torch.cat(parts).permute(0, 2, 3, 1).float().numpy()
+        require_finite_features(found, "the backbone")
+        return found
 
     def _last_map(self, x: Tensor) -> Tensor:
         found = self.model.forward_intermediates(x, indices=1, output_fmt="NCHW", intermediates_only=True)  # type: ignore[operator]

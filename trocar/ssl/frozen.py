@@ -11,10 +11,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trocar.backbones.fingerprint import fingerprint
-from trocar.backbones.preprocess import Preprocessing, describe_backbone, fit_input_size
+from trocar.backbones.preprocess import Preprocessing, describe_backbone, feature_width, fit_input_size
 from trocar.config import Config
 from trocar.errors import ConfigError
-from trocar.ssl.networks import Networks, feature_width
+from trocar.ssl.networks import Networks
 
 
 class FrozenConfig(Config):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from trocar import __version__
-from trocar.backbones.embed import choose_device, embed
+from trocar.backbones.embed import choose_device, embed, require_finite_features
 from trocar.backbones.exposure import KEY, exposure_of
 from trocar.backbones.fingerprint import fingerprint
 from trocar.backbones.load import load_backbone
@@ -135,8 +135,7 @@ def _features(
         if not len(images):
             continue
         found = embed(model, images, own, device)
-        if not np.isfinite(found).all():
-            raise TrocarError(f"{config.backbone} gives features that are not finite")
+        require_finite_features(found, config.backbone, rows[start : start + len(usable)][np.asarray(usable)])
         if features is None:
             features = np.empty((len(rows), found.shape[1]), np.float32)
         features[filled : filled + len(found)] = found / np.linalg.norm(found, axis=1, keepdims=True).clip(1e-12)

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import torch
 from pydantic import Field
 from torch import nn
 
 from trocar.backbones.load import load_backbone
-from trocar.backbones.preprocess import Preprocessing, describe_backbone
+from trocar.backbones.preprocess import Preprocessing, describe_backbone, feature_width
 from trocar.backbones.source import RANDOM, resolve
 from trocar.config import Config
 from trocar.errors import ConfigError, TrocarError
@@ -125,20 +124,6 @@ class TimmNetworks(Networks):
         if is_plain_vit(self.config.name):
             kwargs |= {"img_size": self.sizes[0], "dynamic_img_size": True}
         return load_backbone(self.config.name, seed=self.seed, **kwargs)
-
-
-@torch.no_grad()
-def feature_width(backbone: nn.Module, name: str, sizes: Sequence[int]) -> int:
-    """Width of the pooled features, found by trying a view of each size. Raises ConfigError if one doesn't fit."""
-    was_training = backbone.training
-    backbone.eval()
-    try:
-        widths = {int(backbone(torch.zeros(1, 3, size, size)).shape[-1]) for size in dict.fromkeys(sizes)}
-    except (AssertionError, RuntimeError) as error:
-        raise ConfigError(f"backbone {name!r} does not take views of {list(sizes)} pixels: {error}") from None
-    backbone.train(was_training)
-    (width,) = widths
-    return width
 
 
 def is_plain_vit(name: str) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from trocar import memory
+from trocar.backbones.finite import require_finite
 from trocar.errors import ConfigError, TrocarError
 from trocar.files import write_json_atomic
 from trocar.privacy import withhold
@@ -108,6 +109,8 @@ def _train(setup: Pretraining, signals: StopSignals, lease: Lease | None, after_
         loader = setup.loader(bad_rows(config.run.out, setup.catalog))
         with closing(loader.iterate(start, setup.total)) as batches:  # an error's traceback would keep its workers
             trainer.fit(batches, setup.total, setup.epoch_steps)
+        if trainer.skipped >= setup.total:  # a checkpoint of the last step, saved by a version that did not look
+            raise TrocarError(f"none of the {setup.total} steps of {config.run.out} counted: start anew elsewhere")
         hooks.finish()
     setup.say(f"finished after {setup.total} steps; the backbone is {config.run.out / 'backbone'}")
 
@@ -126,6 +129,7 @@ def _restore(setup: Pretraining, method: Method, optimizer: torch.optim.Optimize
     for key, now in setup.environment().items():
         if found.manifest["environment"].get(key) != now:
             setup.say(f"{key} differs from the last attempt: {found.manifest['environment'].get(key)} -> {now}")
+    require_finite(found.state["method"], f"{found.path} (delete it to go on from the checkpoint before)")
     method.load_state_dict(found.state["method"])
     restore(optimizer, found.state["optimizer"])
     setup.say(f"resuming {out} after step {step} of {setup.total}")

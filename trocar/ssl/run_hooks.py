@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from trocar.backbones.finite import require_finite
 from trocar.data.catalog import Catalog
 from trocar.data.loader import Batch
 from trocar.errors import TrocarError
@@ -158,8 +159,11 @@ class RunHooks:
         barrier()
 
     def _write(self, done: int) -> None:
+        weights = self.method.state_dict()
+        # They would replace the good ones before: only so many checkpoints are kept.
+        require_finite(weights, f"the networks after step {done}; the checkpoint before is the last good one")
         state: dict[str, Any] = {
-            "method": self.method.state_dict(),
+            "method": weights,
             "optimizer": self.optimizer.state_dict(),
             "skipped": self.trainer.skipped,
         }

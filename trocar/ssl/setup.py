@@ -14,7 +14,7 @@ import torch
 
 from trocar import __version__
 from trocar.backbones.depthwise import use_fast_weight_gradient
-from trocar.backbones.export import save_backbone
+from trocar.backbones.export import require_exportable, save_backbone
 from trocar.backbones.exposure import KEY, Exposure, Part, exposure_of
 from trocar.data import staging
 from trocar.data.catalog import Catalog
@@ -177,12 +177,15 @@ class Pretraining:
     def method(self) -> Method:
         """The method with freshly built networks; everything random follows from run.seed.
 
-        Raises ConfigError for a backbone that the method can't use, TrocarError for other weights than are pinned.
+        Raises ConfigError for a backbone that the method can't use, TrocarError for other weights than are pinned and
+        for a backbone that could not be exported after the training.
         """
         self.networks.check_weights()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.run.seed)
-            return self.method_config.build(self.networks)
+            method = self.method_config.build(self.networks)
+        require_exportable(method.exported, self.networks.preprocessing)
+        return method
 
     def placed(self) -> Method:
         """The method where it trains: on its device, channels last, compiled if asked for."""

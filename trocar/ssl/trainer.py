@@ -92,7 +92,7 @@ class Trainer:
     def fit(self, batches: Iterable[Batch], total: int, epoch_steps: int) -> None:
         """Train on `batches` (consecutive steps up to total - 1).
 
-        Raises what `hooks.stopping` raises on a stop, TrocarError after too many non-finite steps.
+        Raises what `hooks.stopping` raises on a stop, TrocarError after too many non-finite steps, or if all were so.
         """
         self.method.train()
         mark = time.perf_counter()
@@ -108,6 +108,8 @@ class Trainer:
             self.hooks.stepped(batch, done)
             if self.skipped > self.config.max_skipped:
                 self.hooks.broken(batch, f"{self.skipped} steps had a non-finite loss or gradient")
+            if self.skipped >= total:  # before anything is saved: the weights are still the first ones
+                self.hooks.broken(batch, f"none of the {total} steps counted: each had a non-finite loss or gradient")
             if stop:
                 self.hooks.stopping(done, stop)
             self.hooks.save(done)

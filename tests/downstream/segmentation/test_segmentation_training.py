@@ -224,3 +224,13 @@ def test_a_loss_that_is_not_finite_stops_the_training() -> None:
         model.decoder.fuse[-1].bias[0] = float("nan")
     with pytest.raises(TrocarError, match="not finite in epoch 1"):
         fit_segmenter(model, toy(), settings())
+
+
+def test_logits_that_are_not_finite_are_no_mask_of_the_first_class() -> None:
+    model, (images, masks) = segmenter(), toy(2)
+    with torch.no_grad():
+        next(model.decoder.parameters()).fill_(torch.nan)
+    with pytest.raises(TrocarError, match="the segmenter's logits are NaN or infinite"):
+        predict(model, images)
+    with pytest.raises(TrocarError, match="the segmenter's logits are NaN or infinite"):
+        predicted_confusions(model, images, masks)

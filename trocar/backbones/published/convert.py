@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from trocar.backbones import architectures as _registers
+from trocar.backbones.finite import NOT_FINITE
 from trocar.backbones.published.base import Family, Layout, Published, State
 from trocar.errors import ConfigError, TrocarError
 
@@ -63,7 +64,7 @@ def convert(entry: Published, raw: Mapping[str, Any], origin: str, part: str = "
             problems.append(f"{' + '.join(names[k] for k in source.keys)}: shape {stored} stored, {list(shape)} needed")
             continue
         if not tensor.is_meta and not torch.isfinite(tensor).all():
-            problems.append(f"{names[source.keys[0]]}: NaN or infinity among its values")
+            problems.append(f"{names[source.keys[0]]}: {NOT_FINITE}")
             continue
         state[key] = tensor
     problems += [

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
+from trocar.backbones.finite import require_finite
 from trocar.backbones.preprocess import describe_backbone, fit_input_size
 from trocar.downstream.metrics.outcome import Floats, Ints
 from trocar.downstream.protocols.base import Labelled, Prediction, Problem, Protocol, headline, take
@@ -71,12 +72,14 @@ def finetuned(problem: Problem, recipe: Recipe) -> Finetuned:
     """The problem's backbone trained on its labelled frames, now or by a protocol before.
 
     The result follows from the problem's seed, labels and pixels. Raises ConfigError for settings that do not fit the
-    classes, TrocarError for too few frames or a loss that is not finite.
+    classes, TrocarError for too few frames, or a loss or weights that are not finite.
     """
     goals = goals_of(problem, rounded=recipe.labels == "rounded")
     solution = problem.kept(recipe, lambda: _solution(_trained(problem, recipe, goals)))
     trainer = _trainer(problem, recipe, goals)
-    trainer.network.load_state_dict({name: torch.from_numpy(value) for name, value in solution.arrays.items()})
+    weights = {name: torch.from_numpy(value) for name, value in solution.arrays.items()}
+    require_finite(weights, f"{problem.encoder.name}, fine-tuned (use a smaller lr)")
+    trainer.network.load_state_dict(weights)
     trainer.network.eval()
     return Finetuned(trainer, History(**solution.words["history"]), solution.words["detail"])
 

@@ -110,6 +110,7 @@ class TemporalFinetuned(Temporal):
             batch=encoder.batch,
             device=encoder.device,
             rows=rows,
+            whose=f"{encoder.name}, fine-tuned,",
         )
         features = np.zeros((len(problem.case), embedded.shape[1]), dtype=np.float32)
         features[rows] = embedded

@@ -65,7 +65,10 @@ def predicted_confusions(
 def logit_batches(
     model: Segmenter, images: Stack, *, size: tuple[int, int] | None, batch: int, device: str
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Rows and their logits float32 [b, K, h, w] on `device`, one batch after another."""
+    """Rows and their logits float32 [b, K, h, w] on `device`, one batch after another.
+
+    Raises TrocarError for logits that are not finite.
+    """
     require_size(images, model.size)
     model = model.eval().to(device)
     normalise = describe_backbone(model.backbone).normalise
@@ -73,6 +76,10 @@ def logit_batches(
         rows = slice(start, start + batch)
         with torch.inference_mode():
             logits = model(normalise(to_tensor(images[rows], device)))
+            if not torch.isfinite(logits).all():  # its argmax would be the first class, everywhere
+                raise TrocarError(
+                    "the segmenter's logits are NaN or infinite; a training that diverged needs a smaller lr"
+                )
             if size is not None and size != model.size:
                 logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
         yield rows, logits

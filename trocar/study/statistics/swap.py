@@ -45,7 +45,7 @@ def swap_test(a: Arm[O], b: Arm[O], metric: CaseMetric[O], *, flips: int = FLIPS
 
 def is_exact(cases: int, flips: int = FLIPS) -> bool:
     """Whether `swap_test` computes all swaps of so many cases, and not a sample of them."""
-    return 2**cases <= flips
+    return bool(2**cases <= flips)
 
 
 def smallest_p(cases: int, flips: int = FLIPS) -> float:
