@@ -183,7 +183,7 @@ def test_a_video_that_ended_an_ingest_of_one_process_is_rejected_by_the_next(
 
     def dies(jobs: Any, workers: int) -> Any:
         alone.extend(job.name for job in jobs)
-        monkeypatch.setattr(pool, "ingest", crash)
+        monkeypatch.setattr(pool, "_run", crash)
         try:
             yield from pooled(jobs, workers)
         finally:

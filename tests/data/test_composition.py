@@ -163,3 +163,11 @@ def test_a_grown_catalog_keeps_fingerprint_and_rows_of_an_unchanged_selection(tm
 def test_max_repeat_also_limits_a_proportional_mixture(catalog):
     with pytest.raises(ConfigError, match="the sources fill 480 samples at most, the run asks for 1000"):
         free(max_repeat=2).resolve(catalog, samples=1000)
+
+
+def test_more_hours_than_there_are_is_an_error(catalog):
+    # 6 cases of 40 s
+    with pytest.raises(ConfigError, match=r"cell 'everything' has 6 cases \(0\.07 h\), 1 hours were asked for"):
+        free(sample=Amount(hours=1)).resolve(catalog)
+    some = Amount(hours=1, cases=3)  # whichever is reached first
+    assert len(free(sample=some).resolve(catalog).cases) == 3

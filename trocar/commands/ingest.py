@@ -20,11 +20,13 @@ def register(subparsers: Any) -> None:
     """Declare the command and its arguments."""
     parser = subparsers.add_parser(
         "ingest",
-        help="videos or frames -> shards + catalog",
-        description="Decode videos (or pack folders of frames) into WebDataset shards with a catalog. Running the "
-        "same command again continues: finished videos are not decoded again.",
+        help="videos, frames or single pictures -> shards + catalog",
+        description="Decode videos (or pack folders of frames, or single pictures) into WebDataset shards with a "
+        "catalog. Running the same command again continues: finished videos are not decoded again.",
     )
-    parser.add_argument("sources", nargs="+", metavar="SRC", help="a video, a folder of videos or of frame folders")
+    parser.add_argument(
+        "sources", nargs="+", metavar="SRC", help="a video, a folder of videos, of frame folders or of pictures"
+    )
     parser.add_argument("--out", required=True, metavar="SHARDS", help="folder for shards and catalog")
     _add_metadata(parser.add_argument_group("what the videos are"))
     parser.add_argument(
@@ -32,7 +34,7 @@ def register(subparsers: Any) -> None:
         metavar="KEYFILE",
         help="replace file names and case ids by keyed hashes; the key is made if absent, and stays out of SHARDS",
     )
-    _add_frames(parser.add_argument_group("folders of frames (also columns of videos.csv)"))
+    _add_frames(parser.add_argument_group("pictures (also columns of videos.csv)"))
     _add_settings(parser.add_argument_group("frames to store"))
     parser.add_argument("--workers", type=int, default=_cores(), metavar="N", help="processes (default: %(default)s)")
     parser.add_argument("--allow-rejects", action="store_true", help="exit 0 although some videos were rejected")
@@ -59,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
         return submit_ingest(args, options, say)
     started = time.monotonic()
-    with _progress(console) as progress:
+    with _progress(console, "packs of stills" if options.stills else "videos") as progress:
         summary = _ingest(args, options, say, progress)
     _report(Console(highlight=False), summary, args.out, time.monotonic() - started)
     if summary.videos == 0 and args.part is None:
@@ -94,12 +96,19 @@ def _add_metadata(group: Any) -> None:
     group.add_argument("--metadata", metavar="CSV", help="videos.csv (default: the one in or beside SRC)")
     group.add_argument("--source", metavar="NAME", help="data set of all these videos (default: folder name)")
     group.add_argument("--prefix", default="", metavar="TEXT", help="put before each video name")
-    group.add_argument("--case-regex", metavar="RE", help="(?P<case>...) and (?P<part>...) of a file name")
+    group.add_argument(
+        "--case-regex", metavar="RE", help="(?P<case>...) and (?P<part>...) of a file name, of stills of their path"
+    )
     group.add_argument("--exclude", metavar="CSV", help="video,start,end: seconds to leave out")
     group.add_argument("--masks", metavar="FILE", help="boxes to black out, by source (YAML or CSV)")
 
 
 def _add_frames(group: Any) -> None:
+    group.add_argument(
+        "--stills",
+        action="store_true",
+        help="all pictures are single ones, of no time: a case each if nothing else says",
+    )
     group.add_argument("--frames", metavar="PATTERN", help="where the number stands: '{number:06d}.jpg'")
     group.add_argument("--frames-fps", type=float, metavar="F", help="frame numbers per second")
     group.add_argument("--first-number", type=int, metavar="N", help="the number at time 0")
@@ -124,8 +133,8 @@ def _cores() -> int:
 
 
 @contextmanager
-def _progress(console: Console) -> Iterator[Progress]:
-    """A bar on a terminal; a line per tenth of the work where the output goes to a file."""
+def _progress(console: Console, unit: str) -> Iterator[Progress]:
+    """A bar on a terminal; a line per tenth of the work where the output goes to a file. `unit` is what is counted."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -135,9 +144,15 @@ def _progress(console: Console) -> Iterator[Progress]:
         TimeRemainingColumn,
     )
 
-    columns = (TextColumn("videos"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("videos", total=None)
+        task = bar.add_task(unit, total=None)
 
         def update(done: int, total: int, outcome: Any) -> None:
             bar.update(task, completed=done, total=total)
@@ -146,7 +161,7 @@ def _progress(console: Console) -> Iterator[Progress]:
                 line = f"rejected {rejected.path}: {rejected.reason}: {rejected.detail}"
                 bar.console.print(line, markup=False, soft_wrap=True)
             if not console.is_terminal and done % max(1, total // 10) == 0:
-                console.print(f"{done} of {total} videos", markup=False)
+                console.print(f"{done} of {total} {unit}", markup=False)
 
         yield update
 
@@ -157,7 +172,9 @@ def _report(console: Console, summary: Summary, out: str, elapsed: float) -> Non
     from trocar.data.ingest.record import reason_counts
 
     table = Table(show_header=False, box=None)
-    table.add_row("ingested now", f"{summary.ingested} videos, {summary.seconds / 3600:.2f} h")
+    videos = f"{summary.ingested} videos, {summary.seconds / 3600:.2f} h"
+    stills = [f"{summary.ingested_stills} stills"] if summary.ingested_stills else []
+    table.add_row("ingested now", ", ".join([videos, *stills] if summary.ingested or not stills else stills))
     if summary.seconds:
         table.add_row("speed", f"{summary.seconds / max(elapsed, 1e-6):.0f} x real time")
     table.add_row("finished before", str(summary.finished_before))
@@ -170,8 +187,19 @@ def _report(console: Console, summary: Summary, out: str, elapsed: float) -> Non
     for note, count in sorted(summary.notes.items()):
         table.add_row("note", f"{count} videos: {note}")
     if summary.fingerprint:
-        table.add_row("catalog", f"{summary.videos} videos, {summary.frames} frames in {out}")
+        table.add_row("catalog", f"{_catalog(summary)} in {out}")
         table.add_row("fingerprint", summary.fingerprint[:16])
     console.print(table)
+    if summary.alike:
+        console.print(f"warning: {summary.alike}", markup=False, soft_wrap=True)
     if summary.rejected:
         console.print(f"rejected files with reasons: trocar inspect {out}", markup=False)
+
+
+def _catalog(summary: Summary) -> str:
+    """What the whole catalog holds now."""
+    videos = summary.videos - summary.stills
+    if not summary.stills:
+        return f"{videos} videos, {summary.frames} frames"
+    kinds = [f"{videos} videos"] if videos else []
+    return ", ".join([*kinds, f"{summary.stills} stills", f"{summary.cases} cases", f"{summary.frames} frames"])

@@ -2,7 +2,8 @@
 
 ROOT/catalog/frames.arrow      Arrow IPC file, one uncompressed record batch, memory-mapped as it is
 ROOT/catalog/quality.parquet   what curation reads, row-aligned with the frames
-ROOT/catalog/videos.parquet    one row per video; a video is one contiguous range of frame rows
+ROOT/catalog/videos.parquet    one row per video; a video is one contiguous range of frame rows; an isolated picture
+                               is a video of one frame whose fps is 0
 ROOT/catalog/shards.parquet    path relative to ROOT, bytes, sha256; the row number is the `shard` column
 ROOT/catalog/rejected.parquet  path, reason, detail of all that could not be ingested
 ROOT/catalog/catalog.json      format version, fingerprint, counts; written last
@@ -13,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
@@ -177,6 +179,12 @@ class Catalog:
                 raise ConfigError(f"no quality column {name!r}{nearest(name, allowed)}; there are {', '.join(allowed)}")
         table = _read(self.root / FOLDER / "quality.parquet", QUALITY_SCHEMA, list(columns))
         return {name: to_numpy(table[name]) for name in columns}
+
+    @cached_property
+    def is_still(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """bool[videos]: which are isolated pictures, of no rate, no duration and no neighbours in time (`fps` is 0)."""
+        still: np.ndarray[Any, np.dtype[np.bool_]] = to_numpy(self.videos["fps"]) == 0
+        return still
 
     def place(self, row: int) -> dict[str, Any]:
         """Where a row is, in words that outlive the catalog's growth: {"video": name, "row": row within it}."""

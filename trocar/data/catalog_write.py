@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -49,8 +50,9 @@ class Rejected:
 
 @dataclass(frozen=True)
 class VideoEntry:
-    """A finished video. `frames` follows FRAME_SCHEMA with `video` 0 and `shard` counting this video's own
-    `shards` from 0, in time order; `quality` follows QUALITY_SCHEMA, row-aligned. `crop` is (left, top,
+    """A finished video, or an isolated picture (of no `fps` and no duration: 0). `frames` follows FRAME_SCHEMA with
+    `video` 0 and `shard` counting these `shards` from 0, in time order; pictures may have shards in common. `quality`
+    follows QUALITY_SCHEMA, row-aligned. `crop` is (left, top,
     width, height) in source pixels, empty for the whole frame. `source_size` is (width, height) of the upright source
     pictures, empty where they differ; `masks` are the boxes that were blacked out, (left, top, width, height) one after
     another. `damaged` counts damaged or missing frames of the source that were accepted, `notes` says what a user
@@ -104,7 +106,7 @@ def write_catalog(root: Path, videos: Iterable[VideoEntry], rejected: Iterable[R
     tables = {
         "quality.parquet": _concat([v.quality for v in ordered], QUALITY_SCHEMA),
         "videos.parquet": _video_table(ordered),
-        "shards.parquet": _rows([vars(s) for v in ordered for s in v.shards], SHARD_SCHEMA),
+        "shards.parquet": _rows([vars(shard) for shard in _shards(ordered)], SHARD_SCHEMA),
         "rejected.parquet": _rows(sorted((vars(r) for r in rejected), key=_by_path), REJECTED_SCHEMA),
     }
     return publish(root, _frame_table(ordered), tables)
@@ -174,28 +176,41 @@ def _check(ordered: Sequence[VideoEntry]) -> None:
             raise TrocarError(f"{video.name}: frames are not in time order")
 
 
+def _shards(ordered: Sequence[VideoEntry]) -> list[ShardFile]:
+    """Every shard once, in the order in which videos need them."""
+    return list({shard.path: shard for video in ordered for shard in video.shards}.values())
+
+
+def _shard_numbers(ordered: Sequence[VideoEntry]) -> list[npt.NDArray[np.int32]]:
+    """For each video the catalog's number of the shard of each of its frames."""
+    number = {shard.path: index for index, shard in enumerate(_shards(ordered))}
+    return [
+        np.array([number[shard.path] for shard in video.shards], np.int32)[video.frames["shard"].to_numpy()]
+        for video in ordered
+    ]
+
+
 def _frame_table(ordered: Sequence[VideoEntry]) -> pa.Table:
-    tables, first_shard = [], 0
-    for number, video in enumerate(ordered):
-        columns = {name: video.frames[name] for name in FRAME_SCHEMA.names}
-        columns["video"] = pa.array(np.full(video.frames.num_rows, number, np.int32))
-        columns["shard"] = pa.array(video.frames["shard"].to_numpy() + np.int32(first_shard))
-        tables.append(pa.table(columns, schema=FRAME_SCHEMA))
-        first_shard += len(video.shards)
-    return _concat(tables, FRAME_SCHEMA)
+    if not ordered:
+        return FRAME_SCHEMA.empty_table()
+    joined = pa.concat_tables([video.frames.select(FRAME_SCHEMA.names) for video in ordered])
+    rows = [video.frames.num_rows for video in ordered]
+    columns = {name: joined[name] for name in FRAME_SCHEMA.names}
+    columns["video"] = pa.array(np.repeat(np.arange(len(ordered), dtype=np.int32), rows))
+    columns["shard"] = pa.array(np.concatenate(_shard_numbers(ordered)))
+    return pa.table(columns, schema=FRAME_SCHEMA)
 
 
 def _video_table(ordered: Sequence[VideoEntry]) -> pa.Table:
     rows: list[dict[str, Any]] = []
-    first_row = first_shard = 0
-    for number, video in enumerate(ordered):
+    first_row = 0
+    for number, (video, shards) in enumerate(zip(ordered, _shard_numbers(ordered), strict=True)):
         row = {name: getattr(video, name) for name in VIDEO_SCHEMA.names if hasattr(video, name)}
         row |= {"video": number, "first_row": first_row, "rows": video.frames.num_rows}
-        row |= {"first_shard": first_shard, "last_shard": first_shard + len(video.shards) - 1}
+        row |= {"first_shard": int(shards[0]), "last_shard": int(shards[-1])} if len(shards) else {}
         lists = ("splits", "crop", "source_size", "masks", "notes")
         rows.append(row | {name: list(getattr(video, name)) for name in lists})
         first_row += video.frames.num_rows
-        first_shard += len(video.shards)
     return _rows(rows, VIDEO_SCHEMA)
 
 

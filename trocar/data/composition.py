@@ -224,8 +224,10 @@ class _Resolver:
         if amount.cases is not None:
             take = amount.cases
         if amount.hours is not None:
+            self._refuse_stills(name, videos)
             reached = np.cumsum([hours[case] for case in order])
-            take = min(take, int(np.searchsorted(reached, amount.hours - 1e-9)) + 1)
+            enough = int(np.searchsorted(reached, amount.hours - 1e-9)) + 1
+            take = enough if amount.cases is None else min(take, enough)
         if take > len(order):
             wanted = f"{amount.cases} cases" if amount.hours is None else f"{amount.hours:g} hours"
             problem = f"cell {name!r} has {len(order)} cases ({sum(hours.values()):.2f} h), {wanted} were asked for"
@@ -234,6 +236,16 @@ class _Resolver:
             self.notes.append(f"{problem}: skipped")
             return set()
         return set(order[:take])
+
+    def _refuse_stills(self, cell: str, videos: list[int]) -> None:
+        """Raises ConfigError where a cell is to be measured in hours and holds what has none."""
+        stills = [v for v in videos if self.catalog.is_still[v]]
+        if stills:
+            sources = ", ".join(sorted({self.column["source"][v] for v in stills}))
+            raise ConfigError(
+                f"composition: sample.hours: cell {cell!r} holds {len(stills)} isolated pictures (stills, of source "
+                f"{sources}), which last no time and have no hours; sample by frames or cases, or keep them apart"
+            )
 
     def _case(self, video: int) -> str:
         """Case ids are unique within a source only."""
@@ -259,9 +271,9 @@ class _Resolver:
         return runs
 
     def _on_time_grid(self, video: int, span: slice) -> Mask:
-        """The first frame at or after each multiple of 1 / fps; all frames without `fps`."""
+        """The first frame at or after each multiple of 1 / fps; all frames without `fps`, and all isolated pictures."""
         keep = np.ones(span.stop - span.start, dtype=bool)
-        if self.config.fps is None:
+        if self.config.fps is None or self.catalog.is_still[video]:
             return keep
         if self.config.fps > self.column["fps"][video] + 1e-6:
             raise ConfigError(

@@ -5,21 +5,24 @@ from __future__ import annotations
 import io
 import os
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow.parquet as pq
-from PIL import Image, ImageDraw
+from PIL import Image
 from rich.table import Table
 
 from trocar.data.catalog import DEFAULT_CURATION, FOLDER, Catalog, fails
+from trocar.data.contact_sheet import COLUMNS, ROWS, Cell, Groups, Ints, draw_sheet
 from trocar.errors import TrocarError
 from trocar.files import sha256_of
 from trocar.progress import Console
 
-_ROWS, _COLUMNS, _CELL, _CAPTION = 12, 8, 160, 14
+_FLAGGED = 2 * COLUMNS
 _LISTED = 20
 
 
@@ -41,7 +44,9 @@ def show(path: Path, console: Console, *, sheet: Path | None = None, verify: boo
     catalog = Catalog.open(path)
     cases = {(row["source"], row["case_id"]) for row in catalog.videos.select(["source", "case_id"]).to_pylist()}
     hours = sum(catalog.videos["duration_s"].to_pylist()) / 3600
-    counts = f"{catalog.videos.num_rows} videos, {len(cases)} cases, {hours:.2f} h, {len(catalog)} frames"
+    stills = int(np.count_nonzero(catalog.is_still))
+    videos = f"{catalog.videos.num_rows - stills} videos" + (f", {stills} stills" if stills else "")
+    counts = f"{videos}, {len(cases)} cases, {hours:.2f} h, {len(catalog)} frames"
     console.print(f"{path}: {counts} in {len(catalog.shard_paths)} shards", markup=False, soft_wrap=True)
     console.print(f"fingerprint {catalog.fingerprint}", markup=False, soft_wrap=True)
     console.print(_origin_table(catalog))
@@ -67,13 +72,13 @@ def verdicts(catalog: Catalog) -> Verdicts:
 
 
 def by_origin(catalog: Catalog) -> dict[tuple[str, str, str], dict[str, float]]:
-    """videos, cases, hours and frames by (source, hospital, procedure), sorted."""
+    """videos, stills, cases, hours and frames by (source, hospital, procedure), sorted."""
     cells: dict[tuple[str, str, str], dict[str, Any]] = defaultdict(
-        lambda: {"videos": 0, "cases": set(), "hours": 0.0, "frames": 0}
+        lambda: {"videos": 0, "stills": 0, "cases": set(), "hours": 0.0, "frames": 0}
     )
     for row in catalog.videos.to_pylist():
         cell = cells[row["source"], row["hospital"], row["procedure"]]
-        cell["videos"] += 1
+        cell["stills" if row["fps"] == 0 else "videos"] += 1
         cell["cases"].add(row["case_id"])
         cell["hours"] += row["duration_s"] / 3600
         cell["frames"] += row["rows"]
@@ -81,32 +86,46 @@ def by_origin(catalog: Catalog) -> dict[tuple[str, str, str], dict[str, float]]:
 
 
 def contact_sheet(catalog: Catalog) -> Image.Image:
-    """RGB image: a row per video (at most 12, evenly over the catalog), frames evenly over its time.
+    """RGB image of up to 96 frames: equally many of every source and, within it, of as many cases as there is room for.
 
-    A frame that `curate: default` leaves out has a red bar and its first verdict under it.
+    A frame that `curate: default` leaves out has a red bar and its first verdict under it. Up to two rows at the end
+    are of such frames alone, of every verdict that occurs.
     """
-    number = catalog.videos.num_rows
-    chosen = np.unique(np.linspace(0, max(0, number - 1), min(number, _ROWS)).astype(int))
-    height = _CELL * 9 // 16 + _CAPTION
-    sheet = Image.new("RGB", (_COLUMNS * _CELL, max(1, len(chosen)) * height), "white")
-    draw = ImageDraw.Draw(sheet)
     quality = catalog.quality(list(DEFAULT_CURATION))
-    for line, video in enumerate(chosen):
-        row = catalog.videos.slice(int(video), 1).to_pylist()[0]
-        picks = np.unique(np.linspace(0, row["rows"] - 1, min(row["rows"], _COLUMNS)).astype(int))
-        for column, frame in enumerate(row["first_row"] + picks):
-            corner = (column * _CELL, line * height)
-            image = read_frame(catalog, int(frame))
-            image.thumbnail((_CELL - 2, height - _CAPTION))
-            sheet.paste(image, corner)
-            bad = [n for n, limit in DEFAULT_CURATION.items() if fails(quality[n][frame], limit)]
-            label = f"{row['name'] + ' ' if column == 0 else ''}{catalog.frames['time_s'][frame]:.0f} s"
-            text_at = (corner[0] + 2, corner[1] + height - _CAPTION)
-            if bad:
-                draw.rectangle((corner[0], text_at[1] - 3, corner[0] + _CELL - 3, text_at[1] - 1), fill=(200, 30, 30))
-            more = f" +{len(bad) - 1}" if len(bad) > 1 else ""
-            draw.text(text_at, " ".join([label, *bad[:1]]) + more, fill=(160, 0, 0) if bad else (0, 0, 0))
-    return sheet
+    verdicts = {name: fails(quality[name], limit) for name, limit in DEFAULT_CURATION.items()}
+    rows = np.arange(len(catalog), dtype=np.int64)
+    flagged = Groups({name: _by_case(catalog, rows[bad]) for name, bad in verdicts.items() if bad.any()})
+    extra = sorted(set(flagged.pick(_FLAGGED)))
+    chosen = _by_case(catalog, np.setdiff1d(rows, extra)).pick(ROWS * COLUMNS - len(extra))
+    return draw_sheet([_cell(catalog, row, verdicts) for row in (*chosen, *extra)])
+
+
+def _by_case(catalog: Catalog, rows: Ints) -> Groups:
+    """Sources, and in them cases, of some rows in ascending order."""
+    video = catalog.frames["video"][rows]
+    starts = np.flatnonzero(np.diff(video, prepend=-1))
+    names = catalog.videos.select(["source", "case_id"])
+    found: dict[str, dict[str, list[Ints]]] = {}
+    for part in np.split(rows, starts[1:]) if len(rows) else ():
+        index = int(catalog.frames["video"][part[0]])
+        source, case = (names[column][index].as_py() for column in ("source", "case_id"))
+        found.setdefault(source, {}).setdefault(case, []).append(part)
+    return Groups(
+        {
+            source: Groups({case: Groups(rows=np.concatenate(parts)) for case, parts in cases.items()})
+            for source, cases in found.items()
+        }
+    )
+
+
+def _cell(catalog: Catalog, row: int, verdicts: Mapping[str, npt.NDArray[np.bool_]]) -> Cell:
+    video = int(catalog.frames["video"][row])
+    name, source = (catalog.videos[column][video].as_py() for column in ("name", "source"))
+    bad = [verdict for verdict, flags in verdicts.items() if flags[row]]
+    more = f" +{len(bad) - 1}" if len(bad) > 1 else ""
+    time = "" if catalog.is_still[video] else f" {catalog.frames['time_s'][row]:.0f} s"
+    where = name[-10:] if bad else name[-18:]
+    return Cell(read_frame(catalog, row), source, " ".join([where + time, *bad[:1]]) + more, bool(bad))
 
 
 def read_frame(catalog: Catalog, row: int) -> Image.Image:
@@ -124,9 +143,10 @@ def read_frame(catalog: Catalog, row: int) -> Image.Image:
 
 
 def _origin_table(catalog: Catalog) -> Table:
-    table = Table("source", "hospital", "procedure", "videos", "cases", "hours", "frames", box=None)
+    counts = ("videos", *(["stills"] if catalog.is_still.any() else []), "cases", "hours", "frames")
+    table = Table("source", "hospital", "procedure", *counts, box=None)
     for (source, hospital, procedure), cell in by_origin(catalog).items():
-        numbers = (f"{cell['videos']}", f"{cell['cases']}", f"{cell['hours']:.2f}", f"{cell['frames']}")
+        numbers = (f"{cell[name]:.2f}" if name == "hours" else f"{cell[name]}" for name in counts)
         table.add_row(source, hospital or "-", procedure or "-", *numbers)
     return table
 

@@ -98,12 +98,15 @@ class NeighbourRule:
         return found
 
     def _temporal(self, row: int) -> list[int]:
-        """For each offset the nearest frame of the same video, unless it is more than half a frame interval away.
+        """For each offset the nearest frame of the same video, unless it is more than half a frame interval away;
+        nothing for an isolated picture.
 
         Any ingested frame will do, whatever curation or a lower frame rate of the composition says.
         """
         first, count, fps = self._extents
         video = int(self.catalog.frames["video"][row])
+        if self.catalog.is_still[video]:
+            return []
         start = int(first[video])
         times = self.catalog.frames["time_s"][start : start + int(count[video])]
         reach = 0.5 / float(fps[video]) + TIME_ROUNDING_S
@@ -121,8 +124,9 @@ def resolve_neighbours(
 ) -> NeighbourRule | None:
     """The rule for a run on `selection`, None without a configuration.
 
-    Raises ConfigError for an index that isn't there or is of other frames, and for videos with so few frames per second
-    that no offset reaches another one.
+    Raises ConfigError for an index that isn't there or is of other frames, for videos with so few frames per second
+    that no offset reaches another one, and for isolated pictures: they have no neighbours in time, and none by an index
+    either, whose distances are measured against the frame before.
     """
     if config is None:
         return None
@@ -150,9 +154,15 @@ def _videos(catalog: Catalog, selection: Selection) -> npt.NDArray[np.bool_]:
 
 
 def _check_reach(config: Neighbours, catalog: Catalog, videos: npt.NDArray[np.bool_]) -> None:
+    if stills := int(np.count_nonzero(videos & catalog.is_still)):
+        of = int(np.count_nonzero(videos))
+        raise ConfigError(
+            f"neighbours: {stills} of the {of} selected videos are isolated pictures (stills), which have none; "
+            "exclude their sources from the composition, or take a method without neighbours"
+        )
     fps = to_numpy(catalog.videos["fps"])
     furthest = max(map(abs, config.offsets_s))
-    lame = np.flatnonzero(videos & (furthest + TIME_ROUNDING_S < 0.5 / fps))
+    lame = np.flatnonzero(videos & (2 * fps * (furthest + TIME_ROUNDING_S) < 1))
     if lame.size:
         name = catalog.videos["name"][int(lame[0])].as_py()
         raise ConfigError(

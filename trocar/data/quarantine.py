@@ -47,11 +47,13 @@ def write_review(catalog: Catalog, path: Path) -> tuple[I64, list[Path]]:
 
 def _line(catalog: Catalog, row: int, score: float) -> tuple[str, str, str, str, str]:
     video = int(catalog.frames["video"][row])
+    verdict = "out" if score >= OUT_OF_BODY_THRESHOLD else "uncertain"
+    name = str(catalog.videos["name"][video].as_py())
+    if catalog.is_still[video]:
+        return name, "0", "", f"{score:.3f}", verdict  # all of it
     time, step = float(catalog.frames["time_s"][row]), 1 / float(catalog.videos["fps"][video].as_py())
     # A quarter of an interval before and half of one after: the frame is inside whatever the rounding, no other is.
     span = max(0.0, time - step / 4), time + step / 2
-    verdict = "out" if score >= OUT_OF_BODY_THRESHOLD else "uncertain"
-    name = str(catalog.videos["name"][video].as_py())
     return name, f"{span[0]:.4f}", f"{span[1]:.4f}", f"{score:.3f}", verdict
 
 

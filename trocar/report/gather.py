@@ -155,7 +155,8 @@ def sample_frames(catalog: Catalog, rows: npt.NDArray[np.int64], count: int) -> 
         case = str(cases[int(firsts["video"][row])])
         seconds = int(firsts["time_s"][row])
         images.append(np.asarray(_middle(image, 224)))
-        captions.append(f"{case} {seconds // 60}:{seconds % 60:02d}")
+        still = catalog.is_still[int(firsts["video"][row])]
+        captions.append(case if still else f"{case} {seconds // 60}:{seconds % 60:02d}")
         found.append(case)
     if not images:
         raise TrocarError(f"{catalog.root}: none of its frames can be read")

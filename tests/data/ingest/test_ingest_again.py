@@ -14,7 +14,7 @@ from data_factory import make_catalog
 from ingest_clips import KEEP, ingest, tree
 
 from trocar.data.catalog import Catalog
-from trocar.data.ingest import pool, settings, video
+from trocar.data.ingest import settings, video
 from trocar.data.ingest.lock import only_one
 from trocar.data.ingest.options import IngestOptions
 from trocar.data.ingest.run import run_ingest
@@ -28,7 +28,7 @@ def no_decoding(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         def refuse(job: video.Job) -> video.Outcome:
             raise AssertionError(f"{job.name} is decoded again")
 
-        monkeypatch.setattr(pool, "ingest", refuse)
+        monkeypatch.setattr(video.Job, "run", refuse)
 
     return forbid
 

@@ -29,6 +29,8 @@ def test_commands_of_the_page_work(block: str, tmp_path: Path, monkeypatch: pyte
     make_clip(Path("VIDEOS") / "a.mp4", constant(25, 50))
     (Path("FRAMES") / "v1").mkdir(parents=True)
     (Path("FRAMES") / "v1" / "000007.jpg").write_bytes(random_jpeg(np.random.default_rng(0)))
+    (Path("ATLAS") / "patient7").mkdir(parents=True)
+    (Path("ATLAS") / "patient7" / "polyp (3).jpg").write_bytes(random_jpeg(np.random.default_rng(1)))
     for line in block.strip().splitlines():
         command, *arguments = shlex.split(line)
         assert command == "trocar"
@@ -38,6 +40,6 @@ def test_commands_of_the_page_work(block: str, tmp_path: Path, monkeypatch: pyte
 
 def test_the_page_names_every_column_and_verdict() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    assert len(blocks()) == 2
+    assert len(blocks()) == 3
     for name in (*COLUMNS, *DEFAULT_CURATION):
         assert f"`{name}`" in text

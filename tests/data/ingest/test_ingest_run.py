@@ -228,7 +228,7 @@ def test_inspect_counts_and_verifies(clips: Path, tmp_path: Path, capsys: pytest
     assert main(arguments) == 0
     text = capsys.readouterr().out
     assert "3 videos, 3 cases, 0.00 h, 9 frames" in text
-    assert Image.open(tmp_path / "sheet.png").size == (1280, 3 * 104)
+    assert Image.open(tmp_path / "sheet.png").size == (1280, 2 * (112 + 2 * 12 + 4))  # 9 frames: two rows of 8
     shard = tmp_path / "out" / "shards" / "case2-0000.tar"
     data = bytearray(shard.read_bytes())
     data[600] ^= 1

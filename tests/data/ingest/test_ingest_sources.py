@@ -127,7 +127,7 @@ def test_equal_names_in_different_folders_are_told_apart_by_their_folders(tmp_pa
 def test_a_name_that_may_be_several_videos_is_an_error_that_names_them(tmp_path: Path) -> None:
     folder = make(tmp_path / "in", "d1/a.mp4", "d2/a.mp4", "d2/b.mp4")
     (folder / "videos.csv").write_text("video,hospital\nb.mp4,x\na.mp4,y\n")
-    with pytest.raises(ConfigError, match=r"videos.csv:3: 'a.mp4' may be d1/a.mp4, d2/a.mp4: give the folders as well"):
+    with pytest.raises(ConfigError, match=r"videos.csv:3: 'a.mp4' may be d1/a.mp4, d2/a.mp4: give its whole path"):
         planned(folder)
 
 

@@ -118,7 +118,7 @@ def test_a_video_that_kills_its_process_is_rejected_and_the_others_done(
     (tmp_path / "videos").mkdir()
     meta = Metadata("c", 1, "s")
     jobs = [Job(f"v{i}", tmp_path, f"v{i}.mp4", tmp_path, "", IngestSettings(), meta) for i in range(4)]
-    monkeypatch.setattr(pool, "ingest", crash_on_v1)
+    monkeypatch.setattr(pool, "_run", crash_on_v1)
     with inject("SIGSEGV", "ingest worker", "its video is rejected, the others are done", at="video v1") as injection:
         outcomes = {outcome.name: outcome for outcome in pool.run_jobs(jobs, workers=2)}
         assert outcomes["v1"].rejected[0].reason == "decoder crashed"

@@ -21,6 +21,7 @@ from trocar.data.ingest.folder import (
     claim_pseudonyms,
     disk_trouble,
     finish,
+    forget_packs,
     is_finished,
     make_folders,
     refuse_foreign,
@@ -31,7 +32,6 @@ from trocar.data.ingest.lock import only_one
 from trocar.data.ingest.options import IngestOptions, Progress, Say, Summary
 from trocar.data.ingest.plan import plan
 from trocar.data.ingest.run import decode
-from trocar.data.ingest.video import Job
 from trocar.errors import ConfigError, TrocarError
 from trocar.files import write_json_atomic
 from trocar.tracking.lease import Lease
@@ -50,9 +50,9 @@ def split(options: IngestOptions, say: Say, most: int) -> list[list[str]]:
     todo = [job for job in jobs if not is_finished(job, before[job.name])]
     # The largest video first, each to the part that has least: long ones end up in parts of their own.
     parts: list[tuple[int, int, list[str]]] = [(0, number, []) for number in range(min(most, len(todo)))]
-    for job in sorted(todo, key=lambda job: (-_bytes(job), job.name)):
+    for job in sorted(todo, key=lambda job: (-job.bytes, job.name)):
         size, number, names = parts[0]
-        heapq.heapreplace(parts, (size + _bytes(job), number, [*names, job.name]))
+        heapq.heapreplace(parts, (size + job.bytes, number, [*names, job.name]))
     return [names for _, _, names in sorted(parts, key=lambda part: part[1])]
 
 
@@ -106,6 +106,7 @@ def merge(options: IngestOptions, say: Say) -> Summary:
         make_folders(root)
         with only_one(root):
             sweep(root, options.sources, {job.name for job in jobs})
+            forget_packs(root, jobs)
             missing = []
             for job in jobs:
                 if is_finished(job, record.load(root, job.name), summary):
@@ -121,10 +122,3 @@ def merge(options: IngestOptions, say: Say) -> Summary:
             f"has the other {summary.videos}. Run the same command again: it decodes only these"
         )
     return summary
-
-
-def _bytes(job: Job) -> int:
-    try:
-        return job.path.stat().st_size
-    except OSError:
-        return 0

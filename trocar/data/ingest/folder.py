@@ -7,18 +7,19 @@ import os
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from trocar.data.catalog import FOLDER as CATALOG
 from trocar.data.catalog import read_header
 from trocar.data.catalog_write import write_catalog
 from trocar.data.ingest import record
+from trocar.data.ingest.alike import alike_stills
 from trocar.data.ingest.options import IngestOptions, Summary
+from trocar.data.ingest.pack import Pack, Work, is_pack
 from trocar.data.ingest.plan import aliases_of
 from trocar.data.ingest.record import Record
 from trocar.data.ingest.sources import printable
-from trocar.data.ingest.video import Job, Outcome
+from trocar.data.ingest.video import Outcome
 from trocar.errors import ConfigError, TrocarError
 
 
@@ -34,13 +35,38 @@ def make_folders(root: Path) -> None:
         (root / folder).mkdir(parents=True, exist_ok=True)
 
 
-def withdraw_catalog(root: Path, todo: Sequence[Job]) -> None:
+def withdraw_catalog(root: Path, todo: Sequence[Work]) -> None:
     """Take the present catalog away if it points into shards that are about to be replaced."""
     if any(record.is_there(root, job.name) for job in todo):
         (root / CATALOG / "catalog.json").unlink(missing_ok=True)
 
 
-def is_finished(job: Job, done: Record | None, summary: Summary | None = None) -> bool:
+def forget_packs(root: Path, jobs: Sequence[Work]) -> None:
+    """Remove finished packs whose stills are in other packs now: pictures came, went or were renamed.
+
+    Raises ConfigError where a name of these jobs is that of another source's still here, or a still's that of a video:
+    one of them would be lost.
+    """
+    wanted = {name: job for job in jobs for name in job.videos}
+    for name, job in wanted.items():
+        if isinstance(job, Pack) and (done := record.load(root, name)) is not None:
+            raise ConfigError(_namesake(job, name, done.metadata.source))
+    superseded = []
+    for pack in set(filter(is_pack, record.names(root))) - {job.name for job in jobs}:
+        done = record.load(root, pack)
+        shared = [name for name in (done.videos if done else ()) if name in wanted]
+        if done is None or not shared:
+            continue
+        if done.metadata.source not in _sources(wanted[shared[0]]):
+            raise ConfigError(_namesake(wanted[shared[0]], shared[0], done.metadata.source))
+        superseded.append(pack)
+    if superseded:
+        (root / CATALOG / "catalog.json").unlink(missing_ok=True)
+    for pack in superseded:
+        record.forget(root, pack)
+
+
+def is_finished(job: Work, done: Record | None, summary: Summary | None = None) -> bool:
     """Whether a video's record and shards are what this job would make; other metadata are noted in the record.
 
     `summary` counts it; without one nothing is written either.
@@ -49,8 +75,8 @@ def is_finished(job: Job, done: Record | None, summary: Summary | None = None) -
         return False
     if summary is None:
         return True
-    if done.metadata != job.metadata:
-        record.save(job.root, replace(done, metadata=job.metadata))
+    if (described := job.described(done)) != done:
+        record.save(job.root, described)
     summary.finished_before += 1
     summary.rejected.extend(done.rejected)
     summary.remark(done.damaged, done.notes)
@@ -69,14 +95,22 @@ def refuse_foreign(root: Path) -> None:
         raise ConfigError(f"{root} holds a catalog that no ingest left here; give another folder to --out")
 
 
-def refuse_namesake(job: Job, done: Record | None) -> None:
+def refuse_namesake(job: Work, done: Record | None) -> None:
     """Raises ConfigError for a video whose name belongs to another source's video here: it would replace that one."""
-    if done is not None and done.key != job.key and done.metadata.source != job.metadata.source:
-        raise ConfigError(
-            f"{job.shown}: there is another video named {job.name!r} in {job.root}, of source "
-            f"{done.metadata.source!r} (this one is of {job.metadata.source!r}); it would be lost: give --prefix "
-            f"or another --out, or --source {done.metadata.source} if it is the same video and shall be replaced"
-        )
+    if done is not None and done.key != job.key and done.metadata.source not in _sources(job):
+        raise ConfigError(_namesake(job, job.name, done.metadata.source))
+
+
+def _sources(job: Work) -> set[str]:
+    return {still.metadata.source for still in job.stills} if isinstance(job, Pack) else {job.metadata.source}
+
+
+def _namesake(job: Work, name: str, source: str) -> str:
+    return (
+        f"{job.shown}: there is another video or still named {name!r} in {job.root}, of source {source!r} (this one is "
+        f"of {', '.join(map(repr, sorted(_sources(job))))}); it would be lost: give --prefix or another --out, or "
+        f"--source {source} if it is the same video and shall be replaced"
+    )
 
 
 def begun(root: Path) -> frozenset[str]:
@@ -106,19 +140,23 @@ def _sweep_temporary(root: Path) -> None:
 
 def count(summary: Summary, outcome: Outcome) -> None:
     """Add what became of one video."""
-    summary.ingested += outcome.finished
+    summary.ingested += outcome.finished and not outcome.stills
+    summary.ingested_stills += outcome.stills
     summary.seconds += outcome.duration_s
     summary.rejected.extend(outcome.rejected)
     summary.remark(outcome.damaged, outcome.notes)
 
 
-def finish(root: Path, jobs: Sequence[Job], summary: Summary) -> None:
+def finish(root: Path, jobs: Sequence[Work], summary: Summary) -> None:
     """Write the catalog of all finished videos, and count them."""
     _sweep_temporary(root)  # a worker that was killed leaves such files too, and its ingest goes on
     videos = list(record.entries(root))
     summary.fingerprint = write_catalog(root, videos, record.rejections(root))
     summary.videos, summary.frames = len(videos), sum(video.frames.num_rows for video in videos)
-    summary.elsewhere = len({video.name for video in videos} - {job.name for job in jobs})
+    summary.stills = sum(video.fps == 0 for video in videos)
+    summary.cases = len({(video.source, video.case_id) for video in videos})
+    summary.elsewhere = len({video.name for video in videos} - {name for job in jobs for name in job.videos})
+    summary.alike = alike_stills(videos)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import struct
 import warnings
 from fractions import Fraction
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from trocar.data.media.jpeg_markers import end_and_size
 from trocar.data.media.refusal import RejectError, check_size
@@ -100,6 +100,8 @@ def load_image(data: bytes, max_pixels: int) -> Image.Image:
             return upright.convert("RGB")
     except Image.DecompressionBombError as error:
         raise RejectError("too many pixels", str(error)) from None
+    except UnidentifiedImageError:  # its words hold an address in memory
+        raise RejectError("undecodable image", f"no {' or '.join(_FORMATS)}") from None
     except _BROKEN as error:
         raise RejectError("undecodable image", str(error)) from None
 

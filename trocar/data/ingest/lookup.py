@@ -42,7 +42,7 @@ class Lookup:
             fitting = table.get(spelled(text), [])
             if len(fitting) > 1:
                 some = ", ".join(item.relative for item in fitting[:3]) + (" ..." if len(fitting) > 3 else "")
-                raise ConfigError(f"{where}: {text!r} may be {some}: give the folders as well")
+                raise ConfigError(f"{where}: {text!r} may be {some}: give its whole path")
             if fitting:
                 return fitting[0]
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from trocar.data.ingest.record import Metadata
 from trocar.data.ingest.sources import Found
 from trocar.errors import ConfigError, nearest
 
+STILLS = "stills"
+"""In the column `frames`: these are isolated pictures."""
 COLUMNS = {
     "video": "name of the file, with or without its ending and folders, or of the frame folder (required)",
     "case_id": "operation of one patient; files of one case share it",
@@ -27,7 +29,7 @@ COLUMNS = {
     "robotic": "true or false",
     "split": "tags, separated by semicolons",
     "private": "true for data that must not be shown",
-    "frames": "pattern of frame names, for folders of frames",
+    "frames": f"pattern of frame names, for folders of frames, or `{STILLS}` for isolated pictures",
     "frames_fps": "frame numbers per second, for folders of frames",
     "first_number": "frame number at time 0, for folders of frames",
 }
@@ -35,22 +37,40 @@ _IGNORED = {"fps", "duration_s"}  # known from the file itself
 _TRUE, _FALSE = {"true", "yes", "1", "y"}, {"false", "no", "0", "n"}
 
 
+Find = Callable[[str, str], Found | None]
+"""find(text, where): what a name in a table means, None for nothing; raises ConfigError where it may be several."""
+
+
 @dataclass(frozen=True)
 class Table:
-    """videos.csv by video name; `path` is None where there is none, `strangers` are names of no video."""
+    """videos.csv by the path of what a row describes; `path` is None where there is none, `strangers` are names of
+    nothing."""
 
     path: Path | None = None
-    rows: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    rows: Mapping[Path, Mapping[str, str]] = field(default_factory=dict)
     unknown: Sequence[str] = ()
     strangers: Sequence[str] = ()
 
+    def of(self, path: Path) -> Mapping[str, str]:
+        """The row of a video or folder, empty where it has none."""
+        return self.rows.get(path, {})
 
-def read_table(path: Path, found: Lookup) -> Table:
+    def row(self, item: Found) -> Mapping[str, str]:
+        """What is said of a video, a folder or a still."""
+        return self.inherited(item.path) if item.is_still else self.of(item.path)
+
+    def inherited(self, path: Path) -> Mapping[str, str]:
+        """The row of a picture, its empty cells filled from the rows of the folders it lies in, the nearest first."""
+        above = (self.rows[place] for place in (*reversed(path.parents), path) if place in self.rows)
+        return {key: value for row in above for key, value in row.items() if value}
+
+
+def read_table(path: Path, find: Find) -> Table:
     """Read videos.csv. Raises ConfigError for a missing `video` column, a doubled video, a name that may be any of
     several, or a misspelt column.
     """
-    rows: dict[str, dict[str, str]] = {}
-    first: dict[str, int] = {}
+    rows: dict[Path, dict[str, str]] = {}
+    first: dict[Path, int] = {}
     strangers: list[str] = []
     columns, lines = _read_csv(path, "video")
     unknown = [name for name in columns if name not in COLUMNS and name not in _IGNORED]
@@ -58,15 +78,14 @@ def read_table(path: Path, found: Lookup) -> Table:
         if guess := nearest(name, COLUMNS):
             raise ConfigError(f"{path}: unknown column {name!r}{guess}; known: {', '.join(COLUMNS)}")
     for number, row in lines:
-        item = found.find(row["video"], f"{path}:{number}")
-        name = row["video"] if item is None else item.name
-        if name in first:
-            raise ConfigError(f"{path}:{number}: video {row['video']!r} stands there twice, in line {first[name]} too")
-        first[name] = number
+        item = find(row["video"], f"{path}:{number}")
         if item is None:
-            strangers.append(name)
-        else:
-            rows[name] = row
+            strangers.append(row["video"])
+            continue
+        if item.path in rows:
+            line = first[item.path]
+            raise ConfigError(f"{path}:{number}: video {row['video']!r} stands there twice, in line {line} too")
+        rows[item.path], first[item.path] = row, number
     return Table(path, rows, unknown, strangers)
 
 
@@ -78,12 +97,12 @@ def table_beside(roots: Sequence[Path]) -> Path | None:
 
 
 def metadata_of(item: Found, table: Table, case_regex: str | None, source: str | None) -> Metadata:
-    """The metadata of one video: its row, else the case by `case_regex` on its name, else a case of its
-    own.
+    """The metadata of one video or still: its row, else the case by `case_regex` on its name (on its path, of a still),
+    else a case of its own.
     """
-    row = table.rows.get(item.name, {})
+    row = table.row(item)
     where = f"{table.path}: video {item.name}"
-    case, part = _case(item.name, case_regex)
+    case, part = _case(item, case_regex)
     return Metadata(
         case_id=row.get("case_id") or case,
         part=_integer(row.get("part"), part, f"{where}: part"),
@@ -101,7 +120,7 @@ def frame_spec(item: Found, table: Table, given: Mapping[str, Any]) -> FrameSpec
 
     Raises ConfigError naming what is missing; none of the three is guessed.
     """
-    row = table.rows.get(item.name, {})
+    row = table.of(item.path)
     values = {key: row.get(key) or given.get(key) for key in ("frames", "frames_fps", "first_number")}
     missing = [f"--{key.replace('_', '-')}" for key, value in values.items() if value in (None, "")]
     if missing:
@@ -167,14 +186,14 @@ def matches(name: str, regex: str) -> re.Match[str] | None:
         raise ConfigError(f"--case-regex {regex!r}: {error}") from None
 
 
-def _case(name: str, regex: str | None) -> tuple[str, int]:
-    match = None if regex is None else matches(name, regex)
+def _case(item: Found, regex: str | None) -> tuple[str, int]:
+    match = None if regex is None else matches(item.cased_by, regex)
     if match is None:
-        return name, 1
+        return item.name, 1
     groups = match.groupdict()
     if "case" not in groups:
         raise ConfigError(f"--case-regex {regex!r} needs a group (?P<case>...), and may have one (?P<part>...)")
-    return groups["case"] or name, _integer(groups.get("part"), 1, f"--case-regex on {name}")
+    return groups["case"] or item.name, _integer(groups.get("part"), 1, f"--case-regex on {item.cased_by}")
 
 
 def _read_csv(path: Path, *required: str) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:

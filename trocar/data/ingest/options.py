@@ -25,6 +25,7 @@ class IngestOptions(Config):
     source: str | None = None
     prefix: str = ""
     case_regex: str | None = None
+    stills: bool = False
     frames: str | None = None
     frames_fps: float | None = Field(None, gt=0)
     first_number: int | None = None
@@ -38,16 +39,23 @@ class IngestOptions(Config):
 class Summary:
     """Counts of this run and of the catalog after it; `rejected` are the files of this run's sources, `damaged` counts
     damaged frames of those of its videos that were accepted, and `notes` the videos of which each note is true.
+
+    `videos` of the catalog count `stills` too, as it does; `ingested` and `ingested_stills` are apart. `alike` is what
+    is to be said of stills that look like each other, None for nothing.
     """
 
     fingerprint: str = ""
     videos: int = 0
     frames: int = 0
+    stills: int = 0
+    cases: int = 0
     ingested: int = 0
+    ingested_stills: int = 0
     finished_before: int = 0
     elsewhere: int = 0
     seconds: float = 0.0
     rejected: list[Rejected] = field(default_factory=list)
+    alike: str | None = None
     damaged: list[int] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
 

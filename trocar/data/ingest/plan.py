@@ -1,119 +1,136 @@
-"""From the arguments of an ingest to one job per video: sources, metadata, masks, exclusions, pseudonyms."""
+"""From the arguments of an ingest to one job per video and pack of stills: sources, metadata, masks, exclusions,
+pseudonyms.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trocar.config import fingerprint
-from trocar.data.ingest.framefolder import list_frames, matches_any, unmatched
+from trocar.data.ingest.choice import choose, count, some, table_of
+from trocar.data.ingest.framefolder import list_frames, unmatched
 from trocar.data.ingest.lookup import Lookup
-from trocar.data.ingest.metadata import (
-    Table,
-    frame_spec,
-    matches,
-    metadata_of,
-    read_exclude,
-    read_masks,
-    read_table,
-    table_beside,
-)
+from trocar.data.ingest.metadata import Table, frame_spec, matches, metadata_of, read_exclude, read_masks
 from trocar.data.ingest.options import IngestOptions, Say
+from trocar.data.ingest.pack import PACK, Pack, Still, Work, pack_name
 from trocar.data.ingest.pseudonym import Pseudonyms
-from trocar.data.ingest.sources import Found, Sources, by_name, find, part_warning, prefixed, printable
+from trocar.data.ingest.record import Metadata
+from trocar.data.ingest.sources import Found, find, part_warning, prefixed, printable
 from trocar.data.ingest.video import Job
+from trocar.data.media.video_picture import Box
 from trocar.errors import ConfigError
 from trocar.privacy import Withheld
 
 
-def plan(options: IngestOptions, say: Say) -> list[Job]:
-    """One job per video, by name. Raises ConfigError for anything in the arguments that is wrong."""
-    sources = prefixed(find(options.sources, options.source), options.prefix)
-    candidates = [*sources.items, *sources.beside]
+@dataclass(frozen=True)
+class _About:
+    """What is known beside the files: by path of a video or still, by source, by name."""
+
+    metadata: Mapping[Path, Metadata]
+    masks: Mapping[str, tuple[Box, ...]]
+    excluded: Mapping[str, tuple[tuple[float, float], ...]]
+    aliases: Pseudonyms | None
+
+
+def plan(options: IngestOptions, say: Say) -> list[Work]:
+    """One job per video, by name, then one per pack of stills. Raises ConfigError for anything in the arguments that is
+    wrong.
+    """
+    sources = prefixed(find(options.sources, options.source, stills=options.stills), options.prefix)
     aliases = aliases_of(options)
     if aliases is not None:
-        say = _without_names(say, candidates)
-    table = _table(options, sources, say)
-    _say_omissions(sources, say, shown=aliases is None)
-    found = by_name(_chosen(sources, table, options, say, shown=aliases is None))
-    cases_known = options.case_regex is not None or any(row.get("case_id") for row in table.rows.values())
-    if not cases_known and (warning := part_warning([item.name for item in found])):
-        say(f"warning: {warning}")
-    names = [item.name for item in found]
-    if options.case_regex is not None:
-        _check_regex(options.case_regex, names, say)
-    metadata = [metadata_of(item, table, options.case_regex, options.source) for item in found]
-    pseudonyms = {aliases.video(item.name): item for item in found} if aliases is not None else {}
-    excluded = read_exclude(options.exclude, Lookup(found, options.prefix, pseudonyms)) if options.exclude else {}
-    masks = read_masks(options.masks, sorted({meta.source for meta in metadata})) if options.masks else {}
-    jobs = []
-    for item, meta in zip(found, metadata, strict=True):
-        job = Job(
-            name=item.name,
-            path=item.path,
-            shown=item.shown,
-            root=options.out,
-            key="",
-            settings=options.settings,
-            metadata=meta,
-            frames=frame_spec(item, table, options.model_dump()) if item.is_folder else None,
-            masks=masks.get(meta.source, ()),
-            excluded=excluded.get(item.name, ()),
-        )
-        _warn_of_strangers(job, say)
-        if aliases is not None:
-            _refuse_folder_name(item, table, options)
-            job = _disguised(job, aliases)
-        jobs.append(replace(job, key=_key(job, say, aliases)))
+        say = _without_names(say, [*sources.items, *sources.beside])
+    table = table_of(options, sources, say)
+    found, stills = choose(sources, table, options, say, shown=aliases is None)
+    about = _about(found, stills, table, options, aliases, say)
+    jobs = [_job(item, about, table, options, say) for item in found]
+    packs = _packs(stills, about, options, say)
     if aliases is not None:
-        cases = zip(found, metadata, jobs, strict=True)
-        rows = [(item.shown, job.name, meta.case_id, job.metadata.case_id) for item, meta, job in cases]
-        say(f"names and their pseudonyms: {aliases.note(rows)}")
-    return sorted(jobs, key=lambda job: job.name)
-
-
-def _chosen(sources: Sources, table: Table, options: IngestOptions, say: Say, *, shown: bool) -> list[Found]:
-    """What is ingested of the sources; a warning names the folders of images that are not."""
-    taken = [item for item in sources.beside if options.frames or table.rows.get(item.name, {}).get("frames")]
-    left = [item for item in sources.beside if item not in taken]
-    if left:
-        what = f"{_count(left, 'folder')} of images beside the videos ({sum(len(f.pictures) for f in left)} images)"
-        todo = "--frames takes folders of frames"
-        say(f"warning: left out: {what}{_such_as([f.shown for f in left], shown)}; {todo}")
-    items = [*sources.items, *taken]
-    fitting = [item for item in items if not item.is_folder or _fits(item, table, options)]
-    stray = [item for item in items if item not in fitting]
-    if not fitting or not stray:
-        return items  # where nothing matches anywhere, the pattern is wrong
-    what = f"{_count(stray, 'folder')} in which no image matches --frames {options.frames!r}"
-    say(f"warning: left out: {what}{_such_as([item.shown for item in stray], shown)}")
-    return fitting
-
-
-def _fits(item: Found, table: Table, options: IngestOptions) -> bool:
-    """Whether the pattern for all folders fits this one; one of its own, in videos.csv, has to."""
-    own = bool(table.rows.get(item.name, {}).get("frames"))
-    return own or options.frames is None or matches_any(item.path, frame_spec(item, table, options.model_dump()))
-
-
-def _say_omissions(sources: Sources, say: Say, *, shown: bool) -> None:
-    for omission in sources.omissions:
-        names = _such_as([printable(path) for path in omission.paths], shown)
-        say(f"warning: left out: {len(omission.paths)} {omission.what}{names}")
-
-
-def _such_as(names: Sequence[str], shown: bool) -> str:
-    return f": {_some(names)}" if shown else ""
-
-
-def _count(things: Sequence[object], word: str) -> str:
-    return f"{len(things)} {word}" + ("" if len(things) == 1 else "s")
+        for item in (*found, *stills):
+            _refuse_folder_name(item, table, options)
+        rows = [(item.shown, item.name, about.metadata[item.path].case_id) for item in (*found, *stills)]
+        noted = [(shown, aliases.video(name), case, aliases.case(case)) for shown, name, case in rows]
+        say(f"names and their pseudonyms: {aliases.note(noted)}")
+    return [*sorted(jobs, key=lambda job: job.name), *packs]
 
 
 def aliases_of(options: IngestOptions) -> Pseudonyms | None:
     """The key of an ingest with --pseudonymize."""
     return None if options.pseudonymize is None else Pseudonyms.load(options.pseudonymize, options.out)
+
+
+def _about(
+    found: Sequence[Found],
+    stills: Sequence[Found],
+    table: Table,
+    options: IngestOptions,
+    aliases: Pseudonyms | None,
+    say: Say,
+) -> _About:
+    items = [*found, *stills]
+    cases_known = options.case_regex is not None or any(row.get("case_id") for row in table.rows.values())
+    if not cases_known and (warning := part_warning([item.name for item in found])):
+        say(f"warning: {warning}")
+    if options.case_regex is not None:
+        _check_regex(options.case_regex, items, say)
+    metadata = {item.path: metadata_of(item, table, options.case_regex, options.source) for item in items}
+    pseudonyms = {aliases.video(item.name): item for item in items} if aliases is not None else {}
+    excluded = read_exclude(options.exclude, Lookup(items, options.prefix, pseudonyms)) if options.exclude else {}
+    masks = read_masks(options.masks, sorted({meta.source for meta in metadata.values()})) if options.masks else {}
+    return _About(metadata, masks, excluded, aliases)
+
+
+def _job(item: Found, about: _About, table: Table, options: IngestOptions, say: Say) -> Job:
+    metadata, aliases = about.metadata[item.path], about.aliases
+    job = Job(
+        name=item.name,
+        path=item.path,
+        shown=item.shown,
+        root=options.out,
+        key="",
+        settings=options.settings,
+        metadata=metadata,
+        frames=frame_spec(item, table, options.model_dump()) if item.is_folder else None,
+        masks=about.masks.get(metadata.source, ()),
+        excluded=about.excluded.get(item.name, ()),
+    )
+    _warn_of_strangers(job, say)
+    if aliases is not None:
+        name, case = aliases.video(job.name), aliases.case(metadata.case_id)
+        job = replace(job, name=name, shown=name, metadata=replace(metadata, case_id=case), pseudonymous=True)
+    return replace(job, key=_key(job, say, aliases))
+
+
+def _packs(items: Sequence[Found], about: _About, options: IngestOptions, say: Say) -> list[Pack]:
+    """Stills by name, some hundred to a pack. A still whose first moment is excluded stays out."""
+    out = {item.name for item in items if any(start <= 0 < end for start, end in about.excluded.get(item.name, ()))}
+    if out:
+        say(f"{count(len(out), 'still')} excluded")
+    stills = [_still(item, about) for item in items if item.name not in out]
+    stills.sort(key=lambda still: still.name)
+    packs = [_pack(stills[start : start + PACK], about, options) for start in range(0, len(stills), PACK)]
+    if stills:
+        cases = {(still.metadata.source, still.metadata.case_id) for still in stills}
+        alone = ", each a case of its own" if len(cases) == len(stills) > 1 else ""
+        say(f"{count(len(stills), 'still')} of {count(len(cases), 'case')}{alone}, in {count(len(packs), 'pack')}")
+    return packs
+
+
+def _pack(stills: Sequence[Still], about: _About, options: IngestOptions) -> Pack:
+    name, hidden = pack_name([still.name for still in stills]), about.aliases is not None
+    pack = Pack(name, options.out, "", options.settings, tuple(stills), pseudonymous=hidden)
+    return replace(pack, key=_pack_key(pack, about.aliases))
+
+
+def _still(item: Found, about: _About) -> Still:
+    metadata = about.metadata[item.path]
+    still = Still(item.name, item.path, item.shown, metadata, about.masks.get(metadata.source, ()))
+    if about.aliases is None:
+        return still
+    name, case = about.aliases.video(item.name), about.aliases.case(metadata.case_id)
+    return replace(still, name=name, shown=name, metadata=replace(metadata, case_id=case))
 
 
 def _without_names(say: Say, found: Sequence[Found]) -> Say:
@@ -122,16 +139,9 @@ def _without_names(say: Say, found: Sequence[Found]) -> Say:
     return lambda line: say(hidden.text(line))
 
 
-def _disguised(job: Job, aliases: Pseudonyms) -> Job:
-    """The same work, without the name of its file or its case."""
-    name = aliases.video(job.name)
-    metadata = replace(job.metadata, case_id=aliases.case(job.metadata.case_id))
-    return replace(job, name=name, shown=name, metadata=metadata, pseudonymous=True)
-
-
 def _refuse_folder_name(item: Found, table: Table, options: IngestOptions) -> None:
     """Raises ConfigError where a folder's name would become the source: it may be a hospital's or a patient's."""
-    if options.source is None and not table.rows.get(item.name, {}).get("source"):
+    if options.source is None and not table.row(item).get("source"):
         raise ConfigError(
             f"--pseudonymize: say --source (or give videos.csv a column source); else the folder's name "
             f"{item.default_source!r} would stand in the catalog"
@@ -148,43 +158,13 @@ def _warn_of_strangers(job: Job, say: Say) -> None:
         say(f"warning: {job.name}: {where}" + ("" if job.pseudonymous else f": {names}"))
 
 
-def _check_regex(regex: str, names: Sequence[str], say: Say) -> None:
-    unmatched = [name for name in names if not matches(name, regex)]
-    if len(unmatched) == len(names):
-        raise ConfigError(f"--case-regex {regex!r} matches no video as a whole, such as {names[0]!r}")
+def _check_regex(regex: str, items: Collection[Found], say: Say) -> None:
+    unmatched = sorted(item.cased_by for item in items if not matches(item.cased_by, regex))
+    if len(unmatched) == len(items):
+        raise ConfigError(f"--case-regex {regex!r} matches no video as a whole, such as {unmatched[0]!r}")
     if unmatched:
-        say(f"warning: --case-regex does not match {len(unmatched)} videos, each its own case: {_some(unmatched)}")
-
-
-def _some(names: Sequence[str]) -> str:
-    """The first five, and whether there are more."""
-    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
-
-
-def _table(options: IngestOptions, sources: Sources, say: Say) -> Table:
-    """videos.csv by the names of the found videos. Raises ConfigError for one asked for that describes none of them."""
-    path = options.metadata or table_beside(options.sources)
-    if path is None:
-        say(f"no videos.csv: hospital and procedure stay empty; source is {sources.items[0].default_source!r}")
-        return Table()
-    table = read_table(path, Lookup([*sources.items, *sources.beside], options.prefix))
-    # Folders beside videos that nobody says anything of are left out, and that is said.
-    names = {item.name for item in (*sources.items, *(sources.beside if options.frames else ()))}
-    if options.metadata is not None and not table.rows:
-        raise ConfigError(
-            f"{path} describes none of the videos: it names {', '.join(sorted(table.strangers)[:3]) or 'none'}, "
-            f"found were {', '.join(sorted(names)[:3])}"
-        )
-    if options.metadata is None:
-        say(f"metadata from {path}")
-    for what, missing in (
-        ("rows of videos.csv have no video", sorted(table.strangers)),
-        ("videos have no row in videos.csv", sorted(names - set(table.rows))),
-        ("columns of videos.csv are not used", list(table.unknown)),
-    ):
-        if missing:
-            say(f"warning: {len(missing)} {what}: {_some(missing)}")
-    return table
+        kinds = "stills" if all(item.is_still for item in items) else "videos"
+        say(f"warning: --case-regex does not match {len(unmatched)} {kinds}, each its own case: {some(unmatched)}")
 
 
 def _key(job: Job, say: Say, aliases: Pseudonyms | None) -> str:
@@ -204,6 +184,14 @@ def _key(job: Job, say: Say, aliases: Pseudonyms | None) -> str:
     spec = vars(job.frames) if job.frames else None
     tree = {"files": files, "settings": job.settings.identity(), "frames": spec}
     return fingerprint(tree | {"masks": job.masks, "excluded": repr(job.excluded)})
+
+
+def _pack_key(pack: Pack, aliases: Pseudonyms | None) -> str:
+    """The same of a pack, whose pictures have no rate."""
+    alias = printable if aliases is None else aliases.file
+    stills = [(still.name, _stamp(still.path, alias), still.masks) for still in pack.stills]
+    settings = {key: value for key, value in pack.settings.identity().items() if key != "fps"}
+    return fingerprint({"stills": stills, "settings": settings})
 
 
 def _stamp(path: Path, alias: Callable[[str], str]) -> tuple[str, int, int]:

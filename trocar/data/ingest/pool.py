@@ -12,19 +12,20 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
 
+from trocar.data.catalog_write import Rejected
 from trocar.data.ingest import record
-from trocar.data.ingest.video import Job, Outcome, ingest
-from trocar.data.media.refusal import RejectError
+from trocar.data.ingest.pack import DIED, Work
+from trocar.data.ingest.video import Outcome
 
 
-def run_jobs(jobs: Sequence[Job], workers: int, suspects: Collection[str] = ()) -> Iterator[Outcome]:
+def run_jobs(jobs: Sequence[Work], workers: int, suspects: Collection[str] = ()) -> Iterator[Outcome]:
     """Outcomes in order of completion. With one worker everything runs in this process.
 
     A video whose decoding kills its process is found by running what was left one by one, and is rejected. `suspects`
     name those that may have ended an ingest of one process: they get a process of their own.
     """
     if workers <= 1 or len(jobs) <= 1:
-        yield from (_alone(job) if job.name in suspects else ingest(job) for job in jobs)
+        yield from (_alone(job) if job.name in suspects else _run(job) for job in jobs)
         return
     left = {job.name: job for job in jobs}
     try:
@@ -36,17 +37,17 @@ def run_jobs(jobs: Sequence[Job], workers: int, suspects: Collection[str] = ()) 
             yield _alone(job)
 
 
-def _pooled(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
+def _pooled(jobs: Sequence[Work], workers: int) -> Iterator[Outcome]:
     # The workers hold one end, the kernel closes the other when this process ends, however that happens.
     alive, held = multiprocessing.Pipe(duplex=False)
     # A server that has the imports done once forks workers in no time, and they share its memory.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["trocar.data.ingest.video"])
+    context.set_forkserver_preload(["trocar.data.ingest.pack"])
     pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_begin, initargs=(alive,))
     try:
         # The largest first: a long video that begins last would leave the other workers idle.
-        ordered = sorted(jobs, key=_bytes, reverse=True)
-        futures: set[Future[Outcome]] = {pool.submit(ingest, job) for job in ordered}
+        ordered = sorted(jobs, key=lambda job: job.bytes, reverse=True)
+        futures: set[Future[Outcome]] = {pool.submit(_run, job) for job in ordered}
         while futures:
             done, futures = wait(futures, return_when=FIRST_COMPLETED)
             for future in done:
@@ -63,22 +64,22 @@ def _pooled(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
         alive.close()
 
 
-def _alone(job: Job) -> Outcome:
-    try:
-        (outcome,) = _pooled([job], 1)
-    except BrokenProcessPool:
-        error = RejectError("decoder crashed", "its process died while decoding (or ran out of memory)")
-        rejected = job.rejected(error)
-        record.save_rejected(job.root, job.name, rejected)
-        return Outcome(job.name, rejected=(rejected,), finished=False)
-    return outcome
+def _run(job: Work) -> Outcome:
+    return job.run()
 
 
-def _bytes(job: Job) -> int:
-    try:
-        return job.path.stat().st_size
-    except OSError:
-        return 0
+def _alone(job: Work) -> Outcome:
+    left: Work | None = job
+    while left is not None:
+        try:
+            (outcome,) = _pooled([left], 1)
+        except BrokenProcessPool:
+            left = left.after_crash()
+        else:
+            return outcome
+    rejected = Rejected(job.shown, *DIED)
+    record.save_rejected(job.root, job.name, rejected)
+    return Outcome(job.name, rejected=(rejected,), finished=False)
 
 
 def _begin(alive: Connection) -> None:

@@ -39,9 +39,28 @@ class Metadata:
 
 
 @dataclass(frozen=True)
+class Member:
+    """A picture of a pack of stills, with what a `Record` says of a video; the i-th with a `content_hash` is the i-th
+    frame row. Those without one were rejected.
+    """
+
+    name: str
+    metadata: Metadata
+    content_hash: str = ""
+    content: str = ""
+    crop: tuple[int, ...] = ()
+    source_size: tuple[int, ...] = ()
+    masks: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Record:
-    """A finished video. `key` is what its frames follow from: the identity of the source and the settings. `damaged`
-    and `notes` are those of the catalog (`VideoEntry`)."""
+    """A finished video, or a finished pack of isolated pictures, its `members`.
+
+    `key` is what the frames follow from: the identity of the source and the settings. Of a pack, what is said of a
+    video is said of each member instead; fps and duration_s are 0, for its pictures have no times. `damaged` and
+    `notes` are those of the catalog (`VideoEntry`).
+    """
 
     name: str
     key: str
@@ -57,6 +76,12 @@ class Record:
     shards: tuple[ShardFile, ...]
     rejected: tuple[Rejected, ...] = ()
     notes: tuple[str, ...] = ()
+    members: tuple[Member, ...] = ()
+
+    @property
+    def videos(self) -> tuple[str, ...]:
+        """What the catalog calls what this is the record of, rejected pictures as well."""
+        return tuple(member.name for member in self.members) or (self.name,)
 
 
 def save(root: Path, record: Record, frames: pa.Table | None = None, quality: pa.Table | None = None) -> None:
@@ -84,16 +109,25 @@ def load(root: Path, name: str) -> Record | None:
     path = root / FOLDER / f"{name}.json"
     try:
         tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        meta = tree.pop("metadata")
-        meta["splits"] = tuple(meta["splits"])
+        metadata = _metadata(tree.pop("metadata"))
         shards = tuple(ShardFile(**shard) for shard in tree.pop("shards"))
         rejected = tuple(Rejected(**item) for item in tree.pop("rejected"))
+        members = tuple(_member(item) for item in tree.pop("members"))
         tree |= {name: tuple(tree[name]) for name in ("crop", "source_size", "masks", "notes")}
-        return Record(metadata=Metadata(**meta), shards=shards, rejected=rejected, **tree)
+        return Record(metadata=metadata, shards=shards, rejected=rejected, members=members, **tree)
     except FileNotFoundError:
         return None
     except (AttributeError, KeyError, TypeError, ValueError):
         return None  # damaged or of another version: the video is done again
+
+
+def _metadata(tree: dict[str, Any]) -> Metadata:
+    return Metadata(**tree | {"splits": tuple(tree["splits"])})
+
+
+def _member(tree: dict[str, Any]) -> Member:
+    lists = {name: tuple(tree[name]) for name in ("crop", "source_size", "masks")}
+    return Member(**tree | lists | {"metadata": _metadata(tree["metadata"])})
 
 
 def is_there(root: Path, name: str) -> bool:
@@ -132,12 +166,14 @@ def entries(root: Path) -> Iterator[VideoEntry]:
         except (OSError, pa.ArrowInvalid) as error:
             raise TrocarError(f"{path}: {error}; delete {name}.json beside it and run the same command") from None
         shared = {f.name for f in fields(VideoEntry)} & {f.name for f in fields(Record)}
-        yield VideoEntry(
-            **asdict(record.metadata),
-            **{key: getattr(record, key) for key in shared},
-            frames=table.select(FRAME_SCHEMA.names),
-            quality=table.select(QUALITY_SCHEMA.names),
-        )
+        values = {key: getattr(record, key) for key in shared}
+        frames, quality = table.select(FRAME_SCHEMA.names), table.select(QUALITY_SCHEMA.names)
+        if not record.members:
+            yield VideoEntry(**vars(record.metadata), **values, frames=frames, quality=quality)
+        for row, member in enumerate(member for member in record.members if member.content_hash):
+            own = {key: value for key, value in vars(member).items() if key != "metadata"}
+            rows = {"frames": frames.slice(row, 1), "quality": quality.slice(row, 1)}
+            yield VideoEntry(**vars(member.metadata), **values | own, **rows)
 
 
 def load_rejected(path: Path) -> Rejected:

@@ -12,6 +12,7 @@ from trocar.data.ingest.folder import (
     count,
     disk_trouble,
     finish,
+    forget_packs,
     is_finished,
     make_folders,
     refuse_foreign,
@@ -21,6 +22,7 @@ from trocar.data.ingest.folder import (
 )
 from trocar.data.ingest.lock import only_one
 from trocar.data.ingest.options import IngestOptions, Progress, Say, Summary
+from trocar.data.ingest.pack import Work
 from trocar.data.ingest.plan import plan
 from trocar.data.ingest.pool import run_jobs
 from trocar.data.ingest.record import Record
@@ -46,13 +48,14 @@ def run_ingest(options: IngestOptions, say: Say, progress: Progress) -> Summary:
             before = {job.name: record.load(root, job.name) for job in jobs}
             for job in jobs:
                 refuse_namesake(job, before[job.name])
+            forget_packs(root, jobs)
             decode(jobs, before, options, summary, progress, suspects=suspects)
             finish(root, jobs, summary)
     return summary
 
 
 def decode(
-    jobs: Sequence[Job],
+    jobs: Sequence[Work],
     before: Mapping[str, Record | None],
     options: IngestOptions,
     summary: Summary,
@@ -69,7 +72,8 @@ def decode(
     withdraw_catalog(options.out, todo)
     threads = max(1, options.workers // max(1, len(todo)))
     progress(0, len(todo), None)
-    outcomes = run_jobs([replace(job, threads=threads) for job in todo], options.workers, suspects)
+    ready = [replace(job, threads=threads) if isinstance(job, Job) else job for job in todo]
+    outcomes = run_jobs(ready, options.workers, suspects)
     for done, outcome in enumerate(outcomes, start=1):
         confirm()
         count(summary, outcome)

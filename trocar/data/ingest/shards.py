@@ -73,13 +73,16 @@ class ShardWriter:
             with contextlib.suppress(OSError):  # a full disk again: the error on its way out is the one to see
                 self._file.file.close()
 
-    def add(self, time_s: float, jpeg: bytes, width: int, height: int) -> None:
-        """Append the frame shown at `time_s` seconds. Frames come in time order."""
+    def add(self, time_s: float, jpeg: bytes, width: int, height: int, *, video: str | None = None) -> None:
+        """Append the frame shown at `time_s` seconds. Frames come in time order.
+
+        `video` is what the frame is of, where that is not the name of the shards: then it is the only one of its.
+        """
         if self._tar is not None and self._tar.offset >= self.shard_bytes:
             self._finish_shard()
         tar = self._tar or self._begin_shard()
-        key = f"{self.video}-{len(self._columns['video']):07d}"
-        meta = json.dumps({"video": self.video, "time_s": round(time_s, 6)}, sort_keys=True).encode()
+        key = f"{video}-{0:07d}" if video else f"{self.video}-{len(self._columns['video']):07d}"
+        meta = json.dumps({"video": video or self.video, "time_s": round(time_s, 6)}, sort_keys=True).encode()
         offset = tar.offset + BLOCK
         meta_offset = offset + _padded(len(jpeg)) + BLOCK
         _append(tar, f"{key}.jpg", jpeg)

@@ -16,7 +16,7 @@ from trocar.data.media.folders import Omission, walk
 from trocar.data.media.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from trocar.errors import ConfigError
 
-_MAX_NAME = MAX_KEY - 8  # a key is the name, a dash and seven digits
+MAX_NAME = MAX_KEY - 8  # a key is the name, a dash and seven digits
 _PART = re.compile(r"(?P<stem>.+?)(?P<mark>[_ -]?part|[_ -]p|[_ -]teil|[_ -])(?P<part>\d{1,2})", re.IGNORECASE)
 
 
@@ -30,8 +30,8 @@ _UNREAD = frozenset(f".{kind}" for kind in _UNREAD_KINDS.split())
 
 @dataclass(frozen=True)
 class Found:
-    """A video file, or a folder of frames with its `pictures`: `name` is the unique video id, `shown` the path as the
-    user gave it, `relative` the path below the source as a table would write it.
+    """A video file, a folder of frames with its `pictures`, or one isolated picture: `name` is the unique video id,
+    `shown` the path as the user gave it, `relative` the path below the source as a table would write it.
     """
 
     name: str
@@ -41,6 +41,12 @@ class Found:
     default_source: str
     relative: str = ""
     pictures: tuple[Path, ...] = ()
+    is_still: bool = False
+
+    @property
+    def cased_by(self) -> str:
+        """What --case-regex is matched against: of a still its whole path, since its folder may be the patient."""
+        return self.relative if self.is_still else self.name
 
 
 @dataclass(frozen=True)
@@ -54,14 +60,14 @@ class Sources:
     omissions: tuple[Omission, ...] = ()
 
 
-def find(roots: Sequence[Path], source: str | None) -> Sources:
-    """Everything to ingest below these paths.
+def find(roots: Sequence[Path], source: str | None, *, stills: bool = False) -> Sources:
+    """Everything to ingest below these paths; with `stills` a path may be a single picture.
 
     A folder means all videos below it (those in its `videos` folder, where it has such a one and none of its own), and
     all folders of pictures where there are no videos. Raises ConfigError for a path that does not exist or holds
     nothing.
     """
-    parts = [_find_one(root, source) for root in roots]
+    parts = [_find_one(root, source, stills) for root in roots]
     return Sources(*(tuple(thing for part in parts for thing in getattr(part, key)) for key in vars(parts[0])))
 
 
@@ -87,7 +93,7 @@ def prefixed(sources: Sources, prefix: str) -> Sources:
     return replace(sources, items=named(sources.items), beside=named(sources.beside)) if prefix else sources
 
 
-def video_id(text: str, path: Path) -> str:
+def fit_name(text: str) -> str:
     """A name fit for keys and file names: letters, digits, `_` and `-`; a dot would split WebDataset keys.
 
     Letters beyond ASCII are replaced too, and a hash of the whole tells such names apart.
@@ -96,8 +102,14 @@ def video_id(text: str, path: Path) -> str:
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_") or "video"
     if not text.isascii():
         name += f"-{hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
-    if len(name) > _MAX_NAME:
-        raise ConfigError(f"{path}: the video name {name!r} is longer than {_MAX_NAME} characters")
+    return name
+
+
+def video_id(text: str, path: Path) -> str:
+    """`fit_name`. Raises ConfigError, naming the path, for one that is too long for the key of a frame."""
+    name = fit_name(text)
+    if len(name) > MAX_NAME:
+        raise ConfigError(f"{path}: the video name {name!r} is longer than {MAX_NAME} characters")
     return name
 
 
@@ -127,10 +139,14 @@ def part_warning(names: Sequence[str]) -> str | None:
     )
 
 
-def _find_one(root: Path, source: str | None) -> Sources:
+def _find_one(root: Path, source: str | None, stills: bool) -> Sources:
     if not root.exists():
         raise ConfigError(f"{root}: no such file or folder")
     label = source or _label(root)
+    if root.is_file() and root.suffix.lower() in IMAGE_SUFFIXES:
+        if not stills:
+            raise ConfigError(f"{root} is a single picture: --stills takes pictures one by one")
+        return Sources((Found(label, root.parent, printable(root.parent), True, label, "", (root,)),))
     if root.is_file():
         return Sources((Found(video_id(root.stem, root), root, printable(root), False, label, printable(root.name)),))
     tree = walk(root)
@@ -162,7 +178,7 @@ def _find_one(root: Path, source: str | None) -> Sources:
 def _named(path: Path, base: Path, root: Path, label: str, pictures: Sequence[Path] = ()) -> Found:
     below = path if pictures else path.with_suffix("")
     text = "_".join(below.relative_to(base if base in path.parents else root).parts) or path.resolve().name
-    relative = posix_name(printable(path.relative_to(root).as_posix()))
+    relative = posix_name(printable(path.relative_to(root).as_posix())) if path != root else ""
     return Found(video_id(text, path), path, printable(path), bool(pictures), label, relative, tuple(pictures))
 
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
-import numpy as np
 from PIL import Image
 
-from trocar.data.catalog_write import Rejected
+from trocar.data.catalog_write import Rejected, ShardFile
 from trocar.data.ingest import jpeg, record
-from trocar.data.ingest.content import SAMPLES, Content, find_content, reduced
+from trocar.data.ingest.content import SAMPLES, reduced
 from trocar.data.ingest.framefolder import FrameFile, FrameSpec, list_frames, thin
+from trocar.data.ingest.framing import Framing
 from trocar.data.ingest.quality import FrameMeasures, measure, quality_table
 from trocar.data.ingest.record import Metadata, Record
 from trocar.data.ingest.settings import IngestSettings
@@ -55,6 +54,30 @@ class Job:
     threads: int = 1
     pseudonymous: bool = False
 
+    @property
+    def videos(self) -> tuple[str, ...]:
+        """What the catalog will call it."""
+        return (self.name,)
+
+    @property
+    def bytes(self) -> int:
+        """Size of the source, 0 where it cannot be told."""
+        try:
+            return self.path.stat().st_size
+        except OSError:
+            return 0
+
+    def described(self, done: Record) -> Record:
+        """The record with what is known now of the video beside its frames."""
+        return replace(done, metadata=self.metadata)
+
+    def run(self) -> Outcome:
+        """Do it, see `ingest`."""
+        return ingest(self)
+
+    def after_crash(self) -> None:
+        """There is nothing to leave out when its process died: the video cannot be decoded."""
+
     def rejected(self, error: RejectError, frame: FrameFile | None = None) -> Rejected:
         """What to note of the video, or of one frame of a folder."""
         if self.pseudonymous:
@@ -66,7 +89,7 @@ class Job:
 @dataclass(frozen=True)
 class Outcome:
     """What became of a job: frames written and seconds of video, or why not. `rejected` also counts single
-    images; `damaged` and `notes` are those of the record.
+    images; `damaged` and `notes` are those of the record, `stills` are the frames of a pack.
     """
 
     name: str
@@ -76,10 +99,11 @@ class Outcome:
     finished: bool = True
     damaged: int = 0
     notes: tuple[str, ...] = ()
+    stills: int = 0
 
 
 def ingest(job: Job) -> Outcome:
-    """Do one job. The shards get their names when they are complete, then the record is written.
+    """Decode one video or folder of frames. Shards get their names when they are complete, then the record is written.
 
     A video that cannot be decoded is an Outcome, whatever its decoder raises; an OSError (a full disk) is raised and
     leaves nothing in place.
@@ -114,53 +138,17 @@ def _decoded(job: Job, folder: Path) -> Outcome:
         raise RejectError("unexpected error", type(error).__name__, str(error)) from error
 
 
-class _Ingest:
+class _Ingest(Framing):
     """What both kinds share: from images with times to shards, verdicts and a record."""
 
     def __init__(self, job: Job, folder: Path) -> None:
+        super().__init__(job.settings, job.masks)
         self.job = job
-        self.settings = job.settings
         self.writer = ShardWriter(folder, job.name, job.settings.shard_bytes)
         self.measures: list[FrameMeasures] = []
-        self.content = Content("full", None)
-        self.pixel_aspect = Fraction(1)
-        self.sizes: list[tuple[int, int]] = []
 
     def kept(self, time_s: float) -> bool:
         return not any(start <= time_s < end for start, end in self.job.excluded)
-
-    def masked(self, image: Image.Image) -> Image.Image:
-        if not self.job.masks:
-            return image
-        pixels = np.array(image)
-        for left, top, width, height in self.job.masks:
-            pixels[top : top + height, left : left + width] = 0
-        return Image.fromarray(pixels)
-
-    def find_content(self, images: Iterable[Image.Image], size: tuple[int, int] | None = None) -> None:
-        if self.settings.crop == "auto":
-            self.content = find_content([self.masked(image) for image in images], size)
-
-    def target(self, size: tuple[int, int]) -> tuple[int, int]:
-        box = self.content.box
-        width, height = (box[2], box[3]) if box else size
-        return jpeg.target_size(width, height, self.settings.short_side, self.pixel_aspect)
-
-    def expect(self, size: tuple[int, int]) -> None:
-        if size in self.sizes:
-            return
-        if self.sizes and (self.content.box or self.job.masks):
-            raise RejectError("size changes", f"from {self.sizes[0]} to {size}: content box and masks don't fit")
-        self.sizes.append(size)
-
-    def encode(self, image: Image.Image) -> bytes:
-        self.expect(image.size)
-        left, top, width, height = self.content.box or (0, 0, *image.size)
-        image, target = self.masked(image), self.target(image.size)
-        if target != image.size or self.content.box:
-            box = (left, top, left + width, top + height)
-            image = image.resize(target, Image.Resampling.BICUBIC, box=box)
-        return jpeg.encode(image, self.settings.jpeg_quality)
 
     def add(self, time_s: float, data: bytes) -> None:
         stored = jpeg.decode(data)
@@ -177,9 +165,7 @@ class _Ingest:
         rejected: tuple[Rejected, ...] = (),
     ) -> Outcome:
         job, frames = self.job, self.writer.frames()
-        for path in sorted(self.writer.folder.iterdir()):
-            path.replace(job.root / "shards" / path.name)
-        fsync_folder(job.root / "shards")
+        shards = publish_files(self.writer, job.root)
         done = Record(
             name=job.name,
             key=job.key,
@@ -189,15 +175,23 @@ class _Ingest:
             content_hash=self.writer.content.hexdigest(),
             content=self.content.kind,
             crop=self.content.box or (),
-            source_size=self.sizes[0] if len(self.sizes) == 1 else (),
+            source_size=self.source_size,
             masks=tuple(itertools.chain.from_iterable(job.masks)),
             damaged=damaged,
-            shards=tuple(self.writer.shards()),
+            shards=shards,
             rejected=rejected,
             notes=notes,
         )
         record.save(job.root, done, frames, quality_table(self.measures))
         return Outcome(job.name, frames.num_rows, duration_s, rejected, damaged=damaged, notes=notes)
+
+
+def publish_files(writer: ShardWriter, root: Path) -> tuple[ShardFile, ...]:
+    """Give finished shards their names in the shards folder."""
+    for path in sorted(writer.folder.iterdir()):
+        path.replace(root / "shards" / path.name)
+    fsync_folder(root / "shards")
+    return tuple(writer.shards())
 
 
 class _VideoIngest(_Ingest):
@@ -269,7 +263,9 @@ class _FolderIngest(_Ingest):
         with self.writer:
             for frame in chosen:
                 try:
-                    self.add(frame.time_s, self._jpeg(frame))
+                    data = read_picture(frame.path, self.settings.max_pixels)
+                    image = jpeg.load_image(data, self.settings.max_pixels)
+                    self.add(frame.time_s, self.packed(data, image))
                 except RejectError as error:
                     rejected.append(self.job.rejected(error, frame))
         if not self.measures:
@@ -278,14 +274,6 @@ class _FolderIngest(_Ingest):
             raise RejectError("no frames", why)
         duration = listed[-1].time_s + 1 / spec.fps
         return self.publish(min(spec.fps, self.settings.fps), duration, rejected=tuple(rejected))
-
-    def _jpeg(self, frame: FrameFile) -> bytes:
-        """The file's own bytes where they are what would be stored, else a new JPEG."""
-        data = read_picture(frame.path, self.settings.max_pixels)
-        image = jpeg.load_image(data, self.settings.max_pixels)
-        self.expect(image.size)
-        as_it_is = not self.job.masks and self.content.box is None and self.target(image.size) == image.size
-        return data if as_it_is and jpeg.is_canonical(data) else self.encode(image)
 
     def _sample(self, frames: list[FrameFile]) -> Iterator[Image.Image]:
         size: tuple[int, int] | None = None
