@@ -48,6 +48,17 @@ def test_a_second_look_decodes_nothing_and_a_changed_file_is_decoded_again(
     assert not (FrameCache(data, tmp_path / "cache").get(16) == first).all()
 
 
+def test_a_cache_of_another_format_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = open_dataset(make_folder(tmp_path / "data", cases=1, frames=2))
+    with monkeypatch.context() as patch:
+        patch.setattr(frames_module, "FORMAT", "squash-bilinear-1")
+        old = FrameCache(data, tmp_path / "cache")
+        old.folder.mkdir()
+        np.save(old.path(16), np.zeros((2, 16, 16, 3), np.uint8))
+        assert not old.get(16).any()
+    assert FrameCache(data, tmp_path / "cache").get(16).any()
+
+
 def test_a_frame_that_cannot_be_decoded_is_named_and_leaves_no_cache(tmp_path: Path) -> None:
     data = open_dataset(make_folder(tmp_path / "data", cases=1, frames=2))
     (data.root / "images/0_001.png").write_bytes(b"broken")

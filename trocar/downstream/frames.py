@@ -14,21 +14,25 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
-import av
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
 from trocar.data.catalog import Catalog
+from trocar.data.media.numbered_pictures import numbered_pictures
+from trocar.data.media.refusal import RejectError
+from trocar.data.media.video_index import read_index
+from trocar.data.media.video_picture import Scaler, to_rgb
 from trocar.data.reader import BadContentError, Reader
 from trocar.downstream.datasets.table import LabelledFrames
+from trocar.downstream.datasets.videos import unusable_video
 from trocar.errors import TrocarError
 from trocar.progress import track
 
 Pixels = npt.NDArray[np.uint8]
 Size = int | tuple[int, int]
-FORMAT = "squash-bilinear-1"  # raised when decoding or resizing changes what is in the cache
+FORMAT = "squash-bilinear-2"  # raised when decoding or resizing changes what is in the cache
 SHARD_BATCH = 256  # frames of a shard that wait to be decoded
 
 
@@ -177,24 +181,17 @@ def _read_image(path: Path, sizes: list[Size]) -> list[Pixels]:
 
 
 def _read_video(path: Path, frames: pd.Series[int], sizes: list[Size]) -> Iterator[tuple[int, list[Pixels]]]:
-    """One pass through the video; frame k is the k-th decoded picture, counted from 0 as in the label
-    files.
-    """
-    wanted = {int(frame): int(row) for row, frame in frames.items()}  # type: ignore[call-overload]
-    last = max(wanted)
-    count = 0
+    """One pass through the video; frame k is the k-th picture on display, counted from 0 as in the label files."""
+    rows: dict[int, list[int]] = {}
+    for row, frame in frames.items():
+        rows.setdefault(int(frame), []).append(int(row))  # type: ignore[call-overload]
+    scaler = Scaler()
     try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            for count, frame in enumerate(container.decode(stream), start=1):
-                if count - 1 in wanted:
-                    yield wanted[count - 1], _resize(frame.to_image(), sizes)
-                if count > last:
-                    return
-    except (av.FFmpegError, IndexError) as error:
-        raise TrocarError(f"{path}: cannot be decoded after frame {count}: {error}") from None
-    raise TrocarError(f"{path}: only {count} frames could be decoded, but frame {last} is labelled")
+        for number, picture in numbered_pictures(path, read_index(path), rows, _workers()):
+            images = _resize(to_rgb(picture, scaler), sizes)
+            yield from ((row, images) for row in rows[number])
+    except RejectError as error:
+        raise unusable_video(path, error) from None
 
 
 def _resize(image: Image.Image, sizes: list[Size]) -> list[Pixels]:

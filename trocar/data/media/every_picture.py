@@ -36,10 +36,10 @@ class Damage:
         self.frames += frames
         self.first = self.first or where
 
-    def explain(self) -> str:
-        """In words, for the error."""
-        count = self.frames
-        return f"{count} damaged or missing frames, first: {self.first}; --max-damaged {count} would accept it"
+    def explain(self, accepting: bool = True) -> str:
+        """In words, for the error; with `accepting` also how an ingest would take the video all the same."""
+        found = f"{self.frames} damaged or missing frames, first: {self.first}"
+        return f"{found}; --max-damaged {self.frames} would accept it" if accepting else found
 
 
 def every_picture(

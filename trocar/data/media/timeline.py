@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from trocar.data.media.refusal import RejectError
 from trocar.data.media.video_container import VideoInfo
 
 
@@ -70,17 +71,26 @@ class Timeline:
         return Missing(width // self.usual, where)
 
     def missing_end(self, info: VideoInfo, end: int) -> Missing | None:
-        """What is missing of the duration that the container claims, where the pictures end at tick `end`."""
+        """What is missing of the duration that the container claims, where the pictures end at tick `end`.
+
+        Raises RejectError for an AVI that lacks pictures: they may be missing anywhere, and all later ones are then
+        taken too early.
+        """
         if info.duration_s is None:
             return None
         # Without a duration of the stream's own there is the container's: some count it from time 0, and sound may last
         # longer than the picture.
         frame_s, own = float((self.usual or 1) * self.tick), float(end * self.tick)
         slack = 2 * frame_s + (0.1 if info.exact_duration else 2.0)
-        if info.is_counted and self.usual:
+        is_counted = info.is_counted and self.usual > 0
+        if is_counted:
             slack = frame_s / 2
         reached = own if info.exact_duration else max(own, float(((self.first or 0) + end) * self.tick))
         missing = info.duration_s - reached
         if missing <= slack:
             return None
-        return Missing(max(1, round(missing / frame_s)), f"ends at {own:.2f} s of {info.duration_s:.2f} s")
+        frames = max(1, round(missing / frame_s))
+        if is_counted:
+            lost = f"{frames} pictures that the file should have are not in it"
+            raise RejectError("damaged", f"{lost}, and {info.container} files do not say where they are missing")
+        return Missing(frames, f"ends at {own:.2f} s of {info.duration_s:.2f} s")

@@ -122,9 +122,6 @@ class Decoder:
         if (hole := timeline.hole()) is not None:
             self.damage.add(hole.frames, hole.where)
         if (missing := timeline.missing_end(info, end)) is not None:
-            if info.is_counted and timeline.usual:
-                lost = f"{missing.frames} pictures that the file should have are not in it"
-                raise RejectError("damaged", f"{lost}, and {info.container} files do not say where they are missing")
             if self.limits.max_damaged == 0:
                 found = f"; {self.damage.explain()}" if self.damage.frames else ""
                 raise RejectError("truncated", missing.where + found)

@@ -14,7 +14,7 @@ from trocar.downstream.datasets.videos import (
     every_nth_second,
     find_clip,
     left_out,
-    located,
+    located_by_second,
 )
 
 TASK_FOLDER = "Task 1 Surgical workflow recognition"
@@ -52,8 +52,7 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
             continue
         labels = _labels(files[video])
         labels = labels[every_nth_second(labels["second"], options.fps)]
-        labels = labels.assign(frame=(labels["second"] * clip.fps).round().astype("int64"))
-        part, said = located(labels, clip, root, video)
+        part, said = located_by_second(labels, clip, root, video)
         notes += said
         parts.append(part.assign(case=video, split=split[video]))
     notes += not_here(name, SPLITS, [video for video, clip in clips.items() if clip is not None])

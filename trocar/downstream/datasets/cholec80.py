@@ -14,12 +14,14 @@ from glob import escape
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from trocar.core.splits import split_tags
 from trocar.core.tables import read_table
 from trocar.data.media.file_names import composed, video_key
 from trocar.data.media.folders import entry, listed
+from trocar.data.media.video_index import Ints
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
 from trocar.downstream.datasets.names import CHOLEC80_PHASES, CHOLEC80_TOOLS, index_of, phase_set
 from trocar.downstream.datasets.pickles import read_frame_lists
@@ -49,7 +51,20 @@ class Images:
     """1 fps images of a video by their number, which counts from 1: image k shows native frame 25 * (k - 1)."""
 
     by_number: Mapping[int, Path]
-    fps: float = NATIVE_FPS
+
+    @property
+    def end_s(self) -> float:
+        """Seconds that the images last."""
+        return float(max(self.by_number))
+
+    def seconds(self, frames: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """When native frames are shown, float64[n]."""
+        seconds: npt.NDArray[np.float64] = np.asarray(frames, dtype=np.float64) / NATIVE_FPS
+        return seconds
+
+    def grid(self, last: int, fps: float) -> Ints:
+        """Native frames 0..`last`, `fps` times a second."""
+        return frame_grid(last, NATIVE_FPS, fps)
 
 
 @dataclass(frozen=True)
@@ -117,15 +132,14 @@ def _one(
     root: Path, video: str, source: Clip | Images, files: _Files, phases: tuple[str, ...], fps: float
 ) -> tuple[pd.DataFrame, list[str]]:
     fps = min(fps, 1.0) if isinstance(source, Images) else fps
-    labels, said = _join(video, files.phase.get(video), files.tools.get(video), phases, source.fps, fps)
+    labels, said = _join(video, files.phase.get(video), files.tools.get(video), phases, source, fps)
     part, dropped = place(labels, source, root, video)
     return part, said + dropped + _unlabelled_end(labels, source, video)
 
 
 def _unlabelled_end(labels: pd.DataFrame, source: Clip | Images, video: str) -> list[str]:
     """A note where more than a tenth of the pictures comes after the last label: the label file may be cut off."""
-    last = labels["frame"].max() / source.fps
-    end = source.frames / source.fps if isinstance(source, Clip) else float(max(source.by_number))
+    last, end = float(source.seconds([labels["frame"].max()])[0]), source.end_s
     return [f"{video}: its labels end at {last:.0f} s, its pictures at {end:.0f} s"] if last + 2 < 0.9 * end else []
 
 
@@ -169,8 +183,12 @@ def pictures_of(root: Path, video: str) -> Clip | Images | None:
 
 
 def is_native(source: Clip | Images) -> bool:
-    """Whether frame indices count at the published rate; a container may say 24.9999."""
-    return abs(source.fps - NATIVE_FPS) < 0.01
+    """Whether frame indices count at the published rate: every picture is shown within a frame of its time by it, and
+    of 0.04 %, as a clock may run at 24.99."""
+    if isinstance(source, Images):
+        return True
+    times = source.index.times
+    return bool((np.abs(times - np.arange(len(times)) / NATIVE_FPS) <= 1 / NATIVE_FPS + 4e-4 * times).all())
 
 
 def place(labels: pd.DataFrame, source: Clip | Images, root: Path, video: str) -> tuple[pd.DataFrame, list[str]]:
@@ -219,10 +237,11 @@ def _join(
     phase: pd.DataFrame | None,
     tool: pd.DataFrame | None,
     phases: tuple[str, ...],
-    rate: float,
+    source: Clip | Images,
     fps: float,
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Rows at `fps`: the tool file's own frames where it has them, phase rows at round(k * rate / fps) elsewhere."""
+    """Rows at `fps`: the tool file's own frames where it has them, elsewhere the phase rows of the pictures on display
+    at these times."""
     tools: pd.DataFrame = (
         tool.rename(columns=_tool_column) if tool is not None else pd.DataFrame({"frame": []}, dtype=np.int64)
     )
@@ -231,10 +250,10 @@ def _join(
         tools = tools.iloc[:: round(1 / fps)]
     if phase is None:
         return tools, []
-    grid, notes = frame_grid(int(phase["Frame"].max()), rate, fps), []
+    grid, notes = source.grid(int(phase["Frame"].max()), fps), []
     if len(tools) and fps <= 1:
         behind = grid[grid > end]
-        late = behind <= end + rate
+        late = source.seconds(behind) <= source.seconds([end])[0] + 1
         if late.any():
             notes.append(f"{video}: {int(late.sum())} phase labels within a second behind the last tool label left out")
         grid = np.union1d(tools["frame"].to_numpy(), behind[~late])

@@ -65,9 +65,10 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
     notes += not_here(name, SPLITS, pictures)
     parts = []
     for video, source in pictures.items():
-        if not is_native(source):
+        if isinstance(source, Clip) and not is_native(source):
             raise TrocarError(
-                f"{root}: {video} runs at {source.fps} frames per second; its labels are for {NATIVE_FPS}"
+                f"{root}: {video} runs at {source.fps} frames per second, or at a rate that varies; its labels are for "
+                f"{NATIVE_FPS}"
             )
         fps = options.fps if isinstance(source, Clip) else min(options.fps, 1.0)
         mine = intervals[intervals["video"] == int(video.removeprefix("video"))]

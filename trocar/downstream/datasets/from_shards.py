@@ -14,8 +14,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from trocar.data.catalog import Catalog
+from trocar.data.media.video_index import Ints
 from trocar.downstream.datasets.shown import Box, Shown
 from trocar.downstream.datasets.table import LabelledFrames
+from trocar.downstream.datasets.videos import probe
 from trocar.errors import TrocarError
 
 ROW = "shard_row"
@@ -27,8 +29,11 @@ def locate(data: LabelledFrames, shards: Path) -> LabelledFrames:
     """The same labels with a column `shard_row`, so that pictures are read from `shards` and not from `path`; masks are
     cut as ingest has cut the pictures.
 
-    Videos are matched by name, frames by time: the nearest ingested frame within half the time from one label to the
-    next. Raises TrocarError with the numbers where a label has none, ConfigError where there is no catalog.
+    Videos are matched by name. A picture of a video is found by when it is shown: for the time of each ingested frame
+    it is known which picture was on display, and of several that show it the nearest in time is taken. An image, and a
+    picture that no ingested frame shows, get the nearest ingested frame within half the time from one label to the
+    next.
+    Raises TrocarError with the numbers where a label has none, ConfigError where there is no catalog.
     """
     catalog = Catalog.open(shards)
     row = np.full(len(data), -1, dtype=np.int64)
@@ -36,8 +41,15 @@ def locate(data: LabelledFrames, shards: Path) -> LabelledFrames:
     place = {name: index for index, name in enumerate(names)}
     half = label_period(data.frames) / 2 + TOLERANCE
     for video, frames in data.frames.groupby("video", sort=False):
-        if video in place:
-            row[frames.index] = _rows(catalog, place[str(video)], frames["time_s"].to_numpy(np.float64), half)
+        if video not in place:
+            continue
+        times = frames["time_s"].to_numpy(np.float64)
+        nearest = _rows(catalog, place[str(video)], times, half)
+        path = data.root / str(frames["path"].iloc[0])
+        if (frames["frame"] >= 0).all() and frames["path"].nunique() == 1 and path.is_file():
+            showing = _rows_that_show(catalog, place[str(video)], frames["frame"].to_numpy(np.int64), times, path)
+            nearest = np.where(showing >= 0, showing, nearest)
+        row[frames.index] = nearest
     _refuse(data, shards, row, set(names))
     shown = _shown(data, catalog, place) if "mask" in data.frames else {}
     notes = data.notes
@@ -84,6 +96,23 @@ def _rows(catalog: Catalog, video: int, times: npt.NDArray[np.float64], half: fl
     nearest = np.where(np.abs(known[before] - times) <= np.abs(known[after] - times), before, after)
     near: npt.NDArray[np.int64] = np.where(np.abs(known[nearest] - times) <= half, first + nearest, -1)
     return near
+
+
+def _rows_that_show(catalog: Catalog, video: int, frames: Ints, times: npt.NDArray[np.float64], path: Path) -> Ints:
+    """Catalog row of an ingested frame that shows each picture of the video at `path`, the nearest; -1 where none does.
+
+    Raises TrocarError for a video that can't be read.
+    """
+    first, count = (int(catalog.videos[name][video].as_py()) for name in ("first_row", "rows"))
+    stored = catalog.frames["time_s"][first : first + count]
+    known = stored.astype(np.float64)
+    pictures = probe(path).index.at(known + np.spacing(stored))  # float32 may have rounded a time down
+    rows = np.full(len(frames), -1, dtype=np.int64)
+    begin, end = (np.searchsorted(pictures, frames, side) for side in ("left", "right"))
+    for at in np.flatnonzero(begin < end):
+        of_picture = np.arange(begin[at], end[at])
+        rows[at] = first + of_picture[np.abs(known[of_picture] - times[at]).argmin()]
+    return rows
 
 
 def _refuse(data: LabelledFrames, shards: Path, row: npt.NDArray[np.int64], names: set[str]) -> None:

@@ -18,7 +18,7 @@ from trocar.downstream.datasets.base import Adapter, DatasetOptions, Split
 from trocar.downstream.datasets.names import CHOLEC80_PHASES
 from trocar.downstream.datasets.splits import not_here, published_split
 from trocar.downstream.datasets.table import LabelledFrames, LabelSpace, build_table
-from trocar.downstream.datasets.videos import Clip, find_clip, frame_grid, left_out, located
+from trocar.downstream.datasets.videos import Clip, find_clip, left_out, located
 
 TOOLS = ("Grasper", "Clipper", "CoagulationInstruments", "Scissors", "SuctionIrrigation", "SpecimenBag", "Stapler")
 INSTRUMENT_COLUMNS = 21
@@ -73,7 +73,7 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
 
 
 def _thinned(labels: pd.DataFrame, clip: Clip, fps: float) -> pd.DataFrame:
-    kept: pd.DataFrame = labels[labels["frame"].isin(frame_grid(int(labels["frame"].max()), clip.fps, fps))]
+    kept: pd.DataFrame = labels[labels["frame"].isin(clip.grid(int(labels["frame"].max()), fps))]
     return kept
 
 

@@ -34,7 +34,7 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
     for split, path, clip in videos(label_files(root, "tool"), missing):
         labels = _labels(path)
         # Ids are native frames, one label a second.
-        labels = labels[every_nth_second((labels["frame"] / clip.fps).round(), options.fps)]
+        labels = labels[every_nth_second(pd.Series(clip.seconds(labels["frame"]).round(), labels.index), options.fps)]
         part, said = located(labels, clip, root, path.stem)
         notes += said
         parts.append(part.assign(case=path.stem, split=split))

@@ -14,7 +14,7 @@ from trocar.downstream.datasets.base import Adapter, DatasetOptions
 from trocar.downstream.datasets.m2cai16 import OFFICIAL, check_split, label_files, videos
 from trocar.downstream.datasets.names import PHASE_SETS, index_of
 from trocar.downstream.datasets.table import LabelledFrames, LabelSpace, build_table
-from trocar.downstream.datasets.videos import frame_grid, left_out, located
+from trocar.downstream.datasets.videos import left_out, located
 
 COUNTS = {"train": 27, "test": 14}
 
@@ -30,7 +30,7 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
     parts, notes = [], []
     for split, path, clip in videos(label_files(root, "workflow"), missing):
         labels = _labels(path, phases)
-        grid = frame_grid(int(labels["frame"].max()), clip.fps, options.fps)
+        grid = clip.grid(int(labels["frame"].max()), options.fps)
         part, said = located(labels[labels["frame"].isin(grid)], clip, root, path.stem)
         notes += said
         parts.append(part.assign(case=path.stem, split=split))

@@ -20,7 +20,7 @@ from trocar.downstream.datasets.base import Adapter, DatasetOptions
 from trocar.downstream.datasets.names import canonical
 from trocar.downstream.datasets.pickles import read_frame_lists
 from trocar.downstream.datasets.table import UNLABELLED, LabelledFrames, LabelSpace, build_table
-from trocar.downstream.datasets.videos import Clip, every_nth_second, find_clip, left_out, located
+from trocar.downstream.datasets.videos import every_nth_second, find_clip, left_out, located_by_second
 from trocar.errors import ConfigError, TrocarError, nearest
 
 PHASES = (
@@ -186,7 +186,7 @@ def _pictured(root: Path, video: str, labels: pd.DataFrame) -> tuple[pd.DataFram
         if images:
             return _of_images(root, video, labels, images)
     clip = find_clip([folder / "videos" for folder in folders], video)
-    return (None, []) if clip is None else _of_clip(root, video, labels, clip)
+    return (None, []) if clip is None else located_by_second(labels, clip, root, video)
 
 
 def _picture_folders(root: Path, video: str) -> list[Path]:
@@ -209,11 +209,6 @@ def _of_images(root: Path, video: str, labels: pd.DataFrame, images: dict[int, P
     paths = [str(images[n].relative_to(root)) for n in number]
     notes = [f"{video}: {int(over.sum())} labels after the last of {len(images)} images left out"] if over.any() else []
     return labels.assign(path=paths, frame=-1, time_s=labels["second"].astype(float)), notes
-
-
-def _of_clip(root: Path, video: str, labels: pd.DataFrame, clip: Clip) -> tuple[pd.DataFrame, list[str]]:
-    frame = (labels["second"] * clip.fps).round().astype("int64")
-    return located(labels.assign(frame=frame), clip, root, video)
 
 
 ADAPTER = Adapter(

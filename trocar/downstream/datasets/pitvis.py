@@ -23,7 +23,7 @@ from trocar.downstream.datasets.videos import (
     every_nth_second,
     find_clip,
     left_out,
-    located,
+    located_by_second,
 )
 from trocar.errors import TrocarError
 
@@ -94,8 +94,7 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
     for number, clip in clips.items():
         labels = _labels(numbers[number], int(number))
         labels = labels[every_nth_second(labels["second"], options.fps)]
-        labels = labels.assign(frame=(labels["second"] * clip.fps).round().astype("int64"))
-        part, said = located(labels, clip, root, clip.path.stem)
+        part, said = located_by_second(labels, clip, root, clip.path.stem)
         notes += said
         parts.append(part.assign(case=clip.path.stem, split=split.get(number, "")))
     spaces = [

@@ -226,7 +226,9 @@ def _check_files(root: Path, frames: pd.DataFrame) -> None:
 
 
 def _check_duplicates(root: Path, frames: pd.DataFrame) -> None:
-    twice = frames[frames.duplicated(["path", "frame"])]
+    # One picture of a video may stand for several seconds, each with its label.
+    times = frames["time_s"].where(frames["frame"] >= 0, 0.0)
+    twice = frames[frames.assign(time_s=times).duplicated(["path", "frame", "time_s"])]
     if len(twice):
         row = twice.iloc[0]
         raise TrocarError(f"{root}: {row['path']} frame {row['frame']} is labelled twice")
