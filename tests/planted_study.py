@@ -203,7 +203,7 @@ def _backbone(folder: Path, seed: int) -> None:
 
 def _score(out: Path, planted: Planted, e: Mapping[str, Any]) -> None:
     """predictions.parquet and results.json of one evaluation."""
-    from trocar.downstream.predictions import About, write_predictions
+    from trocar.downstream.prediction_file import About, write_predictions
 
     kind = "phase" if e["task"] == "phase" else "segmentation"
     accuracy = {**planted.arms, **planted.given}[e["arm"]]

@@ -9,11 +9,12 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
+from trocar.core import yaml_text
 from trocar.errors import ConfigError, nearest
 
 PRESETS = Path(__file__).parent / "configs"
@@ -26,6 +27,8 @@ class Config(BaseModel):
 
 
 Model = TypeVar("Model", bound=Config)
+AsWritten = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
+"""A name that may be a number, such as a case id: YAML reads `7` as one, and its digits are what was written."""
 
 
 def load(model: type[Model], path: str | Path | None, overrides: Sequence[str] = ()) -> Model:
@@ -88,7 +91,7 @@ def _read_tree(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path in seen:
         raise ConfigError(f"{path}: `extends` goes round in a circle through {seen[-1]}")
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml_text.load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
     tree = {} if tree is None else tree
@@ -131,7 +134,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
             raise ConfigError(f"override {override!r}: {parent!r} is a value, not a section")
         tree = child
     try:
-        tree[last] = yaml.safe_load(text)
+        tree[last] = yaml_text.load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"override {override!r}: {error}") from None
 
@@ -186,6 +189,8 @@ def _explain(model: type[BaseModel], item: Any, source: str) -> str:
     hint = ""
     if item["type"] == "literal_error" and isinstance(item["input"], str):
         hint = nearest(item["input"], [w.strip("'") for w in str(item["ctx"]["expected"]).split(" ") if "'" in w])
+    if item["type"] == "string_type" and isinstance(item["input"], bool | int | float | None):
+        hint = "; write it in quotes"
     return f"{source}: {where} = {given[:80]}: {message}{hint}"
 
 

@@ -17,7 +17,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field
 
-from trocar.config import Config, validate
+from trocar.config import AsWritten, Config, validate
+from trocar.core import yaml_text
 from trocar.errors import ConfigError, TrocarError
 from trocar.files import replacing
 
@@ -45,8 +46,8 @@ class Marks(Config):
     such as a hospital in paths and in names of backbones.
     """
 
-    cases: Literal["all"] | tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
+    cases: Literal["all"] | tuple[AsWritten, ...] = ()
+    names: tuple[AsWritten, ...] = ()
 
 
 NO_MARKS = Marks()
@@ -123,7 +124,7 @@ def marks_in(root: Path) -> Marks:
     if not path.is_file():
         return NO_MARKS
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml_text.load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(tree, dict):

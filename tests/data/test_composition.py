@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from data_factory import make_catalog
 
-from trocar.config import validate
+from trocar.config import load, validate
 from trocar.data.catalog import OUT_OF_BODY_THRESHOLD
 from trocar.data.composition import Amount, Composition, Curation, Match
 from trocar.errors import ConfigError
@@ -171,3 +171,15 @@ def test_more_hours_than_there_are_is_an_error(catalog):
         free(sample=Amount(hours=1)).resolve(catalog)
     some = Amount(hours=1, cases=3)  # whichever is reached first
     assert len(free(sample=some).resolve(catalog).cases) == 3
+
+
+def test_case_ids_of_a_file_stay_as_they_are_written(tmp_path):
+    (tmp_path / "c.yaml").write_text("include:\n- case: [001, 1_2, 7, 12:30, 2020-01-31, NA]\nweights: {01: 2, 7: 1}\n")
+    found = load(Composition, tmp_path / "c.yaml", ["exclude=[{case: [010, 3]}]"])
+    assert found.include[0].case == ["001", "1_2", "7", "12:30", "2020-01-31", "NA"]
+    assert found.exclude[0].case == ["010", "3"]
+    assert found.weights == {"01": 2, "7": 1}
+    with pytest.raises(ConfigError, match=r"case\.0 = 1\.1: Input should be a valid string; write it in quotes"):
+        load(Composition, None, ["include=[{case: [1.10]}]"])
+    with pytest.raises(ConfigError, match=r"case\.0 = False: Input should be a valid string; write it in quotes"):
+        load(Composition, None, ["include=[{case: [no]}]"])

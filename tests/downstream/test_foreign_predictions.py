@@ -26,7 +26,7 @@ TOOLS = "case,frame,gt_Hook,prob_Hook\nv1,0,1,.5\nv1,1,0,.5\n"
         (TOOLS, ["--task", "tools"], "found case, frame, gt_Hook, prob_Hook\n"),
         ("case;gt;pred\na;0;0\n", ["--task", "phase"], "its columns are separated by ';'"),
         ("case,gt,pred\na,0,0\n", ["--task", "segmentation"], "`gt_mask` and `pred_mask`; found case, gt, pred"),
-        (NAMED, ["--task", "phase"], "column 'gt': unknown class 'Cutting': the file does not say which"),
+        (NAMED, ["--task", "phase"], "row 1: column 'gt': unknown class 'Cutting': the file does not say which"),
         (NAMED, ["--task", "phase"], 'with --classes NAME,NAME,..., or in p.json: {"classes": {"phase": [...]}}'),
         (NAMED, ["--task", "phase", "--classes", "Preparing,Cutting"], "'Preparation' (did you mean 'Preparing'?)"),
     ],

@@ -12,7 +12,7 @@ from PIL import Image
 
 from trocar.cli import main
 from trocar.downstream.mask_predictions import mask_outcomes
-from trocar.downstream.predictions import Key
+from trocar.downstream.prediction_file import Key
 from trocar.errors import TrocarError
 
 GT = [[0, 0, 1, 255], [0, 0, 1, 255]]

@@ -22,7 +22,7 @@ from trocar.downstream.metrics.compute import MULTITASK
 from trocar.downstream.metrics.registry import REGISTRY
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
 from trocar.downstream.metrics_file import report
-from trocar.downstream.predictions import About, write_predictions
+from trocar.downstream.prediction_file import About, write_predictions
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 

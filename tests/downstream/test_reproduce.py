@@ -16,7 +16,7 @@ from trocar.cli import main
 from trocar.config import find_preset
 from trocar.downstream.config import EvaluateConfig
 from trocar.downstream.evaluate import evaluate
-from trocar.downstream.predictions import About, write_predictions
+from trocar.downstream.prediction_file import About, write_predictions
 from trocar.downstream.reproduce import Reproduction, Target, _check, measure, names, read
 from trocar.downstream.results import Results, Row
 

@@ -53,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
     console = table_console(120)
     for table in found.tables(console.width):
         console.print(table)
+    for note in found.notes:
+        print(f"note: {note}")
     found.write(out)
     print(f"metrics are in {out}")
     return 0

@@ -38,7 +38,7 @@ def parse(data: bytes, separator: str, header: bool) -> CsvText:
     Raises ValueError, with words that follow on a file's name, for text that is not UTF-8, for another separator, for
     two columns of one name, and for a row that is cut off, too long or too short.
     """
-    text = _decoded(data)
+    text = decoded(data)
     body = text.encode()
     line = body.partition(b"\n")[0]
     # A name may hold a line break, inside of quotes.
@@ -52,7 +52,11 @@ def parse(data: bytes, separator: str, header: bool) -> CsvText:
     return _without_blank_rows(columns, np.arange(1, len(columns[0]) + 1, dtype=np.int64), names)
 
 
-def _decoded(data: bytes) -> str:
+def decoded(data: bytes) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark, its lines ended by `\\n`.
+
+    Raises ValueError, with words that follow on a file's name, for other encodings and for what is no text.
+    """
     start = data[:100]
     if start.startswith(_UTF16) or (len(start) > 3 and (not any(start[1::2]) or not any(start[::2]))):
         raise ValueError("is encoded as UTF-16; save it as UTF-8 (in Excel: `CSV UTF-8 (Comma delimited)`)")

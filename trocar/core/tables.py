@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trocar.core.csv_text import parse
+from trocar.core.csv_text import decoded, parse
 from trocar.errors import TrocarError, nearest
 
 Texts = npt.NDArray[np.object_]
@@ -39,13 +39,14 @@ class Table:
 
     `rows`: int64 [n], their numbers in the file, since rows without a value are left out. Errors are of the class
     `failure`. All methods below raise it: for a column that is not there, and for a cell that is not what was asked
-    for.
+    for. `metadata`: what Parquet says beside the rows.
     """
 
     path: Path
     rows: Ints
     _cells: Mapping[str, pa.ChunkedArray]
     failure: type[TrocarError] = TrocarError
+    metadata: Mapping[str, bytes] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -81,9 +82,10 @@ class Table:
             raise self.error(f"no {name}{_and_more(empty)}", int(empty.argmax()))
         return self.texts(name)
 
-    def texts(self, name: str) -> Texts:
-        """Text [n], exactly as written, '' where the cell is empty; integers of Parquet as decimal digits."""
-        found: Texts = self._text(name).to_numpy(zero_copy_only=False)
+    def texts(self, name: str, *, floats: bool = False) -> Texts:
+        """Text [n], exactly as written, '' where the cell is empty; integers of Parquet as decimal digits, and `floats`
+        where it does not matter how they are written."""
+        found: Texts = self._text(name, floats).to_numpy(zero_copy_only=False)
         return found
 
     def numbers(self, name: str, low: float = -np.inf, high: float = np.inf, *, gaps: bool = False) -> Floats:
@@ -230,20 +232,34 @@ class Table:
 def read_table(
     path: Path, *, separator: str = ",", header: bool = True, failure: type[TrocarError] = TrocarError
 ) -> Table:
-    """A Parquet file by its ending (.parquet, .pq), any other as text with `separator` between its columns.
+    """A Parquet file by its first bytes or its ending, any other as text with `separator` between its columns.
 
     Raises `failure` for a file that cannot be read, is not UTF-8, has another separator, two columns of one name, or a
     row that is too long, too short or not closed. Without a `header` the columns are called `column 1` and so on.
     """
     try:
-        if path.suffix.lower() in (".parquet", ".pq"):
+        with path.open("rb") as file:
+            parquet = file.read(4) == b"PAR1"
+        if parquet or path.suffix.lower() in (".parquet", ".pq"):
             return _read_parquet(path, failure)
         text = parse(path.read_bytes(), separator, header)
+    except pa.ArrowException as error:
+        raise failure(f"{path}: cannot be read as Parquet: {error}") from None
     except OSError as error:
         raise failure(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, pa.ArrowException) as error:
+    except ValueError as error:
         raise failure(f"{path}: {error}") from None
     return Table(path, text.rows, text.columns, failure)
+
+
+def read_lines(path: Path, *, failure: type[TrocarError] = TrocarError) -> list[str]:
+    """The lines of a text file, without the blanks around them. Raises `failure` for one that is not UTF-8."""
+    try:
+        return [line.strip() for line in decoded(path.read_bytes()).split("\n")]
+    except OSError as error:
+        raise failure(f"{path}: cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise failure(f"{path}: {error}") from None
 
 
 def of_texts(path: Path, columns: Mapping[str, Sequence[str | None]], rows: Ints) -> Table:
@@ -266,7 +282,9 @@ def _read_parquet(path: Path, failure: type[TrocarError]) -> Table:
     if twice is not None:
         raise ValueError(f"two columns are called {twice!r}; rename one")
     columns = {name: _without_dictionary(found.column(name)) for name in found.column_names}
-    return Table(path, np.arange(1, found.num_rows + 1, dtype=np.int64), columns, failure)
+    rows = np.arange(1, found.num_rows + 1, dtype=np.int64)
+    metadata = {key.decode(errors="replace"): value for key, value in (found.schema.metadata or {}).items()}
+    return Table(path, rows, columns, failure, metadata)
 
 
 def _without_dictionary(column: pa.ChunkedArray) -> pa.ChunkedArray:

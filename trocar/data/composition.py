@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from trocar.config import Config
+from trocar.config import AsWritten, Config
 from trocar.data.catalog import DEFAULT_CURATION, STRICT_CURATION, Catalog, to_numpy
 from trocar.data.counter import I64
 from trocar.data.curation import LeftOut, Mask
@@ -27,11 +27,11 @@ Search = Callable[[Catalog, HeldOut, Sequence[int]], list[Leak]]
 class Match(Config):
     """A filter on videos: all given fields must hold, a list means any of its values."""
 
-    source: list[str] | None = None
-    hospital: list[str] | None = None
-    procedure: list[str] | None = None
-    case: list[str] | None = None
-    split: list[str] | None = None
+    source: list[AsWritten] | None = None
+    hospital: list[AsWritten] | None = None
+    procedure: list[AsWritten] | None = None
+    case: list[AsWritten] | None = None
+    split: list[AsWritten] | None = None
     robotic: bool | None = None
 
 
@@ -73,7 +73,7 @@ class Composition(Config):
     on_short: Literal["error", "skip"] = "error"
     fps: float | None = Field(default=None, gt=0)
     curate: Literal["default", "strict", "none"] | Curation = "default"
-    weights: Literal["proportional", "sqrt", "uniform"] | dict[str, float] = "proportional"
+    weights: Literal["proportional", "sqrt", "uniform"] | dict[AsWritten, float] = "proportional"
     max_repeat: float | None = Field(default=None, gt=0)
     leak: LeakGuard = LeakGuard()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from trocar.config import Config
+from trocar.config import AsWritten, Config
 from trocar.privacy import NO_MARKS, Marks, PrivacyConfig
 
 
@@ -43,7 +43,7 @@ class EvaluateConfig(Config):
     draws: int = Field(default=1, ge=1, le=100)
     remap: str | None = None
     shards: Path | None = None
-    phases: list[str] = []
+    phases: list[AsWritten] = []
     baselines: list[str] = ["random", "raw pixels", "mean colour", "time", "majority"]
     bootstrap: int = Field(default=1000, ge=0, le=100_000)
     batch: int = Field(default=64, ge=1)

@@ -14,7 +14,7 @@ from trocar.downstream.metrics.compute import Value, evaluate_metrics
 from trocar.downstream.metrics.segmentation import SURFACE_METRICS
 from trocar.downstream.metrics.segmentation_surface import surface_dice
 from trocar.downstream.metrics.segmentation_temporal import consecutive, nearest, tc_iou
-from trocar.downstream.predictions import About, Key
+from trocar.downstream.prediction_file import About, Key
 from trocar.errors import TrocarError
 
 

@@ -14,8 +14,8 @@ from trocar.downstream.datasets.masks import read_values
 from trocar.downstream.datasets.table import IGNORED_PIXEL, Mask
 from trocar.downstream.metrics.outcome import Ints
 from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome, confusions
-from trocar.downstream.prediction_columns import with_classes
-from trocar.downstream.predictions import MASKS, About, Key, read_predictions, with_keys
+from trocar.downstream.prediction_classes import with_classes
+from trocar.downstream.prediction_file import MASKS, About, Key, read_predictions, with_keys
 from trocar.errors import TrocarError
 
 
@@ -64,14 +64,19 @@ def outcome_of(path: Path, rows: pd.DataFrame, about: About) -> SegmentationOutc
 
 def _counts(path: Path, rows: pd.DataFrame) -> Ints:
     try:
-        flat = [np.asarray(values, dtype=np.int64).ravel() for values in rows["confusion"]]
+        flat = [np.asarray(values, dtype=np.float64).ravel() for values in rows["confusion"]]
     except (ValueError, TypeError) as error:
         raise TrocarError(f"{path}: column `confusion` needs lists of K x K counts ({error})") from None
     lengths = {len(values) for values in flat}
     classes = math.isqrt(max(lengths))
-    if lengths != {classes**2} or min(int(values.min()) for values in flat) < 0:
+    if lengths != {classes**2}:
         raise TrocarError(f"{path}: column `confusion` needs K x K counts in every row, found {sorted(lengths)[:5]}")
-    return np.stack(flat).reshape(-1, classes, classes)
+    counts = np.stack(flat)
+    wrong = ((counts < 0) | (counts != np.round(counts)) | ~np.isfinite(counts)).any(1)
+    if wrong.any():
+        row = rows.index[int(wrong.argmax())]
+        raise TrocarError(f"{path}: row {row}: column `confusion` needs K x K counts in every row, whole, from 0")
+    return counts.reshape(-1, classes, classes).astype(np.int64)
 
 
 def _from_masks(path: Path, rows: pd.DataFrame, classes: int) -> Ints:

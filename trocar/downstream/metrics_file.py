@@ -19,7 +19,8 @@ from trocar.downstream.metrics.outcome import Outcome
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
 from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome
 from trocar.downstream.metrics.spread import phase_spread
-from trocar.downstream.predictions import MASKS, Key, outcomes
+from trocar.downstream.prediction_file import MASKS, Key
+from trocar.downstream.predictions import outcomes
 from trocar.errors import TrocarError
 from trocar.files import write_atomic
 
@@ -41,11 +42,12 @@ class MetricsRow:
 
 @dataclass(frozen=True)
 class MetricsReport:
-    """What `trocar metrics` prints and writes."""
+    """What `trocar metrics` prints and writes; `notes` say what was left out and why."""
 
     predictions: Path
     draws: int
     rows: list[MetricsRow]
+    notes: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
         """What metrics.json holds; undefined values are null."""
@@ -111,7 +113,8 @@ def report(
 
     Raises as `predictions.outcomes` and `mask_predictions.mask_outcomes`, and TrocarError where there is nothing.
     """
-    found = {} if task == MASKS else outcomes(path, task, classes)
+    notes: list[str] = []
+    found = {} if task == MASKS else outcomes(path, task, classes, notes.append)
     rows = [_scored(key, outcome, found, draws) for key, outcome in found.items()]
     if task in (None, MASKS):
         more = extras.measure(path, task, draws, classes) if extras is not None else {}
@@ -119,7 +122,7 @@ def report(
         rows += [_scored_masks(key, outcome, draws, more.get(key, {})) for key, outcome in masks.items()]
     if not rows:
         raise TrocarError(f"{path}: no predictions{f' of task {task!r}' if task else ''} in it")
-    return MetricsReport(path, draws, rows)
+    return MetricsReport(path, draws, rows, notes)
 
 
 def _scored_masks(key: Key, outcome: SegmentationOutcome, draws: int, more: dict[str, Value]) -> MetricsRow:

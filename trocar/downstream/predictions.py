@@ -1,53 +1,30 @@
-"""predictions.parquet: what it must hold, and how its rows become outcomes. Files from other code in the same
-columns are read alike; docs/metrics.md has the table of columns.
-"""
+"""Rows of predictions become outcomes, of our own files and of other people's."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from trocar.downstream.metrics.outcome import Floats, Ints, Outcome
+from trocar.downstream.metrics.calibration import improbable
+from trocar.downstream.metrics.outcome import Bools, Floats, Ints, Outcome
 from trocar.downstream.metrics.registry import MULTILABEL, REGISTRY
-from trocar.downstream.prediction_columns import lacking, separated, stranger, with_classes
+from trocar.downstream.prediction_classes import (
+    called_by_numbers,
+    check_counting,
+    how_to_name,
+    places_of,
+    with_classes,
+)
+from trocar.downstream.prediction_columns import lacking
+from trocar.downstream.prediction_file import LISTS, MASKS, PREFIXES, About, Key, read_predictions, with_keys
 from trocar.errors import ConfigError, TrocarError, nearest
-from trocar.files import writing
 
-LISTS = ("scores", "gt_labels", "pred_labels", "gt_soft")
-"""Columns with one value per class: lists in Parquet; in CSV one column per class, `<prefix>_<class>`."""
-
-PREFIXES = {"scores": "score_", "gt_labels": "gt_", "pred_labels": "pred_", "gt_soft": "soft_"}
 THRESHOLD = 0.5
-MASKS = "segmentation"
-"""The task whose rows are masks: `mask_predictions` reads them."""
-
-
-class Key(NamedTuple):
-    """What one outcome is of. Columns that a file does not have are '' and 0."""
-
-    task: str
-    backbone: str
-    protocol: str
-    seed: int
-
-
-@dataclass(frozen=True)
-class About:
-    """What the rows do not say: `classes` and `unscored` class names per task, and labelled frames per second
-    (None: from the times).
-    """
-
-    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    fps: float | None = None
-    unscored: Mapping[str, Sequence[str]] = field(default_factory=dict)
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -58,60 +35,27 @@ class _Group:
     key: Key
     rows: pd.DataFrame
     about: About
+    say: Say
 
     @property
     def columns(self) -> list[str]:
         """Those of the file."""
         return [str(name) for name in self.rows.columns if name not in Key._fields]
 
-    def error(self, what: str) -> TrocarError:
-        return TrocarError(f"{self.path}: task {self.key.task!r}: {what}")
+    def error(self, what: str, wrong: Bools | None = None) -> TrocarError:
+        """With the number of the first row that is `wrong`, bool [n]."""
+        row = "" if wrong is None else f"row {self.rows.index[int(wrong.argmax())]}: "
+        return TrocarError(f"{self.path}: task {self.key.task!r}: {row}{what}")
 
 
-def write_predictions(table: pd.DataFrame, path: Path, about: About) -> None:
-    """Write `table` as Parquet with `about` in its metadata (`trocar.classes`, `trocar.fps`,
-    `trocar.unscored`; JSON), complete or not at all.
-    """
-    values = {"classes": about.classes, "fps": about.fps, "unscored": about.unscored}
-    arrow = pa.Table.from_pandas(table, preserve_index=False)
-    metadata = {f"trocar.{name}": json.dumps(value) for name, value in values.items()}
-    # A file of Python's: Arrow's own says neither which one it was nor, in a way to be read, what was wrong.
-    with writing(path) as file:
-        pq.write_table(arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), **metadata}), file)
-
-
-def read_predictions(path: Path) -> tuple[pd.DataFrame, About]:
-    """The rows of a Parquet or CSV file. What they do not say comes from the Parquet metadata, or from
-    `<file name without ending>.json` beside it, with the keys classes, fps and unscored; in CSV the class
-    names are in the columns.
-
-    Raises TrocarError if it cannot be read.
-    """
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file")
-    try:
-        if path.suffix.lower() == ".csv":
-            table = separated(pd.read_csv(path), path)
-            found: dict[str, Any] = {}
-        else:
-            arrow = pq.read_table(path)
-            table = arrow.to_pandas()
-            found = _metadata(arrow.schema.metadata or {})
-        sidecar = path.with_suffix(".json")
-        if sidecar.is_file():
-            found |= json.loads(sidecar.read_text(encoding="utf-8"))
-        about = About(found.get("classes") or {}, found.get("fps"), found.get("unscored") or {})
-    except (ValueError, pa.ArrowException, AttributeError, TypeError) as error:
-        raise TrocarError(f"{path}: cannot be read as predictions ({error}); give a Parquet or CSV file") from error
-    return table, about
-
-
-def outcomes(path: Path, task: str | None = None, classes: Sequence[str] = ()) -> dict[Key, Outcome]:
+def outcomes(
+    path: Path, task: str | None = None, classes: Sequence[str] = (), say: Say = lambda line: None
+) -> dict[Key, Outcome]:
     """One outcome per task, backbone, protocol and seed in the file.
 
     `task` keeps one task, and names the task of a file without such a column; `classes` names its classes, where the
-    file does not. Raises ConfigError for an unknown task, TrocarError for missing columns or values that cannot be
-    (each says what is needed).
+    file does not. `say` is told what metrics are left out and why. Raises ConfigError for an unknown task, TrocarError
+    for missing columns or values that cannot be (each says what is needed).
     """
     if task is not None and task not in REGISTRY:
         known = (*REGISTRY, MASKS)
@@ -128,39 +72,12 @@ def outcomes(path: Path, task: str | None = None, classes: Sequence[str] = ()) -
         key = Key(str(first["task"]), str(first["backbone"]), str(first["protocol"]), int(first["seed"]))
         if task in (None, key.task):
             # A column of another task in the same file is empty here: as good as not there.
-            group = _Group(path, key, rows.dropna(axis=1, how="all"), about)
+            group = _Group(path, key, rows.dropna(axis=1, how="all"), about, say)
             _check_frames(group)
             found[key] = _outcome(replace(group, rows=_in_time_order(group.rows)))
     if not found and not masks.any():
         raise TrocarError(f"{path}: no predictions{f' of task {task!r}' if task else ''} in it")
     return found
-
-
-def with_keys(table: pd.DataFrame, path: Path, task: str | None) -> pd.DataFrame:
-    """The table with all columns of `Key`, checked."""
-    if "task" not in table:
-        if task is None:
-            raise TrocarError(f"{path}: no column 'task'; add it or say --task ({', '.join((*REGISTRY, MASKS))})")
-        table = table.assign(task=task)
-    if "case" not in table:
-        known = [name for name in table.columns if name != "task"]
-        raise TrocarError(
-            f"{path}: no column {lacking('case', known)}: the operation of each frame; found {', '.join(known)}"
-        )
-    table = table.assign(**{name: "" for name in ("backbone", "protocol") if name not in table})
-    table = table.fillna({"backbone": "", "protocol": ""})
-    table = table if "seed" in table else table.assign(seed=0)
-    for name in ("task", "seed"):
-        if table[name].isna().any():
-            raise TrocarError(f"{path}: column {name!r} is empty in {int(table[name].isna().sum())} rows; fill it in")
-    if not _whole(table["seed"]):
-        raise TrocarError(f"{path}: column 'seed' has values that are not whole numbers")
-    return table
-
-
-def _metadata(raw: Mapping[bytes, bytes]) -> dict[str, Any]:
-    names = ("classes", "fps", "unscored")
-    return {name: json.loads(raw[f"trocar.{name}".encode()]) for name in names if f"trocar.{name}".encode() in raw}
 
 
 def _in_time_order(rows: pd.DataFrame) -> pd.DataFrame:
@@ -191,7 +108,7 @@ def _outcome(group: _Group) -> Outcome:
         time_s=rows["time_s"].to_numpy(np.float64) if "time_s" in rows else None,
         fps=_fps(group),
         classes=classes,
-        soft=_lists(group, "gt_soft", classes),
+        soft=_soft(group, classes),
         unscored=_unscored(group, classes),
         fold=_folds(rows),
     )
@@ -200,16 +117,18 @@ def _outcome(group: _Group) -> Outcome:
 def _check_frames(group: _Group) -> None:
     rows = group.rows
     for name in ("case", "time_s"):
-        if name in rows and rows[name].isna().any():
-            raise group.error(f"column {name!r} is empty in {int(rows[name].isna().sum())} rows; fill it in")
+        empty = rows[name].isna().to_numpy() if name in rows else np.zeros(0, dtype=bool)
+        if empty.any():
+            raise group.error(f"column {name!r} is empty in {int(empty.sum())} rows; fill it in", empty)
     if "case" not in rows:
         raise group.error("column 'case' is empty")
     frame = [name for name in ("case", "video", "path", "frame", "time_s") if name in rows]
     if "time_s" in rows or "frame" in rows:
-        twice = rows[rows.duplicated(frame)]
-        if len(twice):
-            where = ", ".join(f"{name} {twice.iloc[0][name]}" for name in frame)
-            raise group.error(f"{len(twice)} frames are there twice (the first: {where}); tell runs apart by 'seed'")
+        again = rows.duplicated(frame).to_numpy()
+        if again.any():
+            where = ", ".join(f"{name} {rows[again].iloc[0][name]}" for name in frame)
+            what = f"{int(again.sum())} frames are there twice (the first: {where}); tell runs apart by 'seed'"
+            raise group.error(what, again)
 
 
 def _classes(group: _Group) -> tuple[str, ...]:
@@ -230,9 +149,11 @@ def _lists(group: _Group, column: str, classes: tuple[str, ...]) -> Floats | Non
     """Values per class, float64 [n, K], or None if the file has none."""
     rows, prefix = group.rows, PREFIXES[column]
     if column in rows:
-        lengths = {len(v) if hasattr(v, "__len__") else 0 for v in rows[column]}
-        if len(lengths) != 1:
-            raise group.error(f"column {column!r} has lists of different lengths or empty ones ({sorted(lengths)})")
+        lengths = np.array([len(v) if hasattr(v, "__len__") else 0 for v in rows[column]])
+        other = lengths != lengths[0]
+        if other.any() or not lengths[0]:
+            sizes = sorted({*lengths.tolist()})
+            raise group.error(f"column {column!r} has lists of different lengths or empty ones ({sizes})", other)
         return _finite(group, column, np.stack(rows[column].to_list()).astype(np.float64))
     named = _columns(group, prefix)
     if not named:
@@ -240,19 +161,32 @@ def _lists(group: _Group, column: str, classes: tuple[str, ...]) -> Floats | Non
     missing = [name for name in classes if name not in named]
     if missing:
         raise group.error(f"no column {prefix}{missing[0]} (classes: {', '.join(classes)})")
-    return _finite(group, prefix, rows[[prefix + name for name in classes]].to_numpy(np.float64))
+    found = rows[[prefix + name for name in classes]]
+    for name in found:
+        if not pd.api.types.is_numeric_dtype(found[name]):
+            odd = pd.to_numeric(found[name], errors="coerce").isna().to_numpy()
+            raise group.error(f"{name} {found[name].to_numpy()[int(odd.argmax())]!r}: expected a number", odd)
+    return _finite(group, prefix, found.to_numpy(np.float64))
 
 
 def _finite(group: _Group, column: str, values: Floats) -> Floats:
-    bad = np.flatnonzero(~np.isfinite(values).all(1))
-    if len(bad):
-        raise group.error(f"column {column!r}: {len(bad)} frames have values that are not finite numbers")
+    bad: Bools = np.any(~np.isfinite(values), axis=1)
+    if bad.any():
+        raise group.error(f"column {column!r}: {int(bad.sum())} frames have values that are not finite numbers", bad)
     return values
+
+
+def _soft(group: _Group, classes: tuple[str, ...]) -> Floats | None:
+    soft = _lists(group, "gt_soft", classes)
+    wrong = np.zeros(0, dtype=bool) if soft is None else np.any((soft < 0) | (soft > 1), axis=1)
+    if wrong.any():
+        raise group.error("gt_soft is a mean of 0 and 1, so from 0 to 1", wrong)
+    return soft
 
 
 def _single(group: _Group, classes: tuple[str, ...]) -> tuple[Ints, Ints, Floats]:
     """Class indices and scores of a task with one label a frame."""
-    scores = _lists(group, "scores", classes)
+    scores = given = _lists(group, "scores", classes)
     gt = _indices(group, "gt", classes)
     if gt is None or ("pred" not in group.rows and scores is None):
         wanted = "gt" if gt is None else "pred"
@@ -267,10 +201,18 @@ def _single(group: _Group, classes: tuple[str, ...]) -> tuple[Ints, Ints, Floats
     if scores is None:
         count = len(classes) or int(max(gt.max(), pred.max())) + 1
         scores = np.full((len(gt), count), np.nan)
+    else:
+        _say_improbable(group, scores, 1, "ece, brier and nll are left out")
     for name, values in (("gt", gt), ("pred", pred)):
-        if values.min() < 0 or values.max() >= scores.shape[1]:
-            wrong = int(values[(values < 0) | (values >= scores.shape[1])][0])
-            raise group.error(f"column {name!r} has class {wrong}; there are classes 0 to {scores.shape[1] - 1}")
+        wrong = (values < 0) | (values >= scores.shape[1])
+        if wrong.any():
+            what = f"column {name!r} has class {values[wrong][0]}; there are classes 0 to {scores.shape[1] - 1}"
+            raise group.error(what, wrong)
+    if not called_by_numbers(classes):
+        try:
+            check_counting(gt, pred, given if "pred" in group.rows else None, classes)
+        except ValueError as error:
+            raise group.error(str(error)) from None
     return gt, pred, scores
 
 
@@ -278,21 +220,35 @@ def _indices(group: _Group, column: str, classes: tuple[str, ...]) -> Ints | Non
     """Class indices of a column of indices or names; None if the column is not there."""
     if column not in group.rows:
         return None
-    values = group.rows[column]
-    if values.isna().any():
-        raise group.error(f"column {column!r} is empty in {int(values.isna().sum())} rows; leave those frames out")
-    if pd.api.types.is_numeric_dtype(values):
-        if not _whole(values):
-            raise group.error(f"column {column!r} has values that are not class indices")
-        return values.to_numpy(np.int64)
-    strangers = sorted(set(values.astype(str)) - set(classes))
-    if strangers:
-        raise group.error(stranger(column, strangers[0], classes, group.key.task, group.path))
-    return values.astype(str).map({name: i for i, name in enumerate(classes)}).to_numpy(np.int64)
+    labels = group.rows[column]
+    empty = labels.isna().to_numpy()
+    if empty.any():
+        raise group.error(f"column {column!r} is empty in {int(empty.sum())} rows; leave those frames out", empty)
+    task, about = group.key.task, group.about
+    stored = pd.api.types.is_numeric_dtype(labels)
+    if stored and called_by_numbers(classes) and not about.places and task in about.classes:
+        raise group.error(
+            f"column {column!r} holds integers, and classes are called by numbers ({', '.join(classes)}): places from "
+            "0, or names? Store it as text, which is names"
+        )
+    try:
+        return places_of(labels, classes, about.places, how_to_name(task, group.path))
+    except ValueError as error:
+        row, words = error.args
+        raise group.error(f"row {row}: column {column!r}: {words}") from None
 
 
-def _whole(values: pd.Series) -> bool:
-    return pd.api.types.is_numeric_dtype(values) and bool((values == values.round()).all())
+def _say_improbable(group: _Group, scores: Floats, total: float | None, without: str) -> Bools:
+    """Which rows are no probabilities, bool [n]; told with the first one and what is `without` them."""
+    wrong = improbable(scores, total)
+    if wrong.any():
+        first = int(wrong.argmax())
+        shown = ", ".join(f"{value:.4g}" for value in scores[first][:8]) + (" ..." if scores.shape[1] > 8 else "")
+        group.say(
+            f"{group.key.task}: the scores of {int(wrong.sum())} of {len(wrong)} rows are no probabilities (row "
+            f"{group.rows.index[first]}: {shown}); {without}"
+        )
+    return wrong
 
 
 def _several(group: _Group, classes: tuple[str, ...]) -> tuple[Ints, Ints, Floats]:
@@ -305,15 +261,21 @@ def _several(group: _Group, classes: tuple[str, ...]) -> tuple[Ints, Ints, Float
             "gt_<class>) and 'scores' (or score_<class>) or 'pred_labels' (or pred_<class>), one value per class; "
             f"found {', '.join(group.columns)}"
         )
-    pred = (scores >= THRESHOLD).astype(np.float64) if pred is None and scores is not None else pred
+    if scores is not None:
+        wrong = _say_improbable(group, scores, None, "ece and brier are left out")
+        if pred is None and wrong.any():
+            what = f"scores are no probabilities, so {THRESHOLD} is no threshold for them; give 'pred_labels'"
+            raise group.error(f"{what} (or pred_<class>)", wrong)
+        pred = (scores >= THRESHOLD).astype(np.float64) if pred is None else pred
     assert pred is not None
     scores = np.full(gt.shape, np.nan) if scores is None else scores
     if not gt.shape == pred.shape == scores.shape:
         raise group.error(f"gt_labels, pred_labels and scores differ in classes: {gt.shape[1]}, {pred.shape[1]}, "
                           f"{scores.shape[1]}")  # fmt: skip
     for name, values in (("gt_labels", gt), ("pred_labels", pred)):
-        if not np.isin(values, (0, 1)).all():
-            raise group.error(f"{name} must be 0 or 1; put means of several annotators in 'gt_soft'")
+        wrong = np.any(~np.isin(values, (0, 1)), axis=1)
+        if wrong.any():
+            raise group.error(f"{name} must be 0 or 1; put means of several annotators in 'gt_soft'", wrong)
     return gt.astype(np.int64), pred.astype(np.int64), scores
 
 

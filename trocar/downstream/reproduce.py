@@ -20,7 +20,8 @@ from trocar.downstream.metrics.interval import Predicted, bootstrap_interval
 from trocar.downstream.metrics.outcome import Floats
 from trocar.downstream.metrics.registry import REGISTRY, metrics_of
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
-from trocar.downstream.predictions import MASKS, Key, outcomes
+from trocar.downstream.prediction_file import MASKS, Key
+from trocar.downstream.predictions import outcomes
 from trocar.downstream.results import Results, Row
 from trocar.downstream.tasks import get_task
 from trocar.errors import ConfigError, TrocarError, nearest

@@ -13,7 +13,7 @@ import pandas as pd
 from rich.table import Table
 
 from trocar import __version__
-from trocar.downstream.predictions import About, write_predictions
+from trocar.downstream.prediction_file import About, write_predictions
 from trocar.files import write_atomic
 from trocar.privacy import Withheld
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
+from trocar.core.tables import read_lines, read_table
 from trocar.data.leak.guard import Guarded
 from trocar.data.leak.held_out import HeldOut
 from trocar.data.leak.identities import Case, identities
@@ -22,7 +23,7 @@ from trocar.downstream.datasets.base import DatasetOptions
 from trocar.downstream.datasets.table import LabelledFrames
 from trocar.downstream.frames import FrameCache, decoded
 from trocar.downstream.privacy import private_of
-from trocar.errors import ConfigError, TrocarError, nearest
+from trocar.errors import ConfigError, nearest
 from trocar.files import user_cache, write_atomic
 
 SIDE = 160
@@ -98,7 +99,7 @@ def _one(entry: str | Guarded, say: Say) -> HeldOut:
 
 def _from_list(path: Path) -> HeldOut:
     why: dict[Case, tuple[str, ...]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_lines(path, failure=ConfigError), start=1):
         text = line.partition("#")[0].strip()
         source, slash, case = text.partition("/")
         if text and not (slash and source and case):
@@ -137,13 +138,11 @@ def _sources(root: Path) -> dict[str, str]:
     path = root / "videos.csv"
     if not path.is_file():
         return {}
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise TrocarError(f"{path}: cannot be read: {error}") from None
-    if not {"video", "source"} <= set(table.columns):
+    table = read_table(path)
+    if not {"video", "source"} <= set(table.names):
         return {}
-    return {video_key(video): source for video, source in zip(table["video"], table["source"], strict=True) if source}
+    rows = zip(table.texts("video"), table.texts("source"), strict=True)
+    return {video_key(video): source for video, source in rows if source}
 
 
 def _thinned(data: LabelledFrames, cases: Collection[str]) -> LabelledFrames:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from trocar.config import Config, load
+from trocar.config import AsWritten, Config, load
 from trocar.data.composition import Composition, Match
 from trocar.data.leak.guard import Policy
 from trocar.downstream.protocols import get_protocol
@@ -83,7 +83,7 @@ class TaskConfig(Config):
     size: int | None = Field(default=None, ge=16, le=2048)
     remap: str | None = None
     shards: Path | None = None
-    phases: list[str] = []
+    phases: list[AsWritten] = []
     batch: int = Field(default=64, ge=1)
     score: str | None = None
     metric: str | None = None

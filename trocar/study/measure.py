@@ -15,7 +15,8 @@ from trocar.downstream.metrics.outcome import Floats, Outcome
 from trocar.downstream.metrics.registry import REGISTRY
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
 from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome
-from trocar.downstream.predictions import Key, outcomes
+from trocar.downstream.prediction_file import Key
+from trocar.downstream.predictions import outcomes
 from trocar.errors import ConfigError, nearest
 
 MASKS = "segmentation"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from trocar.downstream.predictions import Key
+from trocar.downstream.prediction_file import Key
 from trocar.errors import TrocarError
 from trocar.study.arm_run import ArmRun, fields_in
 from trocar.study.config import StudyConfig

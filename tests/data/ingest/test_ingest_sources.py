@@ -127,14 +127,14 @@ def test_equal_names_in_different_folders_are_told_apart_by_their_folders(tmp_pa
 def test_a_name_that_may_be_several_videos_is_an_error_that_names_them(tmp_path: Path) -> None:
     folder = make(tmp_path / "in", "d1/a.mp4", "d2/a.mp4", "d2/b.mp4")
     (folder / "videos.csv").write_text("video,hospital\nb.mp4,x\na.mp4,y\n")
-    with pytest.raises(ConfigError, match=r"videos.csv:3: 'a.mp4' may be d1/a.mp4, d2/a.mp4: give its whole path"):
+    with pytest.raises(ConfigError, match=r"videos.csv: row 2: 'a.mp4' may be d1/a.mp4, d2/a.mp4: give its whole path"):
         planned(folder)
 
 
 def test_one_video_under_two_spellings_stands_there_twice(tmp_path: Path) -> None:
     folder = make(tmp_path / "in", "d1/a.mp4")
     (folder / "videos.csv").write_text("video,hospital\nd1/a.mp4,x\nd1_a,y\n")
-    with pytest.raises(ConfigError, match=r"videos.csv:3: video 'd1_a' stands there twice, in line 2 too"):
+    with pytest.raises(ConfigError, match=r"videos.csv: row 2: video 'd1_a' stands there twice, in row 1 too"):
         planned(folder)
 
 

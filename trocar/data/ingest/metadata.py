@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from trocar.core import tables, yaml_text
+from trocar.core.splits import check_tag
 from trocar.data.ingest.framefolder import FrameSpec
 from trocar.data.ingest.lookup import Lookup
 from trocar.data.ingest.record import Metadata
@@ -78,13 +80,14 @@ def read_table(path: Path, find: Find) -> Table:
         if guess := nearest(name, COLUMNS):
             raise ConfigError(f"{path}: unknown column {name!r}{guess}; known: {', '.join(COLUMNS)}")
     for number, row in lines:
-        item = find(row["video"], f"{path}:{number}")
+        item = find(row["video"], f"{path}: row {number}")
         if item is None:
             strangers.append(row["video"])
             continue
         if item.path in rows:
-            line = first[item.path]
-            raise ConfigError(f"{path}:{number}: video {row['video']!r} stands there twice, in line {line} too")
+            raise ConfigError(
+                f"{path}: row {number}: video {row['video']!r} stands there twice, in row {first[item.path]} too"
+            )
         rows[item.path], first[item.path] = row, number
     return Table(path, rows, unknown, strangers)
 
@@ -110,7 +113,7 @@ def metadata_of(item: Found, table: Table, case_regex: str | None, source: str |
         hospital=row.get("hospital", ""),
         procedure=row.get("procedure", ""),
         robotic=_boolean(row.get("robotic", ""), f"{where}: robotic"),
-        splits=tuple(tag.strip() for tag in row.get("split", "").split(";") if tag.strip()),
+        splits=_tags(row.get("split", ""), where),
         private=bool(_boolean(row.get("private", ""), f"{where}: private")),
     )
 
@@ -142,10 +145,10 @@ def read_exclude(path: Path, videos: Lookup) -> dict[str, tuple[tuple[float, flo
     """
     found: dict[str, list[tuple[float, float]]] = {}
     for number, row in _read_csv(path, "video", "start", "end")[1]:
-        where = f"{path}:{number}"
+        where = f"{path}: row {number}"
         item = videos.find(row["video"], where)
         start = _number(row["start"] or 0, where)
-        end = _number(row["end"] or "inf", where)
+        end = _number(row["end"], where) if row["end"] else math.inf
         if not 0 <= start < end:
             raise ConfigError(f"{where}: start {row['start']!r} is not before end {row['end']!r}")
         if item is None:
@@ -166,7 +169,7 @@ def read_masks(path: Path, sources: Sequence[str]) -> dict[str, tuple[tuple[int,
             found.setdefault(row["source"], []).append([row[k] for k in ("left", "top", "width", "height")])
     else:
         try:
-            tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            tree = yaml_text.load(path.read_text(encoding="utf-8")) or {}
         except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: {error}") from None
         if not isinstance(tree, dict) or not all(isinstance(boxes, list) for boxes in tree.values()):
@@ -196,19 +199,25 @@ def _case(item: Found, regex: str | None) -> tuple[str, int]:
     return groups["case"] or item.name, _integer(groups.get("part"), 1, f"--case-regex on {item.cased_by}")
 
 
-def _read_csv(path: Path, *required: str) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+def _read_csv(path: Path, *required: str) -> tuple[Sequence[str], list[tuple[int, dict[str, str]]]]:
+    """The columns of a table, and its rows with their numbers; '' is an empty cell."""
+    table = tables.read_table(path, failure=ConfigError)
+    table.need(*required)
+    cells = zip(*(table.texts(name) for name in table.names), strict=True)
+    lines = [
+        (int(row), dict(zip(table.names, values, strict=True))) for row, values in zip(table.rows, cells, strict=True)
+    ]
+    return table.names, lines
+
+
+def _tags(text: str, where: str) -> tuple[str, ...]:
+    tags = tuple(tag.strip() for tag in text.split(";") if tag.strip())
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = [name.strip() for name in reader.fieldnames or []]
-            reader.fieldnames = columns
-            lines = [(reader.line_num, {k: (v or "").strip() for k, v in row.items() if k}) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    for name in required:
-        if name not in columns:
-            raise ConfigError(f"{path}: no column {name!r}{nearest(name, columns)}; found {', '.join(columns)}")
-    return columns, lines
+        for tag in tags:
+            check_tag(tag)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return tags
 
 
 def _boolean(text: str, where: str) -> bool | None:
@@ -222,22 +231,20 @@ def _boolean(text: str, where: str) -> bool | None:
 def _integer(value: object, default: int, where: str) -> int:
     if value in (None, ""):
         return default
-    try:
-        return int(str(value))
-    except ValueError:
-        raise ConfigError(f"{where} = {value!r}: expected a whole number") from None
+    if not re.fullmatch(r"[+-]?[0-9]+", str(value)):
+        raise ConfigError(f"{where} = {value!r}: expected a whole number")
+    return int(str(value))
 
 
 def _number(value: object, where: str) -> float:
-    try:
-        return float(str(value))
-    except ValueError:
-        raise ConfigError(f"{where}: {value!r} is not a number") from None
+    if not tables.is_number(str(value)):
+        raise ConfigError(f"{where}: {value!r} is not a number")
+    return float(str(value))
 
 
 def _box(values: Any, path: Path) -> tuple[int, int, int, int]:
     try:
-        left, top, width, height = (int(value) for value in values)
+        left, top, width, height = (int(str(value)) for value in values)
     except (TypeError, ValueError):
         raise ConfigError(f"{path}: a mask is [left, top, width, height] in pixels, not {values!r}") from None
     if min(left, top) < 0 or min(width, height) < 1:

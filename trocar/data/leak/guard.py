@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from trocar.config import Config
+from trocar.config import AsWritten, Config
 from trocar.data.catalog import Catalog, to_numpy
 from trocar.data.leak.held_out import HeldOut
 from trocar.data.leak.identities import Case, identities
@@ -28,7 +28,7 @@ class Guarded(Config):
     data: Path
     layout: str | None = None
     split: str | None = None
-    phases: tuple[str, ...] = ()
+    phases: tuple[AsWritten, ...] = ()
     private: Marks = NO_MARKS
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from trocar.core.tables import read_table
+from trocar.core.tables import read_lines, read_table
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
 from trocar.downstream.datasets.budgets import published_budgets
 from trocar.downstream.datasets.names import index_of
@@ -69,7 +69,7 @@ def _order(root: Path, space: LabelSpace) -> list[str]:
     path = root / "dict" / f"{name}.txt"
     if not path.is_file():
         return list(space.columns)
-    lines = [re.fullmatch(r"\s*(\d+)\s*[:,;\s]\s*(\S.*?)\s*", line) for line in path.read_text("utf-8").splitlines()]
+    lines = [re.fullmatch(r"\s*(\d+)\s*[:,;\s]\s*(\S.*?)\s*", line) for line in read_lines(path)]
     names = {int(found[1]): found[2] for found in lines if found}
     if sorted(names) != list(range(len(space.classes))):
         raise TrocarError(f"{path}: expected `number:name` for 0 to {len(space.classes) - 1}")

@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 
+from trocar.core.tables import read_lines
 from trocar.data.media.folders import listed
 from trocar.downstream.datasets.base import Adapter, DatasetOptions, Split
 from trocar.downstream.datasets.masks import read_indices
@@ -131,7 +132,7 @@ def _video_list(file: Path) -> set[int]:
     if not file.is_file():
         return set()
     try:
-        return {int(float(line)) for line in file.read_text(encoding="utf-8").split()}
+        return {int(float(line)) for line in read_lines(file) if line}
     except ValueError as error:
         raise TrocarError(f"{file}: expected one number per line: {error}") from None
 

@@ -197,7 +197,15 @@ def _filled(frames: pd.DataFrame, column: str, space: LabelSpace) -> pd.Series:
         values = frames[column] if column in frames else pd.Series("", index=frames.index)
         return values.astype(object).fillna("").astype(str)
     values = frames[column] if column in frames else pd.Series(UNLABELLED, index=frames.index)
-    return values.fillna(UNLABELLED).astype(np.float64 if space.soft else np.int64)
+    numbers = values.fillna(UNLABELLED).astype(np.float64)
+    odd = ~np.isfinite(numbers) if space.soft else numbers != numbers.round()
+    if odd.any():
+        where = frames[odd].iloc[0]
+        raise TrocarError(
+            f"{where['path']} frame {where['frame']}: {column} is {numbers[odd].iloc[0]:g}, which is no "
+            + ("number from 0 to 1" if space.soft else "whole number")
+        )
+    return numbers if space.soft else numbers.astype(np.int64)
 
 
 def _check_range(root: Path, frames: pd.DataFrame, space: LabelSpace) -> None:

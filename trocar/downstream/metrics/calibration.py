@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from trocar.downstream.metrics.outcome import (
+    Bools,
     Floats,
     Named,
     Outcome,
@@ -26,10 +27,13 @@ ROUNDING = 1e-3  # scores are stored as float32 or rounded by other people's cod
 
 def has_probabilities(outcome: Outcome) -> bool:
     """True if scores lie in 0..1 and, with one label a frame, sum to 1."""
-    scores = outcome.scores
-    if not has_scores(outcome) or scores.min() < 0 or scores.max() > 1 + ROUNDING:
-        return False
-    return outcome.gt.ndim == 2 or bool((np.abs(scores.sum(1) - 1) < ROUNDING).all())
+    return has_scores(outcome) and not improbable(outcome.scores, 1 if outcome.gt.ndim == 1 else None).any()
+
+
+def improbable(scores: Floats, total: float | None) -> Bools:
+    """Which rows of scores [n, K] are no probabilities, bool [n]: not in 0..1, or not of the sum `total`, if any."""
+    wrong: Bools = np.any((scores < 0) | (scores > 1 + ROUNDING), axis=1)
+    return wrong if total is None else wrong | (np.abs(scores.sum(1) - total) >= ROUNDING)
 
 
 def has_soft(outcome: Outcome) -> bool:

@@ -17,7 +17,7 @@ from trocar.data.reader import Reader
 from trocar.downstream.datasets.from_shards import ROW, locate
 from trocar.downstream.datasets.table import LabelledFrames
 from trocar.downstream.frames import Size, decoded
-from trocar.downstream.predictions import About, read_predictions
+from trocar.downstream.prediction_file import About, read_predictions
 from trocar.errors import TrocarError
 from trocar.report.inputs import Images
 from trocar.study.results import Results, Score
