@@ -97,6 +97,54 @@ def test_a_mask_that_cannot_be_is_said(tmp_path: Path, values: object, message: 
         mask_outcomes(path)
 
 
+@pytest.mark.parametrize(
+    ("classes", "named", "background"),
+    [
+        (("ground", "tool"), None, None),
+        (("tool", "Background"), None, 1),
+        (("ground", "tool"), "tool", 1),
+        (("background", "tool"), "tool", 1),
+    ],
+)
+def test_the_background_is_the_class_that_is_named_or_called_so(
+    tmp_path: Path, classes: tuple[str, ...], named: str | None, background: int | None
+) -> None:
+    path = write_table(tmp_path, classes)
+    if named is not None:
+        about = {"classes": {"segmentation": classes}, "background": {"segmentation": named}}
+        (tmp_path / "p.json").write_text(json.dumps(about))
+    assert mask_outcomes(path)[Key("segmentation", "", "", 0)].background == background
+
+
+def test_a_background_that_is_no_class_is_refused(tmp_path: Path) -> None:
+    path = write_table(tmp_path)
+    about = {"classes": {"segmentation": ["ground", "tool"]}, "background": {"segmentation": "grond"}}
+    (tmp_path / "p.json").write_text(json.dumps(about))
+    with pytest.raises(TrocarError, match=r"background 'grond' is none of its classes.*did you mean 'ground'"):
+        mask_outcomes(path)
+
+
+@pytest.mark.parametrize(("named", "lead"), [(None, "iou@dataset"), ("ground", "iou@dataset_no_background")])
+def test_the_command_leads_without_the_background_and_shows_the_classes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], named: str | None, lead: str
+) -> None:
+    path = write_table(tmp_path)
+    about = {"classes": {"segmentation": ["ground", "tool"]}}
+    if named is not None:
+        about["background"] = {"segmentation": named}  # type: ignore[assignment]
+    (tmp_path / "p.json").write_text(json.dumps(about))
+    assert main(["metrics", str(path), "--bootstrap", "0"]) == 0
+    out = capsys.readouterr().out
+    names = [line.split()[1] for line in out.splitlines() if "@" in line]
+    assert names[0] == lead
+    assert (named is None) == ("no background class is declared" in out)
+    assert [line.split()[4] for line in out.splitlines() if " iou of " in line] == ["│", "│"]
+    assert "iou of tool" in out
+    (row,) = json.loads((tmp_path / "metrics.json").read_text())["rows"]
+    assert (row["per_class"], row["background"]) == ({"ground": 3 / 4, "tool": pytest.approx(2 / 3)}, named)
+    assert ("iou@dataset_no_background" in row["metrics"]) == (named is not None)
+
+
 def test_ground_truth_of_black_and_white_alone_is_refused(tmp_path: Path) -> None:
     path = write_table(tmp_path)
     for name in ("gt", "pred"):
@@ -157,7 +205,8 @@ def test_surfaces_and_consistency_are_read_from_the_masks_where_they_are_asked_f
         for t, name in ((2, "masks/pred2.png"), (0, "masks/pred0.png"), (1, "masks/pred1.png"))
     ]
     pd.DataFrame(rows).to_csv(tmp_path / "p.csv", index=False)
-    (tmp_path / "p.json").write_text(json.dumps({"classes": {"segmentation": ["ground", "tool"]}}))
+    about = {"classes": {"segmentation": ["ground", "tool"]}, "background": {"segmentation": "ground"}}
+    (tmp_path / "p.json").write_text(json.dumps(about))
     assert main(["metrics", str(tmp_path / "p.csv"), "--bootstrap", "0", "--nsd", "0", "--consistency"]) == 0
     (row,) = json.loads((tmp_path / "metrics.json").read_text())["rows"]
     # Two pairs in time: equal masks, then PRED to GT; at 299 x 299 pixels, the nearest ones.

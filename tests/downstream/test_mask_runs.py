@@ -16,8 +16,10 @@ from trocar.cli import main
 from trocar.downstream import mask_runs
 from trocar.downstream.config import EvaluateConfig
 from trocar.downstream.evaluate import evaluate
+from trocar.downstream.mask_predictions import mask_outcomes
 from trocar.downstream.mask_runs import file_stem
-from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS, scores_of
+from trocar.downstream.metrics.segmentation import scores_of
+from trocar.downstream.metrics.segmentation_offered import mask_metrics
 from trocar.downstream.results import Results
 
 QUICK = {"name": "segmentation", "epochs": 1, "batch": 4, "decoder": "linear"}
@@ -113,7 +115,7 @@ def test_metrics_json_has_every_metric_and_is_what_the_command_writes(
     assert len(written["rows"]) == 5
     results = {(r["protocol"], r["backbone"]): r["metrics"] for r in rows_of(folder, "results.json")}
     for row in written["rows"]:
-        assert set(row["metrics"]) == set(SEGMENTATION_METRICS)
+        assert set(row["metrics"]) == set(mask_metrics(None))
         assert (row["frames"], row["cases"]) == (9, 3)
         for name, metric in results[row["protocol"], row["backbone"]].items():
             assert row["metrics"][name]["value"] == pytest.approx(metric["values"][row["seed"]])
@@ -206,3 +208,35 @@ def test_names_of_files_differ_where_their_words_do() -> None:
     assert len(set(names)) == len(words)
     assert all(len(name) < 200 and "/" not in name and not name.startswith(".") for name in names)
     assert names[0].startswith("a_b-c-")
+
+
+def test_tables_lead_without_the_declared_background_and_show_the_classes(tmp_path: Path) -> None:
+    make_mask_folder(tmp_path / "data", more="background: ground\n")
+    results = evaluate(settings(tmp_path, seeds=1, baselines=["majority"]))
+    about = results.tasks["segmentation"]
+    assert about["headline"] == about["metrics"][0] == "iou@dataset_no_background"
+    assert about["background"] == "ground"
+    majority = results.row("segmentation", "constant_mask", "majority")
+    assert majority.mean("iou@dataset_no_background") == 0
+    assert majority.mean("iou@dataset") > 0.4
+    trained = results.row("segmentation", "segmentation linear", ARM)
+    assert trained.mean("iou@dataset_no_background") == pytest.approx(trained.per_class["square"])
+    ((_, body),) = results._class_cells("segmentation", 9)
+    assert [line[0] for line in body] == ["square", "never", "ground (background)"]
+    assert body[1][1:] == ["–", "–"]
+    assert body[2][2] == f"{majority.per_class['ground']:.3f}"
+    text = (tmp_path / "out/results.md").read_text()
+    assert f"| iou by class | {ARM}, segmentation linear | majority, constant_mask |" in text
+    assert [table.title for table in results.tables()] == ["segmentation", "segmentation, classes"]
+    (read,) = {found.background for found in mask_outcomes(tmp_path / "out/predictions.parquet").values()}
+    assert read == 0
+    written = {row["backbone"]: row for row in rows_of(tmp_path, "metrics.json")}
+    lead = written[ARM]["metrics"]["iou@dataset_no_background"]["value"]
+    assert lead == pytest.approx(trained.mean("iou@dataset_no_background"))
+
+
+def test_without_a_declared_background_tables_stay_as_they_were(folder: Path) -> None:
+    (about,) = json.loads((folder / "out/results.json").read_text())["tasks"].values()
+    assert about["headline"] == "iou@dataset"
+    assert about["background"] is None
+    assert "by class" not in (folder / "out/results.md").read_text()

@@ -159,6 +159,21 @@ def test_the_table_holds_every_row_with_its_numbers(results):
     assert "0.600, 95 % interval 0.550 to 0.650" in tags.text
 
 
+def test_masks_with_a_background_are_shown_class_by_class(results):
+    info = results["tasks"]["phase"]
+    info |= {"classes": ["rest", "tool", "never"], "background": "rest", "per_class": "iou"}
+    for row in results["rows"]:
+        row["per_class"] = {"rest": 0.91, "tool": 0.37, "never": None}
+    page = render(ReportInputs(title="t", record={}, evaluation=results))
+    lines = page.split("iou by class</th>")[1].split("</table>")[0].split("<tr>")[1:]
+    assert [line.split("<")[1] for line in lines] == [
+        f"th scope=row>{n}" for n in ("tool", "never", "rest (background)")
+    ]
+    assert [lines[0].count("0.370"), lines[1].count("–"), lines[2].count("0.910")] == [4, 4, 4]
+    info["background"] = None
+    assert "by class" not in render(ReportInputs(title="t", record={}, evaluation=results))
+
+
 def test_the_leak_verdict_stands_beside_every_score(results):
     results["rows"][0]["leak"] = {"verdict": "contaminated", "cases": [], "why": []}
     tags = parsed(render(ReportInputs(title="t", record={}, evaluation=results)))

@@ -11,7 +11,7 @@ import pandas as pd
 
 from trocar.downstream.mask_predictions import mask_rows, outcome_of, read_mask_file
 from trocar.downstream.metrics.compute import Value, evaluate_metrics
-from trocar.downstream.metrics.segmentation import SURFACE_METRICS
+from trocar.downstream.metrics.segmentation_offered import surface_metrics as offered_on_surfaces
 from trocar.downstream.metrics.segmentation_surface import surface_dice
 from trocar.downstream.metrics.segmentation_temporal import consecutive, nearest, tc_iou
 from trocar.downstream.prediction_file import About, Key
@@ -34,7 +34,8 @@ def surface_metrics(
             )[0]
             for gt, pred in zip(_names(path, rows, "gt_mask"), _names(path, rows, "pred_mask"), strict=True)
         ]
-        values = evaluate_metrics(replace(outcome, surface=np.array(surfaces)), SURFACE_METRICS, draws)
+        surfaced = replace(outcome, surface=np.array(surfaces))
+        values = evaluate_metrics(surfaced, offered_on_surfaces(outcome.background), draws)
         found[key] = {f"{name}@{tolerance:g}px": value for name, value in values.items()}
     return found
 

@@ -16,7 +16,9 @@ from trocar.downstream.metrics.outcome import Ints
 from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome, confusions
 from trocar.downstream.prediction_classes import with_classes
 from trocar.downstream.prediction_file import MASKS, About, Key, read_predictions, with_keys
-from trocar.errors import TrocarError
+from trocar.errors import TrocarError, nearest
+
+BACKGROUND = "background"
 
 
 def mask_outcomes(path: Path, task: str | None = None, classes: Sequence[str] = ()) -> dict[Key, SegmentationOutcome]:
@@ -25,7 +27,8 @@ def mask_outcomes(path: Path, task: str | None = None, classes: Sequence[str] = 
 
     Columns: `case`, and either `confusion` (K x K pixel counts, row by row, the ground truth first) or `gt_mask` and
     `pred_mask`: PNGs whose value is the class index (255 is not scored), relative to the folder of the file. Class
-    names come from the metadata; without them they are numbers. Raises TrocarError for what is missing or
+    names come from the metadata; without them they are numbers. So does the background class;
+    without it a class called background is the one. Raises TrocarError for what is missing or
     cannot be read.
     """
     return {key: outcome_of(path, rows, about) for key, rows, about in mask_rows(path, task, classes)}
@@ -59,7 +62,18 @@ def outcome_of(path: Path, rows: pd.DataFrame, about: About) -> SegmentationOutc
     if len(classes) != counts.shape[1]:
         raise TrocarError(f"{path}: {len(classes)} class names, but confusions of {counts.shape[1]} classes")
     case = np.unique(rows["case"].to_numpy(str), return_inverse=True)[1].astype(np.int64)
-    return SegmentationOutcome(counts, case, classes)
+    return SegmentationOutcome(counts, case, classes, background=_background(path, classes, about))
+
+
+def _background(path: Path, classes: tuple[str, ...], about: About) -> int | None:
+    """Index of the background class: the one the file names, else one that is called so."""
+    named = about.background.get(MASKS)
+    if named is None:
+        lower = [name.lower() for name in classes]
+        return lower.index(BACKGROUND) if BACKGROUND in lower else None
+    if named not in classes:
+        raise TrocarError(f"{path}: background {named!r} is none of its classes{nearest(named, classes)}")
+    return classes.index(named)
 
 
 def _counts(path: Path, rows: pd.DataFrame) -> Ints:

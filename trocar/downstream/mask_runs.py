@@ -127,21 +127,24 @@ def _size_of(read: Callable[[int], Mask]) -> SizeOf:
 def outcome(bench: Bench, run: MaskRun) -> SegmentationOutcome:
     """What a metric sees."""
     case = np.unique(bench.case[bench.rows], return_inverse=True)[1].astype(np.int64)
-    return SegmentationOutcome(run.confusions, case, bench.space(bench.tasks[0]).classes)
+    space = bench.space(bench.tasks[0])
+    return SegmentationOutcome(run.confusions, case, space.classes, background=space.background)
 
 
 def make_mask_row(arm: Arm, bench: Bench, task: Segmentation, protocol: str, runs: list[MaskRun], draws: int) -> Row:
     """The arm's line of the table."""
     outcomes = [outcome(bench, run) for run in runs]
     mean = row_mean(np.stack([per_class(found) for found in outcomes], axis=1))
+    metrics = task.mask_metrics(bench.space(task))
+    lead, *_ = metrics.values()
     return Row(
         task=task.name,
         protocol=protocol,
         arm=arm.label,
         kind=arm.kind,
         members=[run.member for run in runs],
-        values={name: [metric(found, None) for found in outcomes] for name, metric in task.mask_metrics.items()},
-        interval=bootstrap_interval(task.mask_metrics[task.headline], outcomes, draws=draws),
+        values={name: [metric(found, None) for found in outcomes] for name, metric in metrics.items()},
+        interval=bootstrap_interval(lead, outcomes, draws=draws),
         per_class={c: None if np.isnan(v) else float(v) for c, v in zip(outcomes[0].classes, mean, strict=True)},
         detail=[details(bench, run.detail, run.folds) for run in runs],
     )
@@ -181,5 +184,13 @@ def draw_masks(bench: Bench, run: MaskRun, out: Path, path: Path, private: Colle
     shapes: list[Size] = [(mask.shape[0], mask.shape[1]) for mask in gt]
     images = {row: at_sizes[row] for row, at_sizes in decoded(few, shapes)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    draw_overlays([images[i] for i in range(len(rows))], gt, pred, scores[places], found.classes, path)
+    draw_overlays(
+        [images[i] for i in range(len(rows))],
+        gt,
+        pred,
+        scores[places],
+        found.classes,
+        path,
+        background=found.background,
+    )
     return [path]

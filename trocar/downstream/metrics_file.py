@@ -16,7 +16,8 @@ from trocar.downstream.mask_details import consistency, surface_metrics
 from trocar.downstream.mask_predictions import mask_outcomes
 from trocar.downstream.metrics.compute import Value, compute, compute_multitask, evaluate_metrics
 from trocar.downstream.metrics.outcome import Outcome
-from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
+from trocar.downstream.metrics.segmentation import per_class
+from trocar.downstream.metrics.segmentation_offered import mask_metrics
 from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome
 from trocar.downstream.metrics.spread import phase_spread
 from trocar.downstream.prediction_file import MASKS, Key
@@ -31,13 +32,17 @@ CELL = len("0.1234 [0.123, 0.123]")
 
 @dataclass(frozen=True)
 class MetricsRow:
-    """All metrics of one key: `metrics` with their intervals, `spread` the standard deviations by name."""
+    """All metrics of one key: `metrics` with their intervals, `spread` the standard deviations by name. Of masks also
+    the IoU of every class, None where it is undefined, and the name of the background class, if there is one.
+    """
 
     key: Key
     frames: int
     cases: int
     metrics: dict[str, Value]
     spread: dict[str, float]
+    per_class: dict[str, float | None] | None = None
+    background: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class MetricsReport:
                 "cases": row.cases,
                 "metrics": row.metrics,
                 "spread": {name: None if math.isnan(x) else x for name, x in row.spread.items()},
+                **({} if row.per_class is None else {"per_class": row.per_class, "background": row.background}),
             }
             for row in self.rows
         ]
@@ -78,7 +84,7 @@ class MetricsReport:
         tables: list[Table] = []
         for task in dict.fromkeys(row.key.task for row in self.rows):
             rows = [row for row in self.rows if row.key.task == task]
-            names = max(len(name) for row in rows for name in row.metrics)
+            names = max(len(name) for row in rows for name in (*row.metrics, *map(_class_line, row.per_class or ())))
             abreast = max(1, (width - names - 4) // (CELL + 3))
             tables += [_table(rows[i : i + abreast]) for i in range(0, len(rows), abreast)]
         return tables
@@ -126,8 +132,11 @@ def report(
 
 
 def _scored_masks(key: Key, outcome: SegmentationOutcome, draws: int, more: dict[str, Value]) -> MetricsRow:
-    metrics = evaluate_metrics(outcome, SEGMENTATION_METRICS, draws) | more
-    return MetricsRow(key, len(outcome.case), outcome.cases, metrics, {})
+    metrics = evaluate_metrics(outcome, mask_metrics(outcome.background), draws) | more
+    values = zip(outcome.classes, per_class(outcome), strict=True)
+    classes = {name: None if math.isnan(value) else float(value) for name, value in values}
+    background = None if outcome.background is None else outcome.classes[outcome.background]
+    return MetricsRow(key, len(outcome.case), outcome.cases, metrics, {}, classes, background)
 
 
 def _scored(key: Key, outcome: Outcome, found: dict[Key, Outcome], draws: int) -> MetricsRow:
@@ -141,7 +150,10 @@ def _scored(key: Key, outcome: Outcome, found: dict[Key, Outcome], draws: int) -
 
 def _table(rows: Sequence[MetricsRow]) -> Table:
     drawn = any(value["low"] is not None for row in rows for value in row.metrics.values())
-    table = Table(title=rows[0].key.task, caption="[95 % interval over cases]" if drawn else None)
+    captions = ["[95 % interval over cases]"] * drawn
+    if any(row.per_class is not None and row.background is None for row in rows):
+        captions.append("no background class is declared, so there are no metrics without it")
+    table = Table(title=rows[0].key.task, caption="; ".join(captions) or None)
     table.add_column("metric", no_wrap=True)
     for row in rows:
         words = [word for word in (row.key.backbone, row.key.protocol) if word]
@@ -149,7 +161,20 @@ def _table(rows: Sequence[MetricsRow]) -> Table:
         table.add_column("\n".join([*words, f"seed {row.key.seed}", size]), justify="right", overflow="fold")
     for name in dict.fromkeys(name for row in rows for name in row.metrics):
         table.add_row(name, *(_cell(row.metrics.get(name)) for row in rows))
+    for name in dict.fromkeys(name for row in rows for name in row.per_class or ()):
+        table.add_row(_class_line(name), *(_class_cell(row, name) for row in rows))
     return table
+
+
+def _class_line(name: str) -> str:
+    return f"iou of {name}"
+
+
+def _class_cell(row: MetricsRow, name: str) -> str:
+    if row.per_class is None or name not in row.per_class:
+        return ""
+    value = row.per_class[name]
+    return "undefined" if value is None else f"{value:.4f}"
 
 
 def _cell(value: Value | None) -> str:

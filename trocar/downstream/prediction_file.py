@@ -24,6 +24,8 @@ LISTS = ("scores", "gt_labels", "pred_labels", "gt_soft")
 """Columns with one value per class: lists in Parquet; in CSV one column per class, `<prefix>_<class>`."""
 
 PREFIXES = {"scores": "score_", "gt_labels": "gt_", "pred_labels": "pred_", "gt_soft": "soft_"}
+SAID = ("classes", "fps", "unscored", "background")
+"""What a file says beside its rows, as JSON."""
 MASKS = "segmentation"
 """The task whose rows are masks: `mask_predictions` reads them."""
 _TEXTS = ("task", "backbone", "protocol", "case", "video", "path", "gt_mask", "pred_mask")
@@ -41,22 +43,23 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class About:
-    """What the rows do not say: `classes` and `unscored` class names per task, and labelled frames per second
-    (None: from the times). `places`: integers in `gt` and `pred` are places among the names, as `write_predictions`
-    has them; in a file of other code they may be names.
+    """What the rows do not say: names of `classes`, of those that are `unscored` and of the `background` per task, and
+    labelled frames per second (None: from the times). `places`: integers in `gt` and `pred` are places among the
+    names, as `write_predictions` has them; in a file of other code they may be names.
     """
 
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     fps: float | None = None
     unscored: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    background: Mapping[str, str] = field(default_factory=dict)
     places: bool = True
 
 
 def write_predictions(table: pd.DataFrame, path: Path, about: About) -> None:
     """Write `table` as Parquet with `about` in its metadata (`trocar.classes`, `trocar.fps`,
-    `trocar.unscored`; JSON), complete or not at all.
+    `trocar.unscored`, `trocar.background`; JSON), complete or not at all.
     """
-    values = {"classes": about.classes, "fps": about.fps, "unscored": about.unscored}
+    values = {name: getattr(about, name) for name in SAID}
     arrow = pa.Table.from_pandas(table, preserve_index=False)
     metadata = {f"trocar.{name}": json.dumps(value) for name, value in values.items()}
     # A file of Python's: Arrow's own says neither which one it was nor, in a way to be read, what was wrong.
@@ -66,8 +69,8 @@ def write_predictions(table: pd.DataFrame, path: Path, about: About) -> None:
 
 def read_predictions(path: Path) -> tuple[pd.DataFrame, About]:
     """The rows of a Parquet or CSV file, numbered in its index as `core.tables` numbers them. What they do not say
-    comes from the Parquet metadata, or from `<file name without ending>.json` beside it, with the keys classes, fps
-    and unscored; in CSV the class names are in the columns.
+    comes from the Parquet metadata, or from `<file name without ending>.json` beside it, with the keys classes, fps,
+    unscored and background; in CSV the class names are in the columns.
 
     Ids and words are text as written, missing where empty; times, seeds and values per class are numbers. `gt` and
     `pred` of CSV are text, of Parquet what they are there. Raises TrocarError if it cannot be read.
@@ -80,7 +83,8 @@ def read_predictions(path: Path) -> tuple[pd.DataFrame, About]:
     try:
         if sidecar.is_file():
             found |= json.loads(sidecar.read_text(encoding="utf-8"))
-        about = About(found.get("classes") or {}, found.get("fps"), found.get("unscored") or {}, places=own)
+        words = {name: found.get(name) or {} for name in ("classes", "unscored", "background")}
+        about = About(fps=found.get("fps"), places=own, **words)
     except (ValueError, AttributeError, TypeError, OSError) as error:
         raise TrocarError(f"{sidecar}: not the JSON of a predictions file ({error})") from None
     columns = {name: _column(table, name) for name in table.names if not name.startswith("__index_level_")}
@@ -137,9 +141,7 @@ def _column(table: Table, name: str) -> Any:
 def _metadata(table: Table) -> dict[str, Any]:
     try:
         return {
-            name: json.loads(table.metadata[f"trocar.{name}"])
-            for name in ("classes", "fps", "unscored")
-            if f"trocar.{name}" in table.metadata
+            name: json.loads(table.metadata[f"trocar.{name}"]) for name in SAID if f"trocar.{name}" in table.metadata
         }
     except ValueError as error:
         raise table.error(f"its metadata cannot be read ({error})") from None

@@ -20,6 +20,7 @@ from trocar.downstream.metrics.interval import Predicted, bootstrap_interval
 from trocar.downstream.metrics.outcome import Floats
 from trocar.downstream.metrics.registry import REGISTRY, metrics_of
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
+from trocar.downstream.metrics.segmentation_offered import mask_metrics
 from trocar.downstream.prediction_file import MASKS, Key
 from trocar.downstream.predictions import outcomes
 from trocar.downstream.results import Results, Row
@@ -193,7 +194,11 @@ def measure(
     if metric == results.tasks[row.task]["headline"]:
         return tuple(row.values[metric]), row.interval
     if row.task == MASKS:
-        return _anew(SEGMENTATION_METRICS[metric], _of(row, mask_outcomes(predictions)), draws)
+        masks = _of(row, mask_outcomes(predictions))
+        meant = mask_metrics(masks[0].background)
+        if metric not in meant:
+            raise TrocarError(f"{metric} is not defined where no class is declared to be the background")
+        return _anew(meant[metric], masks, draws)
     found = _of(row, outcomes(predictions, row.task))
     offered = metrics_of(row.task, found[0])
     if metric not in offered:

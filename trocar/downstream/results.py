@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from trocar.privacy import Withheld
 
 FORMAT = 1
 PREDICTIONS = "predictions.parquet"
+ABREAST = 5
+"""Columns of a table of classes in the terminal."""
 FEW, FIRST = 6, 3
 """So many names are listed; of more the first three."""
 
@@ -85,16 +87,21 @@ class Results:
         return dict(_finite(tree))
 
     def tables(self) -> list[Table]:
-        """One table per task for the terminal: the headline with its interval, the other metrics as means."""
-        return [self._terminal_table(task) for task in self.tasks]
+        """For the terminal one table per task: the headline with its interval, the other metrics as means; and one of
+        the classes where one of them is a background.
+        """
+        found = []
+        for task in self.tasks:
+            found += [self._terminal_table(task), *self._class_tables(task)]
+        return found
 
     def to_markdown(self) -> str:
         """The same tables in Markdown, with what they were measured on."""
         parts = [f"Data: {self.data['layout']}, {self.data['frames']} frames of {self.data['cases']} cases.\n"]
         for task in self.tasks:
             header, body = self._cells(task)
-            lines = ["| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *body)]
-            parts.append(f"## {task}\n\n{self._caption(task)}\n\n" + "\n".join(lines) + "\n")
+            parts.append(f"## {task}\n\n{self._caption(task)}\n\n{markdown(header, body)}")
+            parts += [markdown(titles, body) for titles, body in self._class_cells(task, len(self.rows))]
         return self.hidden.text("\n".join(parts))
 
     def write(self, out: Path) -> None:
@@ -103,7 +110,8 @@ class Results:
         classes = {task: about["classes"] for task, about in self.tasks.items()}
         unscored = {task: about["unscored"] for task, about in self.tasks.items()}
         fps = next(iter(self.tasks.values()))["fps"]
-        write_predictions(self.predictions, out / PREDICTIONS, About(classes, fps, unscored))
+        background = {task: name for task, about in self.tasks.items() if (name := about.get("background")) is not None}
+        write_predictions(self.predictions, out / PREDICTIONS, About(classes, fps, unscored, background))
         write_atomic(out / "results.md", self.to_markdown())
         write_atomic(out / "results.json", json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
 
@@ -134,6 +142,35 @@ class Results:
             table.add_row(arm, protocol, " ".join(cells[2:4]).strip(), *values, row.leak.get("verdict", ""))
         return table
 
+    def _class_tables(self, task: str) -> list[Table]:
+        tables = []
+        for titles, body in self._class_cells(task, ABREAST):
+            table = Table(title=f"{task}, classes")
+            for place, title in enumerate(titles):
+                table.add_column(self.hidden.text(title), justify="right" if place else "left", overflow="fold")
+            for line in body:
+                table.add_row(*line)
+            tables.append(table)
+        return tables
+
+    def _class_cells(self, task: str, abreast: int) -> Iterator[tuple[list[str], list[list[str]]]]:
+        """Header and lines of tables with a line per class, the background last, and a column per arm and protocol, at
+        most `abreast`; none of a task without a background.
+        """
+        about = self.tasks[task]
+        background = about.get("background")
+        if background is None:
+            return
+        names = [name for name in about["classes"] if name != background] + [background]
+        rows = [row for row in self.rows if row.task == task]
+        for start in range(0, len(rows), abreast):
+            part = rows[start : start + abreast]
+            titles = [f"{about['per_class']} by class", *(f"{row.arm}, {row.protocol}" for row in part)]
+            body = [
+                [name + " (background)" * (name == background), *(_value(row, name) for row in part)] for name in names
+            ]
+            yield titles, body
+
     def _cells(self, task: str) -> tuple[list[str], list[list[str]]]:
         rows = [row for row in self.rows if row.task == task]
         headline = self.tasks[task]["headline"]
@@ -147,6 +184,16 @@ def few(names: Sequence[str], shown: int = FEW) -> str:
     if len(names) <= shown:
         return ", ".join(names)
     return f"{len(names)} classes ({', '.join(names[:FIRST])}, ...)"
+
+
+def markdown(titles: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    return "\n".join("| " + " | ".join(line) + " |" for line in (titles, ["---"] * len(titles), *body)) + "\n"
+
+
+def _value(row: Row, name: str) -> str:
+    value = row.per_class.get(name)
+    return "–" if value is None else f"{value:.3f}"
 
 
 def _cells(row: Row, headline: str, others: Sequence[str]) -> list[str]:

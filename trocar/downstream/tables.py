@@ -116,11 +116,12 @@ def about_task(bench: Bench, task: Task) -> dict[str, Any]:
     rows = bench.rows[known]
     counts = class_counts(bench, task)
     return {
-        "headline": task.headline,
-        "metrics": [task.headline, *task.shown],
+        "headline": task.in_tables(space)[0],
+        "metrics": list(task.in_tables(space)),
         "per_class": task.per_class[0] if task.per_class is not None else "iou",
         "classes": list(space.classes),
         "unscored": [space.classes[i] for i in space.unscored],
+        **({"background": space.background_name} if space.kind == "mask" else {}),
         "fps": bench.fps,
         "counts": counts,
         "absent": [name for name, n in counts.items() if n == 0],

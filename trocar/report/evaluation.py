@@ -49,7 +49,26 @@ def _task(task: str, info: Mapping[str, Any], rows: Sequence[Mapping[str, Any]])
     absent = f" Classes without test frames: {few(info['absent'])}." if info.get("absent") else ""
     return (
         f"<h3>{escape(task)}</h3><div class=scroll><table class=scores><thead><tr>{header}</tr></thead>"
-        f'<tbody>{body}</tbody></table></div><p class="note">{escape(caption + absent)}</p>'
+        f'<tbody>{body}</tbody></table></div><p class="note">{escape(caption + absent)}</p>{_classes(info, mine)}'
+    )
+
+
+def _classes(info: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """A line per class of masks, the background last; empty where no background is declared."""
+    background = info.get("background")
+    if background is None:
+        return ""
+    heads = "".join(f"<th class=number>{escape(str(r['backbone']))}<br>{escape(str(r['protocol']))}</th>" for r in rows)
+    names = [name for name in info["classes"] if name != background] + [background]
+    lines = []
+    for name in names:
+        values = (row["per_class"].get(name) for row in rows)
+        cells = "".join(f"<td class=number>{'–' if value is None else f'{value:.3f}'}</td>" for value in values)
+        about = " (background)" if name == background else ""
+        lines.append(f"<tr><th scope=row>{escape(str(name) + about)}</th>{cells}</tr>")
+    return (
+        f"<div class=scroll><table class=scores><thead><tr><th>{escape(str(info['per_class']))} by class</th>{heads}"
+        f"</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 

@@ -17,6 +17,7 @@ from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.base import DatasetOptions
 from trocar.downstream.datasets.table import LabelledFrames
 from trocar.downstream.metrics.outcome import Ints
+from trocar.downstream.metrics.segmentation_offered import NO_BACKGROUND
 from trocar.downstream.plan import check_tasks
 from trocar.downstream.protocols import get_protocol
 from trocar.downstream.tasks.base import Task
@@ -100,6 +101,12 @@ class TaskPlan:
                 check_tasks([self.bench], [get_protocol(protocol)], settings)
         except ConfigError as error:
             raise ConfigError(f"tasks.{self.name}: {error}") from None
+        metric, space = self.config.metric or "", self.bench.space(self.task)
+        if space.kind == "mask" and metric.endswith(NO_BACKGROUND) and space.background is None:
+            raise ConfigError(
+                f"tasks.{self.name}.metric: {metric!r} leaves out the background, and {self.data.root} declares none: "
+                f"name it in classes.yaml, or take {metric.removesuffix(NO_BACKGROUND)!r}"
+            )
 
     @cached_property
     def asked(self) -> str:
@@ -124,7 +131,7 @@ class TaskPlan:
         return {
             "asked": self.asked,
             "task": self.task.name,
-            "metric": self.config.metric or self.task.headline,
+            "metric": self.config.metric or self.task.in_tables(bench.space(self.task))[0],
             "root": str(self.data.root.absolute()),
             "layout": self.data.layout,
             "data": self.data.fingerprint,

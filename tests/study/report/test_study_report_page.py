@@ -112,6 +112,17 @@ def test_leaders_stand_by_score_with_interval_seeds_and_verdict(full):
     assert "clean" in rows[names.index("init")]
 
 
+def test_masks_with_a_background_are_shown_class_by_class(full):
+    assert full[1].count("<h4>IoU by class</h4>") == 1
+    table = full[1].split("<h4>IoU by class</h4>")[1].split("</table>")[0]
+    head, *rows = table.split("<tr")[1:]
+    assert [name for name in ("north", "north again", "south", "init", "other") if name not in head] == []
+    names = [re.search(r"scope=row>([^<]+)<", row).group(1) for row in rows]
+    assert names == ["tool", "background (background)"]
+    # Of the square of 12 rows the runs of north have 9 or 10 (levels .775, .8, .825), and nothing else.
+    assert f"{(9 + 10 + 10) / 36:.3f}" in text_of(rows[0])
+
+
 def test_the_reason_of_a_bad_verdict_is_told(full):
     assert "case03 is in the pool (set/case03)" in text_of(full[1])
 

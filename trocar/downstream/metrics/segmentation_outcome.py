@@ -21,14 +21,14 @@ class SegmentationOutcome:
 
     `confusions` int64 [n, K, K] counts pixels: row is the ground truth, column the prediction, ignored pixels are left
     out. `case` int64 [n] is 0 .. number of cases - 1. `classes` are K names, and `background` the index of the one
-    that metrics "without background" leave out. `surface` float64 [n, K] are normalised surface Dice values (see
-    `segmentation_surface`), if they were computed.
+    that metrics "without background" leave out (None: there is none, and they leave nothing out). `surface` float64
+    [n, K] are normalised surface Dice values (see `segmentation_surface`), if they were computed.
     """
 
     confusions: Ints
     case: Ints
     classes: tuple[str, ...]
-    background: int = 0
+    background: int | None = 0
     surface: Floats | None = None
 
     @cached_property
@@ -47,7 +47,9 @@ class SegmentationOutcome:
     @cached_property
     def foreground(self) -> npt.NDArray[np.bool_]:
         """[K]: every class but the background."""
-        chosen: npt.NDArray[np.bool_] = np.arange(len(self.classes)) != self.background
+        chosen = np.ones(len(self.classes), dtype=bool)
+        if self.background is not None:
+            chosen[self.background] = False
         return chosen
 
 

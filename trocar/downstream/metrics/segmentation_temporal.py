@@ -16,7 +16,13 @@ SIZE = 299
 
 
 def consecutive(
-    masks: Masks, clip: Ints, case: Ints, classes: tuple[str, ...], *, background: int = 0, size: int | None = SIZE
+    masks: Masks,
+    clip: Ints,
+    case: Ints,
+    classes: tuple[str, ...],
+    *,
+    background: int | None = 0,
+    size: int | None = SIZE,
 ) -> SegmentationOutcome:
     """Pairs of neighbouring masks as an outcome: the earlier mask takes the ground truth's place.
 

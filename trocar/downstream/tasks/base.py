@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from trocar.downstream.datasets.table import LabelledFrames
+from trocar.downstream.datasets.table import LabelledFrames, LabelSpace
 from trocar.downstream.metrics.outcome import Floats, Metric, Outcome
 from trocar.downstream.metrics.registry import HEADLINES, REGISTRY
 
@@ -24,13 +24,17 @@ class Task:
 
     @property
     def headline(self) -> str:
-        """The one metric that tables and model selection use."""
+        """The one metric that model selection uses, and tables lead with unless `in_tables` says otherwise."""
         return HEADLINES[self.name]
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
         """The metrics in tables, the headline first."""
         return {name: REGISTRY[self.name][name].metric for name in (self.headline, *self.shown)}
+
+    def in_tables(self, space: LabelSpace) -> tuple[str, ...]:
+        """Names of the metrics in tables of a data set with these labels, the one that they lead with first."""
+        return (self.headline, *self.shown)
 
     def targets(self, data: LabelledFrames) -> Floats:
         """Labels of all frames as they stand in the table: [N] of class indices, [N, K] of values; -1 is unlabelled."""

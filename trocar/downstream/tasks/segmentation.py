@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trocar.downstream.datasets.table import LabelledFrames
+from trocar.downstream.datasets.table import LabelledFrames, LabelSpace
 from trocar.downstream.metrics.outcome import Floats, Metric
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
+from trocar.downstream.metrics.segmentation_offered import in_tables
 from trocar.downstream.metrics.segmentation_outcome import SegmentationMetric
 from trocar.downstream.tasks.base import Task
 
@@ -28,10 +29,15 @@ class Segmentation(Task):
         found: Floats = data.space(self.name).known(data.frames).astype(np.float64) - 1
         return found
 
-    @property
-    def mask_metrics(self) -> Mapping[str, SegmentationMetric]:
-        """The metrics in tables, the headline first."""
-        return {name: SEGMENTATION_METRICS[name] for name in (self.headline, *self.shown)}
+    def in_tables(self, space: LabelSpace) -> tuple[str, ...]:
+        """Where the data set declares a background, they lead without it: most pixels are background, so a mask of it
+        alone has a high mean with it.
+        """
+        return in_tables(space.background)
+
+    def mask_metrics(self, space: LabelSpace) -> Mapping[str, SegmentationMetric]:
+        """The metrics in tables, the one that they lead with first."""
+        return {name: SEGMENTATION_METRICS[name] for name in self.in_tables(space)}
 
 
-TASK = Segmentation("segmentation", ("dice@dataset", "iou@image_present_gt", "iou@patient_pooled_no_background"))
+TASK = Segmentation("segmentation", in_tables(None)[1:])

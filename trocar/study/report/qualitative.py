@@ -125,7 +125,8 @@ def _overlays(results: Results, one: Compared, arm: str, known: KnownCases, fold
     frames = frames_of(results, one.cell[0], rows)
     images = [pictures(frames, [row], mask.shape[:2])[0] for row, mask in zip(places, gt, strict=True)]
     path = folder / "overlay.png"
-    draw_overlays(images, gt, pred, values[places], classes, path)
+    background = score.outcome.background  # type: ignore[union-attr]
+    draw_overlays(images, gt, pred, values[places], classes, path, background=background)
     return f'<div class="overlays"><h3>{escape(arm)}</h3>{_embedded(path)}</div>'
 
 

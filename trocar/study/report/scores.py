@@ -9,6 +9,7 @@ from html import escape
 from trocar.data.leak.verdict import Verdict
 from trocar.report.interval import bar, scale_of
 from trocar.study.report.analysis import LEVEL, Analysis, Compared
+from trocar.study.report.classes import class_table
 from trocar.study.report.html import cell, head, number, section, signed, span, table
 from trocar.study.report.verdicts import Judged
 from trocar.study.results import Results
@@ -35,7 +36,7 @@ def _leader_table(results: Results, one: Compared, verdicts: Verdicts) -> str:
     down = " Smaller is better." if one.smaller_is_better else ""
     text = f"{one.arms[0].cases} test cases; {labels}.{down}{_cautions(one)}"
     body = table(head(titles, numbers=(0, 2, 5)), rows)
-    return f'<h3>{escape(one.name)}</h3>{body}<p class="note">{escape(text)}</p>'
+    return f'<h3>{escape(one.name)}</h3>{body}<p class="note">{escape(text)}</p>{class_table(one)}'
 
 
 def _leader(
