@@ -24,7 +24,7 @@ class Console(rich.console.Console):  # noqa: TID251
         raise
 
 
-def track(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
+def track(items: Iterable[Item], what: str, total: int | None) -> Iterator[Item]:
     """Yield `items`, counting them on standard error under the name `what`."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

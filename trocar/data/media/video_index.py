@@ -26,11 +26,14 @@ from trocar.data.media.sample_times import SampleTimes
 from trocar.data.media.timeline import Timeline
 from trocar.data.media.video_container import VideoInfo, demux, describe, open_video
 from trocar.files import user_cache, writing
+from trocar.progress import track
 
 FORMAT = 1
 """Raised when the same file gives another index: kept ones of another format are not used."""
 KEPT_FROM = 32 << 20
 """Bytes of a video whose index is kept in the user's cache: smaller ones are read in no time."""
+WATCHED_FROM = 256 << 20
+"""Bytes of a video from which on a bar on the terminal shows how far its packets are read."""
 Ints = npt.NDArray[np.int64]
 _COMPARED = 50
 """Pictures from the start of a video that are decoded to see whether its packets tell the truth."""
@@ -158,7 +161,10 @@ def make_index(path: Path, limits: Limits | None = None) -> VideoIndex:
 def _of_packets(container: Any, stream: Any, counted: bool, damage: Damage) -> tuple[list[int] | None, int | None]:
     """Times in order of display (None where packets don't have them, or not one each), duration of the last picture."""
     times: list[tuple[int, int]] = []
-    for packet in demux(container, stream):
+    packets = demux(container, stream)
+    if container.size >= WATCHED_FROM:
+        packets = track(packets, "read the times of a video", stream.frames or None)
+    for packet in packets:
         if not packet.size or packet.is_discard:
             continue
         if packet.is_corrupt:
