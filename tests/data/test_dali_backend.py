@@ -165,7 +165,7 @@ def test_frames_that_only_dali_refuses_are_delivered_by_torch_with_a_warning(cat
     assert [b.step for b in found] == [2, 3, 4]
     assert equal(found[1], loader(catalog, "torch").batch(3))
     assert equal(found[2], loader(catalog, "dali").batch(4))
-    assert "step 3: torchvision decodes every frame, DALI does not (video" in caplog.text
+    assert "step 3: the torch backend decodes every frame, DALI does not (video" in caplog.text
 
 
 def test_a_dali_that_fails_at_every_step_ends_the_run_with_its_reason(catalog, monkeypatch):

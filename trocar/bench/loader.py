@@ -94,7 +94,7 @@ def dali_graph(catalog: str, workers: int, batch: int, seconds: float) -> dict[s
 
 
 def decode_only(catalog: str, workers: int, batch: int, seconds: float) -> dict[str, float]:
-    """torchvision's JPEG decoder and nothing else: no loader that decodes on CPU can be faster."""
+    """The JPEG decoder and nothing else: no loader that decodes on CPU can be faster."""
     from trocar.bench.references import Decoded, data_loader
 
     return timed(data_loader(Path(catalog), Decoded(), workers, batch), seconds)

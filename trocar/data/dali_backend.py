@@ -4,9 +4,9 @@
 A sample of several frames has one input and one decoder for each of them.
 On a CPU (`device_id=None`) it is the same graph with other backends of the same operators.
 
-Against torchvision: the CPU decoder is the same libjpeg-turbo, bit for bit; the resampling kernel is the same (cubic,
-a = -0.5, widened by the scale when shrinking). The one difference is at a crop's border, where DALI reads the frame's
-own pixels beyond the box and torchvision, given the cropped frame, has none: `border` says how far that reaches.
+Against the torch backend: the CPU decoder is the same libjpeg-turbo, bit for bit; the resampling kernel is the same
+(cubic, a = -0.5, widened by the scale when shrinking). The one difference is at a crop's border, where DALI reads the
+frame's own pixels beyond the box and torch, given the cropped frame, has none: `border` says how far that reaches.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ class DaliStream(Iterator[Crops]):
             raise self._failed or TrocarError(f"the DALI pipeline ended before step {self._next}") from None
         except RuntimeError as error:
             self._reason = _cause(error)
-            log.warning("step %d: DALI gave up (%s); decoding it with torchvision", self._next, self._reason)
+            log.warning("step %d: DALI gave up (%s); decoding it with torch", self._next, self._reason)
             return None
         done = self._inside.popleft()
         # An external source runs ahead of the outputs: only this says that pixels and parameters belong together.
@@ -147,7 +147,7 @@ class DaliStream(Iterator[Crops]):
         rows = [row for row in np.unique(crops.frames).tolist() if not is_decodable(reader.read(row), self.device)]
         places = ", ".join(f"{place['video']} row {place['row']}" for place in map(catalog.place, rows))
         log.warning(
-            "step %d: torchvision decodes every frame, DALI does not (%s); delivered from torchvision",
+            "step %d: the torch backend decodes every frame, DALI does not (%s); delivered from torch",
             crops.step,
             places or "and takes each alone",
         )

@@ -1,22 +1,18 @@
-"""JPEG bytes and integer boxes -> uint8 crops, with torchvision on CPU. Decode once, crop many."""
+"""JPEG bytes and integer boxes -> uint8 crops, with torch on CPU. Decode once, crop many."""
 
 from __future__ import annotations
 
-import warnings
 from functools import partial
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
 
+from trocar.data.media.jpeg_decoder import decode_jpeg
+from trocar.data.media.refusal import RejectError
 from trocar.data.reader import MAX_PIXELS, BadContentError, sizes
 from trocar.data.steps import Crops, Steps, empty_crops
 from trocar.data.views import ViewParams, ViewRecipe
-
-# torchvision announces that its decoders will move to TorchCodec; until that is everywhere, they are the fastest here.
-warnings.filterwarnings("ignore", "The image decoding and encoding capabilities", DeprecationWarning)
 
 
 def decode(jpeg: bytes, width: int, height: int) -> Tensor:
@@ -27,9 +23,9 @@ def decode(jpeg: bytes, width: int, height: int) -> Tensor:
     if width * height > MAX_PIXELS:
         raise BadContentError(f"{width}x{height} is more than {MAX_PIXELS} pixels")
     try:
-        image: Tensor = decode_jpeg(torch.frombuffer(bytearray(jpeg), dtype=torch.uint8), mode=ImageReadMode.RGB)
-    except RuntimeError as error:
-        raise BadContentError(f"does not decode: {str(error).splitlines()[0]}") from None
+        image = decode_jpeg(jpeg)
+    except RejectError as error:
+        raise BadContentError(f"does not decode: {error.detail}") from None
     if tuple(image.shape) != (3, height, width):
         raise BadContentError(f"is {image.shape[-1]}x{image.shape[-2]}, the catalog says {width}x{height}")
     return image

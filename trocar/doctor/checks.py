@@ -27,7 +27,7 @@ class Check:
     remedy: str = ""
 
 
-IMPORTED = ("torch", "torchvision", "timm", "av", "pyarrow", "PIL")
+IMPORTED = ("torch", "torchvision", "torchcodec", "timm", "av", "pyarrow", "PIL")
 """With native code that can be there and not load: imported, which takes most of the time of `trocar doctor`."""
 INSTALLED = ("lightly", "webdataset", "pandas", "scikit-learn", "pydantic", "safetensors")
 

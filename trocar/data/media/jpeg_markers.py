@@ -1,7 +1,7 @@
 """Is this a whole JPEG, and of which size? Answered from its markers (ITU-T T.81, annex B), without decoding it.
 
 Decoders differ in what damage they put up with: a marker inside the image data or a missing end is refused by
-torchvision and painted over by DALI. Which frames a run sees must not depend on the decoder, so these are refused
+torch's decoder and painted over by DALI. Which frames a run sees must not depend on the decoder, so these are refused
 before either.
 """
 
