@@ -21,8 +21,9 @@ from PIL import Image, ImageFilter
 
 from trocar.data.catalog import OUT_OF_BODY_THRESHOLD, REVIEW_THRESHOLD
 from trocar.data.ingest.content import find_content
-from trocar.data.ingest.jpeg import decode, encode, target_size
+from trocar.data.ingest.jpeg import encode, target_size
 from trocar.data.ingest.quality import BLURRED_SHARPNESS, NEAR_DUPLICATE_BITS, measure, quality_table
+from trocar.data.media.still import open_jpeg, read_still
 
 Truth = tuple[str, str, str, bool, bool]  # data set, half, verdict, is it so, was it said
 
@@ -40,7 +41,7 @@ def stored(images: list[Image.Image]) -> list[Image.Image]:
         left, top, width, height = box or (0, 0, *image.size)
         size = target_size(width, height, 256, 1)
         resized = image.resize(size, Image.Resampling.BICUBIC, box=(left, top, left + width, top + height))
-        found.append(decode(encode(resized, 90)))
+        found.append(open_jpeg(encode(resized, 90)))
     return found
 
 
@@ -57,7 +58,7 @@ def intermountain(root: Path) -> Iterator[Truth]:
     for row in csv.DictReader((root / "frames.csv").open()):
         videos[row["video"]].append(row)
     for index, (_, rows) in enumerate(sorted(videos.items())):
-        images = stored([Image.open(root / "images" / row["file"]).convert("RGB") for row in rows])
+        images = stored([read_still(root / "images" / row["file"]) for row in rows])
         said = judge(images)
         for i, row in enumerate(rows):
             tag = row["tag_by_eye"]
@@ -77,7 +78,7 @@ def intermountain(root: Path) -> Iterator[Truth]:
 def cholect50(root: Path, every: int) -> Iterator[Truth]:
     """All frames are in the body and none is black: only false alarms can be counted."""
     for index, folder in enumerate(sorted((root / "videos").iterdir())):
-        images = stored([Image.open(path).convert("RGB") for path in sorted(folder.glob("*.jpg"))[::every]])
+        images = stored([read_still(path) for path in sorted(folder.glob("*.jpg"))[::every]])
         said = judge(images)
         names = {"out_of_body": "out_of_body", "doubtful": "out_of_body or to review"}
         for verdict in ("black", "uniform", *names):

@@ -29,6 +29,7 @@ from trocar.data.ingest.content import find_content
 from trocar.data.ingest.quality import dhash
 from trocar.data.leak.content import RADIUS, RUN, Rule, find_copies
 from trocar.data.leak.pictures import VARIANTS, Pictures, distance, variants
+from trocar.data.media.still import open_jpeg, read_still
 from trocar.data.media.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 Images = list[Image.Image]
@@ -45,7 +46,7 @@ def videos(root: Path) -> Iterator[Video]:
         groups[path.parent, re.sub(r"(-frame-\d+|_?\d{6})?$", "", path.stem)].append(path)
     for (folder, prefix), paths in sorted(groups.items()):
         times = [float(re.findall(r"\d+", path.stem)[-1]) for path in paths]
-        yield prefix or folder.name, [Image.open(p).convert("RGB") for p in paths], times
+        yield prefix or folder.name, [read_still(p) for p in paths], times
 
 
 def decode(path: Path) -> tuple[Images, list[float]]:
@@ -82,7 +83,7 @@ def as_query(name: str, images: Images, times: list[float]) -> Pictures:
 def jpeg(image: Image.Image, quality: int) -> Image.Image:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
-    return Image.open(buffer).convert("RGB")
+    return open_jpeg(buffer.getvalue())
 
 
 def cut(image: Image.Image, left: float, top: float, right: float, bottom: float) -> Image.Image:

@@ -68,7 +68,7 @@ def load(root: Path, size: tuple[int, int], fps: float) -> Corpus:
                         continue
                     frames.append(frame.reformat(*size, format="rgb24", interpolation="AREA").to_ndarray())
                     present = tools.loc[i].to_numpy(float) if i in tools.index else np.full(len(TOOLS), np.nan)
-                    mask = np.asarray(Image.open(root / f"semseg/{video.video}/{video.video}_{i:06d}.png"))
+                    mask = np.asarray(Image.open(root / f"semseg/{video.video}/{video.video}_{i:06d}.png"))  # noqa: TID251
                     areas = np.bincount(mask.ravel(), minlength=len(CLASSES)) / mask.size
                     second = clock + i / video.fps
                     rows.append((PHASES.index(labels[i]), present, case, second, second / total[case], areas))

@@ -67,6 +67,10 @@ def test_odd_images_are_stored_as_they_are_seen(tmp_path: Path) -> None:
     transposes = {o: Image.Transpose(t) for o, t in ((2, 0), (3, 3), (4, 1), (5, 5), (6, 4), (7, 6), (8, 2))}
     for orientation, transpose in transposes.items():
         odd[f"exif {orientation}"] = (turned(image, orientation), image.transpose(transpose))
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        for kind in ("PNG", "TIFF"):
+            odd[f"{kind} {orientation}"] = (saved(image, kind, exif=exif), image.transpose(transpose))
     shown, rejected = ingest_images(tmp_path, {f"{i:03d}.jpg": data for i, (data, _) in enumerate(odd.values())})
     assert rejected == {}
     wrong = {

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from downstream_factory import make_cholec80, make_folder
+from PIL import Image
 
 from trocar.backbones.load import load_backbone
 from trocar.backbones.preprocess import describe_backbone
+from trocar.cli import main
 from trocar.downstream import frames as frames_module
 from trocar.downstream.baselines import BASELINES
 from trocar.downstream.datasets import open_dataset
+from trocar.downstream.datasets.table import LabelledFrames
 from trocar.downstream.features import cached_features, extract, features_path
-from trocar.downstream.frames import FrameCache
+from trocar.downstream.frames import FrameCache, decoded
 from trocar.errors import TrocarError
 
 
@@ -62,9 +67,76 @@ def test_a_cache_of_another_format_is_not_used(tmp_path: Path, monkeypatch: pyte
 def test_a_frame_that_cannot_be_decoded_is_named_and_leaves_no_cache(tmp_path: Path) -> None:
     data = open_dataset(make_folder(tmp_path / "data", cases=1, frames=2))
     (data.root / "images/0_001.png").write_bytes(b"broken")
-    with pytest.raises(TrocarError, match=r"0_001\.png: cannot be decoded"):
+    with pytest.raises(TrocarError, match=r"0_001\.png: not an image, a text file; labelled frames are not replaced"):
         FrameCache(data, tmp_path / "cache").get(16)
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def turned_copies(folder: Path, kind: str, **options: Any) -> LabelledFrames:
+    """A picture as it is shown, then stored in the eight ways that EXIF knows, each with its orientation."""
+    shown = Image.fromarray(np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)).resize((64, 48))
+    # The turn that brings each orientation upright is undone before the picture is stored.
+    undone = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
+    folder.mkdir()
+    shown.save(folder / f"0.{kind}", **options)
+    for orientation in range(1, 9):
+        stored = shown.transpose(Image.Transpose(undone[orientation])) if orientation in undone else shown
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        stored.save(folder / f"{orientation}.{kind}", exif=exif, **options)
+    rows = [{"path": f"{i}.{kind}", "case": "a", "time_s": i, "phase": i % 2} for i in range(9)]
+    pd.DataFrame(rows).to_csv(folder / "frames.csv", index=False)
+    return open_dataset(folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "off"),
+    [("png", {}, 0.0), ("tif", {}, 0.0), ("jpg", {"quality": 95, "subsampling": "4:4:4"}, 2.0)],
+    ids=["PNG", "TIFF", "JPEG"],
+)
+def test_a_picture_that_says_it_is_turned_is_scored_upright(
+    tmp_path: Path, kind: str, options: dict[str, Any], off: float
+) -> None:
+    data = turned_copies(tmp_path / "data", kind, **options)
+    for size in (32, (48, 64)):
+        pixels = FrameCache(data, tmp_path / "cache").get(size).astype(int)
+        assert np.abs(pixels[1:] - pixels[0]).mean((1, 2, 3)).max() <= off
+    own = dict(decoded(data, [None]))
+    assert [own[row][0].shape for row in range(9)] == [(48, 64, 3)] * 9
+
+
+def test_a_cache_of_pictures_that_were_not_turned_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = turned_copies(tmp_path / "data", "png")
+    with monkeypatch.context() as patch:
+        patch.setattr(frames_module, "FORMAT", "squash-bilinear-1")
+        old = FrameCache(data, tmp_path / "cache").path(16)
+    old.parent.mkdir()
+    np.save(old, np.zeros((9, 16, 16, 3), np.uint8))
+    assert FrameCache(data, tmp_path / "cache").get(16).any()
+
+
+@pytest.mark.parametrize(
+    ("pixels", "name", "mode"),
+    [
+        (np.full((48, 64), 4000, np.uint16), "1.png", "I;16"),
+        (np.full((48, 64), 4000, np.uint16), "1.tif", "I;16"),
+        (np.full((48, 64), 4000, np.int32), "1.tif", "I"),
+        (np.full((48, 64), 0.5, np.float32), "1.tif", "F"),
+    ],
+    ids=["16-bit PNG", "16-bit TIFF", "32-bit TIFF", "float TIFF"],
+)
+def test_more_than_8_bits_are_refused_in_the_words_of_ingest(
+    tmp_path: Path, pixels: np.ndarray, name: str, mode: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(pixels).save(tmp_path / name)
+    Image.new("RGB", (64, 48)).save(tmp_path / "0.png")
+    rows = [{"path": path, "case": "a", "time_s": i, "phase": i} for i, path in enumerate(["0.png", name])]
+    pd.DataFrame(rows).to_csv(tmp_path / "frames.csv", index=False)
+    words = f"{name}: unsupported image, mode {mode}: more than 8 bits per channel"
+    with pytest.raises(TrocarError, match=words):
+        FrameCache(open_dataset(tmp_path), tmp_path / "cache").get(16)
+    assert main(["inspect", str(tmp_path), "--verify"]) == 1
+    assert words in " ".join(capsys.readouterr().err.split())
 
 
 def test_features_are_the_forward_pass_in_eval_mode(tmp_path: Path) -> None:

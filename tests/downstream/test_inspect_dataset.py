@@ -98,7 +98,7 @@ def test_verify_decodes_and_a_sheet_is_written(tmp_path: Path, capsys: pytest.Ca
     assert sum(pixel) / 3 == pytest.approx(60, abs=12)  # the second frame of the first case is of phase 0, no tool
     (tmp_path / "data/images/0_001.png").write_bytes(b"broken")
     assert main(["inspect", str(tmp_path / "data"), "--verify"]) == 1
-    assert "0_001.png: cannot be decoded" in capsys.readouterr().err
+    assert "0_001.png: not an image, a text file" in capsys.readouterr().err
 
 
 def test_shards_and_empty_folders_are_no_data_set(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ ffmpeg is told what ingest has to find out: the content box and the size of the 
 from __future__ import annotations
 
 import importlib
-import io
 import shutil
 import sys
 import tempfile
@@ -20,11 +19,11 @@ from typing import Any
 
 import av
 import numpy as np
-from PIL import Image
 
 from trocar.bench.timed import timed
 from trocar.data.catalog import Catalog
 from trocar.data.ingest.sources import Found, find
+from trocar.data.media.still import open_jpeg
 from trocar.errors import ConfigError, TrocarError
 
 Say = Callable[[str], None]
@@ -218,8 +217,7 @@ def _agreement(target: Target, fps: float, ffmpeg: str, scratch: Path) -> Agreem
 
 
 def _luma(data: bytes) -> np.ndarray[Any, Any]:
-    with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(image.convert("L"), np.float32)
+    return np.asarray(open_jpeg(data).convert("L"), np.float32)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections import defaultdict
 from collections.abc import Mapping
@@ -18,6 +17,8 @@ from rich.table import Table
 
 from trocar.data.catalog import DEFAULT_CURATION, FOLDER, Catalog, fails
 from trocar.data.contact_sheet import COLUMNS, ROWS, Cell, Groups, Ints, draw_sheet
+from trocar.data.media.refusal import RejectError
+from trocar.data.media.still import open_jpeg
 from trocar.errors import TrocarError
 from trocar.files import sha256_of
 from trocar.progress import Console
@@ -135,10 +136,8 @@ def read_frame(catalog: Catalog, row: int) -> Image.Image:
     try:
         with path.open("rb") as shard:
             data = os.pread(shard.fileno(), int(frames["size"][row]), int(frames["offset"][row]))
-        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-            pixels: Image.Image = image.convert("RGB")
-            return pixels
-    except OSError as error:
+        return open_jpeg(data)
+    except (OSError, RejectError) as error:
         raise TrocarError(f"{path}: {error}; `trocar inspect {catalog.root} --verify` finds damaged shards") from None
 
 

@@ -7,7 +7,6 @@ is the side of a square, or (height, width).
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +16,13 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from trocar.data.catalog import Catalog
+from trocar.data.media.jpeg_decoder import decode_jpeg
 from trocar.data.media.numbered_pictures import numbered_pictures
 from trocar.data.media.refusal import RejectError
+from trocar.data.media.still import read_still
 from trocar.data.media.video_index import read_index
 from trocar.data.media.video_picture import Scaler, to_rgb
 from trocar.data.reader import BadContentError, Reader
@@ -114,8 +115,9 @@ def _files_key(data: LabelledFrames) -> str:
     return digest.hexdigest()[:16]
 
 
-def decoded(data: LabelledFrames, sizes: list[Size]) -> Iterator[tuple[int, list[Pixels]]]:
-    """(row, one uint8 [height, width, 3] per size) for every row: images in order first, then video by video.
+def decoded(data: LabelledFrames, sizes: Sequence[Size | None]) -> Iterator[tuple[int, list[Pixels]]]:
+    """(row, one uint8 [height, width, 3] per size) for every row: images in order first, then video by video. None is
+    the picture's own size, upright.
 
     Raises TrocarError naming the first file, or row of a shards folder, that cannot be decoded.
     """
@@ -134,7 +136,9 @@ def _workers() -> int:
     return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
-def _read_shards(data: LabelledFrames, shards: Path, sizes: list[Size]) -> Iterator[tuple[int, list[Pixels]]]:
+def _read_shards(
+    data: LabelledFrames, shards: Path, sizes: Sequence[Size | None]
+) -> Iterator[tuple[int, list[Pixels]]]:
     """Read in the order of the rows by one thread, decode by several: a reader's files belong to one thread."""
     reader = Reader(Catalog.open(shards))
     rows = data.frames["shard_row"].to_numpy(np.int64)
@@ -142,10 +146,10 @@ def _read_shards(data: LabelledFrames, shards: Path, sizes: list[Size]) -> Itera
         for start in range(0, len(rows), SHARD_BATCH):
             wanted = [(start + i, int(row)) for i, row in enumerate(rows[start : start + SHARD_BATCH])]
             jpegs = [_read_row(reader, data, position, row) for position, row in wanted]
-            pictures = pool.map(lambda jpeg: _open_jpeg(jpeg, sizes), jpegs)
+            pictures = pool.map(lambda jpeg: _decode_row(jpeg, sizes), jpegs)
             for (position, row), images in zip(wanted, pictures, strict=True):
-                if images is None:
-                    raise _unusable(data, position, row, "cannot be decoded")
+                if isinstance(images, RejectError):
+                    raise _unusable(data, position, row, str(images))
                 yield position, images
 
 
@@ -156,12 +160,12 @@ def _read_row(reader: Reader, data: LabelledFrames, position: int, row: int) -> 
         raise _unusable(data, position, row, str(error)) from None
 
 
-def _open_jpeg(jpeg: bytes, sizes: list[Size]) -> list[Pixels] | None:
+def _decode_row(jpeg: bytes, sizes: Sequence[Size | None]) -> list[Pixels] | RejectError:
+    """By the decoder of the pretraining; an error is handed on to where the row is known."""
     try:
-        with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as image:
-            return _resize(image.convert("RGB"), sizes)
-    except (OSError, UnidentifiedImageError):
-        return None
+        return _resize(Image.fromarray(decode_jpeg(jpeg).permute(1, 2, 0).numpy()), sizes)
+    except RejectError as error:
+        return error
 
 
 def _unusable(data: LabelledFrames, position: int, row: int, reason: str) -> TrocarError:
@@ -172,15 +176,17 @@ def _unusable(data: LabelledFrames, position: int, row: int, reason: str) -> Tro
     )
 
 
-def _read_image(path: Path, sizes: list[Size]) -> list[Pixels]:
+def _read_image(path: Path, sizes: Sequence[Size | None]) -> list[Pixels]:
     try:
-        with Image.open(path) as image:
-            return _resize(image.convert("RGB"), sizes)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise TrocarError(f"{path}: cannot be decoded: {error}") from None
+        return _resize(read_still(path), sizes)
+    except RejectError as error:
+        raise TrocarError(
+            f"{path}: {error.reason}, {error.plain}; labelled frames are not replaced by others: restore or convert "
+            "the file, or take it out of the labels"
+        ) from None
 
 
-def _read_video(path: Path, frames: pd.Series[int], sizes: list[Size]) -> Iterator[tuple[int, list[Pixels]]]:
+def _read_video(path: Path, frames: pd.Series[int], sizes: Sequence[Size | None]) -> Iterator[tuple[int, list[Pixels]]]:
     """One pass through the video; frame k is the k-th picture on display, counted from 0 as in the label files."""
     rows: dict[int, list[int]] = {}
     for row, frame in frames.items():
@@ -194,8 +200,8 @@ def _read_video(path: Path, frames: pd.Series[int], sizes: list[Size]) -> Iterat
         raise unusable_video(path, error) from None
 
 
-def _resize(image: Image.Image, sizes: list[Size]) -> list[Pixels]:
-    shapes = [extent(size) for size in sizes]
+def _resize(image: Image.Image, sizes: Sequence[Size | None]) -> list[Pixels]:
+    shapes = [(image.height, image.width) if size is None else extent(size) for size in sizes]
     return [np.asarray(image.resize((w, h), Image.Resampling.BILINEAR), dtype=np.uint8) for h, w in shapes]
 
 

@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from trocar.data.media.picture_size import Size, still_size, video_sizes
+from trocar.data.media.picture_size import Size, video_sizes
 from trocar.data.media.refusal import RejectError
+from trocar.data.media.still import still_size
 from trocar.downstream.datasets.table import IGNORED_PIXEL, LabelledFrames, LabelSpace, Mask
 from trocar.errors import TrocarError
 from trocar.files import write_atomic

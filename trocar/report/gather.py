@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import re
@@ -142,6 +141,8 @@ def sample_frames(catalog: Catalog, rows: npt.NDArray[np.int64], count: int) -> 
     """`count` frames spread evenly over `rows`, decoded to squares of 224 px at the most, and the case of
     each.
     """
+    from trocar.data.media.refusal import RejectError
+    from trocar.data.media.still import open_jpeg
     from trocar.data.reader import BadContentError, Reader
 
     reader = Reader(catalog)
@@ -149,8 +150,8 @@ def sample_frames(catalog: Catalog, rows: npt.NDArray[np.int64], count: int) -> 
     images, captions, found = [], [], []
     for row in rows[_spread(len(rows), count)]:
         try:
-            image = Image.open(io.BytesIO(reader.read(int(row)))).convert("RGB")
-        except (BadContentError, OSError):
+            image = open_jpeg(reader.read(int(row)))
+        except (BadContentError, RejectError, OSError):
             continue
         case = str(cases[int(firsts["video"][row])])
         seconds = int(firsts["time_s"][row])

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from trocar.data.catalog_write import ContentHash, Rejected
-from trocar.data.ingest import jpeg, record
+from trocar.data.ingest import record
 from trocar.data.ingest.framing import Framing
 from trocar.data.ingest.quality import measure, quality_table
 from trocar.data.ingest.record import Member, Metadata, Record
@@ -23,6 +23,7 @@ from trocar.data.ingest.shards import ShardWriter
 from trocar.data.ingest.video import Job, Outcome, publish_files
 from trocar.data.media.input_file import read_picture
 from trocar.data.media.refusal import RejectError
+from trocar.data.media.still import open_jpeg, open_still
 from trocar.data.media.video_picture import Box
 
 DIED = ("decoder crashed", "its process died while decoding (or ran out of memory)")
@@ -160,7 +161,7 @@ class _Packing:
         if still.name in self.pack.crashed:
             raise RejectError(*DIED)
         framing, data = _framed(still, self.pack.settings)
-        stored = jpeg.decode(data)
+        stored = open_jpeg(data)
         self.quality.append(quality_table([measure(stored)]))
         self.writer.add(0.0, data, *stored.size, video=still.name)
         content = ContentHash()
@@ -182,7 +183,7 @@ def _framed(still: Still, settings: IngestSettings) -> tuple[Framing, bytes]:
     """The JPEG to store. Raises RejectError, whatever a decoder raises, for what is no picture."""
     try:
         data = read_picture(still.path, settings.max_pixels)
-        image = jpeg.load_image(data, settings.max_pixels)
+        image = open_still(data, settings.max_pixels)
         framing = Framing(settings, still.masks)
         framing.find_content([image])
         return framing, framing.packed(data, image)

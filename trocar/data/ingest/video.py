@@ -23,6 +23,7 @@ from trocar.data.ingest.shards import ShardWriter
 from trocar.data.ingest.sources import printable
 from trocar.data.media.input_file import read_picture
 from trocar.data.media.refusal import RejectError
+from trocar.data.media.still import open_jpeg, open_still, read_still
 from trocar.data.media.video_container import describe, key_frames, open_video
 from trocar.data.media.video_decode import Decoder
 from trocar.data.media.video_picture import Box, Scaler, orientation, to_rgb
@@ -151,7 +152,7 @@ class _Ingest(Framing):
         return not any(start <= time_s < end for start, end in self.job.excluded)
 
     def add(self, time_s: float, data: bytes) -> None:
-        stored = jpeg.decode(data)
+        stored = open_jpeg(data)
         self.measures.append(measure(stored))
         self.writer.add(time_s, data, *stored.size)
 
@@ -264,7 +265,7 @@ class _FolderIngest(_Ingest):
             for frame in chosen:
                 try:
                     data = read_picture(frame.path, self.settings.max_pixels)
-                    image = jpeg.load_image(data, self.settings.max_pixels)
+                    image = open_still(data, self.settings.max_pixels)
                     self.add(frame.time_s, self.packed(data, image))
                 except RejectError as error:
                     rejected.append(self.job.rejected(error, frame))
@@ -279,7 +280,7 @@ class _FolderIngest(_Ingest):
         size: tuple[int, int] | None = None
         for frame in frames[:: max(1, len(frames) // SAMPLES)] if self.settings.crop == "auto" else ():
             try:
-                image = jpeg.load_image(read_picture(frame.path, self.settings.max_pixels), self.settings.max_pixels)
+                image = read_still(frame.path, self.settings.max_pixels)
             except RejectError:
                 continue
             size = size or image.size

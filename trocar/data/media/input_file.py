@@ -29,7 +29,7 @@ def read_picture(path: Path, max_pixels: int) -> bytes:
     try:
         size = path.stat().st_size
         if size > limit:
-            raise RejectError("too many pixels", f"{size} bytes, more than --max-pixels {max_pixels} can take")
+            raise RejectError("too many pixels", f"{size} bytes, more than {max_pixels} pixels can take")
         return path.read_bytes()
     except OSError as error:
         raise RejectError("unreadable", error.strerror or str(error)) from None

@@ -8,13 +8,15 @@ from trocar.config import Config
 
 MAX_SIDE = 65_500
 """Pixels: the longest side that libjpeg writes."""
+MOST_PIXELS = 178_956_970
+"""Of one picture: Pillow opens none beyond, for it takes them for a decompression bomb."""
 
 
 class Limits(Config):
     """What is read at most: `max_pixels` per picture, `max_hours` per video, `max_damaged` damaged or missing frames
     per video."""
 
-    max_pixels: int = Field(36_000_000, ge=1, le=178_956_970)  # Pillow opens none beyond
+    max_pixels: int = Field(36_000_000, ge=1, le=MOST_PIXELS)
     max_hours: float = Field(24.0, gt=0)
     max_damaged: int = Field(0, ge=0)
 
@@ -30,6 +32,9 @@ class RejectError(Exception):
         self.reason = reason
         self.plain = detail
 
+    def __str__(self) -> str:
+        return f"{self.reason}, {self.detail}"
+
     @property
     def detail(self) -> str:
         """All that was found, with the quotation."""
@@ -39,6 +44,7 @@ class RejectError(Exception):
 def check_size(width: int, height: int, max_pixels: int) -> None:
     """Raises RejectError for a picture of more than `max_pixels`, or of a side that no JPEG can have."""
     if width * height > max_pixels:
-        raise RejectError("too many pixels", f"{width} x {height}, the limit of --max-pixels is {max_pixels}")
+        limit = f"the limit of --max-pixels is {max_pixels}" if max_pixels < MOST_PIXELS else f"over {MOST_PIXELS}"
+        raise RejectError("too many pixels", f"{width} x {height}, {limit}")
     if max(width, height) > MAX_SIDE:
         raise RejectError("too many pixels", f"{width} x {height}, no side may have more than {MAX_SIDE}")

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-import av
 import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from trocar.data.catalog import Catalog
-from trocar.data.reader import Reader
-from trocar.downstream.datasets.from_shards import ROW, locate
+from trocar.downstream.datasets.from_shards import locate
 from trocar.downstream.datasets.table import LabelledFrames
 from trocar.downstream.frames import Size, decoded
 from trocar.downstream.prediction_file import About, read_predictions
@@ -57,35 +54,17 @@ def pictures(data: LabelledFrames, rows: Sequence[int], size: Size | None = None
 
     Raises TrocarError for a frame that cannot be read.
     """
-    few = LabelledFrames(
-        data.root, data.layout, data.frames.iloc[list(rows)].reset_index(drop=True), (), shards=data.shards
-    )
+    few = replace(data, frames=data.frames.iloc[list(rows)].reset_index(drop=True))
     try:
-        found = dict(decoded(few, [size or _extent(few)]))
+        found = dict(decoded(few, [size]))
     except OSError as error:
         raise TrocarError(f"{data.root}: {error}") from None
-    return np.stack([found[row][0] for row in range(len(rows))])
+    images = [found[row][0] for row in range(len(rows))]
+    return np.stack(images if size is not None else _scaled(images))
 
 
-def _extent(data: LabelledFrames) -> Size:
-    """Height and width that keep the aspect of the first frame."""
-    width, height = _native(data)
-    return HEIGHT, max(1, round(width * HEIGHT / height))
-
-
-def _native(data: LabelledFrames) -> tuple[int, int]:
-    """(width, height) of the first frame. Raises TrocarError if it cannot be opened."""
-    first = data.frames.iloc[0]
-    path = data.root / str(first["path"])
-    try:
-        if data.shards is not None:
-            with Image.open(io.BytesIO(Reader(Catalog.open(data.shards)).read(int(first[ROW])))) as image:
-                return image.width, image.height
-        if first["frame"] < 0:
-            with Image.open(path) as image:
-                return image.width, image.height
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            return int(stream.width), int(stream.height)
-    except (OSError, UnidentifiedImageError, av.FFmpegError, IndexError) as error:
-        raise TrocarError(f"{path}: cannot be opened: {error}") from None
+def _scaled(images: Sequence[Images]) -> list[Images]:
+    """All at the size that keeps the aspect of the first."""
+    height, width = images[0].shape[:2]
+    shape = max(1, round(width * HEIGHT / height)), HEIGHT
+    return [np.asarray(Image.fromarray(image).resize(shape, Image.Resampling.BILINEAR)) for image in images]

@@ -133,7 +133,7 @@ def _overlays(results: Results, one: Compared, arm: str, known: KnownCases, fold
 def _mask(score: Score, name: str) -> np.ndarray:
     path = score.predictions.parent / name
     try:
-        with Image.open(path) as image:
+        with Image.open(path) as image:  # noqa: TID251  a mask
             return np.array(image)
     except OSError as error:
         raise TrocarError(f"{path}: {error}") from None
@@ -231,7 +231,7 @@ def _spread(items: list[str], count: int) -> list[str]:
 
 def _embedded(path: Path) -> str:
     """A PNG file as an image element."""
-    with Image.open(path) as image:
+    with Image.open(path) as image:  # noqa: TID251  a figure of our own
         width, height = image.size
     data = base64.b64encode(path.read_bytes()).decode("ascii")
     return f'<img src="data:image/png;base64,{data}" width="{width}" height="{height}" alt="{escape(path.stem)}">'
