@@ -1,6 +1,7 @@
-# make setup | demo | test | test-slow | faults | style | clean.  Everything lives in .venv; nothing outside Python is needed.
+# make setup | demo | test | test-slow | test-slurm | faults | style | full | clean.  Everything lives in .venv; nothing outside
+# Python is needed.
 #
-#   PYTHON=python3.11     the interpreter .venv is made with (3.10 or newer)
+#   PYTHON=python3.11     the interpreter .venv is made with (3.11 or newer)
 #   EXTRAS=cuda12,dev     the optional dependencies; cuda13,dev on Linux x86_64, dev elsewhere
 #   DATA=folder OUT=demo  what `make demo` trains on (without DATA: phantom videos) and where it writes
 
@@ -17,24 +18,19 @@ WORKERS ?= 2
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-slow faults style clean
+.PHONY: setup demo test test-slow test-slurm faults style full clean
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "make: no '$(PYTHON)' on the PATH; install Python 3.10 or newer, or say where it is: make setup PYTHON=/path/to/python3" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "make: Trocar needs Python 3.10 or newer, and $(PYTHON) is $$($(PYTHON) -V 2>&1); use make setup PYTHON=/path/to/newer/python3" >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "make: no '$(PYTHON)' on the PATH; install Python 3.11 or newer, or say where it is: make setup PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: Trocar needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) -V 2>&1); use make setup PYTHON=/path/to/newer/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) has no venv module; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
-		pins="-c constraints.txt"; torch=$$(grep -E '^(torch|torchvision)==' constraints.txt); \
-	else \
-		echo "Python 3.10: the tested versions need 3.11, so the newest ones that fit are installed"; \
-		pins=""; torch="torch torchvision"; \
-	fi; set -ex; \
-	$(BIN)/python -m pip install --quiet $$torch $$pins; \
-	$(BIN)/python -m pip install --quiet -e '.[$(EXTRAS)]' $$pins
+	@set -ex; \
+	$(BIN)/python -m pip install --quiet $$(grep -E '^(torch|torchvision)==' constraints.txt) -c constraints.txt; \
+	$(BIN)/python -m pip install --quiet -e '.[$(EXTRAS)]' -c constraints.txt
 	@touch $@
 	@echo "ready: $(BIN)/trocar"
 
@@ -47,12 +43,13 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 test: $(STAMP)
 	$(PYTEST) -n $(WORKERS) -m "not slow and not faults and not slurm"
 
-# Whole trainings, evaluations and studies, and the tests on a real SLURM. Those preempt each other's jobs: one at a time.
+# Whole trainings, evaluations and studies.
 test-slow: $(STAMP)
-	@status=0; set -x; \
-	$(PYTEST) -n $(WORKERS) -m "(slow or faults) and not slurm" --ignore tests/faults || status=1; \
-	$(PYTEST) -m slurm || status=1; \
-	exit $$status
+	$(PYTEST) -n $(WORKERS) -m "(slow or faults) and not slurm" --ignore tests/faults
+
+# On a real SLURM. They preempt each other's jobs: one at a time.
+test-slurm: $(STAMP)
+	$(PYTEST) -m slurm
 
 # Breaks processes, disks and files on purpose; its table is the one of docs/reliability.md.
 faults: $(STAMP)
@@ -61,8 +58,13 @@ faults: $(STAMP)
 style: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict trocar
+	$(BIN)/python -m mypy --strict trocar
+	$(BIN)/lint-imports
+
+# Everything there is, in fresh clones and with other versions too: about two hours.
+full:
+	.ci/run --full
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

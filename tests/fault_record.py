@@ -93,3 +93,8 @@ def write_table(page: Path, lines: list[str]) -> None:
     before, _, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
     _, _, after = rest.partition(MARKS[1])
     page.write_text("\n".join([before + MARKS[0], *lines, MARKS[1] + after]), encoding="utf-8")
+
+
+def every_third(names: Iterable[str], third: int) -> set[str]:
+    """The part of `names` that a run of a third has, `third` 0, 1 or 2, whatever their order."""
+    return set(sorted(names)[third::3])

@@ -6,17 +6,24 @@ from pathlib import Path
 
 import pytest
 from _pytest.terminal import TerminalReporter
-from fault_record import Injector, read, table, write_table
+from fault_record import Injector, every_third, read, table, write_table
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-reliability", type=Path, metavar="PAGE", help="put the table of faults into this page")
+    parser.addoption("--third", type=int, choices=(0, 1, 2), help="every third fault only; the three make up all")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.faults)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    faults = [item for item in items if Path(__file__).parent in item.path.parents]
+    for item in faults:
+        item.add_marker(pytest.mark.faults)
+    third = config.getoption("--third", default=None)
+    if third is not None:
+        kept = every_third([item.nodeid for item in faults], third)
+        left_out = [item for item in faults if item.nodeid not in kept]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture
@@ -35,5 +42,5 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.C
     for line in lines:
         terminalreporter.write_line(line)
     page = config.getoption("--write-reliability", default=None)
-    if page is not None:
+    if page is not None and config.getoption("--third", default=None) is None:
         write_table(page, lines)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from fault_record import MARKS, Injection, Injector, read, table, write_table
+from fault_record import MARKS, Injection, Injector, every_third, read, table, write_table
 
 
 def test_a_comparison_counts_what_is_missing_and_what_is_another() -> None:
@@ -51,3 +51,10 @@ def test_the_table_of_a_page_is_replaced_and_the_rest_stays(tmp_path: Path) -> N
     write_table(page, ["new"])
     write_table(page, ["newer"])
     assert page.read_text() == f"before\n{MARKS[0]}\nnewer\n{MARKS[1]}\nafter\n"
+
+
+def test_the_thirds_make_up_all_faults_and_have_none_twice() -> None:
+    names = [f"test_{i}" for i in range(11)]
+    thirds = [every_third(reversed(names), third) for third in range(3)]
+    assert sorted(map(len, thirds)) == [3, 4, 4]
+    assert set.union(*thirds) == set(names)

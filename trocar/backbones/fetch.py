@@ -51,7 +51,7 @@ def fetch(entry: Published, origin: str | None = None, progress: Progress = lamb
             if entry.sha256 is not None and digest != entry.sha256:
                 raise TrocarError(f"{origin} has sha256 {digest}, the published file {entry.sha256}: not kept")
             convert(entry, read_checkpoint(temporary, ending=target.suffix), origin)
-        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         record = Record(target.name, target.stat().st_size, digest, origin, now)
         write_record(entry.name, record)
     return record

@@ -4,11 +4,10 @@ before.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from trocar.downstream.datasets.table import Kind
 from trocar.downstream.temporal.convolution import Stage

@@ -1,0 +1,37 @@
+"""What pyproject.toml promises is what is tested."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from conftest import LANE
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[1]
+LANES = ROOT / ".ci" / "lanes"
+
+
+def pins(path):
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
+    return {name.lower().replace("_", "-"): version for name, _, version in (line.partition("==") for line in lines)}
+
+
+def test_the_lane_of_lowest_versions_has_the_lowest_that_are_allowed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    promised = [*project["dependencies"], *project["optional-dependencies"]["onnx"]]
+    floors = dict(re.fullmatch(r"([\w-]+)>=([\d.]+).*", line).groups() for line in promised)
+    lowest = pins(LANES / "lowest.txt")
+    for name in ("torch", "torchvision"):  # the lanes keep these as they are installed
+        assert floors.pop(name)
+    assert {name: Version(lowest[name]) for name in floors} == {name: Version(low) for name, low in floors.items()}
+
+
+@pytest.mark.parametrize("lane", ["lowest", "newest"])
+def test_every_lane_keeps_the_torch_that_is_tested(lane):
+    tested, pinned = pins(ROOT / "constraints.txt"), pins(LANES / f"{lane}.txt")
+    assert [pinned[name] for name in ("torch", "torchvision")] == [tested[name] for name in ("torch", "torchvision")]
+
+
+def test_every_place_that_a_lane_runs_is_there():
+    assert [name for name in LANE if not (ROOT / "tests" / name).exists()] == []
