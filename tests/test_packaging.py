@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from conftest import LANE
+from lane_places import LANE
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
