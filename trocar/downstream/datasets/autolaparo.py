@@ -8,6 +8,7 @@ import pandas as pd
 
 from trocar.core.tables import read_table
 from trocar.downstream.datasets.base import Adapter, DatasetOptions, Split
+from trocar.downstream.datasets.label_times import unlabelled_end
 from trocar.downstream.datasets.splits import not_here, published_split
 from trocar.downstream.datasets.table import LabelledFrames, LabelSpace, build_table
 from trocar.downstream.datasets.videos import (
@@ -53,7 +54,7 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
         labels = _labels(files[video])
         labels = labels[every_nth_second(labels["second"], options.fps)]
         part, said = located_by_second(labels, clip, root, video)
-        notes += said
+        notes += said + unlabelled_end(float(labels["second"].max()), clip.end_s, video)
         parts.append(part.assign(case=video, split=split[video]))
     notes += not_here(name, SPLITS, [video for video, clip in clips.items() if clip is not None])
     spaces = [LabelSpace("phase", "multiclass", PHASES)]

@@ -23,6 +23,8 @@ from trocar.data.media.file_names import composed, video_key
 from trocar.data.media.folders import entry, listed
 from trocar.data.media.video_index import Ints
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
+from trocar.downstream.datasets.image_numbers import first_number, numbered, refuse_dense
+from trocar.downstream.datasets.label_times import refuse_seconds, unlabelled_end
 from trocar.downstream.datasets.names import CHOLEC80_PHASES, CHOLEC80_TOOLS, index_of, phase_set
 from trocar.downstream.datasets.pickles import read_frame_lists
 from trocar.downstream.datasets.splits import CHOLEC80 as SPLITS
@@ -48,9 +50,17 @@ PHANTOM_FILE = "phantom.json"
 
 @dataclass(frozen=True)
 class Images:
-    """1 fps images of a video by their number, which counts from 1: image k shows native frame 25 * (k - 1)."""
+    """1 fps images of a video by their number, counted from 1: image k shows native frame 25 * (k - 1). `first`: the
+    number that the first of them has in its name.
+    """
 
     by_number: Mapping[int, Path]
+    first: int = 1
+
+    @property
+    def rate(self) -> float:
+        """Native frames per second."""
+        return NATIVE_FPS
 
     @property
     def end_s(self) -> float:
@@ -132,15 +142,27 @@ def _one(
     root: Path, video: str, source: Clip | Images, files: _Files, phases: tuple[str, ...], fps: float
 ) -> tuple[pd.DataFrame, list[str]]:
     fps = min(fps, 1.0) if isinstance(source, Images) else fps
-    labels, said = _join(video, files.phase.get(video), files.tools.get(video), phases, source, fps)
+    phase, tools = files.phase.get(video), files.tools.get(video)
+    check_times(root, video, source, phase, tools)
+    labels, said = _join(video, phase, tools, phases, source, fps)
     part, dropped = place(labels, source, root, video)
-    return part, said + dropped + _unlabelled_end(labels, source, video)
+    last_s = float(source.seconds([labels["frame"].max()])[0])
+    return part, said + dropped + unlabelled_end(last_s, source.end_s, video)
 
 
-def _unlabelled_end(labels: pd.DataFrame, source: Clip | Images, video: str) -> list[str]:
-    """A note where more than a tenth of the pictures comes after the last label: the label file may be cut off."""
-    last, end = float(source.seconds([labels["frame"].max()])[0]), source.end_s
-    return [f"{video}: its labels end at {last:.0f} s, its pictures at {end:.0f} s"] if last + 2 < 0.9 * end else []
+def check_times(
+    root: Path, video: str, source: Clip | Images, phase: pd.DataFrame | None, tools: pd.DataFrame | None = None
+) -> None:
+    """Raises TrocarError where a label file seems to count seconds instead of native frames, or images that should be
+    one a second are more than the labels have seconds.
+    """
+    last = -1
+    for table, folder, suffix in ((phase, PHASE_FOLDER, PHASE_SUFFIX), (tools, TOOL_FOLDER, TOOL_SUFFIX)):
+        if table is not None and len(table):
+            refuse_seconds(table["Frame"], source.end_s, source.rate, root / folder / f"{video}{suffix}")
+            last = max(last, int(table["Frame"].max()))
+    if isinstance(source, Images) and last >= 0:
+        refuse_dense(max(source.by_number) - 1, last // int(NATIVE_FPS), f"{root}: frames/{video}")
 
 
 def _missing(files: _Files, pictures: list[str]) -> list[str]:
@@ -178,8 +200,9 @@ def pictures_of(root: Path, video: str) -> Clip | Images | None:
         return clip
     folder = entry(root / "frames", video)
     names = [f"{escape(folder.name)}_{kind}" for kind in IMAGES]
-    images = {int(path.stem.rpartition("_")[2]): path for name in names for path in listed(folder, name)}
-    return Images(images) if images else None
+    images = numbered(path for name in names for path in listed(folder, name))
+    first = first_number(images)
+    return Images({number - first + 1: path for number, path in images.items()}, first) if images else None
 
 
 def is_native(source: Clip | Images) -> bool:
@@ -205,10 +228,12 @@ def place(labels: pd.DataFrame, source: Clip | Images, root: Path, video: str) -
     over = number > last
     if over.any() and number.max() > last + 1:
         raise TrocarError(
-            f"{root}: frames/{video} ends with image {last}, but its labels go to second {int(number.max()) - 1}"
+            f"{root}: frames/{video} ends with image {last - 1 + source.first}, of second {last - 1}, but its labels "
+            f"go to second {int(number.max()) - 1}"
         )
     rows, number = rows[~over], number[~over]
-    paths = [source.by_number.get(n, root / "frames" / video / f"{video}_{n:06d}.png") for n in number]
+    absent = {n: root / "frames" / video / f"{video}_{n - 1 + source.first:06d}.png" for n in number}
+    paths = [source.by_number.get(n, absent[n]) for n in number]
     notes = [f"{video}: {int(over.sum())} labels after the last of {last} images left out"] if over.any() else []
     notes += [f"{video}: {between} labels between the seconds that images show left out"] if between else []
     shown = [str(path.relative_to(root)) for path in paths]

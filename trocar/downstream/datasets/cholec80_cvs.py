@@ -19,6 +19,8 @@ from trocar.downstream.datasets.cholec80 import (
     NATIVE_FPS,
     PHASE_FOLDER,
     PHASE_SUFFIX,
+    Images,
+    check_times,
     is_native,
     pictures_of,
     place,
@@ -72,7 +74,7 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
             )
         fps = options.fps if isinstance(source, Clip) else min(options.fps, 1.0)
         mine = intervals[intervals["video"] == int(video.removeprefix("video"))]
-        labels = _scored(mine, _first_clipping(root, video), fps, video)
+        labels = _scored(mine, _first_clipping(root, video, source), fps, video)
         part, said = place(labels, source, root, video)
         notes += said
         parts.append(part.assign(case=video, split=split[video]))
@@ -91,12 +93,13 @@ def _intervals(root: Path) -> pd.DataFrame:
     return found
 
 
-def _first_clipping(root: Path, video: str) -> int:
+def _first_clipping(root: Path, video: str, source: Clip | Images) -> int:
     """Native frame at which the clipping begins. Raises TrocarError without a phase file that has it."""
     path = root / PHASE_FOLDER / f"{video}{PHASE_SUFFIX}"
     if not path.is_file():
         raise TrocarError(f"{path} is missing; the labels of Cholec80-CVS end where the phase ClippingCutting begins")
     table = read_labels(path)
+    check_times(root, video, source, table)
     clipping = table["Phase"].map(lambda name: canonical(str(name)) == canonical("ClippingCutting"))
     if not clipping.any():
         raise TrocarError(f"{path}: no ClippingCutting; is it Cholec80's phase file?")

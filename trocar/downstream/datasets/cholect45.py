@@ -14,6 +14,7 @@ import pandas as pd
 from trocar.core.tables import read_lines, read_table
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
 from trocar.downstream.datasets.budgets import published_budgets
+from trocar.downstream.datasets.image_numbers import refuse_dense, refuse_shifted
 from trocar.downstream.datasets.names import index_of
 from trocar.downstream.datasets.splits import not_here, published_split
 from trocar.downstream.datasets.table import LabelledFrames, LabelSpace, build_table
@@ -48,6 +49,9 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
             notes.append(f"{video}: labels without images left out")
             continue
         part = _read_video(root, video, orders)
+        images = {int(path.stem) for path in (root / "data" / video).glob("*.png") if path.stem.isdigit()}
+        refuse_shifted(images, set(part["number"]), f"{root}: data/{video}")
+        refuse_dense(max(images, default=0), int(part["number"].max()), f"{root}: data/{video}")
         labelled += len(part)
         notes += _disagreements(part, video)
         parts.append(part[part["number"] % step == 0].assign(video=video, case=video, split=split.get(video, "")))

@@ -17,6 +17,7 @@ import pandas as pd
 
 from trocar.data.media.folders import listed
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
+from trocar.downstream.datasets.image_numbers import refuse_dense, refuse_shifted
 from trocar.downstream.datasets.names import CHOLEC80_PHASES, index_of
 from trocar.downstream.datasets.splits import not_here, published_split
 from trocar.downstream.datasets.table import UNLABELLED, LabelledFrames, LabelSpace, build_table
@@ -85,6 +86,9 @@ def _read_video(file: Path, images: dict[int, str], spaces: list[LabelSpace]) ->
     tree = _load(file)
     ids = _ids(tree["categories"], spaces[0].classes, file)
     numbers = sorted((int(key), value) for key, value in tree["annotations"].items())
+    labelled, where = {number for number, _ in numbers}, f"{file}: videos/{file.stem}"
+    refuse_shifted(images, labelled, where)
+    refuse_dense(max(images), max(labelled), where)
     missing = [number for number, _ in numbers if number not in images]
     if missing:
         raise TrocarError(

@@ -26,10 +26,12 @@ import yaml
 from trocar.core.splits import SPLITS
 from trocar.core.tables import Table, is_number, read_table
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
+from trocar.downstream.datasets.label_times import refuse_numbers_of_seconds
 from trocar.downstream.datasets.mask_keys import MASK_KEYS, mask_keys
 from trocar.downstream.datasets.masks import read_indices
 from trocar.downstream.datasets.names import CHOLEC80_PHASES, CHOLEC80_TOOLS, all_known, index_of
 from trocar.downstream.datasets.table import UNLABELLED, LabelledFrames, LabelSpace, build_table
+from trocar.downstream.datasets.videos import probe
 from trocar.errors import ConfigError, TrocarError, nearest
 
 CSV, CLASSES = "frames.csv", "classes.yaml"
@@ -109,7 +111,17 @@ def _locators(table: Table, fps: float) -> pd.DataFrame:
             "pictures without times leave `time_s` out",
             int(again.argmax()),
         )
+    _refuse_seconds(table.path, frames[frames["frame"] >= 0])
     return frames
+
+
+def _refuse_seconds(path: Path, frames: pd.DataFrame) -> None:
+    """Raises TrocarError for videos whose column frame counts seconds. Only those that look like it are opened."""
+    for video, rows in frames.groupby("path", sort=False):
+        alike = (rows["frame"] == rows["time_s"].round()).all() and rows["frame"].max() > 0
+        if alike and (path.parent / str(video)).is_file():
+            rate = probe(path.parent / str(video)).rate
+            refuse_numbers_of_seconds(rows["frame"], rows["time_s"], rate, f"{path}: {video}")
 
 
 def _add_ids(task: str, frames: pd.DataFrame, table: Table, given: Names) -> tuple[Names, list[str]]:

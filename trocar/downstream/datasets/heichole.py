@@ -15,6 +15,7 @@ import pandas as pd
 from trocar.core.tables import read_table
 from trocar.data.media.folders import listed
 from trocar.downstream.datasets.base import Adapter, DatasetOptions, Split
+from trocar.downstream.datasets.label_times import refuse_seconds, unlabelled_end
 from trocar.downstream.datasets.names import CHOLEC80_PHASES
 from trocar.downstream.datasets.splits import not_here, published_split
 from trocar.downstream.datasets.table import LabelledFrames, LabelSpace, build_table
@@ -58,9 +59,11 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
     parts, rows = [], 0
     for video, clip in clips.items():
         labels = _labels(files[video])
+        for path in files[video].values():
+            refuse_seconds(labels["frame"], clip.end_s, clip.rate, path)
         rows += len(labels)
         part, said = located(_thinned(labels, clip, options.fps), clip, root, clip.path.stem)
-        notes += said
+        notes += said + unlabelled_end(float(clip.seconds([labels["frame"].max()])[0]), clip.end_s, video)
         parts.append(part.assign(case=clip.path.stem, split=split.get(video, "")))
     if rows != LABELLED_FRAMES:
         notes.append(f"{rows} labelled native frames; the public videos have {LABELLED_FRAMES}")

@@ -11,6 +11,7 @@ import pandas as pd
 
 from trocar.core.tables import read_table
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
+from trocar.downstream.datasets.label_times import refuse_seconds, unlabelled_end
 from trocar.downstream.datasets.m2cai16 import OFFICIAL, check_split, label_files, videos
 from trocar.downstream.datasets.names import PHASE_SETS, index_of
 from trocar.downstream.datasets.table import LabelledFrames, LabelSpace, build_table
@@ -30,9 +31,11 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
     parts, notes = [], []
     for split, path, clip in videos(label_files(root, "workflow"), missing):
         labels = _labels(path, phases)
+        refuse_seconds(labels["frame"], clip.end_s, clip.rate, path)
+        last_s = float(clip.seconds([labels["frame"].max()])[0])
         grid = clip.grid(int(labels["frame"].max()), options.fps)
         part, said = located(labels[labels["frame"].isin(grid)], clip, root, path.stem)
-        notes += said
+        notes += said + unlabelled_end(last_s, clip.end_s, path.stem)
         parts.append(part.assign(case=path.stem, split=split))
     for split, count in COUNTS.items():
         found = sum(part["split"].iloc[0] == split for part in parts if len(part))

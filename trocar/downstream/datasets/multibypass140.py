@@ -17,6 +17,8 @@ import pandas as pd
 
 from trocar.data.media.folders import listed
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
+from trocar.downstream.datasets.image_numbers import first_number, numbered, refuse_dense
+from trocar.downstream.datasets.label_times import unlabelled_end
 from trocar.downstream.datasets.names import canonical
 from trocar.downstream.datasets.pickles import read_frame_lists
 from trocar.downstream.datasets.table import UNLABELLED, LabelledFrames, LabelSpace, build_table
@@ -182,11 +184,14 @@ def _pictured(root: Path, video: str, labels: pd.DataFrame) -> tuple[pd.DataFram
     """Rows with the video's 1 fps images, else with frames of the video; None where neither is there."""
     folders = _picture_folders(root, video)
     for folder in folders:
-        images = {_number(path.stem): path for path in listed(folder / "frames" / video, "*.jpg")}
+        images = numbered(listed(folder / "frames" / video, "*.jpg"))
         if images:
             return _of_images(root, video, labels, images)
     clip = find_clip([folder / "videos" for folder in folders], video)
-    return (None, []) if clip is None else located_by_second(labels, clip, root, video)
+    if clip is None:
+        return None, []
+    part, notes = located_by_second(labels, clip, root, video)
+    return part, notes + unlabelled_end(float(labels["second"].max()), clip.end_s, video)
 
 
 def _picture_folders(root: Path, video: str) -> list[Path]:
@@ -196,10 +201,12 @@ def _picture_folders(root: Path, video: str) -> list[Path]:
 
 
 def _of_images(root: Path, video: str, labels: pd.DataFrame, images: dict[int, Path]) -> tuple[pd.DataFrame, list[str]]:
-    number = labels["second"] + 1
+    first = first_number(images)
+    number = labels["second"] + first
     over = number > max(images)
     if number.max() > max(images) + 2:
         raise TrocarError(f"{root}: the images of {video} end with {max(images)}, its labels with {number.max()}")
+    refuse_dense(max(images) - first, int(labels["second"].max()), f"{root}: images of {video}")
     labels, number = labels[~over], number[~over]
     absent = [n for n in number if n not in images]
     if absent:
@@ -208,6 +215,7 @@ def _of_images(root: Path, video: str, labels: pd.DataFrame, images: dict[int, P
         )
     paths = [str(images[n].relative_to(root)) for n in number]
     notes = [f"{video}: {int(over.sum())} labels after the last of {len(images)} images left out"] if over.any() else []
+    notes += unlabelled_end(float(labels["second"].max()), float(max(images) - first + 1), video)
     return labels.assign(path=paths, frame=-1, time_s=labels["second"].astype(float)), notes
 
 

@@ -16,6 +16,7 @@ from trocar.core.tables import read_table
 from trocar.data.media.folders import listed
 from trocar.data.media.suffixes import VIDEO_SUFFIXES
 from trocar.downstream.datasets.base import Adapter, DatasetOptions, Split
+from trocar.downstream.datasets.label_times import unlabelled_end
 from trocar.downstream.datasets.names import canonical
 from trocar.downstream.datasets.splits import not_here, published_split
 from trocar.downstream.datasets.table import LabelledFrames, LabelSpace, build_table
@@ -95,7 +96,7 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
         labels = _labels(numbers[number], int(number))
         labels = labels[every_nth_second(labels["second"], options.fps)]
         part, said = located_by_second(labels, clip, root, clip.path.stem)
-        notes += said
+        notes += said + unlabelled_end(float(labels["second"].max()), clip.end_s, clip.path.stem)
         parts.append(part.assign(case=clip.path.stem, split=split.get(number, "")))
     spaces = [
         LabelSpace("step", "multiclass", STEPS, unscored=UNSCORED),
