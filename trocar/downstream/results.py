@@ -13,6 +13,7 @@ import pandas as pd
 from rich.table import Table
 
 from trocar import __version__
+from trocar.downstream.metrics.segmentation_offered import NO_BACKGROUND, class_lines
 from trocar.downstream.prediction_file import About, write_predictions
 from trocar.files import write_atomic
 from trocar.privacy import Withheld
@@ -133,7 +134,8 @@ class Results:
         table.add_column("backbone", overflow="fold")
         table.add_column("protocol", overflow="fold")
         for name in (headline, *others):
-            table.add_column(name.replace("@", "\n@"), justify="right", overflow="fold")
+            title = name.replace("@", "\n@").replace(NO_BACKGROUND, f"\n{NO_BACKGROUND}")
+            table.add_column(title, justify="right", overflow="fold")
         table.add_column("leak", overflow="fold")
         for row in (row for row in self.rows if row.task == task):
             cells = _cells(row, headline, [])
@@ -161,14 +163,12 @@ class Results:
         background = about.get("background")
         if background is None:
             return
-        names = [name for name in about["classes"] if name != background] + [background]
+        names = class_lines(about["classes"], background)
         rows = [row for row in self.rows if row.task == task]
         for start in range(0, len(rows), abreast):
             part = rows[start : start + abreast]
             titles = [f"{about['per_class']} by class", *(f"{row.arm}, {row.protocol}" for row in part)]
-            body = [
-                [name + " (background)" * (name == background), *(_value(row, name) for row in part)] for name in names
-            ]
+            body = [[line, *(_value(row, name) for row in part)] for name, line in names.items()]
             yield titles, body
 
     def _cells(self, task: str) -> tuple[list[str], list[list[str]]]:

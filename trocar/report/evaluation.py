@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from trocar.downstream.metrics.segmentation_offered import class_lines
 from trocar.downstream.results import few
 from trocar.report.interval import bar, scale_of
 from trocar.report.summary import headline
@@ -59,13 +60,11 @@ def _classes(info: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     if background is None:
         return ""
     heads = "".join(f"<th class=number>{escape(str(r['backbone']))}<br>{escape(str(r['protocol']))}</th>" for r in rows)
-    names = [name for name in info["classes"] if name != background] + [background]
     lines = []
-    for name in names:
+    for name, line in class_lines(info["classes"], background).items():
         values = (row["per_class"].get(name) for row in rows)
         cells = "".join(f"<td class=number>{'–' if value is None else f'{value:.3f}'}</td>" for value in values)
-        about = " (background)" if name == background else ""
-        lines.append(f"<tr><th scope=row>{escape(str(name) + about)}</th>{cells}</tr>")
+        lines.append(f"<tr><th scope=row>{escape(line)}</th>{cells}</tr>")
     return (
         f"<div class=scroll><table class=scores><thead><tr><th>{escape(str(info['per_class']))} by class</th>{heads}"
         f"</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"

@@ -118,7 +118,7 @@ def test_masks_with_a_background_are_shown_class_by_class(full):
     head, *rows = table.split("<tr")[1:]
     assert [name for name in ("north", "north again", "south", "init", "other") if name not in head] == []
     names = [re.search(r"scope=row>([^<]+)<", row).group(1) for row in rows]
-    assert names == ["tool", "background (background)"]
+    assert names == ["tool", "background"]
     # Of the square of 12 rows the runs of north have 9 or 10 (levels .775, .8, .825), and nothing else.
     assert f"{(9 + 10 + 10) / 36:.3f}" in text_of(rows[0])
 

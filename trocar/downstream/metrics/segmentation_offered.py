@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from trocar.downstream.metrics.segmentation import (
@@ -44,3 +44,9 @@ def in_tables(background: int | None) -> tuple[str, ...]:
     if background is None:
         return (WHOLE, "dice@dataset", "iou@image_present_gt", "iou@patient_pooled")
     return (LEAD, WHOLE, "dice@dataset_no_background", "iou@image_present_gt", "iou@patient_pooled_no_background")
+
+
+def class_lines(classes: Sequence[str], background: str) -> dict[str, str]:
+    """Class -> its line in a table of classes, the background last and marked where its name does not say it."""
+    last = background if background.lower() == "background" else f"{background} (background)"
+    return {name: name for name in classes if name != background} | {background: last}

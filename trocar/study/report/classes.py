@@ -7,6 +7,7 @@ from html import escape
 import numpy as np
 
 from trocar.downstream.metrics.segmentation import per_class, row_mean
+from trocar.downstream.metrics.segmentation_offered import class_lines
 from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome
 from trocar.study.report.analysis import Compared
 from trocar.study.report.html import cell, head, number, table
@@ -25,12 +26,10 @@ def class_table(one: Compared) -> str:
     if last is None or last.background is None:
         return ""
     means = {arm: row_mean(np.stack(runs, axis=1)) for arm, runs in values.items()}
-    background = last.background
-    order = [place for place in range(len(last.classes)) if place != background] + [background]
     rows = []
-    for place in order:
-        name = last.classes[place] + " (background)" * (place == background)
+    for name, line in class_lines(last.classes, last.classes[last.background]).items():
+        place = last.classes.index(name)
         cells = [cell(number(float(mean[place])), "number") for mean in means.values()]
-        rows.append(f"<tr><th scope=row>{escape(name)}</th>{''.join(cells)}</tr>")
+        rows.append(f"<tr><th scope=row>{escape(line)}</th>{''.join(cells)}</tr>")
     numbers = tuple(range(1, len(means) + 1))
     return f"<h4>IoU by class</h4>{table(head(['Class', *means], numbers), rows)}"
