@@ -123,7 +123,7 @@ def _lock(root: Path, planted: Planted, study: Any, store: Any) -> dict[str, Any
                     _stage(store, stages, name, "evaluate", f"{arm}: {task}", planted.missing)
                     _score(store.out(name), planted, evaluations[-1])
     return {
-        "format": 2,
+        "format": 3,
         "trocar": "0",
         "study": study.model_dump(mode="json"),
         "versions": {"pretrain": 1, "evaluate": 1, "report": 1},

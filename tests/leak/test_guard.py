@@ -95,15 +95,6 @@ def test_data_without_a_split_is_held_out_as_a_whole(tmp_path):
     assert held_out([str(data)]).cases == {("own", "one"), ("own", "two")}
 
 
-def test_isolated_pictures_are_suspect_and_stay(tmp_path):
-    data = make_labelled(tmp_path / "own", {"one": operation(1)[:2]})
-    pool = make_pool(tmp_path / "pool", {"a": ("north", "x", operation(1)[::-1]), "b": ("north", "y", operation(70))})
-    selection = resolve(guarded(str(data), policy="error"), pool)
-    assert [leak.verdict for leak in selection.leaks] == [Verdict.SUSPECT]
-    assert len(selection.cases) == 2
-    assert any("suspect, kept in the pool" in note for note in selection.notes)
-
-
 def test_published_splits_and_lists_are_read(tmp_path):
     cases = held_out(["cholec80:40-8-32"]).cases
     assert {int(n) for _, n in cases} == set(range(41, 81))

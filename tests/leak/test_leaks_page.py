@@ -45,7 +45,10 @@ def test_the_pages_commands_and_python_run(tmp_path, monkeypatch, capsys):
 
 
 def test_the_page_states_the_thresholds_in_use():
-    assert f"at least {content.RUN} *different* pictures\nmatch within {content.RADIUS} bits" in PAGE
+    assert f"at least {content.RUN} *different* pictures match within {content.RADIUS} bits" in PAGE
     assert f"that {content.COMMON} or more videos" in PAGE
-    assert f"within {content.ISOLATED_RADIUS} bits without a common offset" in PAGE
+    assert f"different pictures within {content.ISOLATED_RADIUS} bits at no common offset" in PAGE
+    assert f"two matches within {content.RADIUS} bits, or one within {content.ISOLATED_RADIUS}" in PAGE
+    assert f"from {content.TAIL - 6} to {content.TAIL} bits" in PAGE
+    assert pictures.VARIANTS == 16
     assert pictures.BORDERS == (0.0, 0.04, 0.08)

@@ -39,7 +39,8 @@ class Part:
 
     `role`: pretraining, published, init, teacher or neighbour index. `seen`: published data sets, as a family's
     manifest names them. `cases`: `source/case` of a catalog. `catalog`, `fingerprint`: where their frames lie, and of
-    which catalog. `compared`: digest of a held-out case's pictures -> what comparing them with these cases found.
+    which catalog; `left_out`: content hash of a video -> its frames, by number, that were no part of the training.
+    `compared`: digest of a held-out case's pictures -> what comparing them with these cases found.
     `known` is False where nobody recorded what the training saw. In exports the names of cases are sealed (`sealed`).
     """
 
@@ -50,6 +51,7 @@ class Part:
     catalog: str | None = None
     fingerprint: str | None = None
     compared: Mapping[str, tuple[Finding, ...]] = field(default_factory=dict)
+    left_out: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     known: bool = True
 
     def has(self, case: Case) -> bool:
@@ -68,14 +70,18 @@ class Part:
         """Values that JSON can hold; `from_json` is the inverse."""
         tree = asdict(replace(self, compared={}))
         compared = {digest: [found.as_json() for found in items] for digest, items in self.compared.items()}
-        return tree | {"seen": [asdict(one) for one in self.seen], "cases": list(self.cases), "compared": compared}
+        left_out = {content: list(frames) for content, frames in self.left_out.items()}
+        lists = {"seen": [asdict(one) for one in self.seen], "cases": list(self.cases), "left_out": left_out}
+        return tree | lists | {"compared": compared}
 
     @classmethod
     def from_json(cls, tree: Mapping[str, Any]) -> Part:
         """From what `as_json` gave. Raises TypeError, KeyError or ValueError for anything else."""
         compared = {key: tuple(map(Finding.from_json, items)) for key, items in tree["compared"].items()}
         seen = tuple(Seen(**one) for one in tree["seen"])
-        return cls(**{**tree, "seen": seen, "cases": tuple(tree["cases"]), "compared": compared})
+        left_out = {content: tuple(frames) for content, frames in tree.get("left_out", {}).items()}
+        lists = {"seen": seen, "cases": tuple(tree["cases"]), "left_out": left_out, "compared": compared}
+        return cls(**{**tree, **lists})
 
 
 @dataclass(frozen=True)

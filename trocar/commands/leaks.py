@@ -44,12 +44,15 @@ def run(args: argparse.Namespace) -> int:
         for entry in args.against
     ]
     wanted = held_out(entries, say=lambda line: print(line, file=sys.stderr, flush=True))
-    leaks = find_leaks(catalog, wanted, range(catalog.videos.num_rows))
+    found = find_leaks(catalog, wanted, range(catalog.videos.num_rows))
+    leaks = found.leaks
     hashed = len(set(wanted.pictures.cases))
     print(
         f"{len(wanted.cases)} held-out cases ({hashed} with pictures, {len(wanted.pictures)} frames) against "
         f"{catalog.videos.num_rows} videos of {len(catalog)} frames"
     )
+    for line in found.compared:
+        print(line)
     if not leaks:
         print("none of them is in the pool")
         return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -13,14 +14,13 @@ from trocar.config import AsWritten, Config
 from trocar.data.catalog import DEFAULT_CURATION, STRICT_CURATION, Catalog, to_numpy
 from trocar.data.counter import I64
 from trocar.data.curation import LeftOut, Mask
-from trocar.data.leak.guard import Leak, LeakGuard, describe, find_leaks, refuse
+from trocar.data.leak.guard import Found, Guarding, LeakGuard, find_leaks, guard
 from trocar.data.leak.held_out import HeldOut
-from trocar.data.leak.verdict import Verdict
 from trocar.data.mixing import limit_repeats, nominal_shares
 from trocar.data.selection import EMPTY, Pool, Runs, Selection, hash_runs
 from trocar.errors import ConfigError, nearest
 
-Search = Callable[[Catalog, HeldOut, Sequence[int]], list[Leak]]
+Search = Callable[[Catalog, HeldOut, Sequence[int]], Found]
 """search(catalog, held_out, videos): the held-out cases among these videos, as `find_leaks` does it."""
 
 
@@ -119,7 +119,7 @@ class _Resolver:
         self.first: I64 = to_numpy(table.column("first_row")).astype(np.int64)
         self.count: I64 = to_numpy(table.column("rows")).astype(np.int64)
         self.notes: list[str] = []
-        self.leaks: list[Leak] = []
+        self.guarding = Guarding(Found())
 
     def resolve(self, samples: int | None) -> Selection:
         # Held-out cases leave before anything is sampled: a sample of n cases keeps its n.
@@ -134,21 +134,19 @@ class _Resolver:
             cases=tuple(sorted({self._case(v) for v in videos})),
             fingerprint=hash_runs(named, pools, self.first),
             notes=tuple(self.notes),
-            leaks=tuple(self.leaks),
+            guarding=self.guarding,
         )
 
     def _guarded(self, videos: list[int]) -> list[int]:
         if self.held_out is None or not self.config.leak.against:
             return videos
-        policy = self.config.leak.policy
-        self.leaks = self.search(self.catalog, self.held_out, videos)
-        if policy == "error":
-            refuse(self.leaks)
-        self.notes += describe(self.leaks, policy)
-        if policy == "allow":
-            return videos
-        out = {leak.pool for leak in self.leaks if leak.verdict is not Verdict.SUSPECT}
-        kept = [v for v in videos if self._case(v) not in out]
+        found = self.search(self.catalog, self.held_out, videos)
+        size: Counter[str] = Counter()
+        for v in videos:
+            size[self._case(v)] += int(self.count[v])
+        self.guarding = guard(found, self.held_out, self.config.leak, size)
+        self.notes += self.guarding.describe(self.config.leak.policy)
+        kept = [v for v in videos if self._case(v) not in self.guarding.cases]
         if not kept:
             raise ConfigError("composition: every case that it matches is held out; " + "; ".join(self.notes))
         return kept
@@ -255,7 +253,7 @@ class _Resolver:
         return hashlib.sha256(f"{self.config.sample_seed}\x1f{case}".encode()).hexdigest()
 
     def _kept(self, videos: list[int]) -> dict[int, Runs]:
-        """The frames of each video that pass the time grid and curation."""
+        """The frames of each video that pass the time grid and curation, without copies of held-out pictures."""
         runs, before = {}, 0
         with LeftOut(self.catalog, self._limits()) as left_out:
             for v in sorted(videos):
@@ -263,6 +261,8 @@ class _Resolver:
                 keep = self._on_time_grid(v, span)
                 before += int(np.count_nonzero(keep))
                 keep &= ~left_out.rows(span.start, span.stop)
+                copies = self.guarding.rows
+                keep[copies[(copies >= span.start) & (copies < span.stop)] - span.start] = False
                 runs[v] = Runs.of_video(np.flatnonzero(keep).astype(np.int64) + span.start)
         after = sum(len(r) for r in runs.values())
         self.notes.append(f"curation leaves {after} of {before} frames")

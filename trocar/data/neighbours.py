@@ -8,7 +8,7 @@ is a pure function of (seed, step, slot, anchor as delivered).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -52,13 +52,16 @@ class Neighbours(Config):
 
 @dataclass(frozen=True)
 class NeighbourRule:
-    """The neighbours of a run: `table` for knn, and `videos` bool[catalog's videos] which are in its selection."""
+    """The neighbours of a run: `table` for knn, `videos` bool[catalog's videos] which are in its selection, `without`
+    int64[m] catalog rows of them that are copies of held-out pictures.
+    """
 
     config: Neighbours
     catalog: Catalog
     videos: npt.NDArray[np.bool_]
     seed: int
     table: NeighbourTable | None = None
+    without: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def identity(self) -> dict[str, Any]:
         """What determines the neighbours besides the data and the seed, for comparing two attempts of a run."""
@@ -85,8 +88,10 @@ class NeighbourRule:
 
     def candidates(self, row: int) -> list[int]:
         """The different rows that a neighbour of `row` is drawn from, without `row` itself."""
-        near = self._near(row)[: self.config.candidates]
-        pool = dict.fromkeys(near + self._temporal(row))
+        kept = [one for one in self._near(row) if one not in self._copies]
+        pool = dict.fromkeys(kept[: self.config.candidates] + self._temporal(row))
+        for copy in self._copies & pool.keys():
+            del pool[copy]
         return list(pool) if self.table is None else list(pool)[: self.config.candidates]
 
     def _near(self, row: int) -> list[int]:
@@ -101,7 +106,8 @@ class NeighbourRule:
         """For each offset the nearest frame of the same video, unless it is more than half a frame interval away;
         nothing for an isolated picture.
 
-        Any ingested frame will do, whatever curation or a lower frame rate of the composition says.
+        Any ingested frame that is no copy of a held-out picture will do, whatever curation or a lower frame rate of the
+        composition says.
         """
         first, count, fps = self._extents
         video = int(self.catalog.frames["video"][row])
@@ -112,6 +118,10 @@ class NeighbourRule:
         reach = 0.5 / float(fps[video]) + TIME_ROUNDING_S
         found = (_nearest(times, row - start, offset, reach) for offset in self.config.offsets_s)
         return [start + at for at in dict.fromkeys(found) if at is not None]
+
+    @cached_property
+    def _copies(self) -> frozenset[int]:
+        return frozenset(self.without.tolist())
 
     @cached_property
     def _extents(self) -> tuple[I64, I64, npt.NDArray[np.float64]]:
@@ -133,7 +143,7 @@ def resolve_neighbours(
     videos = _videos(catalog, selection)
     _check_reach(config, catalog, videos)
     table = None if config.index is None else NeighbourTable.open(catalog, config.index)
-    return NeighbourRule(config, catalog, videos, seed, table)
+    return NeighbourRule(config, catalog, videos, seed, table, selection.guarding.rows)
 
 
 def _nearest(times: npt.NDArray[np.float32], at: int, offset: float, reach: float) -> int | None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from trocar.data.bitmap import BLOCK, U8, Bitmap, pack
 from trocar.data.counter import I64
-from trocar.data.leak.guard import Leak
+from trocar.data.leak.guard import Found, Guarding, Leak
 
 RUN_BYTES = 48
 
@@ -132,15 +132,20 @@ class Pool:
 @dataclass(frozen=True)
 class Selection:
     """The resolved composition. `share`s of the pools sum to 1; `source_rows` counts selected rows per
-    source, `cases` are named source/case. `leaks` are the held-out cases that the pool
-    held before they were left out (or kept, as `leak.policy` says)."""
+    source, `cases` are named source/case. `guarding` says which held-out cases and pictures the pool
+    held, and which of them left it before sampling."""
 
     pools: tuple[Pool, ...]
     source_rows: Mapping[str, int]
     cases: tuple[str, ...]
     fingerprint: str
     notes: tuple[str, ...] = ()
-    leaks: tuple[Leak, ...] = ()
+    guarding: Guarding = field(default_factory=lambda: Guarding(Found()))
+
+    @property
+    def leaks(self) -> tuple[Leak, ...]:
+        """The held-out cases that were found in the pool, whatever became of them."""
+        return self.guarding.found.leaks
 
     def __len__(self) -> int:
         return sum(len(pool) for pool in self.pools)

@@ -28,7 +28,7 @@ from trocar.files import user_cache, write_atomic
 
 SIDE = 160
 """Pixels of the square that a frame is squashed to before it is hashed: over nine for a cell of the hash."""
-FORMAT = 1  # raised when the hashes in the cache would come out differently
+FORMAT = 2  # raised when the hashes in the cache would come out differently
 Say = Callable[[str], None]
 
 

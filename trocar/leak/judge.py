@@ -83,8 +83,7 @@ class Judge:
         pool = _reachable(part) if rest else None
         if pool is None:
             return settled
-        catalog, videos = pool
-        leaks = find_leaks(catalog, self.held_out, videos)
+        leaks = find_leaks(pool.catalog, self.held_out, pool.videos, pool.without).leaks
         return settled | {case: _as_findings(part, [leak for leak in leaks if leak.test == case]) for case in rest}
 
     @cached_property
@@ -102,8 +101,17 @@ def _as_findings(part: Part, leaks: Sequence[Leak]) -> list[Finding]:
     return [Finding(k.verdict, k.test, f"{part.name} ({part.role}) was trained on {k.pool}: {k.how}") for k in leaks]
 
 
-def _reachable(part: Part) -> tuple[Catalog, list[int]] | None:
-    """The catalog of a run's frames and the videos of its cases; None if it is gone or not the same any more."""
+@dataclass(frozen=True)
+class _Pool:
+    """What a run was trained on: videos of a catalog, but for some rows."""
+
+    catalog: Catalog
+    videos: list[int]
+    without: list[int]
+
+
+def _reachable(part: Part) -> _Pool | None:
+    """The frames of a run; None if its catalog is gone or not the same any more."""
     if part.catalog is None or not Path(part.catalog).is_dir():
         return None
     try:
@@ -116,4 +124,7 @@ def _reachable(part: Part) -> tuple[Catalog, list[int]] | None:
     # A catalog that has grown still holds the cases; one that has lost some cannot speak for them.
     if len(there) < len(part.cases):
         return None
-    return catalog, [video for video, case in enumerate(cases) if case in there]
+    videos = [video for video, case in enumerate(cases) if case in there]
+    first, content = (catalog.videos.column(name).to_pylist() for name in ("first_row", "content_hash"))
+    without = [first[video] + row for video in videos for row in part.left_out.get(content[video], ())]
+    return _Pool(catalog, videos, without)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -97,17 +97,28 @@ class Pretraining:
 
     def _own_part(self) -> Part:
         wanted = self._search.held_out(self.config.data.composition)
-        found = {} if wanted is None else compared(wanted, self.selection.leaks, self.selection.cases)
+        found = {} if wanted is None else compared(wanted, self.selection.guarding.kept, self.selection.cases)
         root, known_as = str(self.catalog.root), self.catalog.fingerprint
-        return Part("pretraining", self.config.run.out.name, (), self.selection.cases, root, known_as, found)
+        part = Part("pretraining", self.config.run.out.name, (), self.selection.cases, root, known_as, found)
+        return replace(part, left_out=self._left_out())
+
+    def _left_out(self) -> dict[str, tuple[int, ...]]:
+        """Content hash of a video -> its frames, by number, that left the pool as copies of held-out pictures."""
+        left_out: dict[str, tuple[int, ...]] = {}
+        for row in self.selection.guarding.rows.tolist():
+            place = self.catalog.place(row)
+            content = self.catalog.videos["content_hash"][int(self.catalog.frames["video"][row])].as_py()
+            left_out[content] = (*left_out.get(content, ()), place["row"])
+        return left_out
 
     def leaks(self) -> dict[str, Any]:
         """The record of the leak guard, for the run folder."""
         guard = self.config.data.composition.leak
         return {
-            "format": 1,
+            "format": 2,
             "leak": guard.model_dump(mode="json"),
-            "found": [leak.as_json() for leak in self.selection.leaks],
+            "compared": list(self.selection.guarding.found.compared),
+            "found": self.selection.guarding.records(),
             "exposure": self.exposure.as_json(),
         }
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from trocar.data.leak.guard import KEPT
 from trocar.progress import duration
 from trocar.study.arm_run import served
 from trocar.study.estimate import Cost, Rates, costs
@@ -78,12 +79,10 @@ def _stages(plan: Plan, store: Store) -> Table:
 
 def _leaks(plan: Plan) -> Iterator[str]:
     """One line for each case of a pool that is a test or validation case of a task."""
-    done = {"exclude": "left out before sampling", "allow": "ALLOWED", "error": "refused"}[plan.study.leak]
     found = {(leak["pool"], leak["test"]): leak for run in plan.runs for leak in run.leaks}
-    if plan.study.leave_out == "task":
-        done = "left out, before sampling, of the pretrainings that these tasks are scored with"
+    of = " of the pretrainings that these tasks are scored with" if plan.study.leave_out == "task" else ""
     for (pool, _), leak in sorted(found.items()):
-        what = "suspected, not left out" if leak["verdict"] == "suspect" else done
+        what = leak["became"] if leak["became"] == KEPT else f"{leak['became']} before sampling{of}"
         yield f"leak: {pool} is held out for {', '.join(leak['tasks'])} ({leak['how']}): {what}"
 
 

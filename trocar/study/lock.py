@@ -19,7 +19,7 @@ from trocar.study.store import Store
 from trocar.study.weights import identity
 
 NAME = "study.lock"
-FORMAT = 2
+FORMAT = 3
 
 Tree = dict[str, Any]
 

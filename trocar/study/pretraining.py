@@ -97,7 +97,7 @@ def _plan_run(
         samples=steps * config.train.batch,
         epochs=setup.plan.epochs(steps),
         notes=selection.notes,
-        leaks=tuple(leak.as_json() for leak in selection.leaks),
+        leaks=tuple(selection.guarding.records()),
         init=absolute(config.backbone.name),
         size=next(iter(setup.method_config.recipe().groups.values())).size,
     )
@@ -126,7 +126,8 @@ def _config(study: StudyConfig, name: str, arm: ArmConfig, seed: int, tasks: tup
 def guard_of(study: StudyConfig, arm: ArmConfig, tasks: Iterable[str]) -> LeakGuard:
     """What must stay out of the arm's pool: its own list, and the test and validation cases of these tasks."""
     guarded = dict.fromkeys(_guarded(study.tasks[task]) for task in tasks)
-    return LeakGuard(against=[*arm.leak.against, *guarded], policy=study.leak)
+    against = [*arm.leak.against, *guarded]
+    return LeakGuard(against=against, policy=study.leak, suspects=arm.leak.suspects)
 
 
 def _guarded(task: TaskConfig) -> Guarded:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from trocar.data.leak.content import COMMON, RADIUS, RUN, Rule, different, find_copies
-from trocar.data.leak.pictures import VARIANTS, Pictures, distance, variants
+from trocar.data.leak.content import COMMON, ISOLATED_RADIUS, RADIUS, RUN, Rule, compare, different, find_copies
+from trocar.data.leak.pictures import BORDERS, CROPS, VARIANTS, Pictures, distance, variants
 
 
 def hashes(rng, count):
@@ -80,11 +80,58 @@ def test_black_frames_never_match(rng):
     assert find_copies(pictures(black), pictures(black)) == []
 
 
-def test_isolated_pictures_have_no_offset(rng):
+@pytest.mark.parametrize(("bits", "found"), [(RADIUS, True), (RADIUS + 1, False)])
+def test_one_match_between_stills_takes_the_picture(rng, bits, found):
     frames = hashes(rng, 1)
-    (copy,) = find_copies(pictures(frames), pictures(np.concatenate([hashes(rng, 30), frames])))
-    assert copy.offset_s is None
-    assert copy.frames == 1
+    pool = [
+        pictures(flipped(rng, frames, bits), name="copy"),
+        *(pictures(hashes(rng, 1), name=str(i)) for i in range(5)),
+    ]
+    copies = find_copies(pictures(frames), Pictures.join(pool))
+    assert [(copy.pool, copy.offset_s, copy.rows) for copy in copies] == ([(0, None, (0,))] if found else [])
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["still in video", "video in still"])
+@pytest.mark.parametrize(
+    ("bits", "rows"),
+    [((ISOLATED_RADIUS,), 1), ((ISOLATED_RADIUS + 1,), 0), ((RADIUS, RADIUS), 2), ((RADIUS, RADIUS + 1), 0)],
+)
+def test_between_a_still_and_a_video_one_close_match_or_two_take_the_frames(rng, turned, bits, rows):
+    frame = hashes(rng, 1)
+    near = np.concatenate([flipped(rng, frame, count) for count in bits])
+    video = pictures(np.concatenate([hashes(rng, 20), near]), name="video")
+    still = pictures(frame, name="still")
+    copies = find_copies(video, still) if turned else find_copies(still, video)
+    found = [copy.rows for copy in copies]
+    assert found == ([((0,) if turned else tuple(range(20, 20 + rows)))] if rows else [])
+
+
+def test_pictures_without_times_are_stills_however_many_a_case_has(rng):
+    frames = hashes(rng, 30)
+    without_times = pictures(frames, times=np.zeros(30))
+    pool = pictures(flipped(rng, frames[7:8], RADIUS), name="copy")
+    assert [copy.rows for copy in find_copies(without_times, pool)] == [(0,)]
+    assert find_copies(pictures(frames), pool) == []
+
+
+def test_chance_is_what_near_misses_lead_to_expect(rng):
+    queries = hashes(rng, 200)
+    assert compare(pictures(queries), pictures(hashes(rng, 400))).chance < 0.05
+    # 100 pairs within 40 bits, 4.4 times fewer every four bits below, as on real frames: 1 in 4.4^4 of them within 24.
+    near = np.concatenate(
+        [flipped(rng, queries[i : i + 1], 40 if i < 77 else 36 if i < 95 else 32) for i in range(100)]
+    )
+    found = compare(pictures(queries), pictures(near))
+    assert (found.pairs, found.near, found.copies) == (200 * 100, 0, ())
+    assert 100 / 4.4**4 / 3 < found.chance < 100 / 4.4**4 * 3
+
+
+def test_variants_that_repeat_change_nothing(rng):
+    frames = hashes(rng, 4)
+    repeated = Pictures(np.repeat(frames[:, None], VARIANTS, axis=1), np.arange(4), np.zeros(4), *[tuple("abcd")] * 2)
+    pool = pictures(flipped(rng, frames, 20))
+    assert compare(repeated, pool).near == 4
+    assert compare(repeated, pool).pairs == 16
 
 
 def test_nothing_against_nothing_is_nothing(rng):
@@ -108,9 +155,22 @@ def test_a_lost_border_near_one_of_the_variants_stays_within_the_radius(border):
     assert distance(found, copy[0]).min() <= RADIUS
 
 
+@pytest.mark.parametrize("border", [0.0, 0.08])
+def test_a_mirrored_picture_is_among_the_variants_with_every_border(border):
+    image = scene(3)
+    w, h = image.size
+    cut = image.crop((round(w * border), round(h * border), round(w * (1 - border)), round(h * (1 - border))))
+    (found,) = variants([image])
+    for flip, least in (("FLIP_LEFT_RIGHT", 0.08), ("FLIP_TOP_BOTTOM", 0), ("ROTATE_180", 0)):
+        (copy,) = variants([cut.transpose(Image.Transpose[flip])])
+        near = distance(found, copy[0]).min() <= RADIUS
+        assert near == (border <= least), flip
+    assert (distance(found[:CROPS], variants([image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)])[0][0]) > RADIUS).all()
+
+
 def test_a_black_surround_on_either_side_changes_nothing_much():
     image = scene(5)
     canvas = Image.new("RGB", (900, 520))
     canvas.paste(image, (130, 20))
     (found,), (copy,) = variants([canvas]), variants([image])
-    assert distance(found[VARIANTS // 2], copy[0]) <= RADIUS
+    assert distance(found[len(BORDERS)], copy[0]) <= RADIUS

@@ -67,9 +67,9 @@ def full(tmp_path_factory):
         left_out={"east": "no case of it is public"},
         kept_out=[
             {"pool": "phantom/case05", "test": "set/case03", "tasks": ["phase"], "verdict": "test case seen unlabelled",
-             "how": "40 pictures in order", "frames": 40},
+             "how": "40 pictures in order", "frames": 40, "became": "left out"},
             {"pool": "phantom/case07", "test": "set/case04", "tasks": ["phase"], "verdict": "suspect",
-             "how": "6 pictures", "frames": 6},
+             "how": "6 pictures", "frames": 6, "became": "kept in the pool"},
         ],
     )  # fmt: skip
     root = tmp_path_factory.mktemp("full")
@@ -137,7 +137,7 @@ def test_steps_samples_and_epochs_stand_beside_every_arm(full):
 def test_held_out_cases_of_the_pool_are_named_with_what_became_of_them(full):
     text = text_of(full[1].split("Held-out cases in the pool")[1].split("</table>")[0])
     assert "phantom/case05 set/case03 phase 40 pictures in order left out before sampling" in text
-    assert "phantom/case07 set/case04 phase 6 pictures suspected, left in the pool" in text
+    assert "phantom/case07 set/case04 phase 6 pictures kept in the pool" in text
 
 
 def test_sections_are_there_only_where_the_study_has_something_for_them(full, tmp_path):

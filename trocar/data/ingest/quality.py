@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
@@ -79,8 +80,17 @@ def measure(image: Image.Image) -> FrameMeasures:
 
 def dhash(image: Image.Image) -> bytes:
     """256-bit difference hash of an image, 32 bytes, row by row, most significant bit first."""
-    small = np.asarray(image.convert("L").resize((17, 16), Image.Resampling.BOX), np.int16)
-    return np.packbits(small[:, :-1] < small[:, 1:]).tobytes()
+    return differences(cells(image)).tobytes()
+
+
+def cells(image: Image.Image) -> npt.NDArray[np.int16]:
+    """int16[16, 17]: the mean lumas (0..255) whose differences `dhash` is made of."""
+    return np.asarray(image.convert("L").resize((17, 16), Image.Resampling.BOX), np.int16)
+
+
+def differences(lumas: npt.NDArray[np.int16]) -> npt.NDArray[np.uint8]:
+    """uint8[32]: the bits of `dhash` of int16[16, 17]."""
+    return np.packbits(lumas[:, :-1] < lumas[:, 1:])
 
 
 def hamming(first: bytes, second: bytes) -> int:

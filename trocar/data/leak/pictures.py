@@ -1,26 +1,38 @@
 """Hashes by which the same picture is found again: the catalog's 256-bit difference hash, and a test frame's variants.
 
 A copy may have lost its border, and the pool its black surround (`trocar ingest` cuts it off), so a test frame is
-hashed several times: whole and without the surround, each also without a border of 4 and of 8 %.
+hashed several times: whole and without the surround, each also without a border of 4 and of 8 %, and all of these
+mirrored, as augmented collections have them. Upside down and turned by half, which is how a reader that ignores a
+video's display matrix stores it, are hashed without a further border.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from trocar.data.counter import I64
 from trocar.data.ingest.content import SAMPLES, find_content
-from trocar.data.ingest.quality import dhash
+from trocar.data.ingest.quality import cells, differences
 
 U8 = npt.NDArray[np.uint8]
 BORDERS = (0.0, 0.04, 0.08)
 """Part of each side that is cut off."""
-VARIANTS = 2 * len(BORDERS)
+CROPS = 2 * len(BORDERS)
+"""Whole with each border, then without the surround."""
+TURNS: tuple[tuple[slice, slice, tuple[int, ...]], ...] = (
+    (slice(None), slice(None), tuple(range(CROPS))),
+    (slice(None), slice(None, None, -1), tuple(range(CROPS))),
+    (slice(None, None, -1), slice(None), (0, len(BORDERS))),
+    (slice(None, None, -1), slice(None, None, -1), (0, len(BORDERS))),
+)
+"""As it is, mirrored, upside down, turned by half: order of rows and columns, and the crops that are hashed so."""
+VARIANTS = sum(len(crops) for _, _, crops in TURNS)
 LEAST_BITS = 40
 """Fewer set bits than this (of 256): black, blank or fog, which looks the same in every operation."""
 _BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1).astype(np.uint8)
@@ -32,7 +44,8 @@ class Pictures:
     """Hashed frames of some videos, in order of video and time.
 
     `hashes` uint8[n, V, 32] (V = 1 for a pool), `video` int64[n] an index into `names`, `time_s` float64[n] seconds
-    in the video. `names`: the name of each video; `cases`: the case (data set, case) of each.
+    in the video. `names`: the name of each video; `cases`: the case (data set, case) of each. `rows` int64[n]: the
+    catalog row of each frame of a pool, else its number here.
     """
 
     hashes: U8
@@ -40,6 +53,11 @@ class Pictures:
     time_s: npt.NDArray[np.float64]
     names: tuple[str, ...]
     cases: tuple[tuple[str, str], ...]
+    rows: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def __post_init__(self) -> None:
+        if len(self.rows) != len(self.video):
+            object.__setattr__(self, "rows", np.arange(len(self.video)))
 
     def __len__(self) -> int:
         return len(self.video)
@@ -50,7 +68,14 @@ class Pictures:
 
     def only(self, keep: npt.NDArray[np.bool_]) -> Pictures:
         """The frames of bool[n]."""
-        return Pictures(self.hashes[keep], self.video[keep], self.time_s[keep], self.names, self.cases)
+        return Pictures(self.hashes[keep], self.video[keep], self.time_s[keep], self.names, self.cases, self.rows[keep])
+
+    def isolated(self, fewest: int) -> npt.NDArray[np.bool_]:
+        """bool[videos]: those of fewer than `fewest` different times, whose frames have no order to be found by."""
+        # Pictures without times of their own all stand at second 0.
+        times = np.unique(np.stack([self.video.astype(np.float64), self.time_s]), axis=1)[0].astype(np.int64)
+        few: npt.NDArray[np.bool_] = np.bincount(times, minlength=len(self.names)) < fewest
+        return few
 
     @staticmethod
     def join(parts: Sequence[Pictures]) -> Pictures:
@@ -78,8 +103,9 @@ def variants(images: Sequence[Image.Image]) -> U8:
         if box is not None:
             left, top, width, height = map(float, box)
             inner = (left, top, left + width, top + height)
-        for variant, (outer, border) in enumerate((o, b) for o in (whole, inner) for b in BORDERS):
-            found[at, variant] = np.frombuffer(dhash(image.crop(_inside(outer, border))), np.uint8)
+        crops = [cells(image.crop(_inside(outer, border))) for outer in (whole, inner) for border in BORDERS]
+        turned = [crops[crop][rows, columns] for rows, columns, chosen in TURNS for crop in chosen]
+        found[at] = [differences(lumas) for lumas in turned]
     return found
 
 

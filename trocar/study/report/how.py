@@ -8,16 +8,13 @@ from typing import Any
 
 import yaml
 
-from trocar.data.leak.verdict import Verdict
+from trocar.data.leak.guard import KEPT
 from trocar.progress import duration
 from trocar.study.arm_run import served
 from trocar.study.report.design import source_fields, sources_of
 from trocar.study.report.html import cell, head, section, table
 from trocar.study.report.known_cases import KnownCases
 from trocar.study.results import Pretrained, Results
-
-DONE = {"exclude": "left out before sampling", "allow": "allowed into the pool", "error": "refused"}
-"""What the study's policy does with a case of the pool that is held out."""
 
 
 def arms(results: Results, known: KnownCases) -> str:
@@ -40,12 +37,10 @@ def _kept_out(results: Results, known: KnownCases) -> str:
     found = {(leak["pool"], leak["test"]): leak for run in results.pretrained for leak in run.leaks}
     names = known.named([*sorted(pool for pool, _ in found), *(leak["test"] for leak in found.values())])
     rows = []
-    became = DONE[results.study.leak]
-    if results.study.leave_out == "task":
-        became = "left out, before sampling, of the pretrainings that these tasks are scored with"
+    of = " of the pretrainings that these tasks are scored with" if results.study.leave_out == "task" else ""
     for (pool, _), leak in sorted(found.items()):
         seen = known.may_show(pool) and known.may_show(leak["test"])
-        done = "suspected, left in the pool" if leak["verdict"] == Verdict.SUSPECT.value else became
+        done = leak["became"] if leak["became"] == KEPT else f"{leak['became']} before sampling{of}"
         why = leak["how"] if seen else "the reason names private cases"
         cells = [cell(names[pool], "wide"), cell(names[leak["test"]], "wide"), cell(", ".join(leak["tasks"]), "wrap")]
         rows.append(f"<tr>{''.join(cells)}{cell(why, 'wide')}{cell(done, 'wrap')}</tr>")
