@@ -108,7 +108,7 @@ COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "border 10 %": lambda image: cut(image, 0.1, 0.1, 0.1, 0.1),
     "left 6 % only": lambda image: cut(image, 0.06, 0, 0, 0),
     "black surround": surrounded,
-    "mirrored (not expected)": lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+    "mirrored": lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
 }
 
 

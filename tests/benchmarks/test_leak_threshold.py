@@ -34,7 +34,7 @@ def test_different_patients_and_copies_are_counted(found, capsys):
     assert "| 24 | 0 | 150 | 0.0e+00 | 0, 0, 0, 0 |" in out
     assert "6 ordered pairs of videos" in out
     assert "| JPEG 30 | 3 of 3 |" in out
-    assert "| mirrored (not expected) | 0 of 3 | 0 of 3 |" in out
+    assert "| mirrored | 3 of 3 | 3 of 3 |" in out
 
 
 def test_parts_of_a_patients_name_are_no_other_patient():

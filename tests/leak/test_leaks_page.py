@@ -50,5 +50,5 @@ def test_the_page_states_the_thresholds_in_use():
     assert f"different pictures within {content.ISOLATED_RADIUS} bits at no common offset" in PAGE
     assert f"two matches within {content.RADIUS} bits, or one within {content.ISOLATED_RADIUS}" in PAGE
     assert f"from {content.TAIL - 6} to {content.TAIL} bits" in PAGE
-    assert pictures.VARIANTS == 16
+    assert pictures.VARIANTS == 20
     assert pictures.BORDERS == (0.0, 0.04, 0.08)

@@ -2,8 +2,9 @@
 
 A copy may have lost its border, and the pool its black surround (`trocar ingest` cuts it off), so a test frame is
 hashed several times: whole and without the surround, each also without a border of 4 and of 8 %, and all of these
-mirrored, as augmented collections have them. Upside down and turned by half, which is how a reader that ignores a
-video's display matrix stores it, are hashed without a further border.
+mirrored, as augmented collections have them. Of a single picture the surround that is found depends on little: it is
+looked for in a brighter and in a cut version too. Upside down and turned by half, which is how a reader that ignores
+a video's display matrix stores it, are hashed without a further border.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from trocar.data.ingest.quality import cells, differences
 U8 = npt.NDArray[np.uint8]
 BORDERS = (0.0, 0.04, 0.08)
 """Part of each side that is cut off."""
-CROPS = 2 * len(BORDERS)
-"""Whole with each border, then without the surround."""
+CROPS = 2 * len(BORDERS) + 2
+"""Whole with each border, without the surround with each border, and without the two other surrounds."""
 TURNS: tuple[tuple[slice, slice, tuple[int, ...]], ...] = (
     (slice(None), slice(None), tuple(range(CROPS))),
     (slice(None), slice(None, None, -1), tuple(range(CROPS))),
@@ -37,6 +38,8 @@ LEAST_BITS = 40
 """Fewer set bits than this (of 256): black, blank or fog, which looks the same in every operation."""
 _BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1).astype(np.uint8)
 Box = tuple[float, float, float, float]
+"""Left, top, right and bottom, as parts of width and height."""
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -95,18 +98,28 @@ def variants(images: Sequence[Image.Image]) -> U8:
     grey = [image.convert("L") for image in images]
     # The surround is found from colour pictures of the video's usual size: some frames of a set may differ.
     usual = [image for image in images if image.size == images[0].size]
-    box = find_content(usual[:: max(1, len(usual) // SAMPLES)]).box
+    sample = usual[:: max(1, len(usual) // SAMPLES)]
+    inner, *others = (_surround(sample), _surround(sample, brighter=True), _surround(sample, cut=BORDERS[-1]))
+    boxes = [(box, border) for box in (WHOLE, inner) for border in BORDERS] + [(box, 0.0) for box in others]
     found = np.empty((len(images), VARIANTS, 32), np.uint8)
     for at, image in enumerate(grey):
-        whole = (0.0, 0.0, float(image.width), float(image.height))
-        inner = whole
-        if box is not None:
-            left, top, width, height = map(float, box)
-            inner = (left, top, left + width, top + height)
-        crops = [cells(image.crop(_inside(outer, border))) for outer in (whole, inner) for border in BORDERS]
+        crops = [cells(image.crop(_inside(box, border, image.size))) for box, border in boxes]
         turned = [crops[crop][rows, columns] for rows, columns, chosen in TURNS for crop in chosen]
         found[at] = [differences(lumas) for lumas in turned]
     return found
+
+
+def _surround(images: Sequence[Image.Image], brighter: bool = False, cut: float = 0.0) -> Box:
+    """What ingest would keep of these pictures of one size, as parts of it, were they brighter or cut on all sides."""
+    outer = _inside(WHOLE, cut, images[0].size)
+    changed = [image.crop(outer) for image in images]
+    if brighter:
+        changed = [image.point(lambda value: min(255, int(1.2 * value + 10))) for image in changed]
+    content = find_content(changed).box
+    left, top, width, height = content or (0, 0, *changed[0].size)
+    w, h = images[0].size
+    across, down = outer[0] + left, outer[1] + top
+    return across / w, down / h, (across + width) / w, (down + height) / h
 
 
 def set_bits(hashes: U8) -> npt.NDArray[Any]:
@@ -120,6 +133,8 @@ def distance(one: U8, other: U8) -> npt.NDArray[Any]:
     return set_bits(one ^ other)
 
 
-def _inside(box: Box, border: float) -> tuple[int, int, int, int]:
-    wide, tall = border * (box[2] - box[0]), border * (box[3] - box[1])
-    return round(box[0] + wide), round(box[1] + tall), round(box[2] - wide), round(box[3] - tall)
+def _inside(box: Box, border: float, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The box without a part of each of its sides, in pixels of a picture of this size."""
+    left, top, right, bottom = (part * side for part, side in zip(box, (*size, *size), strict=True))
+    wide, tall = border * (right - left), border * (bottom - top)
+    return round(left + wide), round(top + tall), round(right - wide), round(bottom - tall)
