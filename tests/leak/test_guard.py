@@ -1,5 +1,6 @@
 """Held-out cases leave a pool before anything is sampled, by name and by content."""
 
+import pandas as pd
 import pytest
 from leak_factory import make_labelled, make_pool, operation
 
@@ -7,7 +8,7 @@ from trocar.cli import main
 from trocar.data.composition import Amount, Composition
 from trocar.data.leak.guard import Guarded, LeakGuard
 from trocar.data.leak.verdict import Verdict
-from trocar.errors import ConfigError
+from trocar.errors import ConfigError, TrocarError
 from trocar.leak.against import held_out
 from trocar.leak.resolve import resolve
 
@@ -157,3 +158,48 @@ def test_the_command_prints_what_it_found_and_exits_1(data, catalog, capsys):
     assert main(["leaks", str(catalog.root), "--against", "heichole/1-24"]) == 0
     assert "none of them is in the pool" in capsys.readouterr().out
     assert main(["leaks", str(catalog.root), "--against", "cholec81"]) == 2
+
+
+def with_sources(root, sources):
+    """The labelled folder with a column `source` by case."""
+    table = pd.read_csv(root / "frames.csv", dtype=str, keep_default_na=False)
+    table.assign(source=table["case"].map(sources)).to_csv(root / "frames.csv", index=False)
+    return root
+
+
+def test_frames_csv_says_which_data_set_a_case_is_of(tmp_path):
+    cases = {"video61": operation(1), "op2": operation(2)}
+    data = with_sources(make_labelled(tmp_path / "mix", cases), {"video61": "Cholec80", "op2": ""})
+    assert held_out([str(data)]).cases == {("cholec80", "61"), ("mix", "op2")}
+    pool = make_pool(tmp_path / "pool", {"a": ("m2cai16_tool", "tool_video_11", operation(30))})
+    (leak,) = resolve(guarded(str(data), policy="allow"), pool).leaks
+    assert leak.test == "cholec80/61"
+
+
+def test_a_case_of_two_sources_is_refused(tmp_path):
+    data = make_labelled(tmp_path / "mix", {"op": operation(1)})
+    table = pd.read_csv(data / "frames.csv")
+    table.assign(source=["a"] * 4 + ["b"] * 4).to_csv(data / "frames.csv", index=False)
+    with pytest.raises(TrocarError, match=r"case 'op' is of source 'b' here and of 'a' above"):
+        held_out([str(data)])
+    with_sources(data, {"op": "a"})
+    pd.DataFrame({"video": ["op"], "source": ["b"]}).to_csv(data / "videos.csv", index=False)
+    with pytest.raises(TrocarError, match="case 'op' is of "):
+        held_out([str(data)])
+
+
+def test_equal_ids_of_other_sources_and_other_zeros_are_said_and_known_differences_are_not(tmp_path):
+    videos = {
+        "a": ("north", "op1", operation(60)),
+        "b": ("clinic", "002", operation(61)),
+        "c": ("cholec80", "video03", operation(62)),
+    }
+    pool = make_pool(tmp_path / "pool", videos)
+    cases = {"op1": operation(1), "2": operation(2), "3": operation(3)}
+    data = with_sources(make_labelled(tmp_path / "clinic", cases), {"op1": "", "2": "", "3": "heichole"})
+    selection = resolve(guarded(str(data)), pool)
+    assert len(selection.cases) == 3
+    (line,) = (note for note in selection.notes if "called as held-out ones" in note)
+    assert "2 case(s)" in line
+    assert "clinic/002 and clinic/2, north/op1 and clinic/op1." in line
+    assert "heichole" not in line

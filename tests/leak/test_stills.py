@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import pandas as pd
 import pytest
 from leak_factory import make_labelled, make_pool, operation
 from PIL import Image
@@ -197,3 +198,26 @@ def test_what_left_the_pool_does_not_count_as_seen_now_or_by_another_test_set(da
         assert Part.from_json(part.as_json()) == part
         findings = judge.of_exposure(Exposure((part,)))
         assert Verdict.worst(finding.verdict for finding in findings) is verdict
+
+
+def without_times(root):
+    table = pd.read_csv(root / "frames.csv", dtype=str, keep_default_na=False)
+    table.drop(columns="time_s").to_csv(root / "frames.csv", index=False)
+    return root
+
+
+def test_pictures_without_times_are_stills_however_many_a_case_has(tmp_path):
+    labelled = {"p": [still(k) for k in range(5)]}
+    pool = make_pool(tmp_path / "pool", {"copy": ("web", "w", [jpeg(still(3))]), "free": ("web", "f", [still(70)])})
+    assert open_dataset(without_times(make_labelled(tmp_path / "stills", labelled))).untimed
+    selection = resolve(guarded(tmp_path / "stills", policy="allow"), pool)
+    assert [(leak.pool, leak.rows) for leak in selection.leaks] == [("web/w", (0,))]
+
+
+def test_pictures_without_times_that_are_a_video_in_order_are_found_as_one(tmp_path):
+    video = operation(5, frames=8)
+    pool = make_pool(tmp_path / "pool", {"v": ("north", "op", operation(6, 3) + video)})
+    data = without_times(make_labelled(tmp_path / "own", {"p": video}))
+    (leak,) = resolve(guarded(data, policy="allow"), pool).leaks
+    assert "+3.0 s away" in leak.how
+    assert leak.rows == ()

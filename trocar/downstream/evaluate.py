@@ -22,7 +22,7 @@ from trocar.downstream.datasets.remap import load_remap
 from trocar.downstream.datasets.table import LabelledFrames
 from trocar.downstream.features import cache_folder
 from trocar.downstream.finished import FOLDER, Finished
-from trocar.downstream.frames import FrameCache
+from trocar.downstream.frames import FrameCache, Size, extent
 from trocar.downstream.mask_survey import check_masks
 from trocar.downstream.metrics_file import METRICS, report
 from trocar.downstream.plan import check_arms, check_tasks, sizes, usable
@@ -34,9 +34,12 @@ from trocar.downstream.tables import about_task
 from trocar.errors import ConfigError
 from trocar.files import locked
 from trocar.leak.judge import Judge
+from trocar.leak.within import copies_within, rows_to_compare
 from trocar.privacy import Withheld, withhold
 
 LOCK = ".writing.lock"
+LEAST_SIDE = 32
+"""Pixels from which a decoded frame is large enough to tell pictures apart."""
 
 
 def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None) -> Results:
@@ -66,6 +69,7 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
     if any("mask" in bench.kinds for bench in benches):
         check_masks(data, frames.folder)
     frames.prepare(list(sizes(arms, benches, protocols)))
+    data = _with_copies(data, frames, sizes(arms, benches, protocols), say)
     judge = Judge(data, {str(case) for bench in benches for case in data.frames["case"].iloc[bench.rows]}, say)
     finished = _finished(config)
     found, leaks = Scored(), {}
@@ -121,6 +125,20 @@ def _check_out(config: EvaluateConfig) -> None:
 
 def _found(data: LabelledFrames) -> str:
     return f"{data.layout}: {len(data)} frames of {data.frames['case'].nunique()} cases in {data.root}"
+
+
+def _with_copies(
+    data: LabelledFrames, frames: FrameCache, decoded: Iterable[Size], say: Callable[[str], None]
+) -> LabelledFrames:
+    """With notes that name copies between its training and test cases, found in the frames that are decoded anyway."""
+    enough = [size for size in decoded if min(extent(size)) >= LEAST_SIDE]
+    if not enough:
+        return data
+    pixels, rows = frames.get(min(enough, key=extent)), rows_to_compare(data)
+    lines = copies_within(data, rows, (pixels[row] for row in rows))
+    for line in lines:
+        say(f"note: {line}")
+    return replace(data, notes=(*data.notes, *lines))
 
 
 def _open(config: EvaluateConfig) -> LabelledFrames:

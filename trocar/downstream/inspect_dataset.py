@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 from rich.table import Table
@@ -17,12 +18,18 @@ from trocar.downstream.datasets.splits import published_split
 from trocar.downstream.datasets.table import LabelledFrames, LabelSpace
 from trocar.downstream.frames import decoded
 from trocar.downstream.mask_survey import Present, refuse_white, survey
+from trocar.errors import TrocarError
+from trocar.leak.within import copies_within, rows_to_compare
 from trocar.progress import Console
 
 ORDER = ("train", "val", "test")
 ALL, NONE = "all", "none"
 TOP = 12
 """So many classes are listed where there are more."""
+HASHED = 160
+"""Pixels of the square that a frame is squashed to where pictures are compared."""
+LOOKED_AT = 1000
+"""Pictures that are compared without --verify."""
 SHEET_CASES, SHEET_COLUMNS, CELL = 12, 8, 160
 
 
@@ -48,6 +55,8 @@ def show(path: Path, console: Console, *, sheet: Path | None = None, verify: boo
             _say(console, f"contact sheet: {sheet}")
         if verify:
             _verify(data, console)
+        elif (data.frames["frame"] < 0).all():
+            _say_copies(data, rows_to_compare(data, LOOKED_AT), console)
             for present in surveys.values():
                 masks = int(present.any(axis=1).sum())
                 _say(console, f"verified: {masks} masks hold known classes and fit their pictures")
@@ -189,8 +198,30 @@ def contact_sheet(data: LabelledFrames) -> Image.Image:
 
 
 def _verify(data: LabelledFrames, console: Console) -> None:
-    count = sum(1 for _ in decoded(data, [16]))
+    rows = rows_to_compare(data)
+    wanted, kept, count = set(rows.tolist()), {}, 0
+    for row, (pixels,) in decoded(data, [HASHED]):
+        count += 1
+        if row in wanted:
+            kept[row] = pixels
     _say(console, f"verified: {count} of {len(data)} labelled frames can be decoded")
+    _say_notes(copies_within(data, rows, (kept[row] for row in rows.tolist())), console)
+
+
+def _say_copies(data: LabelledFrames, rows: npt.NDArray[np.int64], console: Console) -> None:
+    """Pictures of training cases in test cases, in some of the pictures; frames of videos take long to reach."""
+    part = replace(data, frames=data.frames.iloc[rows].reset_index(drop=True))
+    try:
+        kept = {row: pixels for row, (pixels,) in decoded(part, [HASHED])}
+    except TrocarError as error:
+        return _say(console, f"note: {error}")
+    every = np.arange(len(part))
+    _say_notes(copies_within(part, every, (kept[row] for row in every.tolist())), console)
+
+
+def _say_notes(lines: Iterable[str], console: Console) -> None:
+    for line in lines:
+        _say(console, f"note: {line}")
 
 
 def _say(console: Console, text: str) -> None:

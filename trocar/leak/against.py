@@ -24,7 +24,7 @@ from trocar.downstream.datasets.base import DatasetOptions
 from trocar.downstream.datasets.table import LabelledFrames
 from trocar.downstream.frames import FrameCache, decoded
 from trocar.downstream.privacy import private_of
-from trocar.errors import ConfigError, nearest
+from trocar.errors import ConfigError, TrocarError, nearest
 from trocar.files import user_cache, write_atomic
 
 SIDE = 160
@@ -46,12 +46,17 @@ def of_data(data: LabelledFrames, cases: Collection[str], say: Say = lambda line
 
 
 def case_names(data: LabelledFrames) -> dict[str, Case]:
-    """Case of the table -> (data set, case): the layout's name, or the `source` of its videos.csv, or the folder's."""
+    """Case of the table -> (data set, case): the `source` that frames.csv or videos.csv gives it, else the layout's
+    name, or the folder's where that is the layout of everybody's own data. Raises TrocarError for a case of two.
+    """
     own = data.root.resolve().name if data.layout == "folder" else data.layout
-    sources = _sources(data.root)
+    of_videos = _sources(data.root)
     found: dict[str, Case] = {}
     for case, video in data.frames.groupby("case")["video"].first().items():
-        found[str(case)] = identities().identify(sources.get(str(video), own), str(case))
+        given = {one for one in (data.sources.get(str(case)), of_videos.get(str(video))) if one is not None}
+        if len(given) > 1:
+            raise TrocarError(f"{data.root}: case {case!r} is of {' in frames.csv or videos.csv and of '.join(given)}")
+        found[str(case)] = identities().identify(given.pop() if given else own, str(case))
     return found
 
 
@@ -76,6 +81,7 @@ def pictures(data: LabelledFrames, cases: Collection[str], say: Say = lambda lin
         part.frames["time_s"].to_numpy(np.float64),
         tuple(map(str, videos)),
         tuple(names[str(case_of[video])] for video in videos),
+        untimed=data.untimed,
     )
 
 
@@ -150,7 +156,7 @@ def _thinned(data: LabelledFrames, cases: Collection[str]) -> LabelledFrames:
     frames = data.frames[data.frames["case"].isin(list(cases))].sort_values(["video", "time_s"], kind="stable")
     second = np.floor(frames["time_s"] + 1e-6)
     # Images without times of their own may all stand at second 0: then none is left out.
-    timed = frames.groupby("video")["time_s"].transform("nunique") > 1
+    timed = (frames.groupby("video")["time_s"].transform("nunique") > 1) & (not data.untimed)
     repeated = pd.DataFrame({"video": frames["video"], "second": second}).duplicated() & timed
     return replace(data, frames=frames[~repeated].reset_index(drop=True))
 
@@ -179,6 +185,6 @@ def _hashes(part: LabelledFrames) -> U8:
             grey[row] = np.asarray(Image.fromarray(image).convert("L"))
         pictures = [Image.fromarray(grey[row]) for row in sorted(grey)]
         # Pictures without an order need not have a surround in common.
-        apart = frames["time_s"].nunique() < RUN
+        apart = part.untimed or frames["time_s"].nunique() < RUN
         found += [variants([picture]) for picture in pictures] if apart else [variants(pictures)]
     return np.concatenate(found)

@@ -110,12 +110,18 @@ def find_copies(
 
 
 def compare(
-    queries: Pictures, pool: Pictures, rule: Rule | None = None, tick: Callable[[int], None] = lambda done: None
+    queries: Pictures,
+    pool: Pictures,
+    rule: Rule | None = None,
+    tick: Callable[[int], None] = lambda done: None,
+    *,
+    other_cases: bool = False,
 ) -> Comparison:
     """Every (test video, pool video) with a run, the best of each, and those with single pictures in common.
 
-    A video is a source of isolated pictures if it has fewer frames at different times than a run needs. Frames without
-    structure are left out on both sides. `tick` is told the number of test frames compared.
+    A video is a source of isolated pictures if it has fewer frames at different times than a run needs, or times that
+    say nothing. Frames without structure are left out on both sides. `tick` is told the number of test frames compared.
+    `other_cases`: pictures of one case are not compared with each other.
     """
     rule = rule or Rule()
     alone = queries.isolated(rule.run), pool.isolated(rule.run)
@@ -131,17 +137,30 @@ def compare(
     usable = ~np.isin(query, frames[counts >= COMMON])
     chance = _chance(index, queries, pool, query, row, rule.radius)
     pairs = len(queries) * len(pool)
+    if other_cases:
+        own = _numbers(queries, pool)
+        usable &= own[0][queries.video[query]] != own[1][pool.video[row]]
+        mine, theirs = own[0][queries.video], own[1][pool.video]
+        pairs -= int(sum((mine == case).sum() * (theirs == case).sum() for case in np.intersect1d(mine, theirs)))
     common, near = int((counts >= COMMON).sum()), len(query)
     query, row, bits = query[usable], row[usable], bits[usable]
     found: list[Copy] = []
     for chosen in _by_pair(queries.video[query], pool.video[row]):
         one, other = queries.video[query[chosen[0]]], pool.video[row[chosen[0]]]
-        judge = _pictures if alone[0][one] or alone[1][other] else _video
-        strict = not (alone[0][one] and alone[1][other])
-        copy = judge(queries, pool, query[chosen], row[chosen], bits[chosen], rule, strict)
+        matches = query[chosen], row[chosen], bits[chosen]
+        copy = _video(queries, pool, *matches, rule)
+        if (copy is None or copy.offset_s is None) and (alone[0][one] or alone[1][other]):
+            copy = _pictures(queries, pool, *matches, rule, strict=not (alone[0][one] and alone[1][other]))
         if copy is not None:
             found.append(copy)
     return Comparison(tuple(found), pairs, near, chance, common)
+
+
+def _numbers(queries: Pictures, pool: Pictures) -> tuple[I64, I64]:
+    """The number of the case of each video on both sides."""
+    number = {case: index for index, case in enumerate(dict.fromkeys((*queries.cases, *pool.cases)))}
+    one, other = (np.array([number[case] for case in side.cases], np.int64) for side in (queries, pool))
+    return one, other
 
 
 def _matches(index: Any, hashes: U8, radius: int, tick: Callable[[int], None]) -> tuple[I64, I64, Ints]:
@@ -214,9 +233,7 @@ def _pictures(
     return Copy(*pair, frames, None, float(times.min()), float(times.max()), rows)
 
 
-def _video(
-    queries: Pictures, pool: Pictures, query: I64, row: I64, bits: Ints, rule: Rule, strict: bool
-) -> Copy | None:
+def _video(queries: Pictures, pool: Pictures, query: I64, row: I64, bits: Ints, rule: Rule) -> Copy | None:
     """Two videos: a run at one offset, or close pictures at none, which are only suspect."""
     pair = int(queries.video[query[0]]), int(pool.video[row[0]])
     times = queries.time_s[query]

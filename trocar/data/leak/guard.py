@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -80,7 +81,9 @@ class Leak:
 
 @dataclass(frozen=True)
 class Found:
-    """The held-out cases in a pool, one entry per pair of cases, and in lines, what was compared to find them."""
+    """The held-out cases in a pool, one entry per pair of cases, and in lines, what was compared to find them and what
+    only a person can tell.
+    """
 
     leaks: tuple[Leak, ...] = ()
     compared: tuple[str, ...] = ()
@@ -93,7 +96,8 @@ def find_leaks(catalog: Catalog, held_out: HeldOut, videos: Sequence[int], witho
     for leak in (*_by_identity(catalog, held_out, videos), *by_content):
         known = found.get((leak.pool, leak.test))
         found[leak.pool, leak.test] = leak if known is None else _worse(known, leak)
-    return Found(tuple(sorted(found.values(), key=lambda leak: (leak.pool, leak.test))), compared)
+    leaks = tuple(sorted(found.values(), key=lambda leak: (leak.pool, leak.test)))
+    return Found(leaks, (*compared, *_namesakes(catalog, held_out, videos, found.keys())))
 
 
 def _worse(one: Leak, other: Leak) -> Leak:
@@ -244,6 +248,38 @@ def _by_identity(catalog: Catalog, held_out: HeldOut, videos: Sequence[int]) -> 
             how = "the same case" if own == test else f"the same operation, as {show(own)} and {show(test)}"
             leaks.append(Leak(show(pair), show(test), held_out.why[test], Verdict.SEEN, how))
     return leaks
+
+
+def _namesakes(
+    catalog: Catalog, held_out: HeldOut, videos: Sequence[int], found: Collection[tuple[str, str]]
+) -> Iterator[str]:
+    """In words, which cases of the pool have the id of a held-out case and another source, or nearly id and source.
+
+    Names that are known to be of different operations are none, nor are those that were found to be the same.
+    """
+    table = identities()
+    by_id: dict[str, list[Case]] = {}
+    for test in sorted(held_out.why):
+        by_id.setdefault(_bare(test[1]), []).append(test)
+    source, case_id = (catalog.videos.column(name).to_pylist() for name in ("source", "case_id"))
+    pairs = [
+        (own, test)
+        for own in sorted({table.identify(source[v], case_id[v]) for v in videos})
+        for test in by_id.get(_bare(own[1]), ())
+        if own != test and (show(own), show(test)) not in found and not table.differ(own, test)
+    ]
+    if pairs:
+        shown = ", ".join(f"{show(own)} and {show(test)}" for own, test in pairs[:SHOWN])
+        more = f" and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else ""
+        yield (
+            f"{len(pairs)} case(s) of the pool are called as held-out ones, but of another source or with other zeros: "
+            f"{shown}{more}. If they are the same, give them one source (videos.csv of the pool, the column `source` "
+            "of frames.csv) and one id"
+        )
+
+
+def _bare(case: str) -> str:
+    return re.sub(r"^0+(?=\d)", "", case.strip().lower())
 
 
 def _by_content(

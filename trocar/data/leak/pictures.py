@@ -48,7 +48,7 @@ class Pictures:
 
     `hashes` uint8[n, V, 32] (V = 1 for a pool), `video` int64[n] an index into `names`, `time_s` float64[n] seconds
     in the video. `names`: the name of each video; `cases`: the case (data set, case) of each. `rows` int64[n]: the
-    catalog row of each frame of a pool, else its number here.
+    catalog row of each frame of a pool, else its number here. `untimed`: times are only an order, which may be any.
     """
 
     hashes: U8
@@ -57,6 +57,7 @@ class Pictures:
     names: tuple[str, ...]
     cases: tuple[tuple[str, str], ...]
     rows: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    untimed: bool | tuple[bool, ...] = False
 
     def __post_init__(self) -> None:
         if len(self.rows) != len(self.video):
@@ -71,14 +72,23 @@ class Pictures:
 
     def only(self, keep: npt.NDArray[np.bool_]) -> Pictures:
         """The frames of bool[n]."""
-        return Pictures(self.hashes[keep], self.video[keep], self.time_s[keep], self.names, self.cases, self.rows[keep])
+        return Pictures(
+            self.hashes[keep],
+            self.video[keep],
+            self.time_s[keep],
+            self.names,
+            self.cases,
+            self.rows[keep],
+            self.untimed,
+        )
 
     def isolated(self, fewest: int) -> npt.NDArray[np.bool_]:
-        """bool[videos]: those of fewer than `fewest` different times, whose frames have no order to be found by."""
+        """bool[videos]: those of fewer than `fewest` different times, or of times that say nothing."""
         # Pictures without times of their own all stand at second 0.
         times = np.unique(np.stack([self.video.astype(np.float64), self.time_s]), axis=1)[0].astype(np.int64)
-        few: npt.NDArray[np.bool_] = np.bincount(times, minlength=len(self.names)) < fewest
-        return few
+        few = np.bincount(times, minlength=len(self.names)) < fewest
+        alone: npt.NDArray[np.bool_] = few | np.array(self.untimed, bool)
+        return alone
 
     @staticmethod
     def join(parts: Sequence[Pictures]) -> Pictures:
@@ -90,6 +100,7 @@ class Pictures:
             np.concatenate([p.time_s for p in parts] or [np.zeros(0)]),
             tuple(name for p in parts for name in p.names),
             tuple(case for p in parts for case in p.cases),
+            untimed=tuple(bool(flag) for p in parts for flag in np.broadcast_to(p.untimed, len(p.names))),
         )
 
 
@@ -107,6 +118,13 @@ def variants(images: Sequence[Image.Image]) -> U8:
         turned = [crops[crop][rows, columns] for rows, columns, chosen in TURNS for crop in chosen]
         found[at] = [differences(lumas) for lumas in turned]
     return found
+
+
+def plain_variants(image: Image.Image) -> U8:
+    """uint8[6, 32]: a picture whose surround is not looked for, with each border, and all of these mirrored."""
+    grey = image.convert("L")
+    crops = [cells(grey.crop(_inside(WHOLE, border, image.size))) for border in BORDERS]
+    return np.stack([differences(lumas) for lumas in (*crops, *(lumas[:, ::-1] for lumas in crops))])
 
 
 def _surround(images: Sequence[Image.Image], brighter: bool = False, cut: float = 0.0) -> Box:

@@ -9,6 +9,7 @@ folders of the single annotators are not read. A case is a surgery; images have 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +109,7 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
     expected = {number for numbers in SPLITS[name].values() for number in numbers}
     missing = sorted(expected - {int(surgery.name) for surgery in surgeries}, key=int)
     notes = [f"no images of the surgeries {', '.join(f'{number:02d}' for number in missing)}"] if missing else []
-    return build_table(root, "dsad", parts, [_space(folder, several)], notes=notes)
+    return replace(build_table(root, "dsad", parts, [_space(folder, several)], notes=notes), untimed=True)
 
 
 def _space(folder: Path, several: bool) -> LabelSpace:

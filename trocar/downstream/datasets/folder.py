@@ -3,6 +3,7 @@
 Columns: `path` (relative to the folder); `case`, `video` or both; and what there is of
 
 - `time_s` (seconds within the video), `split` (train, val, test);
+- `source`: the published data set or the hospital that a case comes from, for the leak guard;
 - `frame`: native frame index, for rows whose path is a video; needs `time_s`;
 - `phase`, `step`: names, or integers: places among the names of classes.yaml from 0, else names themselves;
 - `tool_<name>`, or a column called like one of Cholec80's tools: 0, 1 or empty (unlabelled);
@@ -16,6 +17,7 @@ are written (`001`, `NA`); only an empty cell is empty.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -66,7 +68,18 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
     notes += said
     if len(kept) < len(frames):
         notes.append(f"{len(kept)} of {len(frames)} rows used, at {options.fps:g} per second")
-    return build_table(root, "folder", [kept], spaces, notes=notes)
+    data = build_table(root, "folder", [kept], spaces, notes=notes)
+    return replace(data, sources=_sources(frames, table), untimed="time_s" not in table)
+
+
+def _sources(frames: pd.DataFrame, table: Table) -> dict[str, str]:
+    """Case -> its `source`, where it has one. Raises TrocarError for a case of two."""
+    found: dict[str, str] = {}
+    sources = table.texts("source") if "source" in table else []
+    for index, (case, source) in enumerate(zip(frames["case"], sources, strict=False)):
+        if source and found.setdefault(case, source) != source:
+            raise table.error(f"case {case!r} is of source {source!r} here and of {found[case]!r} above", index)
+    return found
 
 
 def _class_names(root: Path) -> dict[str, Names]:

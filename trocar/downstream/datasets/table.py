@@ -92,7 +92,9 @@ class LabelledFrames:
     the data set's authors label, where it is known for these splits. `shards`: a shards folder that has the pictures;
     the column `shard_row` then holds the row of each frame in its catalog, and no pixel is taken from `path`. `shown`:
     video -> what its pictures there show, for those that do not show all. `listed`: split -> (videos here, videos in
-    the published list), where such a list is used.
+    the published list), where such a list is used. `sources`: case -> the published data set or collection that it
+    comes from, where the data set says so. `untimed`: `time_s` is only the order of the pictures, which need not have
+    been taken in it.
     """
 
     root: Path
@@ -105,6 +107,8 @@ class LabelledFrames:
     shards: Path | None = None
     shown: Mapping[str, Shown] = field(default_factory=dict)
     listed: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
+    untimed: bool = False
 
     def __len__(self) -> int:
         return len(self.frames)
