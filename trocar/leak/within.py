@@ -29,7 +29,8 @@ def rows_to_compare(data: LabelledFrames, most: int = MOST) -> I64:
     every = -(-len(rows) // most)
     # By the clock of each video and not by place: a copy is then looked for at the same moments.
     kept = np.where(timed.iloc[rows], second.iloc[rows] % every == 0, np.arange(len(rows)) % every == 0)
-    return rows[kept.astype(bool)].astype(np.int64)
+    chosen: I64 = rows[kept.astype(bool)].astype(np.int64)
+    return chosen
 
 
 def copies_within(data: LabelledFrames, rows: I64, images: Iterable[npt.NDArray[np.uint8]]) -> list[str]:

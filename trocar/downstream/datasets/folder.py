@@ -75,8 +75,9 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
 def _sources(frames: pd.DataFrame, table: Table) -> dict[str, str]:
     """Case -> its `source`, where it has one. Raises TrocarError for a case of two."""
     found: dict[str, str] = {}
-    sources = table.texts("source") if "source" in table else []
-    for index, (case, source) in enumerate(zip(frames["case"], sources, strict=False)):
+    if "source" not in table:
+        return found
+    for index, (case, source) in enumerate(zip(frames["case"], table.texts("source"), strict=True)):
         if source and found.setdefault(case, source) != source:
             raise table.error(f"case {case!r} is of source {source!r} here and of {found[case]!r} above", index)
     return found
