@@ -28,6 +28,7 @@ from trocar.data.ingest.sources import IMAGE_SUFFIXES
 from trocar.data.leak.content import ISOLATED_RADIUS, RADIUS
 from trocar.data.leak.guard import LeakGuard, pool_pictures
 from trocar.data.leak.pictures import LEAST_BITS, U8, distance, set_bits
+from trocar.data.media.still import open_jpeg, read_still
 from trocar.leak.against import held_out
 from trocar.leak.resolve import resolve
 
@@ -39,7 +40,7 @@ def jpeg(image: Image.Image) -> Image.Image:
     """As JPEG of quality 50."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=50)
-    return Image.open(buffer).convert("RGB")
+    return open_jpeg(buffer.getvalue())
 
 
 def cut(image: Image.Image) -> Image.Image:
@@ -75,8 +76,7 @@ def chosen(found: dict[str, list[Path]], names: list[str]) -> list[Path]:
 
 
 def _bits(path: Path) -> int:
-    with Image.open(path) as image:
-        return int(set_bits(np.frombuffer(dhash(image), np.uint8)))
+    return int(set_bits(np.frombuffer(dhash(read_still(path)), np.uint8)))
 
 
 def write(out: Path, found: dict[str, list[Path]]) -> None:
@@ -88,7 +88,7 @@ def write(out: Path, found: dict[str, list[Path]]) -> None:
         rows = csv.writer(file)
         rows.writerow(["path", "case", "phase"])
         for i, path in enumerate(stills):
-            image = Image.open(path).convert("RGB")
+            image = read_still(path)
             image.save(out / "held_out" / f"{i:02d}.png")
             rows.writerow([f"{i:02d}.png", f"still{i:02d}", i % 2])
             for label, alter in COPIES.items():
