@@ -4,7 +4,8 @@
 
 Each DIR holds folders of images, a folder an operation, or images named `OPERATION-frame-N.jpg`. Twenty pictures of
 every fourth operation are held out. The pool has six altered copies of each, and every picture of the other operations;
-it goes through `trocar ingest --stills` and the leak guard. OUT is a new folder.
+it goes through `trocar ingest --stills` and the leak guard. Then how near pictures of different operations come.
+OUT is a new folder.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from trocar.data.composition import Composition
 from trocar.data.ingest.quality import dhash
 from trocar.data.ingest.sources import IMAGE_SUFFIXES
 from trocar.data.leak.content import ISOLATED_RADIUS, RADIUS
-from trocar.data.leak.guard import LeakGuard, pool_pictures
-from trocar.data.leak.pictures import LEAST_BITS, U8, distance, set_bits
+from trocar.data.leak.guard import LeakGuard
+from trocar.data.leak.pictures import LEAST_BITS, U8, distance, set_bits, variants
 from trocar.data.media.still import open_jpeg, read_still
-from trocar.leak.against import held_out
 from trocar.leak.resolve import resolve
 
 STILLS, EVERY = 20, 4
+LIMITS = (ISOLATED_RADIUS, RADIUS, 26, 28, 30, 32, 36, 40)
 Alter = Callable[[Image.Image], Image.Image]
 
 
@@ -107,13 +108,28 @@ def nearest(queries: U8, pool: U8) -> U8:
     return np.min([distance(queries[:, v, None], pool[None]) for v in range(queries.shape[1])], axis=0).astype(np.uint8)
 
 
+def between_operations(found: dict[str, list[Path]]) -> None:
+    """Every second picture with structure, in all variants, against those of all other operations."""
+    pictures = [(name, path) for name in sorted(found) for path in found[name]][::2]
+    images = [read_still(path) for _, path in pictures]
+    for image in images:
+        image.thumbnail((427, 427))
+    hashes = np.concatenate([variants([image]) for image in images])
+    usable = set_bits(hashes[:, 0]) >= LEAST_BITS
+    hashes, of = hashes[usable], np.array([name for name, _ in pictures])[usable]
+    bits = nearest(hashes, hashes[:, 0])[of[:, None] != of[None]]
+    counts = ", ".join(f"{int((bits <= limit).sum())} within {limit}" for limit in LIMITS)
+    print(f"\n{bits.size:,} pairs of pictures of different operations: {counts} bits; nearest {int(bits.min())}")
+
+
 def main() -> None:
     """Write, ingest, guard, count."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("folders", nargs="+", type=Path)
     given = parser.parse_args()
-    write(given.out, operations(given.folders))
+    found = operations(given.folders)
+    write(given.out, found)
     shards, data = given.out / "shards", given.out / "held_out"
     if trocar(["ingest", str(given.out / "pool"), "--out", str(shards), "--stills"]):
         raise SystemExit(1)
@@ -127,15 +143,7 @@ def main() -> None:
     print("\n| pictures of the pool | in it | left out |\n|---|---|---|")
     for kind in sorted(whole):
         print(f"| {kind} | {whole[kind]} | {whole[kind] - stay[kind]} |")
-    queries, pool = (
-        p.informative() for p in (held_out([str(data)]).pictures, pool_pictures(catalog, range(len(names))))
-    )
-    others = [i for i, name in enumerate(pool.names) if _kind(name) == "others"]
-    bits = nearest(queries.hashes, pool.hashes[np.isin(pool.video, others), 0])
-    counts = ", ".join(
-        f"{int((bits <= limit).sum())} within {limit}" for limit in (ISOLATED_RADIUS, RADIUS, 28, 32, 36, 40)
-    )
-    print(f"\n{bits.size:,} pairs of different patients: {counts} bits; nearest {int(bits.min())}")
+    between_operations(found)
 
 
 def _kind(name: str) -> str:

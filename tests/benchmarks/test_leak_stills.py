@@ -22,4 +22,4 @@ def test_copies_are_counted_apart_from_pictures_of_others(tmp_path, monkeypatch,
     for label in ("JPEG", "half size", "squashed to 250 x 250", "brighter", "8 percent cut off", "mirrored"):
         assert f"| {label} | 4 | 4 |" in out
     assert "| others | 12 | 0 |" in out
-    assert "48 pairs of different patients: 0 within 12, 0 within 24" in out
+    assert "80 pairs of pictures of different operations: 0 within 12, 0 within 24" in out
