@@ -3,7 +3,8 @@
     python benchmarks/augment.py CATALOG [--frames 64] [--repeats 5]
 
 Times are processor time in milliseconds for one view, medians over interleaved repeats. Deviations are absolute
-differences in 0..255 to torchvision's operations one after the other, with the factors that DINO's recipe draws.
+differences in 0..255 to torchvision's operations one after the other, with the factors that DINO's and SimCLR's recipes
+draw: on the frames as they are, and exposed until their mean is 0.5, where more of a view is cut off at white.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,8 @@ from trocar.data.blur import blur, blur_view, radius_of
 from trocar.data.catalog import Catalog
 from trocar.data.reader import Reader
 from trocar.data.torch_backend import crop_resize, decode
-from trocar.data.views import ViewPlan, ViewRecipe
+from trocar.data.views import ViewGroup, ViewPlan, ViewRecipe
+from trocar.ssl.methods.simclr import SimclrViews
 
 
 def matrix_product(x: Tensor, sigma: float) -> Tensor:
@@ -82,29 +84,56 @@ def blur_times(repeats: int) -> None:
         print(f"| {name} |" + "".join(f" {statistics.median(times[name, i]):.2f} |" for i in range(3)))
 
 
+STRENGTHS: dict[str, ViewGroup] = {"DINO's": DINO.groups["global"], "SimCLR's": SimclrViews()}
+BRIGHT = 0.5
+
+
 def deviations(catalog: Path, frames: int) -> None:
     """Print mean and 99th percentile of the difference to torchvision's jitter, with and without hue."""
+    print("\n| jitter against torchvision, of 255 | frames | mean | 99 % | mean over the worst view |")
+    print("|---|---|---|---|---|")
+    images = [*some_frames(catalog, frames)]
+    seen = f"as they are, mean {torch.stack([x.float().mean() / 255 for x in images]).mean():.2f}"
+    for strength, views in STRENGTHS.items():
+        group = views.model_copy(update={"blur": 0.0, "solarize": 0.0, "grey": 0.0})
+        for hue in (False, True):
+            for name, pixels in ((seen, images), (f"exposed to {BRIGHT}", [exposed(x) for x in images])):
+                found = [d for slot, image in enumerate(pixels) for d in differences(image, slot, group, hue)]
+                every = torch.stack([d.flatten()[::7] for d in found])
+                worst = max(float(d.mean()) for d in found)
+                what = f"{strength} {'with hue' if hue else 'without hue: the clamp alone'}"
+                high = np.quantile(every.numpy(), 0.99)
+                print(f"| {what} | {name} | {every.mean():.2f} | {high:.1f} | {worst:.1f} |")
+
+
+def some_frames(catalog: Path, count: int) -> Iterator[Tensor]:
+    """uint8[3, H, W], evenly spread over the catalog."""
     opened = Catalog.open(catalog)
-    reader, rows = Reader(opened), np.linspace(0, len(opened.frames["size"]) - 1, frames).astype(np.int64)
-    group = DINO.groups["global"].model_copy(update={"blur": 0.0, "solarize": 0.0, "grey": 0.0})
+    reader, rows = Reader(opened), np.linspace(0, len(opened.frames["size"]) - 1, count).astype(np.int64)
+    for row in rows.tolist():
+        yield decode(reader.read(row), int(opened.frames["width"][row]), int(opened.frames["height"][row]))
+
+
+def exposed(image: Tensor) -> Tensor:
+    """The same picture times a factor, cut off at white, so that its mean is `BRIGHT`; one that is brighter stays."""
+    x, low, high = image.float() / 255, 1.0, 30.0
+    for _ in range(30):
+        factor = (low * high) ** 0.5
+        low, high = (factor, high) if (x * factor).clamp(0, 1).mean() < BRIGHT else (low, factor)
+    return ((x * low).clamp(0, 1) * 255).round().byte()
+
+
+def differences(image: Tensor, slot: int, group: ViewGroup, hue: bool) -> Iterator[Tensor]:
+    """Of each view of a frame, float32[3, S, S] in 0..255."""
+    height, width = image.shape[-2:]
     recipe = ViewRecipe(groups={"global": group})
-    found: dict[str, list[Tensor]] = {"without hue: the clamp alone": [], "with hue": []}
-    for slot, row in enumerate(rows.tolist()):
-        width, height = int(opened.frames["width"][row]), int(opened.frames["height"][row])
-        image = decode(reader.read(row), width, height)
-        params = ViewPlan(recipe, 0).params(0, np.array([slot]), np.array([width]), np.array([height]))
-        crops = torch.stack([crop_resize(image, box, group.size) for box in params.boxes[0].tolist()])
-        for name, differences in found.items():
-            if name.startswith("without"):
-                params.colour[..., 3] = 0
-            views = augment({"global": crops[None]}, params, recipe, (0.0,) * 3, (1.0,) * 3)["global"][0]
-            differences += [(views[i] - one_by_one(crops[i], params, i)).abs() * 255 for i in range(len(crops))]
-            params = ViewPlan(recipe, 0).params(0, np.array([slot]), np.array([width]), np.array([height]))
-    print("\n| jitter against torchvision, of 255 | mean | 99 % | mean over the worst view |\n|---|---|---|---|")
-    for name, differences in found.items():
-        every = torch.stack([d.flatten()[::7] for d in differences])
-        worst = max(float(d.mean()) for d in differences)
-        print(f"| {name} | {every.mean():.2f} | {np.quantile(every.numpy(), 0.99):.1f} | {worst:.1f} |")
+    params = ViewPlan(recipe, 0).params(0, np.array([slot]), np.array([width]), np.array([height]))
+    if not hue:
+        params.colour[..., 3] = 0
+    crops = torch.stack([crop_resize(image, box, group.size) for box in params.boxes[0].tolist()])
+    views = augment({"global": crops[None]}, params, recipe, (0.0,) * 3, (1.0,) * 3)["global"][0]
+    for i, view in enumerate(views):
+        yield (view - one_by_one(crops[i], params, i)).abs() * 255
 
 
 def one_by_one(crop: Tensor, params: object, view: int) -> Tensor:

@@ -4,6 +4,7 @@ import gc
 import logging
 import struct
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -102,8 +103,24 @@ def test_boxes_that_touch_nothing_and_everything_agree_inside_their_border(tmp_p
 
 
 def test_the_border_is_where_the_filter_leaves_the_box():
-    assert border((0, 0, 128, 256), 64) == (2, 2)
-    assert border((0, 0, 32, 64), 64) == (4, 2)
+    assert border((0, 0, 128, 256), 64, "bicubic") == (2, 2)
+    assert border((0, 0, 32, 64), 64, "bicubic") == (4, 2)
+    assert border((0, 0, 32, 64), 64, "bilinear") == (2, 1)
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_both_backends_take_the_filter_that_the_recipe_names(tmp_path, interpolation):
+    from trocar.doctor.frames import write_frames
+
+    textured = write_frames(tmp_path / "shards")
+
+    def of(backend, filtered):
+        group = ViewGroup(count=2, size=96, scale=(0.2, 1.0), interpolation=filtered)
+        return replace(loader(textured, backend), views=ViewPlan(ViewRecipe(groups={"only": group}), 1))
+
+    other = {"bicubic": "bilinear", "bilinear": "bicubic"}[interpolation]
+    assert measure(of("torch", interpolation), of("dali", interpolation)).problems() == []
+    assert measure(of("torch", other), of("dali", interpolation)).problems() != []
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])

@@ -194,6 +194,31 @@ def test_crops_are_cut_from_their_box_and_antialiased():
     assert torch.equal(crop_resize(image, (3, 5, 16, 16), 16), image[:, 3:19, 5:21])
 
 
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_crops_are_those_of_pil_s_filter_of_that_name(interpolation):
+    """With which torchvision resizes pictures; of noise, where one filter is far from the other."""
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8)
+    image = torch.from_numpy(noise).permute(2, 0, 1)
+    for top, left, height, width, size in ((3, 5, 40, 50, 16), (1, 2, 9, 12, 24)):
+        region = Image.fromarray(noise[top : top + height, left : left + width])
+        expected = {
+            name: np.asarray(region.resize((size, size), Image.Resampling[name.upper()])).astype(int)
+            for name in ("bicubic", "bilinear")
+        }
+        found = crop_resize(image, (top, left, height, width), size, interpolation).permute(1, 2, 0).numpy().astype(int)
+        assert np.abs(found - expected.pop(interpolation)).max() <= 1
+        (other,) = expected.values()
+        assert np.abs(found - other).mean() > 3
+
+
+def test_half_the_size_bilinearly_is_a_triangle_over_four_pixels():
+    row = np.random.default_rng(1).integers(0, 256, 16)
+    image = torch.from_numpy(np.tile(row.astype(np.uint8), (3, 16, 1)))
+    expected = [row[i - 1 : i + 3] @ [0.125, 0.375, 0.375, 0.125] for i in range(2, 14, 2)]
+    found = crop_resize(image, (0, 0, 16, 16), 8, "bilinear")[0, 4, 1:-1].numpy()
+    assert found == pytest.approx(np.array(expected), abs=1)
+
+
 def test_the_pure_function_of_the_step_is_pinned(catalog):
     """Rows and boxes of a fixed selection: a change here changes every run that was ever started."""
     batch = loader(catalog).batch(0)

@@ -155,7 +155,7 @@ def test_the_user_s_own_frames_are_compared(tmp_path, monkeypatch, capsys):
     assert main(["doctor", "--catalog", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "6 frames read" in printed
-    assert re.search(r"torch and DALI on 6 frames, 36 views: crops p99.9 \d/255 \(bound 2\)", printed)
+    assert re.search(r"torch and DALI on 6 frames, 48 views: crops p99.9 \d/255 \(bound 2\)", printed)
     assert main(["doctor", "--catalog", str(tmp_path / "nowhere")]) == 2
 
 

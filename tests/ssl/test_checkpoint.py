@@ -1,3 +1,4 @@
+import json
 import pickle
 import resource
 import signal
@@ -8,6 +9,7 @@ import torch
 
 from trocar.errors import ConfigError, TrocarError
 from trocar.ssl import checkpoint
+from trocar.ssl.methods import default
 
 
 def write(run, step, value=0.0):
@@ -149,6 +151,20 @@ def test_another_recipe_is_refused_with_the_fields_and_can_be_allowed(tmp_path):
     assert len(checkpoint.check_same(old, new, ("recipe.optim",), tmp_path)) == 1
     with pytest.raises(ConfigError, match="data"):
         checkpoint.check_same(old, {**old, "data": "e"}, ("recipe.optim",), tmp_path)
+
+
+@pytest.mark.parametrize("method", ["dino", "dinov2", "augmented_distillation", "moco_v2", "moco_v3", "simclr", "swav"])
+def test_a_run_from_before_crops_had_an_interpolation_is_not_gone_on_with_in_silence(tmp_path, method):
+    recipe = default(method).model_dump(mode="json", by_alias=True)
+    new = {"recipe": {"method": recipe}}
+    old = json.loads(json.dumps(new), object_pairs_hook=without_what_is_new)
+    assert checkpoint.check_same(new, new, (), tmp_path) == []
+    with pytest.raises(ConfigError, match=r"interpolation: None in the checkpoint, 'b(icubic|ilinear)' now"):
+        checkpoint.check_same(old, new, (), tmp_path)
+
+
+def without_what_is_new(pairs):
+    return {key: value for key, value in pairs if key not in ("interpolation", "teacher_temperature_stairs")}
 
 
 def test_a_fingerprint_may_differ_by_rounding_but_not_by_weights(tmp_path):

@@ -53,6 +53,7 @@ def dino(backbone, method="dino", batch=544, epochs=50, peak_lr=1.0625e-3, neigh
         "teacher_temperature": 0.04,
         "warmup_teacher_temperature": 0.04,
         "teacher_temperature_warmup": "0 epochs",
+        "teacher_temperature_stairs": True,
         "momentum": 0.996,
         "centre_momentum": 0.9,
         "freeze_last_layer": "1 epoch",
@@ -68,6 +69,8 @@ def dinov2(backbone, batch, epochs, peak_lr, warmup, final_decay, scales, **reci
         "student_temperature": 0.1,
         "teacher_temperature": 0.07,
         "warmup_teacher_temperature": 0.04,
+        "teacher_temperature_stairs": False,
+        "head.norm_last_layer": False,
         "freeze_last_layer": "1 epoch",
         "centring": "mean",
         "koleo_weight": 0.1,
@@ -147,7 +150,7 @@ PUBLISHED = {
         momentum=0.994,
         teacher_temperature_warmup="30 epochs",
         **{"head.prototypes": 131072, "head.bottleneck": 384},
-        **{"ibot_head.prototypes": 131072, "ibot_head.bottleneck": 256},
+        **{"ibot_head.prototypes": 131072, "ibot_head.bottleneck": 256, "ibot_head.norm_last_layer": False},
     ),
 }
 SELFSUPSURG = [name for name, published in PUBLISHED.items() if published.views == MOCO.views]
@@ -214,6 +217,27 @@ def test_views_are_the_published_ones(name):
     assert tuple((group.count, group.size, group.scale) for group in groups) == PUBLISHED[name].views
 
 
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_crops_are_resized_as_published(name):
+    """SelfSupSurg's by torchvision's default, all others as DINO's code and its heirs say: BICUBIC."""
+    expected = "bilinear" if name in SELFSUPSURG else "bicubic"
+    assert {group.interpolation for group in preset(name).method.recipe().groups.values()} == {expected}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_positions_of_local_views_are_resampled_as_published(name):
+    """DINO's code in its own way; `interpolate_antialias: true` and `interpolate_offset: 0.0` in the DINOv2 files."""
+    by_method = {"surgenetdino_v1": "dino", "surgenetdino_v2": "antialiased"}
+    assert preset(name).backbone.position_resampling == by_method.get(name.rpartition("_")[0])
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if PUBLISHED[name].method == "dinov2"])
+def test_blur_of_dinov2_s_views_is_what_its_inverted_probability_came_to(name):
+    first, local = preset(name).method.recipe().groups.values()
+    assert (first.per_view("blur"), local.per_view("blur")) == ([0.0, 0.9], [0.5] * 8)
+    assert first.per_view("solarize") == [0.0, 0.2]
+
+
 @pytest.mark.parametrize("name", SELFSUPSURG)
 def test_selfsupsurg_s_augmentation_is_its_own_and_its_optimizer_adapts_and_decays_everything(name):
     config = preset(name)
@@ -261,7 +285,8 @@ def test_views_are_normalised_with_the_mean_and_deviation_of_imagenet(name):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_method_of_a_preset_builds_on_a_small_backbone(name):
     """With the head that is published, but for its widths."""
-    backbone = "test_vit" if PUBLISHED[name].method == "dinov2" else "test_resnet"
+    transformer = "vit" in PUBLISHED[name].backbone
+    backbone = "test_vit" if transformer else "test_resnet"
     small = ["method.queue=16"] if PUBLISHED[name].method == "moco_v2" else []
     if "head.layers" in PUBLISHED[name].recipe:
         small.append("method.head.layers=[8, 8]")

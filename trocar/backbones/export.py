@@ -18,6 +18,7 @@ from trocar.backbones.exposure import KEY, WEIGHTS_KEY, Exposure, exposure_of
 from trocar.backbones.finite import require_finite
 from trocar.backbones.load import load_backbone
 from trocar.backbones.origin import origin_of
+from trocar.backbones.positions import POSITIONS, resampling_of
 from trocar.backbones.preprocess import Preprocessing, describe_backbone, feature_width, position_table_size
 from trocar.backbones.source import WEIGHTS, find_backbone_folder
 from trocar.errors import ConfigError, TrocarError
@@ -55,7 +56,12 @@ def save_backbone(
     model = getattr(model, "_orig_mod", model)
     config = backbone_config(model, preprocessing)
     origin = origin_of(model)
-    config["trocar"] = {**({"init": origin.as_json()} if origin else {}), **extra}
+    how = resampling_of(model)
+    config["trocar"] = {
+        **({"init": origin.as_json()} if origin else {}),
+        **({POSITIONS: how} if how != "antialiased" else {}),
+        **extra,
+    }
     _config_text(config)  # before anything is written
     classifier = _classifier_keys(model)
     state = {

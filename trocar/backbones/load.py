@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import timm
 import torch
@@ -18,6 +18,7 @@ from trocar.backbones.fingerprint import Fingerprint, fingerprint
 from trocar.backbones.finite import require_finite
 from trocar.backbones.origin import Origin, set_origin
 from trocar.backbones.own_file import fitting, read_own, stored_size
+from trocar.backbones.positions import POSITIONS, Resampling, resampling_of, set_resampling
 from trocar.backbones.preprocess import fit_input_size
 from trocar.backbones.published import entries
 from trocar.backbones.published.build import build, is_classifier
@@ -38,6 +39,7 @@ def load_backbone(
     seed: int = 0,
     num_classes: int = 0,
     expect: str | None = None,
+    positions: Resampling | None = None,
     **timm_kwargs: Any,
 ) -> nn.Module:
     """A timm model in train mode on the CPU; with `num_classes=0` its forward gives pooled features [B,
@@ -47,25 +49,31 @@ def load_backbone(
     classifier) follows from `seed` alone; torch's global random state is left as it was. Loading is strict:
     every stored tensor is used or on its family's list of parts a backbone has no use for, and every parameter
     is filled, except the classifier when `num_classes` asks for another one. `expect` pins the weights: a
-    fingerprint (`trocar inspect` prints it) that the loaded model must have. Raises ConfigError for an unknown
-    name or an argument the architecture does not take, TrocarError for weights that do not fit or are not finite.
+    fingerprint (`trocar inspect` prints it) that the loaded model must have. `positions` says how a vision
+    transformer's position table is resampled (`trocar.backbones.positions`); None: as the code of the weights
+    does, for timm's own and random weights as timm. Raises ConfigError for an unknown name or an argument the
+    architecture does not take, TrocarError for weights that do not fit or are not finite.
     """
     source = resolve(name_or_path)
-    model = _load(source, seed, {"num_classes": num_classes, **timm_kwargs})
+    model = _load(source, seed, {"num_classes": num_classes, **timm_kwargs}, positions)
     require_finite(model.state_dict(), str(name_or_path))
     if expect is not None:
         _check_fingerprint(model, Fingerprint.parse(expect), str(name_or_path))
     return model
 
 
-def _load(source: BackboneSource, seed: int, kwargs: dict[str, Any]) -> nn.Module:
+def _load(source: BackboneSource, seed: int, kwargs: dict[str, Any], positions: Resampling | None) -> nn.Module:
     if source.kind == "folder":
-        return _load_folder(source.folder, seed, **kwargs)
+        return _load_folder(source.folder, seed, positions, **kwargs)
     if source.kind == "published":
-        return _load_published(source, seed, kwargs)
+        return _load_published(source, seed, positions, kwargs)
     if source.kind == "file":
-        return _load_own(source, seed, **kwargs)
-    return _create(source, seed, kwargs)
+        return _load_own(source, seed, positions, **kwargs)
+    # timm's own weights are resampled after loading: timm knows its own way alone.
+    size = kwargs.pop("img_size", None) if source.kind == "timm" and positions == "dino" else None
+    model = _create(source, seed, kwargs)
+    set_resampling(model, positions or resampling_of(model))
+    return fit_input_size(model, _side(size)) if size else model
 
 
 def _check_fingerprint(model: nn.Module, wanted: Fingerprint, name: str) -> None:
@@ -100,17 +108,19 @@ def _create(source: BackboneSource, seed: int, kwargs: dict[str, Any]) -> nn.Mod
         raise TrocarError(f"timm could not get the weights of {source.name!r}: {error}") from None
 
 
-def _load_published(source: BackboneSource, seed: int, kwargs: dict[str, Any]) -> nn.Module:
+def _load_published(
+    source: BackboneSource, seed: int, positions: Resampling | None, kwargs: dict[str, Any]
+) -> nn.Module:
     assert source.entry is not None
     entry, part = source.entry, source.part
     with _explained(entry.name, kwargs), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if source.file is not None:
-            return load_from_file(entry, source.file, part, **kwargs)
-        return load_fetched(entry, part, **kwargs)
+            return load_from_file(entry, source.file, part, positions=positions, **kwargs)
+        return load_fetched(entry, part, positions=positions, **kwargs)
 
 
-def _load_folder(folder: Path, seed: int, num_classes: int, **kwargs: Any) -> nn.Module:
+def _load_folder(folder: Path, seed: int, positions: Resampling | None, num_classes: int, **kwargs: Any) -> nn.Module:
     size = kwargs.pop("img_size", None)
     model = _build(f"{LOCAL}{folder}", seed, num_classes=num_classes, **kwargs)
     try:
@@ -120,10 +130,18 @@ def _load_folder(folder: Path, seed: int, num_classes: int, **kwargs: Any) -> nn
     load_strict(model, state, str(folder))
     if inherited := read_origin(folder):
         set_origin(model, inherited)
-    return fit_input_size(model, size if isinstance(size, int) else size[0]) if size else model
+    if how := positions or read_resampling(folder):
+        set_resampling(model, how)
+    return fit_input_size(model, _side(size)) if size else model
 
 
-def _load_own(source: BackboneSource, seed: int, num_classes: int, **kwargs: Any) -> nn.Module:
+def _side(size: int | tuple[int, int]) -> int:
+    return size if isinstance(size, int) else size[0]
+
+
+def _load_own(
+    source: BackboneSource, seed: int, positions: Resampling | None, num_classes: int, **kwargs: Any
+) -> nn.Module:
     assert source.file is not None
     size = kwargs.pop("img_size", None)
     state = read_own(source.file, source.part)
@@ -133,7 +151,8 @@ def _load_own(source: BackboneSource, seed: int, num_classes: int, **kwargs: Any
     except TrocarError as error:
         raise TrocarError(f"{error}\n{fitting(source.architecture, state)}") from None
     set_origin(model, Origin(f"{source.name}@{source.file.name}", sha256=sha256_of(source.file)))
-    return fit_input_size(model, size if isinstance(size, int) else size[0]) if size else model
+    set_resampling(model, positions or resampling_of(model))
+    return fit_input_size(model, _side(size)) if size else model
 
 
 def load_strict(model: nn.Module, state: dict[str, Tensor], origin: str) -> None:
@@ -198,9 +217,27 @@ def _explained(name: str, kwargs: dict[str, Any]) -> Iterator[None]:
 
 def read_origin(folder: Path) -> Origin | None:
     """The origin of an exported backbone's first weights, as its config.json carries it; None if it says none."""
+    origin = _about(folder).get("init")
     try:
-        tree = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        origin = (tree.get("trocar") or {}).get("init")
         return Origin.from_json(origin) if origin else None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise TrocarError(f"{folder / 'config.json'} cannot be understood: {error}") from None
+
+
+def read_resampling(folder: Path) -> Resampling | None:
+    """How an exported backbone's position table is to be resampled, as its config.json says; None if it says nothing.
+
+    Raises TrocarError for a way that there isn't.
+    """
+    found = _about(folder).get(POSITIONS)
+    if found not in (None, *get_args(Resampling)):
+        known = ", ".join(get_args(Resampling))
+        raise TrocarError(f"{folder / 'config.json'}: {POSITIONS}: {found!r} is none of {known}")
+    return found
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("trocar") or {})
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise TrocarError(f"{folder / 'config.json'} cannot be understood: {error}") from None

@@ -56,7 +56,7 @@ def _view(image: Any, group: ViewGroup, view: int) -> Any:
         size=group.size,
         random_area=list(group.scale),
         random_aspect_ratio=list(group.ratio),
-        interp_type=types.INTERP_CUBIC,
+        interp_type={"bicubic": types.INTERP_CUBIC, "bilinear": types.INTERP_LINEAR}[group.interpolation],
         antialias=True,
     )
     jitter = group.jitter

@@ -4,9 +4,10 @@
 A sample of several frames has one input and one decoder for each of them.
 On a CPU (`device_id=None`) it is the same graph with other backends of the same operators.
 
-Against the torch backend: the CPU decoder is the same libjpeg-turbo, bit for bit; the resampling kernel is the same
-(cubic, a = -0.5, widened by the scale when shrinking). The one difference is at a crop's border, where DALI reads the
-frame's own pixels beyond the box and torch, given the cropped frame, has none: `border` says how far that reaches.
+Against the torch backend: the CPU decoder is the same libjpeg-turbo, bit for bit; the resampling kernels are the same
+(cubic with a = -0.5, or a triangle, widened by the scale when shrinking). The one difference is at a crop's border,
+where DALI reads the frame's own pixels beyond the box and torch, given the cropped frame, has none: `border` says how
+far that reaches.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import torch.utils.dlpack
 from torch import Tensor
 
 from trocar.data.steps import Delivered
-from trocar.data.views import ViewRecipe
+from trocar.data.views import Interpolation, ViewRecipe
 from trocar.errors import ConfigError
 
 DEPTH = 2  # steps inside the pipeline
@@ -55,12 +56,15 @@ def require() -> None:
         )
 
 
-def border(box: Sequence[int], size: int) -> tuple[int, int]:
-    """(vertical, horizontal) pixels of a view of `size` whose filter reaches beyond its box (top, left, height, width).
+REACH: dict[Interpolation, int] = {"bicubic": 2, "bilinear": 1}
+"""Pixels, of the coarser of the two grids, to which a kernel reaches."""
 
-    The cubic kernel reaches two pixels of the coarser of the two grids.
+
+def border(box: Sequence[int], size: int, interpolation: Interpolation) -> tuple[int, int]:
+    """(vertical, horizontal) pixels of a view of `size` whose filter reaches beyond its box (top, left, height,
+    width).
     """
-    vertical, horizontal = (math.ceil(2 * max(1.0, size / side)) for side in (box[2], box[3]))
+    vertical, horizontal = (math.ceil(REACH[interpolation] * max(1.0, size / side)) for side in (box[2], box[3]))
     return vertical, horizontal
 
 
@@ -101,6 +105,7 @@ def build_pipeline(
             for encoded in jpegs
         ]
         groups = []
+        kernels = {"bicubic": types.INTERP_CUBIC, "bilinear": types.INTERP_LINEAR}
         for group, which in zip(recipe.groups.values(), recipe.slices().values(), strict=True):
             cut = [
                 fn.resize(
@@ -108,7 +113,7 @@ def build_pipeline(
                     size=[group.size, group.size],
                     roi_start=corners[2 * view],
                     roi_end=corners[2 * view + 1],
-                    interp_type=types.INTERP_CUBIC,
+                    interp_type=kernels[group.interpolation],
                     antialias=True,
                 )
                 for view in range(which.start, which.stop)

@@ -12,7 +12,7 @@ from trocar.data.media.jpeg_decoder import decode_jpeg
 from trocar.data.media.refusal import RejectError
 from trocar.data.reader import MAX_PIXELS, BadContentError, sizes
 from trocar.data.steps import Crops, Steps, empty_crops
-from trocar.data.views import ViewParams, ViewRecipe
+from trocar.data.views import Interpolation, ViewParams, ViewRecipe
 
 
 def decode(jpeg: bytes, width: int, height: int) -> Tensor:
@@ -31,13 +31,15 @@ def decode(jpeg: bytes, width: int, height: int) -> Tensor:
     return image
 
 
-def crop_resize(image: Tensor, box: tuple[int, int, int, int], size: int) -> Tensor:
-    """uint8[3, H, W] and (top, left, height, width) -> uint8[3, size, size]; bicubic, antialiased."""
+def crop_resize(
+    image: Tensor, box: tuple[int, int, int, int], size: int, interpolation: Interpolation = "bicubic"
+) -> Tensor:
+    """uint8[3, H, W] and (top, left, height, width) -> uint8[3, size, size], antialiased."""
     top, left, height, width = box
     region = image[:, top : top + height, left : left + width]
     if (height, width) == (size, size):
         return region
-    out: Tensor = F.interpolate(region[None], size=(size, size), mode="bicubic", antialias=True)[0]
+    out: Tensor = F.interpolate(region[None], size=(size, size), mode=interpolation, antialias=True)[0]
     return out
 
 
@@ -46,7 +48,7 @@ def cut(frames: list[Tensor], params: ViewParams, recipe: ViewRecipe, into: dict
     for (name, which), group in zip(recipe.slices().items(), recipe.groups.values(), strict=True):
         views = zip(params.frame[which].tolist(), params.boxes[0, which].tolist(), strict=True)
         for view, (frame, box) in enumerate(views):
-            into[name][index, view] = crop_resize(frames[frame], box, group.size)
+            into[name][index, view] = crop_resize(frames[frame], box, group.size, group.interpolation)
 
 
 def torch_crops(steps: Steps, step: int) -> Crops:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from itertools import permutations
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ _WORDS = _CROP_WORDS + 12
 _ORDERS = np.array(list(permutations(range(4))), dtype=np.int8)
 
 Probability = float | list[float]
+Interpolation = Literal["bicubic", "bilinear"]
 
 
 class Jitter(Config):
@@ -49,6 +50,7 @@ class ViewGroup(Config):
     size: int = Field(ge=8, description="side of the square view in pixels")
     scale: tuple[float, float] = Field(description="share of the frame's area that a crop covers")
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    interpolation: Interpolation = Field(default="bicubic", description="of a crop's resizing, antialiased")
     flip: float = Field(default=0.5, ge=0, le=1)
     jitter: Jitter = Jitter()
     grey: Probability = 0.2

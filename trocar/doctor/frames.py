@@ -23,11 +23,12 @@ from trocar.data.views import ViewGroup, ViewPlan, ViewRecipe
 FRAMES = 8
 WIDTH, HEIGHT = 320, 240
 
-# DINO's views (2 x 224, 8 x 96; arXiv 2104.14294) at the sizes that suit a small frame.
+# DINO's views (2 x 224, 8 x 96; arXiv 2104.14294) at the sizes that suit a small frame, and some by the other kernel.
 RECIPE = ViewRecipe(
     groups={
         "global": ViewGroup(count=2, size=128, scale=(0.4, 1.0), blur=[1.0, 0.1], solarize=[0.0, 0.2]),
         "local": ViewGroup(count=4, size=64, scale=(0.05, 0.4)),
+        "bilinear": ViewGroup(count=2, size=96, scale=(0.2, 1.0), interpolation="bilinear"),
     }
 )
 

@@ -18,7 +18,7 @@ from trocar.data.colour import colour_maps
 from trocar.data.dali_backend import border
 from trocar.data.loader import Loader
 from trocar.data.steps import Crops
-from trocar.data.views import ViewParams
+from trocar.data.views import ViewGroup, ViewParams
 
 CROP_BOUND = 2.0
 """Of the 99.9th percentile of the difference of crops inside their border, in 1/255."""
@@ -100,23 +100,23 @@ def _crop_differences(
     ours: Crops, theirs: Crops, loader: Loader
 ) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], int, list[int]]:
     inside, edge, borders = [], 0, [0]
-    for difference, box, size in _pairs(ours, theirs, loader):
-        rows, columns = border(box, size)
+    for difference, box, group in _pairs(ours, theirs, loader):
+        rows, columns = border(box, group.size, group.interpolation)
         borders += [rows, columns]
         edge = max(edge, int(difference.max()))
-        if 2 * max(rows, columns) < size:
-            inside.append(difference[:, rows : size - rows, columns : size - columns].flatten().numpy())
+        if 2 * max(rows, columns) < group.size:
+            inside.append(difference[:, rows : group.size - rows, columns : group.size - columns].flatten().numpy())
     return np.concatenate(inside) if inside else np.zeros(0, np.int64), edge, borders
 
 
-def _pairs(ours: Crops, theirs: Crops, loader: Loader) -> Iterator[tuple[Tensor, list[int], int]]:
+def _pairs(ours: Crops, theirs: Crops, loader: Loader) -> Iterator[tuple[Tensor, list[int], ViewGroup]]:
     recipe = loader.views.recipe
     for (name, which), group in zip(recipe.slices().items(), recipe.groups.values(), strict=True):
         difference = (ours.crops[name].long() - theirs.crops[name].cpu().long()).abs()
         boxes = ours.params.boxes[:, which].tolist()
         for sample, of_sample in enumerate(boxes):
             for view, box in enumerate(of_sample):
-                yield difference[sample, view], box, group.size
+                yield difference[sample, view], box, group
 
 
 def _view_differences(

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from trocar.backbones.load import load_backbone
+from trocar.backbones.positions import Resampling
 from trocar.backbones.preprocess import Preprocessing, describe_backbone, feature_width
 from trocar.backbones.source import RANDOM, resolve
 from trocar.config import Config
@@ -28,6 +29,11 @@ class BackboneConfig(Config):
     drop_path: float = Field(default=0.0, ge=0, lt=1, description="stochastic depth of the student")
     mean: tuple[float, float, float] | None = Field(default=None, description="normalisation; default: the model's own")
     std: tuple[float, float, float] | None = None
+    position_resampling: Resampling | None = Field(
+        default=None,
+        description="of a vision transformer's positions for views of other sizes: antialiased (timm) or dino, which "
+        "isn't and has a scale of (n + .1) / N; default: as the code of the first weights does, antialiased for others",
+    )
 
 
 class Networks(ABC):
@@ -123,7 +129,7 @@ class TimmNetworks(Networks):
         kwargs: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
         if is_plain_vit(self.config.name):
             kwargs |= {"img_size": self.sizes[0], "dynamic_img_size": True}
-        return load_backbone(self.config.name, seed=self.seed, **kwargs)
+        return load_backbone(self.config.name, seed=self.seed, positions=self.config.position_resampling, **kwargs)
 
 
 def is_plain_vit(name: str) -> bool:

@@ -60,7 +60,7 @@ def cosine(step: int, base: float, final: float, total: int, warmup: int = 0, st
 def stairs(step: int, start: float, end: float, warmup: int, stair: int) -> float:
     """numpy's linspace(start, end) over `warmup` steps, held for `stair` steps at a time, then `end`.
 
-    DINO's teacher temperature: its reference code has one value per epoch, VISSL's one per step.
+    The teacher's temperature: DINO's code has one value per epoch, DINOv2's and VISSL's one per step.
     """
     if step >= warmup:
         return end

@@ -27,8 +27,10 @@ class SelfDistillation(MethodConfig):
     student_temperature: float = Field(default=0.1, gt=0)
     teacher_temperature: Annotated[float, Field(gt=0)] | Auto = 0.04
     warmup_teacher_temperature: Annotated[float, Field(gt=0)] | Auto = 0.04
-    teacher_temperature_warmup: Duration = Field(
-        default="0 epochs", description="one value per epoch; given in steps or %, one value per step"
+    teacher_temperature_warmup: Duration = "0 epochs"
+    teacher_temperature_stairs: bool = Field(
+        default=True,
+        description="a warm-up given in epochs holds each value for an epoch, as in DINO; false: one per step",
     )
     momentum: Annotated[float, Field(ge=0, le=1)] | Auto = Field(
         default=0.996, description="of the teacher at the start; 1 at the end"
@@ -53,14 +55,15 @@ class SelfDistillation(MethodConfig):
         ]
 
     def temperature_at(self, progress: Progress) -> float:
-        """The teacher's: linear over the warm-up, in stairs of an epoch if that is given in epochs."""
+        """The teacher's: linear over the warm-up, in stairs of an epoch if that is given in epochs and wants them."""
         warmup = self.teacher_temperature_warmup
+        in_stairs = self.teacher_temperature_stairs and counts_epochs(warmup)
         return stairs(
             progress.step,
             known(self.warmup_teacher_temperature),
             known(self.teacher_temperature),
             steps_in(warmup, progress.epoch_steps, progress.total),
-            progress.epoch_steps if counts_epochs(warmup) else 1,
+            progress.epoch_steps if in_stairs else 1,
         )
 
     def momentum_at(self, progress: Progress) -> float:

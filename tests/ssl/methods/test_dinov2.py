@@ -60,8 +60,38 @@ def test_defaults_are_the_published_recipe():
     assert (masking.probability, masking.ratio, masking.smallest, masking.aspect) == (0.5, (0.1, 0.5), 4, 0.3)
     first, local = published.recipe().groups.values()
     assert (first.count, first.size, first.scale) == (2, 224, (0.32, 1.0))
-    assert (first.per_view("blur"), first.per_view("solarize")) == ([1.0, 0.1], [0.0, 0.2])
     assert (local.count, local.size, local.scale) == (8, 96, (0.05, 0.32))
+    assert (first.per_view("solarize"), first.interpolation, local.interpolation) == ([0.0, 0.2], "bicubic", "bicubic")
+
+
+def test_blur_is_what_the_reference_s_inverted_probability_came_to():
+    """It hands 1 - p to torchvision's RandomApply, which applies with the p that it is given."""
+    first, local = default("dinov2").recipe().groups.values()
+    assert first.per_view("blur") == pytest.approx([1 - 1.0, 1 - 0.1])
+    assert local.per_view("blur") == pytest.approx([1 - 0.5] * 8)
+
+
+def test_the_teacher_s_temperature_rises_with_every_step():
+    """The reference: numpy.linspace over all iterations of the warm-up epochs. DINO's has one value per epoch."""
+    expected = np.concatenate([np.linspace(0.04, 0.07, 30 * 5), np.full(10, 0.07)])
+    dinov2 = default("dinov2")
+    ours = [dinov2.temperature_at(Progress(step, 200, epoch_steps=5)) for step in range(160)]
+    np.testing.assert_allclose(ours, expected, rtol=1e-12)
+    in_stairs = default("dinov2", teacher_temperature_stairs=True)
+    by_epoch = np.repeat(np.linspace(0.04, 0.07, 30), 5)
+    ours = [in_stairs.temperature_at(Progress(step, 200, epoch_steps=5)) for step in range(150)]
+    np.testing.assert_allclose(ours, by_epoch, rtol=1e-12)
+
+
+@pytest.mark.parametrize("heads", [{}, TWO_HEADS])
+def test_lengths_of_prototypes_start_at_one_and_train_and_a_head_given_in_part_keeps_that(heads):
+    dino = method(**heads).train()
+    dino.loss(views_of(), START)["loss"].backward()
+    for head in filter(None, (dino.student_head, dino.student_patch_head)):
+        lengths = dict(head.last_layer.named_parameters())["weight_g"]
+        assert torch.equal(lengths, torch.ones_like(lengths))
+        assert lengths.grad is not None
+        assert lengths.grad.abs().max() > 0
 
 
 def softmax(x):
@@ -166,7 +196,7 @@ def test_gradients_reach_the_student_its_heads_and_the_mask_token_but_no_teacher
     dino.loss(views_of(), START)["loss"].backward()
     for name, parameter in dino.named_parameters():
         is_teacher = name.startswith("teacher")
-        assert parameter.requires_grad == (not is_teacher and not name.endswith("weight_g"))
+        assert parameter.requires_grad == (not is_teacher)
         assert (parameter.grad is not None) == parameter.requires_grad, name
     assert dino.mask_token.grad.abs().sum() > 0
 
@@ -246,7 +276,7 @@ def test_the_last_layers_of_both_heads_are_frozen_for_the_first_epoch_only():
 
 def test_temperature_and_momentum_follow_their_schedules():
     dino = method(teacher_temperature_warmup="4 epochs")
-    for step, temperature in ((0, 0.04), (5, 0.05), (19, 0.07), (25, 0.07)):
+    for step, temperature in ((0, 0.04), (5, 0.04 + 0.03 * 5 / 19), (19, 0.07), (25, 0.07)):
         progress = Progress(step, 40, 5)
         dino.loss(views_of(), progress)
         logged = dino.after_step(progress)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from trocar.backbones.positions import Resampling
 from trocar.backbones.preprocess import Preprocessing
 
 State = Mapping[str, Tensor]
@@ -73,6 +74,8 @@ class Family:
     """Regular expressions of timm keys that no file of this family has, because they are computed."""
     canonical: Callable[[str], str] = lambda key: key
     """Published key as found (without prefixes) -> as `source` names it."""
+    positions: Resampling = "antialiased"
+    """How the code that these weights come from resamples their position table."""
 
 
 @dataclass(frozen=True)

@@ -10,19 +10,33 @@ import timm
 from torch import nn
 
 from trocar.backbones.origin import Origin, set_origin
+from trocar.backbones.positions import Resampling, set_resampling
 from trocar.backbones.published import entries
 from trocar.backbones.published.base import Published
 from trocar.backbones.published.convert import Converted, convert
 
 
-def build(entry: Published, converted: Converted | None, **kwargs: Any) -> nn.Module:
+def build(
+    entry: Published, converted: Converted | None, positions: Resampling | None = None, **kwargs: Any
+) -> nn.Module:
     """A timm model with the given weights, or random ones. `kwargs` are timm's: num_classes, img_size, in_chans,
-    features_only, ...; timm resamples position tables and adapts the first layer as it does for its own weights."""
+    features_only, ...; timm adapts the first layer as it does for its own weights. Position tables are resampled as the
+    weights' own code does, or as `positions` says."""
     cfg = pretrained_cfg(entry)
     if converted is not None:
         cfg["state_dict"] = dict(converted.state)
     arguments = {**entry.arguments, **(converted.arguments if converted else {}), **kwargs}
+    how, size = positions or entry.family.positions, None
+    if how == "dino" and converted is not None:
+        # At the file's size first: timm would resample its table in its own way.
+        size = kwargs.get("img_size")
+        arguments |= {"img_size": converted.arguments.get("img_size", entry.arguments.get("img_size"))}
+        arguments = {key: value for key, value in arguments.items() if key != "img_size" or value is not None}
     model = timm.create_model(entry.architecture, pretrained=converted is not None, pretrained_cfg=cfg, **arguments)
+    transformer: Any = getattr(model, "model", model) if kwargs.get("features_only") else model
+    set_resampling(transformer, how)
+    if size is not None:
+        transformer.set_input_size(img_size=(size, size) if isinstance(size, int) else tuple(size))
     for holder in (model, getattr(model, "model", None)):
         # timm keeps the configuration, and with it a second copy of all weights.
         for name in ("pretrained_cfg", "default_cfg"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trocar.backbones.positions import Resampling
 from trocar.backbones.published.base import Family, Layout, Published, Seen, State, Unused
 from trocar.backbones.published.keys import image_size, same
 
@@ -16,12 +17,14 @@ LAYOUTS = (
 HEADS = (
     Unused(r"head\..*", "the projection head"),
     Unused(r"(fc|last_layer)\..*", "a classifier or the projection head's last layer"),
+    # iBOT keeps it in the backbone, and its successors (PL-Stitch) as DINO's layout otherwise.
+    Unused(r"masked_embed", "stands for masked patches, in iBOT's training only"),
 )
 IMAGENET = (Seen("imagenet1k", "train"),)
 FILES = "https://dl.fbaipublicfiles.com/dino"
 
 
-def _family(name: str, title: str) -> Family:
+def _family(name: str, title: str, positions: Resampling = "antialiased") -> Family:
     return Family(
         name=name,
         title=title,
@@ -31,10 +34,11 @@ def _family(name: str, title: str) -> Family:
         source=same,
         layouts=LAYOUTS,
         unused=HEADS,
+        positions=positions,
     )
 
 
-VIT, RESNET = _family("dino_vit", "DINO ViT"), _family("dino_resnet", "DINO ResNet-50")
+VIT, RESNET = _family("dino_vit", "DINO ViT", "dino"), _family("dino_resnet", "DINO ResNet-50")
 
 
 def _vit(letter: str, size: str, patch: int, file: str) -> Published:

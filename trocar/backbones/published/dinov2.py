@@ -37,8 +37,11 @@ PLAIN = Family(
     layouts=LAYOUTS,
     unused=UNUSED,
     canonical=unchunked,
+    positions="dino",
 )
-REGISTERS = replace(PLAIN, name="dinov2_registers", title="DINOv2 with registers", source=with_registers)
+REGISTERS = replace(
+    PLAIN, name="dinov2_registers", title="DINOv2 with registers", source=with_registers, positions="antialiased"
+)
 GIANT = replace(PLAIN, name="dinov2_giant", title="DINOv2 ViT-g", source=swiglu)
 
 

@@ -29,6 +29,7 @@ V1 = Family(
     source=same,
     layouts=DINO_LAYOUTS,
     unused=(Unused(r"head\..*", "the projection head"),),
+    positions="dino",
 )
 V2 = replace(
     V1,
@@ -38,6 +39,7 @@ V2 = replace(
     layouts=DINOV2_LAYOUTS,
     unused=UNUSED,
     canonical=unchunked,
+    positions="antialiased",
 )
 V3 = replace(
     V2,

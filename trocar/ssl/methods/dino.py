@@ -50,7 +50,7 @@ class DinoViews(Config):
 
 
 class DinoConfig(SelfDistillation):
-    """Defaults are those of the reference code for ViT-S/16."""
+    """Defaults are those of the reference code (arguments of `main_dino.py`); docs/pretrain.md has the differences."""
 
     name: Literal["dino"] = "dino"
     views: DinoViews = DinoViews()

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from trocar.data.views import ViewRecipe
+from trocar.data.views import Probability, ViewRecipe
 from trocar.errors import ConfigError
 from trocar.ssl import advice
 from trocar.ssl.advice import Advice, Auto, DataSize, known
@@ -32,9 +32,15 @@ from trocar.ssl.teacher import start_teacher, update_teacher
 
 
 class Dinov2GlobalViews(GlobalViews):
-    """DINOv2's global views: DINO's but for the scale."""
+    """DINOv2's global views: DINO's but for scale and blur.
+
+    Its code asks for a blur of every first view and of one in ten second ones, and hands 1 - p to torchvision: in
+    effect no first view is blurred and nine in ten second ones are, which stands here. `blur: [1, 0.1]` is what was
+    meant. Its kernel ends after 4 pixels, the one here after 3 sigma.
+    """
 
     scale: tuple[float, float] = (0.32, 1.0)
+    blur: Probability = [0.0, 0.9]
 
 
 class Dinov2LocalViews(LocalViews):
@@ -50,8 +56,15 @@ class Dinov2Views(DinoViews):
     local: Dinov2LocalViews | None = Dinov2LocalViews()
 
 
+class Dinov2Head(DinoHead):
+    """DINOv2's head: DINO's, whose prototypes have trained lengths, which start at 1."""
+
+    norm_last_layer: bool = Field(default=False, description="keep the prototypes at unit length")
+
+
 class Dinov2Config(SelfDistillation):
-    """Defaults are those of the reference code (ssl_default_config.yaml, ViT-L/16 on ImageNet-1k).
+    """Defaults are those of the reference code (ssl_default_config.yaml, ViT-L/16 on ImageNet-1k), and of its views
+    what was in effect.
 
     Its recipe for ViT-L/14 on ImageNet-22k differs in: 131072 prototypes in both heads, a head of its own for patches,
     bottleneck 384 (class tokens), `centring: sinkhorn`, momentum 0.994, local views of 98 pixels, drop path 0.4.
@@ -59,10 +72,14 @@ class Dinov2Config(SelfDistillation):
 
     name: Literal["dinov2"] = "dinov2"
     views: Dinov2Views = Dinov2Views()
-    ibot_head: DinoHead | None = Field(default=None, description="a head for patches alone; none: `head` serves both")
+    head: Dinov2Head = Dinov2Head()
+    ibot_head: Dinov2Head | None = Field(default=None, description="a head for patches alone; none: `head` serves both")
     masking: Masking = Masking()
     teacher_temperature: Annotated[float, Field(gt=0)] | Auto = 0.07
     teacher_temperature_warmup: Duration = "30 epochs"
+    teacher_temperature_stairs: bool = Field(
+        default=False, description="a warm-up given in epochs holds each value for an epoch, as in DINO"
+    )
     momentum: Annotated[float, Field(ge=0, le=1)] | Auto = Field(
         default=0.992, description="of the teacher at the start; 1 at the end"
     )

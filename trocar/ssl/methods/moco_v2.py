@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from trocar.data.views import Jitter, Probability, ViewGroup, ViewRecipe
+from trocar.data.views import Interpolation, Jitter, Probability, ViewGroup, ViewRecipe
 from trocar.ssl import advice
 from trocar.ssl.advice import Advice, Auto, DataSize, known
 from trocar.ssl.gather import gather_detached
@@ -23,17 +23,21 @@ from trocar.ssl.teacher import start_teacher, update_teacher
 
 
 class MocoViews(ViewGroup):
-    """Two views: query and key."""
+    """Two views, query and key; crops are resized bilinearly, as torchvision does unless told otherwise."""
 
     count: Literal[2] = 2
     size: int = Field(default=224, ge=8)
     scale: tuple[float, float] = (0.2, 1.0)
+    interpolation: Interpolation = "bilinear"
     jitter: Jitter = Jitter(p=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
     blur: Probability = 0.5
 
 
 class MocoV2Config(MethodConfig):
-    """Defaults are those of the reference code for ResNet-50."""
+    """Defaults are those of the reference code's command for v2 (`--mlp --moco-t 0.2 --aug-plus`), ResNet-50.
+
+    Keys of the query's own frame are no negatives; there they are.
+    """
 
     name: Literal["moco_v2"] = "moco_v2"
     views: MocoViews = MocoViews()

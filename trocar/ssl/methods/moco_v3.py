@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from trocar.data.views import Probability, ViewGroup, ViewRecipe
+from trocar.data.views import Interpolation, Probability, ViewGroup, ViewRecipe
 from trocar.ssl import advice
 from trocar.ssl.advice import Advice, Auto, DataSize, known
 from trocar.ssl.heads import MlpHead, unit
@@ -26,6 +26,7 @@ class MocoV3Views(ViewGroup):
     count: Literal[2] = 2
     size: int = Field(default=224, ge=8)
     scale: tuple[float, float] = Field(default=(0.2, 1.0), description="published: .2 for ResNet-50, .08 for ViT")
+    interpolation: Interpolation = "bilinear"
     blur: Probability = [1.0, 0.1]
     solarize: Probability = [0.0, 0.2]
 
@@ -35,6 +36,10 @@ class MocoV3Config(MethodConfig):
 
     For ViT the published ones are `temperature: 0.2`, `views.scale: [0.08, 1]`, a head of three layers,
     `head.layers: [4096, 4096, 256]` with `head.relu: 2`, and `predictor.last_batch_norm: true`.
+
+    Differences: a ViT learns its positions and starts from timm's weights, where the published one has fixed sines and
+    weights of its own; a predictor that doesn't end in a batch norm ends in a bias; the key encoder moves after a step
+    and not before the next one's keys, so its momentum is that of one step earlier; equal frames are no negatives.
     """
 
     name: Literal["moco_v3"] = "moco_v3"

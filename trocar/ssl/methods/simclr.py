@@ -28,7 +28,8 @@ class SimclrViews(ViewGroup):
 class SimclrConfig(MethodConfig):
     """Defaults are those of the paper for ResNet-50.
 
-    The paper is silent on batch norm in the head; its reference code has it behind both layers.
+    The paper is silent on batch norm in the head; its reference code has it behind both layers, with a trained scale
+    behind the second too. Crops are antialiased, which they aren't in that code; equal frames are no negatives.
     """
 
     name: Literal["simclr"] = "simclr"

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trocar.config import Config
-from trocar.data.views import Jitter, ViewGroup, ViewRecipe
+from trocar.data.views import Interpolation, Jitter, ViewGroup, ViewRecipe
 from trocar.ssl import advice
 from trocar.ssl.advice import Advice, Auto, DataSize, known
 from trocar.ssl.gather import gather_detached
@@ -32,6 +32,7 @@ class GlobalViews(ViewGroup):
     count: Literal[2] = 2
     size: int = Field(default=224, ge=8)
     scale: tuple[float, float] = (0.14, 1.0)
+    interpolation: Interpolation = "bilinear"
     jitter: Jitter = STRONG
 
 
@@ -41,6 +42,7 @@ class LocalViews(ViewGroup):
     count: int = Field(default=6, ge=1)
     size: int = Field(default=96, ge=8)
     scale: tuple[float, float] = (0.05, 0.14)
+    interpolation: Interpolation = "bilinear"
     jitter: Jitter = STRONG
 
 
@@ -55,6 +57,7 @@ class SwavConfig(MethodConfig):
     """Defaults are those of the reference code for ResNet-50 with a batch of 256, the recipe with a queue.
 
     Prototypes are frozen for 313 steps of a batch of 4096 there, or 5005 of 256: one epoch of ImageNet either way.
+    Views are normalised as the backbone wants it; there with a deviation of .228 for red.
     """
 
     name: Literal["swav"] = "swav"
