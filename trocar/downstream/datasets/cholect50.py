@@ -86,9 +86,9 @@ def _read_video(file: Path, images: dict[int, str], spaces: list[LabelSpace]) ->
     tree = _load(file)
     ids = _ids(tree["categories"], spaces[0].classes, file)
     numbers = sorted((int(key), value) for key, value in tree["annotations"].items())
-    labelled, where = {number for number, _ in numbers}, f"{file}: videos/{file.stem}"
-    refuse_shifted(images, labelled, where)
-    refuse_dense(max(images), max(labelled), where)
+    labelled, folder = {number for number, _ in numbers}, f"{file}: videos/{file.stem}"
+    refuse_shifted(images, labelled, folder)
+    refuse_dense(max(images), max(labelled), folder)
     missing = [number for number, _ in numbers if number not in images]
     if missing:
         raise TrocarError(

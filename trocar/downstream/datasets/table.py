@@ -77,8 +77,7 @@ class LabelSpace:
             return np.zeros(len(frames), dtype=bool)
         values = frames[list(self.columns)]
         labelled = values != "" if self.kind == "mask" else values >= 0
-        known: npt.NDArray[np.bool_] = labelled.to_numpy(bool).all(axis=1)
-        return known
+        return np.asarray(labelled.to_numpy(bool).all(axis=1), dtype=bool)
 
 
 @dataclass(frozen=True)
