@@ -40,3 +40,12 @@ def test_what_is_dumped_comes_back() -> None:
 def test_objects_are_not_made() -> None:
     with pytest.raises(yaml.YAMLError):
         yaml_text.load("!!python/object/apply:os.system ['true']")
+
+
+def test_lists_of_names_are_text_throughout() -> None:
+    assert yaml_text.load_texts("phase: [null, no, 01, 1.10, ~, NA, 'x']\n") == {
+        "phase": ["null", "no", "01", "1.10", "~", "NA", "x"]
+    }
+    with pytest.raises(yaml.YAMLError):
+        yaml_text.load_texts("a: [")
+    assert yaml_text.load_texts("!!python/object/apply:os.system [echo]") == ["echo"]

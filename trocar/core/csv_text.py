@@ -19,8 +19,8 @@ import pyarrow.csv
 
 _MARKS = {",": "commas", "\t": "tabs", " ": "single spaces", ";": "semicolons", "|": "bars"}
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
-_BLANKS = (b" ", b"\t", b"\v", b"\f", b"\xc2\xa0")
-_PART = 50_000  # rows of a table with quotes that are Python's strings at one time
+_BLANKS = (b" ", b"\t", b"\v", b"\f", b"\xc2\xa0", b'"')  # a quoted cell may end in a line break
+_PART = 50_000  # rows that are Python's strings at one time
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ def parse(data: bytes, separator: str, header: bool) -> CsvText:
     first = next(_records(text if b'"' in line else line.decode(), separator), (1, []))[1]
     names = [name.strip() for name in first] if header else [f"column {place + 1}" for place in range(len(first))]
     _check_names(names, separator, header)
-    plain = b'"' not in body and not _has_blank_lines(body)
-    columns = _plain(body, names, separator, header) if plain else None
+    simple = not _has_blank_lines(body) and _has_simple_quotes(body, separator) and not line.count(b'"') % 2
+    columns = _simple(body, names, separator, header) if simple else None
     if columns is None:
         return _without_blank_rows(*_careful(text, names, separator, header), names)
     return _without_blank_rows(columns, np.arange(1, len(columns[0]) + 1, dtype=np.int64), names)
@@ -90,8 +90,23 @@ def _has_blank_lines(body: bytes) -> bool:
     return b"\n\n" in body.rstrip(b"\n") or body.startswith(b"\n")
 
 
-def _plain(body: bytes, names: Sequence[str], separator: str, header: bool) -> list[pa.ChunkedArray] | None:
-    """Columns of text without quotes; None where a row is not as long as the others, which `_careful` explains."""
+def _has_simple_quotes(body: bytes, separator: str) -> bool:
+    """Whether there are no quotes, or each one opens or closes a whole cell, in turn. Arrow's parser reads these alone
+    without accepting what is no CSV."""
+    if b'"' not in body:
+        return True
+    text = np.frombuffer(body, dtype=np.uint8)
+    quotes = np.flatnonzero(text == ord('"'))
+    ends = (ord(separator), ord("\n"))
+    opens, closes = quotes[::2], quotes[1::2]
+    if len(opens) != len(closes):
+        return False
+    before, behind = text[opens[opens > 0] - 1], text[closes[closes < len(text) - 1] + 1]
+    return bool(np.isin(before, ends).all() and np.isin(behind, ends).all())
+
+
+def _simple(body: bytes, names: Sequence[str], separator: str, header: bool) -> list[pa.ChunkedArray] | None:
+    """Columns of text with simple quotes; None where a row is not as long as others, which `_careful` explains."""
     places = [str(index) for index in range(len(names))]
     lines = body.partition(b"\n")[2] if header else body
     if not lines or lines.isspace():
@@ -101,7 +116,7 @@ def _plain(body: bytes, names: Sequence[str], separator: str, header: bool) -> l
         table = pyarrow.csv.read_csv(
             pa.BufferReader(lines),
             pyarrow.csv.ReadOptions(use_threads=False, column_names=places, block_size=1 << 24),
-            pyarrow.csv.ParseOptions(delimiter=separator, quote_char=False),
+            pyarrow.csv.ParseOptions(delimiter=separator, double_quote=False, newlines_in_values=b'"' in lines),
             pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(places, pa.string()), check_utf8=False),
         )
     except pa.ArrowInvalid:

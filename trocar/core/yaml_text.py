@@ -31,3 +31,8 @@ class _Loader(yaml.SafeLoader):
 def load(text: str) -> Any:
     """Plain values of a YAML document, as `yaml.safe_load` but for the numbers above. Raises yaml.YAMLError."""
     return yaml.load(text, Loader=_Loader)
+
+
+def load_texts(text: str) -> Any:
+    """The same with every value as the text it is, `null` and `no` too: for lists of names."""
+    return yaml.load(text, Loader=yaml.BaseLoader)

@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from trocar.core import yaml_text
 from trocar.core.splits import SPLITS
 from trocar.core.tables import Table, is_number, read_table
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
@@ -88,8 +89,7 @@ def _class_names(root: Path) -> dict[str, Names]:
     if not path.is_file():
         return {}
     try:
-        # All values are text as written: YAML's own rules make None of `null`, False of `no` and 1 of `01`.
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+        tree = yaml_text.load_texts(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise TrocarError(f"{path}: not valid YAML: {error}") from None
     if isinstance(tree, dict):
@@ -100,7 +100,7 @@ def _class_names(root: Path) -> dict[str, Names]:
                 f"{path}: no task {task!r}{nearest(str(task), (*NAMED, *MASK_KEYS))}; expected lists under "
                 f"{', '.join(NAMED)}, and {', '.join(MASK_KEYS)}"
             )
-        if not isinstance(names, list) or not names or len({str(name) for name in names}) != len(names):
+        if not isinstance(names, list) or not names or len({str(name) for name in names if name}) != len(names):
             raise TrocarError(f"{path}: {task}: expected a list of different names")
     return {task: tuple(str(name) for name in names) for task, names in tree.items()}
 

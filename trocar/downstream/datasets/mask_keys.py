@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
+from trocar.core import yaml_text
 from trocar.downstream.datasets.table import IGNORED_PIXEL
 from trocar.errors import TrocarError, nearest
 
@@ -20,7 +19,7 @@ def mask_keys(path: Path, classes: tuple[str, ...]) -> tuple[int | None, bool]:
     `background: NAME` names the class; without it a class called background is the one, and an empty value says that
     there is none. Raises TrocarError for a name that is no class, and for a `not_scored` other than 255.
     """
-    tree = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    tree = yaml_text.load_texts(path.read_text(encoding="utf-8"))
     white = tree.get(NOT_SCORED)
     if white not in (None, str(IGNORED_PIXEL)):
         raise TrocarError(
