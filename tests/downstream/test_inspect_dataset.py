@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from data_factory import make_catalog
 from downstream_factory import make_cholec80, make_folder
-from PIL import Image
+from PIL import Image, ImageColor
 from video_set_factory import write_text, write_video, write_workbook
 
 from trocar.cli import main
 from trocar.downstream import inspect_dataset
+from trocar.downstream.dataset_sheet import contact_sheet
 from trocar.downstream.datasets import adapters, open_dataset
+from trocar.downstream.datasets.table import LabelledFrames, LabelSpace
+from trocar.downstream.figures.style import colour
 
 
 def autolaparo(root: Path) -> Path:
@@ -93,12 +97,33 @@ def test_verify_decodes_and_a_sheet_is_written(tmp_path: Path, capsys: pytest.Ca
     assert main(["inspect", str(tmp_path / "data"), "--verify", "--sheet", str(sheet)]) == 0
     assert "verified: 8 of 8 labelled frames can be decoded" in capsys.readouterr().out
     with Image.open(sheet) as image:
-        assert image.size == (inspect_dataset.SHEET_COLUMNS * inspect_dataset.CELL, 2 * inspect_dataset.CELL)
-        pixel = image.convert("RGB").getpixel((inspect_dataset.CELL + 80, 80))
+        assert image.size == (1280, 112 + 2 * 12 + 4)  # eight frames are one row
+        pixel = image.convert("RGB").getpixel((160 + 80, 80))
     assert sum(pixel) / 3 == pytest.approx(60, abs=12)  # the second frame of the first case is of phase 0, no tool
     (tmp_path / "data/images/0_001.png").write_bytes(b"broken")
     assert main(["inspect", str(tmp_path / "data"), "--verify"]) == 1
     assert "0_001.png: not an image, a text file" in capsys.readouterr().err
+
+
+def test_masks_lie_over_their_pictures_and_the_background_does_not(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 48), (100, 100, 100)).save(tmp_path / "a.png")
+    mask = np.zeros((48, 64), np.uint8)
+    mask[:, 16:32], mask[:, 48:] = 1, 255
+    Image.fromarray(mask).save(tmp_path / "a_mask.png")
+    frames = pd.DataFrame(
+        [("a.png", -1, "c", "v", 0.0, "train", "a_mask.png")],
+        columns=["path", "frame", "case", "video", "time_s", "split", "mask"],
+    )
+    space = LabelSpace("segmentation", "mask", ("nothing", "liver"), read_mask=read_png, background=0)
+    sheet = contact_sheet(LabelledFrames(tmp_path, "own", frames, (space,)))
+    colours = [sheet.getpixel((x, 60)) for x in (20, 60, 100, 140)]  # quarters of the picture
+    liver = ImageColor.getrgb(colour(1))
+    assert colours == [(100,) * 3, tuple(round(50 + c / 2) for c in liver), (100,) * 3, (100,) * 3]
+    assert sheet.getpixel((6, 112 + 2 * 12 + 4 + 8)) == liver
+
+
+def read_png(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
 
 
 def test_shards_and_empty_folders_are_no_data_set(tmp_path: Path) -> None:

@@ -190,8 +190,8 @@ def _report(console: Console, summary: Summary, out: str, elapsed: float) -> Non
         table.add_row("catalog", f"{_catalog(summary)} in {out}")
         table.add_row("fingerprint", summary.fingerprint[:16])
     console.print(table)
-    if summary.alike:
-        console.print(f"warning: {summary.alike}", markup=False, soft_wrap=True)
+    for warning in filter(None, (summary.alike, summary.text)):
+        console.print(f"warning: {warning}", markup=False, soft_wrap=True)
     if summary.rejected:
         console.print(f"rejected files with reasons: trocar inspect {out}", markup=False)
 

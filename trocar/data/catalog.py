@@ -77,6 +77,7 @@ VIDEO_SCHEMA = pa.schema(
         ("crop", pa.list_(pa.int32())),
         ("source_size", pa.list_(pa.int32())),
         ("masks", pa.list_(pa.int32())),
+        ("text", pa.list_(pa.int32())),
         ("damaged", pa.int32()),
         ("notes", pa.list_(pa.string())),
     ]

@@ -55,8 +55,8 @@ class VideoEntry:
     follows QUALITY_SCHEMA, row-aligned. `crop` is (left, top,
     width, height) in source pixels, empty for the whole frame. `source_size` is (width, height) of the upright source
     pictures, empty where they differ; `masks` are the boxes that were blacked out, (left, top, width, height) one after
-    another. `damaged` counts damaged or missing frames of the source that were accepted, `notes` says what a user
-    should know of how it was read."""
+    another, `text` are such boxes in which text seems to be burned in. `damaged` counts damaged or missing frames of
+    the source that were accepted, `notes` says what a user should know of how it was read."""
 
     name: str
     case_id: str
@@ -77,6 +77,7 @@ class VideoEntry:
     crop: Sequence[int] = field(default_factory=tuple)
     source_size: Sequence[int] = field(default_factory=tuple)
     masks: Sequence[int] = field(default_factory=tuple)
+    text: Sequence[int] = field(default_factory=tuple)
     damaged: int = 0
     notes: Sequence[str] = ()
 
@@ -208,7 +209,7 @@ def _video_table(ordered: Sequence[VideoEntry]) -> pa.Table:
         row = {name: getattr(video, name) for name in VIDEO_SCHEMA.names if hasattr(video, name)}
         row |= {"video": number, "first_row": first_row, "rows": video.frames.num_rows}
         row |= {"first_shard": int(shards[0]), "last_shard": int(shards[-1])} if len(shards) else {}
-        lists = ("splits", "crop", "source_size", "masks", "notes")
+        lists = ("splits", "crop", "source_size", "masks", "text", "notes")
         rows.append(row | {name: list(getattr(video, name)) for name in lists})
         first_row += video.frames.num_rows
     return _rows(rows, VIDEO_SCHEMA)

@@ -52,7 +52,7 @@ def show(path: Path, console: Console, *, sheet: Path | None = None, verify: boo
     console.print(f"fingerprint {catalog.fingerprint}", markup=False, soft_wrap=True)
     console.print(_origin_table(catalog))
     console.print(_verdict_table(catalog))
-    for table in (_damaged_table(catalog), _note_table(catalog)):
+    for table in (_damaged_table(catalog), _text_table(catalog), _note_table(catalog)):
         if table.row_count:
             console.print(table)
     if catalog.rejected().num_rows:
@@ -170,6 +170,17 @@ def _damaged_table(catalog: Catalog) -> Table:
         table.add_row(name, str(count))
     if found[_LISTED:]:
         table.add_row(f"{len(found) - _LISTED} more", str(sum(count for count, _ in found[_LISTED:])))
+    return table
+
+
+def _text_table(catalog: Catalog) -> Table:
+    """The videos into which text seems to be burned, and where."""
+    table = Table("text burned in?", "left, top, width, height in source pixels", box=None)
+    found = [(row["name"], row["text"]) for row in catalog.videos.select(["name", "text"]).to_pylist() if row["text"]]
+    for name, flat in found[:_LISTED]:
+        table.add_row(name, "; ".join(", ".join(map(str, flat[at : at + 4])) for at in range(0, len(flat), 4)))
+    if found[_LISTED:]:
+        table.add_row(f"{len(found) - _LISTED} more", "")
     return table
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from PIL import Image
 from rich.table import Table
 
+from trocar.downstream.dataset_sheet import contact_sheet
 from trocar.downstream.datasets import OWN, adapters
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
 from trocar.downstream.datasets.splits import published_split
@@ -30,7 +30,6 @@ HASHED = 160
 """Pixels of the square that a frame is squashed to where pictures are compared."""
 LOOKED_AT = 1000
 """Pictures that are compared without --verify."""
-SHEET_CASES, SHEET_COLUMNS, CELL = 12, 8, 160
 
 
 def recognises(path: Path) -> bool:
@@ -181,20 +180,6 @@ def class_counts(
         return [int((frames[column] >= 0.5).sum()) for column in space.columns]
     present = survey(data, space) if present is None else present
     return [int(n) for n in present[rows, : len(space.classes)].sum(axis=0)]
-
-
-def contact_sheet(data: LabelledFrames) -> Image.Image:
-    """RGB image: a row per case (at most 12, evenly over the data set), labelled frames evenly over its time."""
-    cases = list(data.frames["case"].unique())
-    chosen = [cases[i] for i in np.unique(np.linspace(0, len(cases) - 1, min(len(cases), SHEET_CASES)).astype(int))]
-    sheet = Image.new("RGB", (SHEET_COLUMNS * CELL, len(chosen) * CELL), "white")
-    for line, case in enumerate(chosen):
-        rows = np.flatnonzero(data.frames["case"] == case)
-        picks = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), SHEET_COLUMNS)).astype(int))]
-        part = replace(data, frames=data.frames.iloc[picks].reset_index(drop=True))
-        for position, (pixels,) in decoded(part, [CELL]):
-            sheet.paste(Image.fromarray(pixels), (position * CELL, line * CELL))
-    return sheet
 
 
 def _verify(data: LabelledFrames, console: Console) -> None:

@@ -14,6 +14,7 @@ from trocar.data.catalog import read_header
 from trocar.data.catalog_write import write_catalog
 from trocar.data.ingest import record
 from trocar.data.ingest.alike import alike_stills
+from trocar.data.ingest.burned_text import advice
 from trocar.data.ingest.options import IngestOptions, Summary
 from trocar.data.ingest.pack import Pack, Work, is_pack
 from trocar.data.ingest.plan import aliases_of
@@ -156,6 +157,8 @@ def finish(root: Path, jobs: Sequence[Work], summary: Summary) -> None:
     summary.stills = sum(video.fps == 0 for video in videos)
     summary.cases = len({(video.source, video.case_id) for video in videos})
     summary.elsewhere = len({video.name for video in videos} - {name for job in jobs for name in job.videos})
+    here = {name for job in jobs for name in job.videos}
+    summary.text = advice([(v.name, v.source, v.text) for v in videos if v.name in here and v.fps])
     summary.alike = alike_stills(videos)
 
 

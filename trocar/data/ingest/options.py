@@ -41,7 +41,7 @@ class Summary:
     damaged frames of those of its videos that were accepted, and `notes` the videos of which each note is true.
 
     `videos` of the catalog count `stills` too, as it does; `ingested` and `ingested_stills` are apart. `alike` is what
-    is to be said of stills that look like each other, None for nothing.
+    is to be said of stills that look like each other, `text` of text burned into videos; None for nothing.
     """
 
     fingerprint: str = ""
@@ -56,6 +56,7 @@ class Summary:
     seconds: float = 0.0
     rejected: list[Rejected] = field(default_factory=list)
     alike: str | None = None
+    text: str | None = None
     damaged: list[int] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
 

@@ -141,6 +141,7 @@ class _Packing:
             crop=(),
             source_size=(),
             masks=(),
+            text=(),
             damaged=0,
             shards=shards,
             rejected=tuple(self.rejected),

@@ -58,8 +58,8 @@ class Record:
     """A finished video, or a finished pack of isolated pictures, its `members`.
 
     `key` is what the frames follow from: the identity of the source and the settings. Of a pack, what is said of a
-    video is said of each member instead; fps and duration_s are 0, for its pictures have no times. `damaged` and
-    `notes` are those of the catalog (`VideoEntry`).
+    video is said of each member instead; fps and duration_s are 0, for its pictures have no times. `damaged`,
+    `text` and `notes` are those of the catalog (`VideoEntry`).
     """
 
     name: str
@@ -72,6 +72,7 @@ class Record:
     crop: tuple[int, ...]
     source_size: tuple[int, ...]
     masks: tuple[int, ...]
+    text: tuple[int, ...]
     damaged: int
     shards: tuple[ShardFile, ...]
     rejected: tuple[Rejected, ...] = ()
@@ -113,7 +114,7 @@ def load(root: Path, name: str) -> Record | None:
         shards = tuple(ShardFile(**shard) for shard in tree.pop("shards"))
         rejected = tuple(Rejected(**item) for item in tree.pop("rejected"))
         members = tuple(_member(item) for item in tree.pop("members"))
-        tree |= {name: tuple(tree[name]) for name in ("crop", "source_size", "masks", "notes")}
+        tree |= {name: tuple(tree[name]) for name in ("crop", "source_size", "masks", "text", "notes")}
         return Record(metadata=metadata, shards=shards, rejected=rejected, members=members, **tree)
     except FileNotFoundError:
         return None

@@ -13,6 +13,7 @@ from PIL import Image
 
 from trocar.data.catalog_write import Rejected, ShardFile
 from trocar.data.ingest import jpeg, record
+from trocar.data.ingest.burned_text import TextWatch
 from trocar.data.ingest.content import SAMPLES, reduced
 from trocar.data.ingest.framefolder import FrameFile, FrameSpec, list_frames, thin
 from trocar.data.ingest.framing import Framing
@@ -147,6 +148,7 @@ class _Ingest(Framing):
         self.job = job
         self.writer = ShardWriter(folder, job.name, job.settings.shard_bytes)
         self.measures: list[FrameMeasures] = []
+        self.text = TextWatch()
 
     def kept(self, time_s: float) -> bool:
         return not any(start <= time_s < end for start, end in self.job.excluded)
@@ -154,6 +156,7 @@ class _Ingest(Framing):
     def add(self, time_s: float, data: bytes) -> None:
         stored = open_jpeg(data)
         self.measures.append(measure(stored))
+        self.text.add(stored)
         self.writer.add(time_s, data, *stored.size)
 
     def publish(
@@ -178,6 +181,7 @@ class _Ingest(Framing):
             crop=self.content.box or (),
             source_size=self.source_size,
             masks=tuple(itertools.chain.from_iterable(job.masks)),
+            text=tuple(itertools.chain.from_iterable(self.text_boxes())),
             damaged=damaged,
             shards=shards,
             rejected=rejected,
@@ -185,6 +189,10 @@ class _Ingest(Framing):
         )
         record.save(job.root, done, frames, quality_table(self.measures))
         return Outcome(job.name, frames.num_rows, duration_s, rejected, damaged=damaged, notes=notes)
+
+    def text_boxes(self) -> list[Box]:
+        """Where text is burned in; not told where the source pictures differ in size."""
+        return self.text.boxes(self.content.box or (0, 0, *self.sizes[0])) if len(self.sizes) == 1 else []
 
 
 def publish_files(writer: ShardWriter, root: Path) -> tuple[ShardFile, ...]:
