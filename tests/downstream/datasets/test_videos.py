@@ -90,6 +90,23 @@ def test_a_picture_that_stands_for_seconds_has_the_label_of_each(tmp_path: Path)
     assert shown(ingested(data, tmp_path / "shards")) == shown(data)
 
 
+def test_times_of_a_table_that_are_not_those_of_its_pictures_are_said(tmp_path: Path) -> None:
+    make_clip(tmp_path / "a.mp4", VARYING)
+    rows = [("a.mp4", "a", k, k / 25, 0) for k in (0, 50, 80)]
+    write_text(tmp_path / "frames.csv", [("path", "video", "frame", "time_s", "phase"), *rows], sep=",")
+    data = open_dataset(tmp_path)
+    assert any("`time_s` is up to 1.8 s off" in note for note in data.notes)  # picture 80 is shown at 5 s, not at 3.2 s
+    assert shown(data) == [0, 50, 80]
+    true = [("a.mp4", "a", k, float(VARYING[k]), 0) for k in (0, 50, 80)]
+    write_text(tmp_path / "frames.csv", [("path", "video", "frame", "time_s", "phase"), *true], sep=",")
+    assert not any("time_s" in note for note in open_dataset(tmp_path).notes)
+    write_text(
+        tmp_path / "frames.csv", [("path", "video", "frame", "time_s", "phase"), ("a.mp4", "a", 130, 7, 0)], sep=","
+    )
+    with pytest.raises(TrocarError, match=r"frame 130 of a\.mp4 is labelled, but it has 130, from 0 on"):
+        open_dataset(tmp_path)
+
+
 def test_an_average_rate_that_is_wrong_plays_no_part(tmp_path: Path) -> None:
     jitter = random.Random(1)
     times = [Fraction(k, 25) + Fraction(jitter.randint(0, 5) if k < 199 else 0, 1000) for k in range(200)]

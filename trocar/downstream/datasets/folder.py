@@ -39,6 +39,8 @@ from trocar.errors import ConfigError, TrocarError, nearest
 
 CSV, CLASSES = "frames.csv", "classes.yaml"
 NAMED = ("phase", "step", "segmentation")
+MOST_OFF_S = 0.5
+"""Seconds between a row's `time_s` and the time of its picture that are said."""
 Names = tuple[str, ...]
 
 
@@ -66,7 +68,7 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
         _add_masks(frames, table, names.get("segmentation", ())),
     ]
     kept = _thin(frames, table, options.fps)
-    notes += said
+    notes += said + _check_times(root, kept)
     if len(kept) < len(frames):
         notes.append(f"{len(kept)} of {len(frames)} rows used, at {options.fps:g} per second")
     data = build_table(root, "folder", [kept], spaces, notes=notes)
@@ -136,6 +138,28 @@ def _refuse_seconds(path: Path, frames: pd.DataFrame) -> None:
         if alike and (path.parent / str(video)).is_file():
             rate = probe(path.parent / str(video)).rate
             refuse_numbers_of_seconds(rows["frame"], rows["time_s"], rate, f"{path}: {video}")
+
+
+def _check_times(root: Path, frames: pd.DataFrame) -> list[str]:
+    """Notes on rows of videos whose `time_s` is not when their picture is shown.
+
+    Raises TrocarError for a picture that the video does not have, and for a video that cannot be read.
+    """
+    notes = []
+    for name, rows in frames[frames["frame"] >= 0].groupby("path", sort=False):
+        path = root / str(name)
+        if not path.is_file():
+            continue  # said of all missing files together
+        clip, last = probe(path), int(rows["frame"].max())
+        if last >= clip.frames:
+            raise TrocarError(f"{root / CSV}: frame {last} of {name} is labelled, but it has {clip.frames}, from 0 on")
+        off = float(np.abs(clip.seconds(rows["frame"]) - rows["time_s"]).max())
+        if off > MOST_OFF_S:
+            notes.append(
+                f"{name}: `time_s` is up to {off:.1f} s off the times at which its pictures are shown; they are taken "
+                "by `frame`"
+            )
+    return notes
 
 
 def _add_ids(task: str, frames: pd.DataFrame, table: Table, given: Names) -> tuple[Names, list[str]]:
