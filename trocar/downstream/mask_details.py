@@ -56,7 +56,7 @@ def consistency(path: Path, task: str | None, draws: int, classes: Sequence[str]
 def _consistent(path: Path, rows: pd.DataFrame, about: About, draws: int) -> dict[str, Value]:
     # Reduced one by one: the masks of all videos at their own size would not fit in memory.
     masks = np.stack([nearest(read_mask_file(path, name)) for name in _names(path, rows, "pred_mask")])
-    clip = rows.groupby(["case", "video"], sort=False).ngroup().to_numpy(np.int64)
+    clip = np.asarray(rows.groupby(["case", "video"], sort=False).ngroup(), dtype=np.int64)
     case = np.unique(rows["case"].to_numpy(str), return_inverse=True)[1].astype(np.int64)
     outcome = consecutive(masks, clip, case, outcome_of(path, rows, about).classes, size=None)
     return evaluate_metrics(outcome, {"tc_iou": tc_iou}, draws)

@@ -53,7 +53,7 @@ def places_of(labels: pd.Series, classes: Sequence[str], places: bool, stranger:
     if called_by_numbers(classes) and not (stored and places):
         written = numbers.astype(np.int64).astype(str).astype(object)
         return _named(labels.astype(object).where(labels.isin(classes), written), classes, stranger)
-    return numbers.to_numpy(np.int64)
+    return np.asarray(numbers, dtype=np.int64)
 
 
 def _named(labels: pd.Series, classes: Sequence[str], stranger: str) -> Ints:
@@ -63,7 +63,7 @@ def _named(labels: pd.Series, classes: Sequence[str], stranger: str) -> Ints:
         name = str(labels[lost].iloc[0])
         listed = f"{nearest(name, classes)}; classes are: {', '.join(classes)}" if classes else stranger
         raise ValueError(lost.idxmax(), f"unknown class {name!r}{listed}")
-    return found.to_numpy(np.int64)
+    return np.asarray(found, dtype=np.int64)
 
 
 def how_to_name(task: str, path: Path) -> str:

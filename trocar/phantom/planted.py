@@ -51,7 +51,7 @@ class OperatingRoom:
         width, height = size
         tile = materials.drape(rng)
         dy, dx = np.gradient(tile[..., 3])
-        cloth = tile[..., :3] * np.clip(1 - 2.0 * (dx + dy), 0.3, 1.5)[..., None]
+        cloth = tile[..., :3] * np.asarray(np.clip(1 - 2.0 * (dx + dy), 0.3, 1.5))[..., None]
         side = 2 * max(width, height)
         image = Image.fromarray((np.clip(cloth, 0, 1) * 255).astype(np.uint8)).resize((side, side))
         draw = ImageDraw.Draw(image)

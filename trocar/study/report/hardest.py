@@ -66,7 +66,7 @@ def _errors(table: pd.DataFrame) -> Floats:
         defined = ~np.isnan(iou)
         found = 1 - np.where(defined, iou, 0).sum(1) / np.maximum(defined.sum(1), 1)
     elif table["gt"].notna().all():
-        found = (table["gt"] != table["pred"]).to_numpy(np.float64)
+        found = np.asarray(table["gt"] != table["pred"], dtype=np.float64)
     else:
         found = np.mean(_stacked(table["gt_labels"]) != _stacked(table["pred_labels"]), axis=1)
     return found
