@@ -129,6 +129,11 @@ def test_another_task_runs_its_own_stages_and_no_other(finished, capsys):
     assert "left: nothing" in capsys.readouterr().out
 
 
+def files_of(client, run, folder=None):
+    """Names of the artifacts in a folder of a run."""
+    return {file.path.rpartition("/")[2] for file in client.list_artifacts(run.info.run_id, folder)}
+
+
 @pytest.mark.slow
 def test_mlflow_has_an_experiment_with_a_run_per_arm_and_stages_below_it(finished):
     from mlflow import MlflowClient
@@ -140,16 +145,35 @@ def test_mlflow_has_an_experiment_with_a_run_per_arm_and_stages_below_it(finishe
     runs = client.search_runs([experiment.experiment_id])
     by_name = {run.info.run_name: run for run in runs}
     lock = require_lock(store, "small")
-    stages = {name for name, stage in lock["stages"].items() if stage["kind"] != "report"}
-    assert set(by_name) == stages | {"north", "south", "init"}
+    called = {stage["label"] for stage in lock["stages"].values()}
+    assert set(by_name) == called | {"north", "south", "init"}
+    assert {"north, seed 0", "north, seed 0: phase, knn, 100% of the labels", "report of small"} <= called
     for place in (*lock["runs"], *lock["evaluations"]):
-        run = by_name[place["stage"]]
+        run = by_name[lock["stages"][place["stage"]]["label"]]
         assert run.data.tags["mlflow.parentRunId"] == by_name[place["arm"]].info.run_id
         assert run.info.status == "FINISHED"
-    scored = by_name[lock["evaluations"][0]["stage"]]
+        tags = {name: run.data.tags.get(name) for name in ("arm", "task", "protocol", "budget", "stage")}
+        wanted = {name: place.get(name) for name in ("arm", "protocol", "budget", "stage")}
+        assert tags == wanted | {"task": place.get("task", "phase, red")}
+    scored = by_name["north, seed 0: phase, knn, 1 labelled case"]
     assert 0 <= scored.data.metrics["f1_pooled_macro"] <= 1
-    assert "predictions.parquet" in {file.path for file in client.list_artifacts(scored.info.run_id)}
+    assert {"predictions.parquet", "results.json"} <= files_of(client, scored)
+    assert {"README.md", "config.json", "model.safetensors"} <= files_of(client, by_name["north, seed 0"], "backbone")
+    assert {"index.html", "results.csv"} <= files_of(client, by_name["report of small"])
     assert {model.name for model in client.search_registered_models()} == {"small-north", "small-south"}
+    # an arm has a column a task, whatever the number of its stages, and none that is called after a stage
+    arm = by_name["north"]
+    assert not [key for key in (*arm.data.params, *arm.data.metrics) if any(name in key for name in lock["stages"])]
+    metric = lock["tasks"]["phase"]["metric"].replace("@", "_")
+    keys = {f"phase/knn/{metric}", f"phase/knn/1 labelled case/{metric}"}
+    assert {key for key in arm.data.metrics if key.startswith("phase")} == keys
+    assert arm.data.tags["done"] == "3 of 3 evaluations"
+    assert arm.data.params["steps"] == "3"
+    (whole,) = [
+        one for one in lock["evaluations"] if (one["arm"], one["task"], one["budget"]) == ("north", "phase", "100%")
+    ]
+    (row,) = json.loads((store.out(whole["stage"]) / "results.json").read_text())["rows"]
+    assert arm.data.metrics[f"phase/knn/{metric}"] == row["metrics"][lock["tasks"]["phase"]["metric"]]["mean"]
     # a second sync logs nothing twice
     assert sync_study(lock, store, print, uri)
     assert len(client.search_runs([experiment.experiment_id])) == len(runs)

@@ -14,7 +14,7 @@ from trocar.slurm.options import add_options, check, profile_of, submit_configur
 LISTS = ("backbone", "task", "protocol")
 VALUES = (
     *("data", "layout", "seeds", "repeats", "size", "fps", "folds", "split", "val", "budget", "draws"),
-    *("remap", "shards", "phases", "out", "cache", "device"),
+    *("remap", "shards", "phases", "out", "cache", "device", "tracking"),
 )
 
 
@@ -56,6 +56,11 @@ def register(subparsers: Any) -> None:
     add("--device", help="auto, cpu or cuda")
     add("--out", help="folder for results, predictions, metrics.json, masks and figures")
     add("--cache", help="folder for decoded frames and features (default: OUT/cache, else the user's cache)")
+    add(
+        "--tracking",
+        metavar="URI",
+        help="log the results to mlflow, too: a tracking URI, or sqlite for OUT/../mlflow.db",
+    )
     add("--dry-run", action="store_true", help="print what would be evaluated (with --slurm: and the sbatch script)")
     add_options(parser, dry_run=False)
     parser.set_defaults(run=run, continues=True)
@@ -111,5 +116,5 @@ def _arguments(args: argparse.Namespace) -> tuple[str | Path | None, list[str]]:
     for name in (*LISTS, *VALUES):
         value = getattr(args, name)
         if value is not None:
-            overrides.append(f"{name}={json.dumps(value)}")
+            overrides.append(f"{'tracking.uri' if name == 'tracking' else name}={json.dumps(value)}")
     return (files[0] if files else None), overrides

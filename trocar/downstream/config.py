@@ -9,6 +9,7 @@ from pydantic import Field
 
 from trocar.config import AsWritten, Config
 from trocar.privacy import NO_MARKS, Marks, PrivacyConfig
+from trocar.tracking.config import TrackingConfig
 
 
 class EvaluateConfig(Config):
@@ -24,7 +25,8 @@ class EvaluateConfig(Config):
     folder of `trocar ingest` to read frames from. `phases`: class names in order, for a data set with its own.
     `baselines`: the arms added for comparison. `bootstrap`: draws of cases for the intervals, 0 for none. `figures`:
     whether pictures of the predictions are drawn into OUT/figures. `private`: what of the data must not be shown,
-    besides what DATA/private.yaml and the shards mark; `privacy`: whether it is shown nevertheless.
+    besides what DATA/private.yaml and the shards mark; `privacy`: whether it is shown nevertheless. `tracking`: where
+    the results are logged besides OUT, nowhere by default.
     """
 
     backbone: list[str] = []
@@ -53,3 +55,4 @@ class EvaluateConfig(Config):
     figures: bool = True
     private: Marks = NO_MARKS
     privacy: PrivacyConfig = PrivacyConfig()
+    tracking: TrackingConfig = TrackingConfig(uri="none")

@@ -31,6 +31,7 @@ from trocar.downstream.protocols import get_protocol
 from trocar.downstream.results import PREDICTIONS, Results, Row
 from trocar.downstream.runs import FIGURES, Scored, make_encoder, score
 from trocar.downstream.tables import about_task
+from trocar.downstream.track import track
 from trocar.errors import ConfigError
 from trocar.files import locked
 from trocar.leak.judge import Judge
@@ -93,6 +94,8 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
     if config.out is not None:
         with locked(config.out / LOCK):  # two at once would mix their tables and figures
             _write(results, config, config.out, private, found.overlays, say)
+        if config.tracking.uri != "none":
+            track(results, config, say)
     return results
 
 
@@ -118,6 +121,8 @@ def planned(config: EvaluateConfig) -> list[str]:
 
 
 def _check_out(config: EvaluateConfig) -> None:
+    if config.out is None and config.tracking.uri != "none":
+        raise ConfigError("tracking: give out, the folder with the record that mlflow is brought up to")
     for place in () if config.out is None else (config.out, *config.out.parents):
         if place.is_file():
             raise ConfigError(f"{place} is a file: give a folder to write to")

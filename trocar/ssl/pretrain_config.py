@@ -15,6 +15,7 @@ from trocar.ssl.methods import AnyMethod
 from trocar.ssl.networks import BackboneConfig
 from trocar.ssl.optim import OptimConfig
 from trocar.ssl.trainer import TrainConfig
+from trocar.tracking.config import TrackingConfig
 
 
 class DataConfig(Config):
@@ -52,13 +53,6 @@ class RunConfig(Config):
     keep_last: int = Field(default=2, ge=1)
     milestone_every: int | None = Field(default=None, ge=1, description="steps; these checkpoints are never deleted")
     log_every: int = Field(default=10, ge=1, description="steps")
-
-
-class TrackingConfig(Config):
-    """mlflow beside the local record: a tracking URI, `sqlite` for a database beside the run folder, or `none`."""
-
-    uri: str = "sqlite"
-    experiment: str = "trocar"
 
 
 class ResumeConfig(Config):

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from trocar.backbones.card import model_card
 from trocar.backbones.finite import require_finite
 from trocar.data.catalog import Catalog
 from trocar.data.loader import Batch
 from trocar.errors import TrocarError
-from trocar.files import fsync_folder, fsync_tree, write_json_atomic
+from trocar.files import fsync_folder, fsync_tree, write_atomic, write_json_atomic
 from trocar.progress import Pace
 from trocar.ssl import checkpoint
 from trocar.ssl.distributed import barrier
@@ -137,6 +138,7 @@ class RunHooks:
             self._check_lease()
             source = checkpoint.path_of(self.run.out, self.setup.total) / "backbone"
             _replace_folder(source, self.run.out / "backbone")
+            write_atomic(self.run.out / "backbone" / "README.md", model_card(self.run.out, self.run.out / "backbone"))
             write_json_atomic(
                 self.run.out / "finished.json", {"step": self.setup.total, "identity": self.setup.identity()}
             )

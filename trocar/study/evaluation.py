@@ -238,5 +238,12 @@ def _label(scored: Scored) -> str:
     return f"weights-{fingerprint(dict(scored.identity or {}))}"
 
 
+def labels_of(budget: str) -> str:
+    """A budget in words: `25% of the labels`, `1 labelled case`, or `labels of LIST` for a published list."""
+    if budget.endswith("%"):
+        return f"{budget} of the labels"
+    return f"{budget} labelled case{'s' * (budget != '1')}" if budget.isdecimal() else f"labels of {budget}"
+
+
 def _called(budget: str | int | None) -> str:
     return ALL if budget is None else str(budget)

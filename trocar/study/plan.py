@@ -13,7 +13,7 @@ from trocar.errors import ConfigError
 from trocar.leak.resolve import LeakSearch
 from trocar.study.arm_run import ArmRun
 from trocar.study.config import INIT, RANDOM, StudyConfig
-from trocar.study.evaluation import Evaluation, Scored, TaskPlan
+from trocar.study.evaluation import Evaluation, Scored, TaskPlan, labels_of
 from trocar.study.pretraining import Runs, plan_arms
 from trocar.study.stages import Stage
 from trocar.study.weights import absolute, identity, is_random, random_name
@@ -80,7 +80,7 @@ class Plan:
             found.setdefault(run.stage, f"{run.arm}, seed {run.seed}{for_tasks}")
         for e in self.evaluations:
             seed = f", seed {e.seed}" if e.seed is not None else ""
-            found.setdefault(e.stage.name, f"{e.arm}{seed}: {e.task}, {e.protocol}, {e.budget} of the labels")
+            found.setdefault(e.stage.name, f"{e.arm}{seed}: {e.task}, {e.protocol}, {labels_of(e.budget)}")
         return found
 
 

@@ -13,7 +13,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ from trocar import __version__
 from trocar.config import fingerprint
 from trocar.errors import TrocarError
 from trocar.files import locked, write_json_atomic
-from trocar.privacy import Withheld, withheld
 from trocar.tracking.metrics import Row, read_rows
+from trocar.tracking.mlflow_artifacts import log_artifacts
 from trocar.tracking.mlflow_server import client_of, experiment_id, quiet_mlflow, resolve_uri, scrub
+from trocar.tracking.placement import PARTS, Placement
 from trocar.tracking.redact import redact
 from trocar.tracking.run import Status, read_config, read_record, run_status, update_record
 
@@ -43,11 +44,12 @@ _BAD_KEY = re.compile(r"[^\w\-. /:]")
 
 @dataclass
 class SyncState:
-    """What one tracking server already has of a run. `last_step` is per metric name."""
+    """What one tracking server already has of a run. `last_step` is per metric name, `artifacts` file -> sha256."""
 
     mlflow_run_id: str = ""
     config: str = ""
     last_step: dict[str, int] = field(default_factory=dict)
+    artifacts: dict[str, str] = field(default_factory=dict)
     in_flight: bool = False
 
 
@@ -60,38 +62,18 @@ class SyncResult:
     new_values: int
 
 
-@dataclass(frozen=True)
-class Placement:
-    """What a run is called in mlflow, the mlflow run it stands below, and a line about it; set when it is made.
-    `hidden`: names that mlflow must not get, besides those that the run itself withholds.
-    """
-
-    name: str
-    parent: str | None = None
-    note: str = ""
-    hidden: Withheld = field(default_factory=Withheld)
-
-    def tags(self) -> dict[str, str]:
-        """Tags in mlflow's own names."""
-        found = {"mlflow.parentRunId": self.parent, "mlflow.note.content": self.note}
-        return {key: value for key, value in found.items() if value}
-
-    def withheld(self, folder: Path) -> Withheld:
-        """All names that mlflow must not get of the run in `folder`."""
-        return Withheld([*withheld(folder).names, *self.hidden.names])
-
-
 def sync(
     folder: str | Path,
     tracking_uri: str | None = None,
     experiment: str = DEFAULT_EXPERIMENT,
     placement: Placement | None = None,
 ) -> SyncResult:
-    """Log what mlflow lacks of the run in `folder`: configuration, metrics, status. A second call logs
-    nothing.
+    """Log what mlflow lacks of the run in `folder`: configuration, metrics, status, and files once it has ended.
 
-    `tracking_uri` defaults as `resolve_uri` says. Raises TrocarError, without credentials in its message,
-    when the folder is no run or mlflow can't be reached.
+    The same of its parts (`placement.PARTS`), below it. A second call logs nothing.
+
+    `tracking_uri` defaults as `resolve_uri` says, `placement` to what the folder says. Raises TrocarError, without
+    credentials in its message, when the folder is no run or mlflow can't be reached.
     """
     folder = Path(folder).resolve()
     read_record(folder)
@@ -99,7 +81,11 @@ def sync(
     quiet_mlflow()
     try:
         with locked(folder / ".mlflow_sync.lock"):
-            return _sync(folder, uri, experiment, placement or Placement(folder.name))
+            result = _sync(folder, uri, experiment, placement or Placement.of(folder))
+            for part in sorted(path.parent for path in (folder / PARTS).glob("*/run.json")):
+                below = _sync(part, uri, experiment, Placement.of(part).below(result.mlflow_run_id))
+                result = replace(result, new_values=result.new_values + below.new_values)
+            return result
     except TrocarError:
         raise
     except Exception as error:  # mlflow lets through what its stores raise: sqlalchemy, requests, OSError
@@ -137,12 +123,13 @@ def _sync(folder: Path, uri: str, experiment: str, placement: Placement) -> Sync
     )
     run_id: str = mlflow_run.info.run_id
     if state.mlflow_run_id != run_id or state.in_flight:
-        state.mlflow_run_id, state.config = run_id, ""
+        state.mlflow_run_id, state.config, state.artifacts = run_id, "", {}
         state.last_step = _logged_steps(client, run_id, {key for row in rows for key in row.values})
     if record.get("mlflow_run_id") != run_id:
         update_record(folder, mlflow_run_id=run_id)
-    _log_config(client, mlflow_run, placement.withheld(folder).tree(read_config(folder)), state)
-    _tag_job(client, mlflow_run, record)
+    hidden = placement.withheld(folder)
+    _log_config(client, mlflow_run, hidden.tree(read_config(folder)), state)
+    _tag(client, mlflow_run, placement.tags(hidden) | _job(record))
     new_values = 0
     for batch in _batches(_missing(rows, state.last_step)):
         state.in_flight = True
@@ -151,6 +138,8 @@ def _sync(folder: Path, uri: str, experiment: str, placement: Placement) -> Sync
         state.last_step.update({key: row.step for row, key in batch})
         state.in_flight = False
         new_values += len(batch)
+    if status != "running":
+        log_artifacts(client, run_id, folder, hidden, state.artifacts)
     _save_states(folder, states)
     _set_status(client, mlflow_run, MLFLOW_STATUS[status], record)
     return SyncResult(run_id, MLFLOW_STATUS[status], new_values)
@@ -197,7 +186,7 @@ def _create_run(
             "trocar.run_id": record["run_id"],
             "trocar.version": __version__,
             "trocar.folder": hidden.text(str(folder)),
-            **placement.tags(),
+            **placement.tags(hidden),
         },
     )
 
@@ -219,19 +208,22 @@ def _log_config(client: Any, mlflow_run: Any, config: Mapping[str, Any], state: 
     state.config = mark
 
 
-def _tag_job(client: Any, mlflow_run: Any, record: Mapping[str, Any]) -> None:
-    """The SLURM job with its requeues, and hours waited and run, as tags: they grow, and params can't."""
+def _tag(client: Any, mlflow_run: Any, wanted: Mapping[str, str]) -> None:
+    """Tags may change, as params can't."""
     from mlflow.entities import RunTag
 
-    job = record.get("slurm")
-    if not job:
-        return
-    hours = {name: f"{job[f'{name}_s'] / 3600:.3f}" for name in ("waiting", "running")}
-    wanted = {"slurm.job": job["job"], "slurm.requeues": str(job["requeues"])}
-    wanted |= {f"slurm.{name}_h": value for name, value in hours.items()}
     changed = [RunTag(key, value) for key, value in wanted.items() if mlflow_run.data.tags.get(key) != value]
     if changed:
         client.log_batch(mlflow_run.info.run_id, tags=changed)
+
+
+def _job(record: Mapping[str, Any]) -> dict[str, str]:
+    """The SLURM job with its requeues, and hours waited and run."""
+    job = record.get("slurm")
+    if not job:
+        return {}
+    hours = {f"slurm.{name}_h": f"{job[f'{name}_s'] / 3600:.3f}" for name in ("waiting", "running")}
+    return {"slurm.job": job["job"], "slurm.requeues": str(job["requeues"]), **hours}
 
 
 def _missing(rows: list[Row], last_step: Mapping[str, int]) -> Iterator[tuple[Row, str]]:
