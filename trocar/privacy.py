@@ -29,6 +29,8 @@ MARKS = "private.yaml"
 ALL: Literal["all"] = "all"
 _TAG = re.compile(r"(<[^>]*>)")
 _SAID = re.compile(r'(?<= )(alt|title|aria-label)="([^"]*)"')
+_PATH = re.compile(r"(?<![\w.:/~$}\\-])(?:/[^\s/:;,'\"`<>|()\[\]{}]+){2,}/?")
+_STORE = re.compile(r"\b(?:sqlite|file):/{2,}[^\s'\"`<>,;]+")
 _PLAIN_NUMBER = 4  # a number of fewer digits names nobody, and would blank steps and scores
 
 
@@ -107,6 +109,53 @@ class Withheld:
         plain = unescape(text)
         shown = self.text(plain)
         return text if shown == plain else escape(shown)
+
+
+def without_folders(text: str) -> str:
+    """`text` with no absolute path: `.../runs/a` for `/home/jane/work/runs/a`, and nothing at all of a home folder.
+
+    What is made to be shared needs no folder of the machine it was made on, and a home folder names its owner. Relative
+    paths and URLs stay.
+    """
+    home = str(Path.home())
+    plain = text.replace(home, "~") if len(home) > 1 else text
+    if plain.startswith("/") and plain.count("/") > 1 and "\n" not in plain:
+        return _ending(plain)  # a path as a whole, which may have spaces
+    plain = _STORE.sub(lambda found: found[0].partition(":")[0] + ":" + _ending(found[0].partition(":")[2]), plain)
+    return _PATH.sub(lambda found: _ending(found[0]), plain)
+
+
+def _ending(path: str) -> str:
+    parts = [part for part in path.split("/") if part]
+    if parts[0] in ("home", "Users"):
+        parts = parts[2:]
+    return "/".join(["...", *[part for part in parts if part != "~"][-2:]])
+
+
+def tree_without_folders(value: Any) -> Any:
+    """`without_folders` on every string of nested mappings and sequences."""
+    if isinstance(value, str):
+        return without_folders(value)
+    if isinstance(value, Mapping):
+        return {key: tree_without_folders(item) for key, item in value.items()}
+    return [tree_without_folders(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def html_without_folders(page: str) -> str:
+    """`without_folders` on the text between the tags of HTML, and on what describes a picture."""
+    parts = _TAG.split(page)
+    for place, part in enumerate(parts):
+        if place % 2:
+            parts[place] = _SAID.sub(lambda found: f'{found[1]}="{_text_without(found[2])}"', part)
+        else:
+            parts[place] = _text_without(part)
+    return "".join(parts)
+
+
+def _text_without(text: str) -> str:
+    plain = unescape(text)
+    shown = without_folders(plain)
+    return text if shown == plain else escape(shown)
 
 
 def numbered(cases: Iterable[str], private: Collection[str]) -> dict[str, str]:

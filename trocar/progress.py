@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import rich.console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 Item = TypeVar("Item")
+UNLIMITED = 100_000  # characters
 
 
 class Console(rich.console.Console):  # noqa: TID251
@@ -39,6 +41,19 @@ def table_console(width: int) -> Console:
     """For tables on standard output: as wide as the terminal or as COLUMNS says, else `width` characters."""
     known = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
     return Console() if known else Console(width=width)
+
+
+def print_whole(table: rich.console.RenderableType, turned: rich.console.RenderableType) -> None:
+    """Print a table of numbers with every digit: in a pipe or file as wide as it is, on a terminal that is too narrow
+    for it `turned` instead, which may be cut off at lines and not in numbers.
+    """
+    console = Console()
+    needed = Measurement.get(console, console.options.update(max_width=UNLIMITED), table).maximum
+    known = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    if needed <= console.width or not known:
+        Console(width=max(needed, 1)).print(table)
+    else:
+        console.print(turned)
 
 
 class Pace:

@@ -153,10 +153,31 @@ def test_frames_of_private_videos_are_announced(inputs):
 
 def test_the_table_holds_every_row_with_its_numbers(results):
     tags = parsed(render(ReportInputs(title="t", record={}, evaluation=results)))
-    assert tags.seen.count("tr") == 1 + 4
+    assert tags.seen.count("tr") == 2 * (1 + 4)  # the headline, and the other metrics
     assert "0.600" in tags.text
     assert "± 0.010" in tags.text
     assert "0.600, 95 % interval 0.550 to 0.650" in tags.text
+
+
+def test_many_metrics_are_in_tables_that_a_window_holds(results):
+    results["tasks"]["phase"]["metrics"] += [f"metric_{n}" for n in range(9)]
+    page = render(ReportInputs(title="t", record={}, evaluation=results))
+    assert [head.split("</thead>")[0].count("<th") for head in page.split("<thead>")[1:]] == [6, 7, 7]
+    assert all(page.count(f">metric_{n}<") == 1 for n in range(9))
+
+
+def test_no_folder_of_this_machine_is_on_the_page():
+    inputs = ReportInputs(
+        title="a",
+        record={},
+        config={"data": {"catalog": "/home/jane/shards"}},
+        provenance={"run folder": "/scratch/jane/runs/a"},
+        notes=["no catalog in /home/jane/x/shards"],
+    )
+    page = render(inputs)
+    assert "jane/" not in page.replace(".../runs/a", "")
+    assert "/home" not in page
+    assert "no catalog in .../x/shards" in page
 
 
 def test_masks_with_a_background_are_shown_class_by_class(results):

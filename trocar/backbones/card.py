@@ -14,7 +14,7 @@ from trocar.backbones.exposure import KEY, WEIGHTS_KEY, Exposure, by_identity
 from trocar.backbones.source import WEIGHTS, is_timms
 from trocar.data.leak.identities import identities
 from trocar.data.leak.verdict import Verdict
-from trocar.privacy import withheld
+from trocar.privacy import tree_without_folders, withheld
 from trocar.tracking.metrics import read_metrics
 
 OWN_ARCHITECTURES = "architectures.py"
@@ -158,7 +158,8 @@ def _recorded(config: dict[str, Any]) -> dict[str, Any]:
 def _yaml_section(title: str, tree: Any) -> str:
     if not tree:
         return f"## {title}\n\nUnknown: the run folder does not say.\n"
-    return f"## {title}\n\n```yaml\n{yaml.safe_dump(tree, sort_keys=True, width=100)}```\n"
+    text = yaml.safe_dump(tree_without_folders(tree), sort_keys=True, width=100)
+    return f"## {title}\n\n```yaml\n{text}```\n"
 
 
 def _metrics_section(run: Path) -> str:

@@ -24,16 +24,18 @@ def register(subparsers: Any) -> None:
     )
     parser.add_argument("--split", help="the published split list of the labelled folders, such as 40-40")
     parser.add_argument("--layout", help="layout of the labelled folders (default: recognised)")
+    parser.add_argument("--all", action="store_true", help="a line for every pair of cases, also for many of one kind")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compare, print one row per pair of cases, and say what was compared."""
+    """Compare, print a row for each kind of pair of cases, and say what was compared."""
     from pathlib import Path
 
     from rich.table import Table
 
     from trocar.data.catalog import Catalog
+    from trocar.data.leak.folding import fold
     from trocar.data.leak.guard import Guarded, find_leaks
     from trocar.leak.against import held_out
     from trocar.progress import table_console
@@ -57,7 +59,11 @@ def run(args: argparse.Namespace) -> int:
         print("none of them is in the pool")
         return 0
     table = Table("in the pool", "held out", "verdict", "how")
-    for leak in leaks:
-        table.add_row(leak.pool, f"{leak.test} ({'; '.join(leak.tasks)})", leak.verdict.value, leak.how)
+    told = [leak.as_json() for leak in leaks]
+    lines = fold(told) if not args.all else [line for leak in told for line in fold([leak])]
+    for line in lines:
+        table.add_row(line.pool, f"{line.test} ({'; '.join(line.tasks)})", line.verdict, line.how)
     table_console(160).print(table)
+    if len(lines) < len(leaks):
+        print(f"{len(leaks)} pairs of cases in {len(lines)} lines; --all has a line for each")
     return 1

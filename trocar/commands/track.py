@@ -9,6 +9,8 @@ from typing import Any
 
 from trocar.errors import ConfigError
 
+WHOLE = 1e15
+
 
 def register(subparsers: Any) -> None:
     """Declare `trocar track {sync,show}`."""
@@ -65,7 +67,7 @@ def _sync_study(args: argparse.Namespace) -> int:
 
 def run_show(args: argparse.Namespace) -> int:
     """Print who the run is and its last rows."""
-    from trocar.progress import Console
+    from trocar.progress import print_whole
     from trocar.tracking.metrics import read_metrics
     from trocar.tracking.run import read_record, run_status
 
@@ -73,21 +75,44 @@ def run_show(args: argparse.Namespace) -> int:
     rows = read_metrics(args.run_folder)
     print(f"{args.run_folder}: {run_status(record)}, attempt {record.get('attempt', 0)}, {len(rows)} steps logged")
     if rows:
-        Console().print(_table(rows[-args.last :]))
+        print_whole(_table(rows[-args.last :]), _turned(rows[-args.last :]))
     return 0
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """A line for every step."""
     from rich.markup import escape
     from rich.table import Table
 
     names = list(dict.fromkeys(key for row in rows for key in row if key != "step"))
-    table = Table("step", *map(escape, names))
-    for column in table.columns:
-        column.justify = "right"
+    table = Table()
+    for name in ("step", *names):
+        table.add_column(escape(name), justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(str(row["step"]), *(f"{row[name]:.5g}" if name in row else "" for name in names))
+        table.add_row(str(row["step"]), *(_number(row, name) for name in names))
     return table
+
+
+def _turned(rows: Sequence[Mapping[str, Any]], shown: int = 5) -> Any:
+    """A line for every number, and a column for each of the last few steps."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    names = list(dict.fromkeys(key for row in rows for key in row if key != "step"))
+    table = Table("step", *(str(row["step"]) for row in rows[-shown:]))
+    for column in table.columns[1:]:
+        column.justify, column.no_wrap = "right", True
+    for name in names:
+        table.add_row(escape(name), *(_number(row, name) for row in rows[-shown:]))
+    return table
+
+
+def _number(row: Mapping[str, Any], name: str) -> str:
+    """Whole numbers with all their digits, others with five."""
+    value = row.get(name)
+    if value is None:
+        return ""
+    return f"{value:.0f}" if abs(value) < WHOLE and value == int(value) else f"{value:.5g}"
 
 
 def _positive(text: str) -> int:

@@ -11,6 +11,8 @@ from trocar.downstream.results import few
 from trocar.report.interval import bar, scale_of
 from trocar.report.summary import headline
 
+BESIDE = 5
+"""Metrics beside each other: more would not be seen whole in a window of 1,300 pixels."""
 _KINDS = {
     "backbone": "trained weights",
     "random": "random weights",
@@ -38,19 +40,27 @@ def _task(task: str, info: Mapping[str, Any], rows: Sequence[Mapping[str, Any]])
     head = str(info["headline"])
     others = [name for name in info["metrics"] if name != head]
     scale = _scale(mine)
-    titles = ["Backbone", "Protocol", head, "95 % interval over cases", *others, "Seeds", "Leak verdict"]
-    numbers = {2, *range(4, len(titles) - 1)}
-    header = "".join(
-        f"<th{' class=number' if place in numbers else ''}>{escape(title)}</th>" for place, title in enumerate(titles)
-    )
-    body = "".join(_row(row, head, others, scale) for row in mine)
+    leading = ["Backbone", "Protocol", head, "95 % interval over cases", "Seeds", "Leak verdict"]
+    tables = [_table(leading, {2, 4}, [_row(row, head, scale) for row in mine])]
+    for start in range(0, len(others), BESIDE):
+        names = others[start : start + BESIDE]
+        numbers = set(range(2, 2 + len(names)))
+        tables.append(_table(["Backbone", "Protocol", *names], numbers, [_others(row, names) for row in mine]))
     caption = (
         f"{info['frames']:,} frames, {info['cases']} cases, {info['scheme']}. Mean ± standard deviation over seeds."
     )
     absent = f" Classes without test frames: {few(info['absent'])}." if info.get("absent") else ""
+    note = f'<p class="note">{escape(caption + absent)}</p>'
+    return f"<h3>{escape(task)}</h3>{tables[0]}{note}{''.join(tables[1:])}{_classes(info, mine)}"
+
+
+def _table(titles: Sequence[str], numbers: set[int], rows: Sequence[str]) -> str:
+    header = "".join(
+        f"<th{' class=number' if place in numbers else ''}>{escape(title)}</th>" for place, title in enumerate(titles)
+    )
     return (
-        f"<h3>{escape(task)}</h3><div class=scroll><table class=scores><thead><tr>{header}</tr></thead>"
-        f'<tbody>{body}</tbody></table></div><p class="note">{escape(caption + absent)}</p>{_classes(info, mine)}'
+        f"<div class=scroll><table class=scores><thead><tr>{header}</tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
@@ -71,18 +81,28 @@ def _classes(info: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _row(row: Mapping[str, Any], head: str, others: Sequence[str], scale: tuple[float, float]) -> str:
-    kind = str(row["kind"])
-    cells = [
-        f"<th scope=row>{escape(str(row['backbone']))}<small>{escape(_KINDS.get(kind, kind))}</small></th>",
-        f"<td>{escape(str(row['protocol']))}</td>",
+def _row(row: Mapping[str, Any], head: str, scale: tuple[float, float]) -> str:
+    return _line(
+        row,
         f"<td class=number><b>{_mean(row, head)}</b></td>",
         f"<td class=interval>{bar(headline(row), row.get('interval'), scale)}</td>",
-        *(f"<td class=number>{_mean(row, name)}</td>" for name in others),
         f"<td class=number>{len(row['members'])}</td>",
-        f"<td>{escape(str((row.get('leak') or {}).get('verdict', '')))}</td>",
-    ]
-    return f'<tr class="{"own" if kind == "backbone" else "baseline"}">{"".join(cells)}</tr>'
+        f"<td class=wrap>{escape(str((row.get('leak') or {}).get('verdict', '')))}</td>",
+    )
+
+
+def _others(row: Mapping[str, Any], names: Sequence[str]) -> str:
+    return _line(row, *(f"<td class=number>{_mean(row, name)}</td>" for name in names))
+
+
+def _line(row: Mapping[str, Any], *cells: str) -> str:
+    """A row of a table: who it is, then `cells`, which are HTML."""
+    kind = str(row["kind"])
+    who = (
+        f"<th scope=row>{escape(str(row['backbone']))}<small>{escape(_KINDS.get(kind, kind))}</small></th>"
+        f"<td class=wrap>{escape(str(row['protocol']))}</td>"
+    )
+    return f'<tr class="{"own" if kind == "backbone" else "baseline"}">{who}{"".join(cells)}</tr>'
 
 
 def _mean(row: Mapping[str, Any], metric: str) -> str:

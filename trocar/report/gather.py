@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from trocar.errors import ConfigError, TrocarError
-from trocar.privacy import Withheld, withheld
+from trocar.privacy import Withheld, tree_without_folders, withheld
 from trocar.report.figures import neighbours, pca_maps
 from trocar.report.inputs import Gallery, Images, NeighbourComparison, PcaComparison, ReportInputs
 from trocar.tracking.metrics import read_metrics, read_rows
@@ -90,7 +90,7 @@ def gather(
     return ReportInputs(
         title=hidden.text(run.name),
         record={**record, "status": run_status(record), "saved_step": max(steps(run), default=0)},
-        config=hidden.tree(config),
+        config=tree_without_folders(hidden.tree(config)),
         metrics=read_metrics(run),
         resumes=_resumes(run),
         uniform_loss=uniform_loss(config),
@@ -99,7 +99,7 @@ def gather(
         views=views,
         pca=pca,
         neighbours=found,
-        provenance=hidden.tree(_provenance(run, record, catalog)),
+        provenance=tree_without_folders(hidden.tree(_provenance(run, record, catalog))),
         private=private and share,
         notes=hidden.tree(notes),
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trocar import __version__
 from trocar.files import write_atomic
+from trocar.privacy import html_without_folders, without_folders
 from trocar.report import evaluation, sections
 from trocar.report.inputs import ReportInputs
 from trocar.report.summary import summary
@@ -31,7 +32,10 @@ def render(inputs: ReportInputs) -> str:
 
 
 def document(title: str, parts: Sequence[str], style: str = "") -> str:
-    """The shell of every report: `parts` are HTML, `style` is added to the common style sheet."""
+    """The shell of every report: `parts` are HTML, `style` is added to the common style sheet.
+
+    Pages are made to be shared: no folder of this machine is on them.
+    """
     common = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
     return (
         "<!doctype html>\n"
@@ -41,8 +45,8 @@ def document(title: str, parts: Sequence[str], style: str = "") -> str:
         # A page that may show operations must not tell anybody that it was opened.
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
         "style-src 'unsafe-inline'\">"
-        f"<title>{escape(title)}</title><style>{common}{style}</style></head>\n<body><main>\n"
-        + "\n".join(part for part in parts if part)
+        f"<title>{escape(without_folders(title))}</title><style>{common}{style}</style></head>\n<body><main>\n"
+        + "\n".join(html_without_folders(part) for part in parts if part)
         + f"\n</main><footer>Made by Trocar {escape(__version__)}. This file needs no network.</footer></body></html>\n"
     )
 

@@ -228,3 +228,17 @@ def test_no_share_of_draws_is_given_for_a_task_of_one_case():
     page = ranks(rank_over_tasks({"phase": Crossed(heights)}))
     assert "“Best in” is left open: a task has fewer than 3 test cases" in page
     assert "%</td>" not in page
+
+
+def test_held_out_cases_of_one_kind_are_one_row_with_their_names_folded_away(tmp_path):
+    kept_out = [
+        {"pool": f"bkai/{n}", "test": f"bkai/{n}", "tasks": ["phase"], "verdict": "seen"}
+        | {"how": "the same case", "became": "left out"}
+        for n in range(60)
+    ]
+    results, _ = found(tmp_path, Planted({"north": 0.8}, kept_out=kept_out), draws=20)
+    page = arms(results, KnownCases.of_study(results))
+    assert page.count("60 cases of bkai</td>") == 2
+    assert page.count("the same case") == 1
+    (listed,) = [part for part in page.split("<details>") if "These 60 pairs" in part]
+    assert listed.count("bkai/59: bkai/59") == 1

@@ -8,11 +8,13 @@ from typing import Any
 
 import yaml
 
+from trocar.data.leak.folding import fold
 from trocar.data.leak.guard import KEPT
+from trocar.privacy import tree_without_folders
 from trocar.progress import duration
 from trocar.study.arm_run import served
 from trocar.study.report.design import source_fields, sources_of
-from trocar.study.report.html import cell, head, section, table
+from trocar.study.report.html import cell, folded, head, section, table
 from trocar.study.report.known_cases import KnownCases
 from trocar.study.results import Pretrained, Results
 
@@ -36,16 +38,21 @@ def _kept_out(results: Results, known: KnownCases) -> str:
     """Cases of the pool that the leak guard found to be held-out ones, and what became of them."""
     found = {(leak["pool"], leak["test"]): leak for run in results.pretrained for leak in run.leaks}
     names = known.named([*sorted(pool for pool, _ in found), *(leak["test"] for leak in found.values())])
-    rows = []
+    rows, listed = [], []
     of = " of the pretrainings that these tasks are scored with" if results.study.leave_out == "task" else ""
-    for (pool, _), leak in sorted(found.items()):
-        seen = known.may_show(pool) and known.may_show(leak["test"])
-        done = leak["became"] if leak["became"] == KEPT else f"{leak['became']} before sampling{of}"
-        why = leak["how"] if seen else "the reason names private cases"
-        cells = [cell(names[pool], "wide"), cell(names[leak["test"]], "wide"), cell(", ".join(leak["tasks"]), "wrap")]
+    for line in fold([leak for _, leak in sorted(found.items())]):
+        seen = all(map(known.may_show, (*line.pools, *line.tests)))
+        done = line.became if line.became == KEPT else f"{line.became} before sampling{of}"
+        why = line.how if seen else "the reason names private cases"
+        pairs = [f"{names[pool]}: {names[test]}" for pool, test in zip(line.pools, line.tests, strict=True)]
+        one = len(pairs) == 1
+        who = [names[line.pools[0]], names[line.tests[0]]] if one else [line.pool, line.test]
+        cells = [*(cell(name, "wide") for name in who), cell(", ".join(line.tasks), "wrap")]
         rows.append(f"<tr>{''.join(cells)}{cell(why, 'wide')}{cell(done, 'wrap')}</tr>")
+        listed += [] if one else pairs
     titles = ["Case of the pool", "Held-out case", "Tasks", "How it was found", "Became"]
-    return f"<h3>Held-out cases in the pool</h3>{table(head(titles), rows)}" if rows else ""
+    more = folded(f"These {len(listed)} pairs", listed)
+    return f"<h3>Held-out cases in the pool</h3>{table(head(titles), rows)}{more}" if rows else ""
 
 
 def _arm(arm: str, tasks: str, runs: Sequence[Pretrained], drawn: Sequence[Mapping[str, int]]) -> str:
@@ -100,7 +107,8 @@ def _file(results: Results, known: KnownCases) -> str:
     """The study file, unless it may name hospitals of private cases."""
     if known.private or known.unread or known.hidden:
         return ""
-    text = yaml.safe_dump(results.study.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    tree = tree_without_folders(results.study.model_dump(mode="json"))
+    text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
     return f"<details><summary>The study file</summary><pre>{escape(text)}</pre></details>"
 
 

@@ -29,6 +29,20 @@ def table(header: str, rows: Sequence[str], look: str = "scores") -> str:
     )
 
 
+def folded(title: str, items: Sequence[str]) -> str:
+    """A list that grows with the number of cases, folded away under a title; nothing without items."""
+    if not items:
+        return ""
+    return f"<details><summary>{escape(title)}</summary><p class=note>{escape('; '.join(items))}</p></details>"
+
+
+def few(items: Sequence[str], shown: int = 6) -> str:
+    """All of them, or of more than `shown` their number and the first three."""
+    if len(items) <= shown:
+        return ", ".join(items)
+    return f"{len(items)} cases: {', '.join(items[:3])}, ..."
+
+
 def cell(text: str, look: str = "") -> str:
     """A cell of text. What is already escaped must not come here."""
     return f"<td{f' class={look}' if look else ''}>{escape(text)}</td>"

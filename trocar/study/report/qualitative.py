@@ -23,6 +23,7 @@ from trocar.report.features import Network
 from trocar.report.figures import pca_maps, resized
 from trocar.report.inputs import Images
 from trocar.report.sections import picture
+from trocar.study.evaluation import labels_of
 from trocar.study.report.analysis import Analysis, Compared
 from trocar.study.report.arms import source_of
 from trocar.study.report.frames import frames_of, pictures, rows_of
@@ -56,9 +57,7 @@ def _page(results: Results, one: Compared, known: KnownCases, mapped: str) -> st
         _said(lambda: _hard_frames(results, one, known)),
         _said(lambda: _maps(results, one, known)) if mapped == one.cell[0] else _elsewhere(mapped),
     ]
-    text = (
-        f"Predictions of {' and '.join(arms)}, each of its first seed, under {one.cell[1]}, {one.budget} of the labels."
-    )
+    text = f"Predictions of {' and '.join(arms)}, each of its first seed, under {one.cell[1]}, {labels_of(one.budget)}."
     return (
         f'<section class="task"><h2>{escape(one.cell[0])}, looked at</h2><p class="lead">{escape(text)}</p>'
         f"{''.join(parts)}</section>"

@@ -8,9 +8,11 @@ from html import escape
 
 from trocar.data.leak.verdict import Verdict
 from trocar.report.interval import bar, scale_of
+from trocar.study.evaluation import labels_of
 from trocar.study.report.analysis import LEVEL, Analysis, Compared
 from trocar.study.report.classes import class_table
-from trocar.study.report.html import cell, head, number, section, signed, span, table
+from trocar.study.report.html import cell, few, head, number, section, signed, span, table
+from trocar.study.report.summary import count
 from trocar.study.report.verdicts import Judged
 from trocar.study.results import Results
 from trocar.study.statistics.contrasts import Contrast
@@ -18,6 +20,8 @@ from trocar.study.statistics.crossed import CASES_ONLY, FEWEST_DRAWN, Estimate
 from trocar.study.statistics.ranking import Ranking
 
 KINDS = {"pretrained": "", "init": "what arms began from", "random": "random weights", "backbone": "given weights"}
+SHOWN = 3
+"""Reasons of a verdict that are told."""
 Verdicts = Mapping[tuple[str, str], Judged]
 
 
@@ -32,9 +36,9 @@ def _leader_table(results: Results, one: Compared, verdicts: Verdicts) -> str:
     scale = scale_of(end for arm in one.arms for end in (arm.value, arm.low, arm.high))
     titles = ["", "Arm", one.metric, "", "95 % interval", "Seeds", "Against its init", "Leak verdict"]
     rows = [_leader(results, one, place, arm, scale, verdicts) for place, arm in enumerate(one.arms, start=1)]
-    labels = f"{one.budget} of the labels, {one.labelled} labelled cases with those of validation"
+    labels = f"{labels_of(one.budget)}, {one.labelled} with those of validation"
     down = " Smaller is better." if one.smaller_is_better else ""
-    text = f"{one.arms[0].cases} test cases; {labels}.{down}{_cautions(one)}"
+    text = f"{count(one.arms[0].cases, 'test case')}; {labels}.{down}{_cautions(one)}"
     body = table(head(titles, numbers=(0, 2, 5)), rows)
     return f'<h3>{escape(one.name)}</h3>{body}<p class="note">{escape(text)}</p>{class_table(one)}'
 
@@ -94,8 +98,9 @@ def _reasons(verdicts: Verdicts) -> list[str]:
     rows = []
     for (task, arm), judged in verdicts.items():
         if judged.verdict is not Verdict.CLEAN:
-            why = "; ".join(judged.why) or "the reasons name private cases"
-            about = f" ({', '.join(judged.cases)})" if judged.cases else ""
+            why = "; ".join(judged.why[:SHOWN]) or "the reasons name private cases"
+            why += f"; and {len(judged.why) - SHOWN} more reasons" if len(judged.why) > SHOWN else ""
+            about = f" ({few(judged.cases)})" if judged.cases else ""
             cells = [cell(task), cell(arm), verdict_cell(judged), cell(f"{why}{about}", "wide")]
             rows.append(f"<tr>{''.join(cells)}</tr>")
     title = "<h3>Why scores are not known to be free of leaks</h3>"
