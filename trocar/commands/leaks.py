@@ -60,9 +60,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     table = Table("in the pool", "held out", "verdict", "how")
     told = [leak.as_json() for leak in leaks]
-    lines = fold(told) if not args.all else [line for leak in told for line in fold([leak])]
-    for line in lines:
-        table.add_row(line.pool, f"{line.test} ({'; '.join(line.tasks)})", line.verdict, line.how)
+    lines = fold(told) if not args.all else [one for leak in told for one in fold([leak])]
+    for one in lines:
+        table.add_row(one.pool, f"{one.test} ({'; '.join(one.tasks)})", one.verdict, one.how)
     table_console(160).print(table)
     if len(lines) < len(leaks):
         print(f"{len(leaks)} pairs of cases in {len(lines)} lines; --all has a line for each")
