@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -64,7 +65,8 @@ def test_the_configuration_says_how_to_preprocess_and_nothing_of_published_weigh
     assert (config["architecture"], config["num_classes"], config["num_features"]) == ("resnet18", 0, 512)
     assert config["pretrained_cfg"]["mean"] == [0.5, 0.4, 0.3]
     assert config["pretrained_cfg"]["input_size"] == [3, 96, 96]
-    assert config["trocar"] == {"steps": 3}
+    weights = hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
+    assert config["trocar"] == {"steps": 3, "weights_sha256": weights}
     assert not {"url", "hf_hub_id", "license", "origin_url"} & config["pretrained_cfg"].keys()
 
 

@@ -144,18 +144,20 @@ def test_mlflow_gets_no_private_name(tmp_path: Path) -> None:
 def test_a_study_in_mlflow_has_no_private_name(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
+    from trocar.study.store import Store
     from trocar.study.track import _parent
 
     arm = "hospital=Inselspital0"
-    cell = {"arm": arm, "seed": 0, "stage": "pretrain-0", "tasks": ["phase"], "frames": 6, "steps": 1, "epochs": 1}
-    cell["cases"] = ["ours/case-0815", "ours/case-0816"]
+    cell = {"arm": arm, "seed": 0, "stage": "pretrain-0", "tasks": ["phase"], "frames": 6, "steps": 1}
+    cell |= {"cases": ["ours/case-0815", "ours/case-0816"], "epochs": {"ours": 1.0}, "init": "random"}
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     hidden = Withheld(private_names(private_catalog(tmp_path / "shards", (True, False, True))))
-    run_id = _parent({"study": {"name": "s"}, "runs": [cell]}, tmp_path / "home", arm, uri, hidden)
+    lock = {"study": {"name": "s"}, "runs": [cell], "evaluations": []}
+    run_id = _parent(lock, Store(tmp_path / "home"), arm, uri, hidden)
     found = MlflowClient(uri).get_run(run_id)
     text = json.dumps([found.data.params, found.data.tags, found.info.run_name])
     assert [name for name in SECRET if name in text] == []
-    assert "ours/case-0816" in text
+    assert found.data.params["cases"] == "2"
 
 
 def test_the_model_card_has_no_private_name(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def _of_folder(folder: Path) -> Exposure:
     try:
         about = json.loads(path.read_text(encoding="utf-8")).get("trocar") or {}
         # Other weights that were laid beside this history have not lived it.
-        if KEY in about and about.get(WEIGHTS_KEY) in (None, sha256_of(folder / WEIGHTS)):
+        if KEY in about and about.get(WEIGHTS_KEY) == sha256_of(folder / WEIGHTS):
             return Exposure.from_json(about[KEY])
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise TrocarError(f"{path} cannot be understood: {error!r}") from None
