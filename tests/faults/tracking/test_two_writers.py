@@ -25,10 +25,10 @@ def beat_fast(stand_still_s: float = 30.0) -> None:
 
 
 def slow() -> None:
-    """Steps that take a while, so that both are there at the same time."""
+    """Steps that take a while, so that both are there at the same time, on a busy machine too."""
     beat_fast()
     step = Trainer._step
-    Trainer._step = lambda *a: (time.sleep(0.2), step(*a))[1]  # type: ignore[method-assign,assignment]
+    Trainer._step = lambda *a: (time.sleep(1.5), step(*a))[1]  # type: ignore[method-assign,assignment]
 
 
 def files_of(out: Path, *but: str) -> dict[str, str]:
