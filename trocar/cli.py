@@ -74,6 +74,8 @@ def entry() -> int:
         code = main()
     except SystemExit as stop:  # of argparse: help, the version, or words it does not know
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        if code == 0 and streams.reader_gone():  # which argparse says nothing of since Python 3.12
+            code = streams.READER_GONE
     except OSError as error:  # of argparse, too: only what it prints lies outside of `main`'s care
         code = streams.lost(error)
     code = streams.finish(code)
