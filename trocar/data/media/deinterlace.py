@@ -7,10 +7,11 @@ the frames before and after. One frame comes out for one that goes in.
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import Any
 
 import av
+
+from trocar.data.media.video_picture import coded_layout, frame_source
 
 
 def deinterlaced(before: av.VideoFrame | None, frame: av.VideoFrame, after: av.VideoFrame | None) -> av.VideoFrame:
@@ -22,7 +23,9 @@ def deinterlaced(before: av.VideoFrame | None, frame: av.VideoFrame, after: av.V
     """
     if not frame.interlaced_frame:
         return frame
-    window = [other for other in (before, frame, after) if other is not None and _layout(other) == _layout(frame)]
+    window = [
+        other for other in (before, frame, after) if other is not None and coded_layout(other) == coded_layout(frame)
+    ]
     graph = _graph(frame)
     for other in window:
         graph.vpush(other)
@@ -33,22 +36,11 @@ def deinterlaced(before: av.VideoFrame | None, frame: av.VideoFrame, after: av.V
     return made
 
 
-def _layout(frame: av.VideoFrame) -> tuple[object, ...]:
-    return frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range
-
-
 def _graph(frame: av.VideoFrame) -> Any:
     graph = av.filter.Graph()
     graph.threads = 1
     nodes = [
-        graph.add(
-            "buffer",
-            video_size=f"{frame.width}x{frame.height}",
-            pix_fmt=frame.format.name,
-            time_base=str(frame.time_base or Fraction(1, 1000)),
-            colorspace=str(int(frame.colorspace)),
-            range=str(int(frame.color_range)),
-        ),
+        frame_source(graph, frame),
         graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced"),
         graph.add("buffersink"),
     ]

@@ -86,7 +86,7 @@ class Scaler:
         """uint8[height, width, 3] of `size` (width, height) from `box` (left, top, width, height) of the frame,
         None for all of it; as coded, not turned. Bicubic, its support widened where the picture shrinks.
         """
-        layout = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, box, size)
+        layout = (coded_layout(frame), box, size)
         if layout != self._layout:
             self._graph, self._layout = _graph(frame, box, size), layout
         self._graph.vpush(frame)
@@ -94,19 +94,29 @@ class Scaler:
         return pixels
 
 
+def coded_layout(frame: av.VideoFrame) -> tuple[object, ...]:
+    """What a graph of filters is made for: a frame of another layout needs another graph."""
+    return frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range
+
+
+def frame_source(graph: Any, frame: av.VideoFrame) -> Any:
+    """The node of `graph` that frames of this layout are pushed into."""
+    return graph.add(
+        "buffer",
+        video_size=f"{frame.width}x{frame.height}",
+        pix_fmt=frame.format.name,
+        time_base=str(frame.time_base or Fraction(1, 1000)),
+        colorspace=str(int(frame.colorspace)),
+        range=str(int(frame.color_range)),
+    )
+
+
 def _graph(frame: av.VideoFrame, box: Box | None, size: tuple[int, int]) -> Any:
     graph = av.filter.Graph()
     graph.threads = 1
     left, top, width, height = box or (0, 0, frame.width, frame.height)
     nodes = [
-        graph.add(
-            "buffer",
-            video_size=f"{frame.width}x{frame.height}",
-            pix_fmt=frame.format.name,
-            time_base=str(frame.time_base or Fraction(1, 1000)),
-            colorspace=str(int(frame.colorspace)),
-            range=str(int(frame.color_range)),
-        ),
+        frame_source(graph, frame),
         graph.add("crop", f"{width}:{height}:{left}:{top}:exact=1"),  # else odd sides lose a line or column
         graph.add("scale", f"{size[0]}:{size[1]}:flags={_FLAGS}"),
         graph.add("format", "rgb24"),
