@@ -130,8 +130,8 @@ def accuracy_pooled(outcome: Outcome, weights: Floats | None = None) -> float:
 
 def accuracy_video(outcome: Outcome, weights: Floats | None = None) -> float:
     """`accuracy@video`: right frames / all frames of each case, then the mean over cases (each counts the
-    same). The usual one on Cholec80. TeCNO logs another: the mean over videos of the accuracy over all frames
-    up to the end of that video.
+    same). The usual one on Cholec80. TeCNO's too, though it reads like a running count: with the versions of PyTorch
+    Lightning that it runs with (1.0 and 1.1) a metric starts anew once its value was asked for, here after each video.
     """
     counts = outcome.once(counts_by_case)
     return case_mean(ratio(counts.hit.sum(1), counts.actual.sum(1)), weights)
