@@ -1,5 +1,6 @@
 """Held-out cases leave a pool before anything is sampled, by name and by content."""
 
+import numpy as np
 import pandas as pd
 import pytest
 from leak_factory import make_labelled, make_pool, operation
@@ -9,6 +10,8 @@ from trocar.data.composition import Amount, Composition
 from trocar.data.leak.guard import Guarded, LeakGuard
 from trocar.data.leak.verdict import Verdict
 from trocar.errors import ConfigError, TrocarError
+from trocar.files import user_cache
+from trocar.leak import against
 from trocar.leak.against import held_out
 from trocar.leak.resolve import resolve
 
@@ -143,6 +146,19 @@ def test_hashes_are_computed_once(data):
         held_out([Guarded(data=data)], said.append)
     assert len(said) == 1
     assert "hashing 16 frames" in said[0]
+
+
+def test_hashes_in_a_cache_of_before_are_not_used(data):
+    said = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(against, "FORMAT", against.FORMAT - 1)
+        old = held_out([Guarded(data=data)], said.append)
+        (path,) = (user_cache() / "leak").glob(f"hashes-{against.FORMAT}-*.npy")
+    np.save(path, np.zeros_like(np.load(path)))
+    new = held_out([Guarded(data=data)], said.append)
+    assert len(said) == 2
+    assert np.array_equal(new.pictures.hashes, old.pictures.hashes)
+    assert new.pictures.hashes.any()
 
 
 def test_the_command_prints_what_it_found_and_exits_1(data, catalog, capsys):

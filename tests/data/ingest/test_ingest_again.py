@@ -50,14 +50,18 @@ def test_a_record_of_another_ingest_version_is_done_again(clips: Path, tmp_path:
     assert (summary.ingested, summary.finished_before) == (3, 0)
 
 
-def test_a_record_that_lacks_the_size_of_the_source_is_done_again(clips: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("field", "written"), [("source_size", [96, 32]), ("text", []), ("members", [])])
+def test_a_record_of_before_a_field_existed_is_done_again(
+    clips: Path, tmp_path: Path, field: str, written: list[int]
+) -> None:
     ingest(clips, tmp_path / "out")
     path = tmp_path / "out" / "videos" / "case2.json"
     record = json.loads(path.read_text())
-    assert record.pop("source_size") == [96, 32]
+    assert record.pop(field) == written
     path.write_text(json.dumps(record))
     summary, _ = ingest(clips, tmp_path / "out")
     assert (summary.ingested, summary.finished_before) == (1, 2)
+    assert json.loads(path.read_text())[field] == written
 
 
 def test_new_metadata_reaches_the_catalog_without_decoding(
