@@ -122,6 +122,8 @@ def test_the_command_fetches_lists_and_refuses(weights: Path, capsys: pytest.Cap
     assert f"did you mean '{NAME}'" in capsys.readouterr().err
     assert cli.main(["fetch", "endovit_phase_vitb16"]) == 2
     assert "--from FILE" in capsys.readouterr().err
+    assert cli.main(["fetch", "hecvl_resnet50"]) == 2
+    assert "an archive from https://seafile.unistra.fr/f/3b9b9207068a4b03bc2a/?dl=1" in capsys.readouterr().err
 
 
 def test_without_a_fetched_file_the_error_says_both_ways(weights: Path) -> None:

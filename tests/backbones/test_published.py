@@ -17,6 +17,7 @@ from trocar.backbones.preprocess import describe_backbone
 from trocar.backbones.published import entries
 from trocar.backbones.published.convert import convert
 from trocar.backbones.published.vit import unchunked
+from trocar.data.leak.identities import parse_numbers
 from trocar.errors import ConfigError, TrocarError
 
 SMALL = next(case for case in CASES if case.name == "surgenetxl_caformer_s18")
@@ -98,7 +99,7 @@ def test_every_name_is_built_by_timm_and_knows_its_provenance() -> None:
         assert entry.family.citation
         assert entry.family.homepage.startswith("https://")
         assert entry.url is None or entry.url.startswith("https://")
-        assert entry.url is not None or "homepage" in entry.note
+        assert entry.url is not None or "homepage" in entry.note or "https://" in entry.note
     cholec = {seen.dataset: seen for seen in entries()["surgenetxl_caformer_s18"].seen}["cholec80"]
     assert cholec.cases.startswith("76 of 80")
     assert {seen.dataset for seen in entries()["surgenet_public_caformer_s18"].seen} & {
@@ -154,6 +155,20 @@ def test_preprocessing_is_the_family_s_own() -> None:
     shape = describe_backbone(load_backbone("random:endovit_phase_vitb16"))
     assert shape.mean == (0.3464, 0.2280, 0.2228)
     assert describe_backbone(load_backbone("random:surgenetdino_v2_vits")).size == (336, 336)
+
+
+@pytest.mark.parametrize(
+    ("task", "left_out"),
+    [
+        ("segmentation", {12, 17, 27, 52}),
+        ("triplets", {1, 4, 13, 35, 43, 56, 62, 74, 78}),
+        ("phase", set(range(41, 81))),
+    ],
+)
+def test_of_cholec80_endovit_saw_all_but_what_its_script_takes_out(task: str, left_out: set[int]) -> None:
+    seen = entries()[f"endovit_{task}_vitb16"].seen[0]
+    assert seen.dataset == "cholec80"
+    assert parse_numbers(seen.cases) == set(range(1, 81)) - left_out
 
 
 @pytest.mark.slow

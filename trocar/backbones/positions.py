@@ -2,7 +2,8 @@
 
 timm: bicubic with antialiasing, to the size that is wanted. DINO (`interpolate_pos_encoding`), and DINOv2 without
 registers: bicubic without antialiasing, at a scale of (n + 0.1) / N for n of N patches, which shifts what is read by up
-to a twentieth of a patch. Weights that were trained with one give other features with the other.
+to a tenth of a new patch, more at the end than at the start. Weights that were trained with one give other features
+with the other.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ DINO = ViewRecipe(
         "local": ViewGroup(count=8, size=96, scale=(0.05, 0.4), blur=0.5),
     }
 )
-"""Caron et al., arXiv 2104.14294: the defaults of the reference code for convolutional networks."""
+"""The defaults of DINO's reference code. Its command for a ResNet-50 parts the crops at 0.14 of the area."""
 
 
 def scattered(index: int, rows: int) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from trocar.backbones.published.base import Family, Layout, Published, Seen, Unused
 from trocar.backbones.published.keys import same
 
+FILES = "https://seafile.unistra.fr/f"
+
 FAMILY = Family(
     name="surgvlp",
     title="SurgVLP, HecVL, PeskaVLP",
@@ -30,7 +32,11 @@ ENTRIES = tuple(
         architecture="resnet50",
         method="image-text contrast",
         seen=LECTURES,
-        note="Offered on a page that needs a browser: see the homepage.",
+        note=f"Its own code takes an archive from {FILES}/{share}/?dl=1 and unpacks the .pth.",
     )
-    for name in ("surgvlp", "hecvl", "peskavlp")
+    for name, share in (
+        ("surgvlp", "93757ace1bfc47248e1e"),
+        ("hecvl", "3b9b9207068a4b03bc2a"),
+        ("peskavlp", "65a2b1bf113e428280d0"),
+    )
 )
