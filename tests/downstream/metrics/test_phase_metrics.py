@@ -99,6 +99,16 @@ def test_precision_and_recall_drop_different_classes() -> None:
     assert by_video(measure=phase.recall, absent="C") == pytest.approx((3 / 4 + 1 / 2) / 2)
 
 
+def test_pooled_f1_is_that_of_the_scripts_of_lemon_and_dacat_and_pooled_precision_is_not() -> None:
+    """Phase 2 is never predicted. scikit-learn's macro mean, which the scripts take, counts its precision 0."""
+    outcome = labelled([0, 0, 1, 1, 2], [0, 0, 1, 1, 1], [0, 0, 0, 1, 1], classes=3)
+    assert phase.pooled_macro(outcome, measure=phase.f1) == pytest.approx((1 + 4 / 5 + 0) / 3)
+    assert sklearn_metrics.f1_score(outcome.gt, outcome.pred, average="macro") == pytest.approx((1 + 4 / 5 + 0) / 3)
+    assert phase.pooled_macro(outcome, measure=phase.precision) == pytest.approx((1 + 2 / 3) / 2)
+    theirs = sklearn_metrics.precision_score(outcome.gt, outcome.pred, average="macro", zero_division=0)
+    assert theirs == pytest.approx((1 + 2 / 3 + 0) / 3)
+
+
 def test_the_inflated_f1_is_the_harmonic_mean_of_mean_precision_and_mean_recall() -> None:
     p, r = (2 / 3 + 1 + 1 + 0) / 4, (1 + 1 / 2 + 1 / 2) / 3
     assert phase.inflated_macro_f1(TWO_CASES) == pytest.approx(2 * p * r / (p + r))

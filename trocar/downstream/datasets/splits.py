@@ -11,7 +11,7 @@ from trocar.errors import ConfigError, nearest
 _RIVOIR_TEST = (7, 8, 11, 14, 19, 23, 26, 27, 28, 30, 33, 35, 40, 54, 57, 59, 63, 65, 67, 68)
 CHOLEC80: dict[str, Split] = {
     "40-40": {"train": range(1, 41), "test": range(41, 81)},  # EndoNet
-    "32-8-40": {"train": range(1, 33), "val": range(33, 41), "test": range(41, 81)},  # SV-RCNet
+    "32-8-40": {"train": range(1, 33), "val": range(33, 41), "test": range(41, 81)},  # TMRNet; "cuhk" in DACAT
     "40-8-32": {"train": range(1, 41), "val": range(41, 49), "test": range(49, 81)},  # TeCNO, SelfSupSurg
     "rivoir-60-20": {  # Rivoir et al., also IIA-Net and CoStoDet (anticipation)
         "train": [video for video in range(1, 81) if video not in _RIVOIR_TEST],

@@ -140,12 +140,12 @@ def accuracy_video(outcome: Outcome, weights: Floats | None = None) -> float:
 def video_macro(outcome: Outcome, weights: Floats | None = None, *, measure: Measure, absent: Absent) -> float:
     """`<measure>@video_macro_A|B|C|all`: mean over classes in each case, then mean over cases.
 
-    A (Funke's strategy A, SurgPhaseBench; SelfSupSurg's F1): drops only undefined values, so one frame of a
-    phase that the case does not have costs a whole class. B (strategy B; SurgLatentGraph): drops all values
-    of a class that the case does not have, so inventing a phase is not punished by F1. C (defined in
-    SurgPhaseBench, reported nowhere): a class in neither counts 1. all (MedPerf's SurgMLCube, scikit-learn
-    with all labels and `zero_division=0`): undefined counts 0, so a perfect prediction of a case that lacks a
-    phase scores below 1.
+    A (Funke's strategy A, SurgPhaseBench; the F1 of SelfSupSurg, MultiBypass140 and SurgMotion, whose precision and
+    recall count what is undefined as 0): drops only undefined values, so one frame of a phase that the case does not
+    have costs a whole class. B (strategy B): drops all values of a class that the case does not have, so inventing a
+    phase is not punished by F1. C (defined in SurgPhaseBench, reported nowhere): a class in neither counts 1. all
+    (MedPerf's SurgMLCube, scikit-learn with all labels and `zero_division=0`; SurgLatentGraph): undefined counts 0, so
+    a perfect prediction of a case that lacks a phase scores below 1.
     """
     return case_mean(outcome.once(_video_means, measure, absent), weights)
 
@@ -167,8 +167,8 @@ def pooled_macro(outcome: Outcome, weights: Floats | None = None, *, measure: Me
     """`<measure>@pooled_macro`: one confusion matrix over all frames, then the mean over the classes where the
     measure is defined (rule A).
 
-    LEMON, DACAT and "BNpitfalls" on AutoLaparo report F1 like this. Absent phases of single videos do not
-    matter; long videos count more.
+    The scripts of LEMON and DACAT for AutoLaparo compute F1 like this. Their precision and recall count an undefined
+    class 0 (scikit-learn), here it is dropped. Absent phases of single videos do not matter; long videos count more.
     """
     return float(mean_defined(measure(counts_pooled(outcome, weights))))
 

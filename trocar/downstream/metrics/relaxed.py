@@ -12,14 +12,15 @@ Cholec80 6, 7         -1, -2                          +1, +2
 ====================  ==============================  ==============================
 
 M2CAI16 has one phase in front, so {4, 5} and {6, 7} become {5, 6} and {7, 8}. Other phase orders are refused:
-AutoLaparo is sometimes scored with these rules, which mean nothing there.
+AutoLaparo is sometimes scored with these rules (Surgformer's `Main_AutoLaparo.m`), which mean nothing there.
 
 `relaxed_fixed` is this rule. `relaxed_matlab` is what the published script computes (TMRNet, SAHC, DACAT,
 Surgformer): the mask made from the last t frames is applied to the first t. Early transitions are then not
 forgiven, and a wrong frame near a segment's start can become right. Numbers of that lineage are comparable with
 `relaxed_matlab` only, and neither with strict ones. SV-RCNet's copy has the same error, but forgives only +1 at
 the end of 6 and 7 of Cholec80, and counts a phase that is never predicted as precision 0 on M2CAI16. SelfSupSurg's
-Python port differs from all. t uses the rate of the labels (`Outcome.fps`).
+Python port differs from all. t uses the rate of the labels (`Outcome.fps`). SAHC's scripts reckon with 25 rows a second
+where its code predicts five, so that its ten seconds are fifty.
 """
 
 from __future__ import annotations
