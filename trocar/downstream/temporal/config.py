@@ -15,8 +15,8 @@ from trocar.downstream.temporal.loss import LossConfig
 
 
 class TemporalConfig(Config):
-    """Without a word: TeCNO as SelfSupSurg and SurgPhaseBench have it (2 stages, 9 layers, 64 maps, Adam
-    7e-4, 100 epochs).
+    """Without a word: TeCNO as SelfSupSurg trains it (2 stages, 9 layers, 64 maps, Adam 7e-4, 100 epochs), but with
+    class weights.
 
     What is None is the head's own published recipe. `feature_noise`: standard deviation of Gaussian noise
     added to the standardised training features. `select`: `validation` keeps the epoch with the best

@@ -26,8 +26,9 @@ class LossConfig(Config):
     class, such as TeCNO's for Cholec80, [1.641, 0.191, 1.0, 0.250, 1.918, 0.984, 2.175]. For several labels a
     frame they weigh the positives.
 
-    `smoothing` is lambda of the truncated MSE: 0.15 in MS-TCN, TeCNO and ASFormer, 0.25 in SurgPhaseBench.
-    `truncate` bounds the squared difference of log-probabilities (16 = 4^2 in all of them).
+    `smoothing` is lambda of the truncated MSE: 0.15 in MS-TCN++, ASFormer and SelfSupSurg's TeCNO; TeCNO's own code
+    has no such term. SurgPhaseBench's files say 0.25 where its code does not look, so that its own default of 0.15
+    counts. `truncate` bounds the squared difference of log-probabilities (16 = 4^2 in all of them).
     """
 
     class_weights: Literal["balanced", "none"] | list[float] = "balanced"
@@ -37,7 +38,9 @@ class LossConfig(Config):
 
 @dataclass(frozen=True)
 class TemporalLoss:
-    """Sum over the stages of classification loss + smoothing * truncated MSE; `weights` float32 [K] or None."""
+    """Sum over the stages of classification loss + smoothing * truncated MSE, as in MS-TCN++, ASFormer and SelfSupSurg;
+    TeCNO and SurgPhaseBench take the mean over the stages. `weights` float32 [K] or None.
+    """
 
     kind: Kind
     weights: Tensor | None

@@ -18,10 +18,10 @@ class MsTcnConfig(HeadConfig):
     """Causal MS-TCN (TeCNO, Czempiel et al., arXiv:2003.10751), the common denominator of online phase
     recognition.
 
-    The defaults (2 stages, 9 layers, 64 maps; Adam 7e-4, 100 epochs) are those of SelfSupSurg and
-    SurgPhaseBench. TeCNO's own repository is published with 2 stages, 8 layers, 32 maps and Adam 7e-5 for 12
-    to 16 epochs. MS-TCN (Abu Farha and Gall, arXiv:1903.01945) is `causal: false, stages: 4, layers: 10` with
-    Adam 5e-4.
+    2 stages of 9 layers and 64 maps are those of SelfSupSurg and SurgPhaseBench; Adam 7e-4 and 100 epochs are
+    SelfSupSurg's (SurgPhaseBench: AdamW 7e-4, weight decay 1e-4, at most 150 epochs). TeCNO's own repository is
+    published with 2 stages, 8 layers, 32 maps and Adam 7e-5 for 12 to 16 epochs. MS-TCN (Abu Farha and Gall,
+    arXiv:1903.01945) is `causal: false, stages: 4, layers: 10` with Adam 5e-4.
 
     `kernel`: taps of a dilated convolution, odd if not causal.
     """

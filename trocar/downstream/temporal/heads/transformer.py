@@ -16,13 +16,13 @@ from trocar.downstream.temporal.window_attention import window_attention
 
 
 class TransformerConfig(HeadConfig):
-    """Causal transformer in the shape of OperA (Czempiel et al., MICCAI 2021): 11 layers, 1 head, 64
-    dimensions, feed-forward 256.
+    """Causal transformer in the shape that SurgPhaseBench gives OperA (Czempiel et al., MICCAI 2021): 11 layers, 1
+    head, 64 dimensions, feed-forward 256, dropout 0.1.
 
-    Without OperA's regularisation of the attention towards confident frames. Layers normalise first
-    (pre-norm), so that no warm-up is needed. The recipe (AdamW 7e-4, weight decay 1e-4, clip 1, 150 epochs)
-    is the one SurgPhaseBench trains its causal ASFormer with. Positions are sinusoidal in the index of the
-    frame, not in seconds: train and predict at the same frame rate.
+    Without OperA's regularisation of the attention towards confident frames. Unlike there, layers normalise first
+    (pre-norm), so that no warm-up is needed, the feed-forward has a GELU, and there are positions: sinusoidal in the
+    index of the frame, not in seconds, so train and predict at the same frame rate. The recipe (AdamW 7e-4, weight
+    decay 1e-4, clip 1, 150 epochs) is the one SurgPhaseBench trains its causal ASFormer with; its OperA has 1e-5.
 
     `window`: frames that a frame sees, itself among them (online: it and those before; offline: centred,
     odd). None: all there are. Then the work, not the memory, grows with T^2; a window keeps both linear.
