@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trocar.downstream.metrics.segmentation import sar_rarp50, surface_class_then_image, surface_empty_1
+from trocar.downstream.metrics.segmentation import (
+    empty_1,
+    sar_rarp50,
+    surface_class_then_image,
+    surface_empty_1,
+)
 from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome, confusions
 from trocar.downstream.metrics.segmentation_surface import surface_dice
 from trocar.errors import TrocarError
@@ -81,6 +86,23 @@ def test_sar_rarp50_takes_one_for_classes_that_are_nowhere() -> None:
     assert surface_empty_1(outcome) == pytest.approx((1 + (moved + 1) / 2) / 2)
     iou = (1 + (10 / 40 + 1) / 2) / 2
     assert sar_rarp50(outcome) == pytest.approx(np.sqrt(iou * surface_empty_1(outcome)))
+
+
+def test_sar_rarp50_counts_a_video_once_however_many_frames_it_has() -> None:
+    gt = np.concatenate([square(5, 5)] * 4)
+    pred = np.concatenate([square(5, 5), square(5, 8), square(5, 8), square(5, 8)])
+    outcome = SegmentationOutcome(
+        confusions(gt, pred, 3),
+        np.array([0, 1, 1, 1]),
+        ("background", "shaft", "clip"),
+        surface=surface_dice(gt, pred, 3, 1),
+    )
+    # Per frame, with 1 for the clip that is nowhere: IoU 1 or (10 / 40 + 1) / 2, surface Dice 1 or (18 / 32 + 1) / 2.
+    iou, nsd = (1 + 0.625) / 2, (1 + 0.78125) / 2
+    assert empty_1(outcome) == pytest.approx(iou)
+    assert surface_empty_1(outcome) == pytest.approx(nsd)
+    assert sar_rarp50(outcome) == pytest.approx(np.sqrt(iou * nsd))
+    assert empty_1(outcome, np.array([0.0, 2.0])) == pytest.approx(0.625)
 
 
 def test_surface_metrics_without_surfaces_say_what_is_missing() -> None:

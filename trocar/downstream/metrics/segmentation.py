@@ -66,9 +66,9 @@ def dataset(
 ) -> float:
     """`@dataset`: one confusion matrix over all images, score per class, mean over classes.
 
-    Cityscapes' convention; EndoViT's `SegmentationMetricsV2`; CaDIS with `absent="zero"`, where a class that does not
-    occur costs 1 / K. Large images and large organs dominate within a class, rare classes count fully: one image may
-    decide over one of them.
+    Cityscapes' convention; with `absent="zero"`, where a class that does not occur costs 1 / K, that of Pissas et al.
+    on CaDIS (arXiv 2108.06119). Large images and large organs dominate within a class, rare classes count fully: one
+    image may decide over one of them.
     """
     values = per_class(outcome, weights, kind=kind)[_classes(outcome, background)]
     if absent == "zero" and not np.isnan(values).all():
@@ -194,13 +194,13 @@ def binary_per_organ(outcome: SegmentationOutcome, weights: Floats | None = None
 def empty_1(
     outcome: SegmentationOutcome, weights: Floats | None = None, *, kind: Kind = "iou", background: bool = False
 ) -> float:
-    """`@empty_1`: per image and class, 1 where both are empty and 0 where one is; mean over all of them.
+    """`@empty_1`: per image and class, 1 where both are empty and 0 where one is; mean over classes, over the images of
+    a case, over cases.
 
-    SAR-RARP50's mIoU (MONAI's MeanIoU with `ignore_empty=False`), over nine classes without background. Rare classes
-    make it high: predicting nothing scores the share of images without them.
+    SAR-RARP50's mIoU (MONAI's MeanIoU with `ignore_empty=False`, per video), over nine classes without background. Rare
+    classes make it high: predicting nothing scores the share of images without them.
     """
-    values = np.nan_to_num(scores_of(outcome.confusions, kind), nan=1.0)[:, _classes(outcome, background)]
-    return _image_mean(outcome, np.where(_labelled(outcome), values.mean(1), np.nan), weights)
+    return _mean_of_cases(outcome, scores_of(outcome.confusions, kind)[:, _classes(outcome, background)], weights)
 
 
 def surface_class_then_image(
@@ -211,9 +211,10 @@ def surface_class_then_image(
 
 
 def surface_empty_1(outcome: SegmentationOutcome, weights: Floats | None = None, *, background: bool = False) -> float:
-    """`nsd@empty_1`: SAR-RARP50's mNSD (tolerance 10 px there): 1 where both are empty, 0 where one is."""
-    values = np.nan_to_num(_surface(outcome), nan=1.0)[:, _classes(outcome, background)]
-    return _image_mean(outcome, np.where(_labelled(outcome), values.mean(1), np.nan), weights)
+    """`nsd@empty_1`: SAR-RARP50's mNSD (tolerance 10 px there): 1 where both are empty, 0 where one is; means as in
+    `empty_1`.
+    """
+    return _mean_of_cases(outcome, _surface(outcome)[:, _classes(outcome, background)], weights)
 
 
 def sar_rarp50(outcome: SegmentationOutcome, weights: Floats | None = None) -> float:
@@ -285,6 +286,12 @@ def row_mean(values: Floats) -> Floats:
 
 def _image_mean(outcome: SegmentationOutcome, values: Floats, weights: Floats | None) -> float:
     return case_mean(values, None if weights is None else weights[outcome.case])
+
+
+def _mean_of_cases(outcome: SegmentationOutcome, values: Floats, weights: Floats | None) -> float:
+    """[n, K], 1 for what is undefined in a labelled image: mean over classes, over the images of a case, over cases."""
+    images = np.where(_labelled(outcome), np.nan_to_num(values, nan=1.0).mean(1), np.nan)
+    return case_mean(np.array([_mean(images[outcome.case == c]) for c in range(outcome.cases)]), weights)
 
 
 def _class_means(outcome: SegmentationOutcome, values: Floats, weights: Floats | None) -> Floats:

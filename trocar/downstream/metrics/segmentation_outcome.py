@@ -60,8 +60,8 @@ SegmentationMetric = Callable[[SegmentationOutcome, "Floats | None"], float]
 def confusions(gt: Masks, pred: Masks, classes: int, ignore: int = 255) -> Ints:
     """Confusion matrix of every image: uint8 [n, H, W] twice -> int64 [n, K, K], row ground truth, column prediction.
 
-    Pixels whose ground truth is `ignore` are left out, whatever was predicted there (CaDIS' rule; a prediction cannot
-    be wrong where nothing is labelled). Raises TrocarError for shapes that differ or a class that is not 0 .. K - 1.
+    Pixels whose ground truth is `ignore` are left out, whatever was predicted there: a prediction cannot be wrong where
+    nothing is labelled. Raises TrocarError for shapes that differ or a class that is not 0 .. K - 1.
     """
     if gt.shape != pred.shape:
         raise TrocarError(f"ground truth {gt.shape} and predicted masks {pred.shape} have different shapes")
