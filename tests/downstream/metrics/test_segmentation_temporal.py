@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from trocar.downstream.metrics.segmentation_temporal import consecutive, tc_iou
+from trocar.downstream.metrics.segmentation_temporal import consecutive, nearest, tc_iou
 from trocar.errors import TrocarError
 
 NAMES = ("background", "grasper", "hook")
@@ -32,6 +33,17 @@ def test_masks_are_resized_to_299_by_the_nearest_pixel() -> None:
     found = consecutive(masks("01", "01"), np.zeros(2, int), np.zeros(2, int), NAMES)
     assert found.confusions[0].sum() == 299 * 299
     assert found.confusions[0].diagonal().tolist() == [150 * 299, 149 * 299, 0]
+
+
+@pytest.mark.parametrize("height", [65, 480, 520, 854, 1040, 1080])
+def test_the_nearest_pixels_are_those_of_torch(height: int) -> None:
+    numbers = np.arange(height, dtype=np.int64)[:, None] * [1, 1]
+    found = nearest(numbers)[:, 0]  # type: ignore[arg-type]
+    column = torch.arange(height, dtype=torch.float32)[None, None, :, None]
+    expected = torch.nn.functional.interpolate(column, size=(299, 1), mode="nearest").flatten()
+    assert found.tolist() == expected.long().tolist()
+    exactly = [row * height // 299 for row in range(299)]
+    assert (found.tolist() == exactly) == (height in (480, 854, 1080))
 
 
 def test_weights_count_the_pairs_of_a_case() -> None:

@@ -50,7 +50,11 @@ def tc_iou(outcome: SegmentationOutcome, weights: Floats | None = None) -> float
 
 
 def nearest(masks: Masks, size: int = SIZE) -> Masks:
-    """uint8 [..., H, W] -> [..., size, size], the nearest pixel, as SASVi does."""
-    rows, columns = (np.arange(size) * length // size for length in masks.shape[-2:])
+    """uint8 [..., H, W] -> [..., size, size], the pixels that torch's `nearest` takes, as SASVi does.
+
+    Its places are float32, which is one pixel lower in a few rows where the place is a whole number (1040 to 299).
+    """
+    places = np.arange(size, dtype=np.float32)
+    rows, columns = (np.floor(places * (np.float32(n) / np.float32(size))).astype(int) for n in masks.shape[-2:])
     resized: Masks = masks[..., rows, :][..., columns]
     return resized
