@@ -68,6 +68,12 @@ PUBLISHED = {
             "class_weights": [3.19852941, 4.46153846, 2.79518072],
             "labels": "rounded",
             "batch_norm": "frozen",
+            "augment": {
+                "scale": [1.0, 1.0],
+                "ratio": [1.0, 1.0],
+                "flip": 0.5,
+                "jitter": {"p": 1.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.4, "hue": 0.0},
+            },
         },
     ),
     "cholec80_cvs": Published("cholec80_cvs", "official", "cvs", "finetune", fields={"fps": 5}),
