@@ -1,8 +1,8 @@
 """CholecInstanceSeg's layout: train/VID02_t50_sparse/img_dir/*.png and ann_dir/*.json, or any part of that tree.
 
 An annotation (labelme JSON) has one polygon or more per instance of an instrument; here they are semantic masks: all
-polygons of a class, later ones over earlier ones, as the authors' converter draws them. (That converter keeps only the
-last polygon of an instance that has several; here all count.) A case is a video. Sequences are those of CholecT50 and
+polygons of a class, later ones over earlier ones. (The authors' converter keeps only the last polygon of an instance
+that has several, and cuts the decimals of its corners off.) A case is a video. Sequences are those of CholecT50 and
 Cholec80 (frame numbers in seconds) and of CholecSeg8k (at 25 fps); they are sparse or short, so `fps` thins nothing.
 """
 

@@ -64,8 +64,8 @@ _CHALLENGE_VAL, _CHALLENGE_TEST = (5, 18, 36, 65, 74), (92, 96, 103, 110, 111)
 def _crossval(folds: Sequence[Sequence[int]]) -> dict[str, Split]:
     """`crossval-k` tests on fold k; the last five videos of the other folds, in their order, are for validation.
 
-    That is CholecT50's loader. The one published with CholecT45 cuts the five off first and then takes the five before
-    them, which it also trains on.
+    So do the loaders of CholecT50, CholecT45 and RDV. That of CholecT45 was first published with the two lines the
+    other way round: the five were left out, and the five before them were for validation and for training.
     """
     lists: dict[str, Split] = {}
     for k, fold in enumerate(folds):

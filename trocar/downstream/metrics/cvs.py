@@ -49,8 +49,8 @@ def decisions_by_case(outcome: Outcome) -> Floats:
 def balanced_accuracy(outcome: Outcome, weights: Floats | None = None) -> float:
     """`balanced_accuracy`: (sensitivity + specificity) / 2 of each criterion over all frames, mean over criteria.
 
-    Beside the mAP in Endoscapes papers and, per criterion, in Cholec80-CVS. Uses the predictions' threshold
-    (0.5); a criterion that is always or never achieved is dropped.
+    Stands beside the mAP of Endoscapes in secondary sources. Uses the predictions' threshold (0.5); a
+    criterion that is always or never achieved is dropped.
     """
     tp, positive, tn, negative = np.moveaxis(
         np.tensordot(case_weights(outcome, weights), outcome.once(decisions_by_case), 1), -1, 0

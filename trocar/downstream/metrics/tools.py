@@ -34,8 +34,9 @@ def map_case(outcome: Outcome, weights: Floats | None = None) -> float:
 
 
 def map_folds(outcome: Outcome, weights: Floats | None = None) -> float:
-    """`map@folds`: `map@pooled` inside each fold's test frames, then the mean over folds. LEMON (five folds by
-    video). Scores of differently fitted models are not ranked against each other.
+    """`map@folds`: `map@pooled` inside each fold's test frames, then the mean over folds. LEMON, five folds; its code
+    counts a tool that a fold's test frames do not have as 0. Scores of differently fitted models are not ranked
+    against each other.
     """
     assert outcome.fold is not None
     folds = [mean_defined(ap_pooled(outcome, weights, int(fold))) for fold in np.unique(outcome.fold)]
@@ -58,8 +59,8 @@ def counts_by_case(outcome: Outcome) -> Floats:
 
 def f1_heichole(outcome: Outcome, weights: Floats | None = None) -> float:
     """`f1@heichole`: F1 of thresholded predictions per tool over all frames, mean over the tools that occur.
-    HeiChole (EndoVis 2019). The threshold is that of the predictions (0.5 unless they were made otherwise); a
-    tool that is only predicted is not punished.
+    HeiChole (EndoVis 2019), as secondary sources describe its script. The threshold is that of the predictions (0.5
+    unless they were made otherwise); a tool that is only predicted is not punished.
     """
     hit, predicted, actual = np.moveaxis(
         np.tensordot(case_weights(outcome, weights), outcome.once(counts_by_case), 1), -1, 0
