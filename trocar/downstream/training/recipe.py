@@ -17,7 +17,7 @@ class Recipe(Config):
     The defaults are near EndoViT's for phases of Cholec80 (AdamW 5e-4, layer decay 0.65, 15 epochs, balanced losses;
     its weight decay is 0); 0.75 and a weight decay of 0.05 are those of BEiT and MAE. Others: TeCNO's ResNet-50 has
     5e-4 and no layer decay; the ResNet-50 of SurgLatentGraph on Endoscapes has AdamW 1e-5, batch 32, 20 epochs and
-    class weights 3.198, 4.462, 2.795.
+    class weights 3.199, 4.462, 2.795.
 
     `lr` is the heads'; `warmup` is a share of all steps. `class_weights`: `none`, `balanced` (see
     `class_weights.balanced_weights`) or one number per class of the leading task, which leaves the partners unweighted.
