@@ -56,9 +56,9 @@ class MaskProtocol(Protocol):
 class Segmentation(MaskProtocol, SegmentationTraining):
     """See `SegmentationTraining` for how it is trained.
 
-    `decoder`: fpn (SurgeNet's), upernet, segformer, dpt (EndoViT's), pyramid or linear. `freeze` keeps the backbone as
-    it is: with `linear` that is the probe of frozen features. `image`: (height, width) in pixels; None is the square of
-    the evaluation's `size`. The epoch is the best on the validation cases, without any the last.
+    `decoder`: fpn, upernet, segformer, dpt, pyramid or linear. `freeze` keeps the backbone as it is: with `linear` that
+    is the probe of frozen features. `image`: (height, width) in pixels; None is the square of the evaluation's `size`.
+    The epoch is the best on the validation cases, without any the last.
     """
 
     name: Literal["segmentation"] = "segmentation"

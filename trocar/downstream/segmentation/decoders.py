@@ -86,7 +86,11 @@ class PyramidDecoder(nn.Module):
 
 
 class SmpDecoder(nn.Module):
-    """FPN, UPerNet or SegFormer of segmentation_models_pytorch, and a 1 x 1 classifier: stride 4."""
+    """FPN, UPerNet or SegFormer of segmentation_models_pytorch, and a 1 x 1 classifier: stride 4.
+
+    FPN sums its four maps and drops out 0.2 of the channels, smp's defaults; SurgeNet's, made of the same code, puts
+    the maps side by side and drops none.
+    """
 
     def __init__(self, decoder: nn.Module, channels: int, classes: int, neck: nn.Module) -> None:
         super().__init__()
@@ -104,7 +108,10 @@ class SmpDecoder(nn.Module):
 
 
 class DptDecoder(nn.Module):
-    """DPT (arXiv 2103.13413) of segmentation_models_pytorch: readout `cat`, 256 fusion channels; stride 2."""
+    """DPT (arXiv 2103.13413) of segmentation_models_pytorch: readout `cat`, 256 fusion channels; stride 2.
+
+    Its four maps have 256 to 1024 channels before fusion, whatever the backbone; EndoViT's DPT has 96 to 768.
+    """
 
     def __init__(self, channels: Sequence[int], classes: int, strides: Sequence[int], prefixed: bool) -> None:
         super().__init__()
