@@ -50,9 +50,9 @@ def load_backbone(
     every stored tensor is used or on its family's list of parts a backbone has no use for, and every parameter
     is filled, except the classifier when `num_classes` asks for another one. `expect` pins the weights: a
     fingerprint (`trocar inspect` prints it) that the loaded model must have. `positions` says how a vision
-    transformer's position table is resampled (`trocar.backbones.positions`); None: as the code of the weights
-    does, for timm's own and random weights as timm. Raises ConfigError for an unknown name or an argument the
-    architecture does not take, TrocarError for weights that do not fit or are not finite.
+    transformer's position table is resampled (`trocar.backbones.positions`); None: as in DINO for weights that come
+    from its code or are DINOv2's without registers, as in timm for all others. Raises ConfigError for an unknown name
+    or an argument the architecture does not take, TrocarError for weights that do not fit or are not finite.
     """
     source = resolve(name_or_path)
     model = _load(source, seed, {"num_classes": num_classes, **timm_kwargs}, positions)

@@ -75,7 +75,7 @@ class Family:
     canonical: Callable[[str], str] = lambda key: key
     """Published key as found (without prefixes) -> as `source` names it."""
     positions: Resampling = "antialiased"
-    """How the code that these weights come from resamples their position table."""
+    """Their position table is resampled as in DINO where their own code does so, else as in timm."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def build(
 ) -> nn.Module:
     """A timm model with the given weights, or random ones. `kwargs` are timm's: num_classes, img_size, in_chans,
     features_only, ...; timm adapts the first layer as it does for its own weights. Position tables are resampled as the
-    weights' own code does, or as `positions` says."""
+    family says, or `positions`."""
     cfg = pretrained_cfg(entry)
     if converted is not None:
         cfg["state_dict"] = dict(converted.state)
