@@ -243,7 +243,7 @@ def test_a_pipeline_left_as_garbage_does_not_take_a_forked_worker_down(catalog):
 
     gc.disable()
     try:
-        stream = dali_stream.DaliStream(loader(catalog, "dali").steps, 0, 2, torch.device("cpu"), 1, 0.65)
+        stream = dali_stream.DaliStream(loader(catalog, "dali").steps, 0, 2, torch.device("cpu"), 1, 0.0)
         next(stream)
         del stream  # the pipeline and the stream refer to each other
         assert list(loader(catalog, "torch", workers=1)._from_workers(0, 2, collect)) == [0, 1]

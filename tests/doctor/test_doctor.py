@@ -99,6 +99,23 @@ def test_backends_are_not_compared_without_the_packages(monkeypatch):
     assert "parity cpu" not in [check.name for check in report.all_checks()]
 
 
+def test_parity_on_a_gpu_is_for_the_default_decoder_and_for_the_engine(monkeypatch):
+    asked = []
+
+    def parity(catalog, device, hw_decoder_load=0.0):
+        asked.append((device.type, hw_decoder_load))
+        return checks.Check(f"parity {device.type}", "failed" if hw_decoder_load else "ok", "crops p99.9")
+
+    monkeypatch.setattr(report, "_parity", parity)
+    monkeypatch.setattr("trocar.data.dali_backend.is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    found = list(report._parities(None))
+    assert asked == [("cpu", 0.0), ("cuda", 0.0), ("cuda", 1.0)]
+    assert [check.state for check in found] == ["ok", "ok", "absent"]
+    assert found[2].found == "hw_decoder_load 1: crops p99.9"
+    assert "leave data.hw_decoder_load at 0" in found[2].remedy
+
+
 def test_a_package_that_does_not_load_is_named(monkeypatch):
     monkeypatch.setattr(checks, "IMPORTED", ("torch", "no_such_module"))
     monkeypatch.setattr(checks, "INSTALLED", ("pydantic", "no-such-distribution"))

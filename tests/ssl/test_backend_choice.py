@@ -10,6 +10,7 @@ from trocar.cli import main
 from trocar.config import load
 from trocar.errors import ConfigError
 from trocar.ssl import setup as setting_up
+from trocar.ssl.checkpoint import check_same
 from trocar.ssl.distributed import World
 from trocar.ssl.pretrain_config import PretrainConfig
 from trocar.ssl.setup import Pretraining
@@ -37,6 +38,55 @@ def test_auto_is_dali_on_a_gpu_where_it_is_installed(shards, monkeypatch, device
     setup.__dict__["device"] = torch.device(device)
     assert setup.backend == backend
     assert setup.identity()["recipe"]["backend"] == backend
+
+
+GPUS = ["NVIDIA A100-SXM4-80GB", "NVIDIA H200"]
+
+
+def on_a_gpu(shards, monkeypatch, load, ranks, gpu):
+    """The identity of a run with DALI on the first of `ranks` GPUs."""
+    monkeypatch.setattr(setting_up, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: gpu)
+    setup = pretraining(shards, f"data.hw_decoder_load={load}")
+    setup.world = World(0, ranks, 0)
+    setup.__dict__["device"] = torch.device("cuda", 0)
+    return setup.identity()
+
+
+def test_the_default_decoder_is_the_same_on_every_gpu_and_number_of_ranks(shards, monkeypatch):
+    found = [on_a_gpu(shards, monkeypatch, 0, ranks, gpu) for ranks in (1, 2, 4) for gpu in GPUS]
+    assert all(identity == found[0] for identity in found)
+    assert found[0]["recipe"]["decoder"] == {"name": "nvjpeg", "hw_load": 0.0}
+    assert pretraining(shards).config.data.hw_decoder_load == 0.0
+
+
+@pytest.mark.parametrize(
+    ("started", "resumed", "field"),
+    [
+        ((0, 1, GPUS[0]), (1, 1, GPUS[0]), "recipe.decoder.hw_load"),
+        ((1, 1, GPUS[0]), (1, 1, GPUS[1]), "recipe.decoder.gpu"),
+        ((0.65, 1, GPUS[0]), (0.65, 2, GPUS[0]), "recipe.decoder.ranks"),
+    ],
+)
+def test_a_run_does_not_resume_where_another_decoder_would_get_a_frame(
+    shards, monkeypatch, tmp_path, started, resumed, field
+):
+    saved, current = (on_a_gpu(shards, monkeypatch, *which) for which in (started, resumed))
+    assert check_same(saved, saved, (), tmp_path) == []
+    with pytest.raises(ConfigError, match=rf"{field}: .* in the checkpoint, .* now"):
+        check_same(saved, current, (), tmp_path)
+
+
+def test_with_all_frames_on_the_engine_the_number_of_ranks_does_not_matter(shards, monkeypatch):
+    assert on_a_gpu(shards, monkeypatch, 1, 1, GPUS[0]) == on_a_gpu(shards, monkeypatch, 1, 4, GPUS[0])
+
+
+@pytest.mark.parametrize("backend", ["torch", "dali"])
+def test_on_a_cpu_no_decoder_is_part_of_the_identity(shards, monkeypatch, backend):
+    monkeypatch.setattr(setting_up, "require", lambda: None)
+    setups = [pretraining(shards, f"data.backend={backend}", f"data.hw_decoder_load={load}") for load in (0, 0.65)]
+    assert "decoder" not in setups[0].identity()["recipe"]
+    assert setups[0].identity() == setups[1].identity()
 
 
 def test_dali_is_refused_where_it_is_not_installed(shards, monkeypatch):

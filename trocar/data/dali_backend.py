@@ -19,15 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.utils.dlpack
-from torch import Tensor
 
+from trocar.data.decoder_memory import reserve
 from trocar.data.steps import Delivered
 from trocar.data.views import Interpolation, ViewRecipe
 from trocar.errors import ConfigError
 
 DEPTH = 2  # steps inside the pipeline
-DEVICE_PADDING = 16 << 20  # bytes per thread, DALI's own default: frames up to 1920x1080
 INSTALL = 'pip install "trocar[cuda13]"'
 
 Source = Callable[[], list[Any]]
@@ -79,8 +77,8 @@ def build_pipeline(
 ) -> Any:
     """A built pipeline; its outputs are the tags int64[b, 1 + F] and one uint8[b, n, S, S, 3] per group.
 
-    `source` is called once per step ahead of the outputs, in the thread that runs the pipeline, and returns `Staging`'s
-    inputs or raises StopIteration. `frame` (width, height) is the largest frame that will come.
+    `source` is called once per step ahead of the outputs, in the thread that runs the pipeline, and returns `inputs` or
+    raises StopIteration. `frame` (width, height) is what memory is reserved for; larger ones may come.
     """
     fn, types = _dali("fn"), _dali("types")
     gpu = device.type == "cuda"
@@ -89,8 +87,9 @@ def build_pipeline(
         num_threads=threads,
         device_id=device.index or 0 if gpu else None,
         prefetch_queue_depth=DEPTH,
-        exec_dynamic=True,  # its outputs stay valid for as long as they are held
+        exec_dynamic=True,  # its outputs stay valid for as long as they are held: see `dali_outputs`
     )
+    on_gpu = _on_gpu(frame, batch, threads, hw_decoder_load, recipe.frames)
     with pipeline:
         F = recipe.frames
         inputs = fn.external_source(source, num_outputs=F + 1 + 2 * recipe.count, batch=True)
@@ -100,7 +99,7 @@ def build_pipeline(
                 encoded,
                 output_type=types.RGB,
                 adjust_orientation=False,
-                **(_on_gpu(frame, hw_decoder_load) if gpu else {"device": "cpu"}),
+                **(on_gpu if gpu else {"device": "cpu"}),
             )
             for encoded in jpegs
         ]
@@ -124,60 +123,55 @@ def build_pipeline(
     return pipeline
 
 
-def _on_gpu(frame: tuple[int, int], hw_decoder_load: float) -> dict[str, Any]:
-    width, height = frame
+def _on_gpu(frame: tuple[int, int], batch: int, threads: int, hw_decoder_load: float, decoders: int) -> dict[str, Any]:
+    memory = reserve(frame, batch, threads, hw_decoder_load, decoders)
     return {
         "device": "mixed",
         "hw_decoder_load": hw_decoder_load,
-        "preallocate_width_hint": width,
-        "preallocate_height_hint": height,
-        "device_memory_padding": max(DEVICE_PADDING, 8 * width * height),
+        "preallocate_width_hint": memory.width,
+        "preallocate_height_hint": memory.height,
+        "device_memory_padding": memory.padding,
         "jpeg_fancy_upsampling": True,  # as libjpeg-turbo does; nvJPEG repeats chroma otherwise
         "affine": False,  # DALI would tie the threads of every rank of a machine to the same first cores
     }
 
 
-class Staging:
-    """The inputs of a step in one buffer, page-locked for a GPU: DALI then keeps its own copy page-locked as well.
+def decoder_identity(hw_decoder_load: float, ranks: int, gpu: Callable[[], str]) -> dict[str, Any]:
+    """What decides which decoder of a GPU handles a frame: part of what a run is.
 
-    DALI copies what it is fed before it asks again, so one buffer serves all steps.
+    At 0 it is always nvJPEG's CUDA decoder. Above, the JPEG engine takes part on GPUs that have one: the name of the
+    GPU counts. Strictly between 0 and 1 it gets the first frames of a rank's batch
+    (`NvJpegHwDecoderPlugin::Decoder::canDecode`, nvImageCodec's extensions/nvjpeg/hw_decoder.cpp), so the number of
+    ranks counts as well.
     """
+    identity: dict[str, Any] = {"name": "nvjpeg", "hw_load": float(hw_decoder_load)}
+    if hw_decoder_load > 0:
+        identity["gpu"] = gpu()
+    if 0 < hw_decoder_load < 1:
+        identity["ranks"] = ranks
+    return identity
 
-    def __init__(self, recipe: ViewRecipe, pinned: bool) -> None:
-        self.recipe, self.pinned = recipe, pinned
-        self._room = torch.empty(0, dtype=torch.uint8)
 
-    def inputs(self, samples: list[list[bytes]], done: Delivered) -> list[Any]:
-        """One entry per output of the external source: JPEGs of each frame of the samples (b lists of F), tags
-        (step, rows), corners of every view's box.
-        """
-        jpegs = [jpeg for frame in zip(*samples, strict=True) for jpeg in frame]
-        wrap, total = _dali("tensors").TensorCPU, sum(map(len, jpegs))
-        if total > len(self._room):
-            self._room = torch.empty(2 * total, dtype=torch.uint8, pin_memory=self.pinned)
-        room = self._room.numpy()
-        room[:total] = np.frombuffer(b"".join(jpegs), dtype=np.uint8)
-        ends = np.cumsum([len(jpeg) for jpeg in jpegs])
-        frames = [wrap(part, "", self.pinned) for part in np.split(room[:total], ends[:-1])]
-        per_frame = [frames[at : at + len(samples)] for at in range(0, len(frames), len(samples))]
-        boxes = done.params.boxes.astype(np.float32)
-        corners = []
-        for view in range(self.recipe.count):
-            start = boxes[:, view, :2]
-            corners += [np.ascontiguousarray(start), start + boxes[:, view, 2:]]
-        return [*per_frame, tags(done), *corners]
+def inputs(recipe: ViewRecipe, samples: list[list[bytes]], done: Delivered) -> list[Any]:
+    """One entry per output of the external source: JPEGs of each frame of the samples (b lists of F), tags
+    (step, rows), corners of every view's box.
+
+    Views of the bytes, copied nowhere: DALI copies what it is fed in host order before `feed_input` returns
+    (`InputOperator<CPUBackend>::CopyUserData`, dali/pipeline/operator/builtin/input_operator.h), and into page-locked
+    memory in its own threads where a decoder wants it there (`ForwardCurrentData`, input_operator.cc).
+    """
+    per_frame = [[np.frombuffer(jpeg, dtype=np.uint8) for jpeg in frame] for frame in zip(*samples, strict=True)]
+    boxes = done.params.boxes.astype(np.float32)
+    corners = []
+    for view in range(recipe.count):
+        start = boxes[:, view, :2]
+        corners += [np.ascontiguousarray(start), start + boxes[:, view, 2:]]
+    return [*per_frame, tags(done), *corners]
 
 
 def tags(done: Delivered) -> np.ndarray[Any, np.dtype[np.int64]]:
     """int64[b, 1 + F]: the step and the rows of each sample, which travel through the pipeline with its pixels."""
     return np.concatenate([np.full((len(done.frames), 1), done.step, np.int64), done.frames], axis=1)
-
-
-def to_torch(output: Any) -> Tensor:
-    """A pipeline output as uint8[b, n, 3, S, S]; on a GPU in the current stream, without waiting for it."""
-    # A copy in torch's own memory and order of axes: what follows rounds as it does for the torch backend.
-    crops: Tensor = torch.utils.dlpack.from_dlpack(output.as_tensor())
-    return crops.permute(0, 1, 4, 2, 3).contiguous()
 
 
 def is_decodable(jpeg: bytes, device: torch.device) -> bool:

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from trocar.data.dali_backend import Staging, build_pipeline, is_decodable, require, tags, to_torch
+from trocar.data.dali_backend import build_pipeline, inputs, is_decodable, require, tags
+from trocar.data.dali_outputs import Held
+from trocar.data.decoder_memory import usual_frame
 from trocar.data.side_stream import to_device
 from trocar.data.steps import Crops, Delivered, Steps
 from trocar.data.torch_backend import torch_crops
@@ -44,7 +46,7 @@ class DaliStream(Iterator[Crops]):
         self._next, self._read, self._stop = start, start, stop
         self._inside: deque[Delivered] = deque()
         self._failed: TrocarError | None = None
-        self._staging = Staging(steps.recipe, pinned=device.type == "cuda")
+        self._held = Held(device)
         self._pipeline: Any = None
         self._reason, self._failures = "", 0
 
@@ -68,8 +70,7 @@ class DaliStream(Iterator[Crops]):
         self._next = self._stop
 
     def _drop(self) -> None:
-        if self._pipeline is not None and self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)  # its last output may still be being copied
+        self._held.close()
         self._pipeline = None
 
     def _from_pipeline(self) -> Crops | None:
@@ -88,15 +89,16 @@ class DaliStream(Iterator[Crops]):
             raise AssertionError(f"DALI delivered other frames than those of step {self._next}")
         self._failures = 0
         names = self.steps.recipe.groups
-        crops = {name: to_torch(output) for name, output in zip(names, groups, strict=True)}
+        crops = dict(zip(names, self._held.crops(groups), strict=True))
         return Crops(done.step, done.frames, done.params, crops, done.bad)
 
     def _run(self) -> Any:
         if self._pipeline is None:
             self._inside.clear()
             self._read, self._failed = self._next, None
+            frame = usual_frame(self.steps.plan.selection, self.steps.reader.catalog)
             self._pipeline = build_pipeline(
-                self.steps.recipe, self.steps.batch, self._feed, self.device, self.threads, self._largest(), self.load
+                self.steps.recipe, self.steps.batch, self._feed, self.device, self.threads, frame, self.load
             )
         if self.device.type == "cpu":
             return self._pipeline.run()
@@ -121,7 +123,7 @@ class DaliStream(Iterator[Crops]):
             raise StopIteration from None
         self._read += 1
         self._inside.append(done)
-        return self._staging.inputs(jpegs, done)
+        return inputs(self.steps.recipe, jpegs, done)
 
     def _from_torch(self, step: int) -> Crops:
         self._drop()
@@ -151,10 +153,6 @@ class DaliStream(Iterator[Crops]):
             crops.step,
             places or "and takes each alone",
         )
-
-    def _largest(self) -> tuple[int, int]:
-        frames = self.steps.reader.catalog.frames
-        return int(frames["width"].max()), int(frames["height"].max())
 
 
 def _cause(error: RuntimeError) -> str:

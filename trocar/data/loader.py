@@ -70,7 +70,7 @@ class Loader:
     workers: int = 2
     backend: Backend = "torch"
     device: torch.device = CPU
-    hw_decoder_load: float = 0.65
+    hw_decoder_load: float = 0.0
     neighbours: NeighbourRule | None = None
 
     def __post_init__(self) -> None:

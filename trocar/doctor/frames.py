@@ -64,12 +64,22 @@ def write_frames(root: Path, count: int = FRAMES) -> Catalog:
     return Catalog.open(root)
 
 
-def loader_of(catalog: Catalog, backend: Backend, device: torch.device) -> Loader:
+def loader_of(catalog: Catalog, backend: Backend, device: torch.device, hw_decoder_load: float = 0.0) -> Loader:
     """A loader of one step of at most FRAMES frames of a catalog, everything in the calling thread."""
     selection = Composition(curate="none").resolve(catalog)
     plan = Plan(selection, min(FRAMES, len(selection)), 0)
     views, reader = ViewPlan(RECIPE, 0), Reader(catalog)
-    return Loader(plan, views, reader, (0.5,) * 3, (0.25,) * 3, workers=0, backend=backend, device=device)
+    return Loader(
+        plan,
+        views,
+        reader,
+        (0.5,) * 3,
+        (0.25,) * 3,
+        workers=0,
+        backend=backend,
+        device=device,
+        hw_decoder_load=hw_decoder_load,
+    )
 
 
 def _no_verdicts(rows: int) -> pa.Table:

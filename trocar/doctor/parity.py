@@ -19,9 +19,13 @@ from trocar.data.dali_backend import border
 from trocar.data.loader import Loader
 from trocar.data.steps import Crops
 from trocar.data.views import ViewGroup, ViewParams
+from trocar.ssl.pretrain_config import DataConfig
 
 CROP_BOUND = 2.0
 """Of the 99.9th percentile of the difference of crops inside their border, in 1/255."""
+DEFAULT_LOAD = float(DataConfig.model_fields["hw_decoder_load"].default)
+LOADS = tuple(sorted({0.0, DEFAULT_LOAD, 1.0}))
+"""Shares of a GPU's JPEG engine to compare at: none of the frames, what a run has, all of them."""
 ROUNDING = 0.01
 """What float32 may add to a view's difference, in 1/255."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,14 +75,21 @@ def _parities(catalog: Catalog) -> Iterator[Check]:
     import torch
 
     from trocar.data.dali_backend import is_available
+    from trocar.doctor.parity import DEFAULT_LOAD, LOADS
 
     if is_available():
         yield _parity(catalog, torch.device("cpu"))
         if torch.cuda.is_available():
-            yield _parity(catalog, torch.device("cuda", 0))
+            for load in LOADS:
+                found = _parity(catalog, torch.device("cuda", 0), load)
+                found = replace(found, found=f"hw_decoder_load {load:g}: {found.found}")
+                if found.state == "failed" and load != DEFAULT_LOAD:
+                    remedy = f"leave data.hw_decoder_load at {DEFAULT_LOAD:g} on this GPU, and report this line"
+                    found = replace(found, state="absent", remedy=remedy)
+                yield found
 
 
-def _parity(catalog: Catalog, device: torch.device) -> Check:
+def _parity(catalog: Catalog, device: torch.device, hw_decoder_load: float = 0.0) -> Check:
     """The torch backend on the CPU against DALI on `device`."""
     import torch
 
@@ -90,7 +98,8 @@ def _parity(catalog: Catalog, device: torch.device) -> Check:
 
     name = f"parity {device.type}"
     try:
-        found = measure(loader_of(catalog, "torch", torch.device("cpu")), loader_of(catalog, "dali", device))
+        other = loader_of(catalog, "dali", device, hw_decoder_load)
+        found = measure(loader_of(catalog, "torch", torch.device("cpu")), other)
     except Exception as error:  # a driver, a decoder, a frame: whatever it is, data.backend=dali won't work
         return Check(name, "failed", f"{type(error).__name__}: {error}", "use data.backend=torch")
     text = (

@@ -28,7 +28,11 @@ class DataConfig(Config):
         default="auto", description="what decodes frames and cuts crops; auto: DALI on a GPU where it is installed"
     )
     hw_decoder_load: float = Field(
-        default=0.65, ge=0, le=1, description="share of the frames for a GPU's JPEG engine (A100, H100), with DALI"
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of the frames for a GPU's JPEG engine (A100, H100), with DALI; at 0 what a frame decodes to "
+        "depends on neither the GPU nor the number of ranks",
     )
     stage_to: str | None = Field(
         default=None,

@@ -18,7 +18,7 @@ from trocar.backbones.export import require_exportable, save_backbone
 from trocar.backbones.exposure import KEY, Exposure, Part, exposure_of
 from trocar.data import staging
 from trocar.data.catalog import Catalog
-from trocar.data.dali_backend import is_available, require
+from trocar.data.dali_backend import decoder_identity, is_available, require
 from trocar.data.leak.guard import compared
 from trocar.data.loader import Backend, Loader
 from trocar.data.neighbours import NeighbourRule, resolve_neighbours
@@ -248,6 +248,10 @@ class Pretraining:
         method = self.method_config.model_dump(mode="json", by_alias=True)
         recipe = {**self.config.recipe(), "method": method, "steps": self.total, "backend": self.backend}
         recipe |= self.method.identity()
+        if self.backend == "dali" and self.device.type == "cuda":
+            recipe["decoder"] = decoder_identity(
+                self.config.data.hw_decoder_load, self.world.size, lambda: torch.cuda.get_device_name(self.device)
+            )
         if self.neighbours is not None:
             recipe["neighbours"] = self.neighbours.identity()
         return {"data": self.selection.fingerprint, "recipe": recipe}

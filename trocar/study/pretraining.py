@@ -89,7 +89,7 @@ def _plan_run(
         seed=seed,
         tasks=tasks,
         stage=stage.name,
-        asked=fingerprint([config.recipe(), config.data.composition.model_dump(mode="json"), config.data.backend]),
+        asked=fingerprint([config.recipe(), config.data.composition.model_dump(mode="json"), _decoder(config)]),
         selection=selection.fingerprint,
         cases=selection.cases,
         frames=len(selection),
@@ -172,13 +172,19 @@ def _stage(setup: Pretraining) -> Stage:
         "recipe": recipe,
         "weights": weights,
         "selection": setup.selection.fingerprint,
-        "backend": config.data.backend,
+        "backend": _decoder(config),
         "neighbours": neighbours,
     }
     tree = config.model_dump(mode="json", by_alias=True)
     tree["backbone"]["name"] = absolute(config.backbone.name)
     like = fingerprint([recipe["backbone"], recipe["method"], weights, config.train.batch, config.train.precision])
     return Stage("pretrain", inputs, tree, like=like, work=float(setup.total * config.train.batch))
+
+
+def _decoder(config: PretrainConfig) -> str | list[str | float]:
+    """What turns a frame into pixels: the backend as it is asked for, and where a JPEG engine takes part, its share."""
+    backend, load = config.data.backend, config.data.hw_decoder_load
+    return backend if backend == "torch" or load == 0 else [backend, load]
 
 
 def _section(tree: Mapping[str, Any], name: str) -> dict[str, Any]:
