@@ -1,10 +1,12 @@
-"""Blur: ways to compute it on one CPU thread. Colour: how far fused jitter is from torchvision's, on real frames.
+"""Blur and RandAugment: ways to compute them on one CPU thread. Colour: how far fused jitter is from torchvision's.
 
-    python benchmarks/augment.py CATALOG [--frames 64] [--repeats 5]
+    python benchmarks/augment.py [CATALOG] [--frames 64] [--repeats 5]
 
-Times are processor time in milliseconds for one view, medians over interleaved repeats. Deviations are absolute
+Times are processor time in milliseconds for one view, medians over interleaved repeats. RandAugment's are of the whole
+way that a GPU takes, run on a CPU, for the group of a SelfSupSurg recipe: the operations that were drawn, against all
+of them for all views; the ratio is the median of those of pairs. Deviations are absolute
 differences in 0..255 to torchvision's operations one after the other, with the factors that DINO's and SimCLR's recipes
-draw: on the frames as they are, and exposed until their mean is 0.5, where more of a view is cut off at white.
+draw: on real frames as they are, and exposed until their mean is 0.5, where more of a view is cut off at white.
 """
 
 from __future__ import annotations
@@ -21,14 +23,22 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import functional as tv
 
+from trocar.backbones.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from trocar.bench.recipe import DINO
-from trocar.data.augment import augment
+from trocar.config import load
+from trocar.data.augment import SOLARIZE_FROM, Dealt, augment, augment_batch, rectangles
 from trocar.data.blur import blur, blur_view, radius_of
 from trocar.data.catalog import Catalog
+from trocar.data.colour import colour_maps
+from trocar.data.randaugment import OPERATIONS
+from trocar.data.randaugment_ops import apply_code
 from trocar.data.reader import Reader
 from trocar.data.torch_backend import crop_resize, decode
-from trocar.data.views import ViewGroup, ViewPlan, ViewRecipe
+from trocar.data.views import ViewGroup, ViewParams, ViewPlan, ViewRecipe
 from trocar.ssl.methods.simclr import SimclrViews
+from trocar.ssl.pretrain_config import PretrainConfig
+
+SELFSUPSURG = "pretrain/selfsupsurg_simclr_resnet50"
 
 
 def matrix_product(x: Tensor, sigma: float) -> Tensor:
@@ -56,7 +66,7 @@ def wide_kernel(x: Tensor, sigma: float) -> Tensor:
 
 
 def branch_free(x: Tensor, sigma: float) -> Tensor:
-    """The way a GPU takes, eager."""
+    """The way a GPU takes, not compiled."""
     return blur(x[None], torch.tensor([sigma]), radius_of(2.0, x.shape[-1]))[0]
 
 
@@ -65,7 +75,7 @@ WAYS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "matrix product": matrix_product,
     "convolution": convolution,
     "torchvision, kernel 23": wide_kernel,
-    "branch-free, eager": branch_free,
+    "for batches, not compiled": branch_free,
 }
 
 
@@ -82,6 +92,50 @@ def blur_times(repeats: int) -> None:
                 times.setdefault((name, i), []).append(1e3 * (time.process_time() - started))
     for name in WAYS:
         print(f"| {name} |" + "".join(f" {statistics.median(times[name, i]):.2f} |" for i in range(3)))
+
+
+def all_operations(crops: Tensor, params: ViewParams, group: ViewGroup, scaling: Tensor) -> Tensor:
+    """`augment_batch` without regard to what was drawn: each layer computes every operation for all views."""
+    dealt = Dealt.of(params, crops.device)
+    op, level = (torch.as_tensor(values).flatten(0, 1) for values in (params.rand_op, params.rand_level))
+    each = (-1, 1, 1, 1)
+    x = crops.float() / 255
+    x = torch.where(dealt.flip.view(each), x.flip(-1), x)
+    assert group.rand_augment is not None
+    assert group.erase is not None
+    for layer in range(group.rand_augment.layers):
+        for code, name in enumerate(OPERATIONS, start=1):
+            if name in group.rand_augment.operations:
+                drawn = (op[:, layer] == code).view(each)
+                x = torch.where(drawn, apply_code(x, code, level[:, layer]), x)
+    matrix, offset = colour_maps(x.mean((-2, -1)), dealt.colour, dealt.order, dealt.grey)
+    x = (torch.bmm(matrix, x.flatten(2)) + offset).clamp(0, 1).view_as(x)
+    x = blur(x, dealt.sigma, radius_of(group.sigma[1], group.size))
+    x = torch.where(dealt.solarize.view(each) & (x >= SOLARIZE_FROM), 1 - x, x)
+    x = torch.where(rectangles(dealt.erase, group.size), 0.0, x)
+    return (x - scaling[0]) / scaling[1]
+
+
+def rand_augment_times(samples: int, repeats: int) -> None:
+    """Print milliseconds per view of both ways, and their ratio."""
+    method = load(PretrainConfig, SELFSUPSURG, ["data.catalog=none", "run.out=none"]).method
+    (group,) = method.recipe().groups.values()
+    size = np.full(samples, 480)
+    params = ViewPlan(method.recipe(), 0).params(0, np.arange(samples), size, size)
+    n, scaling = samples * group.count, torch.tensor([IMAGENET_MEAN, IMAGENET_STD])[..., None, None]
+    crops = torch.randint(0, 256, (n, 3, group.size, group.size), dtype=torch.uint8)
+    times: dict[str, list[float]] = {}
+    for _ in range(repeats):
+        for way in (all_operations, augment_batch):
+            started = time.process_time()
+            way(crops, params, group, scaling)
+            times.setdefault(way.__name__, []).append(1e3 * (time.process_time() - started) / n)
+    every, drawn = times.values()
+    ratio = statistics.median(a / b for a, b in zip(every, drawn, strict=True))
+    print(f"\n| {SELFSUPSURG}, {n} views of {group.size} px | ms per view |\n|---|---|")
+    print(f"| all operations for all views | {statistics.median(every):.2f} |")
+    print(f"| those that were drawn (used) | {statistics.median(drawn):.2f} |")
+    print(f"| ratio | {ratio:.1f} |")
 
 
 STRENGTHS: dict[str, ViewGroup] = {"DINO's": DINO.groups["global"], "SimCLR's": SimclrViews()}
@@ -150,13 +204,16 @@ def one_by_one(crop: Tensor, params: object, view: int) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("catalog", type=Path)
+    parser.add_argument("catalog", type=Path, nargs="?", help="for the comparison of colours; without, it is left out")
     parser.add_argument("--frames", type=int, default=64)
+    parser.add_argument("--samples", type=int, default=32, help="of RandAugment's group, two views each")
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     torch.set_num_threads(1)
     blur_times(args.repeats)
-    deviations(args.catalog, args.frames)
+    rand_augment_times(args.samples, args.repeats)
+    if args.catalog is not None:
+        deviations(args.catalog, args.frames)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@ import itertools
 
 import torch
 
-from trocar.data.colour import LUMA, colour_maps
+from trocar.data.colour import LUMA, apply_maps, colour_maps, written_out
 
 
 def maps(colour, order=(0, 1, 2, 3), mean=(0.5, 0.4, 0.3), grey=False):
@@ -46,3 +46,19 @@ def test_grey_comes_last_and_gives_equal_channels():
     matrix, offset = maps((1.2, 0.8, 1.1, 0.1), grey=True)
     out = matrix @ torch.tensor([0.9, 0.1, 0.4]) + offset
     assert torch.allclose(out, out[:1].expand(3))
+
+
+def test_what_is_written_out_for_a_gpu_is_the_matrix_product_of_a_cpu():
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(50, 3, 3, generator=generator), torch.randn(50, 3, 3, generator=generator)
+    column = b[..., :1]
+    for left, right in ((a, b), (a, column), (torch.tensor([LUMA]), b), (torch.tensor([LUMA]), column)):
+        torch.testing.assert_close(written_out(left, right), left @ right, rtol=0, atol=2e-6)
+
+
+def test_pixels_through_their_maps_are_the_batched_product_clamped():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(4, 3, 8, 8, generator=generator)
+    matrix, offset = torch.randn(4, 3, 3, generator=generator), torch.randn(4, 3, 1, generator=generator)
+    expected = torch.baddbmm(offset, matrix, x.flatten(2)).clamp(0, 1).view_as(x)
+    torch.testing.assert_close(apply_maps(x, matrix, offset), expected, rtol=0, atol=1e-6)

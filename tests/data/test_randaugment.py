@@ -8,7 +8,7 @@ from timm.data import auto_augment as timm_ops
 
 from trocar.data.counter import make_key, words
 from trocar.data.randaugment import MAX_LAYERS, OPERATIONS, WORDS, RandAugment
-from trocar.data.randaugment_ops import apply_code
+from trocar.data.randaugment_ops import apply_code, apply_draws_, draws, histogram, written_out_grid
 
 BILINEAR = {"resample": Image.Resampling.BILINEAR, "fillcolor": (128, 128, 128)}
 
@@ -88,3 +88,35 @@ def test_magnitudes_are_clipped_to_the_scale():
     recipe = RandAugment(magnitude=10, magnitude_std=3, p=1)
     _, level = recipe.deal(words(make_key(0, "test"), WORDS, 0, np.arange(500)))
     assert np.abs(level).max() == 1.0
+
+
+def test_each_view_gets_the_operations_it_drew_in_their_order_and_others_are_not_touched():
+    x = torch.cat([picture(), picture().flip(-1), picture().flip(-2), picture() * 0.5])
+    rotate, equalize = (OPERATIONS.index(name) + 1 for name in ("rotate", "equalize"))
+    op = np.array([[rotate, equalize, 0, 0], [equalize, rotate, 0, 0], [0, 0, 0, 0], [0, rotate, 0, 0]], np.int8)
+    level = np.array([[0.5, 1, 0, 0], [1, -0.3, 0, 0], [0, 0, 0, 0], [0, 0.9, 0, 0]], np.float32)
+    found = draws(op, level, torch.device("cpu"))
+    order = [(equalize, [1]), (rotate, [0]), (equalize, [0]), (rotate, [1, 3])]
+    assert [(draw.code, draw.index.tolist()) for draw in found] == order
+    expected = []
+    for view, codes, levels in zip(x, op.tolist(), torch.from_numpy(level), strict=True):
+        one = view[None]
+        for code, by in zip(codes, levels, strict=True):
+            one = apply_code(one, code, by[None]) if code else one
+        expected.append(one)
+    torch.testing.assert_close(apply_draws_(x.clone(), found), torch.cat(expected), rtol=0, atol=1e-6)
+    assert draws(np.zeros_like(op), level, torch.device("cpu")) == []
+
+
+@pytest.mark.parametrize("lanes", [1, 32])
+def test_histograms_in_lanes_add_up_to_the_histogram(lanes):
+    value = torch.randint(0, 256, (2, 3, 1001), generator=torch.Generator().manual_seed(0))
+    value[0, 1] = 7  # all of one value
+    expected = [[torch.bincount(row, minlength=256) for row in view] for view in value]
+    assert torch.equal(histogram(value, lanes), torch.stack([torch.stack(rows) for rows in expected]))
+
+
+def test_the_grid_written_out_for_a_gpu_is_torch_s():
+    theta = torch.randn(3, 2, 3, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.affine_grid(theta, [3, 3, 9, 9], align_corners=False)
+    torch.testing.assert_close(written_out_grid(theta, 9), expected, rtol=0, atol=1e-6)

@@ -7,25 +7,31 @@ shift in HSV, and values are clamped once after jitter rather than after each of
 There are two ways through the same operations. On a CPU each view gets what its parameters ask for and nothing else,
 one sample at a time, so that its bits depend on no other sample. On a GPU the whole group runs through every operation
 of its recipe, with neutral parameters where a view has none: no shape and no branch depends on the data, nothing waits
-for the device, and `torch.compile` takes `augment_batch` as one graph.
+for the device, and `torch.compile` makes it one graph per group. RandAugment is the exception: which view draws which
+operation is known on the host, so each operation gets the views that drew it, between two graphs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from trocar.data.blur import blur, blur_view, radius_of
-from trocar.data.colour import colour_maps
-from trocar.data.constant import constant
-from trocar.data.randaugment import OPERATIONS
-from trocar.data.randaugment_ops import apply_code
+from trocar.data.colour import Fixed, apply_maps, colour_maps
+from trocar.data.compiled import Compiler, Run, as_it_is
+from trocar.data.constant import constant, sent
+from trocar.data.randaugment_ops import apply_code, apply_draws_, draws
 from trocar.data.views import ViewGroup, ViewParams, ViewRecipe
 
 SOLARIZE_FROM = 127.5 / 255
+
+COMPILER = Compiler()
+"""What makes the views of a pretraining run on a GPU, in this process."""
 
 
 @dataclass(frozen=True)
@@ -38,20 +44,12 @@ class Dealt:
     grey: Tensor
     sigma: Tensor
     solarize: Tensor
-    rand_op: Tensor
-    rand_level: Tensor
     erase: Tensor
 
     @staticmethod
     def of(params: ViewParams, device: torch.device) -> Dealt:
         """From the host's arrays [b, V, ...] to tensors [b V, ...]; on a GPU without waiting for the copy."""
-        found = {}
-        for field in fields(Dealt):
-            values = torch.as_tensor(getattr(params, field.name)).flatten(0, 1)
-            if device.type == "cuda":
-                values = values.pin_memory()
-            found[field.name] = values.to(device, non_blocking=True)
-        return Dealt(**found)
+        return Dealt(**{field.name: sent(_by_view(getattr(params, field.name)), device) for field in fields(Dealt)})
 
 
 def augment(
@@ -60,38 +58,65 @@ def augment(
     recipe: ViewRecipe,
     mean: Sequence[float],
     std: Sequence[float],
+    run: Run = as_it_is,
 ) -> dict[str, Tensor]:
-    """{group: uint8[b, n, 3, S, S]} -> {group: float32[b, n, 3, S, S]}, normalised by `mean` and `std` (of 0..1)."""
+    """{group: uint8[b, n, 3, S, S]} -> {group: float32[b, n, 3, S, S]}, normalised by `mean` and `std` (of 0..1).
+
+    On a GPU by `run`: COMPILER pays where many batches have the same shape. On a CPU `run` is not used.
+    """
     device = next(iter(crops.values())).device
     scaling = constant((tuple(mean), tuple(std)), device)[..., None, None]
     if device.type == "cpu":
         return _sample_by_sample(crops, params, recipe, scaling)
     out = {}
     for (name, which), group in zip(recipe.slices().items(), recipe.groups.values(), strict=True):
-        views = augment_batch(crops[name].flatten(0, 1), Dealt.of(params.views(which), device), group, scaling)
+        views = augment_batch(crops[name].flatten(0, 1), params.views(which), group, scaling, run)
         out[name] = views.view(crops[name].shape)
     return out
 
 
-def augment_batch(crops: Tensor, dealt: Dealt, group: ViewGroup, scaling: Tensor) -> Tensor:
-    """All operations of the recipe on all views: uint8[n, 3, S, S] -> float32[n, 3, S, S].
+def augment_batch(crops: Tensor, params: ViewParams, group: ViewGroup, scaling: Tensor, run: Run = as_it_is) -> Tensor:
+    """All operations of a group's recipe on its views: uint8[b n, 3, S, S] -> float32[b n, 3, S, S].
 
-    `scaling` float32[2, 3, 1, 1] holds mean and std. Without branches on data.
+    `params` are those of b samples with the group's n views each; `scaling` float32[2, 3, 1, 1] holds mean and std.
+    The host waits for nothing. Float32 throughout, whatever is allowed to matrix products (TF32): there are none.
     """
+    device = crops.device
+    dealt, fixed = Dealt.of(params, device), Fixed.on(device)
+    # A recipe that blurs or solarizes no view needn't compute it for all of them.
+    reach = radius_of(group.sigma[1], group.size) if any(group.per_view("blur")) else 0
+    steps = (reach, any(group.per_view("solarize")), group.erase is not None)
+    if group.rand_augment is None:
+        return run(_whole, crops, dealt, fixed, scaling, *steps)
+    x = run(_mirrored, crops, dealt.flip)
+    apply_draws_(x, draws(_by_view(params.rand_op), _by_view(params.rand_level), device))
+    return run(_coloured, x, dealt, fixed, scaling, *steps)
+
+
+def _whole(
+    crops: Tensor, dealt: Dealt, fixed: Fixed, scaling: Tensor, reach: int, solarize: bool, erase: bool
+) -> Tensor:
+    return _coloured(_mirrored(crops, dealt.flip), dealt, fixed, scaling, reach, solarize, erase)
+
+
+def _mirrored(crops: Tensor, flip: Tensor) -> Tensor:
+    """uint8[n, 3, S, S] -> float32[n, 3, S, S] in 0..1, flipped where `flip` bool[n] says so."""
     x = crops.float() / 255
-    x = torch.where(_each(dealt.flip), x.flip(-1), x)
-    if group.rand_augment is not None:
-        for layer in range(group.rand_augment.layers):
-            op, level = dealt.rand_op[:, layer], dealt.rand_level[:, layer]
-            for code, name in enumerate(OPERATIONS, start=1):
-                if name in group.rand_augment.operations:
-                    x = torch.where(_each(op == code), apply_code(x, code, level), x)
-    matrix, offset = colour_maps(x.mean((-2, -1)), dealt.colour, dealt.order, dealt.grey)
-    x = (torch.bmm(matrix, x.flatten(2)) + offset).clamp(0, 1).view_as(x)
-    x = blur(x, dealt.sigma, radius_of(group.sigma[1], group.size))
-    x = torch.where(_each(dealt.solarize) & (x >= SOLARIZE_FROM), 1 - x, x)
-    if group.erase is not None:
-        x = torch.where(_rectangles(dealt.erase, group.size), 0.0, x)
+    return torch.where(_each(flip), x.flip(-1), x)
+
+
+def _coloured(
+    x: Tensor, dealt: Dealt, fixed: Fixed, scaling: Tensor, reach: int, solarize: bool, erase: bool
+) -> Tensor:
+    """Colour, blur that reaches `reach` pixels, solarize and erase if the recipe does, normalise."""
+    matrix, offset = colour_maps(x.mean((-2, -1)), dealt.colour, dealt.order, dealt.grey, fixed)
+    x = apply_maps(x, matrix, offset)
+    if reach:
+        x = blur(x, dealt.sigma, reach)
+    if solarize:
+        x = torch.where(_each(dealt.solarize) & (x >= SOLARIZE_FROM), 1 - x, x)
+    if erase:
+        x = torch.where(rectangles(dealt.erase, x.shape[-1]), 0.0, x)
     return (x - scaling[0]) / scaling[1]
 
 
@@ -101,8 +126,9 @@ def _sample_by_sample(
     """The same on a CPU, skipping what a view doesn't ask for."""
     out = {name: torch.empty(x.shape, dtype=torch.float32) for name, x in crops.items()}
     for index in range(len(params.flip)):
-        dealt = Dealt.of(params.samples(slice(index, index + 1)), torch.device("cpu"))
-        moved = {name: _moved(crops[name][index], dealt, which.start) for name, which in recipe.slices().items()}
+        sample = params.samples(slice(index, index + 1))
+        dealt = Dealt.of(sample, torch.device("cpu"))
+        moved = {name: _moved(crops[name][index], sample.views(which)) for name, which in recipe.slices().items()}
         mean = torch.cat([x.mean((-2, -1)) for x in moved.values()])
         matrix, offset = colour_maps(mean, dealt.colour, dealt.order, dealt.grey)
         for name, which in recipe.slices().items():
@@ -114,15 +140,16 @@ def _sample_by_sample(
     return out
 
 
-def _moved(crops: Tensor, dealt: Dealt, first: int) -> Tensor:
-    """Flip and RandAugment of one sample's views: uint8[n, 3, S, S] -> float32 in 0..1; they are views `first`, ..."""
+def _moved(crops: Tensor, params: ViewParams) -> Tensor:
+    """Flip and RandAugment of one sample's views of a group: uint8[n, 3, S, S] -> float32 in 0..1."""
     x = crops.float().div_(255)
-    for i in range(len(x)):
-        if dealt.flip[first + i]:
-            x[i] = x[i].flip(-1)
-        for layer, code in enumerate(dealt.rand_op[first + i].tolist()):
+    for view, flip, codes, levels in zip(x, params.flip[0], params.rand_op[0], params.rand_level[0], strict=True):
+        if flip:
+            view.copy_(view.flip(-1))
+        for layer, code in enumerate(codes.tolist()):
             if code:
-                x[i : i + 1] = apply_code(x[i : i + 1], code, dealt.rand_level[first + i, layer][None])
+                level = torch.from_numpy(levels[layer : layer + 1])
+                view.copy_(apply_code(view[None], code, level)[0])
     return x
 
 
@@ -139,11 +166,16 @@ def _finish(x: Tensor, dealt: Dealt, first: int) -> None:
             view[:, top : top + height, left : left + width] = 0
 
 
+def _by_view(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """[b, V, ...] -> [b V, ...]"""
+    return values.reshape(-1, *values.shape[2:])
+
+
 def _each(flags: Tensor) -> Tensor:
     return flags[:, None, None, None]
 
 
-def _rectangles(boxes: Tensor, size: int) -> Tensor:
+def rectangles(boxes: Tensor, size: int) -> Tensor:
     """int32[n, 4] (top, left, height, width) -> bool[n, 1, S, S], True inside."""
     at = torch.arange(size, device=boxes.device)
     top, left, height, width = (edge[:, None] for edge in boxes.unbind(-1))

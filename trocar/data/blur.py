@@ -1,7 +1,10 @@
 """Gaussian blur of views: a separable kernel as wide as its sigma asks for, summed from shifted copies.
 
 On a CPU the shifted sum is several times as fast as a matrix product or a convolution at these sizes
-(`benchmarks/augment.py`); compiled for a GPU, each direction becomes one kernel.
+(`benchmarks/augment.py`), one view after the other. `blur` is for batches on a GPU, inside the graph that a pretraining
+run compiles (`augment.py`), where a shift is another address and no copy; run as it is, each shift passes over all
+views. It blurs views with sigma 0 along with the others, by a kernel of one pixel: picking the others would give the
+graph another shape at each step.
 """
 
 from __future__ import annotations

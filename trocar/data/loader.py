@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from trocar.data.augment import augment
+from trocar.data.augment import COMPILER, augment
 from trocar.data.counter import I64
 from trocar.data.neighbours import NeighbourRule
 from trocar.data.plan import Plan
@@ -93,7 +93,7 @@ class Loader:
 
     def augmented(self, crops: Crops) -> Batch:
         """Make the views of `crops`, on the device that they are on."""
-        views = augment(crops.crops, crops.params, self.views.recipe, self.mean, self.std)
+        views = augment(crops.crops, crops.params, self.views.recipe, self.mean, self.std, COMPILER)
         return Batch(crops.step, crops.rows, views, crops.params, crops.bad, _neighbours(crops.frames))
 
     def iterate(self, start: int, stop: int) -> Generator[Batch, None, None]:
