@@ -55,7 +55,11 @@ def resumable(name: str, data: Path, out: Path, ranks: int) -> Tree:
         out,
         ranks,
         case.method,
-        backbone={"name": case.with_batch_norm or case.backbone, "drop_path": 0.2},
+        backbone={
+            "name": case.with_batch_norm or case.backbone,
+            "drop_path": 0.2,
+            "drop_path_mode": "skip" if name == "dinov2" else "mask",
+        },
         train={"accumulate": case.accumulate},
         optim={"lr": 0.02, "warmup": "2 steps"},
     )

@@ -188,6 +188,7 @@ def test_method_batch_and_length_are_the_published_ones(name):
     config, published = preset(name), PUBLISHED[name]
     assert config.backbone.name == published.backbone
     assert config.backbone.drop_path == DROP_PATH.get(name, 0.0)
+    assert config.backbone.drop_path_mode == ("skip" if published.method == "dinov2" else "mask")
     assert (config.method.name, config.train.batch, config.train.epochs) == (
         published.method,
         published.batch,

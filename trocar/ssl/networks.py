@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 from torch import nn
@@ -17,6 +17,7 @@ from trocar.backbones.preprocess import Preprocessing, describe_backbone, featur
 from trocar.backbones.source import RANDOM, resolve
 from trocar.config import Config
 from trocar.errors import ConfigError, TrocarError
+from trocar.ssl.stochastic_depth import skip_dropped
 
 
 class BackboneConfig(Config):
@@ -27,6 +28,11 @@ class BackboneConfig(Config):
     )
     fingerprint: str | None = Field(default=None, description="refuse other weights (`trocar inspect` prints it)")
     drop_path: float = Field(default=0.0, ge=0, lt=1, description="stochastic depth of the student")
+    drop_path_mode: Literal["mask", "skip"] = Field(
+        default="mask",
+        description="mask: compute dropped samples and multiply them by 0 (timm); skip: leave them out of the "
+        "computation, a fixed number per block (DINOv2; plain vision transformers)",
+    )
     mean: tuple[float, float, float] | None = Field(default=None, description="normalisation; default: the model's own")
     std: tuple[float, float, float] | None = None
     position_resampling: Resampling | None = Field(
@@ -92,6 +98,8 @@ class TimmNetworks(Networks):
 
     def student(self) -> nn.Module:
         model = self._load(self.config.drop_path)
+        if self.config.drop_path_mode == "skip":
+            skip_dropped(model)
         if self.grad_checkpointing:
             try:
                 model.set_grad_checkpointing()  # type: ignore[operator]
