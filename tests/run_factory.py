@@ -11,7 +11,7 @@ import torch
 from trocar.ssl import checkpoint
 from trocar.tracking.metrics import attempts, read_metrics
 
-TIMING = {"images_per_s", "data_wait"}
+TIMING = {"images_per_s", "data_wait", "device_wait", "peak_memory_mib"}
 DATA = {"composition": {"curate": "none", "weights": "uniform"}}
 RUN = {"threads": 1, "log_every": 1}
 

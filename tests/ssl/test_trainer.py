@@ -1,6 +1,7 @@
 """The loop with a one-layer method: skipping, accumulation, stopping, noise."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from trocar.data.views import ViewGroup, ViewPlan, ViewRecipe
 from trocar.ssl.distributed import World
 from trocar.ssl.method import Method
 from trocar.ssl.optim import OptimConfig, Schedule, build_optimizer
+from trocar.ssl.speed import Speed
 from trocar.ssl.trainer import TrainConfig, Trainer
 
 RECIPE = ViewRecipe(groups={"global": ViewGroup(count=1, size=8, scale=(0.5, 1.0))})
@@ -54,9 +56,8 @@ class Toy(Method):
 
 
 class Recorder:
-    log_every = 1
-
-    def __init__(self, stop_at=None):
+    def __init__(self, stop_at=None, log_every=1):
+        self.log_every = log_every
         self.rows, self.saved, self.stop_at, self.seen = [], [], stop_at, 0
 
     def logged(self, step, values):
@@ -87,7 +88,7 @@ def batches(count, bad=()):
         yield Batch(step, np.arange(4), {"global": x}, PARAMS)
 
 
-def train(method=None, steps=4, bad=(), hooks=None, **config):
+def train(method=None, steps=4, bad=(), hooks=None, data=None, **config):
     method = method or Toy()
     optim = OptimConfig(warmup="0 steps", lr=0.1, lr_batch=4, clip=None)
     train_config = TrainConfig(batch=4, steps=steps, **config)
@@ -103,7 +104,7 @@ def train(method=None, steps=4, bad=(), hooks=None, **config):
         device=torch.device("cpu"),
         hooks=hooks,
     )
-    trainer.fit(batches(steps, bad), steps, steps)
+    trainer.fit(batches(steps, bad) if data is None else data, steps, steps)
     return method, hooks, trainer
 
 
@@ -164,3 +165,31 @@ def test_every_step_is_logged_with_health_speed_and_schedule():
     )
     assert [row["step"] for row in hooks.rows] == [0, 1]
     assert hooks.rows[0]["lr"] == pytest.approx(0.1)
+
+
+def test_speed_is_that_of_all_steps_since_the_last_log_without_what_the_log_itself_takes(monkeypatch):
+    """A batch takes 1 s to come, a step 2 s, a log 100 s: 4 images in 3 s, whichever step is logged."""
+    now = [0.0]
+    monkeypatch.setattr("trocar.ssl.trainer.Speed", partial(Speed, clock=lambda: now[0]))
+
+    def takes(seconds, function):
+        def slow(*arguments, **named):
+            now[0] += seconds
+            return function(*arguments, **named)
+
+        return slow
+
+    class SlowData:
+        def __iter__(self):
+            for batch in batches(7):
+                now[0] += 1
+                yield batch
+
+    monkeypatch.setattr(Trainer, "_step", takes(2, Trainer._step))
+    monkeypatch.setattr(Trainer, "_health", takes(60, Trainer._health))
+    monkeypatch.setattr(Recorder, "logged", takes(40, Recorder.logged))
+    _, hooks, _ = train(steps=7, hooks=Recorder(log_every=3), data=SlowData())
+    assert [row["step"] for row in hooks.rows] == [0, 3, 6]
+    assert [row["images_per_s"] for row in hooks.rows] == pytest.approx([4 / 3] * 3)
+    assert [row["data_wait"] for row in hooks.rows] == pytest.approx([1 / 3] * 3)
+    assert all("device_wait" not in row and "peak_memory_mib" not in row for row in hooks.rows)

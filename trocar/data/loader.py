@@ -38,7 +38,8 @@ CPU = torch.device("cpu")
 class Batch:
     """This rank's slice of a step: `rows` int64[b] as delivered, `views` {group: float32[b, n, 3, S, S]}.
 
-    `neighbours` int64[b, F - 1] are the rows of the other frames of each sample, None for F = 1.
+    `neighbours` int64[b, F - 1] are the rows of the other frames of each sample, None for F = 1. `handed`: of views
+    made in a stream beside the training's, when that one came to where it needs them, and when it had them.
     """
 
     step: int
@@ -47,6 +48,7 @@ class Batch:
     params: ViewParams
     bad: list[BadRow] = field(default_factory=list)
     neighbours: I64 | None = None
+    handed: tuple[torch.cuda.Event, torch.cuda.Event] | None = None
 
 
 @dataclass(frozen=True)

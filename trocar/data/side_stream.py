@@ -8,6 +8,7 @@ it is read.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -47,13 +48,20 @@ def produced(
 
 
 def handed_over(made: Iterator[Made], device: torch.device) -> Generator[Batch, None, None]:
-    """The batches, ready for the stream that is current when each is asked for."""
+    """The batches, ready for the stream that is current when each is asked for.
+
+    The time between the two events of `Batch.handed` is what the stream stood waiting for the views. Nothing here waits
+    for them: they may be read once the stream is past both.
+    """
     for batch, ready in made:
         current = torch.cuda.current_stream(device)
+        asked, given = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        asked.record(current)
         current.wait_event(ready)
+        given.record(current)
         for views in batch.views.values():
             views.record_stream(current)
-        yield batch
+        yield replace(batch, handed=(asked, given))
 
 
 def _made(

@@ -43,10 +43,15 @@ def panels(metrics: Sequence[Mapping[str, Any]], uniform_loss: float | None) -> 
         Panel("feature_std", "Feature std", "1: directions spread evenly. 0: one point.", from_zero=True),
         Panel("rankme", "RankMe", "Effective rank of the features of one batch; comparable at equal batch only."),
         Panel("lr", "Learning rate", "Of the first parameter group, after warm-up and decay."),
-        Panel("images_per_s", "Images per second", "All ranks together, in the logged step.", from_zero=True),
         Panel(
-            "data_wait", "Waiting for data", "Share of the logged step; above 10 %, add workers.", "%", 100, None, True
+            "images_per_s",
+            "Images per second",
+            "All ranks together, over the steps since the last log.",
+            from_zero=True,
         ),
+        Panel("data_wait", "Waiting for data", "Share of the time; above 10 %, add workers.", "%", 100, None, True),
+        Panel("device_wait", "GPU waiting for data", "Share of the time, of rank 0's GPU.", "%", 100, None, True),
+        Panel("peak_memory_mib", "Peak GPU memory", "MiB that torch had allocated on rank 0's GPU.", from_zero=True),
         Panel("grad_norm", "Gradient norm", "Before clipping."),
     ]
     known = [replace(panel, reference=uniform) if panel.key == judged else panel for panel in known]

@@ -23,8 +23,10 @@ MAIN_PANELS = (
     "lr",
     "images_per_s",
     "data_wait",
+    "device_wait",
     "grad_norm",
 )
+SPEEDS = ("images_per_s", "data_wait", "device_wait")
 VIEWS, VIEW_HEIGHT = 4, 132
 HEIGHT = 150  # pixels of an embedded frame; shown at most this high
 
@@ -63,13 +65,15 @@ def tiles(inputs: ReportInputs) -> str:
         ("feature_std", "feature std", "{:.2f}", 1.0),
         ("images_per_s", "images/s", "{:,.0f}", 1.0),
         ("data_wait", "waiting for data", "{:.0f} %", 100.0),
+        ("device_wait", "GPU waiting for data", "{:.0f} %", 100.0),
+        ("peak_memory_mib", "peak GPU memory, MiB", "{:,.0f}", 1.0),
         ("skipped", "skipped steps", "{:.0f}", 1.0),
     ]
     found = []
     for key, label, form, scale in wanted:
         values = [row[key] for row in inputs.metrics if math.isfinite(row.get(key, math.nan))]
-        # Speed of one step says little: the median over the second half of the run.
-        steady = sorted(values[len(values) // 2 :]) if key in ("images_per_s", "data_wait") else values[-1:]
+        # One value of a speed says little: the median over the second half of the run.
+        steady = sorted(values[len(values) // 2 :]) if key in SPEEDS else values[-1:]
         if steady:
             found.append((label, form.format(steady[len(steady) // 2] * scale)))
     items = "".join(f"<div><dt>{escape(label)}</dt><dd>{escape(value)}</dd></div>" for label, value in found)

@@ -19,6 +19,7 @@ from trocar.ssl.describe import describe
 from trocar.ssl.distributed import World, broadcast_int, process_group
 from trocar.ssl.method import Method
 from trocar.ssl.optim import build_optimizer, restore
+from trocar.ssl.out_of_memory import explained
 from trocar.ssl.pretrain_config import PretrainConfig
 from trocar.ssl.run_hooks import RunHooks, bad_rows
 from trocar.ssl.setup import Pretraining, Say
@@ -47,7 +48,8 @@ def run(config: PretrainConfig, world: World, say: Say, after_stop: AfterStop = 
         lease = _acquire(config.run.out, world)
         try:
             setup.stage()
-            _train(setup, signals, lease, after_stop)
+            with explained(config.train, world.size):
+                _train(setup, signals, lease, after_stop)
         finally:
             if lease is not None:
                 lease.release()

@@ -98,7 +98,7 @@ class RunHooks:
         if not sys.stderr.isatty() and step % (10 * self.log_every) == 0:
             self.setup.say(
                 f"step {step}/{self.setup.total}  loss {values['loss']:.4f}  lr {values['lr']:.2e}  "
-                f"{values['images_per_s']:.0f} images/s  waiting {100 * values['data_wait']:.0f} %"
+                f"{values['images_per_s']:.0f} images/s  waiting {_shares(values)}"
             )
 
     def stepped(self, batch: Batch, done: int) -> None:
@@ -221,6 +221,12 @@ def bad_rows(run: Path, catalog: Catalog) -> frozenset[int]:
             if row is not None:
                 rows.add(row)
     return frozenset(rows)
+
+
+def _shares(values: dict[str, float]) -> str:
+    if "device_wait" not in values:
+        return f"{100 * values['data_wait']:.0f} %"
+    return f"{100 * values['data_wait']:.0f} % (device {100 * values['device_wait']:.0f} %)"
 
 
 def _replace_folder(source: Path, target: Path) -> None:

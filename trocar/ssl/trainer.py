@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from trocar.ssl.health import feature_std, rankme
 from trocar.ssl.method import Losses, Method, norm_buffers
 from trocar.ssl.optim import OptimConfig, Schedule, clip_gradients
 from trocar.ssl.sample import Progress, Views
+from trocar.ssl.speed import Speed, peak_memory
 
 
 class TrainConfig(Config):
@@ -95,16 +95,16 @@ class Trainer:
         Raises what `hooks.stopping` raises on a stop, TrocarError after too many non-finite steps, or if all were so.
         """
         self.method.train()
-        mark = time.perf_counter()
-        for batch in batches:
-            waited = time.perf_counter() - mark
+        speed = Speed(self.world.size)
+        for batch in speed.counted(batches):
             progress = Progress(batch.step, total, epoch_steps)
             values = self._step(batch, progress)
             done = batch.step + 1
             stop = int(values.pop("stop"))
             if batch.step % self.hooks.log_every == 0 or done == total:
-                values |= self._health(batch) | self._speed(batch, waited, time.perf_counter() - mark)
+                values |= speed.values() | peak_memory(self.device) | self._health(batch)
                 self.hooks.logged(batch.step, values)
+                speed.restart()
             self.hooks.stepped(batch, done)
             if self.skipped > self.config.max_skipped:
                 self.hooks.broken(batch, f"{self.skipped} steps had a non-finite loss or gradient")
@@ -113,7 +113,6 @@ class Trainer:
             if stop:
                 self.hooks.stopping(done, stop)
             self.hooks.save(done)
-            mark = time.perf_counter()
 
     def _step(self, batch: Batch, progress: Progress) -> dict[str, float]:
         """One optimizer step; a non-finite one is skipped by all ranks together and consumes its number."""
@@ -179,10 +178,6 @@ class Trainer:
             values = torch.stack([feature_std(features), rankme(features)])
         average_([values])  # by every rank, or the others would wait
         return {"feature_std": float(values[0]), "rankme": float(values[1])}
-
-    def _speed(self, batch: Batch, waited: float, took: float) -> dict[str, float]:
-        images = len(batch.rows) * self.world.size
-        return {"images_per_s": images / max(took, 1e-9), "data_wait": waited / max(took, 1e-9)}
 
 
 def _noise_seed(seed: int, step: int, rank: int, micro: int) -> int:
