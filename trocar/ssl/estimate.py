@@ -86,7 +86,7 @@ def estimate(
         raise TrocarError("an estimate inside a process group would talk to the other ranks")
     micro = train.batch // (ranks * train.accumulate)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        flops, activations = _one_pass(_without_data(method), make_views(micro, _CPU), train.precision, progress)
+        flops, activations = _one_pass(without_data(method), make_views(micro, _CPU), train.precision, progress)
     parameters, buffers = _held(method)
     trained = [p for p in parameters if p.requires_grad]
     gradients = _bytes(trained)
@@ -133,18 +133,22 @@ class _Saved:
         return x
 
 
-def _without_data(method: Method) -> Method:
-    """A copy whose tensors have no data; to be called under FakeTensorMode."""
+def without_data(method: Method, device: torch.device = _CPU) -> Method:
+    """A copy whose tensors have no data and are said to be on `device`; to be called under FakeTensorMode."""
+
+    def fake(x: Tensor) -> Tensor:
+        return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=device)
+
     memo: dict[int, Any] = {}
     for module in method.modules():
         for x in vars(module).values():  # such as the weight that weight normalisation computed in the last forward
             if isinstance(x, Tensor):
-                memo[id(x)] = torch.empty(x.shape, dtype=x.dtype)
+                memo[id(x)] = fake(x)
     parameters, buffers = _held(method)
     for buffer in buffers:
-        memo[id(buffer)] = torch.empty(buffer.shape, dtype=buffer.dtype)
+        memo[id(buffer)] = fake(buffer)
     for p in parameters:
-        memo[id(p)] = nn.Parameter(torch.empty(p.shape, dtype=p.dtype), p.requires_grad)
+        memo[id(p)] = nn.Parameter(fake(p), p.requires_grad)
     return copy.deepcopy(method, memo)
 
 

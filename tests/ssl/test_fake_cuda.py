@@ -1,0 +1,116 @@
+"""A step of every method over fake CUDA tensors: nothing is on the host that the device needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from data_factory import make_catalog
+from fake_cuda import CUDA, fake_cuda
+from test_trainer import Recorder
+from tiny_methods import FRAMES, METHODS, make_models, tiny_run
+from torch import Tensor, nn
+
+from trocar.config import validate
+from trocar.data.loader import Batch
+from trocar.ssl import trainer as training
+from trocar.ssl.describe import empty_views
+from trocar.ssl.distributed import World
+from trocar.ssl.estimate import without_data
+from trocar.ssl.health import feature_std, rankme
+from trocar.ssl.method import Method
+from trocar.ssl.methods import dino
+from trocar.ssl.optim import build_optimizer
+from trocar.ssl.pretrain_config import PretrainConfig
+from trocar.ssl.sample import Progress, Views
+from trocar.ssl.setup import Pretraining
+from trocar.ssl.trainer import Trainer
+
+LATE = Progress(9, 10, 2)  # past what is frozen or warmed up at first
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    make_catalog(folder, 4, FRAMES // 4)
+    make_models(folder)
+    return folder
+
+
+def one_step(name: str, data: Path, monkeypatch: pytest.MonkeyPatch, backbone: str) -> list[torch.dtype]:
+    """A whole step and the health of the features on a fake GPU; the dtypes of what the student gave."""
+    case = METHODS[name]
+    train = {"accumulate": case.accumulate, "precision": "bfloat16"}
+    tree = tiny_run(name, data, data / "run", 1, case.method, backbone={"name": backbone}, train=train)
+    setup = Pretraining(validate(PretrainConfig, tree, "test"), World(), print)
+    real = setup.placed()
+    with fake_cuda():
+        method = without_data(real, CUDA).train()
+        monkeypatch.setattr(Tensor, "backward", lambda loss: give_gradients(method, loss))
+        monkeypatch.setattr(training, "agree", decided)
+        monkeypatch.setattr(Views, "of", lambda batch: empty_views(setup.method_config.recipe(), 8, CUDA))
+        trainer = Trainer(
+            method,
+            build_optimizer(method, setup.config.optim),
+            setup.schedule,
+            setup.config.train,
+            setup.config.optim,
+            seed=0,
+            world=World(),
+            device=CUDA,
+            hooks=Recorder(),
+        )
+        monkeypatch.setattr(trainer, "_mean", lambda losses: {"devices": len({x.device for x in losses.values()})})
+        seen = noted(method.backbones[0])
+        values = trainer._step(Batch(LATE.step, None, {}, None), LATE)
+        assert values["devices"] == 1
+        assert values["skipped"] == 0
+        with trainer._autocast():
+            features = method.embed(Views.of(None))
+        assert features.device == CUDA
+        assert feature_std(features).device == CUDA
+        assert rankme(features).shape == ()
+        assert {x.device for x in method.state_dict().values()} == {CUDA}
+    return seen
+
+
+def give_gradients(method: Method, loss: Tensor) -> None:
+    """In the place of a backward pass: autograd's engine wants a device that exists."""
+    assert loss.device == CUDA
+    assert loss.requires_grad
+    for parameter in method.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.empty_like(parameter)
+
+
+def decided(flags: Tensor) -> list[float]:
+    assert flags.device == CUDA
+    return [0.0, 0.0, 1.0]
+
+
+def noted(network: nn.Module) -> list[torch.dtype]:
+    """The dtypes that the layers of a network give, filled in as it runs."""
+    seen: list[torch.dtype] = []
+    for module in network.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            module.register_forward_hook(lambda _module, _inputs, out: seen.append(out.dtype))
+    return seen
+
+
+@pytest.mark.parametrize("norm", ["layer_norm", "batch_norm"])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_mixes_no_devices_and_computes_in_bfloat16(data, monkeypatch, name, norm):
+    case = METHODS[name]
+    backbone = case.backbone if norm == "layer_norm" else case.with_batch_norm
+    if backbone is None:
+        pytest.skip("the method takes no backbone with batch norm")
+    backbone = str(data / backbone) if (data / backbone).exists() else backbone
+    assert torch.bfloat16 in one_step(name, data, monkeypatch, backbone)
+
+
+def test_an_arange_that_forgot_its_device_is_found(data, monkeypatch):
+    entropy = dino.entropy
+    monkeypatch.setattr(dino, "entropy", lambda p: entropy(p + torch.arange(p.shape[-1])))
+    with pytest.raises(RuntimeError, match=r"cuda:0(,| and) cpu"):
+        one_step("dino", data, monkeypatch, METHODS["dino"].backbone)
