@@ -25,6 +25,7 @@ def shards(tmp_path_factory):
 
 def pretraining(shards, *overrides):
     words = [f"data.catalog={shards}", f"run.out={shards / 'run'}", "train.batch=4", "data.composition.curate=none"]
+    words.append("train.precision=float32")  # which needs no card to be asked
     config = load(PretrainConfig, "small_dino", [*words, *overrides])
     return Pretraining(config, World(0, 1, 0), print)
 

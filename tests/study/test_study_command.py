@@ -195,7 +195,7 @@ def test_track_sync_brings_a_server_up_to_a_study(finished, capsys):
     root, _, store = finished
     assert main(["track", "sync", str(store.study("small")), "--uri", f"sqlite:///{root / 'later.db'}"]) == 0
     assert "has all finished stages of study small" in capsys.readouterr().out
-    assert json.loads((store.study("small") / "study.lock").read_text())["format"] == 3
+    assert json.loads((store.study("small") / "study.lock").read_text())["format"] == 4
 
 
 def unprepared(root):

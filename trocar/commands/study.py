@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from trocar.slurm.options import add_options, check, profile_of
 
 if TYPE_CHECKING:
+    from trocar.slurm.profile import Profile
     from trocar.study.config import StudyConfig
     from trocar.study.lock import Tree
     from trocar.study.plan import Plan
@@ -24,6 +25,7 @@ def register(subparsers: Any) -> None:
     plan = _action(actions, "plan", run_plan, "what would be computed, what exists already, what it costs")
     plan.add_argument("--update", action="store_true", help="accept new data and versions; says what they change")
     plan.add_argument("--prepare", action="store_true", help="first run the study's `prepare`, which makes its data")
+    add_options(plan, dry_run=False, purpose="plan for the jobs of a cluster")
     run = _action(actions, "run", run_run, "compute everything that is missing; running it again continues")
     run.add_argument("--jobs", type=_positive, default=1, metavar="N", help="stages at a time (default: 1)")
     add_options(run)
@@ -46,8 +48,9 @@ def _action(actions: Any, name: str, run: Callable[[argparse.Namespace], int], t
 
 def run_plan(args: argparse.Namespace) -> int:
     """Plan, print, write study.lock."""
+    check(args)
     study, store = _open(args)
-    plan = _plan(study, args.prepare)
+    plan = _plan(study, args.prepare, profile_of(args) if args.slurm is not None else None)
     lock = _locked(plan, store, args.update)
     _print_plan(plan, lock, store)
     return 0
@@ -66,10 +69,11 @@ def run_run(args: argparse.Namespace) -> int:
             "--dry-run prints the scripts for --slurm; `trocar study plan` says what a local run would do"
         )
     study, store = _open(args)
-    plan = _plan(study, prepare=not args.dry_run)
+    profile = profile_of(args) if args.slurm is not None else None
+    plan = _plan(study, not args.dry_run, profile)
     lock = _locked(plan, store, update=False)
-    if args.slurm is not None:
-        return _submit(args, plan, lock, store)
+    if profile is not None:
+        return _submit(args, profile, plan, lock, store)
     say = private_of_study(lock, store).hidden.saying(_say)
     runner = Runner(plan.stages, store, args.jobs, labels=plan.labels, threads=study.threads, keep=study.keep, say=say)
     try:
@@ -87,12 +91,11 @@ def run_run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _submit(args: argparse.Namespace, plan: Plan, lock: Tree, store: Store) -> int:
+def _submit(args: argparse.Namespace, profile: Profile, plan: Plan, lock: Tree, store: Store) -> int:
     """Submit what is missing; mlflow is brought up to what earlier jobs have done."""
     from trocar.study.cluster import script, submit
     from trocar.study.track import sync_study
 
-    profile = profile_of(args)
     if args.dry_run:
         print(script(plan, store, profile), end="")
         return 0
@@ -141,7 +144,7 @@ def _open(args: argparse.Namespace) -> tuple[StudyConfig, Store]:
     return study, Store(study.store)
 
 
-def _plan(study: StudyConfig, prepare: bool) -> Plan:
+def _plan(study: StudyConfig, prepare: bool, profile: Profile | None) -> Plan:
     from trocar.study.prepare import require_prepared, run_prepare
 
     if prepare:
@@ -150,7 +153,7 @@ def _plan(study: StudyConfig, prepare: bool) -> Plan:
         _say(said)
     from trocar.study.plan import make_plan  # torch, which nobody should wait for whose data are not there
 
-    return make_plan(study)
+    return make_plan(study, profile)
 
 
 def _locked(plan: Plan, store: Store, update: bool) -> Tree:

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from trocar.slurm.profile import Profile
 
 
-def add_options(parser: argparse.ArgumentParser, *, dry_run: bool = True) -> None:
+def add_options(parser: argparse.ArgumentParser, *, dry_run: bool = True, purpose: str = "submit as a job") -> None:
     """Declare the options; `dry_run=False` where the command has a dry run of its own."""
     group = parser.add_argument_group("on a cluster")
-    group.add_argument("--slurm", metavar="PROFILE", help="submit as a job: a YAML file, or `local`, `gpu`, `cpu`")
+    group.add_argument("--slurm", metavar="PROFILE", help=f"{purpose}: a YAML file, or `local`, `gpu`, `cpu`")
     group.add_argument("--slurm-set", metavar="KEY=VALUE", action="append", default=[], help="change the profile")
     if dry_run:
         parser.add_argument(

@@ -84,6 +84,11 @@ class Profile(Config):
         """Tasks of a job."""
         return self.nodes * self.ranks_per_node
 
+    @property
+    def asks_for_gpus(self) -> bool:
+        """Whether jobs get GPUs, by `gpus_per_node` or by name in `extra`."""
+        return bool(self.gpus_per_node) or "gpu" in str(self.extra.get("gres", ""))
+
     def single(self) -> Profile:
         """The same for a command of one process: one node, one task, one GPU if there are any."""
         return self.model_copy(update={"nodes": 1, "tasks_per_node": 1, "gpus_per_node": min(1, self.gpus_per_node)})

@@ -35,7 +35,8 @@ def describe(setup: Pretraining) -> list[str]:
         f"length     {setup.total} steps of {config.train.batch} frames ({setup.total / setup.epoch_steps:.1f} epochs)",
         f"optimizer  {config.optim.label}, peak learning rate {setup.schedule.peak_lr:.3g} after "
         f"{setup.schedule.warmup_steps} steps",
-        f"runs on    {setup.device}, {setup.world.size} rank(s), {torch.get_num_threads()} thread(s), "
+        f"runs on    {setup.device} in {setup.resolved.train.precision}, {setup.world.size} rank(s), "
+        f"{torch.get_num_threads()} thread(s), "
         f"{config.run.workers} loader worker(s) each, frames decoded by {setup.backend}",
         f"run folder {config.run.out}",
     ]
@@ -47,7 +48,7 @@ def describe_at_length(setup: Pretraining) -> list[str]:
     """The configuration with all defaults, what the run will do, and what a step of it costs."""
     from trocar.ssl.estimate import cost_lines  # a run that starts has no use for what this imports
 
-    config = setup.config.model_dump(mode="json", by_alias=True)
+    config = setup.resolved.model_dump(mode="json", by_alias=True)
     config["method"] = setup.method_config.model_dump(mode="json", by_alias=True)
     recipe = setup.method_config.recipe()
     # Past what is frozen or warmed up at first.
@@ -55,7 +56,7 @@ def describe_at_length(setup: Pretraining) -> list[str]:
     cost = cost_lines(
         setup.method,
         lambda batch, device: empty_views(recipe, batch, device),
-        setup.config.train,
+        setup.resolved.train,
         setup.config.optim,
         setup.config.run.ranks,
         late,

@@ -16,10 +16,11 @@ from trocar.files import write_json_atomic
 from trocar.privacy import withhold
 from trocar.ssl import checkpoint
 from trocar.ssl.describe import describe
-from trocar.ssl.distributed import World, broadcast_int, process_group
+from trocar.ssl.distributed import World, agree, broadcast_int, process_group
 from trocar.ssl.method import Method
 from trocar.ssl.optim import build_optimizer, restore
 from trocar.ssl.out_of_memory import explained
+from trocar.ssl.precision import allow_tf32
 from trocar.ssl.pretrain_config import PretrainConfig
 from trocar.ssl.run_hooks import RunHooks, bad_rows
 from trocar.ssl.setup import Pretraining, Say
@@ -41,7 +42,9 @@ def run(config: PretrainConfig, world: World, say: Say, after_stop: AfterStop = 
         raise ConfigError(f"train.batch {config.train.batch} does not divide by ranks x accumulate = {share}")
     torch.set_num_threads(config.run.threads or default_threads(world.size))
     setup = Pretraining(config, world, say)
+    allow_tf32(setup.device)
     with process_group(world, setup.device):
+        _require_one_precision(setup)
         if finished(config.run.out, setup):
             say(f"{config.run.out} is finished; its backbone is {config.run.out / 'backbone'}")
             return
@@ -53,6 +56,17 @@ def run(config: PretrainConfig, world: World, say: Say, after_stop: AfterStop = 
         finally:
             if lease is not None:
                 lease.release()
+
+
+def _require_one_precision(setup: Pretraining) -> None:
+    """Ranks on cards of different kinds would add gradients of different precisions without a word."""
+    half = float(setup.resolved.train.precision == "bfloat16")
+    most, negated_least = agree(torch.tensor([half, -half], device=setup.device))
+    if most != -negated_least:
+        raise ConfigError(
+            "train.precision: auto is bfloat16 on some ranks' GPUs and float32 on others', which have no bfloat16; say "
+            "float32, or run on GPUs of one kind"
+        )
 
 
 def default_threads(ranks: int) -> int:
@@ -98,7 +112,7 @@ def _train(setup: Pretraining, signals: StopSignals, lease: Lease | None, after_
         method,
         optimizer,
         setup.schedule,
-        config.train,
+        setup.resolved.train,
         config.optim,
         config.run.seed,
         world,

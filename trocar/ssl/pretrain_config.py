@@ -14,6 +14,7 @@ from trocar.privacy import PrivacyConfig
 from trocar.ssl.methods import AnyMethod
 from trocar.ssl.networks import BackboneConfig
 from trocar.ssl.optim import OptimConfig
+from trocar.ssl.precision import Precision
 from trocar.ssl.trainer import TrainConfig
 from trocar.tracking.config import TrackingConfig
 
@@ -96,6 +97,10 @@ class PretrainConfig(Config):
             return self.train.steps
         assert self.train.epochs is not None
         return max(1, round(self.train.epochs * frames / self.train.batch))
+
+    def computing_in(self, precision: Precision) -> PretrainConfig:
+        """The same with the precision that `auto` stands for."""
+        return self.model_copy(update={"train": self.train.model_copy(update={"precision": precision})})
 
     def recipe(self) -> dict[str, object]:
         """What determines the result, besides the data: a resume with another recipe is refused."""

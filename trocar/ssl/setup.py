@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -30,9 +29,11 @@ from trocar.data.views import ViewPlan
 from trocar.errors import ConfigError
 from trocar.leak.resolve import LeakSearch, resolve
 from trocar.privacy import Withheld
+from trocar.ssl import precision
 from trocar.ssl.advice import DataSize
 from trocar.ssl.distributed import World, barrier
 from trocar.ssl.frozen import FrozenConfig
+from trocar.ssl.hardware import cpu_model, dali_version, gpu_facts
 from trocar.ssl.method import Method, MethodConfig
 from trocar.ssl.neighbour_exposure import exposure_of_index
 from trocar.ssl.networks import TimmNetworks
@@ -162,6 +163,14 @@ class Pretraining:
         return "dali" if wanted == "auto" and self.device.type == "cuda" and is_available() else "torch"
 
     @cached_property
+    def resolved(self) -> PretrainConfig:
+        """The configuration with what this rank's device computes in for `train.precision: auto`.
+
+        Raises ConfigError for a precision that the device doesn't have.
+        """
+        return self.config.computing_in(precision.resolved(self.config.train.precision, self.device))
+
+    @cached_property
     def data_size(self) -> DataSize:
         """How much there is to learn from."""
         return DataSize(len(self.selection), self.config.train.batch, self.total, self.epoch_steps)
@@ -244,9 +253,10 @@ class Pretraining:
 
     def identity(self) -> dict[str, Any]:
         """Data and recipe: equal for two attempts of one run."""
-        # `auto` as resolved: decoders round differently, and a resume on another machine must not change them unseen.
+        # `auto` as resolved: decoders and precisions round differently, and a resume on another machine must not change
+        # them unseen.
         method = self.method_config.model_dump(mode="json", by_alias=True)
-        recipe = {**self.config.recipe(), "method": method, "steps": self.total, "backend": self.backend}
+        recipe = {**self.resolved.recipe(), "method": method, "steps": self.total, "backend": self.backend}
         recipe |= self.method.identity()
         if self.backend == "dali" and self.device.type == "cuda":
             recipe["decoder"] = decoder_identity(
@@ -266,6 +276,8 @@ class Pretraining:
             "torch": torch.__version__,
             "python": platform.python_version(),
             "cpu": cpu_model(),
+            **gpu_facts(self.device),
+            **({"dali": dali_version()} if self.backend == "dali" else {}),
         }
 
 
@@ -281,12 +293,3 @@ def write_backbone(setup: Pretraining, method: Method, folder: Path, step: int) 
         KEY: setup.exposure.as_json(),
     }
     save_backbone(method.exported, folder, extra=extra, preprocessing=setup.networks.preprocessing)
-
-
-def cpu_model() -> str:
-    """The processor's name, for the record of what a run ran on."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or sys.platform
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from pydantic import Field
@@ -19,6 +19,7 @@ from trocar.ssl.distributed import World, agree, average_
 from trocar.ssl.health import feature_std, rankme
 from trocar.ssl.method import Losses, Method, norm_buffers
 from trocar.ssl.optim import OptimConfig, Schedule, clip_gradients
+from trocar.ssl.precision import Precision, Wanted, resolved
 from trocar.ssl.sample import Progress, Views
 from trocar.ssl.speed import Speed, peak_memory
 
@@ -30,7 +31,7 @@ class TrainConfig(Config):
     epochs: float | None = Field(default=None, gt=0, description="of the selection; give this or steps")
     steps: int | None = Field(default=None, ge=1)
     accumulate: int = Field(default=1, ge=1, description="micro-batches per step and rank")
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Wanted = Field(default="auto", description="auto: bfloat16 on a GPU that has it, else float32")
     grad_checkpointing: bool = False
     sync_batch_norm: bool = Field(default=False, description="batch norms over the global batch instead of each rank's")
     compile: bool = Field(default=False, description="torch.compile of the backbones, one graph per view size")
@@ -76,9 +77,11 @@ class Trainer:
     hooks: Hooks
     skipped: int = 0
     _model: nn.Module = field(init=False, repr=False)
+    _precision: Precision = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._model = self.method
+        self._precision = resolved(self.config.precision, self.device)
         if self.world.size > 1:
             # find_unused_parameters keeps DDP from rebuilding its buckets after the first step. A rebuilt layout sums
             # gradients in another order, and a resumed run would differ from an undisturbed one in the last bits.
@@ -158,8 +161,7 @@ class Trainer:
         return nullcontext()
 
     def _autocast(self) -> AbstractContextManager[None]:
-        enabled = self.config.precision == "bfloat16"
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._precision == "bfloat16")
 
     def _is_logged(self, progress: Progress) -> bool:
         return progress.step % self.hooks.log_every == 0 or progress.step + 1 == progress.total

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 class ArmRun:
     """`tasks` are scored with it, `stage` is its name, `asked` the hash of what the study says about it (the data it
     finds are `selection`). `cases` are named source/case, `epochs` is per source, `leaks` are pool cases that are
-    held-out ones, `init` is the name of its first weights and `size` its main view.
+    held-out ones, `init` is the name of its first weights, `size` its main view and `precision` what it computes in.
     """
 
     arm: str
@@ -29,6 +29,7 @@ class ArmRun:
     leaks: tuple[Mapping[str, Any], ...]
     init: str
     size: int
+    precision: str
 
     def to_json(self) -> dict[str, Any]:
         """For the lock."""

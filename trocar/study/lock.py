@@ -19,7 +19,7 @@ from trocar.study.store import Store
 from trocar.study.weights import identity
 
 NAME = "study.lock"
-FORMAT = 3
+FORMAT = 4
 
 Tree = dict[str, Any]
 
@@ -119,6 +119,12 @@ def _runs(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
         known = before.get((run["arm"], run["seed"], run["asked"]))
         if known is not None and known["selection"] != run["selection"]:
             yield f"arm {run['arm']}, seed {run['seed']}: {_cases(known['cases'], run['cases'])}"
+        if known is not None and known["precision"] != run["precision"]:
+            yield (
+                f"arm {run['arm']}, seed {run['seed']}: train.precision: auto was {known['precision']} and is "
+                f"{run['precision']} on this machine or profile; pretrain.set: [train.precision={known['precision']}] "
+                f"keeps it"
+            )
 
 
 def _tasks(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from trocar.config import fingerprint
 from trocar.data.catalog import Catalog
 from trocar.errors import ConfigError
 from trocar.leak.resolve import LeakSearch
+from trocar.slurm.profile import Profile
 from trocar.study.arm_run import ArmRun
 from trocar.study.config import INIT, RANDOM, StudyConfig
 from trocar.study.evaluation import Evaluation, Scored, TaskPlan, labels_of
@@ -84,11 +85,14 @@ class Plan:
         return found
 
 
-def make_plan(study: StudyConfig) -> Plan:
-    """Look up all data of a study and expand it. Raises ConfigError for anything that can't be, before any work."""
+def make_plan(study: StudyConfig, profile: Profile | None = None) -> Plan:
+    """Look up all data of a study and expand it, for jobs of `profile` or for this machine.
+
+    Raises ConfigError for anything that can't be, before any work.
+    """
     catalog = Catalog.open(study.catalog)
     search = LeakSearch()
-    found = plan_arms(study, search)
+    found = plan_arms(study, search, profile)
     for name, why in found.short.items():
         if study.all_arms()[name].on_short != "skip" or study.leak == "error":
             raise ConfigError(f"arm {name}: {why}")
@@ -108,7 +112,8 @@ def make_plan(study: StudyConfig) -> Plan:
         if backbone.tasks is None or task.name in backbone.tasks
         for e in task.evaluations(backbone)
     )
-    shared = plan_arms(study.model_copy(update={"leave_out": "all"}), search) if study.leave_out == "task" else None
+    together = study.model_copy(update={"leave_out": "all"})
+    shared = plan_arms(together, search, profile) if study.leave_out == "task" else None
     return Plan(study, catalog.fingerprint, runs, found.stages, init_of, tasks, evaluations, found.short, shared)
 
 

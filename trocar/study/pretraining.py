@@ -10,11 +10,13 @@ from trocar.config import fingerprint, tree_of, validate
 from trocar.data.leak.guard import Guarded, LeakGuard
 from trocar.errors import ConfigError
 from trocar.leak.resolve import LeakSearch
+from trocar.slurm.profile import Profile
 from trocar.ssl.distributed import World
 from trocar.ssl.pretrain_config import PretrainConfig
 from trocar.ssl.setup import Pretraining
 from trocar.study.arm_run import ArmRun
 from trocar.study.config import ArmConfig, StudyConfig, TaskConfig
+from trocar.study.precision import PrecisionUnknownError, planned
 from trocar.study.stages import Stage
 from trocar.study.weights import absolute, identity
 
@@ -36,25 +38,34 @@ class Runs:
     short: dict[str, str]
 
 
-def plan_arms(study: StudyConfig, search: LeakSearch) -> Runs:
-    """The pretrainings of every arm and seed."""
+def plan_arms(study: StudyConfig, search: LeakSearch, profile: Profile | None = None) -> Runs:
+    """The pretrainings of every arm and seed. `profile`: of the jobs that are to run them.
+
+    Raises ConfigError where they would run in a precision that can't be known.
+    """
     found: list[Run] = []
     short: dict[str, str] = {}
     for name, arm in study.all_arms().items():
         try:
-            found += [run for seed in range(study.pretrain_seeds) for run in plan_runs(study, name, arm, seed, search)]
+            for seed in range(study.pretrain_seeds):
+                found += plan_runs(study, name, arm, seed, search, profile)
+        except PrecisionUnknownError:
+            raise
         except ConfigError as error:
             short[name] = str(error)
     return Runs(tuple(run for run, _ in found), {stage.name: stage for _, stage in found}, short)
 
 
-def plan_runs(study: StudyConfig, name: str, arm: ArmConfig, seed: int, search: LeakSearch) -> list[Run]:
+def plan_runs(
+    study: StudyConfig, name: str, arm: ArmConfig, seed: int, search: LeakSearch, profile: Profile | None = None
+) -> list[Run]:
     """The pretrainings of one arm with one seed: one for all tasks, or one for each set of tasks that leave the same
     out. Raises ConfigError for a recipe or composition that can't be.
     """
     found: dict[str, Run] = {}
     for tasks in task_sets(study):
-        run, stage = _plan_run(study, name, arm, seed, tasks, search)
+        config = _config(study, name, arm, seed, tasks)
+        run, stage = _plan_run(config, name, seed, tasks, search, profile)
         if stage.name in found:  # what they leave out is not in this pool, or was not drawn from it
             run = _joined(found[stage.name][0], run)
             stage = found[stage.name][1]
@@ -79,9 +90,9 @@ def _joined(one: ArmRun, other: ArmRun) -> ArmRun:
 
 
 def _plan_run(
-    study: StudyConfig, name: str, arm: ArmConfig, seed: int, tasks: tuple[str, ...], search: LeakSearch
+    asked: PretrainConfig, name: str, seed: int, tasks: tuple[str, ...], search: LeakSearch, profile: Profile | None
 ) -> Run:
-    config = _config(study, name, arm, seed, tasks)
+    config = asked.computing_in(planned(asked, profile))
     setup = Pretraining(config, World(), lambda _: None, search=search)
     selection, steps, stage = setup.selection, setup.total, _stage(setup)
     run = ArmRun(
@@ -89,7 +100,7 @@ def _plan_run(
         seed=seed,
         tasks=tasks,
         stage=stage.name,
-        asked=fingerprint([config.recipe(), config.data.composition.model_dump(mode="json"), _decoder(config)]),
+        asked=fingerprint([asked.recipe(), asked.data.composition.model_dump(mode="json"), _decoder(asked)]),
         selection=selection.fingerprint,
         cases=selection.cases,
         frames=len(selection),
@@ -100,6 +111,7 @@ def _plan_run(
         leaks=tuple(selection.guarding.records()),
         init=absolute(config.backbone.name),
         size=next(iter(setup.method_config.recipe().groups.values())).size,
+        precision=config.train.precision,
     )
     return run, stage
 

@@ -1,0 +1,85 @@
+"""`train.precision: auto` in a study: stages are named after what they compute in, so the plan knows it or refuses."""
+
+import pytest
+import torch
+from study_factory import make_study
+
+from trocar.cli import main
+from trocar.errors import ConfigError
+from trocar.slurm.profile import Profile
+from trocar.study.config import load_study
+from trocar.study.lock import drift, make_lock
+from trocar.study.plan import make_plan
+
+GPUS, CPUS = Profile(gpus_per_node=4), Profile(cpus_per_task=8)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    make_study(folder)
+    return folder
+
+
+def plan(root, precision, profile=None, **changes):
+    words = [] if precision is None else [f"train.precision={precision}"]
+    tree = {"recipe": str(root / "recipe.yaml"), "steps": 3, "set": words}
+    return make_plan(load_study(make_study(root, pretrain=tree, **changes)), profile)
+
+
+def trains_in(found):
+    return {found.trained[run.stage].config["train"]["precision"] for run in found.runs}
+
+
+def plug_in(monkeypatch, capability):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: capability >= (8, 0))
+
+
+@pytest.mark.parametrize("profile", [None, CPUS, Profile(cluster="local")])
+def test_without_gpus_auto_is_float32_by_name_and_by_what_the_stage_is_told(root, profile):
+    auto, said = plan(root, "auto", profile), plan(root, "float32", profile)
+    assert auto.stages.keys() - said.stages.keys() == set()
+    assert trains_in(auto) == {"float32"}
+    assert {run.precision for run in auto.runs} == {"float32"}
+
+
+def test_on_this_machines_gpu_auto_is_what_the_card_has(root, monkeypatch):
+    plug_in(monkeypatch, (9, 0))
+    assert trains_in(plan(root, "auto")) == {"bfloat16"}
+    assert trains_in(plan(root, "auto", Profile(cluster="local"))) == {"float32"}  # from which CUDA is hidden
+    assert trains_in(plan(root, "auto", device="cpu")) == {"float32"}
+    plug_in(monkeypatch, (7, 0))
+    assert trains_in(plan(root, "auto")) == {"float32"}
+
+
+@pytest.mark.parametrize("profile", [GPUS, Profile(extra={"gres": "gpu:a100:2"})])
+def test_for_a_clusters_gpus_it_is_refused_for_every_arm_alike(root, profile):
+    arm = {"sample": {"cases": 2}, "curate": "none", "on_short": "skip"}
+    with pytest.raises(ConfigError, match=r"^train\.precision: auto depends on the GPUs of the jobs"):
+        plan(root, "auto", profile, arms={"all": arm})
+    assert trains_in(plan(root, "bfloat16", profile)) == {"bfloat16"}
+
+
+def test_for_a_gpu_that_is_not_here_it_is_refused(root):
+    with pytest.raises(ConfigError, match="and this machine has no GPU to ask"):
+        plan(root, "auto", device="cuda")
+
+
+def test_a_plan_made_elsewhere_is_not_carried_out_in_another_precision_unsaid(root, monkeypatch):
+    before = make_lock(plan(root, "auto"))
+    plug_in(monkeypatch, (8, 0))
+    after = make_lock(plan(root, "auto"))
+    assert drift(before, after) == [
+        f"arm {arm}, seed 0: train.precision: auto was float32 and is bfloat16 on this machine or profile; "
+        f"pretrain.set: [train.precision=float32] keeps it"
+        for arm in ("north", "south")
+    ]
+
+
+def test_the_command_plans_for_a_profile(root, capsys):
+    make_study(root, pretrain={"recipe": str(root / "recipe.yaml"), "steps": 3, "set": ["train.precision=auto"]})
+    assert main(["study", "plan", str(root / "small.yaml"), "--slurm", "gpu"]) == 2
+    assert "train.precision: auto depends on the GPUs" in capsys.readouterr().err
+    assert main(["study", "plan", str(root / "small.yaml"), "--slurm", "cpu"]) == 0
