@@ -31,6 +31,7 @@ from trocar.leak.resolve import LeakSearch, resolve
 from trocar.privacy import Withheld
 from trocar.ssl import precision
 from trocar.ssl.advice import DataSize
+from trocar.ssl.compiled import compile_backbone
 from trocar.ssl.distributed import World, barrier
 from trocar.ssl.frozen import FrozenConfig
 from trocar.ssl.hardware import cpu_model, dali_version, gpu_facts
@@ -217,8 +218,7 @@ class Pretraining:
             use_fast_weight_gradient(self.method.backbones[0])
         if self.config.train.compile:
             for backbone in self.method.backbones:
-                # Shapes marked dynamic fail on the second size of view with channels last; each size gets its graph.
-                backbone.compile(dynamic=False)
+                compile_backbone(backbone)
         return self.method
 
     def stage(self) -> None:

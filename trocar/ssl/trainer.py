@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from trocar.config import Config
 from trocar.data.counter import make_key
 from trocar.data.loader import Batch
+from trocar.ssl.compiled import eagerly
 from trocar.ssl.distributed import World, agree, average_
 from trocar.ssl.health import feature_std, rankme
 from trocar.ssl.method import Losses, Method, norm_buffers
@@ -34,7 +35,7 @@ class TrainConfig(Config):
     precision: Wanted = Field(default="auto", description="auto: bfloat16 on a GPU that has it, else float32")
     grad_checkpointing: bool = False
     sync_batch_norm: bool = Field(default=False, description="batch norms over the global batch instead of each rank's")
-    compile: bool = Field(default=False, description="torch.compile of the backbones, one graph per view size")
+    compile: bool = Field(default=False, description="torch.compile of the backbones, block by block")
     max_skipped: int = Field(default=10, ge=0, description="steps with a non-finite loss or gradient before giving up")
 
 
@@ -173,7 +174,7 @@ class Trainer:
 
     @torch.no_grad()
     def _health(self, batch: Batch) -> dict[str, float]:
-        with self._autocast():
+        with self._autocast(), eagerly(self.method.exported):
             features = self.method.embed(Views.of(batch).to(self.device))
         values = torch.full((2,), torch.nan, device=features.device)
         if torch.isfinite(features).all():
