@@ -87,8 +87,7 @@ def average_(buffers: Sequence[Tensor]) -> None:
         return
     flat = mean_over_ranks(torch.cat([b.flatten() for b in floating]))
     parts = torch.split(flat, [b.numel() for b in floating])
-    for buffer, part in zip(floating, parts, strict=True):
-        buffer.copy_(part.view_as(buffer))
+    torch._foreach_copy_(floating, [part.view_as(b) for b, part in zip(floating, parts, strict=True)])
 
 
 def agree(flags: Tensor) -> list[float]:

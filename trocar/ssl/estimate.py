@@ -96,8 +96,7 @@ def estimate(
         parameters=sum(p.numel() for p in parameters),
         flops=flops * train.batch / micro,
         weights=_bytes([*parameters, *buffers]),
-        # DistributedDataParallel keeps a second copy, in the buckets that it reduces.
-        gradients=gradients * (2 if ranks > 1 else 1),
+        gradients=gradients,  # once: they lie in the buckets that DistributedDataParallel reduces
         optimizer=gradients * moments,
         activations=activations,
         micro_batch=micro,

@@ -130,13 +130,12 @@ def clip_gradients(parameters: Iterable[nn.Parameter], config: OptimConfig) -> T
     By parameter: g <- g min(1, clip / (|g| + 1e-6)) for each parameter, as in DINO's reference code.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norms = torch._foreach_norm(gradients)
-    total: Tensor = torch.linalg.vector_norm(torch.stack(list(norms)))
+    norms = torch.stack(list(torch._foreach_norm(gradients)))
+    total: Tensor = torch.linalg.vector_norm(norms)
     if config.clip is None:
         return total
     if config.clip_by == "parameter":
-        factors = [(config.clip / (norm + 1e-6)).clamp(max=1.0) for norm in norms]
+        torch._foreach_mul_(gradients, list((config.clip / (norms + 1e-6)).clamp(max=1.0).unbind()))
     else:
-        factors = [(config.clip / (total + 1e-6)).clamp(max=1.0)] * len(norms)
-    torch._foreach_mul_(gradients, factors)
+        torch._foreach_mul_(gradients, (config.clip / (total + 1e-6)).clamp(max=1.0))
     return total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -111,6 +112,7 @@ class RunHooks:
     def save(self, done: int) -> None:
         if done % self.run.checkpoint_every == 0 or done == self.setup.total:
             self._save(done)
+            gc.collect()  # the trainer keeps the collector off, and here all ranks wait anyway
 
     def stop_requested(self) -> int:
         return self.signals.received

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -17,12 +17,17 @@ from trocar.data.counter import make_key
 from trocar.data.loader import Batch
 from trocar.ssl.compiled import eagerly
 from trocar.ssl.distributed import World, agree, average_
+from trocar.ssl.garbage import collected_at_fixed_steps
 from trocar.ssl.health import feature_std, rankme
 from trocar.ssl.method import Losses, Method, norm_buffers
+from trocar.ssl.norm_statistics import Statistics
 from trocar.ssl.optim import OptimConfig, Schedule, clip_gradients
 from trocar.ssl.precision import Precision, Wanted, resolved
 from trocar.ssl.sample import Progress, Views
 from trocar.ssl.speed import Speed, peak_memory
+
+RANKME_SAMPLES = 256
+"""Of a rank's batch, at most. The same on a CPU: values of different numbers of samples can't be compared."""
 
 
 class TrainConfig(Config):
@@ -79,10 +84,12 @@ class Trainer:
     skipped: int = 0
     _model: nn.Module = field(init=False, repr=False)
     _precision: Precision = field(init=False, repr=False)
+    _statistics: Statistics = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._model = self.method
         self._precision = resolved(self.config.precision, self.device)
+        self._statistics = Statistics(norm_buffers(self.method))
         if self.world.size > 1:
             # find_unused_parameters keeps DDP from rebuilding its buckets after the first step. A rebuilt layout sums
             # gradients in another order, and a resumed run would differ from an undisturbed one in the last bits.
@@ -91,6 +98,7 @@ class Trainer:
                 device_ids=[self.device.index] if self.device.type == "cuda" else None,
                 broadcast_buffers=False,
                 find_unused_parameters=True,
+                gradient_as_bucket_view=True,  # or each gradient lies in memory twice, and is copied back
             )
 
     def fit(self, batches: Iterable[Batch], total: int, epoch_steps: int) -> None:
@@ -99,6 +107,10 @@ class Trainer:
         Raises what `hooks.stopping` raises on a stop, TrocarError after too many non-finite steps, or if all were so.
         """
         self.method.train()
+        with collected_at_fixed_steps() as collect:
+            self._fit(batches, total, epoch_steps, collect)
+
+    def _fit(self, batches: Iterable[Batch], total: int, epoch_steps: int, collect: Callable[[int], None]) -> None:
         speed = Speed(self.world.size)
         for batch in speed.counted(batches):
             progress = Progress(batch.step, total, epoch_steps)
@@ -117,10 +129,11 @@ class Trainer:
             if stop:
                 self.hooks.stopping(done, stop)
             self.hooks.save(done)
+            collect(done)
 
     def _step(self, batch: Batch, progress: Progress) -> dict[str, float]:
         """One optimizer step; a non-finite one is skipped by all ranks together and consumes its number."""
-        before = [b.clone() for b in norm_buffers(self.method)]
+        self._statistics.note()
         self.optimizer.zero_grad(set_to_none=True)
         self.method.forget()
         losses = self._backward(batch, progress)
@@ -134,12 +147,11 @@ class Trainer:
         if refused:
             self.skipped += 1
             self.method.forget()
-            for buffer, old in zip(norm_buffers(self.method), before, strict=True):
-                buffer.copy_(old)
+            self._statistics.bring_back()
         else:
             self.optimizer.step()
             updates = self.method.after_step(progress)
-            average_(list(norm_buffers(self.method)))
+            average_(self._statistics.buffers)
         means = self._mean(losses) if self._is_logged(progress) else {}
         return {**means, "grad_norm": grad_norm, **set_values, **updates, "skipped": float(self.skipped), "stop": stop}
 
@@ -178,7 +190,9 @@ class Trainer:
             features = self.method.embed(Views.of(batch).to(self.device))
         values = torch.full((2,), torch.nan, device=features.device)
         if torch.isfinite(features).all():
-            values = torch.stack([feature_std(features), rankme(features)])
+            # On the host: it takes a small matrix apart faster than a GPU does.
+            rank = rankme(features[:RANKME_SAMPLES].cpu())
+            values = torch.stack([feature_std(features), rank.to(features.device)])
         average_([values])  # by every rank, or the others would wait
         return {"feature_std": float(values[0]), "rankme": float(values[1])}
 

@@ -25,9 +25,24 @@ def dino_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     log_p = F.log_softmax(student.float() / temperature, dim=-1)
     T, V, b = teacher.shape[0], student.shape[0], student.shape[1]
     with torch.autocast(student.device.type, enabled=False):  # a product is what autocast would round to bfloat16
-        pairs = -torch.einsum("tbk,vbk->tv", teacher, log_p) / b
+        pairs = -_products(teacher, log_p) / b
     own_view = torch.eye(T, V, dtype=torch.bool, device=pairs.device)
     return pairs.masked_fill(own_view, 0.0).sum() / (T * (V - 1))
+
+
+def _products(teacher: Tensor, log_p: Tensor) -> Tensor:
+    """[T, b, K] and [V, b, K] -> [T, V], summed over samples and K.
+
+    On a GPU sample by sample: b independent products, where one of T x V over b K values would keep few of its cores
+    busy. A CPU's two threads are faster with the one.
+    """
+    if teacher.device.type == "cpu":
+        return torch.einsum("tbk,vbk->tv", teacher, log_p)
+    return _products_by_sample(teacher, log_p)
+
+
+def _products_by_sample(teacher: Tensor, log_p: Tensor) -> Tensor:
+    return torch.einsum("tbk,vbk->btv", teacher, log_p).sum(0)
 
 
 def update_centre(centre: Tensor, batch_mean: Tensor, momentum: float) -> Tensor:
