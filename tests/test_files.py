@@ -1,3 +1,5 @@
+import hashlib
+import io
 import json
 import stat
 import subprocess
@@ -6,7 +8,7 @@ import time
 
 import pytest
 
-from trocar.files import locked, write_atomic, write_json_atomic
+from trocar.files import HashedFile, locked, write_atomic, write_json_atomic
 
 
 def test_write_atomic_replaces_content_and_leaves_no_temporary(tmp_path):
@@ -85,3 +87,20 @@ def test_a_killed_process_leaves_its_lock_free(tmp_path):
     start = time.monotonic()
     with locked(path):
         assert time.monotonic() - start < 5
+
+
+def test_a_file_is_hashed_as_it_is_written_and_can_be_ended_between_two_pieces():
+    content, target, calls = bytes(range(256)) * 10_000, io.BytesIO(), []
+    file = HashedFile(target, lambda: calls.append(len(target.getvalue())))
+    assert file.write(b"first") == 5
+    assert file.write(memoryview(content)) == len(content)
+    assert target.getvalue() == b"first" + content
+    assert file.sha256() == hashlib.sha256(b"first" + content).hexdigest()
+    assert calls == [0, 5, 5 + (1 << 20), 5 + (2 << 20)]
+
+    def stop():
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        HashedFile(target, stop).write(b"more")
+    assert target.getvalue() == b"first" + content

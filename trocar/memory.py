@@ -1,4 +1,4 @@
-"""Memory of a training step on a CPU: kept for the next step, and in large pages.
+"""Memory of a training on a CPU: kept for the next step, in large pages, and how much there is to be had.
 
 A step frees all its activations; glibc then gives gigabytes back to the system, which hands them out again page by page
 and cleared. Kept, they are reused as they are, at the same peak. And with pages of 2 MiB instead of 4 KiB there is less
@@ -10,7 +10,8 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 # Parameters of mallopt, from its malloc.h.
@@ -58,3 +59,47 @@ def _mallopt(parameter: int, value: int) -> bool:
         return bool(ctypes.CDLL(None).mallopt(parameter, value))
     except AttributeError:
         return False
+
+
+def available(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Bytes that this process can still take without swapping: of the machine, and of its job or container if less.
+
+    Both count what the system keeps of files and would give up. None where neither is known (not Linux).
+    """
+    found = [*_of_machine(proc), *_of_groups(proc, groups)]
+    return max(0, min(found)) if found else None
+
+
+def _of_machine(proc: Path) -> Iterator[int]:
+    with suppress(OSError, ValueError):
+        for line in (proc / "meminfo").read_text(encoding="ascii").splitlines():
+            name, _, rest = line.partition(":")
+            if name == "MemAvailable":
+                yield int(rest.split()[0]) << 10
+
+
+def _of_groups(proc: Path, groups: Path) -> Iterator[int]:
+    """What each control group around this process leaves, of either version; a limit may stand on any level."""
+    lines: list[str] = []
+    with suppress(OSError):
+        lines = (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
+    for line in lines:
+        _, kinds, name = line.split(":", 2)
+        if kinds == "":
+            top, files = groups, ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in kinds.split(","):
+            top, files = groups / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        # In a container the names may be those outside of it, while what is mounted begins at its own group.
+        inside = Path(name.lstrip("/"))
+        for level in (inside, *inside.parents):
+            with suppress(OSError, ValueError):
+                yield _left(top / level, *files)
+
+
+def _left(group: Path, limit: str, used: str, files: str) -> int:
+    """Raises ValueError for a group without a limit ("max")."""
+    most, now = int((group / limit).read_text()), int((group / used).read_text())
+    stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    return most - now + int(stat.get(files, 0))

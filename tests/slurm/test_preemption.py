@@ -135,7 +135,7 @@ def test_a_run_preempted_by_sigterm_without_grace_ends_in_the_same_bits(alone, s
     until_state(job, "PENDING")
     until_state(urgent, "COMPLETED")
     until_state(job, "COMPLETED", limit_s=400)
-    assert_identical(out, alone, STEPS, resumed_after=6)  # at most one interval of 3 steps is lost
+    assert_identical(out, alone, STEPS, resumed_after=3)  # step 6 may not have been published yet
 
 
 def test_a_job_whose_node_dies_goes_on_elsewhere(alone, shards, tmp_path):
@@ -153,7 +153,7 @@ def test_a_job_whose_node_dies_goes_on_elsewhere(alone, shards, tmp_path):
     assert saved
     assert all(checkpoint.verify(checkpoint.path_of(out, step)) is None for step in saved)
     assert not list((out / "checkpoints").glob("damaged-*"))
-    assert_identical(out, alone, STEPS, resumed_after=6)  # at most one interval of 3 steps is lost
+    assert_identical(out, alone, STEPS, resumed_after=3)  # step 6 may not have been published yet
     until("the node is back", lambda: _revived(node))
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from trocar.errors import ConfigError, TrocarError
+from trocar.files import sha256_of
 from trocar.ssl import checkpoint
 from trocar.ssl.methods import default
 
@@ -16,6 +17,7 @@ def write(run, step, value=0.0):
     def backbone(folder):
         folder.mkdir()
         (folder / "config.json").write_text("{}")
+        return {"config.json": sha256_of(folder / "config.json")}
 
     state = {"method": {"w": torch.full((64,), value)}, "skipped": 0}
     return checkpoint.save(run, step, state, backbone, {"identity": {"data": "d"}})
@@ -37,7 +39,8 @@ def test_what_is_saved_comes_back(tmp_path):
     assert found.step == 5
     assert torch.equal(found.state["method"]["w"], torch.full((64,), 2.5))
     assert found.manifest["identity"] == {"data": "d"}
-    assert set(found.manifest["files"]) == {"state.pt", "backbone/config.json"}
+    files = found.manifest["files"]
+    assert files == {name: sha256_of(found.path / name) for name in ("state.pt", "backbone/config.json")}
 
 
 @pytest.mark.parametrize("where", [0.1, 0.5, 0.9])
@@ -96,7 +99,7 @@ def test_who_may_publish_no_more_publishes_nothing(tmp_path):
         raise TrocarError("the lease is lost")
 
     with pytest.raises(TrocarError, match="the lease is lost"):
-        checkpoint.save(tmp_path, 5, {}, lambda folder: folder.mkdir(), {}, lost)
+        checkpoint.save(tmp_path, 5, {}, lambda folder: {}, {}, lost)
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
@@ -117,7 +120,7 @@ def test_torch_s_complaint_is_replaced_by_the_system_s(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limit[1]))
     try:
         with pytest.raises(TrocarError, match=r"cannot write a checkpoint to .*: File too large; there is no earlier"):
-            checkpoint.save(tmp_path, 5, {"weight": torch.zeros(100_000)}, lambda folder: None, {})
+            checkpoint.save(tmp_path, 5, {"weight": torch.zeros(100_000)}, lambda folder: {}, {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)

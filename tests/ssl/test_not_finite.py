@@ -11,7 +11,7 @@ from data_factory import make_catalog
 from run_factory import small_run
 
 from trocar.cli import main
-from trocar.ssl import checkpoint, run_hooks
+from trocar.ssl import checkpoint, checkpoint_writer
 from trocar.ssl.methods.simclr import Simclr
 from trocar.ssl.sample import Progress
 
@@ -58,7 +58,7 @@ def test_a_checkpoint_with_such_weights_is_refused(
     config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = config.parent / "run"
-    monkeypatch.setattr(run_hooks, "require_finite", lambda *_: None)  # as a version that did not look
+    monkeypatch.setattr(checkpoint_writer, "require_finite", lambda *_: None)  # as a version that did not look
 
     def breaking(method: Simclr, progress: Progress) -> dict[str, float]:
         with torch.no_grad():

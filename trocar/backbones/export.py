@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from trocar.backbones import architectures
 from trocar.backbones.card import OWN_ARCHITECTURES, model_card
@@ -21,6 +22,7 @@ from trocar.backbones.origin import origin_of
 from trocar.backbones.positions import POSITIONS, resampling_of
 from trocar.backbones.preprocess import Preprocessing, describe_backbone, feature_width, position_table_size
 from trocar.backbones.source import WEIGHTS, find_backbone_folder
+from trocar.backbones.weights_file import write_weights
 from trocar.errors import ConfigError, TrocarError
 from trocar.files import sha256_of
 from trocar.privacy import Withheld, withheld
@@ -42,17 +44,34 @@ STALE = {
 }
 
 
-def save_backbone(
-    model: nn.Module, folder: Path, *, extra: Mapping[str, Any], preprocessing: Preprocessing | None = None
-) -> None:
-    """Write `folder/config.json` and `folder/model.safetensors` in timm's hub layout, without the classifier.
+@dataclass(frozen=True)
+class BackboneFiles:
+    """What the folder of a backbone will hold. `state` are the model's own tensors, without the classifier's."""
 
-    `timm.create_model("local-dir:FOLDER", pretrained=True)` loads them in a process that has no Trocar, with
-    the same features. `extra` (JSON values) is kept under the key `trocar`; `preprocessing` replaces the
-    model's own when training normalised otherwise. Equal weights give equal bytes. Nothing is fsynced: that
-    is the caller's. Raises TrocarError if the model does not come from timm, was built with an argument JSON
-    cannot hold, or has weights that are not finite.
-    """
+    config: dict[str, Any]
+    state: dict[str, Tensor]
+
+    def write(self, folder: Path, go_on: Callable[[], None] = lambda: None) -> dict[str, str]:
+        """Write `folder/config.json` and `folder/model.safetensors` (timm's hub layout); {name: sha256} of all files.
+
+        Nothing is fsynced: that is the caller's. `go_on` is called before each MiB; what it raises ends the writing.
+        Raises OSError, and TrocarError for weights that are not finite.
+        """
+        require_finite(self.state, "the backbone")
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = write_weights(self.state, folder / WEIGHTS, go_on)
+        config = {**self.config, "trocar": {**self.config["trocar"], WEIGHTS_KEY: weights}}
+        (folder / "config.json").write_text(_config_text(config), encoding="utf-8")
+        if config["architecture"] in architectures.__all__:
+            shutil.copyfile(architectures.__file__, folder / OWN_ARCHITECTURES)
+        small = [name for name in ("config.json", OWN_ARCHITECTURES) if (folder / name).is_file()]
+        return {WEIGHTS: weights, **{name: sha256_of(folder / name) for name in small}}
+
+
+def backbone_files(
+    model: nn.Module, *, extra: Mapping[str, Any], preprocessing: Preprocessing | None = None
+) -> BackboneFiles:
+    """The files of `model`, as `save_backbone` writes them; its tensors are not copied. Raises TrocarError as that."""
     model = getattr(model, "_orig_mod", model)
     config = backbone_config(model, preprocessing)
     origin = origin_of(model)
@@ -64,18 +83,21 @@ def save_backbone(
     }
     _config_text(config)  # before anything is written
     classifier = _classifier_keys(model)
-    state = {
-        k: v.detach().to("cpu", copy=True).contiguous() for k, v in model.state_dict().items() if k not in classifier
-    }
-    require_finite(state, "the backbone")
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
-    config["trocar"][WEIGHTS_KEY] = sha256_of(folder / WEIGHTS)
-    (folder / "config.json").write_text(_config_text(config), encoding="utf-8")
-    # safetensors writes for the owner alone, whatever the umask says; the folder is for the group.
-    shutil.copymode(folder / "config.json", folder / WEIGHTS)
-    if config["architecture"] in architectures.__all__:
-        shutil.copyfile(architectures.__file__, folder / OWN_ARCHITECTURES)
+    return BackboneFiles(config, {k: v.detach() for k, v in model.state_dict().items() if k not in classifier})
+
+
+def save_backbone(
+    model: nn.Module, folder: Path, *, extra: Mapping[str, Any], preprocessing: Preprocessing | None = None
+) -> None:
+    """Write `folder/config.json` and `folder/model.safetensors` in timm's hub layout, without the classifier.
+
+    `timm.create_model("local-dir:FOLDER", pretrained=True)` loads them in a process that has no Trocar, with
+    the same features. `extra` (JSON values) is kept under the key `trocar`; `preprocessing` replaces the
+    model's own when training normalised otherwise. Equal weights give equal bytes. Nothing is fsynced: that
+    is the caller's. Raises TrocarError if the model does not come from timm, was built with an argument JSON
+    cannot hold, or has weights that are not finite.
+    """
+    backbone_files(model, extra=extra, preprocessing=preprocessing).write(folder)
 
 
 def backbone_config(model: nn.Module, preprocessing: Preprocessing | None = None) -> dict[str, Any]:

@@ -18,14 +18,13 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
-from safetensors import SafetensorError
 
 from trocar.backbones.fingerprint import same_value
 from trocar.errors import ConfigError, TrocarError
-from trocar.files import fsync_folder, fsync_tree, sha256_of
+from trocar.files import HashedFile, fsync_folder, fsync_tree, sha256_of
 
 FOLDER = "checkpoints"
 _NAME = re.compile(r"step-(\d{8})")
@@ -47,24 +46,26 @@ def save(
     run: Path,
     step: int,
     state: State,
-    write_backbone: Callable[[Path], None],
+    write_backbone: Callable[[Path], Mapping[str, str]],
     about: Mapping[str, Any],
     confirm: Callable[[], None] = lambda: None,
+    go_on: Callable[[], None] = lambda: None,
 ) -> Path:
-    """Publish `checkpoints/step-N`; `write_backbone(folder)` fills `backbone/`. `about` goes into the manifest.
+    """Publish `checkpoints/step-N`. `about` goes into the manifest.
 
-    `confirm` raises when this process may publish no more; it is asked when all is written. Raises TrocarError when it
-    can't be written (a full disk); nothing half-written stays behind.
+    `write_backbone(folder)` makes and fills `backbone/`; it returns {name: sha256} of what it wrote. `confirm` raises
+    when this process may publish no more; it is asked when all is written. `go_on` is called while the state is
+    written, and what it raises ends that. Raises TrocarError when it can't be written (a full disk); nothing
+    half-written stays behind.
     """
     folder = run / FOLDER
     # A name that no other process has: one that slept through its lease must not meddle with its successor's files.
     final, temporary = folder / _name(step), folder / f".{_name(step)}.{uuid.uuid4().hex[:12]}.tmp"
     try:
         temporary.mkdir(parents=True)
-        with (temporary / "state.pt").open("wb") as file:  # torch's own file keeps to itself why a write failed
-            torch.save(state, file)
-        write_backbone(temporary / "backbone")
-        manifest = _sealed({"step": step, "files": _hashes(temporary), **about})
+        hashes = {"state.pt": _write_state(temporary / "state.pt", state, go_on)}
+        hashes |= {f"backbone/{name}": digest for name, digest in write_backbone(temporary / "backbone").items()}
+        manifest = _sealed({"step": step, "files": hashes, **about})
         (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True), encoding="utf-8")
         fsync_tree(temporary)
         confirm()
@@ -72,7 +73,7 @@ def save(
             shutil.rmtree(final)
         temporary.rename(final)
         fsync_folder(folder)
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except (OSError, RuntimeError) as error:
         why = _why(error, run)
         last = max(steps(run), default=None)
         kept = (
@@ -86,10 +87,16 @@ def save(
     return final
 
 
+def _write_state(path: Path, state: State, go_on: Callable[[], None]) -> str:
+    """Returns the sha256."""
+    with path.open("wb") as raw:  # torch's own file keeps to itself why a write failed
+        file = HashedFile(raw, go_on)
+        torch.save(state, cast(IO[bytes], file))
+    return file.sha256()
+
+
 def _why(error: Exception, run: Path) -> str:
-    """What went wrong, in the system's words where they are known: torch raises an error of its own on top of them,
-    safetensors quotes them.
-    """
+    """What went wrong, in the system's words where they are known: torch raises an error of its own on top of them."""
     system = error if isinstance(error, OSError) else error.__context__
     if isinstance(system, OSError):
         return system.strerror or str(system)
@@ -203,7 +210,3 @@ def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(tree, Mapping):
         return {k: v for key, value in tree.items() for k, v in _flatten(value, f"{prefix}{key}.").items()}
     return {prefix.rstrip("."): list(tree) if isinstance(tree, tuple) else tree}
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    return {str(p.relative_to(folder)): sha256_of(p) for p in sorted(folder.rglob("*")) if p.is_file()}

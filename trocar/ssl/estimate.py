@@ -33,7 +33,8 @@ class Estimate:
     teacher's forward; attention's backward with the scores that its kernels compute again. Memory is what stands at
     the end of the forward pass, gradients and optimizer included. Not in it: what one layer needs while it runs
     (gradients of activations, workspaces, with gradient checkpointing the block that is computed again), views waiting
-    to be used, the program itself.
+    to be used, the program itself, and in rank 0's host memory the copy (weights and optimizer) that checkpoints are
+    written from.
     """
 
     trainable: int

@@ -10,23 +10,23 @@ import sys
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from trocar.backbones.card import model_card
-from trocar.backbones.finite import require_finite
 from trocar.data.catalog import Catalog
 from trocar.data.loader import Batch
 from trocar.errors import TrocarError
 from trocar.files import fsync_folder, fsync_tree, write_atomic, write_json_atomic
 from trocar.progress import Pace
 from trocar.ssl import checkpoint
+from trocar.ssl.checkpoint_writer import CheckpointWriter, Content, Kept
 from trocar.ssl.distributed import barrier
 from trocar.ssl.health import collapse
 from trocar.ssl.method import Method
-from trocar.ssl.setup import Pretraining, write_backbone
+from trocar.ssl.setup import Pretraining, exported_backbone
 from trocar.ssl.signals import AfterStop, StoppedError, StopSignals, shell_code
 from trocar.tracking.follower import Follower
 from trocar.tracking.lease import Lease, LeaseLost
@@ -60,7 +60,9 @@ class RunHooks:
         self.after_stop = after_stop
         self.run = setup.config.run
         self.log_every = self.run.log_every
-        self._saved = first_step
+        self._checkpoints = CheckpointWriter(
+            self.run.out, Kept(self.run.keep_last, self.run.milestone_every), self._check_lease, setup.say
+        )
         self._warned = False
         self._pace = Pace(first_step, setup.total)
         self._follower: Follower | None = None
@@ -81,7 +83,11 @@ class RunHooks:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
-        if self.record is None or (kind is not None and issubclass(kind, LeaseLost)):
+        # Whatever ends the run, what is being written is good; only who pressed Ctrl-C twice doesn't wait for it.
+        late = self._checkpoints.close(give_up=kind is not None and issubclass(kind, KeyboardInterrupt))
+        if late is not None:
+            self.setup.say(f"{type(late).__name__}: {late}" if not isinstance(late, TrocarError) else str(late))
+        if self.record is None or isinstance(error, LeaseLost) or isinstance(late, LeaseLost):
             return  # the folder belongs to another process now, and so does its record
         status: Status = "finished" if kind is None else "failed" if issubclass(kind, Exception) else "killed"
         with suppress(OSError) if kind is not None else nullcontext():  # the first trouble is the one to report
@@ -110,7 +116,10 @@ class RunHooks:
             self.setup.say(f"step {done}/{self.setup.total}  {left}")
 
     def save(self, done: int) -> None:
-        if done % self.run.checkpoint_every == 0 or done == self.setup.total:
+        self._checkpoints.check()
+        if done == self.setup.total:
+            self._save(done, wait=True)
+        elif done % self.run.checkpoint_every == 0:
             self._save(done)
             gc.collect()  # the trainer keeps the collector off, and here all ranks wait anyway
 
@@ -118,12 +127,13 @@ class RunHooks:
         return self.signals.received
 
     def stopping(self, done: int, number: int) -> None:
-        self._save(done)
+        self._save(done, wait=True)
         # A SIGTERM during the save outranks what asked for the stop: nothing must bring the job back.
         number = max(number, self.signals.received)
         self.setup.say(f"stopped by signal {number} after step {done}; the same command continues from here")
         code = self.after_stop(number, self.setup.world)
-        barrier()  # no rank ends before rank 0 has asked for the requeue: its end could end the whole job
+        # No rank ends before rank 0 has saved and asked for the requeue: its end could end the whole job.
+        barrier()
         raise StoppedError(code)
 
     def broken(self, batch: Batch, why: str) -> None:
@@ -146,40 +156,18 @@ class RunHooks:
             )
         barrier()
 
-    def _save(self, done: int) -> None:
-        if done == self._saved:
+    def _save(self, done: int, wait: bool = False) -> None:
+        """The other ranks don't wait: what follows a step changes nothing of what rank 0 has copied."""
+        if self.record is None:
             return
-        if self.record is not None:
-            self._check_lease()
-            try:
-                self._write(done)
-                checkpoint.prune(self.run.out, self.run.keep_last, self.run.milestone_every)
-            except (OSError, TrocarError):
-                # Files that went away may be a successor's doing, and then the folder is not ours to mark as failed.
-                with suppress(OSError):
-                    self._check_lease()
-                raise
-        self._saved = done
-        barrier()
-
-    def _write(self, done: int) -> None:
-        weights = self.method.state_dict()
-        # They would replace the good ones before: only so many checkpoints are kept.
-        require_finite(weights, f"the networks after step {done}; the checkpoint before is the last good one")
-        state: dict[str, Any] = {
-            "method": weights,
+        state: checkpoint.State = {
+            "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "skipped": self.trainer.skipped,
         }
         about = {"identity": self.setup.identity(), "environment": self.setup.environment()}
-        checkpoint.save(
-            self.run.out,
-            done,
-            state,
-            lambda folder: write_backbone(self.setup, self.method, folder, done),
-            about,
-            self._check_lease,
-        )
+        content = Content(state, exported_backbone(self.setup, self.method, done), about)
+        self._checkpoints.write(done, content, wait=wait)
 
     def _check_lease(self) -> None:
         if self.lease is not None:

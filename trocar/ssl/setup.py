@@ -13,7 +13,7 @@ import torch
 
 from trocar import __version__
 from trocar.backbones.depthwise import use_fast_weight_gradient
-from trocar.backbones.export import require_exportable, save_backbone
+from trocar.backbones.export import BackboneFiles, backbone_files, require_exportable
 from trocar.backbones.exposure import KEY, Exposure, Part, exposure_of
 from trocar.data import staging
 from trocar.data.catalog import Catalog
@@ -281,8 +281,8 @@ class Pretraining:
         }
 
 
-def write_backbone(setup: Pretraining, method: Method, folder: Path, step: int) -> None:
-    """The exported backbone of `step` as a timm local-dir folder."""
+def exported_backbone(setup: Pretraining, method: Method, step: int) -> BackboneFiles:
+    """The exported backbone of `step` as files of a timm local-dir folder; its tensors are the method's own."""
     extra = {
         "trocar": __version__,
         "method": setup.config.method.name,
@@ -292,4 +292,4 @@ def write_backbone(setup: Pretraining, method: Method, folder: Path, step: int) 
         "data": setup.selection.fingerprint,
         KEY: setup.exposure.as_json(),
     }
-    save_backbone(method.exported, folder, extra=extra, preprocessing=setup.networks.preprocessing)
+    return backbone_files(method.exported, extra=extra, preprocessing=setup.networks.preprocessing)

@@ -70,7 +70,8 @@ def test_a_trainer_killed_again_and_again_ends_as_an_undisturbed_one(
                 assert run.end() in (143, -signal.SIGTERM), run.said()  # the second: before it had begun
             kept = max(checkpoint.steps(out), default=0)
             if name == "SIGKILL":
-                assert kept >= newest_step(out) + 1 - EVERY
+                # The newest one may still be being written when the next is due, never when that has begun.
+                assert kept >= newest_step(out) + 1 - 2 * EVERY
             elif newest_step(out) >= 0:
                 assert kept == newest_step(out) + 1
             if kept:

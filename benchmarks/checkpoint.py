@@ -1,0 +1,144 @@
+"""How long a checkpoint keeps a training waiting: written by the training itself, and behind its back.
+
+    python benchmarks/checkpoint.py OUT [--backbone vit_base_patch16_224] [--batch 2] [--repeats 3] [--device cpu]
+
+DINO with its published views and AdamW, its networks, teacher and moments, on random pixels. In turns, and medians
+over them: a step alone; a checkpoint that is waited for (*foreground*); one in the *background*, with steps beside it.
+*Blocked* is what the call itself takes, as a share of a step alone. A write in the background also takes cores, disk
+and Python's lock from the steps beside it: *in all* has what those took longer until it was published.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from method_cost import LATE, build, published
+
+from trocar import memory
+from trocar.backbones.export import backbone_files
+from trocar.ssl import checkpoint
+from trocar.ssl.checkpoint_writer import CheckpointWriter, Content, Kept
+from trocar.ssl.describe import empty_views
+from trocar.ssl.optim import OptimConfig, build_optimizer
+from trocar.ssl.sample import Views
+
+
+class Training:
+    """DINO on random views."""
+
+    def __init__(self, backbone: str, batch: int, device: torch.device) -> None:
+        memory.keep_freed()
+        config = published("dino")
+        self.method, self.device = build(config, backbone).to(device).train(), device
+        self.optimizer = build_optimizer(self.method, OptimConfig())
+        shapes = empty_views(config.recipe(), batch, device)
+        self.views = Views({k: torch.randn_like(x) for k, x in shapes.crops.items()}, shapes.rows, shapes.mask_seed)
+
+    def step(self) -> float:
+        """Seconds of a step."""
+        started = time.perf_counter()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.method.loss(self.views, LATE)["loss"].backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.method.after_step(LATE)
+        self.settle()
+        return time.perf_counter() - started
+
+    def content(self) -> Content:
+        """What a run saves."""
+        state = {"method": self.method.state_dict(), "optimizer": self.optimizer.state_dict(), "skipped": 0}
+        return Content(state, backbone_files(self.method.exported, extra={}), {"identity": {}, "environment": {}})
+
+    def settle(self) -> None:
+        """Until the device has done what it was asked."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+@dataclass
+class Times:
+    """Seconds, one entry per turn."""
+
+    step: list[float] = field(default_factory=list)
+    foreground: list[float] = field(default_factory=list)
+    blocked: list[float] = field(default_factory=list)
+    longer: list[float] = field(default_factory=list)
+    written: list[float] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """A table for people."""
+        shares = {
+            "foreground": _shares(self.foreground, self.step),
+            "background, blocked": _shares(self.blocked, self.step),
+            "background, in all": _shares([a + b for a, b in zip(self.blocked, self.longer, strict=True)], self.step),
+        }
+        seconds = {"foreground": self.foreground, "background, blocked": self.blocked}
+        table = ["| checkpoint | s | % of a step | turns |", "|---|--:|--:|---|"]
+        for name, found in shares.items():
+            s = f"{statistics.median(seconds[name]):.2f}" if name in seconds else ""
+            turns = f"{min(found):.1f} - {max(found):.1f}"
+            table.append(f"| {name} | {s} | {statistics.median(found):.1f} | {turns} |")
+        step, written = statistics.median(self.step), statistics.median(self.written)
+        return [f"a step alone takes {step:.2f} s, a write in the background {written:.2f} s", "", *table]
+
+
+def _shares(seconds: list[float], steps: list[float]) -> list[float]:
+    return [100 * a / b for a, b in zip(seconds, steps, strict=True)]
+
+
+def measure(training: Training, out: Path, repeats: int) -> Times:
+    """Take turns; the first of each is not counted."""
+    asked: list[float] = []  # when the writer has asked whether it may publish: at last right before it does
+    writer = CheckpointWriter(out, Kept(2, None), lambda: asked.append(time.perf_counter()), print)
+    times = Times()
+    for turn in range(repeats + 1):
+        alone = training.step()
+        started = time.perf_counter()
+        writer.write(2 * turn + 1, training.content(), wait=True)
+        foreground = time.perf_counter() - started
+        started = time.perf_counter()
+        writer.write(2 * turn + 2, training.content())
+        blocked = time.perf_counter() - started
+        longer = training.step() - alone
+        while not checkpoint.path_of(out, 2 * turn + 2).exists():
+            longer += training.step() - alone
+        if (error := writer.close()) is not None:
+            raise error
+        print(f"turn {turn}: step {alone:.2f} s, foreground {foreground:.2f} s, blocked {blocked:.3f} s", flush=True)
+        if turn:
+            times.step.append(alone)
+            times.foreground.append(foreground)
+            times.blocked.append(blocked)
+            times.longer.append(longer)
+            times.written.append(asked[-1] - started)
+    return times
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="folder on the disk in question; what is written there is removed again")
+    parser.add_argument("--backbone", default="vit_base_patch16_224")
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    args = parser.parse_args()
+    training = Training(args.backbone, args.batch, torch.device(args.device))
+    run = args.out / "checkpoint-benchmark"
+    try:
+        times = measure(training, run, args.repeats)
+        size = sum(path.stat().st_size for path in run.rglob("*") if path.is_file()) / len(checkpoint.steps(run))
+        print(f"DINO on {args.backbone}, batch {args.batch}, {args.device}: a checkpoint is {size / 2**30:.2f} GiB")
+        print("\n".join(times.lines()))
+    finally:
+        shutil.rmtree(run, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
