@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import multiprocessing
@@ -9,6 +10,7 @@ import torch
 from data_factory import make_catalog
 from PIL import Image
 
+from trocar.data import patience
 from trocar.data.catalog import Catalog
 from trocar.data.composition import Composition
 from trocar.data.loader import Loader
@@ -183,6 +185,35 @@ def test_decode_checks_the_size_and_the_content():
         decode(b"not a jpeg", 40, 30)
     with pytest.raises(BadContentError, match="pixels"):
         decode(jpeg(40, 30), 20_000, 20_000)
+
+
+def test_workers_that_are_slow_are_waited_for_and_warned_of(catalog, monkeypatch, caplog):
+    monkeypatch.setattr(patience, "WARN_S", 0.3)
+
+    def slow(step):
+        if step == 1:
+            time.sleep(1)
+        return step
+
+    patient = dataclasses.replace(loader(catalog, workers=2), timeout_s=60, rank=0)
+    monkeypatch.setattr(patience, "ASK_S", 0.1)
+    assert list(patient._from_workers(0, 6, slow)) == list(range(6))
+    assert next(record.message for record in caplog.records) == "no batch for 0 s, step 1, rank 0"
+
+
+def test_workers_that_are_stuck_end_the_run_after_its_limit_and_not_before(catalog):
+    def stuck(step):
+        if step == 1:
+            time.sleep(120)
+        return step
+
+    items = dataclasses.replace(loader(catalog, workers=1), timeout_s=1.0)._from_workers(0, 3, stuck)
+    assert next(items) == 0
+    began = time.monotonic()
+    with pytest.raises(TrocarError, match=r"no batch for 1 s \(run.data_timeout_s = 1\), step 1, rank 0"):
+        next(items)
+    assert 1 <= time.monotonic() - began < 30
+    assert not [child for child in multiprocessing.active_children() if child.is_alive()]
 
 
 def test_crops_are_cut_from_their_box_and_antialiased():

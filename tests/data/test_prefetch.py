@@ -2,7 +2,9 @@ import threading
 
 import pytest
 
+from trocar.data.patience import Patience
 from trocar.data.prefetch import AHEAD, in_thread
+from trocar.errors import TrocarError
 
 
 def threads():
@@ -57,4 +59,23 @@ def test_a_dropped_iterator_ends_its_thread():
     next(items)
     assert len(threads()) == 1
     del items
+    assert threads() == []
+
+
+def test_a_thread_that_is_stuck_is_left_behind_after_the_limit():
+    released = threading.Event()
+
+    def make():
+        yield from (0, 1)
+        released.wait(30)
+        yield 2
+
+    patience = Patience(5, 1, 0.4)
+    items = in_thread(make, patience)
+    assert [next(items), next(items)] == [0, 1]
+    with pytest.raises(TrocarError, match=r"no batch for 0 s .*, step 7, rank 1"):
+        next(items)
+    assert len(threads()) == 1  # nothing ends it from outside, and nobody waits for it
+    released.set()
+    threads()[0].join(10)
     assert threads() == []

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from trocar.data.augment import COMPILER, augment
 from trocar.data.counter import I64
 from trocar.data.neighbours import NeighbourRule
+from trocar.data.patience import Patience
 from trocar.data.plan import Plan
 from trocar.data.reader import BadRow, Reader
 from trocar.data.steps import Crops, Steps, empty_crops
@@ -32,6 +33,8 @@ from trocar.errors import TrocarError
 
 Backend = Literal["torch", "dali"]
 CPU = torch.device("cpu")
+PREFETCH = 2
+"""Batches that each worker process is ahead, in shared memory."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Loader:
     With the torch backend `workers` processes decode and crop; on a CPU they augment as well, with a GPU the views are
     made there. With DALI `workers` is the number of its decoding threads. None: everything in the calling thread.
     Views are on `device`, and ready for the stream that is current when they are handed out.
+    `timeout_s`: seconds without a batch from workers or thread after which `iterate` raises; None: never.
     """
 
     plan: Plan
@@ -74,6 +78,7 @@ class Loader:
     device: torch.device = CPU
     hw_decoder_load: float = 0.0
     neighbours: NeighbourRule | None = None
+    timeout_s: float | None = None
 
     def __post_init__(self) -> None:
         _ = self.steps  # which refuses a batch that doesn't divide
@@ -101,7 +106,7 @@ class Loader:
     def iterate(self, start: int, stop: int) -> Generator[Batch, None, None]:
         """Batches of steps start..stop-1 in order, prefetched unless there are no workers.
 
-        Raises TrocarError where the data can't be read; every step before that has been handed out.
+        Raises TrocarError where the data can't be read, or don't come; every step before that has been handed out.
         """
         if self.workers == 0:
             return self._alone(start, stop)
@@ -130,12 +135,12 @@ class Loader:
 
         if self.device.type == "cpu":
             # Views are made here and not in the thread: the number of threads of torch is one for the whole process.
-            crops = in_thread(lambda: self._dali(start, stop))
+            crops = in_thread(lambda: self._dali(start, stop), self._patience(start))
             return (_one_thread(self.augmented, item) for item in crops)
         from trocar.data.side_stream import handed_over, produced
 
         make = produced(lambda: self._dali(start, stop), self.augmented, self.device)
-        return handed_over(in_thread(make), self.device)
+        return handed_over(in_thread(make, self._patience(start)), self.device)
 
     def _dali(self, start: int, stop: int) -> Iterator[Crops]:
         from trocar.data.dali_stream import DaliStream
@@ -146,15 +151,21 @@ class Loader:
         finally:
             stream.close()
 
+    def _patience(self, start: int) -> Patience:
+        return Patience(start, self.rank, self.timeout_s)
+
     def _from_workers(self, start: int, stop: int, make: Callable[[int], Any]) -> Generator[Any, None, None]:
         # What is garbage here must not be destroyed in the workers: a pipeline of DALI would take them down.
         gc.collect()
+        patience = self._patience(start)
         items = iter(
             DataLoader(
                 _Computed(make, start, stop),
                 batch_size=None,
                 num_workers=self.workers,
-                prefetch_factor=2,
+                prefetch_factor=PREFETCH,
+                # After which the iterator comes back to be asked again, having looked for workers that died.
+                timeout=patience.slice_s,
                 pin_memory=self.device.type == "cuda",
                 worker_init_fn=_start_worker,
                 multiprocessing_context=_context(),
@@ -166,7 +177,7 @@ class Loader:
         end: Callable[[], None] = items._shutdown_workers  # type: ignore[attr-defined]
         atexit.register(end)
         try:
-            for item in items:
+            for item in _patiently(items, patience):
                 if isinstance(item, TrocarError):
                     raise item
                 yield item
@@ -194,6 +205,39 @@ class Loader:
 
         done = self.steps.deliver(step, partial(decode_row, self.steps), use)
         return Batch(step, done.rows, out, done.params, done.bad, _neighbours(done.frames))
+
+
+def _patiently(items: Any, patience: Patience) -> Iterator[Any]:
+    """The items of a DataLoader's iterator that has a `timeout`, asked for each as often as patience lasts.
+
+    Workers that have outlasted it are killed: stuck ones don't end when asked to.
+    """
+    while True:
+        patience.asked_for()
+        try:
+            while (item := _once(items)) is _NOT_YET:
+                patience.still_waiting()
+        except StopIteration:
+            return
+        except TrocarError:
+            for worker in items._workers:
+                worker.kill()
+            raise
+        patience.came()
+        yield item
+
+
+_NOT_YET = object()
+
+
+def _once(items: Any) -> Any:
+    try:
+        return next(items)
+    except RuntimeError as error:
+        # The iterator has changed nothing yet when it raises this, and nothing else tells it from the death of one.
+        if str(error).startswith("DataLoader timed out"):
+            return _NOT_YET
+        raise
 
 
 class _Computed(Dataset[Any]):

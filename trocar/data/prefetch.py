@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from typing import Generic, TypeVar
 
+from trocar.data.patience import Patience
+
 Item = TypeVar("Item")
 
 AHEAD = 1  # items that wait, besides the one being made; what stands behind has a queue of its own
@@ -54,20 +56,38 @@ class _Producer(Generic[Item]):
         self.thread.join()
 
 
-def in_thread(make: Callable[[], Iterator[Item]]) -> Generator[Item, None, None]:
+def in_thread(make: Callable[[], Iterator[Item]], patience: Patience | None = None) -> Generator[Item, None, None]:
     """The items of `make()`, which is called in the thread too. What it raises is raised here, behind them.
 
-    Closing or dropping the iterator ends the thread.
+    Closing or dropping the iterator ends the thread, but one that has outlasted the `patience`: it is stuck, so nobody
+    waits for it. Raises TrocarError then.
     """
     producer = _Producer(make)
     # At the end of the program as well: a thread inside a native library while the interpreter goes away crashes it.
     atexit.register(producer.close)
     producer.thread.start()
     try:
-        while not isinstance(item := producer.items.get(), _End):
+        while not isinstance(item := _next(producer, patience), _End):
             yield item
         if item.error is not None:
             raise item.error
     finally:
-        producer.close()
+        if patience is not None and patience.is_over:
+            producer.stop.set()
+        else:
+            producer.close()
         atexit.unregister(producer.close)
+
+
+def _next(producer: _Producer[Item], patience: Patience | None) -> Item | _End:
+    if patience is None:
+        return producer.items.get()
+    patience.asked_for()
+    while True:
+        try:
+            item = producer.items.get(timeout=patience.slice_s)
+        except queue.Empty:
+            patience.still_waiting()
+        else:
+            patience.came()
+            return item

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,9 @@ from trocar.files import replacing
 
 SPARE = 1 << 30
 """Bytes that stay free on the target: other jobs of the machine write there as well."""
+
+AT_ONCE = 8
+"""Shards that are copied at the same time: a network file system gives one reader a part of what it has."""
 
 
 def place(stage_to: str, catalog: Catalog) -> Path:
@@ -36,7 +40,8 @@ def place(stage_to: str, catalog: Catalog) -> Path:
 def copy(catalog: Catalog, selection: Selection, target: Path, say: Callable[[str], None], spare: int = SPARE) -> None:
     """Copy the shards that `selection` reads and `target` lacks; says so and copies none where they don't fit.
 
-    A copy has its name when it is whole. What is there already, from an earlier life of the job, is kept.
+    Several at a time; a copy has its name when it is whole. What is there already, from an earlier life of the job, is
+    kept.
     """
     missing = [shard for shard in shards_of(catalog, selection) if not _is_whole(catalog, shard, target)]
     need = sum(catalog.shard_paths[shard].stat().st_size for shard in missing)
@@ -46,9 +51,16 @@ def copy(catalog: Catalog, selection: Selection, target: Path, say: Callable[[st
         if need > free - spare:
             say(f"not staged: {need >> 20} MiB of shards, {free >> 20} MiB free in {target}; reading them in place")
             return
-        for shard in missing:
-            with replacing(_copy_of(catalog, shard, target)) as temporary:
-                shutil.copyfile(catalog.shard_paths[shard], temporary)
+        if missing:
+            say(f"staging {len(missing)} shards, {need >> 20} MiB, to {target}")
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            copies = [pool.submit(_copy_one, catalog, shard, target) for shard in missing]
+            try:
+                for done in copies:
+                    done.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)  # those that have begun end with their file
+                raise
     except OSError as error:
         say(f"not staged: {error.filename or target}: {error.strerror or error}; reading shards in place")
         return
@@ -74,6 +86,11 @@ def shards_of(catalog: Catalog, selection: Selection) -> Iterator[int]:
 
 def _copy_of(catalog: Catalog, shard: int, target: Path) -> Path:
     return target / catalog.shard_paths[shard].name
+
+
+def _copy_one(catalog: Catalog, shard: int, target: Path) -> None:
+    with replacing(_copy_of(catalog, shard, target)) as temporary:
+        shutil.copyfile(catalog.shard_paths[shard], temporary)
 
 
 def _is_whole(catalog: Catalog, shard: int, target: Path) -> bool:
