@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from trocar.backbones.fingerprint import Fingerprint, fingerprint
 from trocar.backbones.finite import require_finite
+from trocar.backbones.hub import why_not
 from trocar.backbones.origin import Origin, set_origin
 from trocar.backbones.own_file import fitting, read_own, stored_size
 from trocar.backbones.positions import POSITIONS, Resampling, resampling_of, set_resampling
@@ -105,7 +106,7 @@ def _create(source: BackboneSource, seed: int, kwargs: dict[str, Any]) -> nn.Mod
     try:
         return _build(source.name, seed, pretrained=True, **kwargs)
     except (OSError, RuntimeError) as error:
-        raise TrocarError(f"timm could not get the weights of {source.name!r}: {error}") from None
+        raise TrocarError(why_not(source.name, error)) from None
 
 
 def _load_published(

@@ -22,6 +22,9 @@ from trocar.slurm.requeue import script_lines
 LAST_WORDS_S = 60
 """How long the other tasks may go on when one has ended, before srun ends them: they would wait for it for ever."""
 
+OFFLINE = 'export HF_HUB_OFFLINE="${HF_HUB_OFFLINE:-1}"'
+"""Compute nodes mostly reach no network: without this a job retries for a minute before it says which weights lack."""
+
 
 class Executor(SlurmExecutor):
     """submitit's executor for SLURM, with arrays of any indices (its own count from 0), and scripts without SLURM."""
@@ -124,7 +127,7 @@ def parameters(profile: Profile, folder: Path, name: str, dependency: str | None
         "time": profile.time_min,
         "signal_delay_s": profile.signal_before_s,
         "dependency": dependency,
-        "setup": _setup(profile),
+        "setup": [*_setup(profile), OFFLINE],
         "teardown": script_lines(folder) if profile.container else None,
         "srun_args": [f"--wait={LAST_WORDS_S}", *_cpus(profile), *_pyxis(profile)],
         "wckey": None,  # submitit's own default; sites that check keys refuse it
