@@ -1,4 +1,4 @@
-"""Images -> features of a frozen backbone, and the device it is asked on."""
+"""Images -> features of a frozen backbone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trocar.backbones.preprocess import Preprocessing
-from trocar.errors import ConfigError, TrocarError
+from trocar.errors import TrocarError
 
 CHECKED = 4096  # rows of features that are looked at together: they may be mapped from a file larger than the memory
 
@@ -42,12 +42,3 @@ def require_finite_features(
                 f"{first if rows is None else rows[first]}; look at that frame, and at the backbone: its values may "
                 "overflow"
             )
-
-
-def choose_device(name: str) -> str:
-    """`auto`, `cpu` or `cuda` -> `cpu` or `cuda`. Raises ConfigError for a GPU that isn't there."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError("device = cuda, but torch sees no CUDA device; use device=cpu")
-    return name

@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
     """Load, launch ranks if there are several, train."""
     from trocar.config import load
     from trocar.ssl.distributed import World
+    from trocar.ssl.gpus import ranks_to_start
     from trocar.ssl.pretrain_config import PretrainConfig
 
     check(args, own_dry_run=True)
@@ -39,10 +40,10 @@ def run(args: argparse.Namespace) -> int:
     if args.slurm is not None:
         return _submit(args, config)
     world = World.from_environment()
-    if world is None and config.run.ranks > 1 and not args.dry_run:
+    if world is None and not args.dry_run and (ranks := ranks_to_start(config)) > 1:
         from trocar.ssl.launch import launch
 
-        return launch(["pretrain", args.config, *args.overrides], config.run.ranks)
+        return launch(["pretrain", args.config, *args.overrides], ranks)
     world = world or World()
 
     from trocar.slurm.requeue import after_stop

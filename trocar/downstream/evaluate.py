@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from trocar.backbones.embed import choose_device
+from trocar.backbones.device import choose_device
 from trocar.config import fingerprint
 from trocar.downstream import figures
 from trocar.downstream.arms import Arm, expand

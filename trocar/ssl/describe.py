@@ -8,6 +8,7 @@ import yaml
 
 from trocar.backbones.origin import origin_of
 from trocar.data.views import ViewRecipe
+from trocar.ssl.gpus import idle_gpus, ranks_of
 from trocar.ssl.method import Method
 from trocar.ssl.sample import Progress, Views
 from trocar.ssl.setup import Pretraining
@@ -37,10 +38,11 @@ def describe(setup: Pretraining) -> list[str]:
         f"{setup.schedule.warmup_steps} steps",
         f"runs on    {setup.device} in {setup.resolved.train.precision}, {setup.world.size} rank(s), "
         f"{torch.get_num_threads()} thread(s), "
-        f"{config.run.workers} loader worker(s) each, frames decoded by {setup.backend}",
+        f"{setup.workers} loader worker(s) each, frames decoded by {setup.backend}",
         f"run folder {config.run.out}",
     ]
     warnings = config.method.warnings(setup.data_size) + setup.schedule.warnings(setup.data_size)
+    warnings += idle_gpus(setup.world, setup.device)
     return lines + [f"warning    {line}" for line in warnings]
 
 
@@ -58,7 +60,7 @@ def describe_at_length(setup: Pretraining) -> list[str]:
         lambda batch, device: empty_views(recipe, batch, device),
         setup.resolved.train,
         setup.config.optim,
-        setup.config.run.ranks,
+        setup.world.size if setup.world.size > 1 else ranks_of(setup.config),
         late,
     )
     return [yaml.safe_dump(config, sort_keys=False, allow_unicode=True), *describe(setup), *cost]

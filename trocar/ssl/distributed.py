@@ -3,33 +3,49 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
-from trocar.ssl.rendezvous import SCHEME, port_store
+from trocar.ssl import slurm_step
+from trocar.ssl.gpus import name_of, refuse_shared
+from trocar.ssl.rendezvous import Meeting, meet
+
+BEHIND_DATA_S = 600.0
+"""How much longer a collective may take than a batch: the rank whose data hang says so before the others give up."""
+
+_meeting: Meeting | None = None
 
 
 @dataclass(frozen=True)
 class World:
-    """`rank` of `size` processes; `local_rank` counts those of this machine."""
+    """`rank` of `size` processes; `local_rank` counts those of this machine.
+
+    `step` names the SLURM step whose tasks the ranks are, and this start of it; "" where another launcher brought them
+    together and said where they meet.
+    """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    step: str = ""
 
     @classmethod
-    def from_environment(cls) -> World | None:
-        """RANK, WORLD_SIZE and LOCAL_RANK, as torchrun and our own launcher set them; None if they aren't set."""
-        if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-            return None
-        rank = int(os.environ["RANK"])
-        return cls(rank, int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_RANK", rank)))
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> World | None:
+        """Of RANK, WORLD_SIZE and LOCAL_RANK, as torchrun and our own launcher set them, else of the tasks of a SLURM
+        step (`srun`); None for a process that nobody started as one of several."""
+        if "RANK" in environ and "WORLD_SIZE" in environ:
+            rank = int(environ["RANK"])
+            return cls(rank, int(environ["WORLD_SIZE"]), int(environ.get("LOCAL_RANK", rank)))
+        task = slurm_step.of(environ)
+        return cls(task.rank, task.size, task.local_rank, task.step) if task is not None else None
 
     @property
     def is_main(self) -> bool:
@@ -38,23 +54,62 @@ class World:
 
 
 @contextmanager
-def process_group(world: World, device: torch.device) -> Iterator[None]:
-    """Join the other ranks (NCCL on GPUs, else gloo); nothing to do for a single process."""
+def process_group(
+    world: World, device: torch.device, out: Path = Path(), data_timeout_s: float | None = None
+) -> Iterator[None]:
+    """Join the other ranks (NCCL on GPUs, else gloo); nothing to do for a single process.
+
+    Tasks of a SLURM step meet by a file in the run folder `out`. A collective fails where a rank is missing for longer
+    than `data_timeout_s`, seconds that one may wait for its data, and some; None: after a day. Raises TrocarError where
+    ranks do not find each other.
+    """
+    global _meeting
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if world.size == 1:
         yield
         return
-    backend, where = "nccl" if device.type == "cuda" else "gloo", os.environ.get("TROCAR_RENDEZVOUS", "env://")
-    if where.startswith(SCHEME):
-        store = port_store(Path(where.removeprefix(SCHEME)), world.rank, world.size)
-        dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size)
-    else:
-        dist.init_process_group(backend, init_method=where, rank=world.rank, world_size=world.size)
+    place = f"port://{out.absolute()}/slurm/meet/{world.step}.json" if world.step else None
+    where = place or os.environ.get("TROCAR_RENDEZVOUS", "env://")
+    meeting = meet(where, world.rank, world.size)
+    if device.type == "cuda":
+        refuse_shared(meeting.gather("gpu", name_of(device)))
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=PrefixStore("group", meeting.store),
+        rank=world.rank,
+        world_size=world.size,
+        timeout=timedelta(seconds=collective_timeout_s(data_timeout_s)),
+        # NCCL then connects here, where an error names its reason, and a barrier need not guess the device.
+        device_id=device if device.type == "cuda" else None,
+    )
+    _meeting = meeting
     try:
         yield
+        meeting.leave()
     finally:
+        _meeting = None
         dist.destroy_process_group()
+
+
+def collective_timeout_s(data_timeout_s: float | None) -> float:
+    """Seconds until a collective gives up on a rank that doesn't come: always more than that rank waits for data."""
+    return 24 * 3600.0 if data_timeout_s is None else data_timeout_s + BEHIND_DATA_S
+
+
+def gather_words(name: str, word: str) -> list[str]:
+    """What every rank says under `name`, which must be new for each call, by rank. Uses no collective and no device."""
+    return [word] if _meeting is None else _meeting.gather(name, word)
+
+
+def wait_for_all(name: str, limit_s: float) -> None:
+    """Wait until every rank is here, for up to `limit_s` seconds; `name` must be new for each call.
+
+    In the store and not in a collective: NCCL watches those, and would abort ranks that wait for a copy of hours.
+    Raises TrocarError after the limit, and where rank 0 has ended.
+    """
+    if _meeting is not None:
+        _meeting.wait(name, limit_s)
 
 
 def is_distributed() -> bool:

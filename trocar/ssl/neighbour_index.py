@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from trocar import __version__
-from trocar.backbones.embed import choose_device, embed, require_finite_features
+from trocar.backbones.device import choose_device
+from trocar.backbones.embed import embed, require_finite_features
 from trocar.backbones.exposure import KEY, exposure_of
 from trocar.backbones.fingerprint import fingerprint
 from trocar.backbones.load import load_backbone

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import closing
 from pathlib import Path
 
@@ -16,7 +15,8 @@ from trocar.files import write_json_atomic
 from trocar.privacy import withhold
 from trocar.ssl import checkpoint
 from trocar.ssl.describe import describe
-from trocar.ssl.distributed import World, agree, broadcast_int, process_group
+from trocar.ssl.distributed import World, agree, broadcast_int, gather_words, process_group
+from trocar.ssl.machine import Neighbours, default_threads
 from trocar.ssl.method import Method
 from trocar.ssl.optim import build_optimizer, restore
 from trocar.ssl.out_of_memory import explained
@@ -37,13 +37,13 @@ def run(config: PretrainConfig, world: World, say: Say, after_stop: AfterStop = 
     saved stop.
     """
     signals = StopSignals()
-    share = world.size * config.train.accumulate
-    if config.train.batch % share:
-        raise ConfigError(f"train.batch {config.train.batch} does not divide by ranks x accumulate = {share}")
-    torch.set_num_threads(config.run.threads or default_threads(world.size))
+    if wrong := config.indivisible(world.size):
+        raise ConfigError(wrong)
     setup = Pretraining(config, world, say)
     allow_tf32(setup.device)
-    with process_group(world, setup.device):
+    with process_group(world, setup.device, config.run.out, config.run.data_timeout_s):
+        setup.neighbouring = Neighbours.found(gather_words)
+        torch.set_num_threads(config.run.threads or default_threads(setup.neighbouring.cores))
         _require_one_precision(setup)
         if finished(config.run.out, setup):
             say(f"{config.run.out} is finished; its backbone is {config.run.out / 'backbone'}")
@@ -67,14 +67,6 @@ def _require_one_precision(setup: Pretraining) -> None:
             "train.precision: auto is bfloat16 on some ranks' GPUs and float32 on others', which have no bfloat16; say "
             "float32, or run on GPUs of one kind"
         )
-
-
-def default_threads(ranks: int) -> int:
-    """What OMP_NUM_THREADS says for each rank, else this rank's share of the cores that the process may use."""
-    if os.environ.get("OMP_NUM_THREADS"):
-        return torch.get_num_threads()
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, usable // ranks)
 
 
 def _acquire(out: Path, world: World) -> Lease | None:

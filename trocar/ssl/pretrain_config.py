@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -46,12 +46,25 @@ class RunConfig(Config):
 
     out: Path = Field(description="the run folder; the same folder always resumes")
     seed: int = 0
-    ranks: int = Field(default=1, ge=1, description="processes on this machine (one per GPU)")
-    workers: int = Field(default=2, ge=0, description="loader processes per rank; with DALI its decoding threads")
+    ranks: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default=1, description="processes on this machine, one per GPU; auto: as many as it has GPUs"
+    )
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        default="auto",
+        description="loader processes per rank, with DALI its decoding threads; auto: on a GPU the usable cores / "
+        "ranks of the machine - 2 (1 to 16), on a CPU at most 2; never more than /dev/shm has room for",
+    )
     threads: int | None = Field(
         default=None,
         ge=1,
-        description="CPU threads per rank; default: OMP_NUM_THREADS (torchrun sets it to 1), else usable cores / ranks",
+        description="CPU threads per rank; default: OMP_NUM_THREADS (torchrun sets it to 1), else usable cores / ranks "
+        "that share them",
+    )
+    data_timeout_s: float | None = Field(
+        default=1800.0,
+        gt=0,
+        description="seconds without a batch after which a rank ends with an error (it warns from the first minute "
+        "on); collectives wait 600 s longer. null: never",
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     checkpoint_every: int = Field(default=500, ge=1, description="steps")
@@ -83,13 +96,19 @@ class PretrainConfig(Config):
     def _consistent(self) -> PretrainConfig:
         if (self.train.steps is None) == (self.train.epochs is None):
             raise ValueError("train: give either steps or epochs")
-        share = self.run.ranks * self.train.accumulate
-        if self.train.batch % share:
-            raise ValueError(
-                f"train.batch {self.train.batch} does not divide by ranks x accumulate = {share}; "
-                f"{self.train.batch // share * share or share} would"
-            )
+        if self.run.ranks != "auto" and (wrong := self.indivisible(self.run.ranks)):
+            raise ValueError(wrong)
         return self
+
+    def indivisible(self, ranks: int) -> str:
+        """What is wrong with the batch for so many ranks, "" if nothing is."""
+        share, batch = ranks * self.train.accumulate, self.train.batch
+        if batch % share == 0:
+            return ""
+        return (
+            f"train.batch {batch} does not divide by ranks x accumulate = {share}; "
+            f"{batch // share * share or share} would"
+        )
 
     def total_steps(self, frames: int) -> int:
         """Length of the run in steps, for a selection of `frames` frames."""

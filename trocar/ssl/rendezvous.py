@@ -10,10 +10,12 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed import Store, TCPStore, rendezvous  # type: ignore[attr-defined]
 
 from trocar.errors import TrocarError
 from trocar.files import write_json_atomic
@@ -21,6 +23,72 @@ from trocar.files import write_json_atomic
 SCHEME = "port://"
 TIMEOUT_S = 900.0
 """For all ranks to arrive: a machine may still be copying shards, or loading Python from a busy file system."""
+
+_ASK_S, _LEAVE_S = 0.2, 10.0
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Where `size` ranks have met: what they can tell each other without a collective, a device or its time limit."""
+
+    store: Store
+    rank: int
+    size: int
+
+    def gather(self, name: str, word: str, limit_s: float = TIMEOUT_S) -> list[str]:
+        """What every rank says under `name`, by rank. Each name serves once. Raises TrocarError as `wait` does."""
+        self.store.set(f"{name}/{self.rank}", word)
+        self.wait(name, limit_s)
+        return [self.store.get(f"{name}/{rank}").decode() for rank in range(self.size)]
+
+    def wait(self, name: str, limit_s: float) -> None:
+        """Wait until all ranks are here, for `limit_s` seconds. Each name serves once.
+
+        Raises TrocarError where some don't come, or where rank 0, which keeps the store, has ended.
+        """
+        here, deadline = f"{name}/here", time.monotonic() + limit_s
+        try:
+            if self.store.add(here, 1) == self.size:
+                self.store.set(f"{name}/all", "")
+            # Asked again and again: a wait inside the store lets no signal through.
+            while not self.store.check([f"{name}/all"]):
+                if time.monotonic() > deadline:
+                    came = self.store.add(here, 0)
+                    raise TrocarError(f"only {came} of {self.size} ranks came to '{name}' within {limit_s:.0f} s")
+                time.sleep(_ASK_S)
+        except RuntimeError as error:
+            raise TrocarError(
+                f"rank 0 has ended while this one waited for all at '{name}' ({str(error).splitlines()[0]}); its own "
+                f"message says why"
+            ) from None
+
+    def leave(self) -> None:
+        """Say that this rank asks nothing more. Rank 0 waits a little for the others: the store ends with it, and a
+        rank that is only late would take that for an error."""
+        with suppress(RuntimeError):
+            gone, deadline = self.store.add("gone", 1), time.monotonic() + _LEAVE_S
+            while self.rank == 0 and gone < self.size and time.monotonic() < deadline:
+                time.sleep(_ASK_S)
+                gone = self.store.add("gone", 0)
+
+
+def meet(where: str, rank: int, size: int, timeout_s: float = TIMEOUT_S) -> Meeting:
+    """Bring `size` ranks together: `port://FILE`, or an address that torch knows (env://, file://...).
+
+    Raises TrocarError if they don't all arrive within `timeout_s` seconds.
+    """
+    file = Path(where.removeprefix(SCHEME)) if where.startswith(SCHEME) else None
+    if file is not None:
+        store: Store = port_store(file, rank, size, timeout_s)
+    else:
+        store, rank, size = next(rendezvous(where, rank, size, timeout=timedelta(seconds=timeout_s)))
+        store.set_timeout(timedelta(seconds=timeout_s))
+    meeting = Meeting(store, rank, size)
+    meeting.wait("arrival", timeout_s)
+    if file is not None and rank == 0:
+        # All have read it. A second command of the same step must not find this one's port while it still answers.
+        file.unlink(missing_ok=True)
+    return meeting
 
 
 def port_store(file: Path, rank: int, size: int, timeout_s: float = TIMEOUT_S) -> TCPStore:

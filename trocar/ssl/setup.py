@@ -13,6 +13,7 @@ import torch
 
 from trocar import __version__
 from trocar.backbones.depthwise import use_fast_weight_gradient
+from trocar.backbones.device import choose_device
 from trocar.backbones.export import BackboneFiles, backbone_files, require_exportable
 from trocar.backbones.exposure import KEY, Exposure, Part, exposure_of
 from trocar.data import staging
@@ -26,15 +27,16 @@ from trocar.data.privacy import private_names
 from trocar.data.reader import Reader
 from trocar.data.selection import Selection
 from trocar.data.views import ViewPlan
-from trocar.errors import ConfigError
 from trocar.leak.resolve import LeakSearch, resolve
 from trocar.privacy import Withheld
 from trocar.ssl import precision
 from trocar.ssl.advice import DataSize
 from trocar.ssl.compiled import compile_backbone
-from trocar.ssl.distributed import World, barrier
+from trocar.ssl.distributed import World, wait_for_all
 from trocar.ssl.frozen import FrozenConfig
+from trocar.ssl.gpus import gpu_of
 from trocar.ssl.hardware import cpu_model, dali_version, gpu_facts
+from trocar.ssl.machine import Neighbours, fitting_workers, handed_over, require_shared_memory, workers_on
 from trocar.ssl.method import Method, MethodConfig
 from trocar.ssl.neighbour_exposure import exposure_of_index
 from trocar.ssl.networks import TimmNetworks
@@ -43,13 +45,16 @@ from trocar.ssl.optim import Schedule
 from trocar.ssl.pretrain_config import PretrainConfig
 
 Say = Callable[[str], None]
+STAGING_S = 12 * 3600.0
+"""For the slowest machine to copy its shards: 12 TB from a file server that gives it 300 MB/s."""
 
 
 @dataclass
 class Pretraining:
     """A run that is set up but has not started: catalog opened, selection resolved, nothing written yet.
 
-    `search`: the leak guard's, for setting up several runs on what it has found already.
+    `search`: the leak guard's, for setting up several runs on what it has found already. `neighbouring`: ranks that
+    share this one's cores and memory.
     """
 
     config: PretrainConfig
@@ -57,6 +62,7 @@ class Pretraining:
     say: Say
     staged: Mapping[int, Path] = field(default_factory=dict)
     search: LeakSearch | None = None
+    neighbouring: Neighbours = field(default_factory=Neighbours)
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -146,13 +152,26 @@ class Pretraining:
 
     @cached_property
     def device(self) -> torch.device:
-        """Where this rank trains."""
-        wanted = self.config.run.device
-        if wanted == "cuda" and not torch.cuda.is_available():
-            raise ConfigError("run.device: cuda, but torch sees no GPU; use auto or cpu")
-        if wanted == "cpu" or not torch.cuda.is_available():
+        """Where this rank trains. Raises ConfigError for GPUs that torch doesn't see, or too few of them."""
+        if choose_device(self.config.run.device, "run.device") == "cpu":
             return torch.device("cpu")
-        return torch.device("cuda", self.world.local_rank)
+        return torch.device("cuda", gpu_of(self.world.local_rank, torch.cuda.device_count()))
+
+    @property
+    def workers(self) -> int:
+        """Loader workers of this rank, `auto` resolved for this machine."""
+        wanted = self.config.run.workers
+        if wanted != "auto":
+            return wanted
+        found = workers_on(self.device.type, self.neighbouring.cores)
+        fitting = fitting_workers(self._handed_over, self.neighbouring.memory) if self.backend == "torch" else None
+        # None at all would be another way to load, and no faster: one that finds no room is an error of its own.
+        return found if fitting is None else max(1, min(found, fitting))
+
+    @property
+    def _handed_over(self) -> int:
+        """Bytes of a batch of this rank on its way from a loader worker."""
+        return handed_over(self.method_config.recipe(), self.config.train.batch // self.world.size, self.device.type)
 
     @cached_property
     def backend(self) -> Backend:
@@ -228,14 +247,16 @@ class Pretraining:
         place = staging.place(self.config.data.stage_to, self.catalog)
         if self.world.local_rank == 0:
             staging.copy(self.catalog, self.selection, place, self.say)
-        barrier()
+        wait_for_all("staging", STAGING_S)
         self.staged = staging.present(self.catalog, place)
 
     def loader(self, known_bad: frozenset[int] = frozenset()) -> Loader:
         """This rank's data path; `known_bad` rows are replaced without a look."""
         views = ViewPlan(self.method_config.recipe(), self.config.run.seed)
         reader = Reader(self.catalog, known_bad, self.staged)
-        shape, run = self.networks.preprocessing, self.config.run
+        shape, workers = self.networks.preprocessing, self.workers
+        if workers and self.backend == "torch":
+            require_shared_memory(self._handed_over, workers, self.neighbouring.memory)
         return Loader(
             self.plan,
             views,
@@ -244,11 +265,12 @@ class Pretraining:
             shape.std,
             self.world.rank,
             self.world.size,
-            run.workers,
+            workers,
             self.backend,
             self.device,
             self.config.data.hw_decoder_load,
             self.neighbours,
+            self.config.run.data_timeout_s,
         )
 
     def identity(self) -> dict[str, Any]:
