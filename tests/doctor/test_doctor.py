@@ -1,3 +1,4 @@
+import os
 import re
 import subprocess
 from dataclasses import replace
@@ -70,7 +71,7 @@ def test_doctor_s_frames_have_detail_and_are_always_the_same():
 
 def quick(monkeypatch, **states):
     """Replace the checks of the machine by ones that say `states`, and the decoding by nothing."""
-    for name in ("python", "pages", "packages", "cuda", "ffmpeg", "mlflow", "slurm", "dali"):
+    for name in ("python", "pages", "shared_memory", "packages", "cuda", "ffmpeg", "mlflow", "slurm", "dali"):
         state = states.get(name, "ok")
         monkeypatch.setattr(checks, name, lambda name=name, state=state: checks.Check(name, state, "said", "do this"))
     monkeypatch.setattr(report, "_decoding", lambda root: iter(states.get("decoding", ())))
@@ -140,6 +141,25 @@ def test_huge_pages_that_nobody_gets_are_named_with_the_remedy(monkeypatch, tmp_
     found = checks.pages()
     assert found.state == state
     assert remedy in found.remedy
+
+
+@pytest.mark.parametrize(("mib", "state"), [(64, "absent"), (16384, "ok")])
+def test_a_shared_memory_of_a_container_is_named_with_its_remedy(monkeypatch, mib, state):
+    size = os.statvfs_result((4096, 4096, mib * 256, *[0] * 7))
+    monkeypatch.setattr(os, "statvfs", lambda path: size)
+    found = checks.shared_memory()
+    assert found.state == state
+    assert f"{mib / 1024:,.2f} GiB" in found.found
+    assert ("--shm-size=16g" in found.remedy) == (state == "absent")
+
+
+def test_a_gpu_that_torch_does_not_see_is_a_failure(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert checks.cuda().state == "failed"
+    assert "CUDA_VISIBLE_DEVICES=0" in checks.cuda().found
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert checks.cuda().state == "absent"
 
 
 def test_slurm_is_absent_half_there_or_asked(monkeypatch, tmp_path):

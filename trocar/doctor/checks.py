@@ -31,6 +31,10 @@ IMPORTED = ("torch", "torchvision", "torchcodec", "timm", "av", "pyarrow", "PIL"
 """With native code that can be there and not load: imported, which takes most of the time of `trocar doctor`."""
 INSTALLED = ("lightly", "webdataset", "pandas", "scikit-learn", "pydantic", "safetensors")
 
+SHARED = "/dev/shm"
+ENOUGH_GIB = 1
+"""docker gives 64 MiB, and a machine half of its memory."""
+
 _DISTRIBUTIONS = {"PIL": "pillow"}
 SLURM = ("sbatch", "sacct", "sinfo")
 
@@ -56,6 +60,23 @@ def pages() -> Check:
     return Check("pages", "ok", f"huge pages: {setting}")
 
 
+def shared_memory() -> Check:
+    """Whether /dev/shm, in which loader workers hand batches over, is larger than a container's.
+
+    What a run needs of it depends on its batch; a run compares both when it starts.
+    """
+    try:
+        found = os.statvfs(SHARED)
+    except OSError:
+        return Check("/dev/shm", "absent", f"no {SHARED} here", "run.workers=0 needs none")
+    gib = found.f_frsize * found.f_blocks / 2**30
+    text = f"{SHARED}: {gib:,.2f} GiB for batches of loader workers"
+    if gib < ENOUGH_GIB:
+        remedy = "enough for small batches; docker run --shm-size=16g (or --ipc=host), or a smaller run.workers"
+        return Check("/dev/shm", "absent", text, remedy)
+    return Check("/dev/shm", "ok", text)
+
+
 def packages() -> Check:
     """Whether what a run on a CPU needs is there."""
     versions, broken = [], [f"{name} (not installed)" for name in INSTALLED if _version(name) == "?"]
@@ -78,7 +99,14 @@ def cuda() -> Check:
     except Exception as error:
         return Check("cuda", "failed", f"torch can't be imported: {error}", "pip install --force-reinstall torch")
     if not torch.cuda.is_available():
+        from trocar.backbones.device import choose_device
+        from trocar.errors import ConfigError
+
         built = torch.version.cuda
+        try:
+            choose_device("auto")
+        except ConfigError as error:  # there is one, and a run would end with these words
+            return Check("cuda", "failed", str(error), "docs/gpu.md, Installation, has driver and wheel side by side")
         remedy = (
             f"a run uses the CPU; for a GPU check that `nvidia-smi` works and its driver is new enough for CUDA {built}"
             if built

@@ -38,7 +38,7 @@ def examine(say: Say, root: Path | None = None) -> bool:
 def all_checks(root: Path | None = None) -> Iterator[Check]:
     """The checks, one after the other; backends are compared if packages and GPU work."""
     needed_ok = True
-    machine = (checks.python, checks.pages, checks.packages, checks.cuda)
+    machine = (checks.python, checks.pages, checks.shared_memory, checks.packages, checks.cuda)
     for check in (test() for test in (*machine, checks.ffmpeg, checks.mlflow, checks.slurm, checks.dali)):
         needed_ok &= check.state != "failed" or check.name not in ("packages", "cuda")
         yield check
