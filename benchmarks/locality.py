@@ -23,10 +23,10 @@ import numpy.typing as npt
 from trocar.data.catalog import Catalog
 from trocar.data.composition import Composition
 from trocar.data.plan import BLOCK, WINDOW_BATCHES, Plan
-from trocar.data.reader import OPEN_SHARDS
 
 I64 = npt.NDArray[np.int64]
 
+OPEN_SHARDS = 256  # one number on every machine: a reader's own follows the limit of open files
 GRANULES = {"4 KiB": 1 << 12, "1 MiB": 1 << 20}
 SHARD_SPACE = 1 << 40  # bytes of address space per shard: positions of all shards on one line
 
@@ -69,13 +69,15 @@ def seeks(granules: I64) -> int:
     return 1 + int(((step < 0) | (step > 1)).sum())
 
 
-def simulate(catalog: Catalog, plan: Plan, start: int, steps: int, nodes: int, cache: int) -> dict[str, Any]:
+def simulate(
+    catalog: Catalog, plan: Plan, start: int, steps: int, nodes: int, cache: int, held: int = OPEN_SHARDS
+) -> dict[str, Any]:
     """Means per batch of one node over the steps start..start + steps - 1."""
     frames = catalog.frames
     share = plan.batch // nodes
     total: dict[str, float] = {}
     caches = {name: Recent(cache // size) for name, size in GRANULES.items()}
-    handles = {"planned": Recent(OPEN_SHARDS), "sorted": Recent(OPEN_SHARDS)}
+    handles = {"planned": Recent(held), "sorted": Recent(held)}
 
     def add(name: str, value: float) -> None:
         total[name] = total.get(name, 0.0) + value / steps
@@ -110,11 +112,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--cache", type=int, default=16, help="GiB of page cache of a node")
+    parser.add_argument("--open-shards", type=int, default=OPEN_SHARDS, help="that a reader holds open")
     args = parser.parse_args()
     catalog = Catalog.open(args.root)
     plan = Plan(Composition().resolve(catalog), args.batch, 0, args.shuffle)
     window = -(-WINDOW_BATCHES * args.batch // BLOCK) * BLOCK // args.batch
-    total = simulate(catalog, plan, 10 * window, window, args.nodes, args.cache << 30)
+    total = simulate(catalog, plan, 10 * window, window, args.nodes, args.cache << 30, args.open_shards)
     print(json.dumps({"window": window, **total}))
 
 

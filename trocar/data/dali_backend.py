@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from trocar.data.decoder_memory import reserve
+from trocar.data.media.jpeg_markers import Jpeg
 from trocar.data.steps import Delivered
 from trocar.data.views import Interpolation, ViewRecipe
 from trocar.errors import ConfigError
@@ -152,13 +153,14 @@ def decoder_identity(hw_decoder_load: float, ranks: int, gpu: Callable[[], str])
     return identity
 
 
-def inputs(recipe: ViewRecipe, samples: list[list[bytes]], done: Delivered) -> list[Any]:
+def inputs(recipe: ViewRecipe, samples: list[list[Jpeg]], done: Delivered) -> list[Any]:
     """One entry per output of the external source: JPEGs of each frame of the samples (b lists of F), tags
     (step, rows), corners of every view's box.
 
-    Views of the bytes, copied nowhere: DALI copies what it is fed in host order before `feed_input` returns
-    (`InputOperator<CPUBackend>::CopyUserData`, dali/pipeline/operator/builtin/input_operator.h), and into page-locked
-    memory in its own threads where a decoder wants it there (`ForwardCurrentData`, input_operator.cc).
+    Views of the bytes, which may be overwritten when DALI asks again: it copies what it is fed in host order before
+    `feed_input` returns (`InputOperator<CPUBackend>::CopyUserData`, dali/pipeline/operator/builtin/input_operator.h),
+    and into page-locked memory in its own threads where a decoder wants it there (`ForwardCurrentData`,
+    input_operator.cc).
     """
     per_frame = [[np.frombuffer(jpeg, dtype=np.uint8) for jpeg in frame] for frame in zip(*samples, strict=True)]
     boxes = done.params.boxes.astype(np.float32)
@@ -174,7 +176,7 @@ def tags(done: Delivered) -> np.ndarray[Any, np.dtype[np.int64]]:
     return np.concatenate([np.full((len(done.frames), 1), done.step, np.int64), done.frames], axis=1)
 
 
-def is_decodable(jpeg: bytes, device: torch.device) -> bool:
+def is_decodable(jpeg: Jpeg, device: torch.device) -> bool:
     """Whether DALI's decoder takes this frame; tried in a pipeline of its own."""
     fn, gpu = _dali("fn"), device.type == "cuda"
     pipeline = _dali("pipeline").Pipeline(batch_size=1, num_threads=1, device_id=device.index or 0 if gpu else None)

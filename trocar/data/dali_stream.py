@@ -18,6 +18,8 @@ import torch
 from trocar.data.dali_backend import build_pipeline, inputs, is_decodable, require, tags
 from trocar.data.dali_outputs import Held
 from trocar.data.decoder_memory import usual_frame
+from trocar.data.media.jpeg_markers import Jpeg
+from trocar.data.read_ahead import ReadAhead
 from trocar.data.side_stream import to_device
 from trocar.data.steps import Crops, Delivered, Steps
 from trocar.data.torch_backend import torch_crops
@@ -46,7 +48,7 @@ class DaliStream(Iterator[Crops]):
         self._next, self._read, self._stop = start, start, stop
         self._inside: deque[Delivered] = deque()
         self._failed: TrocarError | None = None
-        self._held = Held(device)
+        self._held, self._ahead = Held(device), ReadAhead()
         self._pipeline: Any = None
         self._reason, self._failures = "", 0
 
@@ -67,6 +69,7 @@ class DaliStream(Iterator[Crops]):
         happens, and in a forked child, where the threads are not, destroying a pipeline is a segmentation fault.
         """
         self._drop()
+        self._ahead.close()
         self._next = self._stop
 
     def _drop(self) -> None:
@@ -107,16 +110,16 @@ class DaliStream(Iterator[Crops]):
     def _feed(self) -> list[Any]:
         if self._read >= self._stop or self._failed is not None:
             raise StopIteration
-        jpegs: list[list[bytes]] = [[]] * self.steps.batch
+        jpegs: list[list[Jpeg]] = [[]] * self.steps.batch
 
-        def as_it_is(row: int, jpeg: bytes) -> bytes:
+        def as_it_is(row: int, jpeg: Jpeg) -> Jpeg:
             return jpeg
 
-        def use(index: int, frames: list[bytes], params: ViewParams) -> None:
+        def use(index: int, frames: list[Jpeg], params: ViewParams) -> None:
             jpegs[index] = frames
 
         try:
-            done = self.steps.deliver(self._read, as_it_is, use)
+            done = self.steps.deliver(self._read, as_it_is, use, self._ahead)
         except TrocarError as error:
             # The steps before this one are still inside; they come out first, as they do with the torch backend.
             self._failed = error

@@ -199,8 +199,9 @@ class Loader:
         out = {name: _room((self.steps.batch, *crops.shape[1:])) for name, crops in one.items()}
 
         def use(index: int, frames: list[Tensor], params: ViewParams) -> None:
-            cut(frames, params, self.views.recipe, one, 0)
-            for name, views in augment(one, params, self.views.recipe, self.mean, self.std).items():
+            alone = params.samples(slice(index, index + 1))
+            cut(frames, alone, self.views.recipe, one, 0)
+            for name, views in augment(one, alone, self.views.recipe, self.mean, self.std).items():
                 out[name][index] = views[0]
 
         done = self.steps.deliver(step, partial(decode_row, self.steps), use)

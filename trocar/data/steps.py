@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -11,17 +11,23 @@ import torch
 from torch import Tensor
 
 from trocar.data.counter import I64
+from trocar.data.media.jpeg_markers import Jpeg
 from trocar.data.neighbours import NeighbourRule
 from trocar.data.plan import Plan
-from trocar.data.reader import BadRow, Reader, sizes
+from trocar.data.reader import BadRow, Read, Reader, sizes
 from trocar.data.views import ViewParams, ViewPlan, ViewRecipe
 from trocar.errors import ConfigError
 
 Frame = TypeVar("Frame")
-Open = Callable[[int, bytes], Frame]
+Open = Callable[[int, Jpeg], Frame]
 """(catalog row, JPEG) -> the frame as a backend wants it; raises BadContentError if it can't be decoded."""
 Use = Callable[[int, list[Frame], ViewParams], None]
-"""What to do with a sample: (index in this rank's slice, its F frames, parameters of that sample alone)."""
+"""What to do with a sample: (index in this rank's slice, its F frames, parameters of the step).
+
+Of the parameters only those of that sample are final: a later one may still get a stand-in.
+"""
+Ahead = Callable[[Reader, Iterable[int]], Read]
+"""Reads the given rows before they are asked for; returns what to read with."""
 
 
 @dataclass(frozen=True)
@@ -90,22 +96,27 @@ class Steps:
         """Samples b of this rank."""
         return self.plan.batch // self.world
 
-    def deliver(self, step: int, open_frame: Open[Frame], use: Use[Frame]) -> Delivered:
+    def deliver(self, step: int, open_frame: Open[Frame], use: Use[Frame], ahead: Ahead | None = None) -> Delivered:
         """Hand every sample of the step to `use`, in the order in which the anchors lie in the shards.
 
         A bad anchor is replaced by the plan's rule, and gets neighbours of its own; a bad neighbour by its anchor.
+        With `ahead` the planned frames are read before the first is opened, which changes nothing that is delivered.
         """
         slots = np.arange(self.rank * self.batch, (self.rank + 1) * self.batch, dtype=np.int64)
         frames = self._frames(step, slots, self.plan.rows(step)[slots])
         params = self.views.params(step, slots, *sizes(self.reader.catalog, frames))
         found: dict[int, list[BadRow]] = {}
-        for index in self.reader.order(frames):
-            slot = slots[index : index + 1]
-            rows, opened, found[index] = self._open(step, slot, frames[index], open_frame)
-            if not np.array_equal(rows, frames[index]):  # stand-ins get boxes of their own size
+        order = self.reader.order(frames)
+        read = self.reader.read if ahead is None else ahead(self.reader, frames[order].ravel().tolist())
+        for index in order:
+            slot, planned = slots[index : index + 1], frames[index].tolist()
+            rows, opened, found[index] = self._open(step, slot, planned, open_frame, read)
+            if rows != planned:  # stand-ins get boxes of their own size
                 frames[index] = rows
-                params.assign(index, self.views.params(step, slot, *sizes(self.reader.catalog, rows[None])))
-            use(index, opened, params.samples(slice(index, index + 1)))
+                params.assign(
+                    index, self.views.params(step, slot, *sizes(self.reader.catalog, frames[index : index + 1]))
+                )
+            use(index, opened, params)
         return Delivered(step, frames, params, [bad for index in sorted(found) for bad in found[index]])
 
     def _frames(self, step: int, slots: I64, anchors: I64) -> I64:
@@ -116,23 +127,23 @@ class Steps:
         return np.concatenate([anchors[:, None], drawn], axis=1)
 
     def _open(
-        self, step: int, slot: I64, planned: I64, open_frame: Open[Frame]
-    ) -> tuple[I64, list[Frame], list[BadRow]]:
-        """The rows int64[F] that stand for those planned for the slot int64[1], each opened once, and the bad ones."""
+        self, step: int, slot: I64, planned: list[int], open_frame: Open[Frame], read: Read
+    ) -> tuple[list[int], list[Frame], list[BadRow]]:
+        """The F rows that stand for those planned for the slot int64[1], each opened once, and the bad ones."""
         opened: dict[int, Frame] = {}
 
-        def keep(row: int, jpeg: bytes) -> None:
+        def keep(row: int, jpeg: Jpeg) -> None:
             opened[row] = open_frame(row, jpeg)
 
-        anchor, bad = self.reader.deliver(self.plan, step, int(slot[0]), int(planned[0]), keep)
+        anchor, bad = self.reader.deliver(self.plan, step, int(slot[0]), planned[0], keep, read)
         rows = planned
         if anchor != planned[0]:
-            rows = self._frames(step, slot, np.array([anchor], np.int64))[0]
-        for row in dict.fromkeys(rows[1:].tolist()):
+            rows = self._frames(step, slot, np.array([anchor], np.int64))[0].tolist()
+        for row in dict.fromkeys(rows[1:]):
             if row not in opened:
-                self.reader.take(row, keep, bad)
-        rows = np.array([row if row in opened else anchor for row in rows.tolist()], np.int64)
-        return rows, [opened[row] for row in rows.tolist()], bad
+                self.reader.take(row, keep, bad, read)
+        rows = [row if row in opened else anchor for row in rows]
+        return rows, [opened[row] for row in rows], bad
 
 
 def empty_crops(recipe: ViewRecipe, batch: int) -> dict[str, Tensor]:

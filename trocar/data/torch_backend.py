@@ -9,13 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trocar.data.media.jpeg_decoder import decode_jpeg
+from trocar.data.media.jpeg_markers import Jpeg
 from trocar.data.media.refusal import RejectError
 from trocar.data.reader import MAX_PIXELS, BadContentError, sizes
 from trocar.data.steps import Crops, Steps, empty_crops
 from trocar.data.views import Interpolation, ViewParams, ViewRecipe
 
 
-def decode(jpeg: bytes, width: int, height: int) -> Tensor:
+def decode(jpeg: Jpeg, width: int, height: int) -> Tensor:
     """JPEG -> uint8[3, height, width] in RGB, channels last in memory.
 
     Raises BadContentError if it doesn't decode or isn't of the catalog's size.
@@ -56,13 +57,13 @@ def torch_crops(steps: Steps, step: int) -> Crops:
     crops = empty_crops(steps.recipe, steps.batch)
 
     def use(index: int, frames: list[Tensor], params: ViewParams) -> None:
-        cut(frames, params, steps.recipe, crops, index)
+        cut(frames, params.samples(slice(index, index + 1)), steps.recipe, crops, index)
 
     done = steps.deliver(step, partial(decode_row, steps), use)
     return Crops(step, done.frames, done.params, crops, done.bad)
 
 
-def decode_row(steps: Steps, row: int, jpeg: bytes) -> Tensor:
+def decode_row(steps: Steps, row: int, jpeg: Jpeg) -> Tensor:
     """`decode` of a catalog row: uint8[3, height, width]. Raises BadContentError."""
     (width,), (height,) = sizes(steps.reader.catalog, np.array([row]))
     return decode(jpeg, int(width), int(height))

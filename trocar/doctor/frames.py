@@ -58,7 +58,7 @@ def write_frames(root: Path, count: int = FRAMES) -> Catalog:
         content_hash=writer.content.hexdigest(),
         shards=writer.shards(),
         frames=writer.frames(),
-        quality=_no_verdicts(count),
+        quality=no_verdicts(count),
     )
     write_catalog(root, [entry])
     return Catalog.open(root)
@@ -82,7 +82,8 @@ def loader_of(catalog: Catalog, backend: Backend, device: torch.device, hw_decod
     )
 
 
-def _no_verdicts(rows: int) -> pa.Table:
+def no_verdicts(rows: int) -> pa.Table:
+    """Quality verdicts of `rows` frames that nothing is known of."""
     columns = {field.name: [_nothing(field.type)] * rows for field in QUALITY_SCHEMA}
     return pa.table(columns, schema=QUALITY_SCHEMA)
 

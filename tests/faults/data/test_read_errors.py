@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import threading
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -38,7 +39,13 @@ def wrap(monkeypatch: pytest.MonkeyPatch) -> Callable[[Read], None]:
         names = {
             name: getattr(os, name) for name in ("open", "close", "posix_fadvise", "O_RDONLY", "POSIX_FADV_WILLNEED")
         }
-        monkeypatch.setattr(reader, "os", SimpleNamespace(**names, pread=read))
+
+        def preadv(handle: int, buffers: list[memoryview], offset: int) -> int:
+            part = read(handle, len(buffers[0]), offset)
+            buffers[0][: len(part)] = part
+            return len(part)
+
+        monkeypatch.setattr(reader, "os", SimpleNamespace(**names, pread=read, preadv=preadv))
         monkeypatch.setattr(reader, "time", SimpleNamespace(sleep=lambda seconds: None))
 
     return put
@@ -49,10 +56,13 @@ class Failing:
 
     def __init__(self, nth: int, times: float, number: int) -> None:
         self.nth, self.times, self.number, self.count = nth, times, number, 0
+        self.lock = threading.Lock()  # DALI's path reads in several threads
 
     def __call__(self, handle: int, size: int, offset: int) -> bytes:
-        self.count += 1
-        if self.nth <= self.count < self.nth + self.times:
+        with self.lock:
+            self.count += 1
+            count = self.count
+        if self.nth <= count < self.nth + self.times:
             raise OSError(self.number, os.strerror(self.number))
         return os.pread(handle, size, offset)
 
@@ -98,14 +108,15 @@ def test_a_read_that_goes_on_failing_stops_the_run_behind_the_steps_before(
         injection.compare(undisturbed, stream(make_loader(catalog, backend=backend)))
 
 
+@backends
 @pytest.mark.parametrize("seed", range(2))
 def test_reads_that_return_parts_are_put_together(
-    inject: Injector, catalog: Catalog, wrap: Callable[[Read], None], seed: int
+    inject: Injector, catalog: Catalog, wrap: Callable[[Read], None], backend: str, seed: int
 ) -> None:
-    undisturbed, rng = stream(make_loader(catalog)), random.Random(seed)
-    with inject("reads return parts", "loader", SAME, seed=seed) as injection:
+    undisturbed, rng = stream(make_loader(catalog, backend=backend)), random.Random(seed)
+    with inject("reads return parts", "loader", SAME, seed=seed, at=backend) as injection:
         wrap(lambda handle, size, offset: os.pread(handle, rng.randint(1, size), offset))
-        injection.compare(undisturbed, stream(make_loader(catalog)))
+        injection.compare(undisturbed, stream(make_loader(catalog, backend=backend)))
 
 
 @pytest.mark.parametrize(("backend", "workers"), [("torch", 2), pytest.param("dali", 1, marks=dali.marks)])

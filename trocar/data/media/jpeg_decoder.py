@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from torchcodec.decoders import decode_jpeg as _decode_jpeg
 
+from trocar.data.media.jpeg_markers import Jpeg
 from trocar.data.media.refusal import RejectError
 
 _WHERE = re.compile(r"^\S+, \S+:\d+, ")  # the function and line of TorchCodec that an error begins with
 
 
-def decode_jpeg(jpeg: bytes) -> Tensor:
+def decode_jpeg(jpeg: Jpeg) -> Tensor:
     """JPEG -> uint8[3, height, width] in RGB, channels last in memory: chroma smoothly upsampled, as it is shown.
 
     Other threads run meanwhile. Raises RejectError for what does not decode to its end; noise inside of the image data

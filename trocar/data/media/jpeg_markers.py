@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 
+Jpeg = bytes | memoryview
+
 _SOI, _EOI = b"\xff\xd8", 0xD9
 _SOS = 0xDA
 _FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended and progressive, Huffman-coded
@@ -20,12 +22,12 @@ _BETWEEN_SCANS = _TABLES | {_SOS}
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]", re.DOTALL)
 
 
-def frame_size(jpeg: bytes) -> tuple[int, int]:
+def frame_size(jpeg: Jpeg) -> tuple[int, int]:
     """(width, height) in pixels as the frame header says. Raises ValueError for what is not a whole JPEG."""
     return end_and_size(jpeg)[1]
 
 
-def end_and_size(jpeg: bytes) -> tuple[int, tuple[int, int]]:
+def end_and_size(jpeg: Jpeg) -> tuple[int, tuple[int, int]]:
     """How many bytes the picture takes, from its first marker to its last, and its `frame_size`."""
     if jpeg[:2] != _SOI:
         raise ValueError("does not start as a JPEG does")
@@ -45,7 +47,7 @@ def end_and_size(jpeg: bytes) -> tuple[int, tuple[int, int]]:
     return position + 2, size
 
 
-def _marker_at(jpeg: bytes, position: int) -> int:
+def _marker_at(jpeg: Jpeg, position: int) -> int:
     if position + 2 > len(jpeg):
         raise ValueError("ends early")
     if jpeg[position] != 0xFF:
@@ -53,14 +55,14 @@ def _marker_at(jpeg: bytes, position: int) -> int:
     return jpeg[position + 1]
 
 
-def _end_of_scan(jpeg: bytes, start: int) -> int:
+def _end_of_scan(jpeg: Jpeg, start: int) -> int:
     found = _MARKER.search(jpeg, start)
     if found is None:
         raise ValueError("ends within its image data")
     return found.start()
 
 
-def _size_in(header: bytes) -> tuple[int, int]:
+def _size_in(header: Jpeg) -> tuple[int, int]:
     height, width = int.from_bytes(header[1:3], "big"), int.from_bytes(header[3:5], "big")
     if not width or not height:
         raise ValueError("has a frame header without a size")
