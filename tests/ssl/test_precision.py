@@ -100,25 +100,9 @@ def test_the_environment_names_card_and_libraries_on_a_gpu_alone(shards, monkeyp
     driver.write_text(
         "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build  (x)\nGCC ...\n"
     )
-    monkeypatch.setattr("trocar.ssl.hardware.DRIVER", driver)
+    monkeypatch.setattr("trocar.backbones.device.DRIVER", driver)
     monkeypatch.setattr("trocar.ssl.hardware._nccl_version", lambda: "2.27.5")
     found = pretraining(shards, CUDA).environment()
     assert (found["gpu"], found["compute_capability"], found["driver"]) == ("Tesla Test", "9.0", "580.65.06")
     assert (found["nccl"], found["tf32"]) == ("2.27.5", False)
     assert {"cuda", "cudnn"} <= found.keys()
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023\n",
-        "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  535.104.05  Release Build  (dvs-builder)\n",
-    ],
-)
-def test_the_drivers_version_is_read_from_the_kernel(monkeypatch, tmp_path, said):
-    from trocar.ssl import hardware
-
-    monkeypatch.setattr(hardware, "DRIVER", tmp_path / "version")
-    assert hardware.driver_version() is None
-    (tmp_path / "version").write_text(said)
-    assert hardware.driver_version() == "535.104.05"

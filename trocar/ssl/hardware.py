@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import torch
 
-DRIVER = Path("/proc/driver/nvidia/version")
+from trocar.backbones.device import driver
 
 
 def cpu_model() -> str:
@@ -31,22 +30,12 @@ def gpu_facts(device: torch.device) -> dict[str, Any]:
     return {
         "gpu": torch.cuda.get_device_name(device),
         "compute_capability": f"{major}.{minor}",
-        "driver": driver_version(),
+        "driver": driver(),
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
         "nccl": _nccl_version(),
         "tf32": torch.get_float32_matmul_precision() != "highest",
     }
-
-
-def driver_version() -> str | None:
-    """Of the kernel's NVIDIA driver, such as 550.54.15; None where there is none or it doesn't say."""
-    try:
-        said = DRIVER.read_text(encoding="utf-8")
-    except OSError:
-        return None
-    found = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)\s", said)
-    return found[1] if found else None
 
 
 def dali_version() -> str | None:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import torch
 
+from trocar.backbones.device import choose_device
 from trocar.errors import ConfigError
 from trocar.slurm.profile import Profile
 from trocar.ssl.precision import Precision, resolved
 from trocar.ssl.pretrain_config import PretrainConfig
+
+_SAY = (
+    "Stages are named after what they compute in: say pretrain.set: [train.precision=bfloat16] for A100, H100 and "
+    "newer, or float32"
+)
 
 
 class PrecisionUnknownError(ConfigError):
@@ -27,14 +33,10 @@ def planned(config: PretrainConfig, profile: Profile | None) -> Precision:
         return "float32"
     if profile is not None and profile.cluster == "slurm":
         raise PrecisionUnknownError(
-            "train.precision: auto depends on the GPUs of the jobs, that a plan can't see; stages are named after what "
-            "they compute in. Say pretrain.set: [train.precision=bfloat16] for A100, H100 and newer, or float32"
+            f"train.precision: auto depends on the GPUs that the jobs get, and a plan can't see those. {_SAY}"
         )
-    if torch.cuda.is_available():
-        return resolved("auto", torch.device("cuda"))
-    if device == "cuda":
-        raise PrecisionUnknownError(
-            "train.precision: auto with device: cuda, and this machine has no GPU to ask; stages are named after what "
-            "they compute in. Say pretrain.set: [train.precision=bfloat16] for A100, H100 and newer, or float32"
-        )
-    return "float32"
+    try:
+        here = choose_device(device, "run.device")
+    except ConfigError as error:
+        raise PrecisionUnknownError(f"train.precision: auto can't be settled here: {error}. {_SAY}") from None
+    return resolved("auto", torch.device(here))
