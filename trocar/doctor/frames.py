@@ -33,32 +33,41 @@ RECIPE = ViewRecipe(
 )
 
 
-def textured(index: int) -> Image.Image:
-    """A picture with coarse and fine detail in all channels, 320 x 240: a smooth one would agree whatever was wrong."""
+def textured(index: int, width: int = WIDTH, height: int = HEIGHT) -> Image.Image:
+    """A picture with coarse and fine detail in all channels: a smooth one would agree whatever was wrong."""
     key = make_key("doctor", index)
-    coarse = uniform(words(key, 3, np.arange(HEIGHT // 8)[:, None], np.arange(WIDTH // 8)[None]))
-    fine = uniform(words(key, 3, np.arange(HEIGHT)[:, None], np.arange(WIDTH)[None], 1))
-    smooth = Image.fromarray((255 * coarse).astype(np.uint8)).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+    coarse = uniform(words(key, 3, np.arange(height // 8)[:, None], np.arange(width // 8)[None]))
+    fine = uniform(words(key, 3, np.arange(height)[:, None], np.arange(width)[None], 1))
+    smooth = Image.fromarray((255 * coarse).astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
     return Image.fromarray((np.asarray(smooth) + 60 * (fine - 0.5)).clip(0, 255).astype(np.uint8))
 
 
-def write_frames(root: Path, count: int = FRAMES) -> Catalog:
-    """A catalog of `count` textured frames below `root`."""
+def write_frames(
+    root: Path,
+    count: int = FRAMES,
+    rows: int | None = None,
+    width: int = WIDTH,
+    height: int = HEIGHT,
+    quality: int = 90,
+) -> Catalog:
+    """A catalog of `rows` frames (default: `count`) below `root`, which show `count` textured pictures in turn."""
     (root / "shards").mkdir(parents=True)
+    pictures = [encode(textured(index, width, height), quality) for index in range(count)]
+    rows = rows or count
     with ShardWriter(root / "shards", "textured") as writer:
-        for index in range(count):
-            writer.add(float(index), encode(textured(index), 90), WIDTH, HEIGHT)
+        for row in range(rows):
+            writer.add(float(row), pictures[row % count], width, height)
     entry = VideoEntry(
         name="textured",
         case_id="textured",
         part=1,
         source="doctor",
         fps=1.0,
-        duration_s=float(count),
+        duration_s=float(rows),
         content_hash=writer.content.hexdigest(),
         shards=writer.shards(),
         frames=writer.frames(),
-        quality=no_verdicts(count),
+        quality=no_verdicts(rows),
     )
     write_catalog(root, [entry])
     return Catalog.open(root)
