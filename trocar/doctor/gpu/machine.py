@@ -8,7 +8,6 @@ import importlib.util
 import os
 import platform
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 from trocar.data.dali_backend import is_available
 from trocar.doctor.gpu.runner import Found
 from trocar.doctor.gpu.subject import Subject
+from trocar.ssl.hardware import gpu_facts
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "nvidia-dali-cuda130", "nvidia-dali-cuda120")
 
@@ -36,23 +36,16 @@ def machine(subject: Subject) -> Found:
     }
     if subject.device.type == "cuda":
         values |= _card(subject.device)
-    card = values.get("card", "CPU")
+    card = values.get("gpu", "CPU")
     with_dali = "DALI loads" if values["dali"] else "no DALI"
     return Found(right, f"{card}, torch {torch.__version__}, {values['cores']} cores, {with_dali}", values)
 
 
 def _card(device: torch.device) -> dict[str, Any]:
     card = torch.cuda.get_device_properties(device)
-    has_nccl = torch.distributed.is_nccl_available()
-    nccl = ".".join(map(str, torch.cuda.nccl.version())) if has_nccl else None  # type: ignore[no-untyped-call]
     return {
-        "card": card.name,
-        "compute_capability": f"{card.major}.{card.minor}",
+        **gpu_facts(device),
         "memory_mib": card.total_memory >> 20,
-        "driver": _driver(),
-        "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
-        "nccl": nccl,
         "bfloat16": torch.cuda.is_bf16_supported(),
         "jpeg_engines": jpeg_engines(),
     }
@@ -79,20 +72,6 @@ def jpeg_engines() -> dict[str, int] | None:
         if status == 0:
             return {"engines": engines.value, "cores_per_engine": cores.value}
     return None
-
-
-def _driver() -> str | None:
-    try:
-        done = subprocess.run(
-            ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.splitlines()[0].strip() if done.stdout.strip() else None
 
 
 def _version(distribution: str) -> str | None:
