@@ -98,6 +98,8 @@ def _labels(root: Path, planted: Planted) -> None:
 
 
 def _lock(root: Path, planted: Planted, study: Any, store: Any) -> dict[str, Any]:
+    from trocar.study.lock import FORMAT
+
     kinds = dict.fromkeys(planted.arms, "pretrained") | {
         arm: arm if arm in ("init", "random") else "backbone" for arm in planted.given
     }
@@ -123,7 +125,7 @@ def _lock(root: Path, planted: Planted, study: Any, store: Any) -> dict[str, Any
                     _stage(store, stages, name, "evaluate", f"{arm}: {task}", planted.missing)
                     _score(store.out(name), planted, evaluations[-1])
     return {
-        "format": 3,
+        "format": FORMAT,
         "trocar": "0",
         "study": study.model_dump(mode="json"),
         "versions": {"pretrain": 1, "evaluate": 1, "report": 1},
@@ -161,7 +163,7 @@ def _run(planted: Planted, arm: str, seed: int) -> dict[str, Any]:
         "stage": f"pretrain-{arm}-{seed}".replace(" ", "_"), "asked": "", "selection": "",
         "cases": list(cases), "leaks": list(planted.kept_out),
         "frames": 2 * len(cases), "steps": 3, "samples": 12, "epochs": {planted.source: 1.5},
-        "notes": [], "init": "random:test_resnet", "size": 32,
+        "notes": [], "init": "random:test_resnet", "size": 32, "precision": "float32",
     }  # fmt: skip
 
 
