@@ -2,6 +2,8 @@ import dataclasses
 import io
 import json
 import multiprocessing
+import os
+import signal
 import time
 
 import numpy as np
@@ -215,6 +217,21 @@ def test_workers_that_are_stuck_end_the_run_after_its_limit_and_not_before(catal
         next(items)
     assert 1 <= time.monotonic() - began < 30
     assert not [child for child in multiprocessing.active_children() if child.is_alive()]
+
+
+def test_a_worker_that_is_stopped_while_its_batch_is_fetched_ends_the_run_too(catalog):
+    """The batch was announced, and the trainer asks the worker's socket for it: nothing there has a time limit."""
+    items = dataclasses.replace(loader(catalog, workers=1), timeout_s=2.0)._from_workers(0, 50, _large)
+    assert next(items)[0, 0] == 0
+    for worker in multiprocessing.active_children():
+        os.kill(worker.pid, signal.SIGSTOP)
+    with pytest.raises(TrocarError, match=r"no batch for \d s .*rank 0"):
+        list(items)
+    assert not [child for child in multiprocessing.active_children() if child.is_alive()]
+
+
+def _large(step):
+    return torch.full((64, 64), step)
 
 
 def test_crops_are_cut_from_their_box_and_antialiased():

@@ -24,11 +24,11 @@ def test_a_warning_names_step_and_rank_after_a_minute_and_again_when_the_wait_ha
     waiting = Patience(7, 3, 3600)
     waiting.came()
     waiting.asked_for()
-    said = []
     with caplog.at_level(logging.WARNING):
         for _ in range(100):
             clock(5)
-            waiting.still_waiting()
+            waiting.warn()
+            waiting.check()
         said = [record.message for record in caplog.records]
     assert said == [f"no batch for {s} s, step 8, rank 3" for s in (60, 120, 240, 480)]
 
@@ -37,22 +37,41 @@ def test_each_batch_is_waited_for_anew(clock, caplog):
     waiting = Patience(0, 0, 100)
     for _ in range(10):
         waiting.asked_for()
-        clock(55)
-        waiting.still_waiting()
+        for _ in range(11):
+            clock(5)
+            waiting.warn()
+            waiting.check()
         waiting.came()
+        clock(300)  # the step itself is computed meanwhile
+        waiting.warn()
+        waiting.check()
     assert caplog.records == []
     assert waiting.step == 10
 
 
 def test_only_the_limit_ends_it(clock):
     waiting = Patience(4, 1, 100)
-    clock(99)
-    waiting.still_waiting()
+    waiting.asked_for()
+    for _ in range(11):
+        clock(9)
+        waiting.check()
     assert not waiting.is_over
     clock(1)
     with pytest.raises(TrocarError, match=r"no batch for 100 s \(run.data_timeout_s = 100\), step 4, rank 1"):
-        waiting.still_waiting()
+        waiting.check()
     assert waiting.is_over
     forever = Patience(0, 0, None)
-    clock(1e6)
-    forever.still_waiting()
+    forever.asked_for()
+    for _ in range(1000):
+        clock(10)
+        forever.check()
+
+
+def test_a_job_that_was_suspended_has_waited_for_nothing(clock):
+    waiting = Patience(0, 0, 1800)
+    waiting.asked_for()
+    clock(5)
+    waiting.check()
+    clock(8 * 3600)
+    waiting.check()
+    assert not waiting.is_over

@@ -177,17 +177,23 @@ class Loader:
         end: Callable[[], None] = items._shutdown_workers  # type: ignore[attr-defined]
         atexit.register(end)
         try:
-            for item in _patiently(items, patience):
-                if isinstance(item, TrocarError):
-                    raise item
-                yield item
-        except (RuntimeError, ConnectionError, EOFError) as error:
-            # A batch's memory is asked for at its worker, which may be gone since it announced the batch.
-            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+            with patience.watched(stuck=lambda: _kill(items)):
+                for item in _patiently(items, patience):
+                    if isinstance(item, TrocarError):
+                        raise item
+                    yield item
+        except Exception as error:
+            if patience.is_over:
+                raise patience.error() from None
+            # A batch's memory is asked for at its worker, which may be gone since it announced the batch: whatever that
+            # raises, the reason is a worker that ended.
+            asked_in_vain = isinstance(error, ConnectionError | EOFError)
+            if isinstance(error, TrocarError) or not (asked_in_vain or _has_died(items)):
                 raise
+            what = (str(error) or repr(error)).splitlines()[0]
             raise TrocarError(
-                f"a loader worker ended before its time ({str(error).splitlines()[0]}); out of memory? Lower "
-                f"run.workers or train.batch; the same command continues from the last checkpoint"
+                f"a loader worker ended before its time ({what}); out of memory? Lower run.workers or train.batch; the "
+                f"same command continues from the last checkpoint"
             ) from None
         finally:
             end()
@@ -209,23 +215,29 @@ class Loader:
 
 
 def _patiently(items: Any, patience: Patience) -> Iterator[Any]:
-    """The items of a DataLoader's iterator that has a `timeout`, asked for each as often as patience lasts.
-
-    Workers that have outlasted it are killed: stuck ones don't end when asked to.
-    """
+    """The items of a DataLoader's iterator that has a `timeout`, asked for each as often as patience lasts."""
     while True:
         patience.asked_for()
         try:
             while (item := _once(items)) is _NOT_YET:
-                patience.still_waiting()
+                patience.check()
         except StopIteration:
             return
         except TrocarError:
-            for worker in items._workers:
-                worker.kill()
+            _kill(items)
             raise
         patience.came()
         yield item
+
+
+def _has_died(items: Any) -> bool:
+    return any(worker.exitcode not in (None, 0) for worker in items._workers)
+
+
+def _kill(items: Any) -> None:
+    """End the workers: stuck ones don't when they are asked to."""
+    for worker in items._workers:
+        worker.kill()
 
 
 _NOT_YET = object()

@@ -87,7 +87,8 @@ def _next(producer: _Producer[Item], patience: Patience | None) -> Item | _End:
         try:
             item = producer.items.get(timeout=patience.slice_s)
         except queue.Empty:
-            patience.still_waiting()
+            patience.warn()
+            patience.check()
         else:
             patience.came()
             return item

@@ -73,6 +73,21 @@ def test_a_killed_loader_worker_is_said_and_the_same_command_goes_on(
                 injection.compare(results(undisturbed), results(config.with_suffix("")))
 
 
+def test_a_loader_worker_that_hangs_is_said_and_the_same_command_goes_on(
+    shards: Path, undisturbed: Path, tmp_path: Path, inject: Injector
+) -> None:
+    promise = "ends with a message after run.data_timeout_s; the same command goes on and ends equal to the bit"
+    (seed,) = fresh_seeds(1)
+    config = next_run(tmp_path, shards, run={"workers": 2, "data_timeout_s": 3})
+    with inject("SIGSTOP", "loader worker", promise, seed=seed) as injection:
+        run, _ = signal_a_child(config, injection, signal.SIGSTOP)
+        assert run.end() == 1
+        assert "(run.data_timeout_s = 3)" in run.said()
+        assert "Traceback" not in run.said()
+        finish(config)
+        injection.compare(results(undisturbed), results(config.with_suffix("")))
+
+
 def test_of_two_ranks_one_is_killed_the_other_ends_and_the_same_command_goes_on(
     shards: Path, undisturbed_on_two: Path, tmp_path: Path, inject: Injector
 ) -> None:
