@@ -83,3 +83,16 @@ def test_files_of_a_gpu_count_unless_a_cluster_keeps_them_for_others(machine, mo
     assert allocated() == ""
     fails = errno.ENXIO  # the driver went away
     assert allocated() != ""
+
+
+def test_an_evaluation_refuses_as_a_pretraining_does(machine, monkeypatch, capsys):
+    from trocar.cli import main
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    where = [f"data.catalog={machine}", f"run.out={machine / 'run'}"]
+    for words in (
+        ["evaluate", "--backbone", "random:resnet18", "--data", str(machine), "--task", "phase", "--out", "scores"],
+        ["pretrain", "small_dino", *where],
+    ):
+        assert main(words) == 2
+        assert "there are GPUs here (CUDA_VISIBLE_DEVICES=0), but torch sees none" in capsys.readouterr().err
