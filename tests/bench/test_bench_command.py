@@ -35,6 +35,7 @@ def test_trainer_and_bare_loop_are_timed_after_the_warm_up(tmp_path):
     [
         (["--repeats", "0"], "--repeats must be at least 1"),
         (["--json", "/nowhere/at/all.json"], "its folder does not exist"),
+        (["--device", "cuda"], "--device cuda: torch sees no GPU"),
     ],
 )
 def test_a_bad_option_is_refused_before_anything_runs(tmp_path, capsys, words, what):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 from trocar.data.catalog import Catalog
 from trocar.data.composition import Composition
 from trocar.data.loader import Backend, Batch, Loader
@@ -28,10 +30,11 @@ def scattered(index: int, rows: int) -> int:
     return (index * 7919) % rows  # a prime
 
 
-def our_batches(backend: Backend, catalog: Path, workers: int, batch: int) -> Iterator[Batch]:
+def our_batches(backend: Backend, catalog: Path, workers: int, batch: int, device: str = "cpu") -> Iterator[Batch]:
     """Batches of our loader without end, every frame of the catalog in the composition."""
     opened = Catalog.open(catalog)
     selection = Composition(curate="none").resolve(opened)
     plan, views, reader = Plan(selection, batch, 0), ViewPlan(DINO, 0), Reader(opened)
-    loader = Loader(plan, views, reader, MEAN, STD, workers=workers, backend=backend)
+    where = torch.device(device, 0) if device == "cuda" else torch.device(device)
+    loader = Loader(plan, views, reader, MEAN, STD, workers=workers, backend=backend, device=where)
     return loader.iterate(0, 1 << 30)

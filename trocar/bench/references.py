@@ -91,18 +91,22 @@ class Frames(Dataset[list[Tensor]]):
         return self.transform(Image.open(io.BytesIO(data)).convert("RGB"))  # noqa: TID251  as DINO does
 
 
-def data_loader(catalog: Path, transform: Callable[[Any], list[Tensor]], workers: int, batch: int) -> Iterator[int]:
-    """Sizes of the batches that a plain DataLoader delivers."""
+def data_loader(
+    catalog: Path, transform: Callable[[Any], list[Tensor]], workers: int, batch: int, device: str
+) -> Iterator[int]:
+    """Sizes of the batches that a plain DataLoader delivers, copied to `device` from page-locked memory."""
     loader = DataLoader(
         Frames(catalog, transform),
         batch_size=batch,
         sampler=range(1 << 30),
         num_workers=workers,
         worker_init_fn=_one_thread,
+        pin_memory=device == "cuda",
         multiprocessing_context="fork" if workers else None,
     )
     for views in loader:
-        yield len(views[0])
+        moved = [view.to(device, non_blocking=True) for view in views]
+        yield len(moved[0])
 
 
 def _one_thread(worker: int) -> None:

@@ -1,4 +1,7 @@
-"""`trocar bench trainer`: DINO steps per second against a bare loop of the same model, views and optimizer."""
+"""`trocar bench trainer`: DINO steps per second against a bare loop of the same model, views and optimizer.
+
+On a GPU the clock is read when the device has done what was queued, behind the warm-up and at the end.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from trocar import memory
 from trocar.bench.process import fresh
@@ -33,6 +37,7 @@ class Settings:
     workers: int = 1
     threads: int = 2
     prototypes: int = 65536
+    device: Literal["cpu", "cuda"] = "cpu"
 
 
 def measure(
@@ -72,7 +77,8 @@ def measure(
                 found = fresh(str(script), arguments, settings.threads, python=str(lightly_train))
                 trials.append(_trial("lightly-train, float32", repeat, found))
                 say(f"repeat {repeat + 1} of {repeats}: lightly-train: {trials[-1].rate:.2f} images/s")
-    title = f"DINO on {settings.backbone}, 2 x 224 + 8 x 96, batch {settings.batch}, CPU, {settings.threads} threads"
+    where = "GPU" if settings.device == "cuda" else f"CPU, {settings.threads} threads"
+    title = f"DINO on {settings.backbone}, 2 x 224 + 8 x 96, batch {settings.batch}, {where}"
     return Comparison(title, "images/s", BARE, tuple(trials), given)
 
 
@@ -96,30 +102,38 @@ def contender(settings: dict[str, Any], kind: str, precision: str, compiled: boo
             "backbone": {"name": given.backbone},
             "method": {"name": "dino", "head": {"prototypes": given.prototypes}},
             "train": {"batch": given.batch, "steps": LONG, "precision": precision, "compile": compiled},
-            "run": {"out": "unused", "workers": given.workers, "device": "cpu"},
+            "run": {"out": "unused", "workers": given.workers, "device": given.device},
         }
     )
     setup = Pretraining(config, World(), lambda line: None)
     setup.placed()
-    clock = Clock(setup.loader().iterate(0, WARM_UP + given.steps))
+    clock = Clock(setup.loader().iterate(0, WARM_UP + given.steps), waiter(setup.device))
     (_ours if kind == "ours" else _bare)(setup, clock)
     return clock.result(given.batch)
 
 
 @dataclass
 class Clock:
-    """Notes when each batch was asked for and when it came, and so how long the steps between took."""
+    """Notes when each batch was asked for and when it came, and so how long the steps between took.
+
+    `finish` waits for what was queued on a device.
+    """
 
     batches: Iterable[Any]
+    finish: Callable[[], None] = lambda: None
     asked: list[float] = field(default_factory=list)
     got: list[float] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[Any]:
         waiting = iter(self.batches)
         while True:
+            if len(self.got) == WARM_UP:
+                self.finish()
             self.asked.append(time.perf_counter())
             batch = next(waiting, None)
             if batch is None:
+                self.finish()
+                self.asked[-1] = time.perf_counter()
                 return
             self.got.append(time.perf_counter())
             yield batch
@@ -133,6 +147,13 @@ class Clock:
             "waited": waited,
             "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }
+
+
+def waiter(device: Any) -> Callable[[], None]:
+    """What waits for a device."""
+    import torch
+
+    return partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
 
 
 def _ours(setup: Any, clock: Clock) -> None:
@@ -194,12 +215,12 @@ def _bare(setup: Any, clock: Clock) -> None:
     trained = [p for p in own if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, betas=optim.betas, weight_decay=optim.weight_decay)
     autocast = setup.config.train.precision == "bfloat16"
-    centre = torch.zeros(setup.config.method.head.prototypes)
+    centre = torch.zeros(setup.config.method.head.prototypes, device=setup.device)
     method.train()
     for batch in clock:
         views = [x.transpose(0, 1).flatten(0, 1) for x in batch.views.values()]
         b = len(batch.rows)
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        with torch.autocast(setup.device.type, torch.bfloat16, enabled=autocast):
             student = torch.cat([method.student_head(method.student(x)) for x in views]).float()
             with torch.no_grad():
                 logits = method.teacher_head(method.teacher(views[0])).float()

@@ -36,6 +36,8 @@ def register(subparsers: Any) -> None:
     ingest.add_argument("videos", type=Path, help="folder of videos")
     ingest.add_argument("--fps", type=float, default=1.0, help="frames per second of video (default: 1)")
     ingest.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
+    for bench in (loader, trainer):
+        bench.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where views end (default: cpu)")
     for bench in (loader, trainer, ingest):
         bench.add_argument("--repeats", type=int, default=3, help="of every contender, interleaved (default: 3)")
         bench.add_argument("--json", type=Path, metavar="FILE", help="every figure with its pairs")
@@ -44,7 +46,7 @@ def register(subparsers: Any) -> None:
 
 
 _LOADER = "Views of DINO (2 x 224, 8 x 96) per second from the frames of a catalog, against PIL, lightly and DALI."
-_TRAINER = "DINO training steps on the CPU against a bare loop of the same model, views and optimizer."
+_TRAINER = "DINO training steps against a bare loop of the same model, views and optimizer."
 _INGEST = (
     "Frames from videos, against the ffmpeg command line writing JPEGs of the same times and against a bare decode. "
     "Ends with the proof that both chose the same frames: each picture must be nearer to ffmpeg's of its time than to "
@@ -63,6 +65,11 @@ def run(args: argparse.Namespace) -> int:
     for path in (args.json, args.plot):
         if path is not None and not path.absolute().parent.is_dir():
             raise ConfigError(f"{path}: its folder does not exist; create it first")
+    if getattr(args, "device", "cpu") == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ConfigError("--device cuda: torch sees no GPU; `trocar doctor` says what it finds of one")
     errors = Console(stderr=True, highlight=False)
     comparison = _measure(args, lambda line: errors.print(line, markup=False))
     table_console(140).print(comparison.table())
@@ -80,12 +87,19 @@ def _measure(args: argparse.Namespace, say: Any) -> Comparison:
     if args.kind == "loader":
         from trocar.bench import loader
 
-        return loader.measure(args.catalog, args.workers, args.batch, args.seconds, args.repeats, say)
+        return loader.measure(args.catalog, args.workers, args.batch, args.seconds, args.repeats, say, args.device)
     if args.kind == "trainer":
         from trocar.bench import trainer
 
         settings = trainer.Settings(
-            args.catalog, args.backbone, args.batch, args.steps, args.workers, args.threads, args.prototypes
+            args.catalog,
+            args.backbone,
+            args.batch,
+            args.steps,
+            args.workers,
+            args.threads,
+            args.prototypes,
+            args.device,
         )
         return trainer.measure(settings, args.repeats, args.lightly_train, args.compile, say)
     return _ingest(args, say)

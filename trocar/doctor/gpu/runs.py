@@ -14,9 +14,11 @@ from trocar.ssl.distributed import World
 from trocar.ssl.method import Method
 from trocar.ssl.methods import configs, default
 from trocar.ssl.networks import BackboneConfig, TimmNetworks
+from trocar.ssl.optim import build_optimizer
 from trocar.ssl.pretrain_config import PretrainConfig
 from trocar.ssl.sample import Views
 from trocar.ssl.setup import Pretraining
+from trocar.ssl.trainer import Hooks, Trainer
 
 Tree = dict[str, Any]
 BATCH = 8
@@ -91,6 +93,16 @@ def set_up(tree: Tree) -> Pretraining:
     setup = Pretraining(PretrainConfig.model_validate(tree), World(), lambda line: None)
     setup.placed()
     return setup
+
+
+def trainer_of(setup: Pretraining, hooks: Hooks) -> Trainer:
+    """The trainer of a run that is set up, with a new optimizer."""
+    config, method = setup.config, setup.method
+    optimizer = build_optimizer(method, config.optim)
+    seed = config.run.seed
+    return Trainer(
+        method, optimizer, setup.schedule, config.train, config.optim, seed, setup.world, setup.device, hooks
+    )
 
 
 def script(folder: Path, tree: Tree, name: str) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -12,16 +11,13 @@ import torch
 from trocar.backbones.embed import embed
 from trocar.backbones.load import load_backbone
 from trocar.backbones.preprocess import describe_backbone
-from trocar.bench.trainer import NoFiles
-from trocar.data.loader import Backend, Batch
+from trocar.bench.trainer import WARM_UP, Clock, NoFiles, waiter
+from trocar.data.loader import Backend
 from trocar.doctor.gpu.pictures import kinds
 from trocar.doctor.gpu.runner import Found
-from trocar.doctor.gpu.runs import dino, set_up
+from trocar.doctor.gpu.runs import dino, set_up, trainer_of
 from trocar.doctor.gpu.subject import CPU, Subject
-from trocar.ssl.optim import build_optimizer
-from trocar.ssl.trainer import Trainer
 
-WARM_UP = 3
 EXPECTED = {"vit_base_patch16_224": (410, 570), "convnext_base": (290, 445)}
 """Frames/s of DINO's multi-crop in bfloat16, not compiled, by arithmetic for an H200 at 12 to 17 % of its peak."""
 
@@ -68,9 +64,7 @@ def compiled(subject: Subject) -> Found:
 def networks(subject: Subject) -> Found:
     """Larger networks, not compiled, beside what arithmetic expects of an H200."""
     if subject.tiny:
-        return Found(
-            None, "a larger network on a CPU says nothing", {"test_vit": _train(subject, "test_vit", 8, 2, "torch", 1)}
-        )
+        return Found(None, "a tiny network by torch", {"test_vit": _train(subject, "test_vit", 8, 2, "torch", 1)})
     values: dict[str, Any] = {}
     slow = []
     for name, (low, _) in EXPECTED.items():
@@ -89,24 +83,19 @@ def _train(
         torch.cuda.reset_peak_memory_stats()
     tree = dino(subject, backbone, batch, 1000, backend, workers, precision="bfloat16", **train)
     setup = set_up(tree)
-    config, method = setup.config, setup.method
     noted = _Noted(steps + WARM_UP - 1)
-    optimizer = build_optimizer(method, config.optim)
-    seed = config.run.seed
-    trainer = Trainer(
-        method, optimizer, setup.schedule, config.train, config.optim, seed, setup.world, setup.device, noted
-    )
-    clock = _Clock(setup.loader().iterate(0, steps + WARM_UP), subject.device)
+    trainer = trainer_of(setup, noted)
+    clock = Clock(setup.loader().iterate(0, steps + WARM_UP), waiter(subject.device))
     trainer.fit(clock, 1000, setup.epoch_steps)
-    seconds = clock.marks[-1] - clock.marks[WARM_UP]
+    timed = clock.result(batch)
     found: dict[str, float] = {
-        "images_per_s": batch * (len(clock.marks) - 1 - WARM_UP) / seconds,
+        "images_per_s": timed["images"] / timed["seconds"],
         "loss": noted.values["loss"],
     }
     found |= {key: noted.values[key] for key in ("data_wait", "device_wait") if key in noted.values}
     if subject.device.type == "cuda":
         found["peak_memory_mib"] = torch.cuda.max_memory_allocated() / 2**20
-    del trainer, optimizer, method, setup
+    del trainer, setup
     gc.collect()
     return found
 
@@ -120,25 +109,6 @@ class _Noted(NoFiles):
 
     def logged(self, step: int, values: dict[str, float]) -> None:
         self.values = values
-
-
-class _Clock:
-    """Hands batches on and notes the time at which each is asked for, once the device has done what was queued."""
-
-    def __init__(self, batches: Iterable[Batch], device: torch.device) -> None:
-        self.batches, self.device = batches, device
-        self.marks: list[float] = []
-
-    def __iter__(self) -> Iterator[Batch]:
-        for number, batch in enumerate(self.batches):
-            self._mark(wait=number == WARM_UP)
-            yield batch
-        self._mark(wait=True)
-
-    def _mark(self, wait: bool) -> None:
-        if wait and self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        self.marks.append(time.perf_counter())
 
 
 def features(subject: Subject) -> Found:

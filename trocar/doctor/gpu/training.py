@@ -20,13 +20,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trocar.bench.trainer import NoFiles
 from trocar.doctor.gpu.runner import Found, SkippedError
-from trocar.doctor.gpu.runs import dino, script, set_up, small_method, small_methods
+from trocar.doctor.gpu.runs import dino, script, set_up, small_method, small_methods, trainer_of
 from trocar.doctor.gpu.subject import CPU, Subject
 from trocar.ssl import checkpoint
 from trocar.ssl.method import Method
-from trocar.ssl.optim import build_optimizer
 from trocar.ssl.sample import Progress, Views
-from trocar.ssl.trainer import Trainer
 
 PROGRESS = Progress(step=50, total=100, epoch_steps=10)
 """Where nothing is frozen or warmed up any more."""
@@ -84,7 +82,7 @@ def synchronisations(subject: Subject) -> Found:
         raise SkippedError("only a GPU is waited for")
     steps = 5
     setup = set_up(dino(subject, "vit_tiny_patch16_224", 32, 1000, "torch", 2))
-    trainer = _trainer(setup)
+    trainer = trainer_of(setup, NoFiles(log_every=1_000_000))
     batches = list(setup.loader().iterate(1, steps + 2))
     trainer.fit(batches[:1], 1000, setup.epoch_steps)  # what is copied once is no part of a step
     torch.cuda.synchronize()
@@ -97,16 +95,6 @@ def synchronisations(subject: Subject) -> Found:
             torch.cuda.set_sync_debug_mode("default")
     waits = [str(one.filename) + f":{one.lineno}" for one in caught if "synchroniz" in str(one.message)]
     return Found(len(waits) <= steps, f"{len(waits)} waits in {steps} steps", {"where": sorted(set(waits))})
-
-
-def _trainer(setup: Any, log_every: int = 1_000_000) -> Trainer:
-    config, method = setup.config, setup.method
-    optimizer = build_optimizer(method, config.optim)
-    hooks = NoFiles(log_every)
-    seed = config.run.seed
-    return Trainer(
-        method, optimizer, setup.schedule, config.train, config.optim, seed, setup.world, setup.device, hooks
-    )
 
 
 def one_rank(subject: Subject) -> Found:
