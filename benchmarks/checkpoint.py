@@ -129,6 +129,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
+    memory.restart_on_huge_pages()  # as `trocar pretrain`
     training = Training(args.backbone, args.batch, torch.device(args.device))
     run = args.out / "checkpoint-benchmark"
     try:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 
 from trocar.ssl.signals import STOPPING
 
 GoOn = Callable[[], None]
 Work = Callable[[GoOn], None]
-_NICE = 10
 
 
 class GivenUpError(Exception):
@@ -74,10 +70,6 @@ class Background:
 
     def _run(self, work: Work) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, [getattr(signal, name) for name in STOPPING])
-        if sys.platform == "linux":
-            # Linux has priorities by thread: the training is not to share its cores in equal parts.
-            with suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         try:
             work(self._go_on)
         except BaseException as error:

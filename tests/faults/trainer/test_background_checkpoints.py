@@ -159,6 +159,37 @@ def test_a_stop_waits_for_the_checkpoint_in_the_background_and_saves_its_own(
         injection.compare(results(undisturbed), results(out))
 
 
+def interrupt_in_the_writing(step: int) -> None:
+    """Ctrl-C from inside of a write that would take minutes, and once more while it is waited for."""
+    pieces = [0]
+
+    def act(size: int) -> None:
+        pieces[0] += 1
+        if pieces[0] in (1, 21):
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+
+    during_writes(act, step)
+
+
+def test_ctrl_c_twice_does_not_wait_for_the_checkpoint_in_the_background(
+    shards: Path, undisturbed: Path, tmp_path: Path, inject: Injector
+) -> None:
+    (seed,) = fresh_seeds(1)
+    out, step = tmp_path / "run", EVERY * random.Random(seed).randrange(2, 9)
+    config = write_config(shards, out)
+    with inject("SIGINT twice", "checkpoint in the background", PROMISE, seed=seed, at=f"step {step}") as injection:
+        run = pretrain(config, fault=partial(interrupt_in_the_writing, step))
+        assert run.end() in (128 + signal.SIGINT, -signal.SIGINT), run.said()
+        assert "Traceback" not in run.said()
+        assert "Fatal" not in run.said()
+        assert checkpoint.steps(out)[-1] == step - EVERY
+        assert not list((out / "checkpoints").glob(".*"))
+        injection.compare(saved(undisturbed, step - EVERY), saved(out, step - EVERY))
+        finish(config)
+        injection.compare(results(undisturbed), results(out))
+
+
 def fail_in_the_writing(step: int) -> None:
     """A disk that is full, for this checkpoint."""
 
