@@ -63,8 +63,9 @@ class Training:
 
 @dataclass
 class Times:
-    """Seconds, one entry per turn."""
+    """Seconds, one entry per turn; `first`: blocked by the copy that finds its memory."""
 
+    first: float = 0.0
     step: list[float] = field(default_factory=list)
     foreground: list[float] = field(default_factory=list)
     blocked: list[float] = field(default_factory=list)
@@ -85,7 +86,8 @@ class Times:
             turns = f"{min(found):.1f} - {max(found):.1f}"
             table.append(f"| {name} | {s} | {statistics.median(found):.1f} | {turns} |")
         step, written = statistics.median(self.step), statistics.median(self.written)
-        return [f"a step alone takes {step:.2f} s, a write in the background {written:.2f} s", "", *table]
+        about = f"a step alone takes {step:.2f} s, a write in the background {written:.2f} s"
+        return [f"{about}; the first checkpoint, which finds its memory, blocks {self.first:.2f} s", "", *table]
 
 
 def _shares(seconds: list[float], steps: list[float]) -> list[float]:
@@ -93,31 +95,35 @@ def _shares(seconds: list[float], steps: list[float]) -> list[float]:
 
 
 def measure(training: Training, out: Path, repeats: int) -> Times:
-    """Take turns; the first of each is not counted."""
+    """Take turns, behind a first step and a first copy, for which memory has to be found."""
     asked: list[float] = []  # when the writer has asked whether it may publish: at last right before it does
     writer = CheckpointWriter(out, Kept(2, None), lambda: asked.append(time.perf_counter()), print)
     times = Times()
-    for turn in range(repeats + 1):
-        alone = training.step()
-        started = time.perf_counter()
-        writer.write(2 * turn + 1, training.content(), wait=True)
-        foreground = time.perf_counter() - started
-        started = time.perf_counter()
-        writer.write(2 * turn + 2, training.content())
-        blocked = time.perf_counter() - started
-        longer = training.step() - alone
-        while not checkpoint.path_of(out, 2 * turn + 2).exists():
-            longer += training.step() - alone
+    training.step()
+    times.first = _blocked(writer, training, 1)
+    for turn in range(1, repeats + 1):
         if (error := writer.close()) is not None:
             raise error
-        print(f"turn {turn}: step {alone:.2f} s, foreground {foreground:.2f} s, blocked {blocked:.3f} s", flush=True)
-        if turn:
-            times.step.append(alone)
-            times.foreground.append(foreground)
-            times.blocked.append(blocked)
-            times.longer.append(longer)
-            times.written.append(asked[-1] - started)
+        times.step.append(training.step())
+        started = time.perf_counter()
+        writer.write(2 * turn, training.content(), wait=True)
+        times.foreground.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        times.blocked.append(_blocked(writer, training, 2 * turn + 1))
+        longer = training.step() - times.step[-1]
+        while not checkpoint.path_of(out, 2 * turn + 1).exists():
+            writer.check()
+            longer += training.step() - times.step[-1]
+        times.longer.append(longer)
+        times.written.append(asked[-1] - started)
+    writer.close()
     return times
+
+
+def _blocked(writer: CheckpointWriter, training: Training, number: int) -> float:
+    started = time.perf_counter()
+    writer.write(number, training.content())
+    return time.perf_counter() - started
 
 
 def main() -> None:
