@@ -83,9 +83,17 @@ def test_what_is_given_up_ends_soon_and_says_nothing() -> None:
     assert background.trouble() is None
 
 
-def test_ctrl_c_while_it_is_waited_for_gives_it_up() -> None:
-    background = Background()
-    background.start(endless, "endless")
+def test_ctrl_c_while_it_is_waited_for_gives_it_up_and_its_end_is_still_waited_for() -> None:
+    background, cleared = Background(), threading.Event()
+
+    def clearing(go_on: GoOn) -> None:
+        try:
+            endless(go_on)
+        finally:
+            time.sleep(0.2)
+            cleared.set()
+
+    background.start(clearing, "endless")
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     killer = threading.Timer(0.05, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
     killer.start()
@@ -94,5 +102,7 @@ def test_ctrl_c_while_it_is_waited_for_gives_it_up() -> None:
             background.wait()
     finally:
         signal.signal(signal.SIGINT, before)
+    assert not cleared.is_set()
     background.wait()
+    assert cleared.is_set()
     assert background.trouble() is None

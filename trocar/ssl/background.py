@@ -25,6 +25,8 @@ class Background:
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
+        self._ended = threading.Event()
+        self._ended.set()
         self._error: BaseException | None = None
         self._given_up = threading.Event()
 
@@ -35,25 +37,32 @@ class Background:
         """
         self.wait()
         self.check()
-        self._thread = threading.Thread(target=self._run, args=(work,), name=name)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, args=(work,), name=name)
+        self._ended.clear()
+        try:
+            thread.start()
+        except RuntimeError:  # the system has no thread for us
+            self._ended.set()
+            raise
+        self._thread = thread
 
     def wait(self, give_up: bool = False) -> None:
         """Until nothing runs. `give_up`: it need not be finished. Signals are answered meanwhile."""
         if give_up:
             self._given_up.set()
-        if self._thread is None:
-            return
         try:
-            self._thread.join()
+            # Not `join`: a Ctrl-C in it makes Python 3.11 and 3.12 take the thread for ended, which goes on.
+            self._ended.wait()
         except BaseException:  # a second Ctrl-C
             self._given_up.set()
             raise
-        self._thread = None
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
 
     def trouble(self) -> BaseException | None:
         """What ended work has raised, once; None while it runs or if it went well."""
-        if self._thread is not None and self._thread.is_alive():
+        if not self._ended.is_set():
             return None
         error, self._error = self._error, None
         return error
@@ -76,3 +85,5 @@ class Background:
             # What is given up fails in whatever words the libraries in between have for it.
             if not self._given_up.is_set():
                 self._error = error
+        finally:
+            self._ended.set()
