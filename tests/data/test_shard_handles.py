@@ -21,6 +21,10 @@ def is_open(descriptor):
     return True
 
 
+def descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 @pytest.fixture
 def paths(tmp_path):
     made = [tmp_path / str(number) for number in range(5)]
@@ -57,6 +61,18 @@ def test_the_shard_used_longest_ago_is_closed_unless_it_is_in_use(paths):
     assert list(handles._open) == [0, 3]
     with handles.use(4, paths.__getitem__, 2):
         assert list(handles._open) == [3, 4]
+
+
+def test_what_is_open_is_closed_when_the_reader_goes(tmp_path):
+    reader = Reader(make_catalog(tmp_path / "shards", 3, 4))
+    for row in range(12):
+        reader.read(row)
+    before = descriptors()
+    later = reader.knowing({0})
+    del reader
+    assert descriptors() == before
+    del later
+    assert descriptors() == before - 3
 
 
 def test_a_copy_starts_with_nothing_open(paths):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import resource
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,11 +35,13 @@ class _Handle:
 
 
 class ShardHandles:
-    """Descriptors by shard number. A copy of it (in another process) starts with none."""
+    """Descriptors by shard number, closed when this goes. A copy of it (in another process) starts with none."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open: dict[int, _Handle] = {}  # the one used longest ago first
+        # A process that evaluates or trains many times over would run out of descriptors otherwise.
+        weakref.finalize(self, _close_all, self._open)
 
     def __reduce__(self) -> tuple[type[ShardHandles], tuple[()]]:
         return ShardHandles, ()
@@ -92,6 +95,11 @@ class ShardHandles:
         if handle is not None:
             handle.wanted = False
             _close_if_done(handle)
+
+
+def _close_all(handles: dict[int, _Handle]) -> None:
+    while handles:
+        os.close(handles.popitem()[1].descriptor)
 
 
 def _close_if_done(handle: _Handle) -> None:
