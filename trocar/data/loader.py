@@ -5,12 +5,6 @@ Every step is computed from its number alone, so workers, prefetching and ranks 
 
 from __future__ import annotations
 
-import atexit
-import gc
-import multiprocessing
-import signal
-import sys
-import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -18,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import get_worker_info
 
 from trocar.data.augment import COMPILER, augment
 from trocar.data.counter import I64
@@ -29,12 +23,10 @@ from trocar.data.reader import BadRow, Reader
 from trocar.data.steps import Crops, Steps, empty_crops
 from trocar.data.torch_backend import cut, decode_row, torch_crops
 from trocar.data.views import ViewParams, ViewPlan
-from trocar.errors import TrocarError
+from trocar.data.workers import from_workers
 
 Backend = Literal["torch", "dali"]
 CPU = torch.device("cpu")
-PREFETCH = 2
-"""Batches that each worker process is ahead, in shared memory."""
 
 
 @dataclass(frozen=True)
@@ -155,49 +147,14 @@ class Loader:
         return Patience(start, self.rank, self.timeout_s)
 
     def _from_workers(self, start: int, stop: int, make: Callable[[int], Any]) -> Generator[Any, None, None]:
-        # What is garbage here must not be destroyed in the workers: a pipeline of DALI would take them down.
-        gc.collect()
-        patience = self._patience(start)
-        items = iter(
-            DataLoader(
-                _Computed(make, start, stop),
-                batch_size=None,
-                num_workers=self.workers,
-                prefetch_factor=PREFETCH,
-                # After which the iterator comes back to be asked again, having looked for workers that died.
-                timeout=patience.slice_s,
-                pin_memory=self.device.type == "cuda",
-                worker_init_fn=_start_worker,
-                multiprocessing_context=_context(),
-            )
+        return from_workers(
+            make,
+            range(start, stop),
+            self.workers,
+            pin=self.device.type == "cuda",
+            patience=self._patience(start),
+            if_it_dies="Lower run.workers or train.batch; the same command continues from the last checkpoint",
         )
-        _leave_deaths_to_the_queue()
-        # At the end of the program as well: workers ignore the SIGTERM by which multiprocessing would end them, and an
-        # error whose traceback keeps this iterator would wait for them for ever.
-        end: Callable[[], None] = items._shutdown_workers  # type: ignore[attr-defined]
-        atexit.register(end)
-        try:
-            with patience.watched(stuck=lambda: _kill(items)):
-                for item in _patiently(items, patience):
-                    if isinstance(item, TrocarError):
-                        raise item
-                    yield item
-        except Exception as error:
-            if patience.is_over:
-                raise patience.error() from None
-            # A batch's memory is asked for at its worker, which may be gone since it announced the batch: whatever that
-            # raises, the reason is a worker that ended.
-            asked_in_vain = isinstance(error, ConnectionError | EOFError)
-            if isinstance(error, TrocarError) or not (asked_in_vain or _has_died(items)):
-                raise
-            what = (str(error) or repr(error)).splitlines()[0]
-            raise TrocarError(
-                f"a loader worker ended before its time ({what}); out of memory? Lower run.workers or train.batch; the "
-                f"same command continues from the last checkpoint"
-            ) from None
-        finally:
-            end()
-            atexit.unregister(end)
 
     def _cut_and_augment(self, step: int) -> Batch:
         # Sample by sample: the crops of a whole batch would lie beside its views, in every worker.
@@ -212,62 +169,6 @@ class Loader:
 
         done = self.steps.deliver(step, partial(decode_row, self.steps), use)
         return Batch(step, done.rows, out, done.params, done.bad, _neighbours(done.frames))
-
-
-def _patiently(items: Any, patience: Patience) -> Iterator[Any]:
-    """The items of a DataLoader's iterator that has a `timeout`, asked for each as often as patience lasts."""
-    while True:
-        patience.asked_for()
-        try:
-            while (item := _once(items)) is _NOT_YET:
-                patience.check()
-        except StopIteration:
-            return
-        except TrocarError:
-            _kill(items)
-            raise
-        patience.came()
-        yield item
-
-
-def _has_died(items: Any) -> bool:
-    return any(worker.exitcode not in (None, 0) for worker in items._workers)
-
-
-def _kill(items: Any) -> None:
-    """End the workers: stuck ones don't when they are asked to."""
-    for worker in items._workers:
-        worker.kill()
-
-
-_NOT_YET = object()
-
-
-def _once(items: Any) -> Any:
-    try:
-        return next(items)
-    except RuntimeError as error:
-        # The iterator has changed nothing yet when it raises this, and nothing else tells it from the death of one.
-        if str(error).startswith("DataLoader timed out"):
-            return _NOT_YET
-        raise
-
-
-class _Computed(Dataset[Any]):
-    """The steps of a run as a map-style dataset, so that a DataLoader can prefetch them in order."""
-
-    def __init__(self, make: Callable[[int], Any], start: int, stop: int) -> None:
-        self.make, self.start, self.stop = make, start, stop
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-    def __getitem__(self, index: int) -> Any:
-        # A DataLoader wraps what its workers raise in their traceback; a message for people travels as a value.
-        try:
-            return self.make(self.start + index)
-        except TrocarError as error:
-            return error
 
 
 def _neighbours(frames: I64) -> I64 | None:
@@ -287,24 +188,3 @@ def _one_thread(function: Callable[[Any], Batch], argument: Any) -> Batch:
         return function(argument)
     finally:
         torch.set_num_threads(threads)
-
-
-def _start_worker(worker: int) -> None:
-    # Nothing the trainer owns is a worker's to destroy, and what its collector doesn't visit stays shared memory.
-    gc.freeze()
-    # A signal to the whole process group (Ctrl-C, a cluster's SIGTERM) is the trainer's to answer: it still needs the
-    # batches on their way to reach the end of its step. Workers end when the trainer does.
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"):
-        signal.signal(getattr(signal, name), signal.SIG_IGN)
-
-
-def _leave_deaths_to_the_queue() -> None:
-    # torch answers SIGCHLD by raising at whatever line the main thread is, in the middle of a checkpoint too. Without,
-    # the iterator itself finds a dead worker within five seconds of waiting for its batch.
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-
-
-def _context() -> multiprocessing.context.BaseContext:
-    # fork spares each worker the import of torch; the workers never touch CUDA.
-    return multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")

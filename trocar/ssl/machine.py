@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 
-from trocar.data.loader import PREFETCH
+from trocar.core.cores import affinity, granted_cores, usable_cores
 from trocar.data.steps import empty_crops
 from trocar.data.views import ViewRecipe
+from trocar.data.workers import PREFETCH
 from trocar.errors import ConfigError
 
 SHARED = Path("/dev/shm")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-QUOTA = Path("/sys/fs/cgroup/cpu.max")
 MOST_WORKERS = 16
 """Of `run.workers: auto`: each costs memory, and the smallest backbones in use eat what about eleven cores decode."""
 CPU_WORKERS = 2
@@ -53,16 +53,7 @@ def _describe() -> dict[str, Any]:
         boot = BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:
         boot = platform.node()
-    return {"boot": boot, "cores": _affinity(), "memory": SHARED.stat().st_dev if SHARED.is_dir() else 0}
-
-
-def _affinity() -> list[int]:
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [*range(os.cpu_count() or 1)]
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(_affinity())
+    return {"boot": boot, "cores": affinity(), "memory": SHARED.stat().st_dev if SHARED.is_dir() else 0}
 
 
 def default_threads(sharing: int) -> int:
@@ -70,20 +61,6 @@ def default_threads(sharing: int) -> int:
     if os.environ.get("OMP_NUM_THREADS"):
         return torch.get_num_threads()
     return max(1, usable_cores() // sharing)
-
-
-def granted_cores() -> int:
-    """Cores whose time this process gets: a container's quota and a SLURM job's share of its node bind no process."""
-    limits = [usable_cores()]
-    try:
-        quota, period = QUOTA.read_text(encoding="ascii").split()
-        limits.append(max(1, round(int(quota) / int(period))))
-    except (OSError, ValueError):  # no such limit ("max"), or none of this kind
-        pass
-    on_node = os.environ.get("SLURM_CPUS_ON_NODE", "")
-    if on_node.isdigit() and int(on_node) > 0:
-        limits.append(int(on_node))
-    return min(limits)
 
 
 def workers_on(device: str, sharing: int) -> int:
