@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -18,6 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
+from trocar.core.cores import granted_cores
 from trocar.data.catalog import Catalog
 from trocar.data.media.jpeg_decoder import decode_jpeg
 from trocar.data.media.numbered_pictures import numbered_pictures
@@ -26,6 +29,7 @@ from trocar.data.media.still import read_still
 from trocar.data.media.video_index import read_index
 from trocar.data.media.video_picture import Scaler, to_rgb
 from trocar.data.reader import BadContentError, Reader
+from trocar.data.several import mixed
 from trocar.downstream.datasets.table import LabelledFrames
 from trocar.downstream.datasets.videos import unusable_video
 from trocar.errors import TrocarError
@@ -35,6 +39,7 @@ Pixels = npt.NDArray[np.uint8]
 Size = int | tuple[int, int]
 FORMAT = "squash-bilinear-2"  # raised when decoding or resizing changes what is in the cache
 SHARD_BATCH = 256  # frames of a shard that wait to be decoded
+CORES_PER_VIDEO, MOST_VIDEOS, MOST_THREADS = 4, 8, 8
 
 
 class FrameCache:
@@ -64,7 +69,8 @@ class FrameCache:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         with _Writer([self.path(size) for size in wanted], wanted, len(self.data)) as arrays:
-            for row, images in track(decoded(self.data, wanted), "decode frames", len(self.data)):
+            frames = decoded(self.data, wanted, videos_at_once())
+            for row, images in track(frames, "decode frames", len(self.data)):
                 for array, image in zip(arrays, images, strict=True):
                     array[row] = image
 
@@ -115,9 +121,11 @@ def _files_key(data: LabelledFrames) -> str:
     return digest.hexdigest()[:16]
 
 
-def decoded(data: LabelledFrames, sizes: Sequence[Size | None]) -> Iterator[tuple[int, list[Pixels]]]:
+def decoded(data: LabelledFrames, sizes: Sequence[Size | None], videos: int = 1) -> Iterator[tuple[int, list[Pixels]]]:
     """(row, one uint8 [height, width, 3] per size) for every row: images in order first, then video by video. None is
     the picture's own size, upright.
+
+    With several `videos` decoded at a time each one's rows come in order, and mixed with those of the others.
 
     Raises TrocarError naming the first file, or row of a shards folder, that cannot be decoded.
     """
@@ -126,14 +134,37 @@ def decoded(data: LabelledFrames, sizes: Sequence[Size | None]) -> Iterator[tupl
         return
     images = data.frames[data.frames["frame"] < 0]["path"]
     with ThreadPoolExecutor(_workers()) as pool:
-        pictures = pool.map(lambda path: _read_image(data.root / path, sizes), images)
+        pictures = _in_order(pool, lambda path: _read_image(data.root / path, sizes), images)
         yield from ((int(row), frame) for row, frame in zip(images.index, pictures, strict=True))
-    for path, rows in data.frames[data.frames["frame"] >= 0].groupby("path", sort=False):
-        yield from _read_video(data.root / str(path), rows["frame"], sizes)
+    groups = data.frames[data.frames["frame"] >= 0].groupby("path", sort=False)["frame"]
+    threads = max(1, min(MOST_THREADS, _workers() // videos))
+    reads = [partial(_read_video, data.root / str(path), frames, sizes, threads) for path, frames in groups]
+    if videos == 1:
+        yield from (item for read in reads for item in read())
+    else:
+        yield from mixed(reads, min(videos, len(reads)))
+
+
+def videos_at_once() -> int:
+    """As the cores allow: a decoder makes good use of a few, and holds some twenty pictures of its video."""
+    return max(1, min(MOST_VIDEOS, _workers() // CORES_PER_VIDEO))
 
 
 def _workers() -> int:
-    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    return granted_cores()
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, function: Callable[[str], list[Pixels]], values: Iterable[str]
+) -> Iterator[list[Pixels]]:
+    """function(value) of each, in their order; no more of them are computed than are about to be taken."""
+    running: deque[Future[list[Pixels]]] = deque()
+    for value in values:
+        running.append(pool.submit(function, value))
+        if len(running) > 2 * _workers():
+            yield running.popleft().result()
+    while running:
+        yield running.popleft().result()
 
 
 def _read_shards(
@@ -186,14 +217,16 @@ def _read_image(path: Path, sizes: Sequence[Size | None]) -> list[Pixels]:
         ) from None
 
 
-def _read_video(path: Path, frames: pd.Series[int], sizes: Sequence[Size | None]) -> Iterator[tuple[int, list[Pixels]]]:
+def _read_video(
+    path: Path, frames: pd.Series[int], sizes: Sequence[Size | None], threads: int
+) -> Iterator[tuple[int, list[Pixels]]]:
     """One pass through the video; frame k is the k-th picture on display, counted from 0 as in the label files."""
     rows: dict[int, list[int]] = {}
     for row, frame in frames.items():
         rows.setdefault(int(frame), []).append(int(row))  # type: ignore[call-overload]
     scaler = Scaler()
     try:
-        for number, picture in numbered_pictures(path, read_index(path), rows, _workers()):
+        for number, picture in numbered_pictures(path, read_index(path), rows, threads):
             images = _resize(to_rgb(picture, scaler), sizes)
             yield from ((row, images) for row in rows[number])
     except RejectError as error:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from trocar.core.cores import granted_cores
 from trocar.data.media.picture_size import Size, video_sizes
 from trocar.data.media.refusal import RejectError
 from trocar.data.media.still import still_size
@@ -63,7 +64,7 @@ def survey(data: LabelledFrames, space: LabelSpace) -> Present:
         present = np.bincount(mask.ravel(), minlength=IGNORED_PIXEL + 1) > 0
         return np.append(present[:classes], present[IGNORED_PIXEL])
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(granted_cores()) as pool:
         for row, present in zip(rows, pool.map(look, rows.tolist()), strict=True):
             found[row] = present
     return found
