@@ -100,6 +100,34 @@ def test_given_and_baseline_arms_of_equal_weights_score_equally(tmp_path: Path) 
     assert found.rows[0].values == found.rows[1].values
 
 
+def test_a_precision_that_is_not_float32_is_on_record_and_kept_apart(tmp_path: Path) -> None:
+    save_backbone(load_backbone("test_vit", seed=0), tmp_path / "run", extra={})
+    data, cache = make_folder(tmp_path / "data", cases=3, frames=6), tmp_path / "cache"
+    tuned = {"name": "finetune", "epochs": 1, "batch": 8, "select": "fixed_epochs"}
+    computed = {}
+    for precision in ("auto", "float32", "bfloat16"):
+        found = evaluate(
+            EvaluateConfig(
+                backbone=[str(tmp_path / "run")],
+                data=data,
+                protocol=["knn", tuned],
+                size=32,
+                baselines=[],
+                cache=cache,
+                precision=precision,
+                bootstrap=0,
+            )
+        )
+        computed[precision] = found.data["computed"]
+        rounded = precision == "bfloat16"
+        assert ("Networks computed in bfloat16." in found.to_markdown()) == rounded
+        (detail,) = {fold["precision"] for fold in found.row("phase", "finetune", "run").detail[0]}
+        assert detail == computed[precision]["precision"]
+        assert len(list(cache.glob("features-*.npy"))) == 1 + rounded
+    assert computed["auto"] == computed["float32"] == {"device": "cpu", "precision": "float32", "tf32": False}
+    assert computed["bfloat16"]["precision"] == "bfloat16"
+
+
 def test_videos_are_evaluated_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, out = make_cholec80(tmp_path / "data"), tmp_path / "out"
     (tmp_path / "evaluate.yaml").write_text(f"data: {data}\nbootstrap: 20\n")

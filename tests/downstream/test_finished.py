@@ -133,6 +133,9 @@ def test_whatever_a_prediction_follows_from_is_in_its_key(problem: Problem) -> N
         "remap": key(problem, remap="x"),
         "seed": key(replace(problem, seed=1)),
         "labels": key(replace(problem, train=other_labels)),
+        "precision": key(replace(problem, encoder=replace(encoder, precision="bfloat16"))),
+        "device": key(replace(problem, encoder=replace(encoder, device="cuda", batch=64))),
+        "batch": key(replace(problem, encoder=replace(encoder, batch=65))),
         "validation": key(replace(problem, val=train)),
         "test frames": key(replace(problem, test=replace(problem.test, rows=problem.test.rows[1:]))),
         "times": key(replace(problem, time_s=problem.time_s + 1)),
@@ -145,6 +148,8 @@ def test_whatever_a_prediction_follows_from_is_in_its_key(problem: Problem) -> N
     with patch.object(finished, "_code", lambda: "other sources"):
         changed["code"] = key(problem)
     assert len({key(problem), *changed.values()}) == 1 + len(changed)
+    same = {"said": replace(encoder, batch=64), "processes": replace(encoder, workers=3)}
+    assert {key(replace(problem, encoder=other)) for other in same.values()} == {key(problem)}
 
 
 def test_the_title_of_a_protocol_is_not_part_of_its_result(problem: Problem) -> None:

@@ -13,7 +13,7 @@ from downstream_factory import make_cholec80, make_folder
 from PIL import Image
 
 from trocar.backbones.load import load_backbone
-from trocar.backbones.preprocess import describe_backbone
+from trocar.backbones.preprocess import Preprocessing, describe_backbone
 from trocar.cli import main
 from trocar.downstream import frames as frames_module
 from trocar.downstream.baselines import BASELINES
@@ -30,6 +30,16 @@ def test_the_decoded_video_frame_is_the_labelled_one(tmp_path: Path) -> None:
     brightness = pixels.mean((1, 2, 3))
     assert pixels.shape == (8, 16, 16, 3)
     assert brightness == pytest.approx(8 * data.frames["frame"].to_numpy() + 16, abs=3)
+
+
+def test_several_videos_at_a_time_are_decoded_to_the_same_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = open_dataset(make_cholec80(tmp_path / "data", videos=3))
+    alone = np.array(FrameCache(data, tmp_path / "one").get(16))
+    monkeypatch.setattr(frames_module, "granted_cores", lambda: 12)
+    assert frames_module.videos_at_once() == 3
+    assert (FrameCache(data, tmp_path / "several").get(16) == alone).all()
 
 
 def test_images_are_squashed_so_that_the_borders_stay(tmp_path: Path) -> None:
@@ -158,6 +168,52 @@ def test_the_feature_cache_tells_weights_apart(tmp_path: Path) -> None:
     assert len(list(frames.folder.glob("features-*"))) == 2
     assert np.array_equal(cached_features(load_backbone("resnet18", seed=1), frames, 32), one)
     assert len(list(frames.folder.glob("features-*"))) == 2
+
+
+def test_features_in_bfloat16_are_near_those_in_float32_and_kept_beside_them(tmp_path: Path) -> None:
+    frames = FrameCache(open_dataset(make_folder(tmp_path / "data", cases=1, frames=4)), tmp_path / "cache")
+    model = load_backbone("random:test_vit", seed=1)
+    exact = np.array(cached_features(model, frames, 32))
+    rounded = np.array(cached_features(model, frames, 32, precision="bfloat16"))
+    assert rounded.dtype == np.float32
+    assert 0 < np.abs(rounded - exact).max() < 0.03 * np.abs(exact).max()
+    assert len({features_path(model, frames, 32), features_path(model, frames, 32, "bfloat16")}) == 2
+    assert np.array_equal(cached_features(model, frames, 32), exact)
+    assert np.array_equal(cached_features(model, frames, 32, precision="bfloat16"), rounded)
+
+
+class Small(torch.nn.Module):
+    """A network with memory for `room` images at a time."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room, self.seen = room, []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.seen.append(len(images))
+        if len(images) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore.")
+        return images.mean((2, 3))
+
+
+def test_a_batch_that_does_not_fit_is_computed_in_halves_where_nobody_gave_a_batch() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (100, 8, 8, 3), dtype=np.uint8)
+    expected = extract(Small(100), pixels, Preprocessing())
+    model = Small(20)
+    assert extract(model, pixels, Preprocessing()) == pytest.approx(expected)
+    assert model.seen == [64, 32, 16, 16, 16, 16, 16, 16, 4]
+
+
+def test_memory_that_runs_out_is_a_sentence_that_names_the_batch() -> None:
+    pixels = np.zeros((40, 8, 8, 3), dtype=np.uint8)
+    words = (
+        r"^out of memory \(CUDA out of memory. Tried to allocate 2.00 GiB.\). That was 32 frames at a time through "
+        r"mine: lower batch \(now 32\)"
+    )
+    with pytest.raises(TrocarError, match=words):
+        extract(Small(20), pixels, Preprocessing(), batch=32, whose="mine")
+    with pytest.raises(TrocarError, match="Not one frame at a time fits through mine: take a smaller size"):
+        extract(Small(0), pixels, Preprocessing(), whose="mine")
 
 
 def test_features_of_some_rows_are_those_rows_of_all() -> None:

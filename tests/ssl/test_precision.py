@@ -4,11 +4,11 @@ import pytest
 import torch
 from data_factory import make_catalog
 
+from trocar.backbones.precision import allow_tf32, resolved
 from trocar.config import load
 from trocar.errors import ConfigError
 from trocar.ssl import checkpoint, pretrain
 from trocar.ssl.distributed import World
-from trocar.ssl.precision import allow_tf32, resolved
 from trocar.ssl.pretrain_config import PretrainConfig
 from trocar.ssl.setup import Pretraining
 
@@ -56,7 +56,7 @@ def test_on_a_cpu_auto_is_float32_and_what_is_said_holds():
 def test_bfloat16_is_refused_by_name_where_it_would_be_emulated(monkeypatch):
     plug_in(monkeypatch, V100)
     with pytest.raises(ConfigError, match=r"train.precision: bfloat16, but Tesla Test \(compute capability 7.0\)"):
-        resolved("bfloat16", CUDA)
+        resolved("bfloat16", CUDA, "train.precision")
 
 
 def test_the_identity_holds_what_auto_was_and_another_card_is_refused_by_the_fields_name(shards, monkeypatch):

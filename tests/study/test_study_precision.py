@@ -21,14 +21,18 @@ def root(tmp_path_factory):
     return folder
 
 
-def plan(root, precision, profile=None, **changes):
-    words = [] if precision is None else [f"train.precision={precision}"]
+def plan(root, trained_in, profile=None, **changes):
+    words = [] if trained_in is None else [f"train.precision={trained_in}"]
     tree = {"recipe": str(root / "recipe.yaml"), "steps": 3, "set": words}
     return make_plan(load_study(make_study(root, pretrain=tree, **changes)), profile)
 
 
 def trains_in(found):
     return {found.trained[run.stage].config["train"]["precision"] for run in found.runs}
+
+
+def evaluates_in(found):
+    return {e.stage.config["precision"] for e in found.evaluations}
 
 
 def plug_in(monkeypatch, capability):
@@ -59,7 +63,12 @@ def test_for_a_clusters_gpus_it_is_refused_for_every_arm_alike(root, profile):
     arm = {"sample": {"cases": 2}, "curate": "none", "on_short": "skip"}
     with pytest.raises(ConfigError, match=r"^train\.precision: auto depends on the GPUs that the jobs get"):
         plan(root, "auto", profile, arms={"all": arm})
-    assert trains_in(plan(root, "bfloat16", profile)) == {"bfloat16"}
+    with pytest.raises(ConfigError, match=r"^precision: auto depends on the GPUs that the jobs get"):
+        plan(root, "bfloat16", profile)
+    found = plan(root, "auto", profile, precision="bfloat16")
+    assert (trains_in(found), evaluates_in(found)) == ({"bfloat16"}, {"bfloat16"})
+    found = plan(root, "float32", profile, precision="bfloat16")
+    assert (trains_in(found), evaluates_in(found)) == ({"float32"}, {"bfloat16"})
 
 
 def test_for_a_gpu_that_is_not_here_it_is_refused(root):
@@ -71,11 +80,33 @@ def test_a_plan_made_elsewhere_is_not_carried_out_in_another_precision_unsaid(ro
     before = make_lock(plan(root, "auto"))
     plug_in(monkeypatch, (8, 0))
     after = make_lock(plan(root, "auto"))
-    assert drift(before, after) == [
+    assert drift(before, after)[:2] == [
         f"arm {arm}, seed 0: train.precision: auto was float32 and is bfloat16 on this machine or profile; "
         f"pretrain.set: [train.precision=float32] keeps it"
         for arm in ("north", "south")
     ]
+    assert drift(before, after)[2:] == [
+        f"task {task}: precision: auto was float32 and is bfloat16 on this machine or profile; precision: float32 "
+        f"keeps it"
+        for task in before["tasks"]
+    ]
+    said = make_lock(plan(root, "auto", precision="float32"))
+    assert {task["precision"] for task in said["tasks"].values()} == {"float32"}
+    assert drift(after, said)[2:] == []
+
+
+def test_evaluations_in_float32_have_the_names_that_they_have_unsaid(root, monkeypatch):
+    tuned = {"name": "temporal_finetuned", "finetune": {"precision": "auto"}}
+    task = {"data": str(root / "labels"), "task": "phase", "protocol": ["knn", "finetune", tuned], "folds": 2}
+    here = plan(root, "float32", tasks={"phase": task})
+    assert evaluates_in(here) == {"float32"}
+    assert not any("precision" in e.stage.inputs for e in here.evaluations)
+    said = {e.stage.inputs["protocol"]["name"]: e.stage.inputs["protocol"] for e in here.evaluations}
+    assert said["finetune"]["precision"] == said["temporal_finetuned"]["finetune"]["precision"] == "float32"
+    plug_in(monkeypatch, (9, 0))
+    there = plan(root, "float32", tasks={"phase": task})
+    assert evaluates_in(there) == {"bfloat16"}
+    assert not {e.stage.name for e in here.evaluations} & {e.stage.name for e in there.evaluations}
 
 
 def test_the_command_plans_for_a_profile(root, capsys):

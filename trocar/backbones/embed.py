@@ -2,27 +2,95 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from trocar.backbones.out_of_memory import is_out_of_memory
+from trocar.backbones.precision import Precision, autocast
 from trocar.backbones.preprocess import Preprocessing
+from trocar.data.ahead import sent_ahead
 from trocar.errors import TrocarError
 
 CHECKED = 4096  # rows of features that are looked at together: they may be mapped from a file larger than the memory
+GATHERED = 8  # batches whose features come back from a GPU in one copy, for which host and GPU wait for each other
+ON_CPU, ON_GPU = 64, 512
+"""Images at a time where nobody says how many."""
 
 
-def embed(model: nn.Module, images: Tensor, preprocessing: Preprocessing, device: str) -> npt.NDArray[np.float32]:
-    """uint8 [b, 3, S, S] -> float32 [b, num_features], by a model that is on `device` and in eval mode.
+class Embedder:
+    """A frozen backbone on a device, in eval mode; nothing is trained, augmented or dropped out.
 
-    They may be NaN or infinite, where weights overflow or an image is met that a network cannot take: whoever asks for
-    features for a purpose calls `require_finite_features` and can say which images it were.
+    With `halving`, a batch that there is no memory for is computed in halves, as is every one after it. A feature does
+    not depend on what it is computed with, but for rounding.
     """
-    with torch.inference_mode():
-        features = model(preprocessing.normalise(images.to(device)))
-        found: npt.NDArray[np.float32] = features.float().cpu().numpy()
-    return found
+
+    def __init__(
+        self,
+        model: nn.Module,
+        preprocessing: Preprocessing,
+        device: str,
+        precision: Precision = "float32",
+        halving: bool = False,
+    ) -> None:
+        self.model, self.preprocessing = model.eval().to(device), preprocessing
+        self.device, self.precision, self.halving = torch.device(device), precision, halving
+        self._most: int | None = None
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 [b, 3, S, S] -> float32 [b, num_features], both on the device.
+
+        They may be NaN or infinite, where weights overflow or an image is met that a network cannot take: whoever asks
+        for features for a purpose calls `require_finite_features` and can say which images it were.
+        """
+        while True:
+            at_once = min(len(images), self._most or len(images))
+            try:
+                found = [self._features(images[i : i + at_once]) for i in range(0, len(images), at_once)]
+                return torch.cat(found) if len(found) > 1 else found[0]
+            except (RuntimeError, MemoryError) as error:
+                if not (self.halving and at_once > 1 and is_out_of_memory(error)):
+                    raise
+            self._most = at_once // 2
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()  # blocks of the size before, which the halves don't fit into
+
+    @torch.inference_mode()
+    def _features(self, images: Tensor) -> Tensor:
+        with autocast(self.device, self.precision):
+            features: Tensor = self.model(self.preprocessing.normalise(images))
+        return features.float()
+
+    def stream(self, batches: Iterable[Tensor]) -> Iterator[npt.NDArray[np.float32]]:
+        """Batches of images on the host -> their features there, in order: those of one batch, from a GPU of several.
+
+        A GPU computes one batch while the next one is copied to it, if that lies in pinned memory.
+        """
+        if self.device.type != "cuda":
+            for images in batches:
+                yield self(images.to(self.device)).cpu().numpy()
+            return
+        held: list[Tensor] = []
+        before: torch.cuda.Event | None = None
+        for _, (images,) in sent_ahead(((None, [images]) for images in batches), self.device):
+            held.append(self(images))
+            done = torch.cuda.current_stream(self.device).record_event()
+            if before is not None:
+                before.synchronize()  # of batches that are queued each takes memory: two are enough
+            before = done
+            if len(held) == GATHERED:
+                yield torch.cat(held).cpu().numpy()
+                held = []
+        if held:
+            yield torch.cat(held).cpu().numpy()
+
+
+def usual_batch(device: str) -> int:
+    """Images at a time through a frozen backbone: enough to fill a GPU; on a CPU no more than its caches like."""
+    return ON_GPU if torch.device(device).type == "cuda" else ON_CPU
 
 
 def require_finite_features(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -32,9 +33,18 @@ class Preprocessing:
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 [..., 3, H, W] (0..255) -> float32 of the same shape, `(x / 255 - mean) / std`."""
-        scale = torch.tensor(self.std, device=images.device).mul(255.0).view(3, 1, 1)
-        shift = torch.tensor(self.mean, device=images.device).mul(255.0).view(3, 1, 1)
+        scale, shift = in_levels(self.std, images.device), in_levels(self.mean, images.device)
         return (images.float() - shift).div_(scale)  # one pass through memory less than a new tensor
+
+
+@lru_cache(maxsize=64)
+def in_levels(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    """Values per channel on the 0..1 scale as float32 [3, 1, 1] on the 0..255 scale. Not to be written to.
+
+    Made once for a device: a copy from ordinary host memory waits for all that is queued on a GPU.
+    """
+    with torch.inference_mode(False):  # what is made inside could not be used in a training later
+        return torch.tensor(values, device=device).mul(255.0).view(3, 1, 1)
 
 
 def describe_backbone(model: nn.Module) -> Preprocessing:

@@ -14,7 +14,7 @@ from trocar.slurm.options import add_options, check, profile_of, submit_configur
 LISTS = ("backbone", "task", "protocol")
 VALUES = (
     *("data", "layout", "seeds", "repeats", "size", "fps", "folds", "split", "val", "budget", "draws"),
-    *("remap", "shards", "phases", "out", "cache", "device", "tracking"),
+    *("remap", "shards", "phases", "out", "cache", "device", "precision", "tracking"),
 )
 
 
@@ -54,6 +54,7 @@ def register(subparsers: Any) -> None:
     add("--phases", type=lambda text: text.split(","), help="phase names in order, for a data set with its own")
     add("--layout", help="name of the data set's layout (default: recognised)")
     add("--device", help="auto, cpu or cuda")
+    add("--precision", help="auto (bfloat16 on a GPU that has it, else float32), float32 or bfloat16")
     add("--out", help="folder for results, predictions, metrics.json, masks and figures")
     add("--cache", help="folder for decoded frames and features (default: OUT/cache, else the user's cache)")
     add(

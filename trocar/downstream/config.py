@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
+from trocar.backbones.precision import Wanted
 from trocar.config import AsWritten, Config
 from trocar.privacy import NO_MARKS, Marks, PrivacyConfig
 from trocar.tracking.config import TrackingConfig
@@ -23,7 +24,10 @@ class EvaluateConfig(Config):
     official, within_budget or carve_out. `budget`: labelled training cases: a number, a share such as `25%`, or a list
     published for the data set; `draws`: how many draws of it. `remap`: a file that merges classes of masks. `shards`: a
     folder of `trocar ingest` to read frames from. `phases`: class names in order, for a data set with its own.
-    `baselines`: the arms added for comparison. `bootstrap`: draws of cases for the intervals, 0 for none. `figures`:
+    `baselines`: the arms added for comparison. `batch`: frames at a time through a frozen backbone (None: 64 on a CPU,
+    512 on a GPU, or as many as fit). `precision`: what networks compute in; auto is bfloat16 on a GPU that has it, else
+    float32. `workers`: processes that crop for a network that trains on a GPU (None: what the machine has; nothing
+    depends on it). `bootstrap`: draws of cases for the intervals, 0 for none. `figures`:
     whether pictures of the predictions are drawn into OUT/figures. `private`: what of the data must not be shown,
     besides what DATA/private.yaml and the shards mark; `privacy`: whether it is shown nevertheless. `tracking`: where
     the results are logged besides OUT, nowhere by default.
@@ -48,8 +52,10 @@ class EvaluateConfig(Config):
     phases: list[AsWritten] = []
     baselines: list[str] = ["random", "raw pixels", "mean colour", "time", "majority"]
     bootstrap: int = Field(default=1000, ge=0, le=100_000)
-    batch: int = Field(default=64, ge=1)
+    batch: int | None = Field(default=None, ge=1)
     device: str = "auto"
+    precision: Wanted = "auto"
+    workers: int | None = Field(default=None, ge=0, le=256)
     out: Path | None = None
     cache: Path | None = None
     figures: bool = True

@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from trocar.backbones.device import choose_device
 from trocar.config import fingerprint
 from trocar.downstream import figures
 from trocar.downstream.arms import Arm, expand
 from trocar.downstream.bench import Bench, make_bench
+from trocar.downstream.computing import Computing
 from trocar.downstream.config import EvaluateConfig
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.base import DatasetOptions
@@ -50,8 +50,13 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
     before anything is decoded, TrocarError for data that cannot be read.
     """
     _check_out(config)
+    computing = Computing.of(config)
+    with computing.products():
+        return _evaluate(config, computing, say)
+
+
+def _evaluate(config: EvaluateConfig, computing: Computing, say: Callable[[str], None]) -> Results:
     protocols = [get_protocol(wanted) for wanted in config.protocol]
-    device = choose_device(config.device)
     data = _open(config)
     benches = [make_bench(names, data, config) for names in config.task]
     check_tasks(benches, protocols, config)
@@ -78,7 +83,7 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
         say(arm.label)
         weights = [member.name for member in arm.members] if arm.kind == "backbone" else []
         leaks[arm.label] = judge.verdict(weights).as_json()
-        encoders = {member.name: make_encoder(arm, member, frames, config.batch, device) for member in arm.members}
+        encoders = {member.name: make_encoder(arm, member, frames, config, computing) for member in arm.members}
         for bench in benches:
             theirs = usable(arm, protocols, bench)
             finished.expect(theirs)
@@ -90,7 +95,7 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
         for line in finished.said():
             say(f"  {line}")
     found.rows = [replace(row, leak=leaks[row.arm]) for row in found.rows]
-    results = _results(data, benches, found, config, private.hidden)
+    results = _results(data, benches, found, config, computing, private.hidden)
     if config.out is not None:
         with locked(config.out / LOCK):  # two at once would mix their tables and figures
             _write(results, config, config.out, private, found.overlays, say)
@@ -166,13 +171,20 @@ def _finished(config: EvaluateConfig) -> Finished:
 
 
 def _results(
-    data: LabelledFrames, benches: list[Bench], found: Scored, config: EvaluateConfig, hidden: Withheld
+    data: LabelledFrames,
+    benches: list[Bench],
+    found: Scored,
+    config: EvaluateConfig,
+    computing: Computing,
+    hidden: Withheld,
 ) -> Results:
     about = {task.name: about_task(bench, task) for bench in benches for task in bench.tasks}
     for task, counts in found.counts.items():
         about[task] |= {"counts": counts, "absent": [name for name, n in counts.items() if n == 0]}
     predictions = pd.concat(found.tables, ignore_index=True)
-    return Results(_about(data, config), about, _ordered(found.rows, about), predictions, hidden)
+    return Results(
+        _about(data, config) | {"computed": computing.record()}, about, _ordered(found.rows, about), predictions, hidden
+    )
 
 
 def _write(

@@ -14,8 +14,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from trocar.backbones.embed import embed, require_finite_features
+from trocar.backbones.embed import Embedder, require_finite_features, usual_batch
+from trocar.backbones.out_of_memory import explained
+from trocar.backbones.precision import Precision
 from trocar.backbones.preprocess import Preprocessing, describe_backbone, fit_input_size
+from trocar.data.ahead import pinned
 from trocar.data.prefetch import in_thread
 from trocar.downstream.frames import FrameCache, Pixels
 from trocar.downstream.metrics.outcome import Ints
@@ -31,31 +34,44 @@ def extract(
     preprocessing: Preprocessing,
     rows: Ints | None = None,
     *,
-    batch: int = 64,
+    batch: int | None = None,
     device: str = "cpu",
+    precision: Precision = "float32",
     whose: str = "the backbone",
 ) -> Features:
     """uint8 [n, S, S, 3] -> float32 [n, num_features], or of some `rows` alone: the model's pooled output for
-    normalised frames.
+    normalised frames, computed in `precision`.
 
     The model is put into eval mode and moved to `device`; nothing is trained, augmented or dropped out. A thread reads
-    the next frames while the network computes. Raises TrocarError for features that are not finite; `whose` says what
-    gave them.
+    the next frames while the network computes. `batch`: frames at a time (None: `usual_batch`, or as many as fit into
+    memory). Raises TrocarError for features that are not finite and where memory runs out; `whose` says what gave them.
     """
-    model = model.eval().to(device)
+    embedder = Embedder(model, preprocessing, device, precision, halving=batch is None)
+    at_once = batch or usual_batch(device)
     rows = np.arange(len(pixels)) if rows is None else rows
-    starts = range(0, len(rows), batch)
+    starts = range(0, len(rows), at_once)
 
     def read() -> Iterator[Tensor]:
         for start in starts:
-            yield torch.from_numpy(pixels[rows[start : start + batch]]).permute(0, 3, 1, 2)
+            images = torch.from_numpy(pixels[rows[start : start + at_once]]).permute(0, 3, 1, 2)
+            yield pinned(images, embedder.device)
 
-    parts = []
-    for start, images in zip(starts, track(in_thread(read), "extract features", len(starts)), strict=True):
-        found = embed(model, images, preprocessing, device)
-        require_finite_features(found, whose, rows[start : start + batch])
-        parts.append(found)
+    parts, done = [], 0
+    with explained(lambda: _remedy(whose, batch, precision)):
+        for found in embedder.stream(track(in_thread(read), "extract features", len(starts))):
+            require_finite_features(found, whose, rows[done : done + len(found)])
+            parts.append(found)
+            done += len(found)
     return np.concatenate(parts)
+
+
+def _remedy(whose: str, batch: int | None, precision: Precision) -> str:
+    if batch is None:
+        return f"Not one frame at a time fits through {whose}: take a smaller size"
+    return (
+        f"That was {batch} frames at a time through {whose}: lower batch (now {batch}), or leave it out for as many as "
+        f"fit; precision is {precision}"
+    )
 
 
 def cached_features(
@@ -63,8 +79,9 @@ def cached_features(
     frames: FrameCache,
     size: int,
     *,
-    batch: int = 64,
+    batch: int | None = None,
     device: str = "cpu",
+    precision: Precision = "float32",
     whose: str = "the backbone",
 ) -> Features:
     """`extract` on all frames of a data set at `size` pixels, mapped into memory from the cache if it was
@@ -72,13 +89,15 @@ def cached_features(
     """
     model = fit_input_size(model, size)
     preprocessing = describe_backbone(model)
-    path = features_path(model, frames, size)
+    path = features_path(model, frames, size, precision)
     if path.is_file():
         with contextlib.suppress(ValueError, EOFError):  # cut off: computed again
             found: Features = np.load(path, mmap_mode="r")
             require_finite_features(found, whose)  # also of what an older version kept
             return found
-    features = extract(model, frames.get(size), preprocessing, batch=batch, device=device, whose=whose)
+    features = extract(
+        model, frames.get(size), preprocessing, batch=batch, device=device, precision=precision, whose=whose
+    )
     part = path.with_name(f".{path.name}.{os.getpid()}")
     with part.open("wb") as file:
         np.save(file, features)
@@ -86,10 +105,14 @@ def cached_features(
     return features
 
 
-def features_path(model: nn.Module, frames: FrameCache, size: int) -> Path:
-    """Where the features of a data set by this model, for frames of `size` pixels, are kept."""
+def features_path(model: nn.Module, frames: FrameCache, size: int, precision: Precision = "float32") -> Path:
+    """Where the features of a data set by this model, for frames of `size` pixels and computed in `precision`, are
+    kept.
+    """
     model = fit_input_size(model, size)
-    return frames.folder / f"features-{weights_hash(model, describe_backbone(model))}-{frames.key}-{size}.npy"
+    weights = weights_hash(model, describe_backbone(model))
+    rounded = "" if precision == "float32" else f"-{precision}"
+    return frames.folder / f"features-{weights}-{frames.key}-{size}{rounded}.npy"
 
 
 def weights_hash(model: nn.Module, preprocessing: Preprocessing) -> str:

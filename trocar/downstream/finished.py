@@ -178,7 +178,8 @@ def _key(method: str, settings: str, problem: Problem, remap: str) -> str:
     encoder, space = problem.encoder, problem.space
     words = [
         *(_code(), torch.__version__, timm.__version__, torch.device(encoder.device).type),
-        *(remap, encoder.identity, encoder.frames.key, encoder.size, encoder.batch, problem.seed),
+        *(remap, encoder.identity, encoder.frames.key, encoder.size, encoder.frames_at_once),
+        *(encoder.precision, problem.seed),
         *(method, settings),
         *(problem.task.name, space.kind, space.classes, space.soft, space.unscored),
         *((partner.task.name, partner.space.kind, partner.space.classes) for partner in problem.partners),

@@ -118,13 +118,15 @@ class Results:
 
     def _caption(self, task: str) -> str:
         about = self.tasks[task]
+        precision = self.data.get("computed", {}).get("precision", "float32")
+        computed = f" Networks computed in {precision}." if precision != "float32" else ""
         dropped = f" Not in the test frames: {few(about['absent'])}." if about["absent"] else ""
         dropped += f" {about['incomplete'].capitalize()}." if about["incomplete"] else ""
         labels = f", {about['budget']}" if about["budget"] else ""
         interval = ", [95 % interval over cases]" if any(row.interval for row in self.rows if row.task == task) else ""
         return (
             f"{about['frames']} frames, {about['cases']} cases, {about['scheme']}{labels}. "
-            f"Headline: {about['headline']}; mean ± sd over runs{interval}.{dropped}"
+            f"Headline: {about['headline']}; mean ± sd over runs{interval}.{dropped}{computed}"
         )
 
     def _terminal_table(self, task: str) -> Table:

@@ -15,6 +15,7 @@ from trocar.downstream.arms import Arm, Member
 from trocar.downstream.baselines import BASELINES
 from trocar.downstream.bench import Bench, drawn
 from trocar.downstream.budgets import most_draws
+from trocar.downstream.computing import Computing
 from trocar.downstream.config import EvaluateConfig
 from trocar.downstream.encoder import Encoder
 from trocar.downstream.features import Features
@@ -63,11 +64,21 @@ class Scored:
         return self
 
 
-def make_encoder(arm: Arm, member: Member, frames: FrameCache, batch: int, device: str) -> Encoder:
+def make_encoder(arm: Arm, member: Member, frames: FrameCache, config: EvaluateConfig, computing: Computing) -> Encoder:
     """What a protocol may ask of one member of an arm."""
     plain = _nothing if arm.kind == "majority" else BASELINES.get(member.name)
     without = plain if member.model is None else None
-    return Encoder(frames, member.size, member.model, without, batch, device, member.name)
+    return Encoder(
+        frames,
+        member.size,
+        member.model,
+        without,
+        config.batch,
+        computing.device,
+        member.name,
+        computing.precision,
+        config.workers,
+    )
 
 
 def score(

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from trocar import __version__
 from trocar.backbones.device import choose_device
-from trocar.backbones.embed import embed, require_finite_features
+from trocar.backbones.embed import Embedder, require_finite_features
 from trocar.backbones.exposure import KEY, exposure_of
 from trocar.backbones.fingerprint import fingerprint
 from trocar.backbones.load import load_backbone
@@ -124,7 +124,7 @@ def _features(
     """L2-normalised features float32[m, D] of the m good rows, and which of the rows are good."""
     own = describe_backbone(model)
     size = config.size or own.size[0]
-    model = fit_input_size(model, size).eval().to(device)
+    embed = Embedder(fit_input_size(model, size), own, device)
     good = np.zeros(len(rows), bool)
     features: F32 | None = None
     filled = 0
@@ -135,7 +135,7 @@ def _features(
         good[start : start + len(usable)] = usable
         if not len(images):
             continue
-        found = embed(model, images, own, device)
+        found = embed(images.to(embed.device)).cpu().numpy()
         require_finite_features(found, config.backbone, rows[start : start + len(usable)][np.asarray(usable)])
         if features is None:
             features = np.empty((len(rows), found.shape[1]), np.float32)

@@ -5,18 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
+from trocar.backbones.out_of_memory import is_out_of_memory
 from trocar.errors import TrocarError
 from trocar.ssl.trainer import TrainConfig
-
-# What is no torch.OutOfMemoryError: the CPU's allocator, and libraries and kernels that allocate for themselves.
-_SAID = (
-    "DefaultCPUAllocator: ",
-    "CUDA error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-)
 
 
 @contextmanager
@@ -25,14 +16,9 @@ def explained(train: TrainConfig, ranks: int) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise TrocarError(_sentence(train, ranks, error)) from error
         raise
-
-
-def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-    return known or any(words in str(error) for words in _SAID)
 
 
 def _sentence(train: TrainConfig, ranks: int, error: RuntimeError | MemoryError) -> str:

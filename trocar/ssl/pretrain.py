@@ -10,6 +10,7 @@ import torch
 
 from trocar import memory
 from trocar.backbones.finite import require_finite
+from trocar.backbones.precision import allow_tf32
 from trocar.errors import ConfigError, TrocarError
 from trocar.files import write_json_atomic
 from trocar.privacy import withhold
@@ -20,7 +21,6 @@ from trocar.ssl.machine import Neighbours, default_threads
 from trocar.ssl.method import Method
 from trocar.ssl.optim import build_optimizer, restore
 from trocar.ssl.out_of_memory import explained
-from trocar.ssl.precision import allow_tf32
 from trocar.ssl.pretrain_config import PretrainConfig
 from trocar.ssl.run_hooks import RunHooks, bad_rows
 from trocar.ssl.setup import Pretraining, Say

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from trocar.backbones.precision import Precision
 from trocar.config import Config
 from trocar.data.composition import Composition
 from trocar.data.plan import Shuffle
@@ -14,7 +15,6 @@ from trocar.privacy import PrivacyConfig
 from trocar.ssl.methods import AnyMethod
 from trocar.ssl.networks import BackboneConfig
 from trocar.ssl.optim import OptimConfig
-from trocar.ssl.precision import Precision
 from trocar.ssl.trainer import TrainConfig
 from trocar.tracking.config import TrackingConfig
 

@@ -16,6 +16,7 @@ from trocar.backbones.depthwise import use_fast_weight_gradient
 from trocar.backbones.device import choose_device
 from trocar.backbones.export import BackboneFiles, backbone_files, require_exportable
 from trocar.backbones.exposure import KEY, Exposure, Part, exposure_of
+from trocar.backbones.precision import resolved
 from trocar.data import staging
 from trocar.data.catalog import Catalog
 from trocar.data.dali_backend import decoder_identity, is_available, require
@@ -29,7 +30,6 @@ from trocar.data.selection import Selection
 from trocar.data.views import ViewPlan
 from trocar.leak.resolve import LeakSearch, resolve
 from trocar.privacy import Withheld
-from trocar.ssl import precision
 from trocar.ssl.advice import DataSize
 from trocar.ssl.compiled import compile_backbone
 from trocar.ssl.distributed import World, wait_for_all
@@ -188,7 +188,7 @@ class Pretraining:
 
         Raises ConfigError for a precision that the device doesn't have.
         """
-        return self.config.computing_in(precision.resolved(self.config.train.precision, self.device))
+        return self.config.computing_in(resolved(self.config.train.precision, self.device, "train.precision"))
 
     @cached_property
     def data_size(self) -> DataSize:

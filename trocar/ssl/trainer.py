@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from trocar.backbones.precision import Precision, Wanted, autocast, resolved
 from trocar.config import Config
 from trocar.data.counter import make_key
 from trocar.data.loader import Batch
@@ -22,7 +23,6 @@ from trocar.ssl.health import feature_std, rankme
 from trocar.ssl.method import Losses, Method, norm_buffers
 from trocar.ssl.norm_statistics import Statistics
 from trocar.ssl.optim import OptimConfig, Schedule, clip_gradients
-from trocar.ssl.precision import Precision, Wanted, resolved
 from trocar.ssl.sample import Progress, Views
 from trocar.ssl.speed import Speed, peak_memory
 
@@ -88,7 +88,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self._model = self.method
-        self._precision = resolved(self.config.precision, self.device)
+        self._precision = resolved(self.config.precision, self.device, "train.precision")
         self._statistics = Statistics(norm_buffers(self.method))
         if self.world.size > 1:
             # find_unused_parameters keeps DDP from rebuilding its buckets after the first step. A rebuilt layout sums
@@ -174,7 +174,7 @@ class Trainer:
         return nullcontext()
 
     def _autocast(self) -> AbstractContextManager[None]:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._precision == "bfloat16")
+        return autocast(self.device, self._precision)
 
     def _is_logged(self, progress: Progress) -> bool:
         return progress.step % self.hooks.log_every == 0 or progress.step + 1 == progress.total

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from trocar.backbones.precision import Wanted
 from trocar.config import AsWritten, Config, load
 from trocar.data.composition import Composition, Match
 from trocar.data.leak.guard import Policy
@@ -84,7 +85,7 @@ class TaskConfig(Config):
     remap: str | None = None
     shards: Path | None = None
     phases: list[AsWritten] = []
-    batch: int = Field(default=64, ge=1)
+    batch: int | None = Field(default=None, ge=1)
     score: str | None = None
     metric: str | None = None
     cases: Match | None = None
@@ -120,7 +121,8 @@ class StudyConfig(Config):
     leave every pool, so that one pretraining serves all tasks; or those of one `task` alone, as EndoViT does it: pools
     are larger, and every set of tasks with the same held-out cases has pretrainings of its own. `keep`: of a finished
     pretraining, `backbone` and milestones, or everything. `threads`: CPU threads of every stage (None: the cores
-    divided by the jobs). `privacy`: whether private cases, hospitals and frames are shown.
+    divided by the jobs). `precision`: what evaluations compute in, and pretrainings whose recipe says `auto` or
+    nothing; auto is settled by the plan. `privacy`: whether private cases, hospitals and frames are shown.
     """
 
     name: Name
@@ -143,6 +145,7 @@ class StudyConfig(Config):
     keep: Literal["backbone", "full"] = "backbone"
     threads: int | None = Field(default=None, ge=1)
     device: str = "auto"
+    precision: Wanted = "auto"
     privacy: PrivacyConfig = PrivacyConfig()
     speed: SpeedConfig = SpeedConfig()
 

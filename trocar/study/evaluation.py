@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+from trocar.backbones.precision import Precision
 from trocar.config import fingerprint
 from trocar.data.catalog import Catalog
 from trocar.data.composition import Composition
@@ -23,6 +24,7 @@ from trocar.downstream.protocols import get_protocol
 from trocar.downstream.tasks.base import Task
 from trocar.errors import ConfigError
 from trocar.study.config import StudyConfig, called_on, task_name
+from trocar.study.precision import settled
 from trocar.study.stages import Stage
 
 ALL = "100%"
@@ -71,10 +73,12 @@ class Evaluation:
 
 
 class TaskPlan:
-    """A task of the study with its data opened. Raises ConfigError for budgets and folds that cannot be."""
+    """A task of the study with its data opened, computed in `precision`. Raises ConfigError for budgets and folds that
+    cannot be.
+    """
 
-    def __init__(self, study: StudyConfig, name: str) -> None:
-        self.study, self.name, self.config = study, name, study.tasks[name]
+    def __init__(self, study: StudyConfig, name: str, precision: Precision = "float32") -> None:
+        self.study, self.name, self.config, self.precision = study, name, study.tasks[name], precision
 
     @cached_property
     def data(self) -> LabelledFrames:
@@ -141,6 +145,7 @@ class TaskPlan:
             "val_cases": {fold.name: self._cases(fold.val) for fold in bench.folds},
             "draws": self.drawn(),
             "scored": self.scored(),
+            "precision": self.precision,
         }
 
     def scored(self) -> list[str] | None:
@@ -203,13 +208,18 @@ class TaskPlan:
             figures=False,  # the report draws those it shows
             batch=config.batch,
             device=self.study.device,
+            precision=self.precision,
             private=config.private,
             privacy=self.study.privacy,
         )
 
     def _stage(self, scored: Scored, settings: EvaluateConfig, protocol: dict[str, Any], draws: int) -> Stage:
         plain = settings.model_dump(mode="json")
+        protocol = settled(protocol, self.precision)
+        # Of equal results the names are equal: evaluations computed in float32 before they said so.
+        computed = {} if self.precision == "float32" else {"precision": self.precision}
         inputs = {name: plain[name] for name in _SETTINGS} | {
+            **computed,
             "protocol": protocol,
             "layout": self.data.layout,
             "data": self.data.fingerprint,

@@ -130,9 +130,18 @@ def _runs(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
 def _tasks(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     for name, task in new["tasks"].items():
         known = old["tasks"].get(name)
+        if known is not None and known["precision"] != task["precision"] and _same(old, new, "precision", "device"):
+            yield (
+                f"task {name}: precision: auto was {known['precision']} and is {task['precision']} on this machine or "
+                f"profile; precision: {known['precision']} keeps it"
+            )
         if known is not None and known["asked"] == task["asked"] and known["data"] != task["data"]:
             tested = [sorted({case for fold in t["test_cases"].values() for case in fold}) for t in (known, task)]
             yield f"task {name}: its labels have changed; test cases: {_cases(*tested)}"
+
+
+def _same(old: Mapping[str, Any], new: Mapping[str, Any], *keys: str) -> bool:
+    return all(old["study"][key] == new["study"][key] for key in keys)
 
 
 def _weights(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from trocar.slurm.profile import Profile
 from trocar.study.arm_run import ArmRun
 from trocar.study.config import INIT, RANDOM, StudyConfig
 from trocar.study.evaluation import Evaluation, Scored, TaskPlan, labels_of
+from trocar.study.precision import planned_for_evaluations
 from trocar.study.pretraining import Runs, plan_arms
 from trocar.study.stages import Stage
 from trocar.study.weights import absolute, identity, is_random, random_name
@@ -100,7 +101,8 @@ def make_plan(study: StudyConfig, profile: Profile | None = None) -> Plan:
         reasons = "; ".join(f"{arm}: {why}" for arm, why in found.short.items())
         raise ConfigError(f"study {study.name}: the catalog can't fill any arm ({reasons})")
     runs = found.runs
-    tasks = tuple(TaskPlan(study, name) for name in study.tasks)
+    precision = planned_for_evaluations(study, profile)
+    tasks = tuple(TaskPlan(study, name, precision) for name in study.tasks)
     for task in tasks:
         task.check()
     inits, init_of = _inits(study, runs)

@@ -129,7 +129,8 @@ def _config(study: StudyConfig, name: str, arm: ArmConfig, seed: int, tasks: tup
         "composition": composition.model_dump(mode="json"),
     }
     tree["run"] = run | {"out": NOT_HERE, "seed": total, "device": run.get("device", study.device)}
-    tree["train"] = _matched(study, _section(tree, "train"), source)
+    train = _section(tree, "train")
+    tree["train"] = _matched(study, train | {"precision": _precision(study, train)}, source)
     tree["privacy"] = study.privacy.model_dump(mode="json")
     tree["tracking"] = {"uri": "none"}  # the study syncs it when it has ended
     return validate(PretrainConfig, tree, source)
@@ -152,6 +153,11 @@ def _check_own(overrides: list[str], source: str) -> None:
         key = override.partition("=")[0]
         if any(key == own or key.startswith(f"{own}.") for own in _OWN):
             raise ConfigError(f"{source}: override {override!r}: the study sets {key} itself")
+
+
+def _precision(study: StudyConfig, train: Mapping[str, Any]) -> Any:
+    said = train.get("precision", "auto")
+    return study.precision if said == "auto" else said
 
 
 def _matched(study: StudyConfig, train: dict[str, Any], source: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,20 @@ from torch import nn
 
 from trocar.backbones.load import load_backbone
 from trocar.downstream.metrics.segmentation import scores_of
+from trocar.downstream.segmentation import train as training
+from trocar.downstream.segmentation.augment import joint_augmentation
 from trocar.downstream.segmentation.labelled import Picked
 from trocar.downstream.segmentation.model import Segmenter, build_segmenter
 from trocar.downstream.segmentation.predict import predict, predicted_confusions
 from trocar.downstream.segmentation.train import (
+    Material,
     SegmentationTraining,
     batches,
     fit_segmenter,
     parameter_groups,
     rate,
 )
+from trocar.downstream.training.prepared import prepared
 from trocar.errors import ConfigError, TrocarError
 
 SIZE = (40, 56)
@@ -75,6 +80,27 @@ def test_two_runs_of_one_seed_are_equal_and_another_seed_is_not() -> None:
     torch.manual_seed(9)
     assert torch.equal(first, weights(1))
     assert not torch.equal(first, weights(2))
+
+
+def test_worker_processes_make_the_batches_that_are_made_here() -> None:
+    material = Material(toy(count=18), joint_augmentation(SIZE), 3, seed=5)
+    rows = list(batches(18, 2, material.seed, epoch=1))
+    made = prepared(partial(training._numbered, material, rows, 1), len(rows), 2, pin=False)
+    for number, (labelled, (pixels, labels)) in enumerate(made):
+        known, (expected, masks) = material.batch(rows[number], 1, number)
+        assert labelled == known
+        assert torch.equal(pixels, expected)
+        assert torch.equal(labels, masks)
+    assert not torch.equal(material.batch(rows[0], 2, 0)[1][0], material.batch(rows[0], 1, 0)[1][0])
+
+
+def test_memory_that_runs_out_names_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(training, "segmentation_loss", full)
+    with pytest.raises(TrocarError, match=r"Segmentation takes 3 images at a time, in float32: lower its batch"):
+        fit_segmenter(segmenter(), toy(), settings(batch=3))
 
 
 def test_only_the_decoder_of_a_frozen_backbone_changes() -> None:

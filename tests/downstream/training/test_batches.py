@@ -54,3 +54,22 @@ def test_a_neutral_augmentation_changes_nothing_and_a_sure_flip_mirrors() -> Non
         augmentation = Augmentation(scale=(1, 1), ratio=(1, 1), flip=flip, jitter=still)
         expected = plain.flip(-1) if flip else plain
         assert view(images(augmentation), [4], 0).numpy() == pytest.approx(expected.numpy(), abs=1e-5)
+
+
+def test_worker_processes_cut_what_a_thread_cuts() -> None:
+    rows = np.arange(9)
+    parts = epoch_batches(rows, 1, seed=0, epoch=2)
+    found = images(Augmentation())
+    alone = [found.cut(part, 2) for part in parts]
+    for workers in (1, 2):
+        found.workers = workers
+        cuts = found._by_workers(parts, 2, pin=False)
+        assert cuts is not None
+        for cut, expected in zip(cuts, alone, strict=True):
+            assert torch.equal(cut.images, expected.images)
+            assert torch.equal(found.finish(cut), found.finish(expected))
+    found.workers = 0
+    assert found._by_workers(parts, 2) is None
+    for (own, cut), part, expected in zip(found.batches(parts, 2), parts, alone, strict=True):
+        assert (own == part).all()
+        assert torch.equal(cut.images, expected.images)

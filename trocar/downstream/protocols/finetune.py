@@ -119,7 +119,7 @@ def _train(
         lambda scores: headline(problem, scored, scores) if scored is not None else float("nan"),
         last,
     )
-    return Finetuned(trainer, history, {**asdict(history), **about})
+    return Finetuned(trainer, history, {**asdict(history), **about, "precision": trainer.precision})
 
 
 def _trainer(problem: Problem, recipe: Recipe, goals: tuple[Goal, ...]) -> Trainer:
@@ -127,10 +127,14 @@ def _trainer(problem: Problem, recipe: Recipe, goals: tuple[Goal, ...]) -> Train
     encoder = problem.encoder
     assert encoder.network is not None
     backbone = fit_input_size(encoder.network(), encoder.size)
-    images = Images(encoder.pixels, describe_backbone(backbone), recipe.augment, problem.seed, encoder.device)
+    precision = encoder.computes_in(recipe.precision, "finetune: precision")
+    preprocessing = describe_backbone(backbone)
+    images = Images(
+        encoder.pixels, preprocessing, recipe.augment, problem.seed, encoder.device, workers=encoder.workers
+    )
     with seeded(problem.seed, encoder.device):
         network = Network(backbone, goals, encoder.size).to(encoder.device)
-    return Trainer(network, goals, images, recipe, problem.seed)
+    return Trainer(network, goals, images, recipe, problem.seed, precision)
 
 
 def _scored(problem: Problem, val: Labelled | None) -> Labelled | None:

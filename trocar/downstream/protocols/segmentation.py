@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 
+from trocar.backbones.precision import Precision
 from trocar.downstream.datasets.table import IGNORED_PIXEL, Kind, Mask
 from trocar.downstream.frames import Pixels, Size, extent
 from trocar.downstream.metrics.outcome import Ints
@@ -87,9 +88,20 @@ class Segmentation(MaskProtocol, SegmentationTraining):
         model = build_segmenter(encoder.network(), self.decoder, classes, shape, self.freeze, seed=problem.seed)
         train = _labelled(problem, problem.train, images, shape)
         val = None if problem.val is None else _labelled(problem, problem.val, images, shape)
-        history = fit_segmenter(model, train, self, val, seed=problem.seed, device=encoder.device)
-        masks = _predicted(model, images, problem.test.rows, size_of, encoder.device)
-        detail = {"epoch": history.best_epoch + 1, "loss": history.loss, "validation": history.miou}
+        precision = encoder.computes_in(self.precision, "segmentation: precision")
+        history = fit_segmenter(
+            model,
+            train,
+            self,
+            val,
+            seed=problem.seed,
+            device=encoder.device,
+            precision=precision,
+            workers=encoder.workers,
+        )
+        masks = _predicted(model, images, problem.test.rows, size_of, encoder.device, precision)
+        losses = {"loss": history.loss, "validation": history.miou}
+        detail = {"epoch": history.best_epoch + 1, **losses, "precision": precision}
         return Segmented(masks, detail)
 
 
@@ -130,8 +142,8 @@ def _labelled(problem: Problem, part: Labelled, images: Pixels, shape: tuple[int
 
 
 def _predicted(
-    model: Segmenter, images: Pixels, rows: Ints, size_of: SizeOf, device: str
+    model: Segmenter, images: Pixels, rows: Ints, size_of: SizeOf, device: str, precision: Precision
 ) -> Iterator[tuple[int, Mask]]:
     for row in rows:
-        found = predict(model, images[row : row + 1], size=size_of(int(row)), device=device)
+        found = predict(model, images[row : row + 1], size=size_of(int(row)), device=device, precision=precision)
         yield int(row), found.masks[0]

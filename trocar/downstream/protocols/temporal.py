@@ -109,6 +109,7 @@ class TemporalFinetuned(Temporal):
             images.preprocessing,
             batch=encoder.batch,
             device=encoder.device,
+            precision=encoder.precision,
             rows=rows,
             whose=f"{encoder.name}, fine-tuned,",
         )

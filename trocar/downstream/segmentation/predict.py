@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trocar.backbones.precision import Precision, autocast
 from trocar.backbones.preprocess import describe_backbone
 from trocar.downstream.metrics.segmentation_outcome import confusions
 from trocar.downstream.segmentation.labelled import Bytes, Stack
@@ -33,6 +34,7 @@ def predict(
     size: tuple[int, int] | None = None,
     batch: int = 16,
     device: str = "cpu",
+    precision: Precision = "float32",
     probabilities: bool = False,
 ) -> Predicted:
     """uint8 [n, H, W, 3] of the model's size (may be memory-mapped) -> masks of `size` (None: the images').
@@ -41,7 +43,7 @@ def predict(
     into eval mode and moved to `device`. Raises TrocarError for images of another size.
     """
     masks, soft = [], []
-    for _, logits in logit_batches(model, images, size=size, batch=batch, device=device):
+    for _, logits in logit_batches(model, images, size=size, batch=batch, device=device, precision=precision):
         masks.append(class_map(logits).cpu().numpy())
         if probabilities:
             soft.append(logits.softmax(1).half().cpu().numpy())
@@ -49,7 +51,13 @@ def predict(
 
 
 def predicted_confusions(
-    model: Segmenter, images: Stack, masks: Stack, *, batch: int = 16, device: str = "cpu"
+    model: Segmenter,
+    images: Stack,
+    masks: Stack,
+    *,
+    batch: int = 16,
+    device: str = "cpu",
+    precision: Precision = "float32",
 ) -> npt.NDArray[np.int64]:
     """Confusions int64 [n, K, K] of the predictions for `images` at the size of `masks` (uint8 [n, h, w]).
 
@@ -57,13 +65,19 @@ def predicted_confusions(
     """
     size = (masks.shape[1], masks.shape[2])
     found = []
-    for rows, logits in logit_batches(model, images, size=size, batch=batch, device=device):
+    for rows, logits in logit_batches(model, images, size=size, batch=batch, device=device, precision=precision):
         found.append(confusions(masks[rows], class_map(logits).cpu().numpy(), logits.shape[1]))
     return np.concatenate(found)
 
 
 def logit_batches(
-    model: Segmenter, images: Stack, *, size: tuple[int, int] | None, batch: int, device: str
+    model: Segmenter,
+    images: Stack,
+    *,
+    size: tuple[int, int] | None,
+    batch: int,
+    device: str,
+    precision: Precision = "float32",
 ) -> Iterator[tuple[slice, Tensor]]:
     """Rows and their logits float32 [b, K, h, w] on `device`, one batch after another.
 
@@ -71,11 +85,10 @@ def logit_batches(
     """
     require_size(images, model.size)
     model = model.eval().to(device)
-    normalise = describe_backbone(model.backbone).normalise
     for start in range(0, len(images), batch):
         rows = slice(start, start + batch)
         with torch.inference_mode():
-            logits = model(normalise(to_tensor(images[rows], device)))
+            logits = logits_of(model, to_tensor(images[rows], device), precision)
             if not torch.isfinite(logits).all():  # its argmax would be the first class, everywhere
                 raise TrocarError(
                     "the segmenter's logits are NaN or infinite; a training that diverged needs a smaller lr"
@@ -83,6 +96,13 @@ def logit_batches(
             if size is not None and size != model.size:
                 logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
         yield rows, logits
+
+
+def logits_of(model: Segmenter, pixels: Tensor, precision: Precision) -> Tensor:
+    """uint8 [b, 3, H, W] -> logits float32 [b, K, H, W], on the device of both."""
+    with autocast(pixels.device, precision):
+        logits: Tensor = model(describe_backbone(model.backbone).normalise(pixels))
+    return logits
 
 
 def class_map(logits: Tensor) -> Tensor:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,15 +15,21 @@ import torch
 from pydantic import Field
 from timm.optim._param_groups import param_groups_layer_decay
 from torch import Tensor, nn
+from torchvision.transforms import v2
 
+from trocar.backbones.out_of_memory import explained
+from trocar.backbones.precision import Precision, Wanted, autocast, resolved
 from trocar.backbones.preprocess import describe_backbone
 from trocar.config import Config
+from trocar.data.ahead import pinned, sent_ahead
+from trocar.data.workers import worker_count
 from trocar.downstream.metrics.segmentation import scores_of
 from trocar.downstream.segmentation.augment import augment, joint_augmentation
 from trocar.downstream.segmentation.labelled import Bytes, LabelledImages
 from trocar.downstream.segmentation.loss import IGNORE, segmentation_loss
 from trocar.downstream.segmentation.model import Segmenter
 from trocar.downstream.segmentation.predict import predicted_confusions, require_size, to_tensor
+from trocar.downstream.training.prepared import prepared
 from trocar.errors import ConfigError, TrocarError
 from trocar.progress import track
 
@@ -33,7 +40,7 @@ class SegmentationTraining(Config):
     `epochs` is all of them without a validation set, otherwise the most: training stops after `patience` epochs
     without a better validation mIoU. `warmup` is a share of all steps. `lr` is the decoder's; a backbone's layers have
     `layer_decay` of the one above. `dice` weighs the Dice loss, `class_weights` the classes in the cross-entropy.
-    `precision`: bfloat16 computes the forward pass in it.
+    `precision`: auto is that of the evaluation; bfloat16 computes the forward pass in it.
     """
 
     epochs: int = Field(default=30, ge=1)
@@ -46,7 +53,7 @@ class SegmentationTraining(Config):
     dice: float = Field(default=1.0, ge=0)
     class_weights: list[float] | None = None
     augment: bool = True
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Wanted = "auto"
 
 
 @dataclass
@@ -70,28 +77,35 @@ def fit_segmenter(
     *,
     seed: int = 0,
     device: str = "cpu",
+    precision: Precision | None = None,
+    workers: int | None = None,
 ) -> History:
     """Train `model` in place on `device`; afterwards it has its best weights and is in eval mode.
 
     Training masks have the size of the images, validation masks may have any (predictions are resized to them). The
     order of the images follows from (seed, epoch), augmentation from (seed, epoch, step), dropout from the seed. A
     frozen backbone neither changes nor gets gradients. Every epoch sees every image; the last batch is filled up with
-    images of the beginning, because batch norm cannot do with one. Of images and masks no more than a batch is read at
-    a time.
+    images of the beginning, because batch norm cannot do with one. `precision` is what the settings' is on this device
+    (None: found out). For a GPU, `workers` processes read and augment (None: what the machine has); on a CPU no more
+    than a batch of images and masks is read at a time.
 
-    Raises TrocarError for arrays that do not fit, a label that is no class or a loss that is not finite, ConfigError
-    for class weights that are not one per class.
+    Raises TrocarError for arrays that do not fit, a label that is no class, a loss that is not finite or too little
+    memory, ConfigError for class weights that are not one per class and a precision that the device doesn't have.
     """
     _require_arrays(model, train)
     _require_weights(model, config)
-    step = _Step(model, config, seed, device, -(-len(train[0]) // batch_size(len(train[0]), config.batch)))
+    where = torch.device(device)
+    used = precision or resolved(config.precision, where, "segmentation: precision")
+    step = _Step(model, config, used, where, -(-len(train[0]) // batch_size(len(train[0]), config.batch)))
+    material = Material(train, joint_augmentation(model.size) if config.augment else None, model.classes, seed)
     history, best = History(), {}
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.startswith("cuda") else []):
+    devices = range(torch.cuda.device_count()) if device.startswith("cuda") else []
+    with torch.random.fork_rng(devices=devices), explained(partial(_remedy, config, used)):
         torch.manual_seed(seed)
         for epoch in track(range(config.epochs), "train", config.epochs):
-            history.loss.append(_epoch(step, train, epoch))
+            history.loss.append(_epoch(step, material, epoch, workers))
             if val is not None:
-                history.miou.append(_validate(model, val, config.batch, device))
+                history.miou.append(_validate(model, val, config.batch, device, used))
             if _is_best(history):
                 history.best_epoch, best = epoch, _weights(model) if val is not None else {}
             if val is not None and epoch - history.best_epoch >= config.patience:
@@ -102,30 +116,53 @@ def fit_segmenter(
     return history
 
 
+@dataclass(frozen=True)
+class Material:
+    """What is learned from: images and masks, changed by `transform` (None: as they are), of `classes` classes."""
+
+    data: LabelledImages
+    transform: v2.Transform | None
+    classes: int
+    seed: int
+
+    def batch(self, rows: npt.NDArray[np.int64], epoch: int, number: int) -> tuple[bool, list[Tensor]]:
+        """A batch on the host: whether any pixel has a label, and images uint8 [b, 3, H, W] with masks uint8 [b, H, W].
+
+        It follows from (seed, epoch, number) and its rows alone. Raises TrocarError for a label that is no class.
+        """
+        images, masks = self.data[0][rows], self.data[1][rows]
+        _require_classes(masks, self.classes)
+        pixels, labels = to_tensor(images, "cpu"), torch.from_numpy(np.array(masks))
+        if self.transform is not None:
+            seed = int(np.random.SeedSequence([self.seed, epoch, number]).generate_state(1)[0])
+            pixels, labels = augment(pixels, labels, self.transform, seed)
+        return bool((labels != IGNORE).any()), [pixels, labels]
+
+
 class _Step:
     """One update after another, with the learning rate of the step."""
 
     def __init__(
-        self, model: Segmenter, config: SegmentationTraining, seed: int, device: str, epoch_steps: int
+        self,
+        model: Segmenter,
+        config: SegmentationTraining,
+        precision: Precision,
+        device: torch.device,
+        epoch_steps: int,
     ) -> None:
-        self.model, self.config, self.seed, self.device = model.to(device), config, seed, device
+        self.model, self.config, self.precision, self.device = model.to(device), config, precision, device
         self.epoch_steps, self.total, self.done = epoch_steps, epoch_steps * config.epochs, 0
         self.optimizer = torch.optim.AdamW(parameter_groups(model, config), lr=config.lr)
         self.normalise = describe_backbone(model.backbone).normalise
-        self.transform = joint_augmentation(model.size)
         self.weights = None if config.class_weights is None else torch.tensor(config.class_weights, device=device)
 
-    def __call__(self, images: Bytes, masks: Bytes, seed: int) -> Tensor:
+    def __call__(self, pixels: Tensor, labels: Tensor, labelled: bool) -> Tensor:
+        """Images and masks of a batch, on the device, and whether any pixel of them has a label -> the loss."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr * group["lr_scale"] * rate(self.done, self.total, self.config.warmup)
-        _require_classes(masks, self.model.classes)
-        pixels, labels = to_tensor(images, self.device), torch.from_numpy(np.array(masks)).to(self.device)
-        if self.config.augment:
-            pixels, labels = augment(pixels, labels, self.transform, seed)
-        half = self.config.precision == "bfloat16"
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=half):
+        with autocast(self.device, self.precision):
             logits = self.model(self.normalise(pixels))
-        loss = segmentation_loss(logits, labels.long(), dice=self.config.dice, weights=self.weights)
+        loss = segmentation_loss(logits, labels.long(), dice=self.config.dice, weights=self.weights, labelled=labelled)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -176,12 +213,11 @@ def batch_size(count: int, batch: int) -> int:
     return max(2, min(batch, count))
 
 
-def _epoch(step: _Step, train: LabelledImages, epoch: int) -> float:
+def _epoch(step: _Step, material: Material, epoch: int, workers: int | None) -> float:
     step.model.train()
     losses = []
-    for number, rows in enumerate(batches(len(train[0]), step.config.batch, step.seed, epoch)):
-        seed = int(np.random.SeedSequence([step.seed, epoch, number]).generate_state(1)[0])
-        losses.append(step(train[0][rows], train[1][rows], seed))
+    for labelled, (pixels, labels) in sent_ahead(_batches(step, material, epoch, workers), step.device):
+        losses.append(step(pixels, labels, labelled))
     loss = float(torch.stack(losses).mean())
     if not math.isfinite(loss):
         raise TrocarError(
@@ -190,9 +226,41 @@ def _epoch(step: _Step, train: LabelledImages, epoch: int) -> float:
     return loss
 
 
-def _validate(model: Segmenter, val: LabelledImages, batch: int, device: str) -> float:
-    counts = predicted_confusions(model, *val, batch=batch, device=device)
+def _batches(
+    step: _Step, material: Material, epoch: int, workers: int | None
+) -> Iterator[tuple[bool, Sequence[Tensor]]]:
+    """Of an epoch, on the host: for a GPU by processes, in pinned memory; for a CPU here, when one is asked for.
+
+    Not in a thread: what is drawn comes from the random numbers of torch, which are dropout's at the same time.
+    """
+    rows = list(batches(len(material.data[0]), step.config.batch, material.seed, epoch))
+    if step.device.type == "cuda":
+        size = sum(int(np.prod((len(rows[0]), *stack.shape[1:]))) for stack in material.data)
+        count = worker_count(workers, size, len(rows))
+        if count:
+            yield from prepared(partial(_numbered, material, rows, epoch), len(rows), count)
+            return
+    for number in range(len(rows)):
+        labelled, tensors = _numbered(material, rows, epoch, number)
+        yield labelled, [pinned(x, step.device) for x in tensors]
+
+
+def _numbered(
+    material: Material, rows: Sequence[npt.NDArray[np.int64]], epoch: int, number: int
+) -> tuple[bool, list[Tensor]]:
+    return material.batch(rows[number], epoch, number)
+
+
+def _validate(model: Segmenter, val: LabelledImages, batch: int, device: str, precision: Precision) -> float:
+    counts = predicted_confusions(model, *val, batch=batch, device=device, precision=precision)
     return float(np.nanmean(scores_of(counts.sum(0).astype(np.float64))))
+
+
+def _remedy(config: SegmentationTraining, precision: Precision) -> str:
+    return (
+        f"Segmentation takes {config.batch} images at a time, in {precision}: lower its batch (now {config.batch}) or "
+        "its image"
+    )
 
 
 def _is_best(history: History) -> bool:

@@ -9,16 +9,21 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from trocar.config import Config
+from trocar.data.constant import sent
 from trocar.downstream.class_weights import balanced_weights
 from trocar.downstream.datasets.table import Kind
 from trocar.downstream.temporal.sequence import Numbers
 from trocar.errors import ConfigError
+
+OnHost = Tensor | Numbers
+"""Targets where they can be looked at without waiting for a GPU."""
 
 
 class LossConfig(Config):
@@ -51,7 +56,7 @@ class TemporalLoss:
         """The same on `device`."""
         return self if self.weights is None else replace(self, weights=self.weights.to(device))
 
-    def __call__(self, stages: Sequence[Tensor], targets: Tensor) -> Tensor:
+    def __call__(self, stages: Sequence[Tensor], targets: OnHost) -> Tensor:
         """`stages`: logits [T, K] each; `targets` as in `classification_loss`. 0 where nothing is labelled."""
         losses = [classification_loss(logits, targets, self.kind, self.weights) for logits in stages]
         if self.smoothing:
@@ -60,24 +65,25 @@ class TemporalLoss:
         return torch.stack(losses).sum()
 
 
-def classification_loss(logits: Tensor, targets: Tensor, kind: Kind, weights: Tensor | None) -> Tensor:
+def classification_loss(logits: Tensor, targets: OnHost, kind: Kind, weights: Tensor | None) -> Tensor:
     """Cross-entropy of one case, logits [T, K]; unlabelled entries (below 0) count for nothing.
 
     One label a frame, targets int64 [T]: sum_t w_{y_t} (-log p_{t, y_t}) / sum_t w_{y_t}, as torch's weighted
     mean. Several, targets [T, K] in 0 .. 1: the mean over labelled (t, c) of -(w_c y log p + (1 - y) log(1 -
     p)).
     """
-    known = targets >= 0
+    values = np.asarray(targets)
+    known = values >= 0
     if not known.any():
         return logits.sum() * 0.0
     if kind == "multiclass":
-        return F.cross_entropy(logits[known], targets[known], weight=weights)
-    goals = targets.clamp(min=0).to(logits.dtype)
+        return F.cross_entropy(_at(logits, known), sent(values[known], logits.device), weight=weights)
+    goals = sent(values.clip(0), logits.device).to(logits.dtype)
     each = F.binary_cross_entropy_with_logits(logits, goals, pos_weight=weights, reduction="none")
-    return each[known].mean()
+    return _at(each, known).mean()
 
 
-def truncated_mse(logits: Tensor, targets: Tensor, kind: Kind, truncate: float) -> Tensor:
+def truncated_mse(logits: Tensor, targets: OnHost, kind: Kind, truncate: float) -> Tensor:
     """mean over t, c of min((log p_{t,c} - stop_gradient(log p_{t-1,c}))^2, truncate), MS-TCN
     (arXiv:1903.01945), eq. 8.
 
@@ -86,12 +92,17 @@ def truncated_mse(logits: Tensor, targets: Tensor, kind: Kind, truncate: float) 
     one frame has 0.
     """
     log_p = logits.log_softmax(1) if kind == "multiclass" else F.logsigmoid(logits)
-    known = targets >= 0
+    known = np.asarray(targets) >= 0
     pairs = known[1:] & known[:-1]
     if not pairs.any():
         return logits.sum() * 0.0
     jump = (log_p[1:] - log_p[:-1].detach()).square().clamp(max=truncate)
-    return jump[pairs].mean()
+    return _at(jump, pairs).mean()
+
+
+def _at(values: Tensor, chosen: npt.NDArray[np.bool_]) -> Tensor:
+    """values[chosen]: which they are is known on the host, and a GPU that was asked for it would be waited for."""
+    return values[tuple(sent(index, values.device) for index in np.nonzero(chosen))]
 
 
 def build_loss(config: LossConfig, targets: Sequence[Numbers], classes: int, kind: Kind) -> TemporalLoss:

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trocar.backbones.out_of_memory import explained
+from trocar.data.constant import sent
 from trocar.downstream.datasets.table import Kind
 from trocar.downstream.temporal.config import TemporalConfig
 from trocar.downstream.temporal.head import Head, Recipe, probabilities
@@ -111,7 +113,11 @@ def fit_temporal(
     loss = build_loss(config.loss, [s.targets for s in train], classes, kind)
     longest = max(len(s) for s in (*train, *held_out))
     threads = config.threads or (1 if longest <= SHORT else torch.get_num_threads())
-    with torch_threads(threads), _seeded(seed, device):
+    remedy = (
+        f"A temporal head takes a whole operation at a time, here up to {longest} frames: take a smaller head, fewer "
+        "frames (fps), or device=cpu"
+    )
+    with torch_threads(threads), _seeded(seed, device), explained(lambda: remedy):
         head = config.head.build(dimensions, classes, kind).to(device)
         run = _Run(config, head, standard, loss, kind, device)
         kept = run.fit(labelled, held_out, score, np.random.default_rng(seed))
@@ -156,8 +162,8 @@ class _Run:
 
     def _step(self, sequence: Sequence, epoch: int) -> float:
         features = self._augment(_tensor(self.standard(sequence.features), self.device))
-        targets = torch.from_numpy(np.ascontiguousarray(sequence.targets)).to(self.device)
-        loss = self.loss(self.head(features), targets.long() if self.kind == "multiclass" else targets)
+        targets = sequence.targets.astype(np.int64) if self.kind == "multiclass" else sequence.targets
+        loss = self.loss(self.head(features), targets)
         value = loss.item()
         if not math.isfinite(value):
             raise TrocarError(f"epoch {epoch}, case {sequence.case!r}: the loss is {value}; lower lr or set clip: 1")
@@ -217,7 +223,7 @@ def _predict(head: Head, standard: Standard, sequence: Sequence, kind: Kind, dev
 
 
 def _tensor(features: Features, device: str) -> Tensor:
-    return torch.from_numpy(features).to(device)
+    return sent(features, torch.device(device))
 
 
 @contextmanager

@@ -1,9 +1,14 @@
-"""Pixels of rows -> normalised images, plain or augmented; and the order of an epoch."""
+"""Pixels of rows -> normalised images, plain or augmented; and the order of an epoch.
+
+On a CPU a thread crops the next batches beside the network; where a GPU trains, that is the work of processes.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,12 +17,16 @@ from torch import Tensor
 
 from trocar.backbones.preprocess import Preprocessing
 from trocar.config import Config
+from trocar.data.ahead import pinned, sent_ahead
 from trocar.data.augment import augment
 from trocar.data.permutation import Permutation
+from trocar.data.prefetch import in_thread
 from trocar.data.torch_backend import crop_resize
 from trocar.data.views import Jitter, ViewGroup, ViewParams, ViewPlan, ViewRecipe
+from trocar.data.workers import worker_count
 from trocar.downstream.frames import Pixels
 from trocar.downstream.metrics.outcome import Ints
+from trocar.downstream.training.prepared import prepared
 
 
 class Augmentation(Config):
@@ -46,18 +55,56 @@ class Cut:
     images: Tensor
     params: ViewParams | None
 
+    def pin_memory(self) -> Cut:
+        """With the images where a GPU copies them from by itself."""
+        return replace(self, images=self.images.pin_memory())
+
 
 class Images:
-    """The frames of a data set as a network takes them. What happens to a frame follows from (seed, epoch, row)."""
+    """The frames of a data set as a network takes them. What happens to a frame follows from (seed, epoch, row).
+
+    `workers`: processes that read and crop for a GPU (None: what the machine has; 0: a thread, as on a CPU).
+    """
 
     def __init__(
-        self, pixels: Pixels, preprocessing: Preprocessing, augmentation: Augmentation | None, seed: int, device: str
+        self,
+        pixels: Pixels,
+        preprocessing: Preprocessing,
+        augmentation: Augmentation | None,
+        seed: int,
+        device: str,
+        workers: int | None = None,
     ) -> None:
         self.pixels, self.preprocessing, self.device = pixels, preprocessing, device
+        self.workers = workers
         self.plan = ViewPlan(augmentation.recipe(pixels.shape[1]), seed) if augmentation is not None else None
 
+    def batches(self, parts: Sequence[Ints], epoch: int | None) -> Iterator[tuple[Ints, Cut]]:
+        """(rows, their frames on the device) of one part after another, each made ahead of its use."""
+        device = torch.device(self.device)
+        cuts = self._by_workers(parts, epoch) if device.type == "cuda" else None
+        if cuts is None:
+            cuts = in_thread(lambda: (self._pinned(self.cut(rows, epoch), device) for rows in parts))
+        numbered = (((rows, cut.params), [cut.images]) for rows, cut in zip(parts, cuts, strict=True))
+        for (rows, params), (images,) in sent_ahead(numbered, device):
+            yield rows, Cut(images, params)
+
+    def _by_workers(self, parts: Sequence[Ints], epoch: int | None, pin: bool = True) -> Iterator[Cut] | None:
+        """None where processes would not pay."""
+        size = max((len(rows) for rows in parts), default=0) * int(np.prod(self.pixels.shape[1:]))
+        workers = worker_count(self.workers, size, len(parts))
+        make = partial(self._cut_part, parts, epoch)
+        return prepared(make, len(parts), workers, pin=pin) if workers else None
+
+    def _cut_part(self, parts: Sequence[Ints], epoch: int | None, number: int) -> Cut:
+        return self.cut(parts[number], epoch)
+
+    @staticmethod
+    def _pinned(cut: Cut, device: torch.device) -> Cut:
+        return replace(cut, images=pinned(cut.images, device))
+
     def cut(self, rows: Ints, epoch: int | None) -> Cut:
-        """The part that a thread can do beside the network: read and crop. No epoch: as they are."""
+        """The part that is done beside the network, on the host: read and crop. No epoch: as they are."""
         images = torch.from_numpy(self.pixels[rows]).permute(0, 3, 1, 2)
         if self.plan is None or epoch is None:
             return Cut(images, None)
@@ -69,7 +116,7 @@ class Images:
 
     def finish(self, cut: Cut) -> Tensor:
         """Flip, colour and normalise on the device: float32 [b, 3, S, S]."""
-        images = cut.images.to(self.device)
+        images = cut.images.to(self.device, non_blocking=True)
         if self.plan is None or cut.params is None:
             return self.preprocessing.normalise(images)
         mean, std = self.preprocessing.mean, self.preprocessing.std

@@ -11,7 +11,8 @@ import torch
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import Tensor
 
-from trocar.data.prefetch import in_thread
+from trocar.backbones.out_of_memory import explained
+from trocar.backbones.precision import Precision, autocast
 from trocar.downstream.metrics.outcome import Floats, Ints
 from trocar.downstream.training.batches import Cut, Images, epoch_batches
 from trocar.downstream.training.goals import Goal
@@ -39,26 +40,29 @@ class History:
 
 @dataclass(frozen=True)
 class Trainer:
-    """What stays the same through a training; `seed` decides order, augmentation and dropout."""
+    """What stays the same through a training; `seed` decides order, augmentation and dropout. `precision` is what the
+    recipe's is here.
+    """
 
     network: Network
     goals: Sequence[Goal]
     images: Images
     recipe: Recipe
     seed: int
+    precision: Precision = "float32"
 
     def fit(self, rows: Ints, val: Ints, score: Score, last: int | None = None) -> History:
         """Train in place on `rows`; afterwards the network has the kept weights and is in eval mode.
 
         With `val` rows the first epoch of the best score is kept, else the last one run: number `last` of the schedule
         (None: all epochs). The caller's random numbers are as they were; on a CPU a run repeats bit for bit at the same
-        number of threads. Raises TrocarError for fewer than two rows or a loss that is not finite.
+        number of threads. Raises TrocarError for fewer than two rows, a loss that is not finite, or too little memory.
         """
         if len(rows) < 2:
             raise TrocarError(f"fine-tuning needs at least 2 labelled training frames, there are {len(rows)}")
         history, best = History(), {}
         run = _Run(self, rows)
-        with seeded(self.seed, self.images.device):
+        with seeded(self.seed, self.images.device), explained(self._remedy):
             for epoch in range(last or self.recipe.epochs):
                 history.loss.append(run.epoch(epoch))
                 if len(val):
@@ -78,7 +82,7 @@ class Trainer:
         self.network.eval()
         parts = [rows[i : i + self.recipe.batch] for i in range(0, len(rows), self.recipe.batch)]
         found: dict[str, list[Tensor]] = {goal.task.name: [] for goal in self.goals}
-        with torch.inference_mode():
+        with torch.inference_mode(), explained(self._remedy):
             for _, cut in track(self._cuts(parts, None), "predict", len(parts)):
                 for name, logits in self.forward(cut).items():
                     found[name].append(logits.cpu())
@@ -88,13 +92,18 @@ class Trainer:
     def forward(self, cut: Cut) -> dict[str, Tensor]:
         """Logits float32 [b, K] by task name."""
         images = self.images.finish(cut)
-        half = self.recipe.precision == "bfloat16"
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
+        with autocast(images.device, self.precision):
             logits: dict[str, Tensor] = self.network(images)
         return {name: values.float() for name, values in logits.items()}
 
     def _cuts(self, parts: Sequence[Ints], epoch: int | None) -> Iterator[tuple[Ints, Cut]]:
-        return in_thread(lambda: ((rows, self.images.cut(rows, epoch)) for rows in parts))
+        return self.images.batches(parts, epoch)
+
+    def _remedy(self) -> str:
+        return (
+            f"Fine-tuning takes {self.recipe.batch} frames at a time, in {self.precision}: lower its batch (now "
+            f"{self.recipe.batch})"
+        )
 
 
 class _Run:
@@ -145,10 +154,8 @@ class _Run:
         self.schedule.step_update(self.step)
         self.step += 1
         logits = self.trainer.forward(cut)
-        device = self.trainer.images.device
         losses = [
-            self.criteria[goal.task.name](logits[goal.task.name], torch.from_numpy(goal.targets[rows]).to(device))
-            for goal in self.trainer.goals
+            self.criteria[goal.task.name](logits[goal.task.name], goal.targets[rows]) for goal in self.trainer.goals
         ]
         # EndoNet weighs its two tasks alike.
         loss = torch.stack(losses).sum()

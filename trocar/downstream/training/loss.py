@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trocar.data.constant import sent
 from trocar.downstream.class_weights import balanced_weights
 from trocar.downstream.datasets.table import Kind
 from trocar.downstream.metrics.outcome import Floats, Ints
@@ -32,15 +34,19 @@ class Criterion:
     weights: Tensor | None = None
     smoothing: float = 0.0
 
-    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """A scalar."""
-        known = targets >= 0 if targets.ndim == 1 else (targets >= 0).all(1)
-        if not bool(known.any()):
+    def __call__(self, logits: Tensor, targets: Ints | Floats) -> Tensor:
+        """A scalar. The targets come from the host: which frames are labelled is known there, and asking a GPU for it
+        would wait for all that is queued.
+        """
+        known = np.flatnonzero(targets >= 0 if targets.ndim == 1 else (targets >= 0).all(1))
+        if not len(known):
             return logits.sum() * 0.0  # the mean over no frame would be 0 / 0
-        logits, targets = logits[known], targets[known]
+        if len(known) < len(targets):
+            logits, targets = logits[sent(known, logits.device)], targets[known]
+        labels = sent(targets, logits.device)
         if self.kind == "multiclass":
-            return F.cross_entropy(logits, targets, self.weights, label_smoothing=self.smoothing)
-        goals = targets.to(logits.dtype) * (1 - self.smoothing) + self.smoothing / 2
+            return F.cross_entropy(logits, labels, self.weights, label_smoothing=self.smoothing)
+        goals = labels.to(logits.dtype) * (1 - self.smoothing) + self.smoothing / 2
         return F.binary_cross_entropy_with_logits(logits, goals, pos_weight=self.weights)
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from trocar.backbones.precision import Wanted
 from trocar.config import Config
 from trocar.downstream.training.batches import Augmentation
 from trocar.downstream.training.loss import ClassWeights
@@ -22,8 +23,9 @@ class Recipe(Config):
     `lr` is the heads'; `warmup` is a share of all steps. `class_weights`: `none`, `balanced` (see
     `class_weights.balanced_weights`) or one number per class of the leading task, which leaves the partners unweighted.
     `labels`: of several annotators, their mean (`soft`) or 0 and 1 as they are scored (`rounded`). `augment`: null for
-    none. `precision`: bfloat16 computes the forward pass in it, weights and optimiser stay float32. `batch_norm`:
-    `frozen` keeps the statistics of the pretraining, which small batches of neighbouring frames would spoil.
+    none. `precision`: auto is that of the evaluation; bfloat16 computes the forward pass in it, weights and optimiser
+    stay float32. `batch_norm`: `frozen` keeps the statistics of the pretraining, which small batches of neighbouring
+    frames would spoil.
 
     `select: validation` keeps the epoch with the best headline of the leading task on the validation cases and stops
     after `patience` epochs without a better one; `fixed_epochs` runs all and keeps the last. Where a problem has no
@@ -42,7 +44,7 @@ class Recipe(Config):
     class_weights: ClassWeights = "none"
     labels: Literal["soft", "rounded"] = "soft"
     augment: Augmentation | None = Augmentation()
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Wanted = "auto"
     batch_norm: Literal["train", "frozen"] = "train"
     select: Literal["validation", "fixed_epochs"] = "validation"
     inner: Literal["holdout", "fixed_epochs"] = "holdout"
