@@ -139,11 +139,19 @@ def test_a_command_with_another_exit_code_than_0_is_a_failed_job(tmp_path, monke
 
 def test_the_doctor_examines_a_node(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["doctor", "--slurm", write_profile(tmp_path, gpus_per_node=2), "--wait", "240"]) == 0
+    assert main(["doctor", "--slurm", write_profile(tmp_path), "--wait", "240"]) == 0
     said = capsys.readouterr().out
     assert "a requeued job waits at least 5 s" in said
     assert "all that is needed for a run on a CPU works" in said
     assert "COMPLETED" in said
+
+
+def test_the_doctor_fails_on_a_node_whose_gpus_torch_does_not_see(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["doctor", "--slurm", write_profile(tmp_path, gpus_per_node=2), "--wait", "240"]) == 1
+    said = capsys.readouterr().out
+    assert "FAILED  cuda" in said
+    assert "there are GPUs here (CUDA_VISIBLE_DEVICES=0), but torch sees none" in said
 
 
 def test_a_job_with_a_wrong_partition_is_refused_in_sbatchs_words_and_leaves_nothing(tmp_path, monkeypatch, capsys):
