@@ -11,8 +11,9 @@ import pytest
 import torch
 from data_factory import make_catalog
 from PIL import Image
+from torch.utils.data import DataLoader
 
-from trocar.data import patience
+from trocar.data import patience, workers
 from trocar.data.catalog import Catalog
 from trocar.data.composition import Composition
 from trocar.data.loader import Loader
@@ -228,6 +229,19 @@ def test_a_worker_that_is_stopped_while_its_batch_is_fetched_ends_the_run_too(ca
     with pytest.raises(TrocarError, match=r"no batch for \d s .*rank 0"):
         list(items)
     assert not [child for child in multiprocessing.active_children() if child.is_alive()]
+
+
+def test_a_worker_that_is_killed_with_the_lock_it_shares_leaves_it_to_others():
+    items = iter(DataLoader(range(8), num_workers=2))
+    lock = items._workers_done_event._cond._lock
+    assert lock.acquire(timeout=5)  # as by a worker that looks whether the iterator has ended
+    workers._kill(items)
+    assert lock.acquire(timeout=5)
+    lock.release()
+    workers._kill(items)  # with nobody holding it
+    assert lock.acquire(timeout=5)
+    lock.release()
+    items._shutdown_workers()
 
 
 def _large(step):

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +26,8 @@ Item = TypeVar("Item")
 PREFETCH = 2
 """Items that each worker is ahead, in shared memory."""
 MOST = 16
+DEATH_S = 5.0
+"""For a killed worker to be gone: one inside a file system that hangs may never be."""
 LEAST_ITEMS = 4
 """Items for each worker, or starting it takes longer than it saves."""
 SHARED = Path("/dev/shm")
@@ -121,9 +124,17 @@ def _has_died(items: Any) -> bool:
 
 
 def _kill(items: Any) -> None:
-    """End the workers: stuck ones don't when they are asked to."""
+    """End the workers: stuck ones don't when they are asked to.
+
+    Each looks again and again whether the iterator has ended, under a lock that it shares with it. One that is killed
+    while it looks leaves the lock taken, and whoever asks for it next would wait for ever.
+    """
     for worker in items._workers:
         worker.kill()
+    for worker in items._workers:
+        worker.join(DEATH_S)
+    with suppress(ValueError):  # nobody has it
+        items._workers_done_event._cond._lock.release()
 
 
 _NOT_YET = object()
