@@ -3,8 +3,9 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+from trocar.data.ahead import one_ahead
 from trocar.data.loader import Batch
-from trocar.data.side_stream import _one_ahead, handed_over
+from trocar.data.side_stream import handed_over
 
 
 def test_one_item_is_made_before_the_one_before_it_is_handed_out():
@@ -15,7 +16,7 @@ def test_one_item_is_made_before_the_one_before_it_is_handed_out():
             made.append(i)
             yield i
 
-    items, seen = _one_ahead(make()), []
+    items, seen = one_ahead(make()), []
     for item in items:
         seen.append((item, len(made)))
     assert seen == [(0, 2), (1, 3), (2, 4), (3, 4)]

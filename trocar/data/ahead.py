@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 Extra = TypeVar("Extra")
+Item = TypeVar("Item")
 Batch = tuple[Extra, Sequence[Tensor]]
 
 
@@ -27,7 +28,7 @@ def sent_ahead(batches: Iterable[Batch[Extra]], device: torch.device) -> Iterato
         for extra, tensors in batches:
             yield extra, [x.to(device) for x in tensors]
         return
-    for (extra, moved), ready in _one_ahead(_copied(batches, device)):
+    for (extra, moved), ready in one_ahead(_copied(batches, device)):
         current = torch.cuda.current_stream(device)
         current.wait_event(ready)
         for x in moved:
@@ -48,9 +49,10 @@ def _copied(batches: Iterable[Batch[Extra]], device: torch.device) -> Iterator[C
         yield (extra, moved), ready
 
 
-def _one_ahead(copied: Iterator[Copied[Extra]]) -> Iterator[Copied[Extra]]:
-    held: Copied[Extra] | None = None
-    for item in copied:
+def one_ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The items, each handed out when the one behind it has been made: none of them is None."""
+    held: Item | None = None
+    for item in items:
         if held is not None:
             yield held
         held = item

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from trocar.data.ahead import one_ahead
 from trocar.data.steps import Crops
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def to_device(crops: Crops, device: torch.device) -> Crops:
 def on_side_stream(source: Iterator[Crops], augmented: Augmented, device: torch.device) -> Generator[Batch, None, None]:
     """Views of host crops: copied and augmented one step ahead of the one handed out."""
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    return handed_over(_one_ahead(_made(source, augmented, device, stream)), device)
+    return handed_over(one_ahead(_made(source, augmented, device, stream)), device)
 
 
 def produced(
@@ -73,13 +74,3 @@ def _made(
             ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
             ready.record(stream)
         yield batch, ready
-
-
-def _one_ahead(made: Iterator[Made]) -> Iterator[Made]:
-    held: Made | None = None
-    for item in made:
-        if held is not None:
-            yield held
-        held = item
-    if held is not None:
-        yield held

@@ -15,10 +15,9 @@ import torch
 from trocar.core.cores import affinity, granted_cores, usable_cores
 from trocar.data.steps import empty_crops
 from trocar.data.views import ViewRecipe
-from trocar.data.workers import PREFETCH
+from trocar.data.workers import PREFETCH, SHARED
 from trocar.errors import ConfigError
 
-SHARED = Path("/dev/shm")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 MOST_WORKERS = 16
 """Of `run.workers: auto`: each costs memory, and the smallest backbones in use eat what about eleven cores decode."""
