@@ -63,7 +63,7 @@ class Training:
 
 @dataclass
 class Times:
-    """Seconds, one entry per turn; `first`: blocked by the copy that finds its memory."""
+    """Seconds, one entry per turn; `first`: blocked by the first checkpoint of a run."""
 
     first: float = 0.0
     step: list[float] = field(default_factory=list)
@@ -87,7 +87,7 @@ class Times:
             table.append(f"| {name} | {s} | {statistics.median(found):.1f} | {turns} |")
         step, written = statistics.median(self.step), statistics.median(self.written)
         about = f"a step alone takes {step:.2f} s, a write in the background {written:.2f} s"
-        return [f"{about}; the first checkpoint, which finds its memory, blocks {self.first:.2f} s", "", *table]
+        return [f"{about}; the first of a run blocks {self.first:.2f} s", "", *table]
 
 
 def _shares(seconds: list[float], steps: list[float]) -> list[float]:
@@ -95,10 +95,12 @@ def _shares(seconds: list[float], steps: list[float]) -> list[float]:
 
 
 def measure(training: Training, out: Path, repeats: int) -> Times:
-    """Take turns, behind a first step and a first copy, for which memory has to be found."""
+    """Take turns, behind two steps, between which memory is asked for, and a first checkpoint."""
     asked: list[float] = []  # when the writer has asked whether it may publish: at last right before it does
     writer = CheckpointWriter(out, Kept(2, None), lambda: asked.append(time.perf_counter()), print)
     times = Times()
+    training.step()
+    writer.prepare(training.content())
     training.step()
     times.first = _blocked(writer, training, 1)
     for turn in range(1, repeats + 1):

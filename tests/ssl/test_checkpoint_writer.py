@@ -75,6 +75,19 @@ def test_the_files_are_those_that_the_training_waits_for(tmp_path: Path) -> None
     assert checkpoint.verify(folder) is None
 
 
+def test_memory_is_found_before_the_first_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = Training()
+    training.step()
+    writer(tmp_path / "waited").write(1, training.content(), wait=True)
+    behind = writer(tmp_path / "behind", say=pytest.fail)  # it would say that it has no room
+    behind.prepare(training.content())
+    assert behind.close() is None
+    monkeypatch.setattr(memory, "available", lambda: 0)
+    behind.write(1, training.content())
+    assert behind.close() is None
+    assert files(tmp_path / "behind") == files(tmp_path / "waited")
+
+
 def test_a_checkpoint_is_of_its_step_although_the_training_goes_on(tmp_path: Path) -> None:
     training, gate = Training(), Gate()
     behind = writer(tmp_path / "behind", gate)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from trocar import memory
-from trocar.ssl.snapshot import NoRoomError, Snapshot, bytes_of
+from trocar.ssl.snapshot import NoRoomError, Snapshot, bytes_of, kinds_of
 
 
 def state() -> dict[str, Any]:
@@ -63,6 +63,39 @@ def test_the_next_copy_needs_no_memory_of_its_own(monkeypatch: pytest.MonkeyPatc
     copied = snapshot.take({"w": weight, "late": torch.ones(2000)})  # a layer that was frozen so far has moments now
     assert copied["w"].data_ptr() == first
     assert torch.equal(copied["late"], torch.ones(2000))
+
+
+def test_memory_found_beforehand_is_what_the_first_copy_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot, tree = Snapshot(), state()
+    snapshot.find_room(kinds_of(tree), lambda: None)
+    monkeypatch.setattr(memory, "available", lambda: 0)
+    assert written(snapshot.take(tree)) == written(tree)
+    monkeypatch.setattr(memory, "available", lambda: 1)
+    empty = Snapshot()
+    empty.find_room(kinds_of(tree), lambda: None)  # no room is not its to report
+    with pytest.raises(NoRoomError):
+        empty.take(tree)
+
+
+def test_every_page_is_written_to_before_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks: list[torch.Tensor] = []
+
+    def sevens(size: int, **options: object) -> torch.Tensor:
+        blocks.append(torch.full((size,), 7, dtype=torch.uint8))
+        return blocks[-1]
+
+    monkeypatch.setattr(torch, "empty", sevens)
+    Snapshot().find_room([(150 << 20, False), (12, False), (0, False)], lambda: None)
+    assert [int(block.count_nonzero()) for block in blocks] == [0, 0, 0]
+    assert [block.numel() for block in blocks] == [150 << 20, 12, 0]
+
+
+def test_a_search_for_memory_that_nobody_waits_for_ends() -> None:
+    def give_up() -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        Snapshot().find_room([(3, False)], give_up)
 
 
 def test_without_room_it_says_what_is_needed_and_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from trocar.backbones.finite import require_finite
 from trocar.errors import TrocarError
 from trocar.ssl import checkpoint
 from trocar.ssl.background import Background, GoOn
-from trocar.ssl.snapshot import NoRoomError, Snapshot
+from trocar.ssl.snapshot import NoRoomError, Snapshot, kinds_of
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,11 @@ class CheckpointWriter:
         self._run, self._kept, self._confirm, self._say = run, kept, confirm, say
         self._snapshot, self._background = Snapshot(), Background()
         self._said = False
+
+    def prepare(self, content: Content) -> None:
+        """Find the memory for copies of such a content, in the background; the first write waits for no other then."""
+        kinds = kinds_of((content.state, content.backbone.state))
+        self._background.start(partial(self._snapshot.find_room, kinds), name="trocar-checkpoint-memory")
 
     def write(self, step: int, content: Content, *, wait: bool = False) -> None:
         """Publish the checkpoint after `step` steps: soon, or before this returns (`wait`, or no memory for a copy).

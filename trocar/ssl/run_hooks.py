@@ -58,6 +58,7 @@ class RunHooks:
         self.setup, self.method, self.optimizer = setup, method, optimizer
         self.signals, self.lease, self.record = signals, lease, record
         self.after_stop = after_stop
+        self._first_step = first_step
         self.run = setup.config.run
         self.log_every = self.run.log_every
         self._checkpoints = CheckpointWriter(
@@ -117,11 +118,16 @@ class RunHooks:
 
     def save(self, done: int) -> None:
         self._checkpoints.check()
+        due = done % self.run.checkpoint_every == 0
+        following = (done // self.run.checkpoint_every + 1) * self.run.checkpoint_every
         if done == self.setup.total:
             self._save(done, wait=True)
-        elif done % self.run.checkpoint_every == 0:
+        elif due:
             self._save(done)
             gc.collect()  # the trainer keeps the collector off, and here all ranks wait anyway
+        elif done == self._first_step + 1 and self.record is not None and following < self.setup.total:
+            # From its first step on the optimizer has all its state. The last checkpoint is waited for and not copied.
+            self._checkpoints.prepare(self._content(done))
 
     def stop_requested(self) -> int:
         return self.signals.received
@@ -158,16 +164,17 @@ class RunHooks:
 
     def _save(self, done: int, wait: bool = False) -> None:
         """The other ranks don't wait: what follows a step changes nothing of what rank 0 has copied."""
-        if self.record is None:
-            return
+        if self.record is not None:
+            self._checkpoints.write(done, self._content(done), wait=wait)
+
+    def _content(self, done: int) -> Content:
         state: checkpoint.State = {
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "skipped": self.trainer.skipped,
         }
         about = {"identity": self.setup.identity(), "environment": self.setup.environment()}
-        content = Content(state, exported_backbone(self.setup, self.method, done), about)
-        self._checkpoints.write(done, content, wait=wait)
+        return Content(state, exported_backbone(self.setup, self.method, done), about)
 
     def _check_lease(self) -> None:
         if self.lease is not None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import ctypes
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import torch
@@ -16,6 +17,11 @@ from trocar import memory
 T = TypeVar("T")
 _SHARE = 0.8
 """Of what is free: the rest is for the file system, which holds what was written until the disk has it."""
+_PIECE = 64 << 20
+"""Bytes of new memory that are written to in one go."""
+
+Kind = tuple[int, bool]
+"""Of a block of memory: its bytes, and whether it is page-locked."""
 
 
 class NoRoomError(Exception):
@@ -26,7 +32,20 @@ class Snapshot:
     """The memory of one copy. It is kept for the next one, so that a run needs no more later than at its first."""
 
     def __init__(self) -> None:
-        self._held: dict[tuple[int, bool], list[UntypedStorage]] = {}
+        self._held: dict[Kind, list[UntypedStorage]] = {}
+
+    def find_room(self, kinds: list[Kind], go_on: Callable[[], None]) -> None:
+        """Find the memory for a copy of what has these `kinds_of`, so that the first one takes no longer than others.
+
+        The system clears memory when it is first written to, which takes several times as long as a copy. May run in a
+        thread beside anything but `take`. `go_on` is called often, and what it raises ends it. Where there is no room
+        nothing happens: `take` says so.
+        """
+        with suppress(NoRoomError):
+            for storage in self._room_for(dict(enumerate(kinds))).values():
+                for start in range(0, storage.nbytes(), _PIECE):
+                    go_on()
+                    ctypes.memset(storage.data_ptr() + start, 0, min(_PIECE, storage.nbytes() - start))
 
     def take(self, tree: T) -> T:
         """A copy of nested dicts, lists and tuples of detached tensors and numbers; the one before is overwritten.
@@ -36,8 +55,8 @@ class Snapshot:
         host has no memory for it; then nothing is held.
         """
         tensors = list(_tensors(tree))
-        originals = {t.untyped_storage()._cdata: t.untyped_storage() for t in tensors}
-        copies = self._room_for(originals)
+        originals = _storages(tree)
+        copies = self._room_for({key: _kind(storage) for key, storage in originals.items()})
         for key, original in originals.items():
             _copy(copies[key], original)
         for device in {storage.device for storage in originals.values()}:
@@ -46,11 +65,10 @@ class Snapshot:
         # deepcopy keeps all else as it is, down to what is the same object twice, which decides about a pickle's bytes.
         return copy.deepcopy(tree, {id(t): _over(copies[t.untyped_storage()._cdata], t) for t in tensors})
 
-    def _room_for(self, originals: Mapping[int, UntypedStorage]) -> dict[int, UntypedStorage]:
+    def _room_for(self, kinds: Mapping[int, Kind]) -> dict[int, UntypedStorage]:
         held, self._held = self._held, {}
         found: dict[int, UntypedStorage] = {}
-        missing: dict[int, tuple[int, bool]] = {}
-        kinds = {key: (storage.nbytes(), storage.device.type == "cuda") for key, storage in originals.items()}
+        missing: dict[int, Kind] = {}
         for key, kind in kinds.items():
             if held.get(kind):
                 found[key] = held[kind].pop()
@@ -75,9 +93,22 @@ class Snapshot:
         return found
 
 
+def kinds_of(tree: Any) -> list[Kind]:
+    """The memory that a copy of nested dicts, lists and tuples of tensors needs."""
+    return [_kind(storage) for storage in _storages(tree).values()]
+
+
 def bytes_of(size: int, pinned: bool) -> int:
     """What a block of `size` bytes takes: torch's allocator of page-locked memory rounds up to powers of two."""
     return 1 << (size - 1).bit_length() if pinned and size else size
+
+
+def _kind(storage: UntypedStorage) -> Kind:
+    return storage.nbytes(), storage.device.type == "cuda"
+
+
+def _storages(tree: Any) -> dict[int, UntypedStorage]:
+    return {t.untyped_storage()._cdata: t.untyped_storage() for t in _tensors(tree)}
 
 
 def _copy(to: UntypedStorage, original: UntypedStorage) -> None:
