@@ -55,12 +55,12 @@ def two_views(name: str) -> MethodConfig:
     return default(name, **NEEDED.get(name, {}), **({"views": small} if small else {})).resolved(LARGE)
 
 
-def build(config: MethodConfig, backbone: str) -> Method:
-    """The method on a backbone with random weights."""
+def build(config: MethodConfig, backbone: str, **settings: Any) -> Method:
+    """The method on a backbone with random weights; `settings` are keys of `backbone` in a configuration."""
     sizes = [group.size for group in config.recipe().groups.values()]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return config.build(TimmNetworks(BackboneConfig(name=backbone), 0, sizes))
+        return config.build(TimmNetworks(BackboneConfig(name=backbone, **settings), 0, sizes))
 
 
 def gflop(config: MethodConfig, backbone: str, batch: int = BATCH) -> float:

@@ -74,7 +74,7 @@ def test_a_branch_sees_the_samples_it_keeps_and_no_others():
 def test_the_expected_value_is_that_of_the_whole_branch():
     x = torch.randn(7, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(0)
-    mean = torch.stack([add_branch(x, lambda some: some**2, 0.4) for _ in range(4000)]).mean(0)
+    mean = torch.stack([add_branch([x], lambda some: [some[0] ** 2], 0.4)[0] for _ in range(4000)]).mean(0)
     # Each sample's branch is counted 7/4 times in 4 of 7 draws: a deviation of its mean by sqrt(3/4) / sqrt(4000).
     assert ((mean - x - x**2) / x**2).abs().max() < 5 * (0.75 / 4000) ** 0.5
 

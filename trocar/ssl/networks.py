@@ -17,6 +17,7 @@ from trocar.backbones.preprocess import Preprocessing, describe_backbone, featur
 from trocar.backbones.source import RANDOM, resolve
 from trocar.config import Config
 from trocar.errors import ConfigError, TrocarError
+from trocar.ssl.packed_views import pack_views
 from trocar.ssl.stochastic_depth import skip_dropped
 
 
@@ -32,6 +33,11 @@ class BackboneConfig(Config):
         default="mask",
         description="mask: compute dropped samples and multiply them by 0 (timm); skip: leave them out of the "
         "computation, a fixed number per block (DINOv2; plain vision transformers)",
+    )
+    pack_views: bool = Field(
+        default=False,
+        description="the student takes views of all sizes in one pass, equal up to rounding (plain vision "
+        "transformers; dino, dinov2, swav, augmented_distillation)",
     )
     mean: tuple[float, float, float] | None = Field(default=None, description="normalisation; default: the model's own")
     std: tuple[float, float, float] | None = None
@@ -100,6 +106,8 @@ class TimmNetworks(Networks):
         model = self._load(self.config.drop_path)
         if self.config.drop_path_mode == "skip":
             skip_dropped(model)
+        if self.config.pack_views:
+            pack_views(model)
         if self.grad_checkpointing:
             try:
                 model.set_grad_checkpointing()  # type: ignore[operator]

@@ -11,6 +11,7 @@ from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
 
 from trocar.errors import ConfigError
+from trocar.ssl.packed_views import embedded, packed_tokens, packs
 
 
 class Tokens:
@@ -51,6 +52,23 @@ class Tokens:
         tokens = self.network.forward_features(x)
         features = self.network.forward_head(tokens, pre_logits=True)
         return features, tokens[:, self.network.num_prefix_tokens :]
+
+    def of_groups(self, groups: list[Tensor], mask: Tensor, token: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Features [n, D] of each group of views [n, 3, S, S], and patch tokens [n, N, D] of the first.
+
+        Of the first, the patches in `mask` are hidden behind `token`. A network that packs views takes all groups in
+        one pass.
+        """
+        first, rest = groups[0], groups[1:]
+        if packs(self.network):
+            with self.masked(mask, token):
+                pieces = [embedded(self.network, first)]
+            tokens = packed_tokens(self.network, [*pieces, *(embedded(self.network, x) for x in rest)])
+            features = [self.network.forward_head(x, pre_logits=True) for x in tokens]
+            return features, tokens[0][:, self.network.num_prefix_tokens :]
+        with self.masked(mask, token):
+            seen, patches = self(first)
+        return [seen, *(self.network(x) for x in rest)], patches
 
     @contextmanager
     def masked(self, mask: Tensor, token: Tensor) -> Iterator[None]:

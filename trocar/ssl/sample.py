@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from trocar.data.loader import Batch
+from trocar.ssl.packed_views import packed_features, packs
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,25 @@ class Views:
         return Views(moved, self.rows.to(device, non_blocking=True), self.mask_seed)
 
 
-def by_view(network: Callable[[Tensor], Tensor], groups: Iterable[Tensor]) -> Tensor:
-    """Outputs [V, b, ...] of all views of the groups [b, n, 3, S, S], in order; views of one size pass together."""
+def by_view(
+    network: Callable[[Tensor], Tensor],
+    groups: Iterable[Tensor],
+    head: Callable[[Tensor], Tensor] = lambda features: features,
+) -> Tensor:
+    """Outputs [V, b, ...] of all views of the groups [b, n, 3, S, S], in order.
+
+    Views of one size pass network and head together; a network that packs views takes those of all sizes in one pass.
+    """
     given = list(groups)
     out: list[list[Tensor]] = [[] for _ in given]
-    for size in dict.fromkeys(x.shape[-1] for x in given):
-        same = [i for i, x in enumerate(given) if x.shape[-1] == size]
-        views = torch.cat([given[i].transpose(0, 1) for i in same])
-        flat = network(views.flatten(0, 1))
-        outputs = flat.view(*views.shape[:2], *flat.shape[1:])
+    by_size = [[i for i, x in enumerate(given) if x.shape[-1] == s] for s in dict.fromkeys(x.shape[-1] for x in given)]
+    views = [torch.cat([given[i].transpose(0, 1) for i in same]) for same in by_size]
+    flat = [x.flatten(0, 1) for x in views]
+    features = iter(packed_features(network, flat)) if packs(network) else map(network, flat)
+    for same, x, feature in zip(by_size, views, features, strict=True):
+        output = head(feature)
         counts = [given[i].shape[1] for i in same]
-        for i, part in zip(same, torch.split(outputs, counts), strict=True):
+        parts = torch.split(output.view(*x.shape[:2], *output.shape[1:]), counts)
+        for i, part in zip(same, parts, strict=True):
             out[i].append(part)
     return torch.cat([part for parts in out for part in parts])

@@ -78,9 +78,9 @@ class Dino(SelfDistilled):
         self._mean = MeanLogits()
 
     def loss(self, views: Views, progress: Progress) -> Losses:
-        student = by_view(lambda x: self.student_head(self.student(x)), views.crops.values())
+        student = by_view(self.student, views.crops.values(), self.student_head)
         with torch.no_grad():
-            logits = by_view(lambda x: self.teacher_head(self.teacher(x)), [views["global"]]).float()
+            logits = by_view(self.teacher, [views["global"]], self.teacher_head).float()
             target = self.config.targets(logits, self.centre, progress)
         self._mean.note(logits)
         return {

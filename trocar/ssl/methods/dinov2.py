@@ -25,7 +25,7 @@ from trocar.ssl.method import Losses, Method, freeze_gradients
 from trocar.ssl.methods.dino import DinoViews, GlobalViews, LocalViews
 from trocar.ssl.networks import Networks
 from trocar.ssl.patches import Tokens
-from trocar.ssl.sample import Progress, Views, by_view
+from trocar.ssl.sample import Progress, Views
 from trocar.ssl.schedules import Duration
 from trocar.ssl.self_distillation import MeanLogits, SelfDistillation, SelfDistilled
 from trocar.ssl.teacher import start_teacher, update_teacher
@@ -191,12 +191,9 @@ class Dinov2(SelfDistilled):
 
     def _student(self, views: Views, masked: MaskedPatches) -> tuple[Tensor, Tensor]:
         """Features [V, b, D] of all views, the masked global ones first, and logits [m, K] of the masked patches."""
-        tokens, x = Tokens(self.student), views["global"].transpose(0, 1)
-        with tokens.masked(masked.mask, self.mask_token):
-            features, patches = tokens(x.flatten(0, 1))
-        parts = [features.view(*x.shape[:2], -1)]
-        if "local" in views.crops:
-            parts.append(by_view(self.student, [views["local"]]))
+        tokens, groups = Tokens(self.student), [x.transpose(0, 1) for x in views.crops.values()]
+        features, patches = tokens.of_groups([x.flatten(0, 1) for x in groups], masked.mask, self.mask_token)
+        parts = [seen.view(*x.shape[:2], -1) for seen, x in zip(features, groups, strict=True)]
         head = self.student_patch_head if self.student_patch_head is not None else self.student_head
         return torch.cat(parts), head(masked.select(patches))
 

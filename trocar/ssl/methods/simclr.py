@@ -53,7 +53,7 @@ class Simclr(Method):
         self.student, self.head = networks.student(), config.head.build(networks.width)
 
     def loss(self, views: Views, progress: Progress) -> Losses:
-        embedded = unit(by_view(lambda x: self.head(self.student(x)), [views["global"]]))
+        embedded = unit(by_view(self.student, [views["global"]], self.head))
         loss, accuracy = nt_xent(embedded[0], embedded[1], views.rows, self.config.temperature)
         return {"loss": loss, "pair_accuracy": accuracy}
 
