@@ -24,19 +24,19 @@ from torch import Tensor
 from torchvision.transforms import functional as tv
 
 from trocar.backbones.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from trocar.bench.recipe import DINO
-from trocar.config import load
-from trocar.data.augment import SOLARIZE_FROM, Dealt, augment, augment_batch, rectangles
-from trocar.data.blur import blur, blur_view, radius_of
-from trocar.data.catalog import Catalog
-from trocar.data.colour import colour_maps
-from trocar.data.randaugment import OPERATIONS
-from trocar.data.randaugment_ops import apply_code
-from trocar.data.reader import Reader
-from trocar.data.torch_backend import crop_resize, decode
-from trocar.data.views import ViewGroup, ViewParams, ViewPlan, ViewRecipe
+from trocar.core.config import load
+from trocar.data.catalog.catalog import Catalog
+from trocar.data.loading.reader import Reader
+from trocar.data.loading.torch_backend import crop_resize, decode
+from trocar.data.views.augment import SOLARIZE_FROM, Dealt, augment, augment_batch, rectangles
+from trocar.data.views.blur import blur, blur_view, radius_of
+from trocar.data.views.colour import colour_maps
+from trocar.data.views.randaugment import OPERATIONS
+from trocar.data.views.randaugment_ops import apply_code
+from trocar.data.views.recipe import ViewGroup, ViewParams, ViewPlan, ViewRecipe
+from trocar.diagnostics.bench.recipe import DINO
 from trocar.ssl.methods.simclr import SimclrViews
-from trocar.ssl.pretrain_config import PretrainConfig
+from trocar.ssl.run.pretrain_config import PretrainConfig
 
 SELFSUPSURG = "pretrain/selfsupsurg_simclr_resnet50"
 

@@ -20,13 +20,13 @@ from pathlib import Path
 import torch
 from method_cost import LATE, build, published
 
-from trocar import memory
 from trocar.backbones.export import backbone_files
-from trocar.ssl import checkpoint
-from trocar.ssl.checkpoint_writer import CheckpointWriter, Content, Kept
-from trocar.ssl.describe import empty_views
-from trocar.ssl.optim import OptimConfig, build_optimizer
-from trocar.ssl.sample import Views
+from trocar.core import memory
+from trocar.ssl.checkpoints import checkpoint
+from trocar.ssl.checkpoints.checkpoint_writer import CheckpointWriter, Content, Kept
+from trocar.ssl.engine.optimizer import OptimConfig, build_optimizer
+from trocar.ssl.engine.step import Views
+from trocar.ssl.run.describe import empty_views
 
 
 class Training:

@@ -16,8 +16,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from trocar import memory
 from trocar.backbones.depthwise import weight_gradient
+from trocar.core import memory
 
 GLOBAL, LOCAL = 64, 256  # images of a step
 LAYERS = [(GLOBAL, 40, 56), (GLOBAL, 80, 28), (GLOBAL, 160, 14), (GLOBAL, 320, 7)]

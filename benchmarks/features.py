@@ -30,12 +30,12 @@ from torch import nn
 from trocar.backbones.export import save_backbone
 from trocar.backbones.load import load_backbone
 from trocar.backbones.preprocess import describe_backbone, fit_input_size
-from trocar.downstream.config import EvaluateConfig
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.base import DatasetOptions
-from trocar.downstream.evaluate import evaluate
-from trocar.downstream.features import extract, features_path
-from trocar.downstream.frames import FrameCache, Pixels
+from trocar.downstream.evaluation.evaluate import evaluate
+from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
+from trocar.downstream.features.feature_cache import extract, features_path
+from trocar.downstream.features.frame_cache import FrameCache, Pixels
 from trocar.downstream.protocols import protocols
 from trocar.downstream.protocols.base import Prediction, Problem, Protocol
 

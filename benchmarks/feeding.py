@@ -30,20 +30,20 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from trocar.bench.recipe import DINO
-from trocar.data.catalog import Catalog
-from trocar.data.catalog_write import VideoEntry, write_catalog
-from trocar.data.composition import Composition
-from trocar.data.dali_backend import inputs, tags
-from trocar.data.ingest.jpeg import encode
-from trocar.data.ingest.shards import ShardWriter
+from trocar.data.catalog.catalog import Catalog
+from trocar.data.catalog.writer import VideoEntry, write_catalog
+from trocar.data.ingest.images.canonical_jpeg import encode
+from trocar.data.ingest.shard_writer import ShardWriter
+from trocar.data.loading.dali_pipeline import inputs, tags
+from trocar.data.loading.read_ahead import READERS, ReadAhead
+from trocar.data.loading.reader import Reader
+from trocar.data.loading.steps import Delivered, Steps
 from trocar.data.media.jpeg_markers import Jpeg
-from trocar.data.plan import Plan
-from trocar.data.read_ahead import READERS, ReadAhead
-from trocar.data.reader import Reader
-from trocar.data.steps import Delivered, Steps
-from trocar.data.views import ViewParams, ViewPlan
-from trocar.doctor.frames import no_verdicts
+from trocar.data.order.plan import Plan
+from trocar.data.selection.composition import Composition
+from trocar.data.views.recipe import ViewParams, ViewPlan
+from trocar.diagnostics.bench.recipe import DINO
+from trocar.diagnostics.textured_frames import no_verdicts
 
 WIDTH, HEIGHT, QUALITY = 854, 480, 80
 DISTINCT = 60

@@ -21,15 +21,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from trocar.cli import main as trocar
-from trocar.data.catalog import Catalog
-from trocar.data.composition import Composition
-from trocar.data.ingest.quality import dhash
-from trocar.data.ingest.sources import IMAGE_SUFFIXES
+from trocar.cli.main import main as trocar
+from trocar.data.catalog.catalog import Catalog
+from trocar.data.ingest.images.quality import dhash
+from trocar.data.ingest.sources.find import IMAGE_SUFFIXES
 from trocar.data.leak.content import ISOLATED_RADIUS, RADIUS
 from trocar.data.leak.guard import LeakGuard
 from trocar.data.leak.pictures import LEAST_BITS, U8, distance, set_bits, variants
 from trocar.data.media.still import open_jpeg, read_still
+from trocar.data.selection.composition import Composition
 from trocar.leak.resolve import resolve
 
 STILLS, EVERY = 20, 4

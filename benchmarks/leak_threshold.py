@@ -25,8 +25,8 @@ import faiss
 import numpy as np
 from PIL import Image
 
-from trocar.data.ingest.content import find_content
-from trocar.data.ingest.quality import dhash
+from trocar.data.ingest.images.content_area import find_content
+from trocar.data.ingest.images.quality import dhash
 from trocar.data.leak.content import RADIUS, RUN, Rule, find_copies
 from trocar.data.leak.pictures import VARIANTS, Pictures, distance, variants
 from trocar.data.media.still import open_jpeg, read_still

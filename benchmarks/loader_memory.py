@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from data_factory import make_catalog
 
-from trocar import memory
-from trocar.bench.recipe import our_batches
+from trocar.core import memory
+from trocar.diagnostics.bench.recipe import our_batches
 
 LIMIT = 150.0
 

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trocar.data.catalog import Catalog
-from trocar.data.composition import Composition
-from trocar.data.plan import BLOCK, WINDOW_BATCHES, Plan
+from trocar.data.catalog.catalog import Catalog
+from trocar.data.order.plan import BLOCK, WINDOW_BATCHES, Plan
+from trocar.data.selection.composition import Composition
 
 I64 = npt.NDArray[np.int64]
 

@@ -26,15 +26,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trocar.backbones.load import load_backbone
 from trocar.errors import ConfigError
-from trocar.ssl.advice import DataSize
-from trocar.ssl.describe import empty_views
-from trocar.ssl.estimate import FORMULAS, estimate
-from trocar.ssl.method import Method, MethodConfig
+from trocar.ssl.blocks.networks import BackboneConfig, TimmNetworks
+from trocar.ssl.engine.method import Method, MethodConfig
+from trocar.ssl.engine.optimizer import OptimConfig, build_optimizer
+from trocar.ssl.engine.step import Progress, Views
+from trocar.ssl.engine.trainer import TrainConfig
 from trocar.ssl.methods import configs, default
-from trocar.ssl.networks import BackboneConfig, TimmNetworks
-from trocar.ssl.optim import OptimConfig, build_optimizer
-from trocar.ssl.sample import Progress, Views
-from trocar.ssl.trainer import TrainConfig
+from trocar.ssl.run.auto_values import DataSize
+from trocar.ssl.run.cost import FORMULAS, estimate
+from trocar.ssl.run.describe import empty_views
 
 BACKBONES = ("resnet50", "vit_small_patch16_224")
 NEEDED: dict[str, dict[str, Any]] = {"distillation": {"teacher": {"name": "random:vit_base_patch16_224"}}}

@@ -16,12 +16,12 @@ import time
 import torch
 from method_cost import LATE, build, published
 
-from trocar import memory
 from trocar.backbones.precision import Precision, autocast
-from trocar.ssl.describe import empty_views
-from trocar.ssl.method import Method
-from trocar.ssl.optim import OptimConfig, build_optimizer
-from trocar.ssl.sample import Views
+from trocar.core import memory
+from trocar.ssl.engine.method import Method
+from trocar.ssl.engine.optimizer import OptimConfig, build_optimizer
+from trocar.ssl.engine.step import Views
+from trocar.ssl.run.describe import empty_views
 
 
 class Steps:

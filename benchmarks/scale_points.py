@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from memory import anonymous_kib
 
-from trocar.data.catalog import Catalog
-from trocar.data.composition import Composition
-from trocar.data.plan import Plan
-from trocar.data.selection import Pool, Runs, Selection
+from trocar.data.catalog.catalog import Catalog
+from trocar.data.order.plan import Plan
+from trocar.data.selection.composition import Composition
+from trocar.data.selection.selection import Pool, Runs, Selection
 
 COMPOSITIONS = {
     "none": Composition(curate="none"),

@@ -28,12 +28,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from data_factory import make_catalog
 from run_factory import small_run
 
-from trocar.data.catalog import Catalog
-from trocar.data.composition import Composition
-from trocar.data.loader import Backend, Loader
-from trocar.data.plan import Plan
-from trocar.data.reader import Reader
-from trocar.data.views import ViewGroup, ViewPlan, ViewRecipe
+from trocar.data.catalog.catalog import Catalog
+from trocar.data.loading.loader import Backend, Loader
+from trocar.data.loading.reader import Reader
+from trocar.data.order.plan import Plan
+from trocar.data.selection.composition import Composition
+from trocar.data.views.recipe import ViewGroup, ViewPlan, ViewRecipe
 
 BACKENDS = ("torch", "dali")
 PARTS = ("loader", "trainer")
@@ -155,7 +155,7 @@ def load(folder: Path, backend: Backend, steps: int, every: int, plant: bool) ->
 
 def train(folder: Path, backend: str, steps: int, every: int) -> None:
     """The trainer's case: `trocar pretrain`, which prints a line every ten times `log_every` steps."""
-    from trocar.cli import main
+    from trocar.cli.main import main
 
     views = {"global": {"count": 2, "size": 32, "scale": [0.4, 1.0]}, "local": None}
     config = small_run(

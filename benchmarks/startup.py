@@ -21,7 +21,7 @@ from synthetic_catalog import write_synthetic
 IMPORTS = "import torch, torchvision, timm"
 ANONYMOUS = """
 import sys
-import trocar.ssl.pretrain
+import trocar.ssl.run.pretrain
 from trocar.data.catalog import Catalog
 from trocar.data.composition import Composition
 from trocar.data.plan import Plan

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from memory import anonymous_kib
 from PIL import Image
 
-from trocar.data.catalog import (
+from trocar.data.catalog.catalog import (
     FOLDER,
     FORMAT_VERSION,
     FRAME_SCHEMA,
@@ -40,7 +40,7 @@ from trocar.data.catalog import (
     Catalog,
     catalog_fingerprint,
 )
-from trocar.data.ingest.shards import BLOCK, SHARD_BYTES, ShardWriter
+from trocar.data.ingest.shard_writer import BLOCK, SHARD_BYTES, ShardWriter
 
 Array = npt.NDArray[np.generic]
 

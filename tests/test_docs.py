@@ -10,13 +10,13 @@ from data_factory import make_catalog
 
 from trocar.backbones.export import save_backbone
 from trocar.backbones.load import load_backbone
-from trocar.cli import main, parse
-from trocar.config import load, preset_names, validate
-from trocar.data.composition import Composition
-from trocar.data.neighbour_table import NeighbourTable
+from trocar.cli.main import main, parse
+from trocar.core.config import load, preset_names, validate
+from trocar.data.order.neighbour_table import NeighbourTable
+from trocar.data.selection.composition import Composition
 from trocar.ssl.methods import configs
 from trocar.ssl.methods.augmented_distillation import AugmentedDistillationConfig, DrawnNeighbours
-from trocar.ssl.pretrain_config import PretrainConfig
+from trocar.ssl.run.pretrain_config import PretrainConfig
 
 ROOT = Path(__file__).parents[1]
 

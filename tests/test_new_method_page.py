@@ -12,11 +12,11 @@ import yaml
 from data_factory import make_catalog
 from pydantic import Field
 
-from trocar.config import validate
+from trocar.core.config import validate
 from trocar.ssl import methods
-from trocar.ssl.distributed import World
-from trocar.ssl.pretrain import run
-from trocar.ssl.pretrain_config import PretrainConfig
+from trocar.ssl.ranks.distributed import World
+from trocar.ssl.run.pretrain import run
+from trocar.ssl.run.pretrain_config import PretrainConfig
 
 PAGE = (Path(__file__).parents[1] / "docs" / "new-method.md").read_text(encoding="utf-8")
 MODULE, TEST = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from trocar.cli import parse
-from trocar.config import preset_names, validate
+from trocar.cli.main import parse
+from trocar.core.config import preset_names, validate
 from trocar.downstream.metrics.registry import REGISTRY
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS, SURFACE_METRICS
 from trocar.downstream.reproduce import Experiment, names, read

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import torch
 
-from trocar.doctor.gpu.checks import FAST, RIGHT
-from trocar.doctor.gpu.runner import BAD, run_checks
-from trocar.doctor.gpu.subject import Subject
+from trocar.diagnostics.gpu.checks import FAST, RIGHT
+from trocar.diagnostics.gpu.runner import BAD, run_checks
+from trocar.diagnostics.gpu.subject import Subject
 
 
 def main() -> int:

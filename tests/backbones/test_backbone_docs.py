@@ -11,7 +11,7 @@ import torch
 from published_files import CASES
 
 from trocar.backbones.published import entries
-from trocar.cli import main
+from trocar.cli.main import main
 
 PAGE = (Path(__file__).parents[2] / "docs" / "backbones.md").read_text(encoding="utf-8")
 

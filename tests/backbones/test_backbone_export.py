@@ -156,7 +156,7 @@ def test_origin_is_inherited_by_exports_and_named_in_the_card(tmp_path: Path) ->
 def test_onnx_takes_any_batch_and_gives_torch_s_features(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import onnxruntime
 
-    from trocar import cli
+    from trocar.cli import main
 
     save_backbone(
         load_backbone("convnext_atto", seed=5),
@@ -165,7 +165,7 @@ def test_onnx_takes_any_batch_and_gives_torch_s_features(tmp_path: Path, capsys:
         preprocessing=Preprocessing(size=(64, 64)),
     )
     out = tmp_path / "model.onnx"
-    assert cli.main(["export", str(tmp_path / "run"), "--format", "onnx", "--out", str(out)]) == 0
+    assert main.main(["export", str(tmp_path / "run"), "--format", "onnx", "--out", str(out)]) == 0
     session = onnxruntime.InferenceSession(str(out))
     model = load_backbone(tmp_path / "run").eval()
     for batch in (1, 5):
@@ -174,7 +174,7 @@ def test_onnx_takes_any_batch_and_gives_torch_s_features(tmp_path: Path, capsys:
             expected = model(images).numpy()
         (found,) = session.run(None, {"images": images.numpy()})
         assert np.abs(found - expected).max() < 1e-4
-    assert cli.main(["export", str(tmp_path / "run"), "--format", "onnx", "--out", str(out)]) == 2
+    assert main.main(["export", str(tmp_path / "run"), "--format", "onnx", "--out", str(out)]) == 2
     assert "exists; choose another --out" in capsys.readouterr().err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "run"]
 

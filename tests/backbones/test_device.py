@@ -86,7 +86,7 @@ def test_files_of_a_gpu_count_unless_a_cluster_keeps_them_for_others(machine, mo
 
 
 def test_an_evaluation_refuses_as_a_pretraining_does(machine, monkeypatch, capsys):
-    from trocar.cli import main
+    from trocar.cli.main import main
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     where = [f"data.catalog={machine}", f"run.out={machine / 'run'}"]

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from trocar.backbones.export import export_timm, require_exportable, save_backbone
 from trocar.backbones.load import load_backbone, random_like
 from trocar.backbones.preprocess import Preprocessing, describe_backbone
-from trocar.cli import main
+from trocar.cli.main import main
 from trocar.errors import ConfigError
-from trocar.ssl.networks import BackboneConfig, TimmNetworks
+from trocar.ssl.blocks.networks import BackboneConfig, TimmNetworks
 
 __all__: list[str] = []  # filled by timm
 

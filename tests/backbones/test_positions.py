@@ -21,7 +21,7 @@ from trocar.backbones.published import entries
 from trocar.backbones.published.build import build
 from trocar.backbones.published.convert import convert
 from trocar.errors import ConfigError, TrocarError
-from trocar.ssl.networks import BackboneConfig, TimmNetworks
+from trocar.ssl.blocks.networks import BackboneConfig, TimmNetworks
 
 
 def cubic(x: np.ndarray) -> np.ndarray:

@@ -12,10 +12,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trocar.config import fingerprint, load, preset_names, validate
-from trocar.data.composition import Amount, Composition, Curation, Match
+from trocar.core.config import fingerprint, load, preset_names, validate
+from trocar.data.selection.composition import Amount, Composition, Curation, Match
 from trocar.errors import ConfigError
-from trocar.ssl.pretrain_config import PretrainConfig
+from trocar.ssl.run.pretrain_config import PretrainConfig
 
 BOUNDED = settings(
     max_examples=60,

@@ -11,13 +11,13 @@ from data_factory import make_catalog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trocar.data.catalog import Catalog
-from trocar.data.composition import Amount, Composition, Match
-from trocar.data.mixing import limit_repeats, nominal_shares
-from trocar.data.permutation import Permutation
-from trocar.data.plan import PERIOD, Plan, largest_remainder
-from trocar.data.selection import Pool, Runs, Selection
-from trocar.data.views import Jitter, ViewGroup, ViewPlan, ViewRecipe
+from trocar.core.permutation import Permutation
+from trocar.data.catalog.catalog import Catalog
+from trocar.data.order.plan import PERIOD, Plan, largest_remainder
+from trocar.data.selection.composition import Amount, Composition, Match
+from trocar.data.selection.mixing import limit_repeats, nominal_shares
+from trocar.data.selection.selection import Pool, Runs, Selection
+from trocar.data.views.recipe import Jitter, ViewGroup, ViewPlan, ViewRecipe
 from trocar.errors import ConfigError
 
 BOUNDED = settings(max_examples=40, deadline=None, derandomize=True, database=None)

@@ -11,10 +11,10 @@ import pytest
 import yaml
 from ingest_clips import constant, make_clip
 
-from trocar.cli import main, parse
-from trocar.config import validate
-from trocar.data.catalog import OUT_OF_BODY_THRESHOLD, REVIEW_THRESHOLD, Catalog
-from trocar.privacy import Marks, PrivacyConfig
+from trocar.cli.main import main, parse
+from trocar.core.config import validate
+from trocar.data.catalog.catalog import OUT_OF_BODY_THRESHOLD, REVIEW_THRESHOLD, Catalog
+from trocar.privacy.marks import Marks, PrivacyConfig
 
 PAGE = (Path(__file__).parents[2] / "docs" / "privacy.md").read_text(encoding="utf-8")
 

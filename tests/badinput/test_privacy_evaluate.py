@@ -19,12 +19,12 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from trocar.cli import main
+from trocar.cli.main import main
 from trocar.downstream.datasets import open_dataset
-from trocar.downstream.datasets.from_shards import locate
-from trocar.downstream.privacy import names_of, private_of
+from trocar.downstream.datasets.readers.from_shards import locate
+from trocar.downstream.evaluation.private_labels import names_of, private_of
 from trocar.errors import ConfigError
-from trocar.privacy import Marks, marks_in, withheld, withhold
+from trocar.privacy.marks import Marks, marks_in, withheld, withhold
 
 SECRET = ("Inselspital", "case-0815", "case-0817", "op-a", "op-c")
 MAGENTA = (250, 0, 250)
@@ -112,7 +112,7 @@ def test_predictions_and_results_stay_whole_in_the_folder_of_the_evaluation(told
 def test_a_report_with_this_evaluation_names_nobody(told: Told, tmp_path: Path) -> None:
     from trocar.report.gather import gather
     from trocar.report.page import render
-    from trocar.tracking.run import Run
+    from trocar.runs.run_folder import Run
 
     with Run.open(tmp_path / "run", {"run": {"seed": 1}}):
         pass

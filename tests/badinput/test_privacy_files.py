@@ -11,8 +11,8 @@ from ingest_clips import constant, make_clip, stored
 from PIL import Image
 from private_factory import contents, ingest
 
-from trocar.data.catalog import Catalog
-from trocar.data.ingest.jpeg import is_canonical
+from trocar.data.catalog.catalog import Catalog
+from trocar.data.ingest.images.canonical_jpeg import is_canonical
 
 
 def test_exif_comments_and_thumbnails_never_reach_a_shard(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hostile_media import off
 from ingest_clips import constant, make_clip, picture, stored
 from private_factory import contents, ingest
 
-from trocar.data.catalog import Catalog
+from trocar.data.catalog.catalog import Catalog
 from trocar.errors import ConfigError
 
 

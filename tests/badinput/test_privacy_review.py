@@ -14,10 +14,10 @@ from ingest_clips import constant, make_clip
 from PIL import Image
 from private_factory import ingest
 
-from trocar.cli import main
-from trocar.data.catalog import OUT_OF_BODY_THRESHOLD, REVIEW_THRESHOLD, Catalog
-from trocar.data.composition import Composition
-from trocar.data.quarantine import write_review
+from trocar.cli.main import main
+from trocar.data.catalog.catalog import OUT_OF_BODY_THRESHOLD, REVIEW_THRESHOLD, Catalog
+from trocar.data.catalog.review import write_review
+from trocar.data.selection.composition import Composition
 
 
 def doubtful_catalog(root: Path, scores: list[float]) -> Catalog:
@@ -79,7 +79,7 @@ def test_the_report_shows_no_frame_that_nobody_has_looked_at(tmp_path: Path) -> 
     catalog = doubtful_catalog(tmp_path / "shards", SCORES)
     run = tmp_path / "run"
     run.mkdir()
-    from trocar.tracking.run import Run
+    from trocar.runs.run_folder import Run
 
     with Run.open(run, {"data": {"catalog": str(catalog.root), "composition": {"curate": "none"}}}):
         pass

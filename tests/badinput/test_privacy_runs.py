@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from private_factory import NAMES, SECRET, private_catalog
 
 from trocar.backbones.card import model_card
-from trocar.cli import main
-from trocar.data.catalog import Catalog
-from trocar.data.privacy import is_private, private_names
+from trocar.cli.main import main
+from trocar.data.catalog.catalog import Catalog
+from trocar.data.catalog.private_videos import is_private, private_names
 from trocar.errors import TrocarError
-from trocar.privacy import Withheld, withheld, withhold
+from trocar.privacy.marks import Withheld, withheld, withhold
 
 
 @settings(max_examples=150, deadline=None, derandomize=True, database=None)
@@ -63,7 +63,7 @@ def test_private_are_the_videos_that_are_marked_and_no_others(tmp_path: Path) ->
 
 def run_folder(tmp_path: Path, catalog: Catalog, names: set[str], share: bool = False) -> Path:
     """A run folder as a pretraining leaves it, without its weights; what it selects is named by hospital and case."""
-    from trocar.tracking.run import Run
+    from trocar.runs.run_folder import Run
 
     run = tmp_path / "runs" / "on_Inselspital0"
     run.mkdir(parents=True)
@@ -128,7 +128,7 @@ def test_sharing_is_asked_for_and_then_said_on_the_page(tmp_path: Path, by_flag:
 def test_mlflow_gets_no_private_name(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
-    from trocar.tracking.mlflow_sync import sync
+    from trocar.runs.mlflow.sync import sync
 
     catalog = private_catalog(tmp_path / "shards", (True, False, True))
     run = run_folder(tmp_path, catalog, private_names(catalog))
@@ -144,8 +144,8 @@ def test_mlflow_gets_no_private_name(tmp_path: Path) -> None:
 def test_a_study_in_mlflow_has_no_private_name(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
-    from trocar.study.store import Store
-    from trocar.study.track import _parent
+    from trocar.study.run.mlflow_record import _parent
+    from trocar.study.run.stage_store import Store
 
     arm = "hospital=Inselspital0"
     cell = {"arm": arm, "seed": 0, "stage": "pretrain-0", "tasks": ["phase"], "frames": 6, "steps": 1}

@@ -19,10 +19,10 @@ from PIL import Image
 from planted_study import FRAMES, Planted, plant
 
 from trocar.backbones.exposure import Part
-from trocar.privacy import withhold
-from trocar.study.privacy import private_of_study
+from trocar.privacy.marks import withhold
 from trocar.study.report import write
-from trocar.study.results import Results
+from trocar.study.results.private_names import private_of_study
+from trocar.study.results.results import Results
 
 CASES = tuple(f"op-0{number}" for number in range(1, 7))
 PRIVATE = CASES[:3]
@@ -141,7 +141,7 @@ def test_all_cases_are_private_where_the_mark_says_so(tmp_path: Path) -> None:
 def test_mlflow_gets_scores_and_weights_but_no_private_name_and_no_predictions(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
-    from trocar.study.track import record_scores, sync_study
+    from trocar.study.run.mlflow_record import record_scores, sync_study
 
     study, store = planted(tmp_path, tasks=("phase",), seeds=1)
     lock = Results.load(study, store).lock
@@ -164,7 +164,7 @@ def test_mlflow_gets_scores_and_weights_but_no_private_name_and_no_predictions(t
 
 def record(out: Path, kind: str, root: Path, record_scores: Any) -> None:
     """Make a planted stage the run folder that a real one is, with names where real ones have them."""
-    from trocar.tracking.run import Run
+    from trocar.runs.run_folder import Run
 
     if kind == "evaluate":
         tree = json.loads((out / "results.json").read_text())

@@ -19,14 +19,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import trocar
-from trocar.cli import main
+from trocar.cli.main import main
 from trocar.core import yaml_text
-from trocar.data.catalog import FRAME_SCHEMA, Catalog, inside
-from trocar.data.ingest.metadata import read_masks
-from trocar.data.reader import BadContentError, Reader
+from trocar.data.catalog.catalog import FRAME_SCHEMA, Catalog, inside
+from trocar.data.ingest.sources.metadata import read_masks
+from trocar.data.loading.reader import BadContentError, Reader
 from trocar.downstream.datasets import remap
 from trocar.errors import ConfigError, TrocarError
-from trocar.tracking.redact import redact, redact_tree, secrets_in
+from trocar.privacy.credentials import redact, redact_tree, secrets_in
 
 BOUNDED = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 SOURCES = sorted(Path(trocar.__file__).parent.rglob("*.py"))

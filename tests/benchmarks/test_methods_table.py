@@ -51,8 +51,8 @@ def test_a_line_has_mean_spread_and_the_difference_in_pooled_standard_deviations
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in (BENCHMARKS / "methods").glob("*.yaml") if p.stem != "base"))
 def test_a_recipe_is_a_configuration_of_the_method_that_it_is_named_after(name):
-    from trocar.config import load
-    from trocar.ssl.pretrain_config import PretrainConfig
+    from trocar.core.config import load
+    from trocar.ssl.run.pretrain_config import PretrainConfig
 
     config = load(PretrainConfig, BENCHMARKS / "methods" / f"{name}.yaml")
     assert config.method.name == name

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from trocar.cli import main
-from trocar.config import PRESETS, load, preset_names
-from trocar.downstream.config import EvaluateConfig
+from trocar.cli.main import main
+from trocar.core.config import PRESETS, load, preset_names
 from trocar.downstream.datasets import adapters
+from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.protocols import get_protocol
 from trocar.errors import ConfigError
 

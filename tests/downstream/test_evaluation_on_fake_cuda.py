@@ -27,8 +27,8 @@ from trocar.backbones.embed import Embedder
 from trocar.backbones.load import load_backbone
 from trocar.backbones.precision import Precision
 from trocar.backbones.preprocess import describe_backbone
-from trocar.data.constant import constant
-from trocar.downstream.datasets.table import Kind
+from trocar.data.views.device_constants import constant
+from trocar.downstream.labels import Kind
 from trocar.downstream.metrics.outcome import Ints
 from trocar.downstream.protocols.base import Problem, Protocol
 from trocar.downstream.protocols.finetune import Finetune, _trainer

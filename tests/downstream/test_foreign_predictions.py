@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trocar.cli import main
+from trocar.cli.main import main
 
 NAMED = "case,frame,gt,pred\nv1,0,Cutting,Cutting\nv1,1,Preparation,Cutting\nv2,0,Preparation,Preparation\n"
 TOOLS = "case,frame,gt_Hook,prob_Hook\nv1,0,1,.5\nv1,1,0,.5\n"

@@ -15,14 +15,14 @@ from downstream_factory import make_folder
 from metrics_factory import labelled, random_multiclass
 from rich.console import Console
 
-from trocar.cli import main, parse
-from trocar.downstream.config import EvaluateConfig
-from trocar.downstream.evaluate import evaluate
+from trocar.cli.main import main, parse
+from trocar.downstream.evaluation.evaluate import evaluate
+from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.metrics.compute import MULTITASK
 from trocar.downstream.metrics.registry import REGISTRY
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
-from trocar.downstream.metrics_file import report
-from trocar.downstream.prediction_file import About, write_predictions
+from trocar.downstream.predictions.metrics_report import report
+from trocar.downstream.predictions.prediction_file import About, write_predictions
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 

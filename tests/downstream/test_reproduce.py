@@ -12,13 +12,13 @@ import pytest
 import yaml
 from downstream_factory import make_cholec80
 
-from trocar.cli import main
-from trocar.config import find_preset
-from trocar.downstream.config import EvaluateConfig
-from trocar.downstream.evaluate import evaluate
-from trocar.downstream.prediction_file import About, write_predictions
+from trocar.cli.main import main
+from trocar.core.config import find_preset
+from trocar.downstream.evaluation.evaluate import evaluate
+from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
+from trocar.downstream.evaluation.results import Results, Row
+from trocar.downstream.predictions.prediction_file import About, write_predictions
 from trocar.downstream.reproduce import Reproduction, Target, _check, measure, names, read
-from trocar.downstream.results import Results, Row
 
 PUBLISHED = {  # preset, metric, value, backbone
     "cholec80_tecno_resnet50": ("cholec80_phase_tecno", "accuracy@video", 0.8856, "timm:resnet50.tv_in1k"),

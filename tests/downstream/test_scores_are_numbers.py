@@ -9,7 +9,7 @@ import pytest
 from downstream_factory import make_folder
 from finished_factory import settings
 
-from trocar.downstream.evaluate import evaluate
+from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.protocols.base import Prediction, Problem
 from trocar.downstream.protocols.knn import KNN
 from trocar.errors import TrocarError

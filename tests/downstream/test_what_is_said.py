@@ -10,16 +10,16 @@ import pytest
 from downstream_factory import make_cholec80, make_folder
 from PIL import Image
 
-from trocar.cli import main
-from trocar.downstream.bench import make_bench
-from trocar.downstream.config import EvaluateConfig
+from trocar.cli.main import main
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.base import DatasetOptions
 from trocar.downstream.datasets.cholect50 import INSTRUMENT, PHASE
 from trocar.downstream.datasets.names import CHOLEC80_PHASES
 from trocar.downstream.datasets.triplets import TOOLS, TRIPLETS
-from trocar.downstream.results import few
-from trocar.downstream.tables import about_task
+from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
+from trocar.downstream.evaluation.experiment import make_bench
+from trocar.downstream.evaluation.results import few
+from trocar.downstream.evaluation.rows import about_task
 from trocar.downstream.tasks import get_task
 
 

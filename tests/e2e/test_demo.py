@@ -8,7 +8,7 @@ import sys
 import pandas as pd
 import pytest
 
-from trocar.cli import main
+from trocar.cli.main import main
 from trocar.phantom import PhantomSpec, generate
 
 
@@ -51,8 +51,8 @@ def test_test_cases_of_synthetic_videos_are_kept_out_of_pretraining(tmp_path, mo
         elif command == "pretrain":
             assert main(["pretrain", *words, "train.batch=4", "data.composition.curate=none", "--dry-run"]) == 0
 
-    monkeypatch.setattr("trocar.commands.demo._trocar", small)
-    monkeypatch.setattr("trocar.commands.demo._evaluate", lambda out, videos: None)
+    monkeypatch.setattr("trocar.cli.commands.demo._trocar", small)
+    monkeypatch.setattr("trocar.cli.commands.demo._evaluate", lambda out, videos: None)
     if own:
         small("phantom")
     main(["demo", "--out", str(tmp_path / "out"), *(["--data", str(videos)] if own else [])])

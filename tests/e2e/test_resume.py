@@ -15,8 +15,8 @@ import yaml
 from data_factory import make_catalog
 from run_factory import assert_identical, small_run
 
-from trocar.ssl import checkpoint
-from trocar.tracking.metrics import read_metrics
+from trocar.runs.step_metrics import read_metrics
+from trocar.ssl.checkpoints import checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 

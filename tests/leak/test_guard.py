@@ -5,12 +5,12 @@ import pandas as pd
 import pytest
 from leak_factory import make_labelled, make_pool, operation
 
-from trocar.cli import main
-from trocar.data.composition import Amount, Composition
+from trocar.cli.main import main
+from trocar.core.files import user_cache
 from trocar.data.leak.guard import Guarded, LeakGuard
 from trocar.data.leak.verdict import Verdict
+from trocar.data.selection.composition import Amount, Composition
 from trocar.errors import ConfigError, TrocarError
-from trocar.files import user_cache
 from trocar.leak import against
 from trocar.leak.against import held_out
 from trocar.leak.resolve import resolve

@@ -10,20 +10,20 @@ from trocar.backbones.export import export_timm, save_backbone
 from trocar.backbones.exposure import Exposure, Part, by_identity, exposure_of
 from trocar.backbones.load import load_backbone
 from trocar.backbones.published.base import Seen
-from trocar.config import validate
-from trocar.data.composition import Composition
+from trocar.core.config import validate
 from trocar.data.leak.verdict import Finding, Verdict
-from trocar.data.neighbour_table import NeighbourTable
-from trocar.downstream.config import EvaluateConfig
+from trocar.data.order.neighbour_table import NeighbourTable
+from trocar.data.selection.composition import Composition
 from trocar.downstream.datasets import open_dataset
-from trocar.downstream.evaluate import evaluate
+from trocar.downstream.evaluation.evaluate import evaluate
+from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.leak.judge import Judge, verdict_of
-from trocar.ssl.distributed import World
-from trocar.ssl.neighbour_exposure import exposure_of_index
-from trocar.ssl.neighbour_index import NeighbourIndexConfig, build_index
-from trocar.ssl.pretrain import run as pretrain
-from trocar.ssl.pretrain_config import PretrainConfig
-from trocar.ssl.setup import Pretraining
+from trocar.ssl.neighbours.neighbour_exposure import exposure_of_index
+from trocar.ssl.neighbours.neighbour_index import NeighbourIndexConfig, build_index
+from trocar.ssl.ranks.distributed import World
+from trocar.ssl.run.assembly import Pretraining
+from trocar.ssl.run.pretrain import run as pretrain
+from trocar.ssl.run.pretrain_config import PretrainConfig
 
 NET = "random:test_resnet"
 TEST = [("cholec80", str(n)) for n in range(41, 81)]

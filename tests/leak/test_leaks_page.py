@@ -9,10 +9,10 @@ from leak_factory import make_labelled, make_pool, operation
 
 from trocar.backbones.export import save_backbone
 from trocar.backbones.load import load_backbone
-from trocar.cli import main
-from trocar.config import validate
-from trocar.data.composition import Composition
+from trocar.cli.main import main
+from trocar.core.config import validate
 from trocar.data.leak import content, pictures
+from trocar.data.selection.composition import Composition
 from trocar.leak.against import held_out
 
 PAGE = (Path(__file__).parents[2] / "docs" / "leaks.md").read_text(encoding="utf-8")

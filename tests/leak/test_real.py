@@ -4,8 +4,8 @@ import av
 import pandas as pd
 import pytest
 
-from trocar.cli import main
-from trocar.data.catalog import Catalog
+from trocar.cli.main import main
+from trocar.data.catalog.catalog import Catalog
 from trocar.data.leak.guard import find_leaks
 from trocar.leak.against import held_out
 

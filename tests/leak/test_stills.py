@@ -9,11 +9,11 @@ from leak_factory import make_labelled, make_pool, operation
 from PIL import Image
 
 from trocar.backbones.exposure import Exposure, Part
-from trocar.cli import main
-from trocar.data.composition import Composition
+from trocar.cli.main import main
 from trocar.data.leak.guard import LeakGuard, compared
 from trocar.data.leak.verdict import Verdict
-from trocar.data.neighbours import NeighbourRule, Neighbours
+from trocar.data.order.neighbours import NeighbourRule, Neighbours
+from trocar.data.selection.composition import Composition
 from trocar.downstream.datasets import open_dataset
 from trocar.errors import ConfigError
 from trocar.leak.against import held_out

@@ -7,9 +7,9 @@ import pytest
 from leak_factory import make_labelled, operation
 from PIL import Image
 
-from trocar.cli import main
+from trocar.cli.main import main
 from trocar.downstream.datasets import open_dataset
-from trocar.downstream.frames import decoded
+from trocar.downstream.features.frame_cache import decoded
 from trocar.leak.within import copies_within, rows_to_compare
 
 SPLITS = {"a": "train", "b": "train", "c": "test", "d": "test"}

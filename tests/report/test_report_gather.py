@@ -7,11 +7,11 @@ from data_factory import make_catalog
 
 from trocar.backbones.export import save_backbone
 from trocar.backbones.load import random_like
-from trocar.cli import main
+from trocar.cli.main import main
 from trocar.errors import ConfigError, TrocarError
 from trocar.report.features import Network
 from trocar.report.gather import Amounts, gather, sample_frames, selected_rows
-from trocar.tracking.run import Run
+from trocar.runs.run_folder import Run
 
 FEW = Amounts(sheet=6, maps=2, queries=2, pool=12)
 
@@ -81,7 +81,7 @@ def test_a_run_without_backbone_or_catalog_says_so_instead_of_failing(tmp_path):
 
 
 def test_a_selection_that_cannot_be_made_again_is_said_not_hidden(trained):
-    from trocar.data.catalog import Catalog
+    from trocar.data.catalog.catalog import Catalog
 
     catalog, notes = Catalog.open(trained / "shards"), []
     rows = selected_rows(catalog, {"data": {"composition": {"include": [{"hospital": ["nowhere"]}]}}}, notes)
@@ -91,7 +91,7 @@ def test_a_selection_that_cannot_be_made_again_is_said_not_hidden(trained):
 
 
 def test_frames_are_spread_over_the_cases_and_named_by_case_and_time(trained):
-    from trocar.data.catalog import Catalog
+    from trocar.data.catalog.catalog import Catalog
 
     catalog = Catalog.open(trained / "shards")
     gallery, cases = sample_frames(catalog, selected_rows(catalog, {}, []), 4)

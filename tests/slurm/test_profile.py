@@ -1,6 +1,6 @@
 import pytest
 
-from trocar.config import preset_names
+from trocar.core.config import preset_names
 from trocar.errors import ConfigError
 from trocar.slurm.executor import slurm_executor
 from trocar.slurm.profile import Container, Profile, load_profile

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from trocar.cli import main, parse
-from trocar.config import validate
+from trocar.cli.main import main, parse
+from trocar.core.config import validate
 from trocar.slurm.profile import Profile, load_profile
 
 PAGE = (Path(__file__).parents[2] / "docs" / "slurm.md").read_text(encoding="utf-8")

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from slurm_factory import write_config
 
-from trocar.ssl.slurm_step import SPECIAL
-from trocar.tracking.metrics import read_metrics
-from trocar.tracking.run import read_record
+from trocar.runs.run_folder import read_record
+from trocar.runs.step_metrics import read_metrics
+from trocar.ssl.ranks.slurm_step import SPECIAL
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 
 STEPS = 24
-WHO = "from trocar.ssl.distributed import World; print('WORLD', World.from_environment())"
+WHO = "from trocar.ssl.ranks.distributed import World; print('WORLD', World.from_environment())"
 
 
 def ended(*command: str, timeout_s: float = 240) -> str:

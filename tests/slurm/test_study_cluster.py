@@ -7,11 +7,11 @@ import pytest
 from slurm_factory import until, write_profile
 from study_factory import make_study, results, successes
 
-from trocar.cli import main
+from trocar.cli.main import main
 from trocar.slurm.graph import Graph
 from trocar.study.config import load_study
-from trocar.study.lock import require_lock
-from trocar.study.store import Store
+from trocar.study.plan.study_lock import require_lock
+from trocar.study.run.stage_store import Store
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 

@@ -10,16 +10,16 @@ import pytest
 import yaml
 from slurm_factory import only_job, until, until_step, write_config
 
-from trocar.cli import main
-from trocar.config import load
-from trocar.slurm import lives
-from trocar.slurm.job import Call
-from trocar.slurm.records import submitted_for, submitted_from
-from trocar.slurm.states import states
-from trocar.ssl.pretrain_config import PretrainConfig
-from trocar.tracking.metrics import read_metrics
-from trocar.tracking.process import is_running
-from trocar.tracking.run import read_record
+from trocar.cli.main import main
+from trocar.core.config import load
+from trocar.runs.process_identity import is_running
+from trocar.runs.run_folder import read_record
+from trocar.runs.step_metrics import read_metrics
+from trocar.slurm import job_history
+from trocar.slurm.job_states import states
+from trocar.slurm.remote_call import Call
+from trocar.slurm.submissions import submitted_for, submitted_from
+from trocar.ssl.run.pretrain_config import PretrainConfig
 
 
 @pytest.fixture(autouse=True)
@@ -112,7 +112,7 @@ def test_the_local_profile_trains_on_several_ranks_comes_back_after_usr2_and_end
     # a second one for the same folder
     assert main(["pretrain", str(config), "--slurm", "local"]) == 2
     assert f"trocar jobs cancel {job.job}" in capsys.readouterr().err
-    rank_0 = lives.read(tmp_path / "run/slurm", job.job)[0]["pid"]
+    rank_0 = job_history.read(tmp_path / "run/slurm", job.job)[0]["pid"]
     os.kill(rank_0, signal.SIGUSR2)
     until_step(out, 6, attempt=2)
     assert main(["jobs"]) == 0
@@ -121,7 +121,7 @@ def test_the_local_profile_trains_on_several_ranks_comes_back_after_usr2_and_end
     assert "/3000" in table
     assert main(["jobs", "cancel", job.job]) == 0
     until("the job has ended", lambda: not states([job])[job.job].is_active)
-    assert [e["event"] for e in lives.read(tmp_path / "run/slurm", job.job)] == ["start", "end", "start", "end"]
+    assert [e["event"] for e in job_history.read(tmp_path / "run/slurm", job.job)] == ["start", "end", "start", "end"]
     rows = read_metrics(out)
     assert [row["step"] for row in rows] == list(range(len(rows)))
     assert read_record(out)["slurm"]["requeues"] == 1

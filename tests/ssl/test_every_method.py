@@ -21,18 +21,18 @@ from state_search import changed_outside, snapshot
 from tiny_methods import FRAMES, METHODS, STEPS, Tiny, Tree, make_models, merged, tiny_run
 from torch import nn
 
-from trocar.config import validate
-from trocar.data.loader import Batch
-from trocar.ssl import checkpoint
-from trocar.ssl.distributed import World
+from trocar.core.config import validate
+from trocar.data.loading.loader import Batch
+from trocar.ssl.checkpoints import checkpoint
+from trocar.ssl.engine.optimizer import build_optimizer
+from trocar.ssl.engine.step import Progress, Views
 from trocar.ssl.methods import configs
-from trocar.ssl.optim import build_optimizer
-from trocar.ssl.pretrain import run
-from trocar.ssl.pretrain_config import PretrainConfig
-from trocar.ssl.run_hooks import RunHooks
-from trocar.ssl.sample import Progress, Views
-from trocar.ssl.setup import Pretraining
-from trocar.ssl.signals import StoppedError
+from trocar.ssl.ranks.distributed import World
+from trocar.ssl.run.assembly import Pretraining
+from trocar.ssl.run.pretrain import run
+from trocar.ssl.run.pretrain_config import PretrainConfig
+from trocar.ssl.run.run_hooks import RunHooks
+from trocar.ssl.run.signals import StoppedError
 
 pytestmark = pytest.mark.slow
 
@@ -147,7 +147,7 @@ def stop_halfway(tree: Tree, world: World) -> None:
 
 
 def test_every_method_has_a_tiny_configuration():
-    assert configs().keys() == METHODS.keys(), "add the new method to tests/tiny_methods.py; then it is tested here"
+    assert configs().keys() == METHODS.keys(), "add the new method to tests/support/tiny_methods.py; then it is tested"
 
 
 @pytest.mark.parametrize("ranks", [1, 2])

@@ -8,24 +8,24 @@ import pytest
 import torch
 from data_factory import make_catalog
 from fake_cuda import CUDA, fake_cuda
-from test_trainer import Recorder
 from tiny_methods import FRAMES, METHODS, make_models, tiny_run
 from torch import Tensor, nn
+from trainer_hooks import Recorder
 
-from trocar.config import validate
-from trocar.data.loader import Batch
-from trocar.ssl import trainer as training
-from trocar.ssl.describe import empty_views
-from trocar.ssl.distributed import World
-from trocar.ssl.estimate import without_data
-from trocar.ssl.health import feature_std, rankme
-from trocar.ssl.method import Method
+from trocar.core.config import validate
+from trocar.data.loading.loader import Batch
+from trocar.ssl.engine import trainer as training
+from trocar.ssl.engine.health import feature_std, rankme
+from trocar.ssl.engine.method import Method
+from trocar.ssl.engine.optimizer import build_optimizer
+from trocar.ssl.engine.step import Progress, Views
+from trocar.ssl.engine.trainer import Trainer
 from trocar.ssl.methods import dino
-from trocar.ssl.optim import build_optimizer
-from trocar.ssl.pretrain_config import PretrainConfig
-from trocar.ssl.sample import Progress, Views
-from trocar.ssl.setup import Pretraining
-from trocar.ssl.trainer import Trainer
+from trocar.ssl.ranks.distributed import World
+from trocar.ssl.run.assembly import Pretraining
+from trocar.ssl.run.cost import without_data
+from trocar.ssl.run.describe import empty_views
+from trocar.ssl.run.pretrain_config import PretrainConfig
 
 LATE = Progress(9, 10, 2)  # past what is frozen or warmed up at first
 

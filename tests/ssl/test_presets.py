@@ -9,11 +9,11 @@ import torch
 from timm.models import get_pretrained_cfg
 
 from trocar.backbones.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from trocar.cli import main
-from trocar.config import PRESETS, load, preset_names
-from trocar.ssl.networks import TimmNetworks
-from trocar.ssl.optim import Schedule
-from trocar.ssl.pretrain_config import PretrainConfig
+from trocar.cli.main import main
+from trocar.core.config import PRESETS, load, preset_names
+from trocar.ssl.blocks.networks import TimmNetworks
+from trocar.ssl.engine.optimizer import Schedule
+from trocar.ssl.run.pretrain_config import PretrainConfig
 
 EPOCH = 1000  # steps, to count the epochs of schedules
 

@@ -1,7 +1,7 @@
 import pytest
 from study_factory import make_study
 
-from trocar.config import preset_names, validate
+from trocar.core.config import preset_names, validate
 from trocar.errors import ConfigError
 from trocar.study.config import StudyConfig, load_study
 from trocar.study.grid import GridConfig

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import yaml
 
-from trocar.cli import parse
-from trocar.config import preset_names, validate
+from trocar.cli.main import parse
+from trocar.core.config import preset_names, validate
 from trocar.study.config import StudyConfig
 
 PAGE = (Path(__file__).parents[2] / "docs" / "studies.md").read_text(encoding="utf-8")

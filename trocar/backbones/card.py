@@ -14,8 +14,8 @@ from trocar.backbones.exposure import KEY, WEIGHTS_KEY, Exposure, by_identity
 from trocar.backbones.source import WEIGHTS, is_timms
 from trocar.data.leak.identities import identities
 from trocar.data.leak.verdict import Verdict
-from trocar.privacy import tree_without_folders, withheld
-from trocar.tracking.metrics import read_metrics
+from trocar.privacy.marks import tree_without_folders, withheld
+from trocar.runs.step_metrics import read_metrics
 
 OWN_ARCHITECTURES = "architectures.py"
 """Beside weights whose architecture timm does not know: the file that registers it."""

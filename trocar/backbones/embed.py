@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trocar.backbones.out_of_memory import is_out_of_memory
 from trocar.backbones.precision import Precision, autocast
 from trocar.backbones.preprocess import Preprocessing
-from trocar.data.ahead import sent_ahead
+from trocar.data.loading.copy_ahead import sent_ahead
 from trocar.errors import TrocarError
 
 CHECKED = 4096  # rows of features that are looked at together: they may be mapped from a file larger than the memory

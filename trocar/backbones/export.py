@@ -16,16 +16,16 @@ from torch import Tensor, nn
 from trocar.backbones import architectures
 from trocar.backbones.card import OWN_ARCHITECTURES, model_card
 from trocar.backbones.exposure import KEY, WEIGHTS_KEY, Exposure, exposure_of
-from trocar.backbones.finite import require_finite
 from trocar.backbones.load import load_backbone
 from trocar.backbones.origin import origin_of
 from trocar.backbones.positions import POSITIONS, resampling_of
 from trocar.backbones.preprocess import Preprocessing, describe_backbone, feature_width, position_table_size
 from trocar.backbones.source import WEIGHTS, find_backbone_folder
-from trocar.backbones.weights_file import write_weights
+from trocar.backbones.weights.finite import require_finite
+from trocar.backbones.weights.weights_file import write_weights
+from trocar.core.files import sha256_of
 from trocar.errors import ConfigError, TrocarError
-from trocar.files import sha256_of
-from trocar.privacy import Withheld, withheld
+from trocar.privacy.marks import Withheld, withheld
 
 # Regularisation while training changes no feature in eval mode; whoever fine-tunes chooses their own.
 TRAINING_ONLY = {

@@ -17,11 +17,11 @@ import timm
 
 from trocar.backbones.published.base import Published, Seen
 from trocar.backbones.source import WEIGHTS, BackboneSource, resolve
-from trocar.backbones.store import is_published_file
+from trocar.backbones.weights.weight_store import is_published_file
+from trocar.core.files import sha256_of
 from trocar.data.leak.identities import Case, identities, parse_numbers
 from trocar.data.leak.verdict import Finding, Verdict, by_severity
 from trocar.errors import TrocarError
-from trocar.files import sha256_of
 
 KEY = "exposure"
 WEIGHTS_KEY = "weights_sha256"

@@ -14,19 +14,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from trocar.backbones.fingerprint import Fingerprint, fingerprint
-from trocar.backbones.finite import require_finite
-from trocar.backbones.hub import why_not
 from trocar.backbones.origin import Origin, set_origin
-from trocar.backbones.own_file import fitting, read_own, stored_size
 from trocar.backbones.positions import POSITIONS, Resampling, resampling_of, set_resampling
 from trocar.backbones.preprocess import fit_input_size
 from trocar.backbones.published import entries
 from trocar.backbones.published.build import build, is_classifier
 from trocar.backbones.published.load import load_fetched, load_from_file
 from trocar.backbones.source import WEIGHTS, BackboneSource, resolve
+from trocar.backbones.weights.fingerprint import Fingerprint, fingerprint
+from trocar.backbones.weights.finite import require_finite
+from trocar.backbones.weights.hub import why_not
+from trocar.backbones.weights.own_file import fitting, read_own, stored_size
+from trocar.core.files import sha256_of
 from trocar.errors import ConfigError, TrocarError
-from trocar.files import sha256_of
 
 SHOWN = 24
 """Keys that an error lists."""

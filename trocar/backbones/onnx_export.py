@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from trocar.backbones.preprocess import describe_backbone
+from trocar.core.files import fsync_folder
 from trocar.errors import ConfigError, TrocarError
-from trocar.files import fsync_folder
 
 TOLERANCE = 1e-4
 """Allowed difference to torch, relative to the largest feature."""

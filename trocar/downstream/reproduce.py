@@ -11,22 +11,22 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from trocar.config import Config, find_preset, load, preset_names
-from trocar.downstream.config import EvaluateConfig
+from trocar.core.config import Config, find_preset, load, preset_names
+from trocar.core.files import write_atomic
 from trocar.downstream.datasets import adapters
-from trocar.downstream.evaluate import evaluate
-from trocar.downstream.mask_predictions import mask_outcomes
+from trocar.downstream.evaluation.evaluate import evaluate
+from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
+from trocar.downstream.evaluation.results import Results, Row
 from trocar.downstream.metrics.interval import Predicted, bootstrap_interval
 from trocar.downstream.metrics.outcome import Floats
 from trocar.downstream.metrics.registry import REGISTRY, metrics_of
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
 from trocar.downstream.metrics.segmentation_offered import mask_metrics
-from trocar.downstream.prediction_file import MASKS, Key
-from trocar.downstream.predictions import outcomes
-from trocar.downstream.results import Results, Row
+from trocar.downstream.predictions.mask_outcomes import mask_outcomes
+from trocar.downstream.predictions.outcomes import outcomes
+from trocar.downstream.predictions.prediction_file import MASKS, Key
 from trocar.downstream.tasks import get_task
 from trocar.errors import ConfigError, TrocarError, nearest
-from trocar.files import write_atomic
 
 FOLDER = "reproduce/"
 Verdict = Literal["within", "above", "below", "incomplete"]

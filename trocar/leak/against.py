@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
+from trocar.core.files import user_cache, write_atomic
 from trocar.core.tables import read_lines, read_table
 from trocar.data.leak.content import RUN
 from trocar.data.leak.guard import Guarded
@@ -21,11 +22,10 @@ from trocar.data.leak.pictures import U8, Pictures, variants
 from trocar.data.media.file_names import video_key
 from trocar.downstream.datasets import adapters, open_dataset
 from trocar.downstream.datasets.base import DatasetOptions
-from trocar.downstream.datasets.table import LabelledFrames
-from trocar.downstream.frames import FrameCache, decoded
-from trocar.downstream.privacy import private_of
+from trocar.downstream.evaluation.private_labels import private_of
+from trocar.downstream.features.frame_cache import FrameCache, decoded
+from trocar.downstream.labels import LabelledFrames
 from trocar.errors import ConfigError, TrocarError, nearest
-from trocar.files import user_cache, write_atomic
 
 SIDE = 160
 """Pixels of the square that a frame is squashed to before it is hashed: over nine for a cell of the hash."""

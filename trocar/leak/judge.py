@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from trocar.backbones.exposure import Exposure, Part, by_identity, exposure_of
-from trocar.data.catalog import Catalog
+from trocar.data.catalog.catalog import Catalog
 from trocar.data.leak.guard import Leak, find_leaks
 from trocar.data.leak.held_out import HeldOut
 from trocar.data.leak.identities import Case
 from trocar.data.leak.verdict import Finding, Verdict, by_severity
-from trocar.downstream.datasets.table import LabelledFrames
+from trocar.downstream.labels import LabelledFrames
 from trocar.errors import TrocarError
 from trocar.leak.against import case_names, of_data
 

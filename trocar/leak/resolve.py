@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from trocar.data.catalog import Catalog
-from trocar.data.composition import Composition
+from trocar.data.catalog.catalog import Catalog
 from trocar.data.leak.guard import Found, find_leaks
 from trocar.data.leak.held_out import HeldOut
-from trocar.data.selection import Selection
+from trocar.data.selection.composition import Composition
+from trocar.data.selection.selection import Selection
 
 Say = Callable[[str], None]
 

@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
-from trocar.data.counter import I64
+from trocar.core.random import I64
 from trocar.data.leak.content import Copy, compare
 from trocar.data.leak.pictures import Pictures, plain_variants
-from trocar.downstream.datasets.table import LabelledFrames
+from trocar.downstream.labels import LabelledFrames
 
 MOST = 10_000
 """Frames that are compared, one a second at most; of a larger set every so many seconds of each video."""

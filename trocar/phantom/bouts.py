@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from trocar.phantom.picture.textures import Rng
 from trocar.phantom.spec import (
     BIPOLAR,
     CLEANING,
@@ -19,7 +20,6 @@ from trocar.phantom.spec import (
     PREPARATION,
     SCISSORS,
 )
-from trocar.phantom.textures import Rng
 from trocar.phantom.workflow import Segment
 
 NONE = -1

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trocar.phantom.anatomy import Anatomy, Points
 from trocar.phantom.bouts import NONE, Bout, make_bouts
 from trocar.phantom.motion import Camera, Moment, SpritePose, ToolPose, Track, ease, follow, wander
-from trocar.phantom.poses import packing_poses, point_on_organ
+from trocar.phantom.picture.anatomy import Anatomy, Points
+from trocar.phantom.picture.poses import packing_poses, point_on_organ
+from trocar.phantom.picture.stage import Stamp
+from trocar.phantom.picture.textures import Rng
 from trocar.phantom.spec import (
     BIPOLAR,
     CLEANING,
@@ -27,9 +29,7 @@ from trocar.phantom.spec import (
     CasePlan,
     PhantomSpec,
 )
-from trocar.phantom.stage import Stamp
 from trocar.phantom.streams import stream
-from trocar.phantom.textures import Rng
 from trocar.phantom.workflow import make_timeline, progress
 
 # Order of work on the two tubes: (tube, position along it, is it a cut?).

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from trocar.phantom.film import Frame
+from trocar.phantom.picture.film import Frame
+from trocar.phantom.picture.textures import Rng
 from trocar.phantom.spec import CLASSES, CVS_INTERVAL_S, PHASES, TOOLS
-from trocar.phantom.textures import Rng
 
 Row = dict[str, Any]
 

@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from trocar.phantom import materials
-from trocar.phantom.textures import TILE, Array, Rng, spectral
+from trocar.phantom.picture import materials
+from trocar.phantom.picture.textures import TILE, Array, Rng, spectral
 
 Kind = Literal["black", "out_of_body", "duplicate"]
 KINDS: tuple[Kind, ...] = ("black", "out_of_body", "duplicate")

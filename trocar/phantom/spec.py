@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from trocar.config import Config
+from trocar.core.config import Config
 
 # Raised whenever one pixel or one label of any video changes; numbers measured on different versions never compare.
 GENERATOR_VERSION = 2

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from trocar.phantom.picture.textures import Rng
 from trocar.phantom.spec import CLEANING, CLIPPING, DISSECTION, PACKAGING, PEDICLE, PREPARATION
-from trocar.phantom.textures import Rng
 
 # Orders and their shares: organ first or pedicle first are both techniques in use; hysterectomy treats two sides.
 ORDERS: dict[str, list[tuple[float, tuple[int, ...]]]] = {

@@ -12,9 +12,9 @@ import av
 import numpy as np
 from PIL import Image
 
-from trocar.phantom.film import Bytes, Frame, film
 from trocar.phantom.labels import CvsGraders, Row, cvs_rows, phase_text, planted_rows, tool_text
-from trocar.phantom.optics import HOUSES
+from trocar.phantom.picture.film import Bytes, Frame, film
+from trocar.phantom.picture.optics import HOUSES
 from trocar.phantom.plan import plan_case
 from trocar.phantom.spec import CasePlan, PhantomSpec
 from trocar.phantom.streams import stream

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from trocar.report.svg import INK, LINE, REFERENCE, drawing, plain_axes, to_svg
-from trocar.tracking.metrics import judged_loss
+from trocar.runs.step_metrics import judged_loss
 
 _FLAT = "A loss that stays on ln K has collapsed to uniform outputs."
 MAX_POINTS = 600

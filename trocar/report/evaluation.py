@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from trocar.downstream.evaluation.results import few
 from trocar.downstream.metrics.segmentation_offered import class_lines
-from trocar.downstream.results import few
 from trocar.report.interval import bar, scale_of
 from trocar.report.summary import headline
 

@@ -15,14 +15,14 @@ import numpy.typing as npt
 from PIL import Image
 
 from trocar.errors import ConfigError, TrocarError
-from trocar.privacy import Withheld, tree_without_folders, withheld
+from trocar.privacy.marks import Withheld, tree_without_folders, withheld
 from trocar.report.figures import neighbours, pca_maps
 from trocar.report.inputs import Gallery, Images, NeighbourComparison, PcaComparison, ReportInputs
-from trocar.tracking.metrics import read_metrics, read_rows
-from trocar.tracking.run import read_config, read_record, run_status
+from trocar.runs.run_folder import read_config, read_record, run_status
+from trocar.runs.step_metrics import read_metrics, read_rows
 
 if TYPE_CHECKING:
-    from trocar.data.catalog import Catalog
+    from trocar.data.catalog.catalog import Catalog
 
 NEIGHBOURS = 5
 _WITHHELD = (
@@ -58,9 +58,9 @@ def gather(
     """
     run = run.resolve()
     record, config = read_record(run), read_config(run)
-    from trocar.data.privacy import is_private
-    from trocar.data.quarantine import is_doubtful
-    from trocar.ssl.checkpoint import steps
+    from trocar.data.catalog.private_videos import is_private
+    from trocar.data.catalog.review import is_doubtful
+    from trocar.ssl.checkpoints.checkpoint import steps
 
     notes: list[str] = []
     catalog = _catalog(config, notes)
@@ -130,7 +130,7 @@ def _without(hidden: Withheld, results: Mapping[str, Any] | None) -> Mapping[str
 
 def _hidden(run: Path, catalog: Catalog | None, evaluation: Path | None) -> Withheld:
     """What the run and its evaluation left to be withheld, and what the catalog marks private by now."""
-    from trocar.data.privacy import private_names
+    from trocar.data.catalog.private_videos import private_names
 
     folders = [run] if evaluation is None else [run, evaluation if evaluation.is_dir() else evaluation.parent]
     left = [name for folder in folders for name in withheld(folder).names]
@@ -141,9 +141,9 @@ def sample_frames(catalog: Catalog, rows: npt.NDArray[np.int64], count: int) -> 
     """`count` frames spread evenly over `rows`, decoded to squares of 224 px at the most, and the case of
     each.
     """
+    from trocar.data.loading.reader import BadContentError, Reader
     from trocar.data.media.refusal import RejectError
     from trocar.data.media.still import open_jpeg
-    from trocar.data.reader import BadContentError, Reader
 
     reader = Reader(catalog)
     cases, firsts = catalog.videos["case_id"].to_pylist(), catalog.frames
@@ -169,8 +169,8 @@ def selected_rows(catalog: Catalog, config: Mapping[str, Any], notes: list[str])
 
     When its composition can't be resolved any more all rows are taken, and `notes` says so.
     """
-    from trocar.config import validate
-    from trocar.data.composition import Composition
+    from trocar.core.config import validate
+    from trocar.data.selection.composition import Composition
     from trocar.leak.resolve import resolve
 
     data = config.get("data")
@@ -230,7 +230,7 @@ def _seed(config: Mapping[str, Any]) -> int:
 
 
 def _catalog(config: Mapping[str, Any], notes: list[str]) -> Catalog | None:
-    from trocar.data.catalog import Catalog
+    from trocar.data.catalog.catalog import Catalog
 
     data = config.get("data")
     path = data.get("catalog") if isinstance(data, Mapping) else None

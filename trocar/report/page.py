@@ -7,8 +7,8 @@ from html import escape
 from pathlib import Path
 
 from trocar import __version__
-from trocar.files import write_atomic
-from trocar.privacy import html_without_folders, without_folders
+from trocar.core.files import write_atomic
+from trocar.privacy.marks import html_without_folders, without_folders
 from trocar.report import evaluation, sections
 from trocar.report.inputs import ReportInputs
 from trocar.report.summary import summary

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trocar.report.inputs import ReportInputs
-from trocar.tracking.metrics import judged_loss
+from trocar.runs.step_metrics import judged_loss
 
 _STATUS = {
     "finished": "The run is finished",

@@ -19,10 +19,10 @@ def first_views(config: Mapping[str, Any]) -> dict[str, Images]:
     """
     import torch
 
-    from trocar.config import validate
-    from trocar.ssl.distributed import World
-    from trocar.ssl.pretrain_config import PretrainConfig
-    from trocar.ssl.setup import Pretraining
+    from trocar.core.config import validate
+    from trocar.ssl.ranks.distributed import World
+    from trocar.ssl.run.assembly import Pretraining
+    from trocar.ssl.run.pretrain_config import PretrainConfig
 
     setup = Pretraining(validate(PretrainConfig, config, "config.yaml"), World(0, 1, 0), lambda _: None)
     shape = setup.networks.preprocessing

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from trocar.config import fingerprint
+from trocar.core.config import fingerprint
 from trocar.errors import ConfigError, nearest
 
 MAX_INDEX = 1000

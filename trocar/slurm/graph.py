@@ -12,17 +12,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from trocar.config import validate
+from trocar.core.config import validate
+from trocar.core.files import write_json_atomic
 from trocar.errors import ConfigError, TrocarError, nearest
-from trocar.files import write_json_atomic
-from trocar.slurm import lives, records
+from trocar.slurm import job_history, submissions
 from trocar.slurm.arrays import Array, Stage, check, dependents, plan
+from trocar.slurm.cluster_info import max_elements, site_facts
 from trocar.slurm.executor import Executor, slurm_executor
-from trocar.slurm.job import Call
+from trocar.slurm.job_states import JobState, run_command, states
 from trocar.slurm.profile import Profile
-from trocar.slurm.records import Submission
-from trocar.slurm.site import max_elements, site_facts
-from trocar.slurm.states import JobState, run_command, states
+from trocar.slurm.remote_call import Call
+from trocar.slurm.submissions import Submission
 
 GRAPH = "graph.json"
 
@@ -47,12 +47,12 @@ class Graph:
             "stages": [asdict(stage) for stage in self.stages],
             "jobs": self.jobs,
         }
-        write_json_atomic(records.folder_of(self.out) / GRAPH, tree)
+        write_json_atomic(submissions.folder_of(self.out) / GRAPH, tree)
 
     @classmethod
     def load(cls, out: Path) -> Graph:
         """Raises ConfigError where no graph was submitted."""
-        path = records.folder_of(out) / GRAPH
+        path = submissions.folder_of(out) / GRAPH
         try:
             tree = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -63,7 +63,7 @@ class Graph:
 
     def is_finished(self, name: str) -> bool:
         """Whether a stage has ended with exit code 0, by its own word."""
-        return name in self.jobs and lives.exit_code(records.folder_of(self.out), self.jobs[name]) == 0
+        return name in self.jobs and job_history.exit_code(submissions.folder_of(self.out), self.jobs[name]) == 0
 
     def states(self) -> dict[str, JobState]:
         """The state of each stage, by name, with at most two calls of the scheduler."""
@@ -72,7 +72,9 @@ class Graph:
         return {stage.name: by_job.get(self.jobs.get(stage.name, ""), nothing) for stage in self.stages}
 
     def _submissions(self) -> list[Submission]:
-        return [s for s in records.in_folder(records.folder_of(self.out)) if set(s.ids) & set(self.jobs.values())]
+        return [
+            s for s in submissions.in_folder(submissions.folder_of(self.out)) if set(s.ids) & set(self.jobs.values())
+        ]
 
 
 def submit_graph(
@@ -93,7 +95,7 @@ def submit_graph(
     check(stages)
     jobs: dict[str, str] = {}
     active: set[str] = set()
-    if (records.folder_of(out) / GRAPH).exists():
+    if (submissions.folder_of(out) / GRAPH).exists():
         before = Graph.load(out)
         active = {stage for stage, state in before.states().items() if state.is_active}
         jobs = dict(before.jobs)
@@ -141,7 +143,7 @@ def cancel(jobs: Sequence[str]) -> None:
 
 def _submit(graph: Graph, todo: Sequence[Stage], active: Collection[str]) -> Graph:
     """Submit `todo`, which waits for those `active` that it depends on; all others it depends on are finished."""
-    folder = records.folder_of(graph.out)
+    folder = submissions.folder_of(graph.out)
     again = {stage.name for stage in todo}
     done = replace(graph, jobs={name: job for name, job in graph.jobs.items() if name not in again})
     job_of: dict[str, str] = {}
@@ -154,7 +156,7 @@ def _submit(graph: Graph, todo: Sequence[Stage], active: Collection[str]) -> Gra
                 index: Call(stage.words, str(folder), graph.cwd, submitted) for index, stage in array.stages.items()
             }
             job_of[array.key] = executor.submit_indexed(calls, limit)
-            records.save(_record(graph, array, job_of[array.key], submitted))
+            submissions.save(_record(graph, array, job_of[array.key], submitted))
             done.jobs.update({stage.name: f"{job_of[array.key]}_{index}" for index, stage in array.stages.items()})
             done.save()
     except TrocarError:
@@ -169,14 +171,14 @@ def _executor(graph: Graph, array: Array, jobs: dict[str, str]) -> tuple[Executo
     """The executor of an array, and how many of its elements may run at once."""
     changes = {**graph.profile.model_dump(mode="json"), **array.resources}
     profile = validate(Profile, changes, f"resources of stage {next(iter(array.stages.values())).name!r}")
-    executor = slurm_executor(profile, records.folder_of(graph.out), graph.name, array.dependency(jobs))
+    executor = slurm_executor(profile, submissions.folder_of(graph.out), graph.name, array.dependency(jobs))
     return executor, max(1, profile.array_limit // array.siblings)
 
 
 def _record(graph: Graph, array: Array, job: str, submitted: float) -> Submission:
     elements = {str(index): stage.name for index, stage in array.stages.items()}
     profile: dict[str, Any] = {**graph.profile.model_dump(mode="json"), **array.resources}
-    out, folder = str(graph.out.absolute()), str(records.folder_of(graph.out))
+    out, folder = str(graph.out.absolute()), str(submissions.folder_of(graph.out))
     return Submission(job, graph.name, (), out, folder, graph.cwd, profile, submitted, elements)
 
 

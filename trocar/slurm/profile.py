@@ -7,9 +7,9 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from trocar.config import Config, load, preset_names
+from trocar.core.config import Config, load, preset_names
 from trocar.errors import ConfigError, nearest
-from trocar.slurm.extra import checked_extra
+from trocar.slurm.sbatch_options import checked_extra
 
 LATEST_S = 60
 """SLURM looks for jobs near their limit now and then, and may signal them this much before the asked time."""

@@ -9,17 +9,17 @@ from typing import Any
 
 import yaml
 
-from trocar.config import fingerprint, tree_of
+from trocar.core.config import fingerprint, tree_of
+from trocar.core.files import write_atomic
 from trocar.errors import ConfigError
-from trocar.files import write_atomic
-from trocar.slurm import records
+from trocar.privacy.credentials import redact_tree
+from trocar.runs.process_identity import start_time
+from trocar.slurm import submissions
 from trocar.slurm.executor import local_executor, slurm_executor
-from trocar.slurm.job import Call
+from trocar.slurm.job_states import states
 from trocar.slurm.profile import Profile
-from trocar.slurm.records import Submission
-from trocar.slurm.states import states
-from trocar.tracking.process import start_time
-from trocar.tracking.redact import redact_tree
+from trocar.slurm.remote_call import Call
+from trocar.slurm.submissions import Submission
 
 Say = Callable[[str], None]
 
@@ -38,7 +38,7 @@ def frozen(
             "tracking URI by the variable TROCAR_TRACKING_URI instead"
         )
     text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
-    return records.folder_of(out) / f"{name}-{fingerprint(tree)}.yaml", text
+    return submissions.folder_of(out) / f"{name}-{fingerprint(tree)}.yaml", text
 
 
 def freeze(path: Path, text: str) -> None:
@@ -54,7 +54,7 @@ def submit(
 
     Raises ConfigError while an earlier job for the same folder waits or runs, TrocarError if sbatch refuses.
     """
-    folder, cwd = records.folder_of(out), cwd or Path.cwd()
+    folder, cwd = submissions.folder_of(out), cwd or Path.cwd()
     refuse_second(folder, out)
     call = Call(tuple(words), str(folder), str(cwd), time.time(), str(run.absolute()) if run else None)
     started = None
@@ -74,13 +74,13 @@ def submit(
         call.submitted,
         started=started,
     )
-    records.save(submission)
+    submissions.save(submission)
     return submission
 
 
 def script(words: Sequence[str], out: Path, profile: Profile) -> str:
     """What `submit` would hand to sbatch; on a local profile, what it would start."""
-    folder = records.folder_of(out)
+    folder = submissions.folder_of(out)
     if profile.cluster == "local":
         executor = local_executor(profile, folder)
         return f"# {profile.ranks} process(es) on this machine, each:\n{executor._submitit_command_str}\n"
@@ -101,8 +101,8 @@ def tell(submission: Submission, say: Say) -> None:
 
 def refuse_second(folder: Path, out: Path) -> None:
     """Raises ConfigError while a job that was submitted for this folder waits or runs."""
-    names = {job: before.name for before in records.in_folder(folder) for job in before.ids}
-    active = {job: state for job, state in states(records.in_folder(folder)).items() if state.is_active}
+    names = {job: before.name for before in submissions.in_folder(folder) for job in before.ids}
+    active = {job: state for job, state in states(submissions.in_folder(folder)).items() if state.is_active}
     if active:
         job, state = next(iter(active.items()))
         raise ConfigError(

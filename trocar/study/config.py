@@ -9,16 +9,16 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from trocar.backbones.precision import Wanted
-from trocar.config import AsWritten, Config, load
-from trocar.data.composition import Composition, Match
+from trocar.core.config import AsWritten, Config, load
 from trocar.data.leak.guard import Policy
+from trocar.data.selection.composition import Composition, Match
 from trocar.downstream.protocols import get_protocol
 from trocar.downstream.protocols.base import Protocol
 from trocar.downstream.tasks import TOGETHER, get_task
 from trocar.errors import ConfigError, nearest
-from trocar.privacy import NO_MARKS, Marks, PrivacyConfig
+from trocar.privacy.marks import NO_MARKS, Marks, PrivacyConfig
 from trocar.study.grid import GridConfig
-from trocar.study.measure import metric_named
+from trocar.study.results.metric_lookup import metric_named
 
 Name = Annotated[str, StringConstraints(pattern=r"^[\w.+ -]+$")]
 """What arms, tasks and studies are called: letters, digits, blanks and `_ . + -`."""

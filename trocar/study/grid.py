@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import Field
 
-from trocar.config import Config
-from trocar.data.composition import Composition, Match
+from trocar.core.config import Config
+from trocar.data.selection.composition import Composition, Match
 
 ANY = "all"
 

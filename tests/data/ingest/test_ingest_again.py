@@ -13,12 +13,12 @@ import pytest
 from data_factory import make_catalog
 from ingest_clips import KEEP, ingest, tree
 
-from trocar.data.catalog import Catalog
+from trocar.data.catalog.catalog import Catalog
 from trocar.data.ingest import settings, video
 from trocar.data.ingest.lock import only_one
 from trocar.data.ingest.options import IngestOptions
 from trocar.data.ingest.run import run_ingest
-from trocar.data.ingest.shards import ShardWriter
+from trocar.data.ingest.shard_writer import ShardWriter
 from trocar.errors import ConfigError, TrocarError
 
 

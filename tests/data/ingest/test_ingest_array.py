@@ -3,13 +3,13 @@
 import pytest
 from ingest_clips import constant, make_clip
 
-from trocar.data.catalog import Catalog
-from trocar.data.ingest.array import merge, read_part, run_part, split, write_parts
+from trocar.data.catalog.catalog import Catalog
+from trocar.data.ingest.distributed import merge, read_part, run_part, split, write_parts
 from trocar.data.ingest.lock import only_one
 from trocar.data.ingest.options import IngestOptions
 from trocar.data.ingest.run import run_ingest
 from trocar.errors import ConfigError, TrocarError
-from trocar.tracking.lease import Lease
+from trocar.runs.lease import Lease
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import pytest
 from data_factory import random_jpeg
 from ingest_clips import constant, make_clip
 
-from trocar.cli import main
-from trocar.data.catalog import DEFAULT_CURATION, Catalog
-from trocar.data.ingest.metadata import COLUMNS
+from trocar.cli.main import main
+from trocar.data.catalog.catalog import DEFAULT_CURATION, Catalog
+from trocar.data.ingest.sources.metadata import COLUMNS
 
 PAGE = Path(__file__).parents[3] / "docs" / "ingest.md"
 

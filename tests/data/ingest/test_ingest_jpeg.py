@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trocar.data.ingest.jpeg import encode, is_canonical, target_size
+from trocar.data.ingest.images.canonical_jpeg import encode, is_canonical, target_size
 from trocar.data.media.jpeg_markers import frame_size
 from trocar.data.media.still import open_jpeg
 

@@ -2,7 +2,7 @@
 
 from ingest_clips import constant, make_clip
 
-from trocar.cli import main
+from trocar.cli.main import main
 
 
 def test_a_video_of_another_source_with_the_same_name_is_refused_and_nothing_is_lost(tmp_path, capsys):

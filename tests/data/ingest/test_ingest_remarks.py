@@ -22,8 +22,8 @@ from ingest_clips import (
     woven,
 )
 
-from trocar.cli import main
-from trocar.data.catalog import Catalog
+from trocar.cli.main import main
+from trocar.data.catalog.catalog import Catalog
 from trocar.data.ingest import record, settings
 
 LOSSLESS = KEEP.model_copy(update={"jpeg_quality": 100})

@@ -13,8 +13,8 @@ from data_factory import random_jpeg
 from ingest_clips import constant, ingest, make_clip, number_in, stored, tree
 from PIL import Image
 
-from trocar.cli import main
-from trocar.data.catalog import Catalog
+from trocar.cli.main import main
+from trocar.data.catalog.catalog import Catalog
 from trocar.data.ingest import video
 from trocar.data.ingest.settings import IngestSettings
 from trocar.errors import ConfigError

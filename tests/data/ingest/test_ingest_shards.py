@@ -14,7 +14,7 @@ import webdataset as wds
 from data_factory import random_jpeg
 from webdataset.writer import TarWriter
 
-from trocar.data.ingest.shards import ShardWriter
+from trocar.data.ingest.shard_writer import ShardWriter
 
 
 def write(folder: Path, frames: int = 7, shard_bytes: int = 1 << 30) -> tuple[ShardWriter, list[bytes]]:

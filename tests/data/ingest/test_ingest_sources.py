@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from trocar.data.ingest.jobs import plan
 from trocar.data.ingest.options import IngestOptions
-from trocar.data.ingest.plan import plan
 from trocar.errors import ConfigError
 
 FRAMES: dict[str, Any] = {"frames": "{number}.jpg", "frames_fps": 1, "first_number": 0}

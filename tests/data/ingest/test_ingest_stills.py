@@ -15,14 +15,14 @@ import pytest
 from ingest_clips import constant, ingest, make_clip, number_in, picture, stored, tree
 from PIL import Image
 
-from trocar.data.catalog import Catalog
-from trocar.data.composition import Amount, Composition
+from trocar.data.catalog.catalog import Catalog
+from trocar.data.catalog.review import write_review
 from trocar.data.ingest import pack as packing
 from trocar.data.ingest import pool, record
+from trocar.data.ingest.jobs import plan
 from trocar.data.ingest.options import IngestOptions
-from trocar.data.ingest.plan import plan
-from trocar.data.neighbours import Neighbours, resolve_neighbours
-from trocar.data.quarantine import write_review
+from trocar.data.order.neighbours import Neighbours, resolve_neighbours
+from trocar.data.selection.composition import Amount, Composition
 from trocar.errors import ConfigError
 
 
@@ -49,7 +49,7 @@ def cases(catalog: Catalog) -> list[str]:
 
 @pytest.fixture
 def small_packs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trocar.data.ingest.plan.PACK", 5)
+    monkeypatch.setattr("trocar.data.ingest.jobs.PACK", 5)
 
 
 def test_a_thousand_stills_are_four_shards_and_a_line() -> None:
@@ -96,9 +96,9 @@ def test_a_kill_in_the_middle_leaves_no_trace(tmp_path: Path, at: int) -> None:
     script = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "import trocar.data.ingest.plan as plan, trocar.data.ingest.pack as pack\n"
+        "import trocar.data.ingest.jobs as jobs, trocar.data.ingest.pack as pack\n"
         "from ingest_clips import ingest\n"
-        "plan.PACK, add, count = 5, pack._Packing._add, iter(range(100))\n"
+        "jobs.PACK, add, count = 5, pack._Packing._add, iter(range(100))\n"
         "def killing(self, still):\n"
         f"    next(count) == {at} and os.kill(os.getpid(), signal.SIGKILL)\n"
         "    add(self, still)\n"
@@ -106,7 +106,7 @@ def test_a_kill_in_the_middle_leaves_no_trace(tmp_path: Path, at: int) -> None:
         "ingest(Path(sys.argv[1]), Path(sys.argv[2]), stills=True)\n"
     )
     out = tmp_path / "out"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "support")}
     ended = subprocess.run([sys.executable, "-c", script, folder, out], env=environment, check=False)
     assert ended.returncode == -signal.SIGKILL
     assert not (out / "catalog" / "catalog.json").exists()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trocar.data.ingest.quality import dhash
+from trocar.data.ingest.images.quality import dhash
 from trocar.data.leak.content import Rule, find_copies
 from trocar.data.leak.pictures import Pictures, variants
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.cholec_instance_seg import CLASSES, SPLITS, read_mask
-from trocar.downstream.frames import FrameCache
+from trocar.downstream.features.frame_cache import FrameCache
 from trocar.errors import TrocarError
 
 

@@ -13,8 +13,8 @@ import pytest
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.base import DatasetOptions
 from trocar.downstream.datasets.names import CHOLEC80_TOOLS
-from trocar.downstream.datasets.table import LabelledFrames
 from trocar.downstream.datasets.triplets import TRIPLETS
+from trocar.downstream.labels import LabelledFrames
 from trocar.errors import TrocarError
 
 # Not in the published order, so that a label read by position is a wrong one.

@@ -11,7 +11,7 @@ from video_set_factory import grey, write_text, write_video
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.base import DatasetOptions
 from trocar.downstream.datasets.heichole import SPLITS, TOOLS
-from trocar.downstream.frames import FrameCache
+from trocar.downstream.features.frame_cache import FrameCache
 from trocar.errors import TrocarError
 
 

@@ -15,7 +15,7 @@ from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.base import DatasetOptions
 from trocar.downstream.datasets.cholecseg8k import GREYS
 from trocar.downstream.datasets.remap import load_remap, remap_names
-from trocar.downstream.datasets.table import LabelledFrames
+from trocar.downstream.labels import LabelledFrames
 from trocar.errors import ConfigError
 
 GOOD = "classes: [tissue, tool]\nmerge: {background: ignore, liver: tissue, fat: tissue, hook: tool}\n"

@@ -11,7 +11,7 @@ from video_set_factory import write_text, write_video
 
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.base import DatasetOptions
-from trocar.downstream.datasets.table import LabelledFrames
+from trocar.downstream.labels import LabelledFrames
 from trocar.errors import TrocarError
 
 FPS, FRAMES = 4, 10

@@ -11,7 +11,7 @@ from video_set_factory import grey, write_text, write_video
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.base import DatasetOptions
 from trocar.downstream.datasets.pitvis import INSTRUMENTS, SPLITS, STEPS
-from trocar.downstream.frames import FrameCache
+from trocar.downstream.features.frame_cache import FrameCache
 from trocar.errors import TrocarError
 
 HEADER = ("int_video", "int_time", "int_step", "int_instrument1", "int_instrument2")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trocar.downstream.datasets.table import LabelSpace
+from trocar.downstream.labels import LabelSpace
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
 from trocar.downstream.metrics.segmentation_offered import in_tables, mask_metrics, surface_metrics
 from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome

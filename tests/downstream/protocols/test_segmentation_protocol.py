@@ -14,7 +14,7 @@ import torch
 from mask_factory import make_mask_folder
 from training_factory import make_encoder, open_bench
 
-from trocar.downstream.datasets.table import Mask
+from trocar.downstream.labels import Mask
 from trocar.downstream.protocols import get_protocol, segmentation
 from trocar.downstream.protocols.base import Labelled, Problem
 from trocar.downstream.protocols.segmentation import ConstantMask, Segmentation, read_mask

@@ -15,8 +15,8 @@ from downstream_factory import make_folder
 from temporal_factory import before_and_after, best_of_single_frames
 from training_factory import colour_problem, make_encoder, open_bench, with_validation
 
-from trocar.downstream.datasets.table import LabelSpace
-from trocar.downstream.features import extract
+from trocar.downstream.features.feature_cache import extract
+from trocar.downstream.labels import LabelSpace
 from trocar.downstream.metrics.outcome import Floats
 from trocar.downstream.protocols import get_protocol, temporal
 from trocar.downstream.protocols.base import Frames, Labelled, Problem

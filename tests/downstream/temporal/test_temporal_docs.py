@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from trocar.config import validate
+from trocar.core.config import validate
 from trocar.downstream.temporal.config import TemporalConfig
 from trocar.downstream.temporal.heads import configs, get_head
 

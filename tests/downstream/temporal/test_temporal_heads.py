@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from trocar.config import load
+from trocar.core.config import load
 from trocar.downstream.temporal.config import TemporalConfig
 from trocar.downstream.temporal.heads import configs, get_head
 from trocar.downstream.temporal.heads.mstcn import MsTcnConfig

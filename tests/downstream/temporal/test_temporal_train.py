@@ -9,7 +9,7 @@ import torch
 from temporal_factory import accuracy, before_and_after, best_of_single_frames
 from torch import nn
 
-from trocar.config import validate
+from trocar.core.config import validate
 from trocar.downstream.temporal.config import TemporalConfig
 from trocar.downstream.temporal.heads.mstcn import MsTcn
 from trocar.downstream.temporal.train import fit_temporal

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from trocar.backbones.preprocess import Preprocessing
-from trocar.data.views import Jitter
+from trocar.data.views.recipe import Jitter
 from trocar.downstream.training.batches import Augmentation, Images, epoch_batches
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3), dtype=np.uint8)

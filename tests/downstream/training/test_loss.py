@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from trocar.downstream.datasets.table import LabelSpace
+from trocar.downstream.labels import LabelSpace
 from trocar.downstream.tasks import get_task
 from trocar.downstream.training.goals import Goal
 from trocar.downstream.training.loss import Criterion, make_criterion

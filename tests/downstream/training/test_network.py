@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from trocar.backbones.load import load_backbone
-from trocar.downstream.datasets.table import LabelSpace
+from trocar.downstream.labels import LabelSpace
 from trocar.downstream.tasks import get_task
 from trocar.downstream.training.goals import Goal
 from trocar.downstream.training.network import Network, hold_batch_norm, parameter_groups

@@ -6,8 +6,8 @@ import signal
 import pytest
 import torch
 
-from trocar.data import workers
-from trocar.data.workers import worker_count
+from trocar.data.loading import workers
+from trocar.data.loading.workers import worker_count
 from trocar.downstream.training.prepared import prepared
 from trocar.errors import TrocarError
 

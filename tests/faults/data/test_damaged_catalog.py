@@ -11,8 +11,8 @@ import pytest
 from fault_record import Injector
 from ingest_process import tree, words
 
-from trocar.cli import main
-from trocar.data.catalog import Catalog
+from trocar.cli.main import main
+from trocar.data.catalog.catalog import Catalog
 from trocar.errors import ConfigError, TrocarError
 
 PROMISE = "refused with what to do; `trocar ingest` again makes it the bytes of an undisturbed one"

@@ -15,8 +15,8 @@ from data_factory import make_catalog
 from fault_record import Injection, Injector
 from stream_factory import STEPS, frames_of, make_loader, stream
 
-from trocar.data.catalog import Catalog
-from trocar.data.dali_backend import is_available
+from trocar.data.catalog.catalog import Catalog
+from trocar.data.loading.dali_pipeline import is_available
 from trocar.errors import TrocarError
 
 PROMISE = "its frames are replaced by the plan's rule, and told; all others are the undisturbed run's"

@@ -12,7 +12,7 @@ from fault_record import Injector
 from ingest_process import start, tree, whole
 from small_disk import PAGE, SAYS, pages, small_disk
 
-from trocar.data.catalog import Catalog
+from trocar.data.catalog.catalog import Catalog
 from trocar.errors import ConfigError
 
 PROMISE = (

@@ -21,7 +21,7 @@ from ingest_process import (
     whole,
 )
 
-from trocar.data.catalog import Catalog
+from trocar.data.catalog.catalog import Catalog
 from trocar.data.ingest import pool
 from trocar.data.ingest.record import Metadata
 from trocar.data.ingest.settings import IngestSettings

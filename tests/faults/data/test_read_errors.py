@@ -15,9 +15,9 @@ from data_factory import make_catalog
 from fault_record import Injector
 from stream_factory import STEPS, frames_of, make_loader, stream
 
-from trocar.data import reader
-from trocar.data.catalog import Catalog
-from trocar.data.dali_backend import is_available
+from trocar.data.catalog.catalog import Catalog
+from trocar.data.loading import reader
+from trocar.data.loading.dali_pipeline import is_available
 from trocar.errors import TrocarError
 
 SAME = "read again; the batches of an undisturbed run"

@@ -15,7 +15,7 @@ from fault_record import Injector
 from fault_trainer import Started, fresh_seeds, start
 from mask_factory import make_mask_folder
 
-from trocar.downstream.finished import FOLDER, NETWORK
+from trocar.downstream.evaluation.result_cache import FOLDER, NETWORK
 
 FILES = ("predictions.parquet", "results.json", "results.md", "metrics.json")
 TUNED = {"name": "finetune", "epochs": 3, "batch": 8, "augment": None}

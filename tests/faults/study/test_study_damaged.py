@@ -11,9 +11,9 @@ from fault_record import Injector
 from study_factory import results
 from study_process import names, run_study
 
-from trocar.cli import main
-from trocar.study.execute import RESULTS
-from trocar.study.store import Store
+from trocar.cli.main import main
+from trocar.study.run.stage_execution import RESULTS
+from trocar.study.run.stage_store import Store
 
 PROMISE = "refused by `study run` with what to delete; then made again, the same"
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from fault_record import Injector
 from fault_trainer import finish, fresh_seeds, pretrain, results, wait_for_step, write_config
 
-from trocar.ssl import checkpoint
-from trocar.tracking.lease import Lease
-from trocar.tracking.metrics import read_rows
+from trocar.runs.lease import Lease
+from trocar.runs.step_metrics import read_rows
+from trocar.ssl.checkpoints import checkpoint
 
 DAY = 86400.0
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from fault_record import Injector
 from fault_trainer import finish, fresh_seeds, pretrain, results, wait_for_step, write_config
 
-from trocar.files import sha256_of
-from trocar.ssl.trainer import Trainer
-from trocar.tracking.lease import Lease
+from trocar.core.files import sha256_of
+from trocar.runs.lease import Lease
+from trocar.ssl.engine.trainer import Trainer
 
 
 def beat_fast(stand_still_s: float = 30.0) -> None:

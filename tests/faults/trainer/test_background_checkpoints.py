@@ -16,9 +16,9 @@ import pytest
 from fault_record import Injector
 from fault_trainer import finish, fork_ranks, fresh_seeds, pretrain, results, saved, write_config
 
-from trocar.files import HashedFile
-from trocar.ssl import checkpoint
-from trocar.ssl.trainer import Trainer
+from trocar.core.files import HashedFile
+from trocar.ssl.checkpoints import checkpoint
+from trocar.ssl.engine.trainer import Trainer
 
 EVERY = 2
 PROMISE = "the checkpoint before is whole, the same command goes on and ends equal to the bit"

@@ -27,9 +27,9 @@ from fault_trainer import (
     write_config,
 )
 
-from trocar.ssl import checkpoint
-from trocar.ssl.trainer import Trainer
-from trocar.tracking.metrics import attempts
+from trocar.runs.step_metrics import attempts
+from trocar.ssl.checkpoints import checkpoint
+from trocar.ssl.engine.trainer import Trainer
 
 KILLS = 3
 

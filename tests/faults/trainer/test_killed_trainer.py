@@ -22,8 +22,8 @@ from fault_trainer import (
     wait_for_step,
 )
 
-from trocar.ssl import checkpoint
-from trocar.tracking.metrics import attempts
+from trocar.runs.step_metrics import attempts
+from trocar.ssl.checkpoints import checkpoint
 
 KILLS = 6
 EVERY = 2

@@ -6,15 +6,15 @@ import torch
 from data_factory import make_catalog
 from method_factory import START, build, some_views
 
-from trocar.config import validate
+from trocar.core.config import validate
 from trocar.errors import ConfigError
-from trocar.ssl.distributed import World
-from trocar.ssl.heads import DinoHead
+from trocar.ssl.blocks.heads import DinoHead
 from trocar.ssl.losses.dino import dino_loss, teacher_probabilities
 from trocar.ssl.methods.augmented_distillation import AugmentedDistillationConfig
 from trocar.ssl.methods.dino import DinoConfig
-from trocar.ssl.pretrain_config import PretrainConfig
-from trocar.ssl.setup import Pretraining
+from trocar.ssl.ranks.distributed import World
+from trocar.ssl.run.assembly import Pretraining
+from trocar.ssl.run.pretrain_config import PretrainConfig
 
 SMALL = {
     "global": {"size": 16},

@@ -9,7 +9,10 @@ import torch
 from method_factory import START, build, some_views
 from torch import nn
 
-from trocar.ssl.heads import DinoHead
+from trocar.ssl.blocks.ema_teacher import update_teacher
+from trocar.ssl.blocks.heads import DinoHead
+from trocar.ssl.engine.optimizer import OptimConfig, clip_gradients
+from trocar.ssl.engine.step import Progress
 from trocar.ssl.losses.dino import (
     _products,
     _products_by_sample,
@@ -21,9 +24,6 @@ from trocar.ssl.losses.dino import (
 )
 from trocar.ssl.losses.sinkhorn import balanced_probabilities
 from trocar.ssl.methods.dino import DinoConfig, DinoViews
-from trocar.ssl.optim import OptimConfig, clip_gradients
-from trocar.ssl.sample import Progress
-from trocar.ssl.teacher import update_teacher
 
 
 def softmax(x):

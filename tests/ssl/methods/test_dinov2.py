@@ -10,10 +10,10 @@ from method_factory import DATA, START, build, convolutional, some_views
 from timm.models.vision_transformer import VisionTransformer
 
 from trocar.errors import ConfigError
-from trocar.ssl.masking import Masking, block_masks
+from trocar.ssl.blocks.masking import Masking, block_masks
+from trocar.ssl.blocks.patches import Tokens
+from trocar.ssl.engine.step import Progress
 from trocar.ssl.methods import default
-from trocar.ssl.patches import Tokens
-from trocar.ssl.sample import Progress
 
 TINY = {"prototypes": 12, "hidden": 16, "bottleneck": 8}
 TWO_HEADS = {"ibot_head": {**TINY, "prototypes": 9}}

@@ -6,10 +6,10 @@ import pytest
 import torch
 from method_factory import DATA, START, build, some_views
 
-from trocar.ssl.heads import unit
+from trocar.ssl.blocks.heads import unit
+from trocar.ssl.engine.step import Views
 from trocar.ssl.losses.contrastive import info_nce
 from trocar.ssl.methods import default
-from trocar.ssl.sample import Views
 
 
 def config(queue=6, **changes):

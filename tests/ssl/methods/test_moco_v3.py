@@ -9,10 +9,10 @@ import torch
 from method_factory import DATA, START, build, convolutional, some_views
 from torch import nn
 
-from trocar.ssl.heads import unit
+from trocar.ssl.blocks.heads import unit
+from trocar.ssl.engine.step import Progress
 from trocar.ssl.methods import default
 from trocar.ssl.methods.moco_v3 import freeze_patch_projection
-from trocar.ssl.sample import Progress
 
 HEAD = {"layers": [16, 8], "batch_norm": True, "last_batch_norm": True}
 

@@ -8,11 +8,11 @@ import torch
 from method_factory import DATA, START, build, some_views
 
 from trocar.errors import ConfigError
-from trocar.ssl.advice import DataSize
-from trocar.ssl.heads import unit
+from trocar.ssl.blocks.heads import unit
+from trocar.ssl.engine.step import Progress
 from trocar.ssl.losses.swav import codes, swapped_prediction
 from trocar.ssl.methods import default
-from trocar.ssl.sample import Progress
+from trocar.ssl.run.auto_values import DataSize
 
 VIEWS = {"global": {"size": 16}, "local": {"count": 3, "size": 8}}
 
@@ -205,6 +205,6 @@ def test_auto_suits_the_data_and_published_sizes_are_warned_of_on_a_thousand_fra
 
 
 def test_a_queue_that_does_not_divide_by_the_ranks_is_refused_when_the_method_is_built(monkeypatch):
-    monkeypatch.setattr("trocar.ssl.ring.world_size", lambda: 2)
+    monkeypatch.setattr("trocar.ssl.blocks.sample_queue.world_size", lambda: 2)
     with pytest.raises(ConfigError, match=r"method\.queue: 13 does not divide by 2 ranks; 14 would"):
         method(queue=13)

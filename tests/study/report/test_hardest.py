@@ -2,7 +2,7 @@ import pytest
 from planted_study import Planted, plant
 
 from trocar.study.report.hardest import hardest
-from trocar.study.results import Results
+from trocar.study.results.results import Results
 
 
 def scores_of(root, planted):

@@ -14,7 +14,7 @@ from trocar.study.report.known_cases import KnownCases
 from trocar.study.report.scores import comparisons, outcome_of, ranks
 from trocar.study.report.sources import scales
 from trocar.study.report.summary import summary
-from trocar.study.results import Results
+from trocar.study.results.results import Results
 from trocar.study.statistics.crossed import CASES_ONLY, SEEDS_AND_CASES, Crossed
 from trocar.study.statistics.ranking import rank_over_tasks
 from trocar.study.statistics.scaling import Scale, scaling

@@ -7,24 +7,24 @@ from typing import Any
 
 from torch import nn
 
-from trocar.backbones import store
-from trocar.backbones.checkpoint_file import read_checkpoint
-from trocar.backbones.fingerprint import fingerprint
 from trocar.backbones.origin import Origin, set_origin
 from trocar.backbones.published.base import Published
 from trocar.backbones.published.build import build
 from trocar.backbones.published.convert import convert
+from trocar.backbones.weights import weight_store
+from trocar.backbones.weights.checkpoint_file import read_checkpoint
+from trocar.backbones.weights.fingerprint import fingerprint
 
 
 def load_fetched(entry: Published, part: str = "", **kwargs: Any) -> nn.Module:
     """From the store, its sha256 compared with the recorded one; `kwargs` are timm's."""
-    path, digest = store.fetched_file(entry)
+    path, digest = weight_store.fetched_file(entry)
     return _load(entry, path, digest, part, kwargs)
 
 
 def load_from_file(entry: Published, path: Path, part: str = "", **kwargs: Any) -> nn.Module:
     """From the user's own copy, compared with the published sha256 where that is known."""
-    return _load(entry, path, store.verified(path, entry), part, kwargs)
+    return _load(entry, path, weight_store.verified(path, entry), part, kwargs)
 
 
 def _load(entry: Published, path: Path, digest: str, part: str, kwargs: dict[str, Any]) -> nn.Module:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from trocar.config import Config
-from trocar.data.catalog_write import Rejected
+from trocar.core.config import Config
+from trocar.data.catalog.writer import Rejected
 from trocar.data.ingest.settings import IngestSettings
 from trocar.data.ingest.video import Outcome
 

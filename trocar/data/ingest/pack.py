@@ -13,18 +13,18 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from trocar.data.catalog_write import ContentHash, Rejected
+from trocar.data.catalog.writer import ContentHash, Rejected
 from trocar.data.ingest import record
-from trocar.data.ingest.framing import Framing
-from trocar.data.ingest.quality import measure, quality_table
+from trocar.data.ingest.images.framing import Framing
+from trocar.data.ingest.images.quality import measure, quality_table
 from trocar.data.ingest.record import Member, Metadata, Record
 from trocar.data.ingest.settings import IngestSettings
-from trocar.data.ingest.shards import ShardWriter
+from trocar.data.ingest.shard_writer import ShardWriter
 from trocar.data.ingest.video import Job, Outcome, publish_files
 from trocar.data.media.input_file import read_picture
 from trocar.data.media.refusal import RejectError
 from trocar.data.media.still import open_jpeg, open_still
-from trocar.data.media.video_picture import Box
+from trocar.data.media.video.frame_conversion import Box
 
 DIED = ("decoder crashed", "its process died while decoding (or ran out of memory)")
 """Reason and detail of a rejection."""

@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
 
-from trocar.data.catalog_write import Rejected
+from trocar.data.catalog.writer import Rejected
 from trocar.data.ingest import record
 from trocar.data.ingest.pack import DIED, Work
 from trocar.data.ingest.video import Outcome

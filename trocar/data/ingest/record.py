@@ -16,10 +16,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from trocar.data.catalog import FRAME_SCHEMA, QUALITY_SCHEMA
-from trocar.data.catalog_write import Rejected, ShardFile, VideoEntry
+from trocar.core.files import replacing
+from trocar.data.catalog.catalog import FRAME_SCHEMA, QUALITY_SCHEMA
+from trocar.data.catalog.writer import Rejected, ShardFile, VideoEntry
 from trocar.errors import TrocarError
-from trocar.files import replacing
 
 FOLDER = "videos"
 

@@ -6,7 +6,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from trocar.data.ingest import record
-from trocar.data.ingest.folder import (
+from trocar.data.ingest.jobs import plan
+from trocar.data.ingest.lock import only_one
+from trocar.data.ingest.options import IngestOptions, Progress, Say, Summary
+from trocar.data.ingest.output_folder import (
     begun,
     claim_pseudonyms,
     count,
@@ -20,10 +23,7 @@ from trocar.data.ingest.folder import (
     sweep,
     withdraw_catalog,
 )
-from trocar.data.ingest.lock import only_one
-from trocar.data.ingest.options import IngestOptions, Progress, Say, Summary
 from trocar.data.ingest.pack import Work
-from trocar.data.ingest.plan import plan
 from trocar.data.ingest.pool import run_jobs
 from trocar.data.ingest.record import Record
 from trocar.data.ingest.video import Job

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from trocar.data.ingest.shards import SHARD_BYTES
+from trocar.data.ingest.shard_writer import SHARD_BYTES
 from trocar.data.media.refusal import Limits
 
 INGEST_VERSION = 4

@@ -19,7 +19,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from trocar.data.counter import I64
+from trocar.core.random import I64
 from trocar.data.leak.pictures import U8, Pictures, distance
 
 RADIUS = 24

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from trocar.config import AsWritten, Config
-from trocar.data.catalog import Catalog, to_numpy
-from trocar.data.counter import I64
+from trocar.core.config import AsWritten, Config
+from trocar.core.random import I64
+from trocar.data.catalog.catalog import Catalog, to_numpy
 from trocar.data.leak.held_out import HeldOut
 from trocar.data.leak.identities import Case, identities
 from trocar.data.leak.pictures import Pictures
 from trocar.data.leak.verdict import Finding, Verdict
 from trocar.errors import ConfigError
-from trocar.privacy import NO_MARKS, Marks
+from trocar.privacy.marks import NO_MARKS, Marks
 
 if TYPE_CHECKING:
     from trocar.data.leak.content import Copy

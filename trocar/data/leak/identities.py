@@ -16,7 +16,7 @@ from functools import cache
 import yaml
 from pydantic import Field, TypeAdapter
 
-from trocar.config import PRESETS, Config
+from trocar.core.config import PRESETS, Config
 from trocar.errors import ConfigError, nearest
 
 Case = tuple[str, str]

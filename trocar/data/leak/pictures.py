@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from trocar.data.counter import I64
-from trocar.data.ingest.content import SAMPLES, find_content
-from trocar.data.ingest.quality import cells, differences
+from trocar.core.random import I64
+from trocar.data.ingest.images.content_area import SAMPLES, find_content
+from trocar.data.ingest.images.quality import cells, differences
 
 U8 = npt.NDArray[np.uint8]
 BORDERS = (0.0, 0.04, 0.08)

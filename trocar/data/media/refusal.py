@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from trocar.config import Config
+from trocar.core.config import Config
 
 MAX_SIDE = 65_500
 """Pixels: the longest side that libjpeg writes."""

@@ -9,11 +9,11 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from trocar.discover import modules
+from trocar.core.discover import modules
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
 from trocar.downstream.datasets.remap import remap_masks
-from trocar.downstream.datasets.splits import here_of
-from trocar.downstream.datasets.table import LabelledFrames
+from trocar.downstream.labels import LabelledFrames
+from trocar.downstream.splits.published_splits import here_of
 from trocar.errors import ConfigError, nearest
 
 OWN = "folder"

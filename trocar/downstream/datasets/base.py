@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trocar.downstream.datasets.table import LabelledFrames
+from trocar.downstream.labels import LabelledFrames
 
 Split = Mapping[str, Iterable[int | str]]
 """`train`, `val`, `test` -> video numbers, or the names of cases."""

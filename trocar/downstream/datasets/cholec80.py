@@ -21,22 +21,16 @@ from trocar.core.splits import split_tags
 from trocar.core.tables import read_table
 from trocar.data.media.file_names import composed, video_key
 from trocar.data.media.folders import entry, listed
-from trocar.data.media.video_index import Ints
+from trocar.data.media.video.index import Ints
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
-from trocar.downstream.datasets.image_numbers import first_number, numbered, refuse_dense
-from trocar.downstream.datasets.label_times import refuse_seconds, unlabelled_end
 from trocar.downstream.datasets.names import CHOLEC80_PHASES, CHOLEC80_TOOLS, index_of, phase_set
-from trocar.downstream.datasets.pickles import read_frame_lists
-from trocar.downstream.datasets.splits import CHOLEC80 as SPLITS
-from trocar.downstream.datasets.splits import CHOLEC80_ENDOVIT, not_here, published_split
-from trocar.downstream.datasets.table import LabelledFrames, LabelSpace, build_table
-from trocar.downstream.datasets.videos import (
-    Clip,
-    find_clip,
-    frame_grid,
-    left_out,
-    located,
-)
+from trocar.downstream.datasets.readers.image_numbers import first_number, numbered, refuse_dense
+from trocar.downstream.datasets.readers.label_times import refuse_seconds, unlabelled_end
+from trocar.downstream.datasets.readers.pickles import read_frame_lists
+from trocar.downstream.datasets.readers.videos import Clip, find_clip, frame_grid, left_out, located
+from trocar.downstream.labels import LabelledFrames, LabelSpace, build_table
+from trocar.downstream.splits.published_splits import CHOLEC80 as SPLITS
+from trocar.downstream.splits.published_splits import CHOLEC80_ENDOVIT, not_here, published_split
 from trocar.errors import ConfigError, TrocarError, nearest
 
 PHASE_FOLDER, TOOL_FOLDER = "phase_annotations", "tool_annotations"

@@ -19,8 +19,8 @@ from PIL import Image, ImageDraw
 
 from trocar.data.media.folders import listed
 from trocar.downstream.datasets.base import Adapter, DatasetOptions, Split
-from trocar.downstream.datasets.splits import published_split
-from trocar.downstream.datasets.table import LabelledFrames, LabelSpace, Mask, build_table
+from trocar.downstream.labels import LabelledFrames, LabelSpace, Mask, build_table
+from trocar.downstream.splits.published_splits import published_split
 from trocar.errors import TrocarError, nearest
 
 CLASSES = ("background", "grasper", "hook", "irrigator", "clipper", "bipolar", "scissors", "snare")

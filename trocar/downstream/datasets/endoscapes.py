@@ -22,9 +22,9 @@ import pandas as pd
 from trocar.core.tables import read_lines
 from trocar.data.media.folders import listed
 from trocar.downstream.datasets.base import Adapter, DatasetOptions, Split
-from trocar.downstream.datasets.masks import read_indices
-from trocar.downstream.datasets.splits import published_split
-from trocar.downstream.datasets.table import LabelledFrames, LabelSpace, build_table
+from trocar.downstream.datasets.readers.masks import read_indices
+from trocar.downstream.labels import LabelledFrames, LabelSpace, build_table
+from trocar.downstream.splits.published_splits import published_split
 from trocar.errors import TrocarError
 
 FPS = 25

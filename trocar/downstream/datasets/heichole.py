@@ -15,11 +15,11 @@ import pandas as pd
 from trocar.core.tables import read_table
 from trocar.data.media.folders import listed
 from trocar.downstream.datasets.base import Adapter, DatasetOptions, Split
-from trocar.downstream.datasets.label_times import refuse_seconds, unlabelled_end
 from trocar.downstream.datasets.names import CHOLEC80_PHASES
-from trocar.downstream.datasets.splits import not_here, published_split
-from trocar.downstream.datasets.table import LabelledFrames, LabelSpace, build_table
-from trocar.downstream.datasets.videos import Clip, find_clip, left_out, located
+from trocar.downstream.datasets.readers.label_times import refuse_seconds, unlabelled_end
+from trocar.downstream.datasets.readers.videos import Clip, find_clip, left_out, located
+from trocar.downstream.labels import LabelledFrames, LabelSpace, build_table
+from trocar.downstream.splits.published_splits import not_here, published_split
 
 TOOLS = ("Grasper", "Clipper", "CoagulationInstruments", "Scissors", "SuctionIrrigation", "SpecimenBag", "Stapler")
 INSTRUMENT_COLUMNS = 21

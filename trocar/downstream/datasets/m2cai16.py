@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trocar.data.media.folders import listed
 from trocar.downstream.datasets.base import DatasetOptions
-from trocar.downstream.datasets.videos import Clip, find_clip
+from trocar.downstream.datasets.readers.videos import Clip, find_clip
 from trocar.errors import ConfigError, nearest
 
 FOLDERS = {"train": "train_dataset", "test": "test_dataset"}

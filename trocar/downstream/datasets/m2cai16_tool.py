@@ -11,15 +11,11 @@ import pandas as pd
 
 from trocar.core.tables import read_table
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
-from trocar.downstream.datasets.label_times import refuse_seconds, unlabelled_end
 from trocar.downstream.datasets.m2cai16 import OFFICIAL, check_split, label_files, videos
 from trocar.downstream.datasets.names import CHOLEC80_TOOLS, index_of
-from trocar.downstream.datasets.table import LabelledFrames, LabelSpace, build_table
-from trocar.downstream.datasets.videos import (
-    every_nth_second,
-    left_out,
-    located,
-)
+from trocar.downstream.datasets.readers.label_times import refuse_seconds, unlabelled_end
+from trocar.downstream.datasets.readers.videos import every_nth_second, left_out, located
+from trocar.downstream.labels import LabelledFrames, LabelSpace, build_table
 
 COUNTS = {"train": 10, "test": 5}
 

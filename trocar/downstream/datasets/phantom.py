@@ -19,8 +19,8 @@ from trocar.data.media.folders import listed
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
 from trocar.downstream.datasets.cholec80 import ADAPTER as CHOLEC80
 from trocar.downstream.datasets.cholec80 import PHANTOM_FILE
-from trocar.downstream.datasets.masks import read_indices
-from trocar.downstream.datasets.table import LabelledFrames, LabelSpace, build_table
+from trocar.downstream.datasets.readers.masks import read_indices
+from trocar.downstream.labels import LabelledFrames, LabelSpace, build_table
 from trocar.errors import TrocarError
 
 VIDEO_FILE, CVS_FILE, MASK_FOLDER, CLASS_FILE = "videos.csv", "all_metadata.csv", "semseg", "seg_label_map.txt"

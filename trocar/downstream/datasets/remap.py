@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from trocar.config import Config, validate
-from trocar.downstream.datasets.masks import look_up
-from trocar.downstream.datasets.table import IGNORED_PIXEL, LabelledFrames, LabelSpace, Mask
+from trocar.core.config import Config, validate
+from trocar.downstream.datasets.readers.masks import look_up
+from trocar.downstream.labels import IGNORED_PIXEL, LabelledFrames, LabelSpace, Mask
 from trocar.errors import ConfigError, nearest
 
 FOLDER = Path(__file__).parents[1] / "remaps"

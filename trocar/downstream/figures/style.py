@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trocar.files import writing
+from trocar.core.files import writing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from trocar.discover import named_classes
+from trocar.core.discover import named_classes
 from trocar.downstream.protocols.base import Protocol
 from trocar.errors import ConfigError, nearest
 
@@ -20,7 +20,7 @@ def protocols() -> dict[str, type[Protocol]]:
 
 def get_protocol(wanted: str | Mapping[str, Any]) -> Protocol:
     """A protocol from its name, or from `{name: ..., its settings}`. Raises ConfigError with the nearest name."""
-    from trocar.config import validate
+    from trocar.core.config import validate
 
     tree = {"name": wanted} if isinstance(wanted, str) else dict(wanted)
     name, known = str(tree.get("name", "")), protocols()

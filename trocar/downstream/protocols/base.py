@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from trocar.config import Config
-from trocar.downstream.datasets.table import Kind, LabelSpace
-from trocar.downstream.encoder import Encoder
-from trocar.downstream.frames import Size
+from trocar.core.config import Config
+from trocar.downstream.evaluation.cached_result import Solution
+from trocar.downstream.features.encoder import Encoder
+from trocar.downstream.features.frame_cache import Size
+from trocar.downstream.labels import Kind, LabelSpace
 from trocar.downstream.metrics.outcome import Floats, Ints, Outcome
-from trocar.downstream.solution import Solution
 from trocar.downstream.tasks.base import Task
 
 Targets = Ints | Floats

@@ -9,11 +9,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
-from trocar.backbones.finite import require_finite
 from trocar.backbones.preprocess import describe_backbone, fit_input_size
+from trocar.backbones.weights.finite import require_finite
+from trocar.downstream.evaluation.cached_result import Solution
 from trocar.downstream.metrics.outcome import Floats, Ints
 from trocar.downstream.protocols.base import Labelled, Prediction, Problem, Protocol, headline, take
-from trocar.downstream.solution import Solution
 from trocar.downstream.training.batches import Images
 from trocar.downstream.training.goals import Goal, goals_of
 from trocar.downstream.training.loop import History, Trainer, seeded

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from trocar.downstream.datasets.table import Kind
+from trocar.downstream.labels import Kind
 from trocar.downstream.metrics.outcome import Floats
 from trocar.downstream.protocols.base import Prediction, Problem, Protocol, one_hot, standardise
 

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from pydantic import Field
 
 from trocar.backbones.precision import Precision
-from trocar.downstream.datasets.table import IGNORED_PIXEL, Kind, Mask
-from trocar.downstream.frames import Pixels, Size, extent
+from trocar.downstream.features.frame_cache import Pixels, Size, extent
+from trocar.downstream.labels import IGNORED_PIXEL, Kind, Mask
 from trocar.downstream.metrics.outcome import Ints
 from trocar.downstream.protocols.base import Labelled, Prediction, Problem, Protocol
 from trocar.downstream.segmentation.decoders import DecoderName

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from trocar.downstream.features import Features, extract
+from trocar.downstream.features.feature_cache import Features, extract
 from trocar.downstream.metrics.outcome import Floats, Ints
 from trocar.downstream.protocols.base import Labelled, Prediction, Problem, Protocol, headline
 from trocar.downstream.protocols.finetune import finetuned

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
+from trocar.core.files import writing
 from trocar.downstream.metrics.outcome import Floats
 from trocar.downstream.segmentation.loss import IGNORE
-from trocar.files import writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

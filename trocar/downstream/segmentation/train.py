@@ -20,9 +20,10 @@ from torchvision.transforms import v2
 from trocar.backbones.out_of_memory import explained
 from trocar.backbones.precision import Precision, Wanted, autocast, resolved
 from trocar.backbones.preprocess import describe_backbone
-from trocar.config import Config
-from trocar.data.ahead import pinned, sent_ahead
-from trocar.data.workers import worker_count
+from trocar.core.config import Config
+from trocar.core.progress import track
+from trocar.data.loading.copy_ahead import pinned, sent_ahead
+from trocar.data.loading.workers import worker_count
 from trocar.downstream.metrics.segmentation import scores_of
 from trocar.downstream.segmentation.augment import augment, joint_augmentation
 from trocar.downstream.segmentation.labelled import Bytes, LabelledImages
@@ -31,7 +32,6 @@ from trocar.downstream.segmentation.model import Segmenter
 from trocar.downstream.segmentation.predict import predicted_confusions, require_size, to_tensor
 from trocar.downstream.training.prepared import prepared
 from trocar.errors import ConfigError, TrocarError
-from trocar.progress import track
 
 
 class SegmentationTraining(Config):

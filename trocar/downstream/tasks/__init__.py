@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from trocar.discover import modules
+from trocar.core.discover import modules
 from trocar.downstream.tasks.base import Task
 from trocar.errors import ConfigError, nearest
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from trocar.downstream.datasets.table import LabelledFrames, LabelSpace
+from trocar.downstream.labels import LabelledFrames, LabelSpace
 from trocar.downstream.metrics.outcome import Floats, Metric, Outcome
 from trocar.downstream.metrics.registry import HEADLINES, REGISTRY
 

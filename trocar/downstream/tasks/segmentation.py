@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trocar.downstream.datasets.table import LabelledFrames, LabelSpace
+from trocar.downstream.labels import LabelledFrames, LabelSpace
 from trocar.downstream.metrics.outcome import Floats, Metric
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
 from trocar.downstream.metrics.segmentation_offered import in_tables

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from trocar.config import Config
+from trocar.core.config import Config
 from trocar.downstream.temporal.head import HeadConfig, Optimiser, Recipe
 from trocar.downstream.temporal.heads import AnyHead
 from trocar.downstream.temporal.heads.mstcn import MsTcnConfig

@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from trocar.config import Config
-from trocar.downstream.datasets.table import Kind
+from trocar.core.config import Config
+from trocar.downstream.labels import Kind
 from trocar.errors import TrocarError
 
 Optimiser = Literal["adam", "adamw"]

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from trocar.config import Config
-from trocar.data.constant import sent
-from trocar.downstream.class_weights import balanced_weights
-from trocar.downstream.datasets.table import Kind
+from trocar.core.config import Config
+from trocar.data.views.device_constants import sent
+from trocar.downstream.labels import Kind
 from trocar.downstream.temporal.sequence import Numbers
+from trocar.downstream.training.class_weights import balanced_weights
 from trocar.errors import ConfigError
 
 OnHost = Tensor | Numbers

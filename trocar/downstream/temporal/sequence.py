@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trocar.downstream.datasets.table import Kind
+from trocar.downstream.labels import Kind
 from trocar.errors import TrocarError
 
 Features = npt.NDArray[np.float32]

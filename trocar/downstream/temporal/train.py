@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trocar.backbones.out_of_memory import explained
-from trocar.data.constant import sent
-from trocar.downstream.datasets.table import Kind
+from trocar.data.views.device_constants import sent
+from trocar.downstream.labels import Kind
 from trocar.downstream.temporal.config import TemporalConfig
 from trocar.downstream.temporal.head import Head, Recipe, probabilities
 from trocar.downstream.temporal.loss import TemporalLoss, build_loss

@@ -16,15 +16,15 @@ from pydantic import Field
 from torch import Tensor
 
 from trocar.backbones.preprocess import Preprocessing
-from trocar.config import Config
-from trocar.data.ahead import pinned, sent_ahead
-from trocar.data.augment import augment
-from trocar.data.permutation import Permutation
-from trocar.data.prefetch import in_thread
-from trocar.data.torch_backend import crop_resize
-from trocar.data.views import Jitter, ViewGroup, ViewParams, ViewPlan, ViewRecipe
-from trocar.data.workers import worker_count
-from trocar.downstream.frames import Pixels
+from trocar.core.config import Config
+from trocar.core.permutation import Permutation
+from trocar.data.loading.copy_ahead import pinned, sent_ahead
+from trocar.data.loading.prefetch import in_thread
+from trocar.data.loading.torch_backend import crop_resize
+from trocar.data.loading.workers import worker_count
+from trocar.data.views.augment import augment
+from trocar.data.views.recipe import Jitter, ViewGroup, ViewParams, ViewPlan, ViewRecipe
+from trocar.downstream.features.frame_cache import Pixels
 from trocar.downstream.metrics.outcome import Ints
 from trocar.downstream.training.prepared import prepared
 

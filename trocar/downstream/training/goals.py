@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trocar.downstream.datasets.table import LabelSpace
+from trocar.downstream.labels import LabelSpace
 from trocar.downstream.metrics.outcome import Ints
 from trocar.downstream.protocols.base import Problem, Targets
 from trocar.downstream.tasks.base import Task

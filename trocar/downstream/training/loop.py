@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trocar.backbones.out_of_memory import explained
 from trocar.backbones.precision import Precision, autocast
+from trocar.core.progress import track
 from trocar.downstream.metrics.outcome import Floats, Ints
 from trocar.downstream.training.batches import Cut, Images, epoch_batches
 from trocar.downstream.training.goals import Goal
@@ -20,7 +21,6 @@ from trocar.downstream.training.loss import make_criterion
 from trocar.downstream.training.network import Network, hold_batch_norm, parameter_groups
 from trocar.downstream.training.recipe import Recipe
 from trocar.errors import TrocarError
-from trocar.progress import track
 
 Score = Callable[[Floats], float]
 """Probabilities [n, K] of the leading task on the validation rows -> its headline; NaN where it is undefined."""

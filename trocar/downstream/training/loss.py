@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trocar.data.constant import sent
-from trocar.downstream.class_weights import balanced_weights
-from trocar.downstream.datasets.table import Kind
+from trocar.data.views.device_constants import sent
+from trocar.downstream.labels import Kind
 from trocar.downstream.metrics.outcome import Floats, Ints
+from trocar.downstream.training.class_weights import balanced_weights
 from trocar.downstream.training.goals import Goal
 from trocar.errors import ConfigError
 

@@ -7,8 +7,8 @@ from typing import TypeVar
 
 import torch
 
-from trocar.data.patience import Patience
-from trocar.data.workers import from_workers
+from trocar.data.loading.patience import Patience
+from trocar.data.loading.workers import from_workers
 
 Item = TypeVar("Item")
 

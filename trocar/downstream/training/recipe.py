@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from trocar.backbones.precision import Wanted
-from trocar.config import Config
+from trocar.core.config import Config
 from trocar.downstream.training.batches import Augmentation
 from trocar.downstream.training.loss import ClassWeights
 

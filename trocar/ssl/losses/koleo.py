@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trocar.ssl.gather import gather, gather_detached
-from trocar.ssl.heads import unit
+from trocar.ssl.blocks.heads import unit
+from trocar.ssl.ranks.gather import gather, gather_detached
 
 _EPSILON = 1e-8  # of DINOv2's reference code, in the distance and in the logarithm
 

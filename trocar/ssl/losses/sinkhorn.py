@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trocar.ssl.distributed import max_over_ranks, mean_over_ranks
+from trocar.ssl.ranks.distributed import max_over_ranks, mean_over_ranks
 
 
 @torch.no_grad()

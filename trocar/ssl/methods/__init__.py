@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from pydantic import Field
 
-from trocar.discover import named_classes
-from trocar.ssl.method import MethodConfig
+from trocar.core.discover import named_classes
+from trocar.ssl.engine.method import MethodConfig
 
 
 def configs() -> dict[str, type[MethodConfig]]:

@@ -11,8 +11,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from trocar.data.neighbours import Neighbours
-from trocar.data.views import MAX_FRAME, Jitter, ViewGroup, ViewRecipe
+from trocar.data.order.neighbours import Neighbours
+from trocar.data.views.recipe import MAX_FRAME, Jitter, ViewGroup, ViewRecipe
 from trocar.ssl.methods.dino import DinoConfig, DinoViews, GlobalViews, LocalViews
 
 NO_HUE = Jitter(hue=0.0)

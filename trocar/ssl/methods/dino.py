@@ -8,15 +8,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from trocar.config import Config
-from trocar.data.views import Probability, ViewGroup, ViewRecipe
-from trocar.ssl.advice import known
+from trocar.core.config import Config
+from trocar.data.views.recipe import Probability, ViewGroup, ViewRecipe
+from trocar.ssl.blocks.ema_teacher import start_teacher, update_teacher
+from trocar.ssl.blocks.networks import Networks
+from trocar.ssl.blocks.self_distillation import MeanLogits, SelfDistillation, SelfDistilled
+from trocar.ssl.engine.method import Losses, Method, freeze_gradients
+from trocar.ssl.engine.step import Progress, Views, by_view
 from trocar.ssl.losses.dino import dino_loss, entropy, prototypes_used
-from trocar.ssl.method import Losses, Method, freeze_gradients
-from trocar.ssl.networks import Networks
-from trocar.ssl.sample import Progress, Views, by_view
-from trocar.ssl.self_distillation import MeanLogits, SelfDistillation, SelfDistilled
-from trocar.ssl.teacher import start_teacher, update_teacher
+from trocar.ssl.run.auto_values import known
 
 
 class GlobalViews(ViewGroup):

@@ -12,23 +12,23 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from trocar.data.views import Probability, ViewRecipe
+from trocar.data.views.recipe import Probability, ViewRecipe
 from trocar.errors import ConfigError
-from trocar.ssl import advice
-from trocar.ssl.advice import Advice, Auto, DataSize, known
-from trocar.ssl.heads import DinoHead
+from trocar.ssl.blocks.ema_teacher import start_teacher, update_teacher
+from trocar.ssl.blocks.heads import DinoHead
+from trocar.ssl.blocks.masking import MaskedPatches, Masking, block_masks
+from trocar.ssl.blocks.networks import Networks
+from trocar.ssl.blocks.patches import Tokens
+from trocar.ssl.blocks.self_distillation import MeanLogits, SelfDistillation, SelfDistilled
+from trocar.ssl.engine.method import Losses, Method, freeze_gradients
+from trocar.ssl.engine.schedules import Duration
+from trocar.ssl.engine.step import Progress, Views
 from trocar.ssl.losses.dino import dino_loss, entropy, prototypes_used
 from trocar.ssl.losses.ibot import ibot_loss
 from trocar.ssl.losses.koleo import koleo
-from trocar.ssl.masking import MaskedPatches, Masking, block_masks
-from trocar.ssl.method import Losses, Method, freeze_gradients
 from trocar.ssl.methods.dino import DinoViews, GlobalViews, LocalViews
-from trocar.ssl.networks import Networks
-from trocar.ssl.patches import Tokens
-from trocar.ssl.sample import Progress, Views
-from trocar.ssl.schedules import Duration
-from trocar.ssl.self_distillation import MeanLogits, SelfDistillation, SelfDistilled
-from trocar.ssl.teacher import start_teacher, update_teacher
+from trocar.ssl.run import auto_values
+from trocar.ssl.run.auto_values import Advice, Auto, DataSize, known
 
 
 class Dinov2GlobalViews(GlobalViews):
@@ -103,7 +103,7 @@ class Dinov2Config(SelfDistillation):
     def advice(self, data: DataSize) -> list[Advice]:
         found = super().advice(data)
         if self.ibot_head is not None:
-            found.append(advice.prototypes("ibot_head.prototypes", self.ibot_head.prototypes, data))
+            found.append(auto_values.prototypes("ibot_head.prototypes", self.ibot_head.prototypes, data))
         return found
 
 

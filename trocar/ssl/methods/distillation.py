@@ -12,12 +12,14 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from trocar.config import Config
-from trocar.data.views import Probability, ViewGroup, ViewRecipe
+from trocar.core.config import Config
+from trocar.data.views.recipe import Probability, ViewGroup, ViewRecipe
 from trocar.errors import ConfigError
-from trocar.ssl.frozen import FrozenConfig
-from trocar.ssl.gather import gather, gather_detached
-from trocar.ssl.heads import mlp
+from trocar.ssl.blocks.frozen_teacher import FrozenConfig
+from trocar.ssl.blocks.heads import mlp
+from trocar.ssl.blocks.networks import Networks
+from trocar.ssl.engine.method import Losses, Method, MethodConfig
+from trocar.ssl.engine.step import Progress, Views, by_view
 from trocar.ssl.losses.distillation import (
     cosine_distance,
     in_groups,
@@ -25,9 +27,7 @@ from trocar.ssl.losses.distillation import (
     relational_distance,
     whitened_smooth_l1,
 )
-from trocar.ssl.method import Losses, Method, MethodConfig
-from trocar.ssl.networks import Networks
-from trocar.ssl.sample import Progress, Views, by_view
+from trocar.ssl.ranks.gather import gather, gather_detached
 
 FEATURE_LOSSES = {"cosine": cosine_distance, "smooth_l1": whitened_smooth_l1}
 LEAST = 3  # samples that a triangle needs

@@ -8,18 +8,18 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from trocar.data.views import Interpolation, Jitter, Probability, ViewGroup, ViewRecipe
-from trocar.ssl import advice
-from trocar.ssl.advice import Advice, Auto, DataSize, known
-from trocar.ssl.gather import gather_detached
-from trocar.ssl.heads import MlpHead, unit
+from trocar.data.views.recipe import Interpolation, Jitter, Probability, ViewGroup, ViewRecipe
+from trocar.ssl.blocks.ema_teacher import start_teacher, update_teacher
+from trocar.ssl.blocks.heads import MlpHead, unit
+from trocar.ssl.blocks.networks import Networks
+from trocar.ssl.blocks.sample_queue import push
+from trocar.ssl.engine.method import Losses, Method, MethodConfig
+from trocar.ssl.engine.step import Progress, Views
 from trocar.ssl.losses.contrastive import info_nce
-from trocar.ssl.method import Losses, Method, MethodConfig
-from trocar.ssl.networks import Networks
-from trocar.ssl.ring import push
-from trocar.ssl.sample import Progress, Views
-from trocar.ssl.shuffle import ShuffledBatch
-from trocar.ssl.teacher import start_teacher, update_teacher
+from trocar.ssl.ranks.gather import gather_detached
+from trocar.ssl.ranks.shuffle_batch_norm import ShuffledBatch
+from trocar.ssl.run import auto_values
+from trocar.ssl.run.auto_values import Advice, Auto, DataSize, known
 
 
 class MocoViews(ViewGroup):
@@ -57,8 +57,8 @@ class MocoV2Config(MethodConfig):
 
     def advice(self, data: DataSize) -> list[Advice]:
         return [
-            advice.queue("queue", self.queue, data),
-            advice.momentum("momentum", self.momentum, data, published=0.999),
+            auto_values.queue("queue", self.queue, data),
+            auto_values.momentum("momentum", self.momentum, data, published=0.999),
         ]
 
 

@@ -8,16 +8,16 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from trocar.data.views import Interpolation, Probability, ViewGroup, ViewRecipe
-from trocar.ssl import advice
-from trocar.ssl.advice import Advice, Auto, DataSize, known
-from trocar.ssl.heads import MlpHead, unit
+from trocar.data.views.recipe import Interpolation, Probability, ViewGroup, ViewRecipe
+from trocar.ssl.blocks.ema_teacher import start_teacher, update_teacher
+from trocar.ssl.blocks.heads import MlpHead, unit
+from trocar.ssl.blocks.networks import Networks
+from trocar.ssl.engine.method import Losses, Method, MethodConfig
+from trocar.ssl.engine.schedules import cosine
+from trocar.ssl.engine.step import Progress, Views
 from trocar.ssl.losses.contrastive import batch_contrast
-from trocar.ssl.method import Losses, Method, MethodConfig
-from trocar.ssl.networks import Networks
-from trocar.ssl.sample import Progress, Views
-from trocar.ssl.schedules import cosine
-from trocar.ssl.teacher import start_teacher, update_teacher
+from trocar.ssl.run import auto_values
+from trocar.ssl.run.auto_values import Advice, Auto, DataSize, known
 
 
 class MocoV3Views(ViewGroup):
@@ -62,7 +62,7 @@ class MocoV3Config(MethodConfig):
         return MocoV3(self, networks)
 
     def advice(self, data: DataSize) -> list[Advice]:
-        return [advice.momentum("momentum", self.momentum, data, published=0.99)]
+        return [auto_values.momentum("momentum", self.momentum, data, published=0.99)]
 
 
 class MocoV3(Method):

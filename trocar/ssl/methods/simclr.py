@@ -7,12 +7,12 @@ from typing import Literal
 from pydantic import Field
 from torch import nn
 
-from trocar.data.views import Jitter, Probability, ViewGroup, ViewRecipe
-from trocar.ssl.heads import MlpHead, unit
+from trocar.data.views.recipe import Jitter, Probability, ViewGroup, ViewRecipe
+from trocar.ssl.blocks.heads import MlpHead, unit
+from trocar.ssl.blocks.networks import Networks
+from trocar.ssl.engine.method import Losses, Method, MethodConfig
+from trocar.ssl.engine.step import Progress, Views, by_view
 from trocar.ssl.losses.contrastive import nt_xent
-from trocar.ssl.method import Losses, Method, MethodConfig
-from trocar.ssl.networks import Networks
-from trocar.ssl.sample import Progress, Views, by_view
 
 
 class SimclrViews(ViewGroup):

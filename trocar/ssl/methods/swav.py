@@ -9,19 +9,19 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from trocar.config import Config
-from trocar.data.views import Interpolation, Jitter, ViewGroup, ViewRecipe
-from trocar.ssl import advice
-from trocar.ssl.advice import Advice, Auto, DataSize, known
-from trocar.ssl.gather import gather_detached
-from trocar.ssl.heads import MlpHead, unit
+from trocar.core.config import Config
+from trocar.data.views.recipe import Interpolation, Jitter, ViewGroup, ViewRecipe
+from trocar.ssl.blocks.heads import MlpHead, unit
+from trocar.ssl.blocks.networks import Networks
+from trocar.ssl.blocks.sample_queue import own_share, push
+from trocar.ssl.engine.method import Losses, Method, MethodConfig, freeze_gradients
+from trocar.ssl.engine.schedules import Duration, steps_in
+from trocar.ssl.engine.step import Progress, Views, by_view
 from trocar.ssl.losses.dino import entropy, prototypes_used
 from trocar.ssl.losses.swav import codes, swapped_prediction
-from trocar.ssl.method import Losses, Method, MethodConfig, freeze_gradients
-from trocar.ssl.networks import Networks
-from trocar.ssl.ring import own_share, push
-from trocar.ssl.sample import Progress, Views, by_view
-from trocar.ssl.schedules import Duration, steps_in
+from trocar.ssl.ranks.gather import gather_detached
+from trocar.ssl.run import auto_values
+from trocar.ssl.run.auto_values import Advice, Auto, DataSize, known
 
 STRONG = Jitter(p=0.8, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2)
 
@@ -86,9 +86,9 @@ class SwavConfig(MethodConfig):
     def advice(self, data: DataSize) -> list[Advice]:
         frozen = steps_in(self.freeze_prototypes, data.epoch_steps, data.total)
         return [
-            advice.prototypes("prototypes", self.prototypes, data, most=3000),
-            advice.queue("queue", self.queue, data, most=3840),
-            advice.at_first("freeze_prototypes", self.freeze_prototypes, frozen, data),
+            auto_values.prototypes("prototypes", self.prototypes, data, most=3000),
+            auto_values.queue("queue", self.queue, data, most=3840),
+            auto_values.at_first("freeze_prototypes", self.freeze_prototypes, frozen, data),
         ]
 
 

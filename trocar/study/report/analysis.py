@@ -12,7 +12,7 @@ import numpy as np
 from trocar.study.report.arms import Cell, arms_of, cells, labelled_cases
 from trocar.study.report.design import design_of, series
 from trocar.study.report.known_cases import KnownCases
-from trocar.study.results import Results, Score
+from trocar.study.results.results import Results, Score
 from trocar.study.statistics.contrasts import Contrast, Scored, declared_contrasts
 from trocar.study.statistics.crossed import Crossed, Estimate, crossed
 from trocar.study.statistics.curves import LearningCurve, learning_curve

@@ -7,7 +7,7 @@ from typing import Any
 
 from trocar.downstream.protocols import get_protocol
 from trocar.study.config import called_on
-from trocar.study.results import Results, Score
+from trocar.study.results.results import Results, Score
 from trocar.study.statistics.resample import Arm
 
 Cell = tuple[str, str]

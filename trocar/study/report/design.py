@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from trocar.study.report.known_cases import FIELDS, KnownCases
-from trocar.study.results import Pretrained, Results
+from trocar.study.results.results import Pretrained, Results
 from trocar.study.statistics.scaling import Scale, one_mixture
 from trocar.study.statistics.source_value import Design
 

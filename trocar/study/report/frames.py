@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from trocar.downstream.datasets.from_shards import locate
-from trocar.downstream.datasets.table import LabelledFrames
-from trocar.downstream.frames import Size, decoded
-from trocar.downstream.prediction_file import About, read_predictions
+from trocar.downstream.datasets.readers.from_shards import locate
+from trocar.downstream.features.frame_cache import Size, decoded
+from trocar.downstream.labels import LabelledFrames
+from trocar.downstream.predictions.prediction_file import About, read_predictions
 from trocar.errors import TrocarError
 from trocar.report.inputs import Images
-from trocar.study.results import Results, Score
+from trocar.study.results.results import Results, Score
 
 PLACE = ["case", "video", "time_s", "path", "frame"]
 HEIGHT = 216

@@ -14,7 +14,7 @@ from trocar.downstream.metrics.segmentation import scores_of
 from trocar.errors import TrocarError
 from trocar.study.report.frames import PLACE, rows_of
 from trocar.study.report.summary import count
-from trocar.study.results import Score
+from trocar.study.results.results import Score
 
 
 @dataclass(frozen=True)

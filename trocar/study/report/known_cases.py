@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from trocar.data.catalog import Catalog
+from trocar.data.catalog.catalog import Catalog
 from trocar.errors import TrocarError
-from trocar.privacy import Withheld, numbered
-from trocar.study.privacy import marked_in_study
-from trocar.study.results import Results
+from trocar.privacy.marks import Withheld, numbered
+from trocar.study.results.private_names import marked_in_study
+from trocar.study.results.results import Results
 
 FIELDS = ("source", "hospital", "procedure")
 

@@ -15,7 +15,7 @@ from trocar.study.report.html import section
 from trocar.study.report.known_cases import KnownCases
 from trocar.study.report.summary import count, summary
 from trocar.study.report.verdicts import judged
-from trocar.study.results import Results
+from trocar.study.results.results import Results
 
 
 def render(results: Results, analysis: Analysis, known: KnownCases, qualitative: Sequence[str]) -> str:

@@ -23,14 +23,14 @@ from trocar.report.features import Network
 from trocar.report.figures import pca_maps, resized
 from trocar.report.inputs import Images
 from trocar.report.sections import picture
-from trocar.study.evaluation import labels_of
+from trocar.study.plan.evaluations import labels_of
 from trocar.study.report.analysis import Analysis, Compared
 from trocar.study.report.arms import source_of
 from trocar.study.report.frames import frames_of, pictures, rows_of
 from trocar.study.report.hardest import Hard, hardest
 from trocar.study.report.known_cases import KnownCases
-from trocar.study.results import Results, Score
-from trocar.study.weights import is_random
+from trocar.study.results.results import Results, Score
+from trocar.study.results.weight_identity import is_random
 
 MAP_HEIGHT = 150
 RIBBONS, HARD, MAPS, ARMS = 8, 6, 5, 4

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from trocar.data.leak.verdict import Verdict
 from trocar.study.report.analysis import Analysis, Compared
-from trocar.study.results import Results
+from trocar.study.results.results import Results
 from trocar.study.statistics.contrasts import Contrast
 from trocar.study.statistics.crossed import CASES_ONLY
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from trocar.data.leak.verdict import Verdict
 from trocar.study.report.known_cases import KnownCases
-from trocar.study.results import Results, Score
+from trocar.study.results.results import Results, Score
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pandas as pd
 
+from trocar.core.files import write_atomic, writing
 from trocar.errors import ConfigError
-from trocar.files import write_atomic, writing
-from trocar.privacy import Withheld
+from trocar.privacy.marks import Withheld
 from trocar.study.config import StudyConfig
 from trocar.study.report.analysis import DRAWS, analyse
 from trocar.study.report.known_cases import KnownCases
 from trocar.study.report.page import render
 from trocar.study.report.qualitative import pages
-from trocar.study.results import Results
-from trocar.study.store import Store
+from trocar.study.results.results import Results
+from trocar.study.run.stage_store import Store
 
 
 def write(

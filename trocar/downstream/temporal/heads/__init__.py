@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from pydantic import Field
 
-from trocar.config import validate
-from trocar.discover import named_classes
+from trocar.core.config import validate
+from trocar.core.discover import named_classes
 from trocar.downstream.temporal.head import HeadConfig
 from trocar.errors import ConfigError, nearest
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from trocar.downstream.datasets.table import Kind
+from trocar.downstream.labels import Kind
 from trocar.downstream.temporal.convolution import DilatedConvolution
 from trocar.downstream.temporal.head import Head, HeadConfig, Recipe, probabilities
 from trocar.downstream.temporal.window_attention import window_attention

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from trocar.downstream.datasets.table import Kind
+from trocar.downstream.labels import Kind
 from trocar.downstream.temporal.head import Head, HeadConfig, Recipe
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from trocar.downstream.datasets.table import Kind
+from trocar.downstream.labels import Kind
 from trocar.downstream.temporal.convolution import Stage
 from trocar.downstream.temporal.head import Head, HeadConfig, Recipe, probabilities
 

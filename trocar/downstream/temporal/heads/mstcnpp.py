@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from trocar.downstream.datasets.table import Kind
+from trocar.downstream.labels import Kind
 from trocar.downstream.temporal.convolution import DilatedConvolution, Stage
 from trocar.downstream.temporal.head import Head, HeadConfig, Recipe, probabilities
 

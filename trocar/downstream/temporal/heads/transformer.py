@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from trocar.downstream.datasets.table import Kind
+from trocar.downstream.labels import Kind
 from trocar.downstream.temporal.head import Head, HeadConfig, Recipe
 from trocar.downstream.temporal.window_attention import window_attention
 

@@ -1,0 +1,88 @@
+import errno
+import threading
+
+import pytest
+from data_factory import make_catalog
+
+from trocar.data.catalog import staging
+from trocar.data.loading.reader import Reader
+from trocar.data.selection.composition import Composition
+from trocar.errors import ConfigError
+
+
+@pytest.fixture
+def catalog(tmp_path):
+    return make_catalog(tmp_path / "shards", 4, 8, hospitals=("north", "south"))
+
+
+@pytest.fixture
+def north(catalog):
+    """Half of the videos."""
+    return Composition(include=[{"hospital": ["north"]}], curate="none").resolve(catalog, None)
+
+
+def copied(catalog, selection, target, **more):
+    said = []
+    staging.copy(catalog, selection, target, said.append, **more)
+    return staging.present(catalog, target), said
+
+
+def test_only_shards_of_the_selection_are_copied_and_read_the_same(catalog, north, tmp_path):
+    staged, said = copied(catalog, north, tmp_path / "disk", spare=0)
+    assert sorted(staged) == [0, 2]
+    assert [line.split(",")[0] for line in said] == ["staging 2 shards", "staged 2 shards"]
+    for row in range(len(catalog)):
+        assert Reader(catalog, staged=staged).read(row) == Reader(catalog).read(row)
+    for path in (catalog.shard_paths[0], catalog.shard_paths[2]):
+        path.unlink()
+    assert Reader(catalog, staged=staged).read(0)  # from the copy alone
+
+
+def test_what_is_there_already_is_not_copied_again(catalog, north, tmp_path):
+    copied(catalog, north, tmp_path / "disk", spare=0)
+    torn = tmp_path / "disk" / catalog.shard_paths[2].name
+    torn.write_bytes(torn.read_bytes()[:-1])
+    staged, said = copied(catalog, north, tmp_path / "disk", spare=0)
+    assert "staged 1 shards" in said[-1]
+    assert staged[2].read_bytes() == catalog.shard_paths[2].read_bytes()
+
+
+def test_several_shards_are_copied_at_once_and_one_that_fails_leaves_no_part(catalog, tmp_path, monkeypatch):
+    everything = Composition(curate="none").resolve(catalog, None)
+    both, whole = threading.Barrier(2), staging.shutil.copyfile
+
+    def together(source, target):
+        both.wait(10)  # a copy that waited for the one before would break it
+        whole(source, target)
+        if source == catalog.shard_paths[2]:
+            raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    monkeypatch.setattr(staging.shutil, "copyfile", together)
+    staged, said = copied(catalog, everything, tmp_path / "disk", spare=0)
+    assert len(catalog.shard_paths) == 4
+    assert 2 not in staged
+    assert "No space left on device; reading shards in place" in said[-1]
+    assert not list((tmp_path / "disk").glob(".*.tmp"))
+    for row in range(len(catalog)):
+        assert Reader(catalog, staged=staged).read(row) == Reader(catalog).read(row)
+
+
+def test_shards_that_do_not_fit_are_read_where_they_are(catalog, north, tmp_path):
+    staged, said = copied(catalog, north, tmp_path / "disk", spare=1 << 60)
+    assert staged == {}
+    assert "reading them in place" in said[0]
+
+
+def test_a_folder_that_cannot_be_written_is_no_end(catalog, north, tmp_path):
+    (tmp_path / "disk").touch()
+    staged, said = copied(catalog, north, tmp_path / "disk" / "below")
+    assert staged == {}
+    assert "not staged" in said[0]
+
+
+def test_the_place_follows_the_jobs_variables_and_the_catalog(catalog, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_TMPDIR", str(tmp_path))
+    assert staging.place("$SLURM_TMPDIR/x", catalog).parent == tmp_path / "x"
+    monkeypatch.delenv("SLURM_TMPDIR")
+    with pytest.raises(ConfigError, match="not set on this machine"):
+        staging.place("$SLURM_TMPDIR/x", catalog)

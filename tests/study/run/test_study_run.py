@@ -1,0 +1,186 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from study_factory import command, launch, make_stages, named, successes
+
+from trocar.runs.lease import Lease
+from trocar.study.run.local_runner import Runner
+from trocar.study.run.stage_execution import HELD, run_stage
+from trocar.study.run.stage_store import Store, attempts
+
+RUN = """
+import sys
+from pathlib import Path
+from study_factory import command, launch, make_stages
+from trocar.study.run import Runner
+from trocar.study.store import Store
+stages = make_stages(takes_s=float(sys.argv[2]))
+ended = Runner(stages, Store(Path(sys.argv[1])), 2, launch=launch, keep="full", say=print).run()
+raise SystemExit(1 if ended.failed else 0)
+"""
+
+
+def run(store, stages, jobs=2):
+    said = []
+    return Runner(stages, store, jobs, launch=launch, keep="full", say=said.append).run(), said
+
+
+def start(root, takes_s=1.0):
+    """A runner as a program of its own."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen([sys.executable, "-c", RUN, str(root), str(takes_s)], env=environment)
+
+
+def wait_for(what, timeout_s=60):
+    end = time.monotonic() + timeout_s
+    while not what():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.05)
+
+
+def begun(store, stages):
+    return sum(bool(attempts(store.folder(name))) for name in stages)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+def test_all_stages_are_done_parents_first_and_never_again(store):
+    stages = make_stages()
+    ended, said = run(store, stages)
+    assert set(ended.done) == set(stages)
+    assert not ended.failed
+    ends = {name: store.done(name)["ended"] for name in stages}
+    assert all(ends[parent] < ends[name] for name, stage in stages.items() for parent in stage.parents)
+    assert "[7/7]" in said[-1]
+    again, said = run(store, stages)
+    assert set(again.done) == set(stages)
+    assert all("was there" in line for line in said)
+    assert [successes(store, name) for name in stages] == [1] * 7
+
+
+def test_done_says_what_went_in_what_came_out_and_how_long_it_took(store):
+    stages = make_stages(takes_s=0.2)
+    run(store, stages)
+    name = named(stages, "a on x")
+    done = store.done(name)
+    assert done["inputs"] == {"task": "x"}
+    assert done["parents"] == [named(stages, "a")]
+    assert done["attempts"] == 1
+    assert 0.2 <= done["seconds"] < 60
+    assert set(done["versions"]) >= {"trocar", "torch", "python"}
+    assert list(done["outputs"]) == ["predictions.parquet"]
+    assert "working on a on x" in "\n".join(store.log_tail(name))
+
+
+def test_a_stage_that_fails_stops_only_what_depends_on_it_and_is_tried_again(store, tmp_path):
+    broken = tmp_path / "broken"
+    broken.touch()
+    stages = make_stages(fails={"a": broken})
+    ended, said = run(store, stages)
+    assert ended.failed == {named(stages, "a"): 3}
+    assert {stages[name].config["what"] for name in ended.blocked} == {"a on x", "a on y", "report"}
+    assert {stages[name].config["what"] for name in ended.done} == {"b", "b on x", "b on y"}
+    assert "    it is broken" in said
+    assert store.state(named(stages, "a")) == "failed"
+    broken.unlink()
+    ended, _ = run(store, stages)
+    assert set(ended.done) == set(stages)
+    assert store.failure(named(stages, "a")) is None
+    assert [successes(store, name) for name in stages] == [1] * 7
+
+
+def test_a_stage_whose_process_is_killed_is_a_failure_that_the_next_run_mends(store):
+    stages = make_stages(takes_s=2)
+    killed = named(stages, "a")
+
+    def kill():
+        wait_for(lambda: store.worker(killed) is not None)
+        os.kill(store.worker(killed).pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    ended, _ = run(store, {killed: stages[killed]})
+    thread.join()
+    assert ended.failed == {killed: -signal.SIGKILL}
+    ended, _ = run(store, {killed: stages[killed]})
+    assert ended.done == [killed]
+    assert [e.get("code") for e in attempts(store.folder(killed))] == [None, None, 0]
+
+
+def test_a_result_that_is_missing_is_a_failure(store, capfd):
+    stages = make_stages()
+    name = named(stages, "a")
+    with capfd.disabled():
+        assert run_stage(store.put(stages[name], None, "full"), lambda words: 0) == 1
+    assert store.state(name) == "failed"
+    assert f"{name} ended without" in store.log_tail(name)[-1]
+
+
+def test_a_pretraining_on_other_data_than_planned_is_a_failure(store, capfd):
+    stages = make_stages()
+    name = named(stages, "a")
+    out = store.out(name)
+
+    def other_data(words):
+        command(words)
+        (out / "finished.json").write_text(json.dumps({"identity": {"data": "those"}}))
+        return 0
+
+    with capfd.disabled():
+        assert run_stage(store.put(stages[name], None, "full"), other_data) == 1
+    assert "was planned on other data than it was trained on (those)" in store.log_tail(name)[-1]
+    assert not store.is_done(name)
+
+
+def test_an_unexpected_error_is_in_the_log(store, capfd):
+    stages = make_stages()
+    name = named(stages, "a")
+
+    def broken(words):
+        raise ZeroDivisionError("by nothing")
+
+    with capfd.disabled():
+        assert run_stage(store.put(stages[name], None, "full"), broken) == 1
+    assert store.log_tail(name)[-1] == "ZeroDivisionError: by nothing"
+    assert json.loads((store.folder(name) / "failed.json").read_text())["code"] == 1
+
+
+def test_a_stage_that_another_process_holds_is_left_to_it(store):
+    stages = make_stages()
+    name = named(stages, "a")
+    folder = store.put(stages[name], None, "full")
+    with Lease.acquire(folder, beat_s=0.2):
+        assert store.state(name) == "running"
+        assert run_stage(folder, lambda words: pytest.fail("it ran")) == HELD
+    assert attempts(folder) == []
+
+
+def test_two_runners_at_once_share_the_work_and_do_nothing_twice(store):
+    stages = make_stages(takes_s=0.5)
+    first, second = start(store.root, 0.5), start(store.root, 0.5)
+    assert [first.wait(120), second.wait(120)] == [0, 0]
+    assert [successes(store, name) for name in stages] == [1] * 7
+    assert all(store.done(name)["attempts"] == 1 for name in stages)
+
+
+def test_ctrl_c_lets_stages_stop_and_leaves_everything_resumable(store):
+    stages = make_stages(takes_s=1)
+    runner = start(store.root)
+    wait_for(lambda: begun(store, stages) >= 2)
+    runner.send_signal(signal.SIGINT)
+    assert runner.wait(60) != 0
+    assert all(store.worker(name) is None for name in stages)  # nothing runs on behind the user's back
+    assert not any(store.failure(name) for name in stages)  # stopped is not failed
+    assert "stopped" in {store.state(name) for name in stages}
+    assert start(store.root).wait(120) == 0
+    assert all(store.is_done(name) for name in stages)
+    assert [successes(store, name) for name in stages] == [1] * 7

@@ -1,0 +1,67 @@
+"""Problems with pixels and a tiny network: what a protocol needs that trains the network."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from downstream_factory import make_folder
+
+from trocar.backbones.load import load_backbone
+from trocar.downstream.datasets import open_dataset
+from trocar.downstream.datasets.base import DatasetOptions
+from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
+from trocar.downstream.evaluation.experiment import Bench, make_bench
+from trocar.downstream.features.encoder import Encoder
+from trocar.downstream.features.frame_cache import FrameCache
+from trocar.downstream.labels import LabelSpace
+from trocar.downstream.metrics.outcome import Ints
+from trocar.downstream.protocols.base import Labelled, Problem
+from trocar.downstream.tasks import get_task
+
+SIZE = 32
+
+
+def make_encoder(bench: Bench, folder: Path, architecture: str = "test_resnet", seed: int = 1) -> Encoder:
+    """The frames of a bench and a randomly drawn network of timm's smallest."""
+    network = partial(load_backbone, f"random:{architecture}", seed=seed)
+    return Encoder(FrameCache(bench.data, folder / "cache"), SIZE, network, batch=16)
+
+
+def open_bench(root: Path, tasks: str = "phase", **settings: object) -> Bench:
+    """The bench of a folder that exists."""
+    config = EvaluateConfig(data=root, **{"folds": 2, **settings})
+    return make_bench(tasks, open_dataset(root, "folder", DatasetOptions()), config)
+
+
+def colour_problem(tmp_path: Path, tasks: str = "phase", architecture: str = "test_resnet", seed: int = 0) -> Problem:
+    """Cases 0 and 2 train, 1 and 3 test; brightness is the phase, redness the tool; no validation cases."""
+    bench = open_bench(make_folder(tmp_path / "data", frames=12), tasks)
+    return bench.problem(bench.folds[0], make_encoder(bench, tmp_path, architecture), seed)
+
+
+def with_validation(problem: Problem) -> Problem:
+    """The last training case becomes the validation case."""
+    held = problem.train.case == problem.train.case.max()
+    parts = [
+        Labelled(problem.train.rows[side], problem.train.case[side], problem.train.targets[side])
+        for side in (~held, held)
+    ]
+    return replace(problem, train=parts[0], val=parts[1])
+
+
+def soft_problem(tmp_path: Path, targets: np.ndarray) -> Problem:
+    """The colour problem with `targets` [n, K] in 0..1 in place of its labels, in the order of the training rows."""
+    problem = colour_problem(tmp_path)
+    names = tuple(f"C{i}" for i in range(targets.shape[1]))
+    space = LabelSpace("tools", "multilabel", names, soft=True)
+    train = Labelled(problem.train.rows, problem.train.case, targets)
+    return replace(problem, task=get_task("tools"), space=space, train=train)
+
+
+def truth(problem: Problem, rows: Ints) -> np.ndarray:
+    """Phases of rows of the colour problem, from the table."""
+    found: np.ndarray = problem.encoder.frames.data.frames["phase"].to_numpy()[rows]
+    return found

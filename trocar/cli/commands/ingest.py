@@ -1,0 +1,205 @@
+"""`trocar ingest SRC [SRC ...] --out SHARDS`: videos or frames -> shards + catalog."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from trocar.cli.slurm_args import add_options, check
+
+if TYPE_CHECKING:
+    from trocar.core.progress import Console
+    from trocar.data.ingest.options import IngestOptions, Progress, Say, Summary
+
+
+def register(subparsers: Any) -> None:
+    """Declare the command and its arguments."""
+    parser = subparsers.add_parser(
+        "ingest",
+        help="videos, frames or single pictures -> shards + catalog",
+        description="Decode videos (or pack folders of frames, or single pictures) into WebDataset shards with a "
+        "catalog. Running the same command again continues: finished videos are not decoded again.",
+    )
+    parser.add_argument(
+        "sources", nargs="+", metavar="SRC", help="a video, a folder of videos, of frame folders or of pictures"
+    )
+    parser.add_argument("--out", required=True, metavar="SHARDS", help="folder for shards and catalog")
+    _add_metadata(parser.add_argument_group("what the videos are"))
+    parser.add_argument(
+        "--pseudonymize",
+        metavar="KEYFILE",
+        help="replace file names and case ids by keyed hashes; the key is made if absent, and stays out of SHARDS",
+    )
+    _add_frames(parser.add_argument_group("pictures (also columns of videos.csv)"))
+    _add_settings(parser.add_argument_group("frames to store"))
+    parser.add_argument("--workers", type=int, default=_cores(), metavar="N", help="processes (default: %(default)s)")
+    parser.add_argument("--allow-rejects", action="store_true", help="exit 0 although some videos were rejected")
+    add_options(parser)
+    # What the jobs of an array are told: decode one part, or put the catalog together.
+    parser.add_argument("--part", help=argparse.SUPPRESS)
+    parser.add_argument("--merge", action="store_true", help=argparse.SUPPRESS)
+    parser.set_defaults(run=run, continues=True)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 if every video is in the catalog, 1 if some were rejected (0 with --allow-rejects) or none is there."""
+    from trocar.core.progress import Console
+
+    check(args)
+    options = _options(args)
+    console = Console(stderr=True, highlight=False)
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, soft_wrap=True)
+
+    if args.slurm is not None:
+        from trocar.slurm.ingest_array import submit_ingest
+
+        return submit_ingest(args, options, say)
+    started = time.monotonic()
+    with _progress(console, "packs of stills" if options.stills else "videos") as progress:
+        summary = _ingest(args, options, say, progress)
+    _report(Console(highlight=False), summary, args.out, time.monotonic() - started)
+    if summary.videos == 0 and args.part is None:
+        console.print("nothing was ingested", markup=False)
+        return 1
+    if summary.rejected and not args.allow_rejects:
+        console.print("some input was rejected: exit 1; --allow-rejects accepts that", markup=False)
+        return 1
+    return 0
+
+
+def _options(args: argparse.Namespace) -> IngestOptions:
+    from trocar.core.config import validate
+    from trocar.data.ingest.options import IngestOptions
+    from trocar.data.ingest.settings import IngestSettings
+
+    tree = {key: value for key, value in vars(args).items() if key in IngestOptions.model_fields}
+    settings = {key: value for key, value in vars(args).items() if key in IngestSettings.model_fields}
+    return validate(IngestOptions, {**tree, "settings": settings}, "command line")
+
+
+def _ingest(args: argparse.Namespace, options: IngestOptions, say: Say, progress: Progress) -> Summary:
+    from trocar.data.ingest.distributed import merge, run_part
+    from trocar.data.ingest.run import run_ingest
+
+    if args.part is not None:
+        return run_part(options, args.part, say, progress)
+    return merge(options, say) if args.merge else run_ingest(options, say, progress)
+
+
+def _add_metadata(group: Any) -> None:
+    group.add_argument("--metadata", metavar="CSV", help="videos.csv (default: the one in or beside SRC)")
+    group.add_argument("--source", metavar="NAME", help="data set of all these videos (default: folder name)")
+    group.add_argument("--prefix", default="", metavar="TEXT", help="put before each video name")
+    group.add_argument(
+        "--case-regex", metavar="RE", help="(?P<case>...) and (?P<part>...) of a file name, of stills of their path"
+    )
+    group.add_argument("--exclude", metavar="CSV", help="video,start,end: seconds to leave out")
+    group.add_argument("--masks", metavar="FILE", help="boxes to black out, by source (YAML or CSV)")
+
+
+def _add_frames(group: Any) -> None:
+    group.add_argument(
+        "--stills",
+        action="store_true",
+        help="all pictures are single ones, of no time: a case each if nothing else says",
+    )
+    group.add_argument("--frames", metavar="PATTERN", help="where the number stands: '{number:06d}.jpg'")
+    group.add_argument("--frames-fps", type=float, metavar="F", help="frame numbers per second")
+    group.add_argument("--first-number", type=int, metavar="N", help="the number at time 0")
+
+
+def _add_settings(group: Any) -> None:
+    group.add_argument("--fps", type=float, default=1.0, help="frames per second of video (default: 1)")
+    group.add_argument("--short-side", type=_side, default=256, metavar="PX", help="pixels, or none (default: 256)")
+    group.add_argument("--jpeg-quality", type=int, default=90, metavar="Q", help="1..100 (default: 90)")
+    group.add_argument("--crop", default="auto", help="auto: cut black borders away; none (default: auto)")
+    group.add_argument("--max-pixels", type=int, default=36_000_000, metavar="N", help="reject larger frames")
+    group.add_argument("--max-hours", type=float, default=24.0, metavar="H", help="reject longer videos")
+    group.add_argument("--max-damaged", type=int, default=0, metavar="N", help="damaged frames accepted per video")
+
+
+def _side(text: str) -> int | None:
+    return None if text.lower() == "none" else int(text)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _progress(console: Console, unit: str) -> Iterator[Progress]:
+    """A bar on a terminal; a line per tenth of the work where the output goes to a file. `unit` is what is counted."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(unit, total=None)
+
+        def update(done: int, total: int, outcome: Any) -> None:
+            bar.update(task, completed=done, total=total)
+            if outcome is not None and not outcome.finished:
+                rejected = outcome.rejected[0]
+                line = f"rejected {rejected.path}: {rejected.reason}: {rejected.detail}"
+                bar.console.print(line, markup=False, soft_wrap=True)
+            if not console.is_terminal and done % max(1, total // 10) == 0:
+                console.print(f"{done} of {total} {unit}", markup=False)
+
+        yield update
+
+
+def _report(console: Console, summary: Summary, out: str, elapsed: float) -> None:
+    from rich.table import Table
+
+    from trocar.data.ingest.record import reason_counts
+
+    table = Table(show_header=False, box=None)
+    videos = f"{summary.ingested} videos, {summary.seconds / 3600:.2f} h"
+    stills = [f"{summary.ingested_stills} stills"] if summary.ingested_stills else []
+    table.add_row("ingested now", ", ".join([videos, *stills] if summary.ingested or not stills else stills))
+    if summary.seconds:
+        table.add_row("speed", f"{summary.seconds / max(elapsed, 1e-6):.0f} x real time")
+    table.add_row("finished before", str(summary.finished_before))
+    if summary.elsewhere:
+        table.add_row("from other ingests", str(summary.elsewhere))
+    for reason, count in reason_counts(summary.rejected).items():
+        table.add_row("rejected", f"{count} {reason}")
+    if summary.damaged:
+        table.add_row("damaged", f"{len(summary.damaged)} videos, {sum(summary.damaged)} frames; accepted")
+    for note, count in sorted(summary.notes.items()):
+        table.add_row("note", f"{count} videos: {note}")
+    if summary.fingerprint:
+        table.add_row("catalog", f"{_catalog(summary)} in {out}")
+        table.add_row("fingerprint", summary.fingerprint[:16])
+    console.print(table)
+    for warning in filter(None, (summary.alike, summary.text)):
+        console.print(f"warning: {warning}", markup=False, soft_wrap=True)
+    if summary.rejected:
+        console.print(f"rejected files with reasons: trocar inspect {out}", markup=False)
+
+
+def _catalog(summary: Summary) -> str:
+    """What the whole catalog holds now."""
+    videos = summary.videos - summary.stills
+    if not summary.stills:
+        return f"{videos} videos, {summary.frames} frames"
+    kinds = [f"{videos} videos"] if videos else []
+    return ", ".join([*kinds, f"{summary.stills} stills", f"{summary.cases} cases", f"{summary.frames} frames"])

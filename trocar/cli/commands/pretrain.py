@@ -1,0 +1,78 @@
+"""`trocar pretrain CONFIG [key=value ...]`: self-supervised pretraining; the same run folder always resumes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from trocar.cli.slurm_args import add_options, check, profile_of, submit_configured
+
+if TYPE_CHECKING:
+    from trocar.ssl.run.pretrain_config import PretrainConfig
+
+
+def register(subparsers: Any) -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "pretrain",
+        help="pretrain a backbone on a catalog of frames",
+        description="Pretrain a backbone by self-supervision. The same run.out always resumes, with no flag.",
+    )
+    parser.add_argument("config", help="a YAML file or a preset (see `trocar presets list`)")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as train.steps=1000 run.out=runs/a")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print what the run would do (with --slurm: sbatch's script)"
+    )
+    add_options(parser, dry_run=False)
+    parser.set_defaults(run=run, continues=True)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load, launch ranks if there are several, train."""
+    from trocar.core.config import load
+    from trocar.ssl.ranks.distributed import World
+    from trocar.ssl.ranks.gpus import ranks_to_start
+    from trocar.ssl.run.pretrain_config import PretrainConfig
+
+    check(args, own_dry_run=True)
+    config = load(PretrainConfig, args.config, args.overrides)
+    if args.slurm is not None:
+        return _submit(args, config)
+    world = World.from_environment()
+    if world is None and not args.dry_run and (ranks := ranks_to_start(config)) > 1:
+        from trocar.ssl.ranks.launch import launch
+
+        return launch(["pretrain", args.config, *args.overrides], ranks)
+    world = world or World()
+
+    from trocar.slurm.requeue import after_stop
+    from trocar.ssl.run.assembly import Pretraining
+    from trocar.ssl.run.describe import describe_at_length
+    from trocar.ssl.run.pretrain import run as train
+
+    def say(line: str) -> None:
+        if world.is_main:
+            print(line, file=sys.stderr, flush=True)
+
+    if args.dry_run:
+        print("\n".join(describe_at_length(Pretraining(config, world, say))))
+        return 0
+    train(config, world, say, lambda number, world: after_stop(number, world.is_main))
+    return 0
+
+
+def _submit(args: argparse.Namespace, config: PretrainConfig) -> int:
+    """As a job of one rank per task; what can be checked before it waits in a queue is checked here."""
+    from trocar.data.catalog.catalog import read_header
+    from trocar.errors import ConfigError
+
+    profile = profile_of(args)
+    read_header(config.data.catalog)
+    share = profile.ranks * config.train.accumulate
+    if config.train.batch % share:
+        raise ConfigError(
+            f"train.batch {config.train.batch} does not divide by the profile's ranks x accumulate = {share}"
+        )
+    changes = {"run.ranks": 1} | ({"data.stage_to": profile.stage_to} if profile.stage_to is not None else {})
+    return submit_configured(args, profile, config.run.out, (args.config, args.overrides), changes=changes, is_run=True)

@@ -1,0 +1,199 @@
+"""`trocar study {plan,run,status,report}`: which pretraining data helped, from one file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trocar.cli.slurm_args import add_options, check, profile_of
+
+if TYPE_CHECKING:
+    from trocar.slurm.profile import Profile
+    from trocar.study.config import StudyConfig
+    from trocar.study.plan.expand import Plan
+    from trocar.study.plan.study_lock import Tree
+    from trocar.study.run.stage_store import Store
+
+
+def register(subparsers: Any) -> None:
+    """Declare `trocar study` and its actions."""
+    parser = subparsers.add_parser("study", help="compare pretraining data over tasks, budgets and seeds")
+    actions = parser.add_subparsers(dest="action", metavar="{plan,run,status,report}", required=True)
+    plan = _action(actions, "plan", run_plan, "what would be computed, what exists already, what it costs")
+    plan.add_argument("--update", action="store_true", help="accept new data and versions; says what they change")
+    plan.add_argument("--prepare", action="store_true", help="first run the study's `prepare`, which makes its data")
+    add_options(plan, dry_run=False, purpose="plan for the jobs of a cluster")
+    run = _action(actions, "run", run_run, "compute everything that is missing; running it again continues")
+    run.add_argument("--jobs", type=_positive, default=1, metavar="N", help="stages at a time (default: 1)")
+    add_options(run)
+    run.add_argument("--uri", help="mlflow tracking URI (default as in `trocar track sync`); none: no mlflow")
+    _action(actions, "status", run_status, "counts, failing stages with the end of their logs, time left")
+    report = _action(actions, "report", run_report, "write the report of what is done")
+    report.add_argument("--out", type=Path, help="folder (default: STORE/studies/NAME/report)")
+    stage = actions.add_parser("stage", description="Run one stage, as `trocar study run` and SLURM jobs do.")
+    stage.add_argument("folder", type=Path, help="a folder of STORE/stages with a stage.yaml")
+    stage.set_defaults(run=run_stage, continues=True)
+
+
+def _action(actions: Any, name: str, run: Callable[[argparse.Namespace], int], text: str) -> Any:
+    parser = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.add_argument("study", metavar="STUDY", help="a YAML file or a preset such as study/phantom")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as pretrain_seeds=5 store=here")
+    parser.set_defaults(run=run, continues=True)
+    return parser
+
+
+def run_plan(args: argparse.Namespace) -> int:
+    """Plan, print, write study.lock."""
+    check(args)
+    study, store = _open(args)
+    plan = _plan(study, args.prepare, profile_of(args) if args.slurm is not None else None)
+    lock = _locked(plan, store, args.update)
+    _print_plan(plan, lock, store)
+    return 0
+
+
+def run_run(args: argparse.Namespace) -> int:
+    """Run everything that is missing, then bring mlflow up to it."""
+    from trocar.errors import ConfigError
+    from trocar.study.results.private_names import private_of_study
+    from trocar.study.run.local_runner import Runner
+    from trocar.study.run.mlflow_record import sync_study
+
+    check(args, own_dry_run=True)  # which says below what it needs
+    if args.dry_run and args.slurm is None:
+        raise ConfigError(
+            "--dry-run prints the scripts for --slurm; `trocar study plan` says what a local run would do"
+        )
+    study, store = _open(args)
+    profile = profile_of(args) if args.slurm is not None else None
+    plan = _plan(study, not args.dry_run, profile)
+    lock = _locked(plan, store, update=False)
+    if profile is not None:
+        return _submit(args, profile, plan, lock, store)
+    say = private_of_study(lock, store).hidden.saying(_say)
+    runner = Runner(plan.stages, store, args.jobs, labels=plan.labels, threads=study.threads, keep=study.keep, say=say)
+    try:
+        ended = runner.run()
+    finally:
+        if args.uri != "none":
+            sync_study(lock, store, say, args.uri)
+    if ended.failed:
+        _say(
+            f"{len(ended.failed)} stages failed, {len(ended.blocked)} wait for them; the same command tries again. "
+            f"`trocar study report {args.study}` writes a report of what is done"
+        )
+        return 1
+    print(f"finished; the report is in {store.out(plan.report.name)}")
+    return 0
+
+
+def _submit(args: argparse.Namespace, profile: Profile, plan: Plan, lock: Tree, store: Store) -> int:
+    """Submit what is missing; mlflow is brought up to what earlier jobs have done."""
+    from trocar.study.run.cluster import script, submit
+    from trocar.study.run.mlflow_record import sync_study
+
+    if args.dry_run:
+        print(script(plan, store, profile), end="")
+        return 0
+    submit(plan, store, profile)
+    left = sum(not store.is_done(name) for name in plan.stages)
+    print(f"{left} stages are submitted; `trocar study status {args.study}` or `trocar jobs` to follow")
+    if args.uri != "none":
+        sync_study(lock, store, _say, args.uri)
+    return 0
+
+
+def run_status(args: argparse.Namespace) -> int:
+    """Print how far the study is."""
+    from trocar.study.plan.study_lock import require_lock
+    from trocar.study.run.status import status_of
+
+    study, store = _open(args)
+    status = status_of(require_lock(store, study.name), store)
+    print("\n".join(status.lines()))
+    return 0
+
+
+def run_report(args: argparse.Namespace) -> int:
+    """Write the report."""
+    from trocar.study.report import write
+
+    study, store = _open(args)
+    out = args.out or store.study(study.name) / "report"
+    print(f"the report is {write(study, store, out, say=_say)}")
+    return 0
+
+
+def run_stage(args: argparse.Namespace) -> int:
+    """Run one stage in this process."""
+    from trocar.cli.main import main
+    from trocar.study.run.stage_execution import run_stage as execute
+
+    return execute(args.folder, main)
+
+
+def _open(args: argparse.Namespace) -> tuple[StudyConfig, Store]:
+    from trocar.study.config import load_study
+    from trocar.study.run.stage_store import Store
+
+    study = load_study(args.study, args.overrides)
+    return study, Store(study.store)
+
+
+def _plan(study: StudyConfig, prepare: bool, profile: Profile | None) -> Plan:
+    from trocar.study.run.data_preparation import require_prepared, run_prepare
+
+    if prepare:
+        run_prepare(study.prepare)
+    elif said := require_prepared(study):
+        _say(said)
+    from trocar.study.plan.expand import make_plan  # torch, which nobody should wait for whose data are not there
+
+    return make_plan(study, profile)
+
+
+def _locked(plan: Plan, store: Store, update: bool) -> Tree:
+    """The lock of the plan, written; refuses to go on with other data than were locked. Raises ConfigError."""
+    from trocar.errors import ConfigError
+    from trocar.study.plan.study_lock import drift, edits, make_lock, read_lock, write_lock
+
+    new, old = make_lock(plan), read_lock(store, plan.study.name)
+    if old is not None:
+        changes, keys = drift(old, new), edits(old, new)
+        listed = "\n".join(f"  {line}" for line in changes)
+        if changes and not update:
+            raise ConfigError(
+                f"study {plan.study.name} was planned on other data or versions:\n{listed}\n"
+                "`trocar study plan --update` accepts that; results of the old plan stay in the store"
+            )
+        if changes:
+            _say(f"accepted, compared with the last plan:\n{listed}")
+        if keys:
+            _say(f"the study file has been edited since the last plan: {', '.join(keys)}")
+    path = write_lock(store, new)
+    _say(f"locked in {path}")
+    return new
+
+
+def _print_plan(plan: Plan, lock: Tree, store: Store) -> None:
+    from trocar.core.progress import table_console
+    from trocar.study.plan.plan_tables import plan_tables
+
+    console = table_console(140)
+    for part in plan_tables(plan, lock, store):
+        console.print(part)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number

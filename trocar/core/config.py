@@ -1,0 +1,243 @@
+"""YAML files -> validated pydantic models, with `extends:` and dotted overrides.
+
+A bad configuration is refused with the file, the key, the value, what is allowed and the nearest match.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from trocar.core import yaml_text
+from trocar.errors import ConfigError, nearest
+
+PRESETS = Path(__file__).parents[1] / "configs"
+
+
+class Config(BaseModel):
+    """Base of every configuration model: unknown keys are errors, values never change after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Model = TypeVar("Model", bound=Config)
+AsWritten = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
+"""A name that may be a number, such as a case id: YAML reads `7` as one, and its digits are what was written."""
+
+
+def load(model: type[Model], path: str | Path | None, overrides: Sequence[str] = ()) -> Model:
+    """Read `path` (a YAML file or a preset name such as `pretrain/demo`), apply `key.sub=value` overrides, validate.
+
+    Raises ConfigError for a missing file, bad YAML, an unknown key or a value that is not allowed.
+    """
+    source = str(path) if path is not None else "command line"
+    return validate(model, tree_of(path, overrides), source, overrides)
+
+
+def tree_of(path: str | Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """What `load` validates, as plain values: the file with all it extends, and the overrides.
+
+    Raises ConfigError for a missing file, bad YAML or a bad override.
+    """
+    tree = _unshared(_read_tree(Path(path), seen=())) if path is not None else {}
+    for override in overrides:
+        _apply_override(tree, override)
+    return tree
+
+
+def validate(model: type[Model], tree: Mapping[str, Any], source: str, overrides: Sequence[str] = ()) -> Model:
+    """Validate a plain mapping; `source` names it in the error message, but for what `overrides` have put there."""
+    try:
+        return model.model_validate(dict(tree))
+    except ValidationError as error:
+        lines = [_explain(model, item, _blamed(item["loc"], tree, source, overrides)) for item in error.errors()]
+        raise ConfigError("bad configuration\n" + "\n".join(f"  {line}" for line in lines)) from None
+
+
+def fingerprint(value: Any) -> str:
+    """16 hex digits of the sha256 of `value` as canonical JSON: equal configurations, equal fingerprints."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def find_preset(name: str | Path) -> Path:
+    """The file for a path or a preset name (`pretrain/demo`, with or without `.yaml`)."""
+    given = Path(name)
+    if given.is_file():
+        return given
+    for candidate in (PRESETS / given, PRESETS / f"{given}.yaml"):
+        if candidate.is_file():
+            return candidate
+    hint = nearest(str(name), preset_names())
+    raise ConfigError(f"no configuration file or preset {str(name)!r}{hint}; `trocar presets list` names the presets")
+
+
+def preset_names() -> list[str]:
+    """Names of all presets in the package, sorted; a file whose name begins with `_` is only there to be extended."""
+    files = [p for p in PRESETS.rglob("*.yaml") if not p.name.startswith("_")]
+    return sorted(p.relative_to(PRESETS).with_suffix("").as_posix() for p in files)
+
+
+def _read_tree(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    path = find_preset(path).resolve()
+    if path in seen:
+        raise ConfigError(f"{path}: `extends` goes round in a circle through {seen[-1]}")
+    try:
+        tree = yaml_text.load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    tree = {} if tree is None else tree
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected `key: value` lines, found a {type(tree).__name__}")
+    parent = tree.pop("extends", None)
+    if parent is None:
+        return tree
+    beside = path.parent / str(parent)
+    try:
+        found = find_preset(beside if beside.is_file() else str(parent))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: extends: {error}") from None
+    return _merge(_read_tree(found, (*seen, path)), tree)
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _unshared(value: Any) -> Any:
+    """A copy in which YAML's `*alias` is an object of its own: an override of one place leaves the others alone."""
+    if isinstance(value, dict):
+        return {key: _unshared(item) for key, item in value.items()}
+    return [_unshared(item) for item in value] if isinstance(value, list) else value
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override {override!r}: expected key=value, such as train.steps=1000")
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = tree.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"override {override!r}: {parent!r} is a value, not a section")
+        tree = child
+    try:
+        tree[last] = yaml_text.load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: {error}") from None
+
+
+def _blamed(loc: Sequence[Any], tree: Mapping[str, Any], source: str, overrides: Sequence[str]) -> str:
+    """Who set what is wrong at `loc`: the last override that set it or what it is in, else the file.
+
+    For a rule about a whole section, of which an override set only a part, both.
+    """
+    where = _keys(loc, tree)
+    for override in reversed(overrides):
+        key = override.partition("=")[0].split(".")
+        if where and key == where[: len(key)]:
+            return f"override {override!r}"
+        if where and key[: len(where)] == where:
+            return f"{source} with override {override!r}"
+    return source
+
+
+def _keys(loc: Sequence[Any], tree: Any) -> list[str]:
+    """The parts of a location that are keys of the tree: pydantic also names the branch of a union it tried."""
+    keys = []
+    for part in loc:
+        listed = isinstance(tree, list) and isinstance(part, int) and part < len(tree)
+        if listed or (isinstance(tree, Mapping) and part in tree):
+            tree = tree[part]
+            keys.append(str(part))
+    return keys
+
+
+def _explain(model: type[BaseModel], item: Any, source: str) -> str:
+    where = ".".join(_path(model, item["loc"])) or "(top level)"
+    message = item["msg"].removeprefix("Value error, ")  # pydantic's words for a validator of ours
+    if item["type"] == "extra_forbidden":
+        allowed = _keys_at(model, item["loc"][:-1])
+        choice = f"; allowed here: {', '.join(allowed)}" if allowed else ""
+        return f"{source}: unknown key {where!r}{nearest(str(item['loc'][-1]), allowed)}{choice}"
+    if item["type"] == "missing":
+        within = _models_in(_annotation(_models_at(model, item["loc"][:-1])[0], item["loc"][-1]))
+        keys = [f"{where}.{name}" for m in within[:1] for name, field in m.model_fields.items() if field.is_required()]
+        return f"{source}: {', '.join(map(repr, keys or [where]))} is required"
+    if item["type"] == "union_tag_not_found":
+        return f"{source}: '{where}.{_tag_key(item)}' is required; one of: {', '.join(_tags(model, item['loc']))}"
+    if item["type"] == "union_tag_invalid":
+        tags = _tags(model, item["loc"])
+        hint = nearest(item["ctx"]["tag"], tags)
+        return f"{source}: {where}.{_tag_key(item)} = {item['ctx']['tag']!r}{hint}; one of: {', '.join(tags)}"
+    if isinstance(item["input"], dict):
+        # About several keys: the whole section would be printed.
+        return f"{source}: {where}: {message}" if item["loc"] else f"{source}: {message}"
+    given = repr(item["input"])
+    hint = ""
+    if item["type"] == "literal_error" and isinstance(item["input"], str):
+        hint = nearest(item["input"], [w.strip("'") for w in str(item["ctx"]["expected"]).split(" ") if "'" in w])
+    if item["type"] == "string_type" and isinstance(item["input"], bool | int | float | None):
+        hint = "; write it in quotes"
+    return f"{source}: {where} = {given[:80]}: {message}{hint}"
+
+
+def _keys_at(model: type[BaseModel], loc: Sequence[Any]) -> list[str]:
+    """Field names of the model that sits at `loc`, following model-valued fields (also inside unions and dicts)."""
+    models = _models_at(model, loc)
+    return sorted({field.alias or name for current in models for name, field in current.model_fields.items()})
+
+
+def _models_at(model: type[BaseModel], loc: Sequence[Any]) -> list[type[BaseModel]]:
+    models: list[type[BaseModel]] = [model]
+    for part in loc:
+        following = [m for current in models for m in _models_in(_annotation(current, part))]
+        models = following or [m for m in models if _tag(m) == part] or models
+    return models
+
+
+def _path(model: type[BaseModel], loc: Sequence[Any]) -> list[str]:
+    """A location as its keys: pydantic also names which of several models of a section it took, by the tag."""
+    keep = []
+    for index, part in enumerate(loc):
+        models = _models_at(model, loc[:index])
+        if len(models) < 2 or part not in [_tag(m) for m in models]:
+            keep.append(str(part))
+    return keep
+
+
+def _tag(model: type[BaseModel]) -> Any:
+    """The name by which one model is told from the others that a section may be."""
+    field = model.model_fields.get("name")
+    return field.default if field is not None else None
+
+
+def _tags(model: type[BaseModel], loc: Sequence[Any]) -> list[str]:
+    return sorted(str(_tag(m)) for m in _models_at(model, loc))
+
+
+def _tag_key(item: Any) -> str:
+    return str(item["ctx"]["discriminator"]).strip("'")
+
+
+def _annotation(model: type[BaseModel], part: Any) -> Any:
+    field = model.model_fields.get(str(part))
+    return field.annotation if field is not None else None
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for inner in getattr(annotation, "__args__", ()) for m in _models_in(inner)]

@@ -1,0 +1,1 @@
+"""Pictures of an ingest: content area, masking, canonical JPEG, quality verdicts."""

@@ -1,0 +1,202 @@
+"""From the arguments of an ingest to one job per video and pack of stills: sources, metadata, masks, exclusions,
+pseudonyms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from trocar.core.config import fingerprint
+from trocar.data.ingest.options import IngestOptions, Say
+from trocar.data.ingest.pack import PACK, Pack, Still, Work, pack_name
+from trocar.data.ingest.record import Metadata
+from trocar.data.ingest.sources.choice import choose, count, some, table_of
+from trocar.data.ingest.sources.find import Found, find, part_warning, prefixed, printable
+from trocar.data.ingest.sources.frame_folders import list_frames, unmatched
+from trocar.data.ingest.sources.lookup import Lookup
+from trocar.data.ingest.sources.metadata import Table, frame_spec, matches, metadata_of, read_exclude, read_masks
+from trocar.data.ingest.video import Job
+from trocar.data.media.video.frame_conversion import Box
+from trocar.errors import ConfigError
+from trocar.privacy.marks import Withheld
+from trocar.privacy.pseudonyms import Pseudonyms
+
+
+@dataclass(frozen=True)
+class _About:
+    """What is known beside the files: by path of a video or still, by source, by name."""
+
+    metadata: Mapping[Path, Metadata]
+    masks: Mapping[str, tuple[Box, ...]]
+    excluded: Mapping[str, tuple[tuple[float, float], ...]]
+    aliases: Pseudonyms | None
+
+
+def plan(options: IngestOptions, say: Say) -> list[Work]:
+    """One job per video, by name, then one per pack of stills. Raises ConfigError for anything in the arguments that is
+    wrong.
+    """
+    sources = prefixed(find(options.sources, options.source, stills=options.stills), options.prefix)
+    aliases = aliases_of(options)
+    if aliases is not None:
+        say = _without_names(say, [*sources.items, *sources.beside])
+    table = table_of(options, sources, say)
+    found, stills = choose(sources, table, options, say, shown=aliases is None)
+    about = _about(found, stills, table, options, aliases, say)
+    jobs = [_job(item, about, table, options, say) for item in found]
+    packs = _packs(stills, about, options, say)
+    if aliases is not None:
+        for item in (*found, *stills):
+            _refuse_folder_name(item, table, options)
+        rows = [(item.shown, item.name, about.metadata[item.path].case_id) for item in (*found, *stills)]
+        noted = [(shown, aliases.video(name), case, aliases.case(case)) for shown, name, case in rows]
+        say(f"names and their pseudonyms: {aliases.note(noted)}")
+    return [*sorted(jobs, key=lambda job: job.name), *packs]
+
+
+def aliases_of(options: IngestOptions) -> Pseudonyms | None:
+    """The key of an ingest with --pseudonymize."""
+    return None if options.pseudonymize is None else Pseudonyms.load(options.pseudonymize, options.out)
+
+
+def _about(
+    found: Sequence[Found],
+    stills: Sequence[Found],
+    table: Table,
+    options: IngestOptions,
+    aliases: Pseudonyms | None,
+    say: Say,
+) -> _About:
+    items = [*found, *stills]
+    cases_known = options.case_regex is not None or any(row.get("case_id") for row in table.rows.values())
+    if not cases_known and (warning := part_warning([item.name for item in found])):
+        say(f"warning: {warning}")
+    if options.case_regex is not None:
+        _check_regex(options.case_regex, items, say)
+    metadata = {item.path: metadata_of(item, table, options.case_regex, options.source) for item in items}
+    pseudonyms = {aliases.video(item.name): item for item in items} if aliases is not None else {}
+    excluded = read_exclude(options.exclude, Lookup(items, options.prefix, pseudonyms)) if options.exclude else {}
+    masks = read_masks(options.masks, sorted({meta.source for meta in metadata.values()})) if options.masks else {}
+    return _About(metadata, masks, excluded, aliases)
+
+
+def _job(item: Found, about: _About, table: Table, options: IngestOptions, say: Say) -> Job:
+    metadata, aliases = about.metadata[item.path], about.aliases
+    job = Job(
+        name=item.name,
+        path=item.path,
+        shown=item.shown,
+        root=options.out,
+        key="",
+        settings=options.settings,
+        metadata=metadata,
+        frames=frame_spec(item, table, options.model_dump()) if item.is_folder else None,
+        masks=about.masks.get(metadata.source, ()),
+        excluded=about.excluded.get(item.name, ()),
+    )
+    _warn_of_strangers(job, say)
+    if aliases is not None:
+        name, case = aliases.video(job.name), aliases.case(metadata.case_id)
+        job = replace(job, name=name, shown=name, metadata=replace(metadata, case_id=case), pseudonymous=True)
+    return replace(job, key=_key(job, say, aliases))
+
+
+def _packs(items: Sequence[Found], about: _About, options: IngestOptions, say: Say) -> list[Pack]:
+    """Stills by name, some hundred to a pack. A still whose first moment is excluded stays out."""
+    out = {item.name for item in items if any(start <= 0 < end for start, end in about.excluded.get(item.name, ()))}
+    if out:
+        say(f"{count(len(out), 'still')} excluded")
+    stills = [_still(item, about) for item in items if item.name not in out]
+    stills.sort(key=lambda still: still.name)
+    packs = [_pack(stills[start : start + PACK], about, options) for start in range(0, len(stills), PACK)]
+    if stills:
+        cases = {(still.metadata.source, still.metadata.case_id) for still in stills}
+        alone = ", each a case of its own" if len(cases) == len(stills) > 1 else ""
+        say(f"{count(len(stills), 'still')} of {count(len(cases), 'case')}{alone}, in {count(len(packs), 'pack')}")
+    return packs
+
+
+def _pack(stills: Sequence[Still], about: _About, options: IngestOptions) -> Pack:
+    name, hidden = pack_name([still.name for still in stills]), about.aliases is not None
+    pack = Pack(name, options.out, "", options.settings, tuple(stills), pseudonymous=hidden)
+    return replace(pack, key=_pack_key(pack, about.aliases))
+
+
+def _still(item: Found, about: _About) -> Still:
+    metadata = about.metadata[item.path]
+    still = Still(item.name, item.path, item.shown, metadata, about.masks.get(metadata.source, ()))
+    if about.aliases is None:
+        return still
+    name, case = about.aliases.video(item.name), about.aliases.case(metadata.case_id)
+    return replace(still, name=name, shown=name, metadata=replace(metadata, case_id=case))
+
+
+def _without_names(say: Say, found: Sequence[Found]) -> Say:
+    names = {name for item in found for name in (item.name, item.path.name, item.path.stem, item.shown)}
+    hidden = Withheld(names)
+    return lambda line: say(hidden.text(line))
+
+
+def _refuse_folder_name(item: Found, table: Table, options: IngestOptions) -> None:
+    """Raises ConfigError where a folder's name would become the source: it may be a hospital's or a patient's."""
+    if options.source is None and not table.row(item).get("source"):
+        raise ConfigError(
+            f"--pseudonymize: say --source (or give videos.csv a column source); else the folder's name "
+            f"{item.default_source!r} would stand in the catalog"
+        )
+
+
+def _warn_of_strangers(job: Job, say: Say) -> None:
+    """Images that the pattern of a frame folder passes over are not dropped in silence."""
+    if job.frames is None:
+        return
+    if strangers := unmatched(job.path, job.frames):
+        names = ", ".join(map(printable, strangers[:3])) + (" ..." if len(strangers) > 3 else "")
+        where = f"{len(strangers)} images do not match --frames {job.frames.pattern!r} and are left out"
+        say(f"warning: {job.name}: {where}" + ("" if job.pseudonymous else f": {names}"))
+
+
+def _check_regex(regex: str, items: Collection[Found], say: Say) -> None:
+    unmatched = sorted(item.cased_by for item in items if not matches(item.cased_by, regex))
+    if len(unmatched) == len(items):
+        raise ConfigError(f"--case-regex {regex!r} matches no video as a whole, such as {unmatched[0]!r}")
+    if unmatched:
+        kinds = "stills" if all(item.is_still for item in items) else "videos"
+        say(f"warning: --case-regex does not match {len(unmatched)} {kinds}, each its own case: {some(unmatched)}")
+
+
+def _key(job: Job, say: Say, aliases: Pseudonyms | None) -> str:
+    """What the frames of a video follow from: size and time stamp of its file or files, and the settings.
+
+    It stands in the record, so a pseudonymous one is made of pseudonyms: names could be tried out against its hash.
+    """
+    alias = printable if aliases is None else aliases.file
+    if job.frames is None:
+        files = [_stamp(job.path, alias)]
+    else:
+        listed = list_frames(job.path, job.frames)
+        times = f"{listed[0].time_s:.2f} s to {listed[-1].time_s:.2f} s"
+        first, last = (printable(listed[i].path.name) for i in (0, -1))
+        say(f"{job.name}: {len(listed)} files, " + ("" if aliases else f"{first} to {last} are ") + times)
+        files = [_stamp(frame.path, alias) for frame in listed]
+    spec = vars(job.frames) if job.frames else None
+    tree = {"files": files, "settings": job.settings.identity(), "frames": spec}
+    return fingerprint(tree | {"masks": job.masks, "excluded": repr(job.excluded)})
+
+
+def _pack_key(pack: Pack, aliases: Pseudonyms | None) -> str:
+    """The same of a pack, whose pictures have no rate."""
+    alias = printable if aliases is None else aliases.file
+    stills = [(still.name, _stamp(still.path, alias), still.masks) for still in pack.stills]
+    settings = {key: value for key, value in pack.settings.identity().items() if key != "fps"}
+    return fingerprint({"stills": stills, "settings": settings})
+
+
+def _stamp(path: Path, alias: Callable[[str], str]) -> tuple[str, int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return alias(path.name), -1, -1
+    return alias(path.name), status.st_size, status.st_mtime_ns

@@ -1,0 +1,100 @@
+"""Isolated pictures: which of the pictures below the sources are such, and what each is called."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from trocar.data.ingest.sources.find import MAX_NAME, Found, Sources, fit_name, printable, video_id
+from trocar.data.ingest.sources.lookup import Lookup
+from trocar.data.ingest.sources.metadata import STILLS, Find, Table
+from trocar.data.media.file_names import posix_name, without_ending
+from trocar.data.media.suffixes import IMAGE_SUFFIXES
+
+_HASH = 8
+
+
+def finder(sources: Sources, prefix: str, *, stills: bool) -> Find:
+    """Who a row of videos.csv describes: a video or folder of frames, else a folder above such, else a picture (with
+    its ending, if not all pictures are `stills`).
+    """
+    folders = [item for item in (*sources.items, *sources.beside) if item.is_folder]
+    known = Lookup([*sources.items, *sources.beside], prefix)
+    above = Lookup(_above(folders))
+    pictures: list[Lookup] = []
+
+    def find(text: str, where: str) -> Found | None:
+        if (found := known.find(text, where) or above.find(text, where)) is not None:
+            return found
+        if not stills and PurePosixPath(posix_name(text)).suffix.lower() not in IMAGE_SUFFIXES:
+            return None
+        if not pictures:  # there may be millions, and most tables name none of them
+            pictures.append(Lookup(still for folder in folders for still in _stills(folder, folder.pictures)))
+        return pictures[0].find(text, where)
+
+    return find
+
+
+def take_stills(sources: Sources, table: Table, *, everything: bool, prefix: str) -> tuple[Sources, list[Found], int]:
+    """The sources without their stills, the stills by name, and how many pictures are left out of folders of which only
+    some are stills.
+
+    `everything`: all pictures are, but in folders for which videos.csv has a pattern of frame names.
+    """
+    stills: list[Found] = []
+    taken: set[Path] = set()
+    partly = 0
+    single = any(row.get("frames") == STILLS for row in table.rows.values())
+    for folder in (item for item in (*sources.items, *sources.beside) if item.is_folder):
+        said = table.inherited(folder.path).get("frames", "")
+        if said == STILLS or (everything and not said):
+            own: Sequence[Path] = folder.pictures
+        else:
+            own = [path for path in folder.pictures if single and table.of(path).get("frames") == STILLS]
+        if own:
+            stills.extend(_stills(folder, own))
+            taken.add(folder.path)
+            partly += len(folder.pictures) - len(own)
+    kept = replace(
+        sources,
+        items=tuple(item for item in sources.items if item.path not in taken),
+        beside=tuple(item for item in sources.beside if item.path not in taken),
+    )
+    return kept, _named(stills, {item.name for item in (*kept.items, *kept.beside)}, prefix), partly
+
+
+def _above(folders: Iterable[Found]) -> list[Found]:
+    """Folders that hold no picture themselves, but folders that do."""
+    found: dict[Path, Found] = {}
+    for folder in folders:
+        path, relative = folder.path.parent, PurePosixPath(folder.relative).parent
+        while relative.name:
+            text = str(relative)
+            found[path] = Found(video_id(text, path), path, printable(path), True, folder.default_source, text)
+            path, relative = path.parent, relative.parent
+    for folder in folders:
+        found.pop(folder.path, None)
+    return list(found.values())
+
+
+def _stills(folder: Found, paths: Iterable[Path]) -> Iterator[Found]:
+    for path in paths:
+        relative = "/".join(part for part in (folder.relative, posix_name(printable(path.name))) if part)
+        name, shown = fit_name(without_ending(relative)), f"{folder.shown}/{printable(path.name)}"
+        yield Found(name, path, shown, False, folder.default_source, relative, is_still=True)
+
+
+def _named(stills: list[Found], taken: set[str], prefix: str) -> list[Found]:
+    """Fit and unique names: a hash of the path tells apart what would be called alike, and ends what is too long."""
+    plain = [fit_name(prefix + still.name) for still in stills]
+    counts = Counter(plain)
+    named = []
+    for still, name in zip(stills, plain, strict=True):
+        if counts[name] > 1 or name in taken or len(name) > MAX_NAME:
+            mark = hashlib.sha256(still.relative.encode("utf-8", "surrogateescape")).hexdigest()[:_HASH]
+            name = f"{name[: MAX_NAME - _HASH - 1]}-{mark}"
+        named.append(replace(still, name=name))
+    return sorted(named, key=lambda still: still.name)

@@ -1,0 +1,1 @@
+"""Step -> crops: readers, worker processes, and the torch and DALI backends."""

@@ -1,0 +1,209 @@
+"""Catalog rows -> checked JPEG bytes, by `pread` at the catalog's offsets.
+
+Bad content (a wrong checksum, a JPEG that is not whole or not of the catalog's size, one that doesn't decode) is
+replaced by the plan's rule, counted and reported; a read error of the file system is retried and then stops the run,
+because silence there would change the data.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+import zlib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from trocar.core.random import I64
+from trocar.data.catalog.catalog import Catalog
+from trocar.data.loading.shard_handles import ShardHandles, open_shards
+from trocar.data.media.jpeg_markers import Jpeg, frame_size
+from trocar.data.order.plan import Plan
+from trocar.errors import TrocarError
+
+RETRIES = 4
+OPEN_SHARDS = open_shards(resource.getrlimit(resource.RLIMIT_NOFILE)[0])  # per process
+MAX_REPLACEMENTS = 32
+MAX_BYTES = 1 << 28  # of a frame: what a catalog says beyond is not read into memory
+MAX_PIXELS = 64_000_000  # of a frame: a larger one is a decompression bomb, not a surgical video
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row whose content can't be used, and why."""
+
+    row: int
+    reason: str
+
+
+class BadContentError(Exception):
+    """The bytes of a row are not what was ingested."""
+
+
+Read = Callable[[int], Jpeg]
+"""Catalog row -> its JPEG, as `Reader.read`."""
+
+
+class Reader:
+    """Reads frames of a catalog, in any number of threads. Keeps the last shards open; cheap to pickle.
+
+    `known_bad`: rows found bad earlier in this run, replaced without being read, so that a resumed run sees the same
+    stream even if the file was repaired meanwhile. `staged`: copies of shards on this machine's own disk, by number.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        known_bad: frozenset[int] = frozenset(),
+        staged: Mapping[int, Path] | None = None,
+    ) -> None:
+        self.catalog = catalog
+        self.known_bad = known_bad
+        self.staged = dict(staged or {})
+        self._handles = ShardHandles()
+
+    def knowing(self, bad: Collection[int]) -> Reader:
+        """This reader, which knows `bad` as well. It takes the open shards with it, so this one opens its own anew."""
+        reader = Reader(self.catalog, self.known_bad.union(bad), self.staged)
+        reader._handles, self._handles = self._handles, ShardHandles()
+        return reader
+
+    def read(self, row: int) -> bytes:
+        """The JPEG bytes of a row, whole and of the catalog's size by their markers.
+
+        Raises BadContentError for bytes that differ from the catalog, TrocarError if they can't be read.
+        """
+        return bytes(self._checked(row, None))
+
+    def read_into(self, row: int, into: memoryview) -> Jpeg:
+        """`read` into memory of the size that the catalog says, which no allocation is needed for."""
+        return self._checked(row, into)
+
+    def _checked(self, row: int, into: memoryview | None) -> Jpeg:
+        frames = self.catalog.frames
+        shard, offset, size = int(frames["shard"][row]), int(frames["offset"][row]), int(frames["size"][row])
+        if not 0 <= shard < len(self.catalog.shard_paths) or offset < 0 or not 0 <= size <= MAX_BYTES:
+            raise BadContentError(f"the catalog puts it at byte {offset} of shard {shard}, {size} bytes long")
+        data = self._pread(shard, offset, size, into)
+        if len(data) != size:
+            raise BadContentError(f"shard ends {size - len(data)} bytes early")
+        if zlib.crc32(data) != int(frames["crc32"][row]):
+            raise BadContentError("checksum differs from the catalog")
+        _check(data, int(frames["width"][row]), int(frames["height"][row]))
+        return data
+
+    def order(self, rows: I64) -> list[int]:
+        """Samples of int64[b, F] in the order in which their anchors lie; the kernel is told what will be read.
+
+        On a network file system the advice turns one round trip per frame into overlapping ones; on a local disk it
+        costs a system call per frame. It is given for as many shards as stay open until they are read: opening one
+        twice would cost more than the advice brings.
+        """
+        shard, offset = self.catalog.frames["shard"][rows], self.catalog.frames["offset"][rows]
+        order: list[int] = np.lexsort((offset[:, 0], shard[:, 0])).tolist()
+        in_order = shard[order].ravel()
+        _, first = np.unique(in_order, return_index=True)
+        stays = in_order.size if first.size <= OPEN_SHARDS else int(np.sort(first)[OPEN_SHARDS])
+        for row in rows[order].ravel()[:stays].tolist():
+            self._advise(row)
+        return order
+
+    def deliver(
+        self,
+        plan: Plan,
+        step: int,
+        slot: int,
+        row: int,
+        use: Callable[[int, Jpeg], object],
+        read: Read | None = None,
+    ) -> tuple[int, list[BadRow]]:
+        """Hand a usable frame to `use(row, jpeg)` for (step, slot), starting with `row`.
+
+        `use` raises BadContentError if it can't decode; `read` is what to read with, `self.read` if None. Returns the
+        delivered row and the rows found bad on the way.
+        """
+        bad: list[BadRow] = []
+        for attempt in range(MAX_REPLACEMENTS):
+            if self.take(row, use, bad, read):
+                return row, bad
+            row = plan.replacement(step, slot, attempt)
+        found = "; ".join(f"row {b.row}: {b.reason}" for b in bad[:3])
+        raise TrocarError(
+            f"{MAX_REPLACEMENTS} frames in a row are unusable ({found}); the shards differ from the catalog: "
+            f"ingest again, or restore them from where they were copied"
+        )
+
+    def take(self, row: int, use: Callable[[int, Jpeg], object], bad: list[BadRow], read: Read | None = None) -> bool:
+        """Hand a frame to `use(row, jpeg)` if it is usable; if it is newly found not to be, `bad` gets it."""
+        if row in self.known_bad:
+            return False
+        try:
+            use(row, (read or self.read)(row))
+        except BadContentError as error:
+            bad.append(BadRow(row, str(error)))
+            return False
+        return True
+
+    def _pread(self, shard: int, offset: int, size: int, into: memoryview | None) -> Jpeg:
+        path = self._path(shard)
+        for attempt in range(RETRIES):
+            try:
+                with self._handles.use(shard, self._path, OPEN_SHARDS) as handle:
+                    return _read_all(handle, offset, size) if into is None else _read_into(handle, offset, into)
+            except FileNotFoundError:
+                raise TrocarError(f"shard {path} is missing; restore it or run `trocar ingest` again") from None
+            except OSError as error:
+                os_error = error
+                self._handles.forget(shard)
+                if attempt < RETRIES - 1:
+                    time.sleep(0.1 * 4**attempt)
+        raise TrocarError(f"cannot read {path} after {RETRIES} attempts: {os_error}; is the file system healthy?")
+
+    def _path(self, shard: int) -> Path:
+        return self.staged.get(shard) or self.catalog.shard_paths[shard]
+
+    def _advise(self, row: int) -> None:
+        if row in self.known_bad or not hasattr(os, "posix_fadvise"):
+            return
+        frames = self.catalog.frames
+        try:
+            with self._handles.use(int(frames["shard"][row]), self._path, OPEN_SHARDS) as handle:
+                os.posix_fadvise(handle, int(frames["offset"][row]), int(frames["size"][row]), os.POSIX_FADV_WILLNEED)
+        except OSError:
+            return  # only advice: the read itself retries, and says what is wrong
+
+
+def _read_all(handle: int, offset: int, size: int) -> bytes:
+    """Fewer than `size` bytes only at the end of the file: one read may return a part on a network file system."""
+    parts = []
+    while size > 0 and (part := os.pread(handle, size, offset)):
+        parts.append(part)
+        offset, size = offset + len(part), size - len(part)
+    return b"".join(parts)
+
+
+def _read_into(handle: int, offset: int, into: memoryview) -> memoryview:
+    """The part of `into` that the file could fill."""
+    done = 0
+    while done < len(into) and (count := os.preadv(handle, [into[done:]], offset + done)):
+        done += count
+    return into[:done]
+
+
+def _check(data: Jpeg, width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise BadContentError(f"{width}x{height} is more than {MAX_PIXELS} pixels")
+    try:
+        found = frame_size(data)
+    except ValueError as error:
+        raise BadContentError(f"is not a whole JPEG: it {error}") from None
+    if found != (width, height):
+        raise BadContentError(f"is {found[0]}x{found[1]}, the catalog says {width}x{height}")
+
+
+def sizes(catalog: Catalog, rows: I64) -> tuple[I64, I64]:
+    """Widths and heights of the frames of `rows`, int64 of the same shape."""
+    return catalog.frames["width"][rows].astype("int64"), catalog.frames["height"][rows].astype("int64")

@@ -1,0 +1,154 @@
+"""What both backends start from: step -> this rank's rows, parameters and frames. And what they make: uint8 crops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trocar.core.random import I64
+from trocar.data.loading.reader import BadRow, Read, Reader, sizes
+from trocar.data.media.jpeg_markers import Jpeg
+from trocar.data.order.neighbours import NeighbourRule
+from trocar.data.order.plan import Plan
+from trocar.data.views.recipe import ViewParams, ViewPlan, ViewRecipe
+from trocar.errors import ConfigError
+
+Frame = TypeVar("Frame")
+Open = Callable[[int, Jpeg], Frame]
+"""(catalog row, JPEG) -> the frame as a backend wants it; raises BadContentError if it can't be decoded."""
+Use = Callable[[int, list[Frame], ViewParams], None]
+"""What to do with a sample: (index in this rank's slice, its F frames, parameters of the step).
+
+Of the parameters only those of that sample are final: a later one may still get a stand-in.
+"""
+Ahead = Callable[[Reader, Iterable[int]], Read]
+"""Reads the given rows before they are asked for; returns what to read with."""
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What became of a step: `frames` int64[b, F] rows as delivered, `params` of b samples, rows found bad by slot."""
+
+    step: int
+    frames: I64
+    params: ViewParams
+    bad: list[BadRow]
+
+    @property
+    def rows(self) -> I64:
+        """int64[b]: the anchors."""
+        return self.frames[:, 0]
+
+
+@dataclass(frozen=True)
+class Crops:
+    """This rank's slice of a step before augmentation: `crops` {group: uint8[b, n, 3, S, S]} of rows int64[b, F]."""
+
+    step: int
+    frames: I64
+    params: ViewParams
+    crops: dict[str, Tensor]
+    bad: list[BadRow] = field(default_factory=list)
+
+    @property
+    def rows(self) -> I64:
+        """int64[b]: the anchors."""
+        return self.frames[:, 0]
+
+    def pin_memory(self) -> Crops:
+        """The same in page-locked memory, from which a GPU copies by itself; a DataLoader looks for this method."""
+        pinned = {name: crops.pin_memory() for name, crops in self.crops.items()}
+        return Crops(self.step, self.frames, self.params, pinned, self.bad)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """One rank's share of every step. `neighbours` names the other frames of a sample that has more than its anchor."""
+
+    plan: Plan
+    views: ViewPlan
+    reader: Reader
+    rank: int = 0
+    world: int = 1
+    neighbours: NeighbourRule | None = None
+
+    def __post_init__(self) -> None:
+        if self.plan.batch % self.world:
+            raise ConfigError(f"batch {self.plan.batch} does not divide by {self.world} ranks; change one of them")
+        if self.recipe.frames > 1 and self.neighbours is None:
+            raise ConfigError(
+                f"views are cut from {self.recipe.frames - 1} neighbour frames, but this method draws none; set "
+                f"method.name=augmented_distillation, or frame: 0 for all views"
+            )
+
+    @property
+    def recipe(self) -> ViewRecipe:
+        """The views of a sample."""
+        return self.views.recipe
+
+    @property
+    def batch(self) -> int:
+        """Samples b of this rank."""
+        return self.plan.batch // self.world
+
+    def deliver(self, step: int, open_frame: Open[Frame], use: Use[Frame], ahead: Ahead | None = None) -> Delivered:
+        """Hand every sample of the step to `use`, in the order in which the anchors lie in the shards.
+
+        A bad anchor is replaced by the plan's rule, and gets neighbours of its own; a bad neighbour by its anchor.
+        With `ahead` the planned frames are read before the first is opened, which changes nothing that is delivered.
+        """
+        slots = np.arange(self.rank * self.batch, (self.rank + 1) * self.batch, dtype=np.int64)
+        frames = self._frames(step, slots, self.plan.rows(step)[slots])
+        params = self.views.params(step, slots, *sizes(self.reader.catalog, frames))
+        found: dict[int, list[BadRow]] = {}
+        order = self.reader.order(frames)
+        read = self.reader.read if ahead is None else ahead(self.reader, frames[order].ravel().tolist())
+        for index in order:
+            slot, planned = slots[index : index + 1], frames[index].tolist()
+            rows, opened, found[index] = self._open(step, slot, planned, open_frame, read)
+            if rows != planned:  # stand-ins get boxes of their own size
+                frames[index] = rows
+                params.assign(
+                    index, self.views.params(step, slot, *sizes(self.reader.catalog, frames[index : index + 1]))
+                )
+            use(index, opened, params)
+        return Delivered(step, frames, params, [bad for index in sorted(found) for bad in found[index]])
+
+    def _frames(self, step: int, slots: I64, anchors: I64) -> I64:
+        """int64[b, F] for anchors int64[b]."""
+        if self.neighbours is None or self.recipe.frames == 1:
+            return anchors[:, None]
+        drawn = self.neighbours.draw(step, slots, anchors, self.recipe.frames - 1)
+        return np.concatenate([anchors[:, None], drawn], axis=1)
+
+    def _open(
+        self, step: int, slot: I64, planned: list[int], open_frame: Open[Frame], read: Read
+    ) -> tuple[list[int], list[Frame], list[BadRow]]:
+        """The F rows that stand for those planned for the slot int64[1], each opened once, and the bad ones."""
+        opened: dict[int, Frame] = {}
+
+        def keep(row: int, jpeg: Jpeg) -> None:
+            opened[row] = open_frame(row, jpeg)
+
+        anchor, bad = self.reader.deliver(self.plan, step, int(slot[0]), planned[0], keep, read)
+        rows = planned
+        if anchor != planned[0]:
+            rows = self._frames(step, slot, np.array([anchor], np.int64))[0].tolist()
+        for row in dict.fromkeys(rows[1:]):
+            if row not in opened:
+                self.reader.take(row, keep, bad, read)
+        rows = [row if row in opened else anchor for row in rows]
+        return rows, [opened[row] for row in rows], bad
+
+
+def empty_crops(recipe: ViewRecipe, batch: int) -> dict[str, Tensor]:
+    """Room for the crops of `batch` samples: {group: uint8[batch, n, 3, S, S]}."""
+    return {
+        name: torch.empty((batch, group.count, 3, group.size, group.size), dtype=torch.uint8)
+        for name, group in recipe.groups.items()
+    }

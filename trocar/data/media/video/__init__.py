@@ -1,0 +1,1 @@
+"""Videos: containers, packets, display times, and pictures decoded from them."""

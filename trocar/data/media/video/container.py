@@ -1,0 +1,146 @@
+"""Open a video file that nobody vouches for: its stream, its packets and what its container says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from PIL import Image
+
+from trocar.data.media.input_file import check_file
+from trocar.data.media.refusal import Limits, RejectError, check_size
+from trocar.data.media.video.frame_conversion import to_rgb
+
+# Playlists and concat scripts would make a file named .mp4 read other files or the network.
+_OPTIONS = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,asf,flv,mxf,ogg,mpegvideo",
+}
+_WITHOUT_TIMES = ("avi", "asf")
+"""Containers that have the order of decoding alone (an ASF file has times, but FFmpeg takes them for those)."""
+
+
+@dataclass
+class VideoInfo:
+    """What the container says: coded size in pixels, `duration_s` (None where it doesn't say; `exact_duration` where it
+    is the stream's own), the pixel aspect; `container` is its name, `states_times` whether it says when each picture is
+    shown.
+    """
+
+    width: int
+    height: int
+    duration_s: float | None
+    exact_duration: bool
+    pixel_aspect: Fraction
+    container: str = "MP4"
+    states_times: bool = True
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the container (AVI) counts its pictures instead of giving each a time: one that is lost moves all
+        later ones, and only the number that should be there tells."""
+        return self.container == "AVI" and self.exact_duration
+
+
+@contextmanager
+def open_video(path: Path, threads: int = 1) -> Iterator[tuple[Any, Any]]:
+    """(container, first video stream). Raises RejectError for what is not a readable video."""
+    check_file(path)
+    try:
+        container = av.open(str(path), options=_OPTIONS, metadata_errors="replace")
+    except av.FFmpegError as error:
+        with path.open("rb") as file:
+            head = file.read(512)
+        if _is_text(head):
+            raise RejectError("not a video", "a text file", head[:40].decode(errors="replace")) from None
+        if b"ftyp" in head[:16] and not _has_atom(path, b"moov"):
+            raise RejectError("truncated", "the index (moov) that stands at the end is missing") from None
+        raise RejectError("not a video", error.strerror or str(error)) from None
+    with container:
+        if not container.streams.video:
+            raise RejectError("no video stream", f"container {container.format.name}")
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO" if threads > 1 else "NONE"
+        stream.codec_context.thread_count = threads
+        yield container, stream
+
+
+def describe(container: Any, stream: Any, limits: Limits) -> VideoInfo:
+    """Size and duration by the container, checked against the limits."""
+    context = stream.codec_context
+    check_size(context.width, context.height, limits.max_pixels)
+    duration: float | None = None
+    exact = stream.duration is not None
+    if stream.duration is not None:
+        duration = float(stream.duration * stream.time_base)
+    elif container.duration is not None:
+        duration = container.duration / av.time_base
+    if duration is not None and duration > limits.max_hours * 3600:
+        raise RejectError("too long", f"{duration / 3600:.1f} h, the limit of --max-hours is {limits.max_hours} h")
+    aspect = stream.sample_aspect_ratio or context.sample_aspect_ratio or Fraction(1)
+    kind = container.format.name
+    return VideoInfo(
+        context.width,
+        context.height,
+        duration,
+        exact,
+        Fraction(aspect) if aspect > 0 else Fraction(1),
+        kind.upper().split(",")[0],
+        kind not in _WITHOUT_TIMES,
+    )
+
+
+def key_frames(path: Path, limits: Limits, count: int) -> list[Image.Image]:
+    """Up to `count` different key frames, evenly over the video; fewer where the file has fewer or cannot
+    seek.
+    """
+    images: dict[int, Image.Image] = {}
+    with open_video(path) as (container, stream):
+        info = describe(container, stream, limits)
+        start = stream.start_time or 0
+        for i in range(count if info.duration_s else 1):
+            try:
+                target = start + int((i + 0.5) / count * (info.duration_s or 0) / stream.time_base)
+                container.seek(target, stream=stream)
+                frame = next(container.decode(stream), None)
+            except av.FFmpegError:
+                continue
+            if frame is not None and frame.pts is not None and frame.pts not in images:
+                images[frame.pts] = to_rgb(frame)
+    return [images[pts] for pts in sorted(images)]
+
+
+def demux(container: Any, stream: Any) -> Iterator[Any]:
+    """Its packets. Raises RejectError where the container breaks off."""
+    try:
+        yield from container.demux(stream)
+    except av.FFmpegError as error:
+        raise RejectError("damaged", f"the container breaks off: {error.strerror or error}") from None
+
+
+def _is_text(head: bytes) -> bool:
+    return bool(head) and all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head)
+
+
+def _has_atom(path: Path, kind: bytes) -> bool:
+    """Whether an MP4 has a top-level box of this kind."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        offset = 0
+        while offset + 8 <= size:
+            file.seek(offset)
+            head = file.read(16)
+            length = int.from_bytes(head[:4], "big")
+            if length == 1:
+                length = int.from_bytes(head[8:16], "big")
+            if head[4:8] == kind:
+                return offset + length <= size
+            if length < 8:
+                return False
+            offset += length
+    return False

@@ -1,0 +1,1 @@
+"""Step -> catalog rows of the global batch, with neighbour frames."""

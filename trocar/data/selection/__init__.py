@@ -1,0 +1,1 @@
+"""Which catalog rows a run draws from, and in which proportions."""

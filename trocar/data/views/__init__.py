@@ -1,0 +1,1 @@
+"""The recipe of the views, their parameters, and their pixels."""

@@ -1,0 +1,149 @@
+"""Checks in order of value: each in a try block and under a time limit, its result on disk before the next one begins.
+
+A check that hangs inside a driver can't be stopped from within its process. The watchdog writes down that it hung and
+calls `hung`, which ends or replaces the process; a report that has outcomes already is continued behind them.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import math
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from trocar.core.files import write_json_atomic
+from trocar.diagnostics.gpu.subject import Subject
+
+FORMAT = 1
+State = Literal["passed", "failed", "measured", "skipped", "error", "hung"]
+Say = Callable[[str], None]
+MARKS: dict[State, str] = {
+    "passed": "ok      ",
+    "measured": "measured",
+    "skipped": "skipped ",
+    "failed": "FAILED  ",
+    "error": "ERROR   ",
+    "hung": "HUNG    ",
+}
+BAD: tuple[State, ...] = ("failed", "error", "hung")
+TINY_SLOWER = 10
+"""Limits are for a GPU that nobody else uses; on a CPU, perhaps beside other work, they are this much longer."""
+
+
+class SkippedError(Exception):
+    """A check can't be run on this machine; the message says why."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a check found: `passed` is None for one that measures and has no bar. `values` are for the report."""
+
+    passed: bool | None
+    words: str
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: `run` raises `SkippedError` where it can't be run; after `limit_s` seconds it counts as hung."""
+
+    name: str
+    limit_s: float
+    run: Callable[[Subject], Found]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a check, in `seconds`."""
+
+    name: str
+    state: State
+    words: str
+    seconds: float
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def line(self) -> str:
+        """For people."""
+        return f"{MARKS[self.state]} {self.name:14}{self.words}  ({self.seconds:.1f} s)"
+
+
+def run_checks(
+    checks: Sequence[Check],
+    subject: Subject,
+    say: Say,
+    hung: Callable[[], None],
+    report: Path | None = None,
+    budget_s: float = float("inf"),
+) -> list[Outcome]:
+    """Run the checks that `report` has no outcome of, and return the outcomes of all.
+
+    Those that do not fit into what is left of `budget_s` seconds, by their limits, are skipped.
+    """
+    outcomes = read_report(report) if report is not None and report.exists() else []
+    done = {outcome.name for outcome in outcomes}
+    for check in (check for check in checks if check.name not in done):
+        left = budget_s - sum(outcome.seconds for outcome in outcomes)
+        if check.limit_s > left:
+            outcome = Outcome(check.name, "skipped", f"its limit is {check.limit_s:.0f} s, {left:.0f} s are left", 0.0)
+        else:
+            outcome = _run(check, subject, partial(_write, report, subject, *outcomes), hung)
+        outcomes.append(outcome)
+        _write(report, subject, *outcomes)
+        say(outcome.line())
+    return outcomes
+
+
+def read_report(path: Path) -> list[Outcome]:
+    """The outcomes in a report."""
+    return [Outcome(**item) for item in json.loads(path.read_text(encoding="utf-8"))["checks"]]
+
+
+def _run(check: Check, subject: Subject, write: Callable[[Outcome], None], hung: Callable[[], None]) -> Outcome:
+    started = time.perf_counter()
+
+    limit_s = check.limit_s * (TINY_SLOWER if subject.tiny else 1)
+
+    def give_up() -> None:
+        faulthandler.dump_traceback(file=sys.stderr)
+        write(Outcome(check.name, "hung", f"no end after {limit_s:.0f} s", time.perf_counter() - started))
+        hung()
+
+    watchdog = threading.Timer(limit_s, give_up)
+    watchdog.daemon = True
+    watchdog.start()
+    values: dict[str, Any] = {}
+    try:
+        found = check.run(subject)
+        state: State = "measured" if found.passed is None else "passed" if found.passed else "failed"
+        words, values = found.words, found.values
+    except SkippedError as reason:
+        state, words = "skipped", str(reason)
+    except Exception as error:  # whatever it is, the checks behind this one still say something
+        state, words = "error", f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        values = {"traceback": traceback.format_exc()}
+    finally:
+        watchdog.cancel()
+    return Outcome(check.name, state, words, round(time.perf_counter() - started, 2), values)
+
+
+def _write(report: Path | None, subject: Subject, *outcomes: Outcome) -> None:
+    if report is not None:
+        tree = {"format": FORMAT, "device": str(subject.device), "tiny": subject.tiny}
+        write_json_atomic(report, {**tree, "checks": [_plain(asdict(outcome)) for outcome in outcomes]})
+
+
+def _plain(value: Any) -> Any:
+    """The same for JSON: numbers that it can't hold become words."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,171 @@
+"""The step: the same numbers as on a CPU, no waiting, one rank as without ranks, a resume that goes on where it was."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from trocar.diagnostics.bench.trainer import NoFiles
+from trocar.diagnostics.gpu.runner import Found, SkippedError
+from trocar.diagnostics.gpu.runs import dino, script, set_up, small_method, small_methods, trainer_of
+from trocar.diagnostics.gpu.subject import CPU, Subject
+from trocar.ssl.checkpoints import checkpoint
+from trocar.ssl.engine.method import Method
+from trocar.ssl.engine.step import Progress, Views
+
+PROGRESS = Progress(step=50, total=100, epoch_steps=10)
+"""Where nothing is frozen or warmed up any more."""
+
+
+def methods(subject: Subject) -> Found:
+    """Loss and gradients of every method: the device against the CPU in float32, bfloat16 against float32."""
+    values: dict[str, Any] = {}
+    problems = []
+    with _without_tf32():
+        for name in small_methods():
+            # Built anew each time: a module with weight normalisation can't be copied.
+            loss, gradient = _gradient(*small_method(name, subject), CPU, torch.float32)
+            same = _against(loss, gradient, *_gradient(*small_method(name, subject), subject.device, torch.float32))
+            half = small_method(name, subject)
+            rounded = _against(loss, gradient, *_gradient(*half, subject.device, torch.bfloat16))
+            values[name] = {"float32": same, "bfloat16": rounded}
+            if same["loss"] > 1e-4 or same["cosine"] < 0.9999:
+                problems.append(f"{name}: the loss differs by {same['loss']:.1e}, gradients agree to {same['cosine']}")
+            if rounded["loss"] > 0.01 or rounded["cosine"] < 0.99:
+                problems.append(f"{name} in bfloat16: {rounded['loss']:.1e}, gradients agree to {rounded['cosine']}")
+    worst = min(value["bfloat16"]["cosine"] for value in values.values())
+    words = f"{len(values)} methods as on the CPU; gradients in bfloat16 agree to at least {worst:.4f}"
+    return Found(not problems, "; ".join(problems) or words, values)
+
+
+def _gradient(method: Method, views: Views, device: torch.device, dtype: torch.dtype) -> tuple[float, Tensor]:
+    method = method.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    method.train()
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        loss = method(views.to(device), PROGRESS)["loss"]
+    loss.backward()
+    gradients = [p.grad for p in method.parameters() if p.grad is not None]
+    return float(loss.detach()), torch.cat([g.detach().flatten().double().cpu() for g in gradients])
+
+
+def _against(loss: float, gradient: Tensor, other_loss: float, other: Tensor) -> dict[str, float]:
+    cosine = float(torch.nn.functional.cosine_similarity(gradient, other, dim=0))
+    return {"loss": abs(other_loss - loss) / max(abs(loss), 1e-12), "cosine": round(cosine, 6)}
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def synchronisations(subject: Subject) -> Found:
+    """How often the host waits for the device in a step that isn't logged: once, to hear whether it was finite."""
+    if subject.device.type != "cuda":
+        raise SkippedError("only a GPU is waited for")
+    steps = 5
+    setup = set_up(dino(subject, "vit_tiny_patch16_224", 32, 1000, "torch", 2))
+    trainer = trainer_of(setup, NoFiles(log_every=1_000_000))
+    batches = list(setup.loader().iterate(1, steps + 2))
+    trainer.fit(batches[:1], 1000, setup.epoch_steps)  # what is copied once is no part of a step
+    torch.cuda.synchronize()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            trainer.fit(batches[1:], 1000, setup.epoch_steps)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    waits = [str(one.filename) + f":{one.lineno}" for one in caught if "synchroniz" in str(one.message)]
+    return Found(len(waits) <= steps, f"{len(waits)} waits in {steps} steps", {"where": sorted(set(waits))})
+
+
+def one_rank(subject: Subject) -> Found:
+    """A process group of one: NCCL starts, broadcasts and reduces, and gradients are those without it."""
+    name = "dino"
+    loss, gradient = _gradient(*small_method(name, subject), subject.device, torch.float32)
+    backend = "nccl" if subject.device.type == "cuda" else "gloo"
+    store = dist.HashStore()  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=store, rank=0, world_size=1)
+    try:
+        box = torch.ones(4, device=subject.device)
+        dist.broadcast(box, 0)
+        dist.all_reduce(box)
+        dist.barrier()
+        method, views = small_method(name, subject)
+        method = method.to(device=subject.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        ids = [subject.device.index or 0] if subject.device.type == "cuda" else None
+        wrapped = DistributedDataParallel(method, device_ids=ids, find_unused_parameters=True)
+        other = wrapped(views.to(subject.device), PROGRESS)["loss"]
+        other.backward()
+        gradients = [p.grad for p in method.parameters() if p.grad is not None]
+        found = _against(
+            loss, gradient, float(other.detach()), torch.cat([g.flatten().double().cpu() for g in gradients])
+        )
+    finally:
+        dist.destroy_process_group()
+    right = bool((box == 1).all()) and found["loss"] < 1e-5 and found["cosine"] > 0.99999
+    return Found(right, f"{backend}: the loss differs by {found['loss']:.1e}", {"backend": backend, **found})
+
+
+def resume(subject: Subject) -> Found:
+    """A run that is killed and goes on ends in the state of one that nothing disturbed, with deterministic kernels."""
+    steps, half = (8, 2) if subject.tiny else (20, 10)
+    backbone = "test_vit" if subject.tiny else "vit_tiny_patch16_224"
+    tree = dino(subject, backbone, 8 if subject.tiny else 64, steps, "torch", 1, precision="float32")
+    folder = subject.folder.parent
+    ends = {}
+    for name in ("undisturbed", "killed"):
+        own = {**tree, "run": {**tree["run"], "out": str(folder / name), "checkpoint_every": half}}
+        program = script(folder, own, name)
+        if name == "killed":
+            _kill_after(program, checkpoint.path_of(folder / name, half) / "manifest.json")
+        done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, check=False, env=_env())
+        if done.returncode:
+            raise RuntimeError(f"the run ended with {done.returncode}: {done.stderr[-500:]}")
+        ends[name] = checkpoint.load(checkpoint.path_of(folder / name, steps)).state["method"]
+    largest = {key: _difference(ends["undisturbed"][key], ends["killed"][key]) for key in ends["killed"]}
+    differing = {key: value for key, value in largest.items() if value > 0}
+    words = f"killed after step {half} of {steps}: the same bits"
+    if differing:
+        words = (
+            f"{len(differing)} of {len(largest)} tensors differ, by at most {max(differing.values()):.1e} relatively"
+        )
+    bound = 0.0 if subject.tiny else 1e-3
+    return Found(max(largest.values()) <= bound, words, {"relative_difference": differing})
+
+
+def _env() -> dict[str, str]:
+    return {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "PYTHONWARNINGS": "ignore"}
+
+
+def _kill_after(program: Path, sign: Path) -> None:
+    with subprocess.Popen([sys.executable, str(program)], env=_env(), stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None and not sign.exists():
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    if process.returncode != -signal.SIGKILL:
+        raise RuntimeError("the run was over before it could be killed")
+
+
+def _difference(one: Tensor, other: Tensor) -> float:
+    if torch.equal(one, other):
+        return 0.0
+    return float((one.double() - other.double()).norm() / one.double().norm().clamp(min=1e-12))

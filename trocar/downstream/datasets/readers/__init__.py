@@ -1,0 +1,1 @@
+"""What the adapters share: readers of masks, tables, videos and shards as data sets have them."""

@@ -1,0 +1,134 @@
+"""Reading masks as they are published: one channel of any depth, three equal ones, an alpha channel, palettes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from trocar.downstream.labels import IGNORED_PIXEL, Mask
+from trocar.errors import TrocarError
+
+_SPREAD = {"L;2": 85, "L;4": 17}
+"""What Pillow multiplies the samples of a grey picture of 2 or 4 bits by, so that its largest is white."""
+_WHOLE = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+_LOSSY = (".jpg", ".jpeg", ".webp")
+
+
+def open_mask(path: Path) -> Image.Image:
+    """The decoded picture, turned upright where it says how it lies, as pictures are. Raises TrocarError for a file
+    that is none.
+    """
+    return _decoded(path)[0]
+
+
+def _decoded(path: Path) -> tuple[Image.Image, str]:
+    """With the layout of its samples in the file, which Pillow's mode may not have any more."""
+    try:
+        with Image.open(path) as image:
+            layout = image.tile[0][3] if image.tile else ""
+            image.load()
+            upright: Image.Image = ImageOps.exif_transpose(image)
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
+        raise TrocarError(f"{path}: cannot be decoded as a mask: {error}") from None
+    first = layout[0] if isinstance(layout, tuple) and layout else layout
+    return upright, str(first or "")
+
+
+def read_values(path: Path) -> Mask:
+    """uint8 [H, W]: the number that the file holds for each pixel.
+
+    One bit gives 0 and 1, two bits 0 to 3, four bits 0 to 15; 16 bits their number; a palette the index, not the
+    colour; several channels the value that they share, without an alpha channel. Raises TrocarError for a picture in
+    colour, numbers above 255 or with decimals, and where only the alpha channel holds anything.
+    """
+    image, layout = _decoded(path)
+    if image.mode == "P":
+        return np.array(image, dtype=np.uint8)
+    if image.mode == "1":
+        return np.array(image, dtype=bool).astype(np.uint8)
+    if image.mode in _WHOLE:
+        return _small(np.array(image), path)
+    values: Mask = _grey(image, layout, path) // np.uint8(_SPREAD.get(layout, 1))
+    return values
+
+
+def read_grey(path: Path) -> Mask:
+    """uint8 [H, W]: the grey value of each pixel, 0 black and 255 white at any depth up to 8 bits; the value that the
+    colour channels share, without an alpha channel.
+
+    Raises TrocarError as `read_values`.
+    """
+    image, layout = _decoded(path)
+    return _small(np.array(image), path) if image.mode in _WHOLE else _grey(image, layout, path)
+
+
+def _grey(image: Image.Image, layout: str, path: Path) -> Mask:
+    if ";16" in layout:
+        raise TrocarError(f"{path}: channels of 16 bits; a mask has one channel, of 8 or 16 bits")
+    if image.mode == "F":
+        raise TrocarError(f"{path}: numbers with decimals; a mask holds whole numbers, one channel of 8 or 16 bits")
+    if image.mode == "L":
+        return np.array(image, dtype=np.uint8)
+    values = np.array(image.convert("RGB"), dtype=np.uint8)
+    differ = (values != values[..., :1]).any(axis=-1)
+    if differ.any():
+        raise TrocarError(
+            f"{path}: its channels differ; expected a grey mask, this is in colour (such as "
+            f"{tuple(values[differ][0].tolist())}); write the number of the class into one channel"
+        )
+    grey: Mask = np.ascontiguousarray(values[..., 0])
+    if "A" in image.getbands() and (grey == grey[0, 0]).all():
+        low, high = image.getchannel("A").getextrema()
+        if low != high:
+            raise TrocarError(
+                f"{path}: its pixels differ in the alpha channel alone, which is not read; write the number of the "
+                "class into one channel without alpha"
+            )
+    return grey
+
+
+def _small(values: npt.NDArray[np.generic], path: Path) -> Mask:
+    numbers = values.astype(np.int64)
+    if numbers.min(initial=0) < 0 or numbers.max(initial=0) > IGNORED_PIXEL:
+        raise TrocarError(
+            f"{path}: holds {numbers.min()} to {numbers.max()}; a mask holds numbers of classes, 0 to 254, or "
+            f"{IGNORED_PIXEL}: not scored"
+        )
+    return numbers.astype(np.uint8)
+
+
+def read_indices(path: Path, classes: int) -> Mask:
+    """uint8 [H, W] of a mask whose value (`read_values`) is the class index, 0 to `classes` - 1, or 255: not scored.
+
+    Raises TrocarError for any other value.
+    """
+    return checked(read_values(path), classes, path)
+
+
+def look_up(mask: Mask, table: npt.NDArray[np.int16], path: Path) -> Mask:
+    """`table[value]` per pixel; -1 in the table is a value that must not occur. Raises TrocarError if it does."""
+    found = table[mask]
+    if (found < 0).any():
+        strangers = sorted({int(value) for value in mask[found < 0]})
+        raise TrocarError(f"{path}: the mask holds unknown values {strangers[:10]}{_lossy(path)}")
+    return found.astype(np.uint8)
+
+
+def checked(mask: Mask, classes: int, path: Path) -> Mask:
+    """The mask itself. Raises TrocarError for values that are neither a class nor 255."""
+    strangers = np.unique(mask[(mask >= classes) & (mask != IGNORED_PIXEL)])
+    if len(strangers):
+        raise TrocarError(
+            f"{path}: the mask holds {strangers[:10].tolist()}, but there are {classes} classes (0 to {classes - 1}; "
+            f"{IGNORED_PIXEL}: not scored){_lossy(path)}"
+        )
+    return mask
+
+
+def _lossy(path: Path) -> str:
+    if path.suffix.lower() not in _LOSSY:
+        return ""
+    return f"; {path.suffix} files change the values they are given: save masks as PNG"

@@ -1,0 +1,168 @@
+"""What label files and videos have in common: where a video is, when its pictures are shown, which its labels mean."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from trocar.data.media.file_names import composed
+from trocar.data.media.folders import listed
+from trocar.data.media.refusal import RejectError
+from trocar.data.media.suffixes import VIDEO_SUFFIXES
+from trocar.data.media.video.index import Ints, VideoIndex, read_index
+from trocar.data.media.video.sample_times import SampleTimes
+from trocar.errors import TrocarError
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """A video file and when each of its pictures is shown."""
+
+    path: Path
+    index: VideoIndex
+
+    @property
+    def frames(self) -> int:
+        """Number of pictures."""
+        return len(self.index)
+
+    @property
+    def fps(self) -> float:
+        """Pictures per second of the whole video, by their times."""
+        return self.index.fps
+
+    @property
+    def rate(self) -> float:
+        """Pictures per second at the usual interval."""
+        return round(float(1 / (self._step * self.index.tick)), 3)
+
+    @property
+    def end_s(self) -> float:
+        """Seconds from the first picture to the end of the last."""
+        return self.index.end_s
+
+    def seconds(self, frames: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """When the pictures of these numbers are shown, float64[n]; those behind the last would go on at its pace."""
+        numbers = np.asarray(frames, dtype=np.int64)
+        ticks = self._ticks(int(numbers.max(initial=0)))[numbers]
+        return np.asarray(ticks * float(self.index.tick), dtype=np.float64)
+
+    def grid(self, last: int, fps: float) -> Ints:
+        """Pictures 0..`last` taken `fps` times a second, each the one on display at the time as in an ingest; all of
+        them where there are no more."""
+        if fps >= self.fps:
+            return np.arange(last + 1)
+        ticks = self._ticks(last)
+        times = SampleTimes(fps, self.index.tick)
+        end = int(ticks[last]) + self._step
+        due = list(itertools.takewhile(lambda tick: tick < end, map(times.due, itertools.count())))
+        grid: Ints = np.unique(np.searchsorted(ticks, due, side="right") - 1).astype(np.int64)
+        return grid
+
+    @property
+    def _step(self) -> int:
+        return self.index.usual or self.index.end
+
+    def _ticks(self, last: int) -> Ints:
+        """Ticks of pictures 0..`last`."""
+        ticks = self.index.ticks
+        beyond = ticks[-1] + self._step * np.arange(1, last + 2 - len(ticks), dtype=np.int64)
+        return np.concatenate([ticks, beyond])[: last + 1]
+
+
+def find_clip(folders: Sequence[Path], stem: str) -> Clip | None:
+    """The video called `stem`, whatever the case of its letters, in the first of `folders` that has it."""
+    for folder in folders:
+        for path in listed(folder, "*"):
+            if path.suffix.lower() in VIDEO_SUFFIXES and composed(path.stem).lower() == composed(stem).lower():
+                return probe(path)
+    return None
+
+
+def probe(path: Path) -> Clip:
+    """Read when its pictures are shown. Raises TrocarError for what ingest would reject too."""
+    try:
+        return Clip(path, read_index(path))
+    except RejectError as error:
+        raise unusable_video(path, error) from None
+
+
+def unusable_video(path: Path, error: RejectError) -> TrocarError:
+    """What to tell of a labelled video that cannot be read, or not so that each label surely finds its picture."""
+    return TrocarError(
+        f"{path}: {error.reason}: {error.detail}; labels need every picture at its own time: get a whole copy of this "
+        "video, or take it and its labels out of the data set"
+    )
+
+
+def frame_grid(last: int, rate: float, fps: float) -> Ints:
+    """Frames 0..`last` of `rate` frames per second, taken `fps` times a second or all of them."""
+    every = max(rate / fps, 1.0)
+    frames = np.unique(np.round(np.arange(0, last / every + 1) * every).astype(np.int64))
+    return frames[frames <= last]
+
+
+def every_nth_second(seconds: pd.Series, fps: float) -> pd.Series:
+    """Which labels of one a second to keep for `fps` a second: all from 1 up, every second one at 0.5."""
+    kept: pd.Series = seconds % max(round(1 / fps), 1) == 0
+    return kept
+
+
+def located(labels: pd.DataFrame, clip: Clip, root: Path, video: str) -> tuple[pd.DataFrame, list[str]]:
+    """Labels with a column `frame` (number of a picture) as rows of the table, at the times of these pictures, and a
+    note on those behind the last one.
+
+    Label files may run up to a second beyond the picture. Raises TrocarError where they run on for longer: then they
+    are another video's, or of one with another frame rate.
+    """
+    over = labels["frame"] >= clip.frames
+    if over.any() and labels["frame"].max() >= clip.frames + clip.fps + 1:
+        raise TrocarError(
+            f"{clip.path}: has {clip.frames} frames, but its labels go to frame {labels['frame'].max()}; "
+            "is the video truncated, or re-encoded at another frame rate?"
+        )
+    rows, notes = labels.loc[~over], _left_over(over, clip, video)
+    if skipped := clip.index.skipped:
+        notes.append(
+            f"{video}: {skipped} pictures are missing between others that come {clip.rate:g} times a second; its "
+            "labels are taken to count the pictures that are there"
+        )
+    return rows.assign(time_s=clip.seconds(rows["frame"]), **_place(clip, root, video)), notes
+
+
+def located_by_second(labels: pd.DataFrame, clip: Clip, root: Path, video: str) -> tuple[pd.DataFrame, list[str]]:
+    """Labels with a column `second` as rows of the table: the picture on display at that second, as an ingest at 1 fps
+    takes it. Notes and errors are those of `located`."""
+    over = pd.Series(clip.index.ended(labels["second"].to_numpy(np.int64), 1.0), index=labels.index)
+    if over.any() and labels["second"].max() >= clip.end_s + 1 + 1 / clip.fps:
+        raise TrocarError(
+            f"{clip.path}: ends at {clip.end_s:.2f} s, but its labels go to second {labels['second'].max()}; "
+            "is the video truncated, or sped up?"
+        )
+    rows = labels.loc[~over]
+    frame = clip.index.shown(rows["second"].to_numpy(np.int64), 1.0)
+    rows = rows.assign(frame=frame, time_s=rows["second"].astype(np.float64), **_place(clip, root, video))
+    return rows, _left_over(over, clip, video)
+
+
+def _place(clip: Clip, root: Path, video: str) -> dict[str, str]:
+    return {"path": str(clip.path.relative_to(root)), "video": video}
+
+
+def _left_over(over: pd.Series, clip: Clip, video: str) -> list[str]:
+    count = int(over.sum())
+    return [f"{video}: {count} labels after the last of {clip.frames} frames left out"] if count else []
+
+
+def left_out(what: str, names: Sequence[str]) -> list[str]:
+    """A note that names what is missing, shortened; none where nothing is."""
+    if not names:
+        return []
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return [f"{what}: {shown}"]

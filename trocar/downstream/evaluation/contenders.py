@@ -1,0 +1,124 @@
+"""What stands in the rows of the comparison: the backbones that were asked for, and their baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from torch import nn
+
+from trocar.backbones.load import load_backbone, outline, random_like
+from trocar.backbones.preprocess import describe_backbone
+from trocar.backbones.source import RANDOM, TIMM, resolve
+from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
+from trocar.downstream.features.baselines import BASELINES
+from trocar.downstream.features.feature_cache import architecture_of
+from trocar.errors import ConfigError, nearest
+
+Kind = Literal["backbone", "random", "baseline", "majority"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One seed of an arm: how to make its model and the input size in pixels; no model for plain
+    baselines.
+    """
+
+    name: str
+    model: Callable[[], nn.Module] | None = None
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of the table. Its members are seeds of the same thing and are averaged."""
+
+    label: str
+    kind: Kind
+    members: tuple[Member, ...]
+
+
+def expand(config: EvaluateConfig) -> list[Arm]:
+    """The arms of an evaluation: given backbones in order, random weights of the same architectures,
+    baselines.
+
+    Raises ConfigError for a name that means nothing, or a label that is used twice.
+    """
+    _check_baselines(config.baselines)
+    arms = [_given(text, config) for text in config.backbone]
+    _check_labels(arms)
+    if "random" in config.baselines:
+        arms += _random_weights(arms, config)
+    for name in config.baselines:
+        if name in BASELINES:
+            arms.append(Arm(name, "baseline", (Member(name),)))
+    if "majority" in config.baselines:
+        arms.append(Arm("majority", "majority", (Member("majority"),)))
+    _check_labels(arms)
+    return arms
+
+
+def _check_labels(arms: list[Arm]) -> None:
+    labels = [arm.label for arm in arms]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ConfigError(f"two backbones are called {label!r}; name them: --backbone LABEL=PATH")
+
+
+def _given(text: str, config: EvaluateConfig) -> Arm:
+    label, equals, paths = text.partition("=")
+    names = [name for name in (paths if equals else text).split(",") if name]
+    if not names:
+        raise ConfigError(f"--backbone {text!r}: expected PATH, NAME or LABEL=PATH,PATH")
+    label = label if equals else _short(text)
+    if len(names) == 1 and resolve(names[0]).kind == "random":
+        return _random_arm(label, names[0], config)
+    return Arm(label, "backbone", tuple(_member(name, config) for name in names))
+
+
+def _member(name: str, config: EvaluateConfig) -> Member:
+    make = partial(load_backbone, name)
+    return Member(name, make, config.size or describe_backbone(make()).size[0])
+
+
+def _random_arm(label: str, name: str, config: EvaluateConfig) -> Arm:
+    size = config.size or describe_backbone(outline(name)).size[0]
+    members = [Member(f"seed {seed}", partial(random_like, name, seed=seed), size) for seed in range(config.seeds)]
+    return Arm(label, "random", tuple(members))
+
+
+def _random_weights(given: list[Arm], config: EvaluateConfig) -> list[Arm]:
+    """One arm per architecture, preprocessing and size among the given backbones that are not random
+    themselves.
+    """
+    arms: dict[str, Arm] = {}
+    for arm in given:
+        if arm.kind != "backbone":
+            continue
+        first = arm.members[0]
+        model = outline(first.name)
+        shapes = [(name, tensor.shape) for name, tensor in model.state_dict().items()]
+        key = repr((architecture_of(model), describe_backbone(model), shapes, first.size))
+        architecture = str(dict(getattr(model, "pretrained_cfg", {})).get("architecture", "network"))
+        arms.setdefault(key, _random_arm(f"random {architecture}", first.name, config))
+    labels = [arm.label for arm in arms.values()]
+    repeated = {label for label in labels if labels.count(label) > 1}
+    return [
+        Arm(f"{arm.label} {arm.members[0].size} px #{i}" if arm.label in repeated else arm.label, arm.kind, arm.members)
+        for i, arm in enumerate(arms.values(), start=1)
+    ]
+
+
+def _short(text: str) -> str:
+    is_folder = not text.startswith((RANDOM, TIMM)) and Path(text).is_dir()
+    return Path(text).resolve().name if is_folder else text
+
+
+def _check_baselines(names: list[str]) -> None:
+    allowed = ["random", *BASELINES, "majority"]
+    for name in names:
+        if name not in allowed:
+            raise ConfigError(f"no baseline {name!r}{nearest(name, allowed)}; baselines: {', '.join(allowed)}")

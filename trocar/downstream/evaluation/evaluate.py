@@ -1,0 +1,229 @@
+"""Compare backbones on labelled frames: the same folds, protocols and metrics for every arm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from trocar.core.config import fingerprint
+from trocar.core.files import locked
+from trocar.downstream import figures
+from trocar.downstream.datasets import open_dataset
+from trocar.downstream.datasets.base import DatasetOptions
+from trocar.downstream.datasets.readers.from_shards import locate
+from trocar.downstream.datasets.remap import load_remap
+from trocar.downstream.evaluation.compatibility import check_arms, check_tasks, sizes, usable
+from trocar.downstream.evaluation.computing import Computing
+from trocar.downstream.evaluation.contenders import Arm, expand
+from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
+from trocar.downstream.evaluation.experiment import Bench, make_bench
+from trocar.downstream.evaluation.mlflow_record import track
+from trocar.downstream.evaluation.private_labels import Private, names_of, private_of, to_show
+from trocar.downstream.evaluation.result_cache import FOLDER, Finished
+from trocar.downstream.evaluation.results import PREDICTIONS, Results, Row
+from trocar.downstream.evaluation.rows import about_task
+from trocar.downstream.evaluation.runner import FIGURES, Scored, make_encoder, score
+from trocar.downstream.features.feature_cache import cache_folder
+from trocar.downstream.features.frame_cache import FrameCache, Size, extent
+from trocar.downstream.inspection.mask_survey import check_masks
+from trocar.downstream.labels import LabelledFrames
+from trocar.downstream.predictions.metrics_report import METRICS, report
+from trocar.downstream.protocols import get_protocol
+from trocar.errors import ConfigError
+from trocar.leak.judge import Judge
+from trocar.leak.within import copies_within, rows_to_compare
+from trocar.privacy.marks import Withheld, withhold
+
+LOCK = ".writing.lock"
+LEAST_SIDE = 32
+"""Pixels from which a decoded frame is large enough to tell pictures apart."""
+
+
+def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None) -> Results:
+    """Score every backbone of `config` and its baselines; write the results if `config.out` is set.
+
+    `say` gets a line of text for every step that takes long. Raises ConfigError for a bad configuration
+    before anything is decoded, TrocarError for data that cannot be read.
+    """
+    _check_out(config)
+    computing = Computing.of(config)
+    with computing.products():
+        return _evaluate(config, computing, say)
+
+
+def _evaluate(config: EvaluateConfig, computing: Computing, say: Callable[[str], None]) -> Results:
+    protocols = [get_protocol(wanted) for wanted in config.protocol]
+    data = _open(config)
+    benches = [make_bench(names, data, config) for names in config.task]
+    check_tasks(benches, protocols, config)
+    arms = expand(config)
+    check_arms(arms, benches, protocols)
+    private = _private(data, arms, config)
+    say = private.hidden.saying(say)
+    if config.out is not None:
+        config.out.mkdir(parents=True, exist_ok=True)
+        (config.out / LOCK).touch()  # a folder that cannot be written to is better known now
+        withhold(config.out, private.names)  # before anything that others could pick up
+    say(_found(data))
+    for note in data.notes:
+        say(f"note: {note}")
+    frames = FrameCache(data, cache_folder(config.out, config.cache))
+    if any("mask" in bench.kinds for bench in benches):
+        check_masks(data, frames.folder)
+    frames.prepare(list(sizes(arms, benches, protocols)))
+    data = _with_copies(data, frames, sizes(arms, benches, protocols), say)
+    judge = Judge(data, {str(case) for bench in benches for case in data.frames["case"].iloc[bench.rows]}, say)
+    finished = _finished(config)
+    found, leaks = Scored(), {}
+    for arm in arms:
+        say(arm.label)
+        weights = [member.name for member in arm.members] if arm.kind == "backbone" else []
+        leaks[arm.label] = judge.verdict(weights).as_json()
+        encoders = {member.name: make_encoder(arm, member, frames, config, computing) for member in arm.members}
+        for bench in benches:
+            theirs = usable(arm, protocols, bench)
+            finished.expect(theirs)
+            for protocol in theirs:
+                if protocol.trains_network:  # a log should say what takes so long
+                    say(f"  {bench.name}: {protocol.label}")
+                found += score(arm, bench, protocol, encoders, config, private, finished)
+            finished.let_go()
+        for line in finished.said():
+            say(f"  {line}")
+    found.rows = [replace(row, leak=leaks[row.arm]) for row in found.rows]
+    results = _results(data, benches, found, config, computing, private.hidden)
+    if config.out is not None:
+        with locked(config.out / LOCK):  # two at once would mix their tables and figures
+            _write(results, config, config.out, private, found.overlays, say)
+        if config.tracking.uri != "none":
+            track(results, config, say)
+    return results
+
+
+def planned(config: EvaluateConfig) -> list[str]:
+    """What would be evaluated, in lines, by the labels alone. Raises ConfigError as `evaluate`."""
+    _check_out(config)
+    protocols = [get_protocol(wanted) for wanted in config.protocol]
+    data = _open(config)
+    benches = [make_bench(names, data, config) for names in config.task]
+    check_tasks(benches, protocols, config)
+    arms = expand(config)
+    check_arms(arms, benches, protocols)
+    lines = [_found(data)]
+    for bench in benches:
+        cases = len({str(case) for case in data.frames["case"].iloc[bench.rows]})
+        budget = f", {bench.budget}" if bench.budget else ""
+        lines.append(f"{bench.name}: {len(bench.rows)} test frames of {cases} cases, {bench.scheme}{budget}")
+        for arm in arms:
+            through = ", ".join(protocol.label for protocol in usable(arm, protocols, bench))
+            seeds = f", {len(arm.members)} seeds" if len(arm.members) > 1 else ""
+            lines += [f"  {arm.label}{seeds}: {through}"] if through else []
+    return [_private(data, arms, config).hidden.text(line) for line in lines]
+
+
+def _check_out(config: EvaluateConfig) -> None:
+    if config.out is None and config.tracking.uri != "none":
+        raise ConfigError("tracking: give out, the folder with the record that mlflow is brought up to")
+    for place in () if config.out is None else (config.out, *config.out.parents):
+        if place.is_file():
+            raise ConfigError(f"{place} is a file: give a folder to write to")
+
+
+def _found(data: LabelledFrames) -> str:
+    return f"{data.layout}: {len(data)} frames of {data.frames['case'].nunique()} cases in {data.root}"
+
+
+def _with_copies(
+    data: LabelledFrames, frames: FrameCache, decoded: Iterable[Size], say: Callable[[str], None]
+) -> LabelledFrames:
+    """With notes that name copies between its training and test cases, found in the frames that are decoded anyway."""
+    enough = [size for size in decoded if min(extent(size)) >= LEAST_SIDE]
+    if not enough:
+        return data
+    pixels, rows = frames.get(min(enough, key=extent)), rows_to_compare(data)
+    lines = copies_within(data, rows, (pixels[row] for row in rows))
+    for line in lines:
+        say(f"note: {line}")
+    return replace(data, notes=(*data.notes, *lines))
+
+
+def _open(config: EvaluateConfig) -> LabelledFrames:
+    options = DatasetOptions(config.fps, tuple(config.phases), config.split, config.remap)
+    data = open_dataset(config.data, config.layout, options)
+    return data if config.shards is None else locate(data, config.shards)
+
+
+def _private(data: LabelledFrames, arms: list[Arm], config: EvaluateConfig) -> Private:
+    """What must not be shown: of the data, and of what the backbones were trained on."""
+    if config.privacy.share_frames:
+        return Private()
+    found = private_of(data, config.private)
+    return replace(found, names=found.names | names_of(member.name for arm in arms for member in arm.members))
+
+
+def _finished(config: EvaluateConfig) -> Finished:
+    folder = None if config.out is None else config.out / FOLDER
+    return Finished(folder, "" if config.remap is None else fingerprint(load_remap(config.remap)))
+
+
+def _results(
+    data: LabelledFrames,
+    benches: list[Bench],
+    found: Scored,
+    config: EvaluateConfig,
+    computing: Computing,
+    hidden: Withheld,
+) -> Results:
+    about = {task.name: about_task(bench, task) for bench in benches for task in bench.tasks}
+    for task, counts in found.counts.items():
+        about[task] |= {"counts": counts, "absent": [name for name, n in counts.items() if n == 0]}
+    predictions = pd.concat(found.tables, ignore_index=True)
+    return Results(
+        _about(data, config) | {"computed": computing.record()}, about, _ordered(found.rows, about), predictions, hidden
+    )
+
+
+def _write(
+    results: Results,
+    config: EvaluateConfig,
+    out: Path,
+    private: Private,
+    overlays: Iterable[Callable[[], list[Path]]],
+    say: Callable[[str], None],
+) -> None:
+    results.write(out)
+    report(out / PREDICTIONS, draws=config.bootstrap).write(out / METRICS)
+    drawn = [path for draw_overlay in overlays for path in draw_overlay()]
+    if config.figures:
+        say("figures")
+        drawn += figures.draw(to_show(results.predictions, private), results.tasks, out / FIGURES)
+        say(f"figures are in {out / FIGURES}: {len(drawn)}")
+    for old in set((out / FIGURES).glob("*.png")) - set(drawn):
+        old.unlink()  # of an evaluation before, whose numbers are no longer here
+
+
+def _about(data: LabelledFrames, config: EvaluateConfig) -> dict[str, Any]:
+    return {
+        "root": str(data.root),
+        "layout": data.layout,
+        "fingerprint": data.fingerprint,
+        "split": config.split,
+        "val": config.val,
+        "budget": config.budget,
+        "frames": len(data),
+        "cases": int(data.frames["case"].nunique()),
+        "videos": int(data.frames["video"].nunique()),
+        "notes": list(data.notes),
+    }
+
+
+def _ordered(rows: list[Row], tasks: dict[str, Any]) -> list[Row]:
+    """By task, then protocol in the order it was asked for with the prior last, keeping the order of arms."""
+    names = list(dict.fromkeys(row.protocol for row in rows if row.kind != "majority"))
+    places = {name: i for i, name in enumerate(names)}
+    order = list(tasks)
+    return sorted(rows, key=lambda row: (order.index(row.task), places.get(row.protocol, len(places))))

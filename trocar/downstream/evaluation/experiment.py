@@ -1,0 +1,129 @@
+"""One task, or several learned together, on one data set: folds, labels, and the problem each fold is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
+from trocar.downstream.features.encoder import Encoder
+from trocar.downstream.labels import Kind, LabelledFrames, LabelSpace
+from trocar.downstream.metrics.outcome import Floats, Ints
+from trocar.downstream.protocols.base import Frames, Labelled, Partner, Problem, Targets
+from trocar.downstream.splits.budgets import restrict
+from trocar.downstream.splits.folds import Fold, make_folds
+from trocar.downstream.tasks import TOGETHER, get_task
+from trocar.downstream.tasks.base import Task
+from trocar.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Bench:
+    """`tasks` are learned together, the first leads; `folds` are over the rows that carry a label of any of them.
+    `case` [N] numbers the operation of every row of the table, `time_s` [N] are seconds since it began: recorders split
+    an operation into files, and the gap between two of them isn't known and counts as one label period.
+    """
+
+    tasks: tuple[Task, ...]
+    data: LabelledFrames
+    scheme: str
+    folds: list[Fold]
+    case: Ints
+    time_s: Floats
+    fps: float
+    budget: str = ""
+
+    @property
+    def name(self) -> str:
+        """As it was asked for."""
+        return TOGETHER.join(task.name for task in self.tasks)
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """Kinds of the tasks' labels."""
+        return tuple(self.space(task).kind for task in self.tasks)
+
+    @property
+    def rows(self) -> Ints:
+        """Row numbers of all test frames, each once, in fold order."""
+        return np.concatenate([fold.test for fold in self.folds])
+
+    def space(self, task: Task) -> LabelSpace:
+        """How a task is labelled here."""
+        return self.data.space(task.name)
+
+    def labelled(self, task: Task) -> np.ndarray:
+        """Which of `rows` carry the task's labels, bool [m]: all of them unless tasks are learned together."""
+        return self.space(task).known(self.data.frames)[self.rows]
+
+    def problem(self, fold: Fold, encoder: Encoder, seed: int) -> Problem:
+        """The fold as a protocol sees it: with the labels of its training and validation cases and no others."""
+        lead, *others = self.tasks
+        hidden = ~np.isin(self.case, self.case[np.concatenate([fold.train, fold.val])])
+        targets = {task.name: task.targets(self.data).astype(np.float64) for task in self.tasks}
+        for values in targets.values():
+            values[hidden] = -1
+
+        def part(rows: Ints) -> Labelled:
+            return Labelled(rows, self.case[rows], _typed(targets[lead.name][rows], self.space(lead)))
+
+        partners = tuple(Partner(t, self.space(t), _typed(targets[t.name], self.space(t))) for t in others)
+        return Problem(
+            task=lead,
+            space=self.space(lead),
+            encoder=encoder,
+            train=part(fold.train),
+            val=part(fold.val) if len(fold.val) else None,
+            test=Frames(fold.test, self.case[fold.test]),
+            case=self.case,
+            time_s=self.time_s,
+            seed=seed,
+            partners=partners,
+        )
+
+
+def make_bench(names: str, data: LabelledFrames, config: EvaluateConfig) -> Bench:
+    """The bench of a task's name, or of several joined by `+`. Raises ConfigError for what does not exist."""
+    tasks = tuple(get_task(name) for name in names.split(TOGETHER))
+    if len({task.name for task in tasks}) < len(tasks):
+        raise ConfigError(f"task {names!r} names a task twice")
+    known = np.any([data.space(task.name).known(data.frames) for task in tasks], axis=0)
+    rows = np.flatnonzero(known).astype(np.int64)
+    scheme, folds = make_folds(data, str(config.folds), rows, config.val)
+    case = np.unique(data.frames["case"].to_numpy(str), return_inverse=True)[1].astype(np.int64)
+    return Bench(
+        tasks, data, scheme, folds, case, seconds_in_operation(data, 1 / config.fps), config.fps, _budget(config)
+    )
+
+
+def _budget(config: EvaluateConfig) -> str:
+    """In words, '' where all labels are used."""
+    if config.budget is None:
+        return ""
+    cases = " training cases" if str(config.budget).isdigit() else ""
+    draws = f", {config.draws} draws" if config.draws > 1 else ""
+    return f"labels of {config.budget}{cases}{draws}"
+
+
+def seconds_in_operation(data: LabelledFrames, gap: float) -> Floats:
+    """Seconds since the operation began of every row, [N]: the files of one operation are joined in the order of their
+    names, `gap` seconds apart.
+    """
+    frames = data.frames
+    last = frames.groupby(["case", "video"], sort=True)["time_s"].max() + gap
+    before = last.groupby(level="case").cumsum() - last
+    keys = pd.MultiIndex.from_frame(frames[["case", "video"]])
+    found: Floats = frames["time_s"].to_numpy(np.float64) + before.reindex(keys).to_numpy(np.float64)
+    return found
+
+
+def drawn(bench: Bench, config: EvaluateConfig, draw: int) -> list[Fold]:
+    """The folds with the labelled cases of one draw of the budget."""
+    space = bench.space(bench.tasks[0])
+    return [restrict(bench.data, space, fold, config.budget, draw) for fold in bench.folds]
+
+
+def _typed(values: np.ndarray, space: LabelSpace) -> Targets:
+    return values if space.soft else values.astype(np.int64)

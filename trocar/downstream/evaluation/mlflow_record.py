@@ -1,0 +1,97 @@
+"""An evaluation in mlflow: one run with its configuration and files, and below it one for every row of its tables.
+
+The folder of the evaluation is the record, as that of a pretraining: mlflow may be away, and `trocar track sync OUT`
+brings it up to date later.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
+from trocar.downstream.evaluation.mask_runs import file_stem
+from trocar.downstream.evaluation.results import Results, Row
+from trocar.errors import TrocarError
+from trocar.privacy.marks import withhold
+from trocar.runs.mlflow.follower import may_follow
+from trocar.runs.mlflow.placement import PARTS, describe
+from trocar.runs.mlflow.server import resolve_uri
+from trocar.runs.run_folder import Run, read_config
+from trocar.runs.step_metrics import read_metrics
+
+
+def track(results: Results, config: EvaluateConfig, say: Callable[[str], None]) -> None:
+    """Record the results as runs below `config.out`, and log them as `config.tracking` says.
+
+    Trouble with mlflow is said and stops nothing.
+    """
+    assert config.out is not None
+    settings = config.model_dump(mode="json")
+    record(results, config.out, settings)
+    uri = None if config.tracking.uri == "sqlite" else config.tracking.uri
+    if not may_follow(resolve_uri(config.out, uri), os.environ):
+        say(f"mlflow is not written to from SLURM jobs without a server: run `trocar track sync {config.out}`")
+        return
+    say("mlflow")
+    try:
+        from trocar.runs.mlflow.sync import sync
+
+        sync(config.out, uri, config.tracking.experiment)
+    except TrocarError as error:
+        say(f"mlflow: {error}")
+
+
+def record(results: Results, out: Path, settings: Mapping[str, Any]) -> None:
+    """Make `out` a run folder, and one in it for every row of the tables; what has not changed is left as it is.
+
+    Rows that an earlier evaluation had and this one has not stay: they were measured.
+    """
+    _log(out, settings, {"rows": float(len(results.rows))})
+    describe(out, out.name, {"kind": "evaluation", "data": str(results.data["layout"])})
+    for row in results.rows:
+        about = results.tasks[row.task]
+        folder = out / PARTS / file_stem(*map(results.hidden.text, (row.task, row.protocol, row.arm)))
+        _log(folder, {}, _values(row, str(about["headline"])))
+        describe(folder, f"{row.arm}: {row.task}, {row.protocol}", _labels(row, about, results.data))
+        withhold(folder, results.hidden.names)
+
+
+def _labels(row: Row, about: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, str]:
+    """What rows are grouped and filtered by."""
+    return {
+        "arm": row.arm,
+        "kind": row.kind,
+        "task": row.task,
+        "protocol": row.protocol,
+        "budget": str(about["budget"] or "all labels"),
+        "seeds": str(len(row.members)),
+        "data": str(data["layout"]),
+        "leak": str(row.leak.get("verdict", "")),
+    }
+
+
+def _values(row: Row, headline: str) -> dict[str, float]:
+    """The mean of every metric over the runs of a row, and the interval of its headline."""
+    values = {name.replace("@", "_"): row.mean(name) for name in row.values}
+    if row.interval is not None:
+        values |= {
+            f"{headline.replace('@', '_')}_{end}": x for end, x in zip(("low", "high"), row.interval, strict=True)
+        }
+    return values
+
+
+def _log(folder: Path, settings: Mapping[str, Any], values: Mapping[str, float]) -> None:
+    """One step a result: mlflow keeps the first value of a step, so that what has changed needs another one."""
+    known = read_metrics(folder)[-1:] if (folder / "run.json").is_file() else []
+    if known and _same(known[0], values) and (not settings or read_config(folder) == dict(settings)):
+        return
+    with Run.open(folder, settings) as run:
+        run.log(run.attempt - 1, values)
+
+
+def _same(known: Mapping[str, Any], values: Mapping[str, float]) -> bool:
+    found = {name: value for name, value in known.items() if name != "step"}
+    return repr(sorted(found.items())) == repr(sorted((name, float(value)) for name, value in values.items()))

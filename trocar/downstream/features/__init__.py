@@ -1,0 +1,1 @@
+"""Pixels and features of labelled frames, decoded or computed once and kept."""

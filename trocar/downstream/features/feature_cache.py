@@ -1,0 +1,139 @@
+"""Frozen features of a backbone: pooled timm features in eval mode, cached by weights, frames and size."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from trocar.backbones.embed import Embedder, require_finite_features, usual_batch
+from trocar.backbones.out_of_memory import explained
+from trocar.backbones.precision import Precision
+from trocar.backbones.preprocess import Preprocessing, describe_backbone, fit_input_size
+from trocar.core.files import user_cache
+from trocar.core.progress import track
+from trocar.data.loading.copy_ahead import pinned
+from trocar.data.loading.prefetch import in_thread
+from trocar.downstream.features.frame_cache import FrameCache, Pixels
+from trocar.downstream.metrics.outcome import Ints
+
+Features = npt.NDArray[np.float32]
+
+
+def extract(
+    model: nn.Module,
+    pixels: Pixels,
+    preprocessing: Preprocessing,
+    rows: Ints | None = None,
+    *,
+    batch: int | None = None,
+    device: str = "cpu",
+    precision: Precision = "float32",
+    whose: str = "the backbone",
+) -> Features:
+    """uint8 [n, S, S, 3] -> float32 [n, num_features], or of some `rows` alone: the model's pooled output for
+    normalised frames, computed in `precision`.
+
+    The model is put into eval mode and moved to `device`; nothing is trained, augmented or dropped out. A thread reads
+    the next frames while the network computes. `batch`: frames at a time (None: `usual_batch`, or as many as fit into
+    memory). Raises TrocarError for features that are not finite and where memory runs out; `whose` says what gave them.
+    """
+    embedder = Embedder(model, preprocessing, device, precision, halving=batch is None)
+    at_once = batch or usual_batch(device)
+    rows = np.arange(len(pixels)) if rows is None else rows
+    starts = range(0, len(rows), at_once)
+
+    def read() -> Iterator[Tensor]:
+        for start in starts:
+            images = torch.from_numpy(pixels[rows[start : start + at_once]]).permute(0, 3, 1, 2)
+            yield pinned(images, embedder.device)
+
+    parts, done = [], 0
+    with explained(lambda: _remedy(whose, batch, precision)):
+        for found in embedder.stream(track(in_thread(read), "extract features", len(starts))):
+            require_finite_features(found, whose, rows[done : done + len(found)])
+            parts.append(found)
+            done += len(found)
+    return np.concatenate(parts)
+
+
+def _remedy(whose: str, batch: int | None, precision: Precision) -> str:
+    if batch is None:
+        return f"Not one frame at a time fits through {whose}: take a smaller size"
+    return (
+        f"That was {batch} frames at a time through {whose}: lower batch (now {batch}), or leave it out for as many as "
+        f"fit; precision is {precision}"
+    )
+
+
+def cached_features(
+    model: nn.Module,
+    frames: FrameCache,
+    size: int,
+    *,
+    batch: int | None = None,
+    device: str = "cpu",
+    precision: Precision = "float32",
+    whose: str = "the backbone",
+) -> Features:
+    """`extract` on all frames of a data set at `size` pixels, mapped into memory from the cache if it was
+    done before.
+    """
+    model = fit_input_size(model, size)
+    preprocessing = describe_backbone(model)
+    path = features_path(model, frames, size, precision)
+    if path.is_file():
+        with contextlib.suppress(ValueError, EOFError):  # cut off: computed again
+            found: Features = np.load(path, mmap_mode="r")
+            require_finite_features(found, whose)  # also of what an older version kept
+            return found
+    features = extract(
+        model, frames.get(size), preprocessing, batch=batch, device=device, precision=precision, whose=whose
+    )
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    with part.open("wb") as file:
+        np.save(file, features)
+    part.replace(path)
+    return features
+
+
+def features_path(model: nn.Module, frames: FrameCache, size: int, precision: Precision = "float32") -> Path:
+    """Where the features of a data set by this model, for frames of `size` pixels and computed in `precision`, are
+    kept.
+    """
+    model = fit_input_size(model, size)
+    weights = weights_hash(model, describe_backbone(model))
+    rounded = "" if precision == "float32" else f"-{precision}"
+    return frames.folder / f"features-{weights}-{frames.key}-{size}{rounded}.npy"
+
+
+def weights_hash(model: nn.Module, preprocessing: Preprocessing) -> str:
+    """16 hex digits over architecture, preprocessing and every value of the state dict."""
+    digest = hashlib.sha256(repr((*architecture_of(model), preprocessing)).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def architecture_of(model: nn.Module) -> tuple[str, list[tuple[str, Any]]]:
+    """timm's name of the architecture, and the arguments it was built with."""
+    name = dict(getattr(model, "pretrained_cfg", None) or {}).get("architecture", type(model).__name__)
+    return str(name), sorted(getattr(model, "_model_args", {}).items())
+
+
+def cache_folder(out: Path | None, cache: Path | None) -> Path:
+    """`cache` if given, else OUT/cache, else the user's own cache folder."""
+    if cache is not None:
+        return cache
+    if out is not None:
+        return out / "cache"
+    return user_cache() / "evaluate"

@@ -1,0 +1,1 @@
+"""What is in a labelled data set, before anything is learned from it."""

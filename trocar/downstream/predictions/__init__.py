@@ -1,0 +1,1 @@
+"""Predictions files: written, read back, and turned into outcomes and metrics."""

@@ -1,0 +1,1 @@
+"""Which labelled cases train, validate and test: published splits, folds, label budgets."""

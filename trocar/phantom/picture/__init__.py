@@ -1,0 +1,1 @@
+"""The pictures of the phantom: scene, materials, optics, film."""

@@ -1,0 +1,129 @@
+"""A run folder: who it is (run.json), how it was configured (config.yaml) and what it logged (metrics/)."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import yaml
+
+from trocar import __version__
+from trocar.core.files import locked, write_atomic, write_json_atomic
+from trocar.errors import ConfigError, TrocarError
+from trocar.privacy.credentials import redact_tree
+from trocar.runs.process_identity import is_gone, this_process
+from trocar.runs.step_metrics import FOLDER, MetricsWriter, attempts
+
+Status = Literal["running", "finished", "failed", "killed"]
+
+
+@dataclass
+class Run:
+    """One attempt at a run. Open it while holding the folder's lease; only one process writes at a time."""
+
+    folder: Path
+    run_id: str
+    attempt: int
+    _writer: MetricsWriter = field(repr=False)
+
+    @classmethod
+    def open(cls, folder: str | Path, config: Mapping[str, Any]) -> Run:
+        """Create the run folder, or reopen it for the next attempt.
+
+        `run_id` is made once and kept. `config` (plain values, as `model_dump(mode="json")` gives them) is
+        written to config.yaml without credentials; one that differs is kept as `config.until-<attempt>.yaml`.
+        The attempt is one more than the highest in metrics/. Raises TrocarError when run.json can't be read.
+        """
+        folder = Path(folder)
+        (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+        attempt = max(attempts(folder), default=0) + 1
+        writer = MetricsWriter(folder / FOLDER / f"{attempt:04d}.jsonl")
+        _write_config(folder, config, attempt)
+        record = update_record(folder, status="running", attempt=attempt, ended=None, process=this_process())
+        return cls(folder, record["run_id"], attempt, writer)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Append one line of numbers for `step`; anything `float()` takes is a number (0-d arrays and tensors
+        too).
+        """
+        self._writer.append(step, values, time.time())
+
+    def finish(self, status: Status) -> None:
+        """Say how the attempt ended and close its file. A later attempt sets the status back to running."""
+        update_record(self.folder, status=status, ended=_now())
+        self._writer.close()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """An exception is `failed`, an exit or interrupt `killed`; leaving normally is `finished`."""
+        if kind is None:
+            self.finish("finished")
+        else:
+            self.finish("failed" if issubclass(kind, Exception) else "killed")
+
+
+def read_record(folder: str | Path) -> dict[str, Any]:
+    """run.json of a run folder. Raises ConfigError when there is none, TrocarError when it is damaged."""
+    path = Path(folder) / "run.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{folder} is not a run folder: it has no run.json") from None
+    except ValueError as error:
+        raise TrocarError(f"{path} is damaged ({error}); delete it to give the run a new identity") from None
+    if not isinstance(record, dict) or not isinstance(record.get("run_id"), str):
+        raise TrocarError(f"{path} is damaged (no run_id); delete it to give the run a new identity")
+    return record
+
+
+def run_status(record: Mapping[str, Any]) -> Status:
+    """The status of a run.json, where a run whose process is known to be gone isn't `running` but `killed`."""
+    status: Status = record.get("status", "running")
+    return "killed" if status == "running" and is_gone(record.get("process", {})) else status
+
+
+def update_record(folder: str | Path, **changes: Any) -> dict[str, Any]:
+    """Set keys of run.json, made first if absent; the trainer and the tracking process both do. Returns all
+    of it.
+    """
+    folder = Path(folder)
+    with locked(folder / ".run.lock"):
+        if (folder / "run.json").exists():
+            record = read_record(folder)
+        else:
+            record = {"run_id": uuid.uuid4().hex, "created": _now()}
+        record.update({"trocar_version": __version__, **changes})
+        write_json_atomic(folder / "run.json", record)
+    return record
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """config.yaml of a run folder, credentials already removed; empty when the file is absent."""
+    path = Path(folder) / "config.yaml"
+    if not path.exists():
+        return {}
+    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return tree if isinstance(tree, dict) else {}
+
+
+def _write_config(folder: Path, config: Mapping[str, Any], attempt: int) -> None:
+    path = folder / "config.yaml"
+    plain = json.loads(json.dumps(dict(config), default=str))
+    text = yaml.safe_dump(redact_tree(plain), sort_keys=False, allow_unicode=True)
+    if path.exists() and (old := path.read_text(encoding="utf-8")) != text:
+        write_atomic(folder / f"config.until-{attempt - 1:04d}.yaml", old)
+    write_atomic(path, text)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,0 +1,47 @@
+"""How a cluster is set up, as far as it decides what becomes of a preempted job."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from trocar.slurm.job_states import Run, run_command
+
+
+def site_facts(run: Run = run_command) -> dict[str, str]:
+    """`scontrol show config` as a mapping. Raises TrocarError where SLURM doesn't answer."""
+    pairs = (line.partition("=") for line in run(["scontrol", "show", "config"]).splitlines() if "=" in line)
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def max_elements(facts: Mapping[str, str]) -> int:
+    """How many elements an array may have: MaxArraySize is one more than the highest index."""
+    return max(1, int(facts.get("MaxArraySize", "1001")))
+
+
+def remarks(facts: Mapping[str, str]) -> list[str]:
+    """What of this cluster a user of preemptable partitions should know, a line each."""
+    kill = _seconds(facts.get("KillWait", "30"))
+    lines = []
+    if facts.get("JobRequeue") == "0":
+        lines.append("JobRequeue=0: jobs come back only because Trocar asks for it with --requeue")
+    signals = facts.get("SlurmctldParameters", "") + facts.get("PreemptParameters", "")
+    if facts.get("PreemptMode", "OFF").startswith("REQUEUE") and "send_user_signal" not in signals:
+        lines.append(
+            f"preemption sends SIGTERM alone, and SIGKILL after the partition's GraceTime or {kill} s (KillWait): one "
+            f"step and one checkpoint have to fit in"
+        )
+    if "none" in facts.get("AccountingStorageType", "none"):
+        lines.append("no accounting: states of old jobs come from what the jobs left behind")
+    expire = re.search(r"cred_expire=(\d+)", facts.get("AuthInfo", ""))
+    lines.append(f"a requeued job waits at least {expire[1] if expire else 120} s (cred_expire)")
+    lines.append(
+        f"arrays have at most {max_elements(facts)} elements; finished jobs are known to squeue for "
+        f"{_seconds(facts.get('MinJobAge', '300'))} s"
+    )
+    return lines
+
+
+def _seconds(text: str) -> int:
+    match = re.match(r"\d+", text)
+    return int(match[0]) if match else 0

@@ -1,0 +1,1 @@
+"""What methods are built of: networks, heads, teachers, queues, masks."""

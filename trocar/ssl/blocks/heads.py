@@ -1,0 +1,75 @@
+"""Projection heads between a backbone and a loss, from lightly's blocks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from lightly.models.modules.heads import DINOProjectionHead, ProjectionHead
+from pydantic import Field
+from torch import Tensor, nn
+
+from trocar.core.config import Config
+from trocar.ssl.run.auto_values import Auto, known
+
+
+class DinoHead(Config):
+    """The projection head: input -> hidden -> hidden -> bottleneck -> normalise -> K prototypes."""
+
+    prototypes: Annotated[int, Field(ge=2)] | Auto = Field(default=65536, description="K, the number of outputs")
+    hidden: int = Field(default=2048, ge=1)
+    bottleneck: int = Field(default=256, ge=1)
+    batch_norm: bool = False
+    norm_last_layer: bool = Field(default=True, description="keep the prototypes at unit length")
+
+    def build(self, features: int) -> nn.Module:
+        """[n, features] -> [n, K]; its `last_layer` holds the prototypes."""
+        with warnings.catch_warnings():
+            # lightly still uses torch's older spelling of weight normalisation.
+            warnings.filterwarnings("ignore", ".*weight_norm.*deprecated", FutureWarning)
+            head: nn.Module = DINOProjectionHead(
+                input_dim=features,
+                hidden_dim=self.hidden,
+                bottleneck_dim=self.bottleneck,
+                output_dim=known(self.prototypes),
+                batch_norm=self.batch_norm,
+                norm_last_layer=self.norm_last_layer,
+            )
+        return head
+
+
+class MlpHead(Config):
+    """A perceptron: hidden layers with ReLU, then layers without. `layers` are output widths, the last the embedding's.
+
+    `[2048, 128]` is MoCo v2's and SimCLR's; VISSL's SwAV head `[2048, 256]`, which SelfSupSurg prolongs by a third.
+    """
+
+    layers: tuple[int, ...] = Field(default=(2048, 128), min_length=1)
+    relu: int = Field(default=1, ge=0, description="how many of the first layers end in a ReLU")
+    batch_norm: bool = Field(default=False, description="in the layers with a ReLU")
+    last_batch_norm: bool = Field(default=False, description="behind the last layer, without scale and shift")
+
+    def build(self, features: int) -> nn.Module:
+        """[n, features] -> [n, layers[-1]]."""
+        return mlp(features, self.layers, self.relu, self.batch_norm, self.last_batch_norm)
+
+
+def mlp(features: int, layers: Sequence[int], relu: int, batch_norm: bool, last_batch_norm: bool) -> nn.Module:
+    """`MlpHead`'s network, for whoever chooses its widths."""
+    blocks: list[tuple[int, int, nn.Module | None, nn.Module | None]] = []
+    for index, (width_in, width_out) in enumerate(zip((features, *layers[:-1]), layers, strict=True)):
+        norm: nn.Module | None = nn.BatchNorm1d(width_out) if batch_norm and index < relu else None
+        if last_batch_norm and index == len(layers) - 1:
+            norm = nn.BatchNorm1d(width_out, affine=False)
+        blocks.append((width_in, width_out, norm, nn.ReLU() if index < relu else None))
+    head: nn.Module = ProjectionHead(blocks)
+    return head
+
+
+def unit(x: Tensor) -> Tensor:
+    """[..., D] at unit length, in float32 whatever autocast says."""
+    with torch.autocast(x.device.type, enabled=False):
+        return F.normalize(x.float(), dim=-1)

@@ -1,0 +1,127 @@
+"""What methods have in common that learn prototypes from a moving average of themselves: DINO and its successors."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from trocar.ssl.blocks.heads import DinoHead
+from trocar.ssl.engine.method import Method, MethodConfig
+from trocar.ssl.engine.schedules import Duration, cosine, counts_epochs, stairs, steps_in
+from trocar.ssl.engine.step import Progress
+from trocar.ssl.losses.dino import teacher_probabilities, update_centre
+from trocar.ssl.losses.sinkhorn import balanced_probabilities
+from trocar.ssl.ranks.distributed import mean_over_ranks
+from trocar.ssl.run import auto_values
+from trocar.ssl.run.auto_values import Advice, Auto, DataSize, known
+
+
+class SelfDistillation(MethodConfig):
+    """Head, temperatures, teacher and centring, with DINO's values where a method names no other."""
+
+    head: DinoHead = DinoHead()
+    student_temperature: float = Field(default=0.1, gt=0)
+    teacher_temperature: Annotated[float, Field(gt=0)] | Auto = 0.04
+    warmup_teacher_temperature: Annotated[float, Field(gt=0)] | Auto = 0.04
+    teacher_temperature_warmup: Duration = "0 epochs"
+    teacher_temperature_stairs: bool = Field(
+        default=True,
+        description="a warm-up given in epochs holds each value for an epoch, as in DINO; false: one per step",
+    )
+    momentum: Annotated[float, Field(ge=0, le=1)] | Auto = Field(
+        default=0.996, description="of the teacher at the start; 1 at the end"
+    )
+    centring: Literal["mean", "sinkhorn"] = Field(
+        default="mean",
+        description="what keeps prototypes in use: a moving mean (DINO) or Sinkhorn-Knopp (DINOv2)",
+    )
+    centre_momentum: float = Field(default=0.9, ge=0, le=1, description="of the moving mean")
+    freeze_last_layer: Duration = "1 epoch"
+
+    def advice(self, data: DataSize) -> list[Advice]:
+        frozen = steps_in(self.freeze_last_layer, data.epoch_steps, data.total)
+        return [
+            auto_values.prototypes("head.prototypes", self.head.prototypes, data),
+            *(
+                auto_values.teacher_temperature(key, getattr(self, key), data, self._published(key))
+                for key in ("teacher_temperature", "warmup_teacher_temperature")
+            ),
+            auto_values.momentum("momentum", self.momentum, data, self._published("momentum")),
+            auto_values.at_first("freeze_last_layer", self.freeze_last_layer, frozen, data),
+        ]
+
+    def temperature_at(self, progress: Progress) -> float:
+        """The teacher's: linear over the warm-up, in stairs of an epoch if that is given in epochs and wants them."""
+        warmup = self.teacher_temperature_warmup
+        in_stairs = self.teacher_temperature_stairs and counts_epochs(warmup)
+        return stairs(
+            progress.step,
+            known(self.warmup_teacher_temperature),
+            known(self.teacher_temperature),
+            steps_in(warmup, progress.epoch_steps, progress.total),
+            progress.epoch_steps if in_stairs else 1,
+        )
+
+    def momentum_at(self, progress: Progress) -> float:
+        """The teacher's: a half cosine to 1."""
+        return cosine(progress.step, known(self.momentum), 1.0, progress.total)
+
+    def is_frozen(self, progress: Progress) -> bool:
+        """Whether the last layer doesn't move yet (reference: during the first epoch)."""
+        return progress.step < steps_in(self.freeze_last_layer, progress.epoch_steps, progress.total)
+
+    def targets(self, logits: Tensor, centre: Tensor, progress: Progress) -> Tensor:
+        """The teacher's distributions float32[..., K] of its logits [..., K]; `centre` [K] is of the moving mean."""
+        temperature = self.temperature_at(progress)
+        if self.centring == "sinkhorn":
+            return balanced_probabilities(logits, temperature)
+        return teacher_probabilities(logits, centre, temperature)
+
+    @classmethod
+    def _published(cls, key: str) -> Any:
+        return cls.model_fields[key].default
+
+
+class SelfDistilled(Method):
+    """A method whose teacher is the moving average of its student, and is what it is all for."""
+
+    config: SelfDistillation
+    student: nn.Module
+    teacher: nn.Module
+
+    @property
+    def backbones(self) -> list[nn.Module]:
+        return [self.student, self.teacher]
+
+    @property
+    def exported(self) -> nn.Module:
+        return self.teacher
+
+    def reference_loss(self) -> float:
+        return math.log(known(self.config.head.prototypes))
+
+
+class MeanLogits:
+    """The mean of the teacher's logits over the micro-batches of a step and all ranks, each with any number of them."""
+
+    def __init__(self) -> None:
+        self._sums: list[Tensor] = []
+
+    def note(self, logits: Tensor) -> None:
+        """Of one micro-batch, [..., K]."""
+        flat = logits.float().flatten(0, -2)
+        self._sums.append(torch.cat([flat.sum(0), flat.new_full((1,), len(flat))]))
+
+    def moved(self, centre: Tensor, momentum: float) -> Tensor:
+        """`centre` [K] a step nearer to the mean; as it was if there were no logits at all."""
+        total = mean_over_ranks(torch.stack(self._sums).sum(0))
+        number = total[-1]
+        return torch.where(number > 0, update_centre(centre, total[:-1] / number, momentum), centre)
+
+    def clear(self) -> None:
+        """Forget what was noted."""
+        self._sums.clear()

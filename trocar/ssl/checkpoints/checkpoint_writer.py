@@ -1,0 +1,111 @@
+"""A run's checkpoints: copied between two steps, written and published while the next ones are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from trocar.backbones.export import BackboneFiles
+from trocar.backbones.weights.finite import require_finite
+from trocar.errors import TrocarError
+from trocar.ssl.checkpoints import checkpoint
+from trocar.ssl.checkpoints.background import Background, GoOn
+from trocar.ssl.checkpoints.snapshot import NoRoomError, Snapshot, kinds_of
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a checkpoint holds: `state` with the networks as "method", the exported backbone, and words about both."""
+
+    state: checkpoint.State
+    backbone: BackboneFiles
+    about: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Which checkpoints of a run stay when a new one has been published."""
+
+    last: int
+    milestone_every: int | None
+
+
+class CheckpointWriter:
+    """Writes the checkpoints of the run folder `run`, one after the other.
+
+    `confirm` raises when this process may publish no more; it is asked before anything is written and before the
+    rename. `say` is told, once, why the training has to wait for its checkpoints.
+    """
+
+    def __init__(self, run: Path, kept: Kept, confirm: Callable[[], None], say: Callable[[str], None]) -> None:
+        self._run, self._kept, self._confirm, self._say = run, kept, confirm, say
+        self._snapshot, self._background = Snapshot(), Background()
+        self._said = False
+
+    def prepare(self, content: Content) -> None:
+        """Find the memory for copies of such a content, in the background; the first write waits for no other then."""
+        kinds = kinds_of((content.state, content.backbone.state))
+        self._background.start(partial(self._snapshot.find_room, kinds), name="trocar-checkpoint-memory")
+
+    def write(self, step: int, content: Content, *, wait: bool = False) -> None:
+        """Publish the checkpoint after `step` steps: soon, or before this returns (`wait`, or no memory for a copy).
+
+        Returns when `content` may change. The write before is waited for. Raises what that one raised and, for one that
+        was waited for, TrocarError as `checkpoint.save` does, or for networks that are not finite.
+        """
+        self._background.wait()
+        self._background.check()
+        copied = None if wait else self._copied(content)
+        if copied is None:
+            self._publish(step, content, _never)
+        else:
+            self._background.start(partial(self._publish, step, copied), name=f"trocar-checkpoint-{step}")
+
+    def check(self) -> None:
+        """Raises what a write in the background has raised."""
+        self._background.check()
+
+    def close(self, give_up: bool = False) -> BaseException | None:
+        """Wait for the write in the background, or end it (`give_up`); returns what it raised, if nobody heard yet."""
+        self._background.wait(give_up)
+        return self._background.trouble()
+
+    def _copied(self, content: Content) -> Content | None:
+        try:
+            state, weights = self._snapshot.take((content.state, content.backbone.state))
+        except NoRoomError as error:
+            if not self._said:
+                self._say(f"{error}: the training waits for its checkpoints to be written")
+            self._said = True
+            return None
+        return replace(content, state=state, backbone=replace(content.backbone, state=weights))
+
+    def _publish(self, step: int, content: Content, go_on: GoOn) -> None:
+        self._confirm()
+        # They would replace the good ones before: only so many checkpoints are kept.
+        last_good = f"the networks after step {step}; the checkpoint before is the last good one"
+        require_finite(content.state["method"], last_good)
+        try:
+            checkpoint.save(
+                self._run,
+                step,
+                content.state,
+                lambda folder: content.backbone.write(folder, go_on),
+                content.about,
+                self._confirm,
+                go_on,
+            )
+            checkpoint.prune(self._run, self._kept.last, self._kept.milestone_every)
+        except (OSError, TrocarError):
+            # Files that went away may be a successor's doing, and then the folder is not ours to mark as failed.
+            with suppress(OSError):
+                self._confirm()
+            raise
+
+
+def _never() -> None:
+    """Nobody gives up what the training itself waits for."""

@@ -1,0 +1,113 @@
+"""What a self-supervised method is: its views, its pure loss, its update after an accepted step."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from trocar.core.config import Config
+from trocar.data.order.neighbours import Neighbours
+from trocar.data.views.recipe import ViewRecipe
+from trocar.ssl.blocks.networks import Networks
+from trocar.ssl.engine.step import Progress, Views
+from trocar.ssl.run.auto_values import Advice, DataSize, choose, warning
+
+Losses = dict[str, Tensor]
+
+
+class MethodConfig(Config, ABC):
+    """Base of the configurations of all methods. A subclass has `name: Literal["..."]`, by which a file asks for it."""
+
+    name: str
+
+    @abstractmethod
+    def recipe(self) -> ViewRecipe:
+        """The views the method wants to see; the first group's size is that of the exported backbone's input."""
+
+    def neighbour_source(self) -> Neighbours | None:
+        """Where a sample's other frames come from, if views are cut from any."""
+        return None
+
+    @abstractmethod
+    def build(self, networks: Networks) -> Method:
+        """The method with fresh networks. Everything random is drawn from torch's generator, which is seeded."""
+
+    def advice(self, data: DataSize) -> list[Advice]:
+        """What would suit this much data: what `auto` stands for, and what is wrong with what was given."""
+        return []
+
+    def resolved(self, data: DataSize) -> MethodConfig:
+        """The same with a value in the place of each `auto`."""
+        return choose(self, self.advice(data))
+
+    def warnings(self, data: DataSize) -> list[str]:
+        """A line per value that makes no sense for this much data, with the reason and one that would suit."""
+        return [warning("method", item) for item in self.advice(data) if item.wrong]
+
+
+class Method(nn.Module, ABC):
+    """Base of all methods. `forward` is `loss`, so that DistributedDataParallel can wrap the method as it is."""
+
+    @abstractmethod
+    def loss(self, views: Views, progress: Progress) -> Losses:
+        """{"loss": scalar, ...scalars to log} of one micro-batch. Changes no state that outlives the step."""
+
+    @abstractmethod
+    def after_step(self, progress: Progress) -> dict[str, float]:
+        """Update teacher, centre, queue. Called only for an accepted step. Returns scalars to log."""
+
+    @property
+    @abstractmethod
+    def backbones(self) -> list[nn.Module]:
+        """All networks that see views, the trained one first."""
+
+    @property
+    def exported(self) -> nn.Module:
+        """The timm backbone that is exported and evaluated."""
+        return self.backbones[0]
+
+    @torch.no_grad()
+    def embed(self, views: Views) -> Tensor:
+        """Features float32[b, D] of the first view of each sample, for label-free health metrics."""
+        network = self.exported
+        was_training = network.training
+        network.eval()
+        features: Tensor = network(views.first).float()
+        network.train(was_training)
+        return features
+
+    def gradients_ready(self, progress: Progress) -> None:
+        """Edit gradients after clipping and before the optimizer, such as freezing the last layer."""
+
+    def forget(self) -> None:
+        """Drop what `loss` noted for `after_step`: the step was not accepted, or a new one begins."""
+
+    def reference_loss(self) -> float | None:
+        """The loss of a collapsed, uniform output (ln K), if the method has one.
+
+        Of `loss`, or of what is logged as `dino_loss` by a method that adds other losses to it.
+        """
+        return None
+
+    def identity(self) -> dict[str, str]:
+        """What of the networks determines the result but stands in no configuration, such as a teacher's weights."""
+        return {}
+
+    def forward(self, views: Views, progress: Progress) -> Losses:
+        return self.loss(views, progress)
+
+
+def norm_buffers(module: nn.Module) -> Iterator[Tensor]:
+    """Running statistics that a forward pass in train mode changes."""
+    for child in module.modules():
+        if isinstance(child, nn.modules.batchnorm._NormBase) and child.track_running_stats:
+            yield from child.buffers(recurse=False)
+
+
+def freeze_gradients(module: nn.Module) -> None:
+    """Take the gradients of a module away: the optimizer then leaves it as it is."""
+    for parameter in module.parameters():
+        parameter.grad = None

@@ -1,0 +1,1 @@
+"""Nearest-neighbour indexes of a catalog's frames, built with a backbone."""

@@ -1,0 +1,1 @@
+"""Several processes as one training: where they run, how they meet, what they exchange."""

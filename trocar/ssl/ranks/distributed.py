@@ -1,0 +1,166 @@
+"""Ranks: who am I, averages over all, agreement at a step boundary. Everything works without a process group too."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+
+from trocar.ssl.ranks import slurm_step
+from trocar.ssl.ranks.gpus import name_of, refuse_shared
+from trocar.ssl.ranks.rendezvous import Meeting, meet
+
+BEHIND_DATA_S = 600.0
+"""How much longer a collective may take than a batch: the rank whose data hang says so before the others give up."""
+
+_meeting: Meeting | None = None
+
+
+@dataclass(frozen=True)
+class World:
+    """`rank` of `size` processes; `local_rank` counts those of this machine.
+
+    `step` names the SLURM step whose tasks the ranks are, and this start of it; "" where another launcher brought them
+    together and said where they meet.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    step: str = ""
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> World | None:
+        """Of RANK, WORLD_SIZE and LOCAL_RANK, as torchrun and our own launcher set them, else of the tasks of a SLURM
+        step (`srun`); None for a process that nobody started as one of several."""
+        if "RANK" in environ and "WORLD_SIZE" in environ:
+            rank = int(environ["RANK"])
+            return cls(rank, int(environ["WORLD_SIZE"]), int(environ.get("LOCAL_RANK", rank)))
+        task = slurm_step.of(environ)
+        return cls(task.rank, task.size, task.local_rank, task.step) if task is not None else None
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this rank writes: checkpoints, metrics, the progress bar."""
+        return self.rank == 0
+
+
+@contextmanager
+def process_group(
+    world: World, device: torch.device, out: Path = Path(), data_timeout_s: float | None = None
+) -> Iterator[None]:
+    """Join the other ranks (NCCL on GPUs, else gloo); nothing to do for a single process.
+
+    Tasks of a SLURM step meet by a file in the run folder `out`. A collective fails where a rank is missing for longer
+    than `data_timeout_s`, seconds that one may wait for its data, and some; None: after a day. Raises TrocarError where
+    ranks do not find each other.
+    """
+    global _meeting
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if world.size == 1:
+        yield
+        return
+    place = f"port://{out.absolute()}/slurm/meet/{world.step}.json" if world.step else None
+    where = place or os.environ.get("TROCAR_RENDEZVOUS", "env://")
+    meeting = meet(where, world.rank, world.size)
+    if device.type == "cuda":
+        refuse_shared(meeting.gather("gpu", name_of(device)))
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=PrefixStore("group", meeting.store),
+        rank=world.rank,
+        world_size=world.size,
+        timeout=timedelta(seconds=collective_timeout_s(data_timeout_s)),
+        # NCCL then connects here, where an error names its reason, and a barrier need not guess the device.
+        device_id=device if device.type == "cuda" else None,
+    )
+    _meeting = meeting
+    try:
+        yield
+        meeting.leave()
+    finally:
+        _meeting = None
+        dist.destroy_process_group()
+
+
+def collective_timeout_s(data_timeout_s: float | None) -> float:
+    """Seconds until a collective gives up on a rank that doesn't come: always more than that rank waits for data."""
+    return 24 * 3600.0 if data_timeout_s is None else data_timeout_s + BEHIND_DATA_S
+
+
+def gather_words(name: str, word: str) -> list[str]:
+    """What every rank says under `name`, which must be new for each call, by rank. Uses no collective and no device."""
+    return [word] if _meeting is None else _meeting.gather(name, word)
+
+
+def wait_for_all(name: str, limit_s: float) -> None:
+    """Wait until every rank is here, for up to `limit_s` seconds; `name` must be new for each call.
+
+    In the store and not in a collective: NCCL watches those, and would abort ranks that wait for a copy of hours.
+    Raises TrocarError after the limit, and where rank 0 has ended.
+    """
+    if _meeting is not None:
+        _meeting.wait(name, limit_s)
+
+
+def is_distributed() -> bool:
+    """Whether this process belongs to a process group."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """The mean of a tensor over ranks; a new tensor."""
+    if not is_distributed():
+        return value
+    out = value.clone()
+    dist.all_reduce(out)
+    return out / dist.get_world_size()
+
+
+def max_over_ranks(value: Tensor) -> Tensor:
+    """The largest of each entry of a tensor over ranks; a new tensor."""
+    if not is_distributed():
+        return value
+    out = value.clone()
+    dist.all_reduce(out, op=dist.ReduceOp.MAX)
+    return out
+
+
+def average_(buffers: Sequence[Tensor]) -> None:
+    """Average floating-point buffers over ranks in place, so that a checkpoint of rank 0 is that of all."""
+    floating = [b for b in buffers if b.is_floating_point()]
+    if not is_distributed() or not floating:
+        return
+    flat = mean_over_ranks(torch.cat([b.flatten() for b in floating]))
+    parts = torch.split(flat, [b.numel() for b in floating])
+    torch._foreach_copy_(floating, [part.view_as(b) for b, part in zip(floating, parts, strict=True)])
+
+
+def agree(flags: Tensor) -> list[float]:
+    """The maximum over ranks of each entry of float32[n], on the host: the one synchronisation of a step."""
+    return [float(v) for v in max_over_ranks(flags).tolist()]
+
+
+def broadcast_int(value: int) -> int:
+    """Rank 0's value, on every rank."""
+    if not is_distributed():
+        return value
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    box = torch.tensor([value], dtype=torch.int64, device=device)
+    dist.broadcast(box, 0)
+    return int(box.item())
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    if is_distributed():
+        dist.barrier()

@@ -1,0 +1,109 @@
+"""What the ranks of one machine share, cores and /dev/shm, and how much of it each may take."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trocar.core.cores import affinity, granted_cores, usable_cores
+from trocar.data.loading.steps import empty_crops
+from trocar.data.loading.workers import PREFETCH, SHARED
+from trocar.data.views.recipe import ViewRecipe
+from trocar.errors import ConfigError
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+MOST_WORKERS = 16
+"""Of `run.workers: auto`: each costs memory, and the smallest backbones in use eat what about eleven cores decode."""
+CPU_WORKERS = 2
+"""Of the same on a CPU, where workers take cores from the training itself."""
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Ranks that share something with this one, itself included: `cores` it may run on, and the `memory` /dev/shm."""
+
+    cores: int = 1
+    memory: int = 1
+
+    @classmethod
+    def found(cls, gather: Callable[[str, str], list[str]]) -> Neighbours:
+        """Of what all ranks say of themselves; `gather(name, word)` returns every rank's word.
+
+        Asked of the ranks and not of variables: whether a launcher or a cluster ties a rank to cores of its own, or
+        gives it a container of its own, only they know.
+        """
+        own = _describe()
+        others = [json.loads(word) for word in gather("machine", json.dumps(own))]
+        here = [other for other in others if other["boot"] == own["boot"]]
+        cores = sum(bool({*other["cores"]} & {*own["cores"]}) for other in here)
+        return cls(max(1, cores), max(1, sum(other["memory"] == own["memory"] for other in here)))
+
+
+def _describe() -> dict[str, Any]:
+    try:
+        # Two containers of one machine have the same, and may have a /dev/shm each.
+        boot = BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        boot = platform.node()
+    return {"boot": boot, "cores": affinity(), "memory": SHARED.stat().st_dev if SHARED.is_dir() else 0}
+
+
+def default_threads(sharing: int) -> int:
+    """What OMP_NUM_THREADS says for each rank, else this one's part of the cores that `sharing` ranks may run on."""
+    if os.environ.get("OMP_NUM_THREADS"):
+        return torch.get_num_threads()
+    return max(1, usable_cores() // sharing)
+
+
+def workers_on(device: str, sharing: int) -> int:
+    """Loader workers of one of `sharing` ranks that share the cores: on a GPU all but two cores of its share, for the
+    thread that trains and the one that hands over."""
+    share = granted_cores() // sharing
+    return max(1, min(CPU_WORKERS, share) if device == "cpu" else min(MOST_WORKERS, share - 2))
+
+
+def handed_over(recipe: ViewRecipe, batch: int, device: str) -> int:
+    """Bytes of a batch of one rank as a loader worker hands it over in shared memory: float32 views where it makes
+    them, on a CPU, else uint8 crops."""
+    bytes_each = 4 if device == "cpu" else 1
+    return batch * bytes_each * sum(crops.numel() for crops in empty_crops(recipe, 1).values())
+
+
+def fitting_workers(batch_bytes: int, sharing: int) -> int | None:
+    """How many loader workers of each of `sharing` ranks find room for their batches; None where nobody knows."""
+    size = shared_size()
+    return None if size is None or batch_bytes == 0 else size // (PREFETCH * batch_bytes * sharing)
+
+
+def shared_size() -> int | None:
+    """Bytes of /dev/shm; None where there is none."""
+    try:
+        found = os.statvfs(SHARED)
+    except OSError:
+        return None
+    return found.f_frsize * found.f_blocks
+
+
+def require_shared_memory(batch_bytes: int, workers: int, sharing: int) -> None:
+    """Raises ConfigError where the batches that loader workers work ahead do not fit into /dev/shm.
+
+    A worker that finds no room there dies of a bus error in the middle of a run, as soon as the training is slower than
+    the loader.
+    """
+    fitting, size = fitting_workers(batch_bytes, sharing), shared_size()
+    if size is None or fitting is None or workers <= fitting:
+        return
+    need = PREFETCH * batch_bytes * workers * sharing
+    less = f"run.workers={fitting}" if fitting else "run.workers=0, which loads in the trainer itself,"
+    raise ConfigError(
+        f"{sharing} rank(s) x {workers} loader workers x {PREFETCH} batches of {batch_bytes / 2**20:,.0f} MiB are "
+        f"{need / 2**30:,.2f} GiB, and {SHARED}, which they are handed over in, has {size / 2**30:,.2f} GiB. Make it "
+        f"larger (docker run --shm-size={-(-need // 2**30) + 1}g), or take {less} or a smaller train.batch"
+    )

@@ -1,0 +1,1 @@
+"""One pretraining run: its configuration, assembly, hooks and record."""

@@ -1,0 +1,317 @@
+"""A pretraining run set up from its configuration: catalog, selection, plan, method, identity."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trocar import __version__
+from trocar.backbones.depthwise import use_fast_weight_gradient
+from trocar.backbones.device import choose_device
+from trocar.backbones.export import BackboneFiles, backbone_files, require_exportable
+from trocar.backbones.exposure import KEY, Exposure, Part, exposure_of
+from trocar.backbones.precision import resolved
+from trocar.data.catalog import staging
+from trocar.data.catalog.catalog import Catalog
+from trocar.data.catalog.private_videos import private_names
+from trocar.data.leak.guard import compared
+from trocar.data.loading.dali_pipeline import decoder_identity, is_available, require
+from trocar.data.loading.loader import Backend, Loader
+from trocar.data.loading.reader import Reader
+from trocar.data.order.neighbours import NeighbourRule, resolve_neighbours
+from trocar.data.order.plan import Plan
+from trocar.data.selection.selection import Selection
+from trocar.data.views.recipe import ViewPlan
+from trocar.leak.resolve import LeakSearch, resolve
+from trocar.privacy.marks import Withheld
+from trocar.ssl.blocks.compiled_blocks import compile_backbone
+from trocar.ssl.blocks.frozen_teacher import FrozenConfig
+from trocar.ssl.blocks.networks import TimmNetworks
+from trocar.ssl.engine.method import Method, MethodConfig
+from trocar.ssl.engine.optimizer import Schedule
+from trocar.ssl.neighbours.neighbour_exposure import exposure_of_index
+from trocar.ssl.ranks.distributed import World, wait_for_all
+from trocar.ssl.ranks.gpus import gpu_of
+from trocar.ssl.ranks.machine import Neighbours, fitting_workers, handed_over, require_shared_memory, workers_on
+from trocar.ssl.ranks.sync_batch_norm import convert
+from trocar.ssl.run.auto_values import DataSize
+from trocar.ssl.run.hardware import cpu_model, dali_version, gpu_facts
+from trocar.ssl.run.pretrain_config import PretrainConfig
+
+Say = Callable[[str], None]
+STAGING_S = 12 * 3600.0
+"""For the slowest machine to copy its shards: 12 TB from a file server that gives it 300 MB/s."""
+
+
+@dataclass
+class Pretraining:
+    """A run that is set up but has not started: catalog opened, selection resolved, nothing written yet.
+
+    `search`: the leak guard's, for setting up several runs on what it has found already. `neighbouring`: ranks that
+    share this one's cores and memory.
+    """
+
+    config: PretrainConfig
+    world: World
+    say: Say
+    staged: Mapping[int, Path] = field(default_factory=dict)
+    search: LeakSearch | None = None
+    neighbouring: Neighbours = field(default_factory=Neighbours)
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The opened catalog."""
+        return Catalog.open(self.config.data.catalog)
+
+    @cached_property
+    def withheld(self) -> Withheld:
+        """The names that nothing of this run may show: of the catalog, and of the data the leak guard compares with."""
+        if self.config.privacy.share_frames:
+            return Withheld()
+        held_out = self._search.held_out(self.config.data.composition)
+        guarded = held_out.private if held_out is not None else ()
+        return Withheld([*private_names(self.catalog), *guarded])
+
+    @cached_property
+    def selection(self) -> Selection:
+        """What the composition resolves to."""
+        steps, batch = self.config.train.steps, self.config.train.batch
+        samples = steps * batch if steps is not None else None
+        return resolve(self.config.data.composition, self.catalog, samples, self._search)
+
+    @cached_property
+    def _search(self) -> LeakSearch:
+        return self.search or LeakSearch(self.say)
+
+    @cached_property
+    def exposure(self) -> Exposure:
+        """What the trained weights will have seen, through their first weights, teachers and neighbour index too."""
+        method = self.method_config
+        teachers = [value.name for _, value in method if isinstance(value, FrozenConfig)]
+        table = self.neighbours.table if self.neighbours is not None else None
+        parts = [
+            Exposure((self._own_part(),)),
+            exposure_of(self.config.backbone.name).as_role("init"),
+            *(exposure_of(name).as_role("teacher") for name in teachers),
+            *([exposure_of_index(table)] if table is not None else []),
+        ]
+        return Exposure(tuple(part for one in parts for part in one.parts))
+
+    def _own_part(self) -> Part:
+        wanted = self._search.held_out(self.config.data.composition)
+        found = {} if wanted is None else compared(wanted, self.selection.guarding.kept, self.selection.cases)
+        root, known_as = str(self.catalog.root), self.catalog.fingerprint
+        part = Part("pretraining", self.config.run.out.name, (), self.selection.cases, root, known_as, found)
+        return replace(part, left_out=self._left_out())
+
+    def _left_out(self) -> dict[str, tuple[int, ...]]:
+        """Content hash of a video -> its frames, by number, that left the pool as copies of held-out pictures."""
+        left_out: dict[str, tuple[int, ...]] = {}
+        for row in self.selection.guarding.rows.tolist():
+            place = self.catalog.place(row)
+            content = self.catalog.videos["content_hash"][int(self.catalog.frames["video"][row])].as_py()
+            left_out[content] = (*left_out.get(content, ()), place["row"])
+        return left_out
+
+    def leaks(self) -> dict[str, Any]:
+        """The record of the leak guard, for the run folder."""
+        guard = self.config.data.composition.leak
+        return {
+            "format": 2,
+            "leak": guard.model_dump(mode="json"),
+            "compared": list(self.selection.guarding.found.compared),
+            "found": self.selection.guarding.records(),
+            "exposure": self.exposure.as_json(),
+        }
+
+    @cached_property
+    def total(self) -> int:
+        """Length of the run in steps."""
+        return self.config.total_steps(len(self.selection))
+
+    @cached_property
+    def epoch_steps(self) -> int:
+        """Steps of one epoch of the selection, at least 1 (the reference drops the last, partial batch)."""
+        return max(1, len(self.selection) // self.config.train.batch)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The order of the frames."""
+        return Plan(self.selection, self.config.train.batch, self.config.run.seed, self.config.data.shuffle)
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """Learning rate and weight decay."""
+        return Schedule(self.config.optim, self.config.train.batch, self.total, self.epoch_steps)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where this rank trains. Raises ConfigError for GPUs that torch doesn't see, or too few of them."""
+        if choose_device(self.config.run.device, "run.device") == "cpu":
+            return torch.device("cpu")
+        return torch.device("cuda", gpu_of(self.world.local_rank, torch.cuda.device_count()))
+
+    @property
+    def workers(self) -> int:
+        """Loader workers of this rank, `auto` resolved for this machine."""
+        wanted = self.config.run.workers
+        if wanted != "auto":
+            return wanted
+        found = workers_on(self.device.type, self.neighbouring.cores)
+        fitting = fitting_workers(self._handed_over, self.neighbouring.memory) if self.backend == "torch" else None
+        # None at all would be another way to load, and no faster: one that finds no room is an error of its own.
+        return found if fitting is None else max(1, min(found, fitting))
+
+    @property
+    def _handed_over(self) -> int:
+        """Bytes of a batch of this rank on its way from a loader worker."""
+        return handed_over(self.method_config.recipe(), self.config.train.batch // self.world.size, self.device.type)
+
+    @cached_property
+    def backend(self) -> Backend:
+        """What decodes: `auto` resolved for this rank's device. Raises ConfigError for DALI that can't be imported."""
+        wanted = self.config.data.backend
+        if wanted == "dali":
+            require()
+            return "dali"
+        return "dali" if wanted == "auto" and self.device.type == "cuda" and is_available() else "torch"
+
+    @cached_property
+    def resolved(self) -> PretrainConfig:
+        """The configuration with what this rank's device computes in for `train.precision: auto`.
+
+        Raises ConfigError for a precision that the device doesn't have.
+        """
+        return self.config.computing_in(resolved(self.config.train.precision, self.device, "train.precision"))
+
+    @cached_property
+    def data_size(self) -> DataSize:
+        """How much there is to learn from."""
+        return DataSize(len(self.selection), self.config.train.batch, self.total, self.epoch_steps)
+
+    @cached_property
+    def method_config(self) -> MethodConfig:
+        """The method's configuration with a number for each `auto`."""
+        return self.config.method.resolved(self.data_size)
+
+    @cached_property
+    def neighbours(self) -> NeighbourRule | None:
+        """Which other frames belong to a sample. Raises ConfigError for an index that can't be used."""
+        source = self.method_config.neighbour_source()
+        return resolve_neighbours(source, self.catalog, self.selection, self.config.run.seed)
+
+    @cached_property
+    def networks(self) -> TimmNetworks:
+        """What the method is built from."""
+        sizes = [group.size for group in self.method_config.recipe().groups.values()]
+        config = self.config
+        return TimmNetworks(config.backbone, config.run.seed, sizes, config.train.grad_checkpointing)
+
+    @cached_property
+    def method(self) -> Method:
+        """The method with freshly built networks; everything random follows from run.seed.
+
+        Raises ConfigError for a backbone that the method can't use, TrocarError for other weights than are pinned and
+        for a backbone that could not be exported after the training.
+        """
+        self.networks.check_weights()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.run.seed)
+            method = self.method_config.build(self.networks)
+        require_exportable(method.exported, self.networks.preprocessing)
+        return method
+
+    def placed(self) -> Method:
+        """The method where it trains: on its device, channels last, compiled if asked for."""
+        if self.config.train.sync_batch_norm and self.world.size > 1:
+            convert(self.method, self.device)
+        # Depthwise and strided convolutions are faster with channels last, on CPU as on tensor cores.
+        self.method.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.device.type == "cpu" and not self.config.train.compile:
+            use_fast_weight_gradient(self.method.backbones[0])
+        if self.config.train.compile:
+            for backbone in self.method.backbones:
+                compile_backbone(backbone)
+        return self.method
+
+    def stage(self) -> None:
+        """Copy the selected shards to this machine's own disk if `data.stage_to` says so, once per machine."""
+        if self.config.data.stage_to is None:
+            return
+        place = staging.place(self.config.data.stage_to, self.catalog)
+        if self.world.local_rank == 0:
+            staging.copy(self.catalog, self.selection, place, self.say)
+        wait_for_all("staging", STAGING_S)
+        self.staged = staging.present(self.catalog, place)
+
+    def loader(self, known_bad: frozenset[int] = frozenset()) -> Loader:
+        """This rank's data path; `known_bad` rows are replaced without a look."""
+        views = ViewPlan(self.method_config.recipe(), self.config.run.seed)
+        reader = Reader(self.catalog, known_bad, self.staged)
+        shape, workers = self.networks.preprocessing, self.workers
+        if workers and self.backend == "torch":
+            require_shared_memory(self._handed_over, workers, self.neighbouring.memory)
+        return Loader(
+            self.plan,
+            views,
+            reader,
+            shape.mean,
+            shape.std,
+            self.world.rank,
+            self.world.size,
+            workers,
+            self.backend,
+            self.device,
+            self.config.data.hw_decoder_load,
+            self.neighbours,
+            self.config.run.data_timeout_s,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """Data and recipe: equal for two attempts of one run."""
+        # `auto` as resolved: decoders and precisions round differently, and a resume on another machine must not change
+        # them unseen.
+        method = self.method_config.model_dump(mode="json", by_alias=True)
+        recipe = {**self.resolved.recipe(), "method": method, "steps": self.total, "backend": self.backend}
+        recipe |= self.method.identity()
+        if self.backend == "dali" and self.device.type == "cuda":
+            recipe["decoder"] = decoder_identity(
+                self.config.data.hw_decoder_load, self.world.size, lambda: torch.cuda.get_device_name(self.device)
+            )
+        if self.neighbours is not None:
+            recipe["neighbours"] = self.neighbours.identity()
+        return {"data": self.selection.fingerprint, "recipe": recipe}
+
+    def environment(self) -> dict[str, Any]:
+        """What may differ between attempts, and is logged when it does."""
+        return {
+            "ranks": self.world.size,
+            "threads": torch.get_num_threads(),
+            "device": str(self.device),
+            "compile": self.config.train.compile,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "cpu": cpu_model(),
+            **gpu_facts(self.device),
+            **({"dali": dali_version()} if self.backend == "dali" else {}),
+        }
+
+
+def exported_backbone(setup: Pretraining, method: Method, step: int) -> BackboneFiles:
+    """The exported backbone of `step` as files of a timm local-dir folder; its tensors are the method's own."""
+    extra = {
+        "trocar": __version__,
+        "method": setup.config.method.name,
+        "step": step,
+        "steps": setup.total,
+        "seed": setup.config.run.seed,
+        "data": setup.selection.fingerprint,
+        KEY: setup.exposure.as_json(),
+    }
+    return backbone_files(method.exported, extra=extra, preprocessing=setup.networks.preprocessing)

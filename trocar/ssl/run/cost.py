@@ -1,0 +1,189 @@
+"""What a step will cost, found without computing anything: parameters, FLOPs, memory."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_backward_flop_count, sdpa_flop_count
+
+from trocar.errors import TrocarError
+from trocar.ssl.blocks.frozen_teacher import frozen_networks
+from trocar.ssl.engine.method import Method
+from trocar.ssl.engine.optimizer_config import OptimConfig
+from trocar.ssl.engine.step import Progress
+from trocar.ssl.engine.trainer import TrainConfig
+from trocar.ssl.ranks.distributed import is_distributed
+
+MakeViews = Callable[[int, torch.device], Any]
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Parameters are counts, `flops` is per step of the global batch, the rest is bytes per rank.
+
+    A multiply-add is 2 FLOPs; matrix products, convolutions and attention are counted, forward and backward, and the
+    teacher's forward; attention's backward with the scores that its kernels compute again. Memory is what stands at
+    the end of the forward pass, gradients and optimizer included. Not in it: what one layer needs while it runs
+    (gradients of activations, workspaces, with gradient checkpointing the block that is computed again), views waiting
+    to be used, the program itself, and in rank 0's host memory the copy (weights and optimizer) that checkpoints are
+    written from.
+    """
+
+    trainable: int
+    parameters: int
+    flops: float
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    micro_batch: int
+
+    @property
+    def memory(self) -> int:
+        """Bytes per rank, all parts together."""
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+    def lines(self) -> list[str]:
+        """The estimate for people."""
+        gib = [f"{n / 2**30:.2f}" for n in (self.weights, self.gradients, self.optimizer, self.activations)]
+        return [
+            f"parameters {self.trainable / 1e6:.2f} M that train, {self.parameters / 1e6:.2f} M in all",
+            f"step       {self.flops / 1e12:.3g} TFLOP over all ranks, forward and backward, a multiply-add being 2",
+            f"memory     about {self.memory / 2**30:.1f} GiB per rank: weights {gib[0]}, gradients {gib[1]}, "
+            f"optimizer {gib[2]}, activations {gib[3]} for a micro-batch of {self.micro_batch}",
+        ]
+
+
+def cost_lines(
+    method: Method, make_views: MakeViews, train: TrainConfig, optim: OptimConfig, ranks: int, progress: Progress
+) -> list[str]:
+    """`estimate` for people; a method that can't be estimated says so and spoils nothing."""
+    try:
+        return estimate(method, make_views, train, optim, ranks, progress).lines()
+    except (RuntimeError, NotImplementedError) as error:
+        return [f"step       cost unknown: {str(error).splitlines()[0]}"]
+
+
+def estimate(
+    method: Method, make_views: MakeViews, train: TrainConfig, optim: OptimConfig, ranks: int, progress: Progress
+) -> Estimate:
+    """The cost of one step at `progress`, from a forward and backward pass of one micro-batch over fake tensors.
+
+    Fake tensors have shape, dtype and device but no data; unlike plain `meta` tensors they know autocast and choose the
+    attention kernel that a real device would. `make_views(batch, device)` makes the method's views, with torch's
+    own factories alone, so that they are fake as well. `method` is not changed.
+
+    Raises TrocarError inside a process group, and what torch raises for a method whose shapes depend on values.
+    """
+    if is_distributed():
+        raise TrocarError("an estimate inside a process group would talk to the other ranks")
+    micro = train.batch // (ranks * train.accumulate)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        flops, activations = _one_pass(without_data(method), make_views(micro, _CPU), train.precision, progress)
+    parameters, buffers = _held(method)
+    trained = [p for p in parameters if p.requires_grad]
+    gradients = _bytes(trained)
+    moments = 2 if optim.name == "adamw" else int(optim.momentum > 0)
+    return Estimate(
+        trainable=sum(p.numel() for p in trained),
+        parameters=sum(p.numel() for p in parameters),
+        flops=flops * train.batch / micro,
+        weights=_bytes([*parameters, *buffers]),
+        gradients=gradients,  # once: they lie in the buckets that DistributedDataParallel reduces
+        optimizer=gradients * moments,
+        activations=activations,
+        micro_batch=micro,
+    )
+
+
+def _one_pass(method: Method, views: Any, precision: str, progress: Progress) -> tuple[float, int]:
+    """FLOPs of forward and backward, and the bytes that the forward pass keeps for the backward pass."""
+    saved = _Saved(method)
+    counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
+    method.train()
+    with counter, saved_tensors_hooks(saved.pack, lambda x: x):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+            loss = method.loss(views, progress)["loss"]
+        kept = saved.bytes
+        loss.backward()  # type: ignore[no-untyped-call]
+    return float(counter.get_total_flops()), kept
+
+
+class _Saved:
+    """Counts storages that autograd keeps, each once; parameters and buffers stand elsewhere."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.bytes = 0
+        # The storages are held, or a new one could come at the address of a freed one and not be counted.
+        self._seen = {t.untyped_storage()._cdata: t for t in (*module.parameters(), *module.buffers())}
+
+    def pack(self, x: Tensor) -> Tensor:
+        key = x.untyped_storage()._cdata
+        if key not in self._seen:
+            self._seen[key] = x.detach()
+            self.bytes += x.untyped_storage().nbytes()
+        return x
+
+
+def without_data(method: Method, device: torch.device = _CPU) -> Method:
+    """A copy whose tensors have no data and are said to be on `device`; to be called under FakeTensorMode."""
+
+    def fake(x: Tensor) -> Tensor:
+        return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=device)
+
+    memo: dict[int, Any] = {}
+    for module in method.modules():
+        for x in vars(module).values():  # such as the weight that weight normalisation computed in the last forward
+            if isinstance(x, Tensor):
+                memo[id(x)] = fake(x)
+    parameters, buffers = _held(method)
+    for buffer in buffers:
+        memo[id(buffer)] = fake(buffer)
+    for p in parameters:
+        memo[id(p)] = nn.Parameter(fake(p), p.requires_grad)
+    return copy.deepcopy(method, memo)
+
+
+def _held(method: Method) -> tuple[list[nn.Parameter], list[Tensor]]:
+    """Parameters and buffers, a frozen teacher's included: it is no submodule, but takes memory."""
+    modules = [method, *frozen_networks(method)]
+    return [p for m in modules for p in m.parameters()], [b for m in modules for b in m.buffers()]
+
+
+def _bytes(tensors: list[Any]) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def _convolution_backward(grad_out: list[int], x: list[int], weight: list[int], *args: Any, **_: Any) -> int:
+    """The gradients of input and weight take as many multiply-adds as the forward pass, each.
+
+    torch's own formula takes the channels of a grouped convolution for those of a full one: 90 times too much for a
+    depthwise convolution of 96 channels.
+    """
+    transposed, mask = args[4], args[7]
+    return conv_flop_count(x, weight, grad_out, transposed) * int(mask[0] + mask[1])
+
+
+def _attention(q: list[int], k: list[int], v: list[int], *_: Any, **__: Any) -> int:
+    return int(sdpa_flop_count(q, k, v))  # type: ignore[no-untyped-call]
+
+
+def _attention_backward(grad_out: list[int], q: list[int], k: list[int], v: list[int], *_: Any, **__: Any) -> int:
+    return int(sdpa_backward_flop_count(grad_out, q, k, v))  # type: ignore[no-untyped-call]
+
+
+FORMULAS = {
+    torch.ops.aten.convolution_backward: _convolution_backward,
+    # torch counts attention for the kernels of GPUs only.
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}
+"""What `FlopCounterMode` needs to be told, as its `custom_mapping`."""

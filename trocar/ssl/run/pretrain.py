@@ -1,0 +1,156 @@
+"""One pretraining run, from its configuration to its backbone folder."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+
+import torch
+
+from trocar.backbones.precision import allow_tf32
+from trocar.backbones.weights.finite import require_finite
+from trocar.core import memory
+from trocar.core.files import write_json_atomic
+from trocar.errors import ConfigError, TrocarError
+from trocar.privacy.marks import withhold
+from trocar.runs.lease import Lease
+from trocar.runs.run_folder import Run, update_record
+from trocar.ssl.checkpoints import checkpoint
+from trocar.ssl.engine.method import Method
+from trocar.ssl.engine.optimizer import build_optimizer, restore
+from trocar.ssl.engine.trainer import Trainer
+from trocar.ssl.ranks.distributed import World, agree, broadcast_int, gather_words, process_group
+from trocar.ssl.ranks.machine import Neighbours, default_threads
+from trocar.ssl.run.assembly import Pretraining, Say
+from trocar.ssl.run.describe import describe
+from trocar.ssl.run.out_of_memory import explained
+from trocar.ssl.run.pretrain_config import PretrainConfig
+from trocar.ssl.run.run_hooks import RunHooks, bad_rows
+from trocar.ssl.run.signals import AfterStop, StopSignals, shell_code
+
+
+def run(config: PretrainConfig, world: World, say: Say, after_stop: AfterStop = shell_code) -> None:
+    """Run or resume to the end. A finished run returns at once. `after_stop` decides what follows a saved stop.
+
+    Raises ConfigError / TrocarError for what a user can act on, SystemExit with what `after_stop` returns after a
+    saved stop.
+    """
+    signals = StopSignals()
+    if wrong := config.indivisible(world.size):
+        raise ConfigError(wrong)
+    setup = Pretraining(config, world, say)
+    allow_tf32(setup.device)
+    with process_group(world, setup.device, config.run.out, config.run.data_timeout_s):
+        setup.neighbouring = Neighbours.found(gather_words)
+        torch.set_num_threads(config.run.threads or default_threads(setup.neighbouring.cores))
+        _require_one_precision(setup)
+        if finished(config.run.out, setup):
+            say(f"{config.run.out} is finished; its backbone is {config.run.out / 'backbone'}")
+            return
+        lease = _acquire(config.run.out, world)
+        try:
+            setup.stage()
+            with explained(config.train, world.size):
+                _train(setup, signals, lease, after_stop)
+        finally:
+            if lease is not None:
+                lease.release()
+
+
+def _require_one_precision(setup: Pretraining) -> None:
+    """Ranks on cards of different kinds would add gradients of different precisions without a word."""
+    half = float(setup.resolved.train.precision == "bfloat16")
+    most, negated_least = agree(torch.tensor([half, -half], device=setup.device))
+    if most != -negated_least:
+        raise ConfigError(
+            "train.precision: auto is bfloat16 on some ranks' GPUs and float32 on others', which have no bfloat16; say "
+            "float32, or run on GPUs of one kind"
+        )
+
+
+def _acquire(out: Path, world: World) -> Lease | None:
+    """Rank 0 takes the lease; the others wait to hear whether it got it."""
+    if not world.is_main:
+        if not broadcast_int(0):
+            raise TrocarError("rank 0 did not get the run folder; its message says why")
+        return None
+    try:
+        lease = Lease.acquire(out)
+    except BaseException:
+        broadcast_int(0)
+        raise
+    broadcast_int(1)
+    return lease
+
+
+def _train(setup: Pretraining, signals: StopSignals, lease: Lease | None, after_stop: AfterStop) -> None:
+    config, world, method = setup.config, setup.world, setup.placed()
+    setup.say = setup.withheld.saying(setup.say)
+    memory.keep_freed()
+    for line in describe(setup):
+        setup.say(line)
+    optimizer = build_optimizer(method, config.optim)
+    start, skipped = _restore(setup, method, optimizer)
+    if world.is_main:
+        config.run.out.mkdir(parents=True, exist_ok=True)
+        withhold(config.run.out, setup.withheld.names)  # before anything that mlflow could pick up
+    record = Run.open(config.run.out, config.model_dump(mode="json", by_alias=True)) if world.is_main else None
+    if record is not None:
+        update_record(config.run.out, total_steps=setup.total)
+        write_json_atomic(config.run.out / "leaks.json", setup.leaks())
+    hooks = RunHooks(setup, method, optimizer, signals, lease, record, start, after_stop)
+    trainer = Trainer(
+        method,
+        optimizer,
+        setup.schedule,
+        setup.resolved.train,
+        config.optim,
+        config.run.seed,
+        world,
+        setup.device,
+        hooks,
+        skipped,
+    )
+    hooks.trainer = trainer
+    with hooks:
+        loader = setup.loader(bad_rows(config.run.out, setup.catalog))
+        with closing(loader.iterate(start, setup.total)) as batches:  # an error's traceback would keep its workers
+            trainer.fit(batches, setup.total, setup.epoch_steps)
+        if trainer.skipped >= setup.total:  # a checkpoint of the last step, saved by a version that did not look
+            raise TrocarError(f"none of the {setup.total} steps of {config.run.out} counted: start anew elsewhere")
+        hooks.finish()
+    setup.say(f"finished after {setup.total} steps; the backbone is {config.run.out / 'backbone'}")
+
+
+def _restore(setup: Pretraining, method: Method, optimizer: torch.optim.Optimizer) -> tuple[int, int]:
+    """Load the newest good checkpoint into method and optimizer; returns (first step, skipped so far)."""
+    config, out = setup.config, setup.config.run.out
+    found = checkpoint.load_latest(out, setup.say) if setup.world.is_main else None
+    step = broadcast_int(found.step if found is not None else -1)
+    if step < 0:
+        return 0, 0
+    if found is None:
+        found = checkpoint.load(checkpoint.path_of(out, step))
+    for line in checkpoint.check_same(found.manifest["identity"], setup.identity(), config.resume.allow, out):
+        setup.say(f"resuming with an allowed difference: {line}")
+    for key, now in setup.environment().items():
+        if found.manifest["environment"].get(key) != now:
+            setup.say(f"{key} differs from the last attempt: {found.manifest['environment'].get(key)} -> {now}")
+    require_finite(found.state["method"], f"{found.path} (delete it to go on from the checkpoint before)")
+    method.load_state_dict(found.state["method"])
+    restore(optimizer, found.state["optimizer"])
+    setup.say(f"resuming {out} after step {step} of {setup.total}")
+    return step, int(found.state["skipped"])
+
+
+def finished(out: Path, setup: Pretraining) -> bool:
+    """Whether this run has reached its end before. Another configuration on a finished folder is refused."""
+    try:
+        record = json.loads((out / "finished.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    except ValueError as error:
+        raise TrocarError(f"{out / 'finished.json'} is damaged ({error}); delete it and run again") from None
+    # With allowed differences (a longer run) it is not the end yet: it resumes from its last checkpoint.
+    return not checkpoint.check_same(record["identity"], setup.identity(), setup.config.resume.allow, out)

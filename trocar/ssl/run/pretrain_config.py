@@ -1,0 +1,129 @@
+"""The configuration of a pretraining run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from trocar.backbones.precision import Precision
+from trocar.core.config import Config
+from trocar.data.order.plan import Shuffle
+from trocar.data.selection.composition import Composition
+from trocar.privacy.marks import PrivacyConfig
+from trocar.runs.mlflow.tracking_config import TrackingConfig
+from trocar.ssl.blocks.networks import BackboneConfig
+from trocar.ssl.engine.optimizer import OptimConfig
+from trocar.ssl.engine.trainer import TrainConfig
+from trocar.ssl.methods import AnyMethod
+
+
+class DataConfig(Config):
+    """Which catalog, what of it, in what order."""
+
+    catalog: Path = Field(description="the shards folder that `trocar ingest` wrote")
+    composition: Composition = Composition()
+    shuffle: Shuffle = "global"
+    backend: Literal["auto", "torch", "dali"] = Field(
+        default="auto", description="what decodes frames and cuts crops; auto: DALI on a GPU where it is installed"
+    )
+    hw_decoder_load: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of the frames for a GPU's JPEG engine (A100, H100), with DALI; at 0 what a frame decodes to "
+        "depends on neither the GPU nor the number of ranks",
+    )
+    stage_to: str | None = Field(
+        default=None,
+        description="folder on the machine's own disk to copy the selected shards to first; $VARIABLES are expanded",
+    )
+
+
+class RunConfig(Config):
+    """Where the run lives and what it runs on. Nothing here changes what is learned, but for the seed."""
+
+    out: Path = Field(description="the run folder; the same folder always resumes")
+    seed: int = 0
+    ranks: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default=1, description="processes on this machine, one per GPU; auto: as many as it has GPUs"
+    )
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        default="auto",
+        description="loader processes per rank, with DALI its decoding threads; auto: on a GPU the usable cores / "
+        "ranks of the machine - 2 (1 to 16), on a CPU at most 2; never more than /dev/shm has room for",
+    )
+    threads: int | None = Field(
+        default=None,
+        ge=1,
+        description="CPU threads per rank; default: OMP_NUM_THREADS (torchrun sets it to 1), else usable cores / ranks "
+        "that share them",
+    )
+    data_timeout_s: float | None = Field(
+        default=1800.0,
+        gt=0,
+        description="seconds without a batch after which a rank ends with an error (it warns from the first minute "
+        "on); collectives wait 600 s longer. null: never",
+    )
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    checkpoint_every: int = Field(default=500, ge=1, description="steps")
+    keep_last: int = Field(default=2, ge=1)
+    milestone_every: int | None = Field(default=None, ge=1, description="steps; these checkpoints are never deleted")
+    log_every: int = Field(default=10, ge=1, description="steps")
+
+
+class ResumeConfig(Config):
+    """Differences to the checkpoint that are meant, such as [recipe.train.steps]."""
+
+    allow: tuple[str, ...] = ()
+
+
+class PretrainConfig(Config):
+    """Everything about one pretraining run."""
+
+    data: DataConfig
+    backbone: BackboneConfig
+    method: AnyMethod
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig
+    run: RunConfig
+    tracking: TrackingConfig = TrackingConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
+    resume: ResumeConfig = ResumeConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PretrainConfig:
+        if (self.train.steps is None) == (self.train.epochs is None):
+            raise ValueError("train: give either steps or epochs")
+        if self.run.ranks != "auto" and (wrong := self.indivisible(self.run.ranks)):
+            raise ValueError(wrong)
+        return self
+
+    def indivisible(self, ranks: int) -> str:
+        """What is wrong with the batch for so many ranks, "" if nothing is."""
+        share, batch = ranks * self.train.accumulate, self.train.batch
+        if batch % share == 0:
+            return ""
+        return (
+            f"train.batch {batch} does not divide by ranks x accumulate = {share}; "
+            f"{batch // share * share or share} would"
+        )
+
+    def total_steps(self, frames: int) -> int:
+        """Length of the run in steps, for a selection of `frames` frames."""
+        if self.train.steps is not None:
+            return self.train.steps
+        assert self.train.epochs is not None
+        return max(1, round(self.train.epochs * frames / self.train.batch))
+
+    def computing_in(self, precision: Precision) -> PretrainConfig:
+        """The same with the precision that `auto` stands for."""
+        return self.model_copy(update={"train": self.train.model_copy(update={"precision": precision})})
+
+    def recipe(self) -> dict[str, object]:
+        """What determines the result, besides the data: a resume with another recipe is refused."""
+        tree = self.model_dump(mode="json", by_alias=True, include={"backbone", "method", "optim", "train"})
+        for key in ("max_skipped", "compile"):
+            tree["train"].pop(key)
+        return {**tree, "seed": self.run.seed, "shuffle": self.data.shuffle}

@@ -1,0 +1,251 @@
+"""The run folder behind the training loop: metrics, checkpoints, bad rows, progress, the final backbone."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import shutil
+import sys
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from trocar.backbones.card import model_card
+from trocar.core.files import fsync_folder, fsync_tree, write_atomic, write_json_atomic
+from trocar.core.progress import Pace
+from trocar.data.catalog.catalog import Catalog
+from trocar.data.loading.loader import Batch
+from trocar.errors import TrocarError
+from trocar.runs.lease import Lease, LeaseLost
+from trocar.runs.mlflow.follower import Follower
+from trocar.runs.run_folder import Run, Status
+from trocar.runs.step_metrics import judged_loss
+from trocar.ssl.checkpoints import checkpoint
+from trocar.ssl.checkpoints.checkpoint_writer import CheckpointWriter, Content, Kept
+from trocar.ssl.engine.health import collapse
+from trocar.ssl.engine.method import Method
+from trocar.ssl.ranks.distributed import barrier
+from trocar.ssl.run.assembly import Pretraining, exported_backbone
+from trocar.ssl.run.signals import AfterStop, StoppedError, StopSignals, shell_code
+
+if TYPE_CHECKING:
+    from trocar.ssl.engine.trainer import Trainer
+
+BAD_ROWS = "bad_rows.jsonl"
+
+
+class RunHooks:
+    """Implements `trainer.Hooks` for one rank. Only rank 0 has a `record` and a `lease`, and writes."""
+
+    trainer: Trainer
+
+    def __init__(
+        self,
+        setup: Pretraining,
+        method: Method,
+        optimizer: torch.optim.Optimizer,
+        signals: StopSignals,
+        lease: Lease | None,
+        record: Run | None,
+        first_step: int,
+        after_stop: AfterStop = shell_code,
+    ) -> None:
+        self.setup, self.method, self.optimizer = setup, method, optimizer
+        self.signals, self.lease, self.record = signals, lease, record
+        self.after_stop = after_stop
+        self._first_step = first_step
+        self.run = setup.config.run
+        self.log_every = self.run.log_every
+        self._checkpoints = CheckpointWriter(
+            self.run.out, Kept(self.run.keep_last, self.run.milestone_every), self._check_lease, setup.say
+        )
+        self._warned = False
+        self._pace = Pace(first_step, setup.total)
+        self._follower: Follower | None = None
+        self._bar = _progress_bar(visible=record is not None and sys.stderr.isatty())
+        self._task = self._bar.add_task("pretrain", total=setup.total, completed=first_step, loss="")
+
+    def __enter__(self) -> RunHooks:
+        self._bar.start()
+        tracking = self.setup.config.tracking
+        if self.record is not None and tracking.uri != "none":
+            uri = None if tracking.uri == "sqlite" else tracking.uri
+            self._follower = Follower.start(self.run.out, uri, tracking.experiment)
+            if self._follower.note:
+                self.setup.say(self._follower.note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+        # Whatever ends the run, what is being written is good; only who pressed Ctrl-C twice doesn't wait for it.
+        late = self._checkpoints.close(give_up=kind is not None and issubclass(kind, KeyboardInterrupt))
+        if late is not None:
+            self.setup.say(f"{type(late).__name__}: {late}" if not isinstance(late, TrocarError) else str(late))
+        if self.record is None or isinstance(error, LeaseLost) or isinstance(late, LeaseLost):
+            return  # the folder belongs to another process now, and so does its record
+        status: Status = "finished" if kind is None else "failed" if issubclass(kind, Exception) else "killed"
+        with suppress(OSError) if kind is not None else nullcontext():  # the first trouble is the one to report
+            self.record.finish(status)
+        if self._follower is not None and kind is None:
+            # Only a run that has all the time in the world waits for the last numbers to reach mlflow.
+            self._follower.stop()
+
+    def logged(self, step: int, values: dict[str, float]) -> None:
+        if self.record is None:
+            return
+        self.record.log(step, values)
+        self._bar.update(self._task, loss=f"loss {values['loss']:.3f}")
+        self._warn_of_collapse(step, values)
+        if not sys.stderr.isatty() and step % (10 * self.log_every) == 0:
+            self.setup.say(
+                f"step {step}/{self.setup.total}  loss {values['loss']:.4f}  lr {values['lr']:.2e}  "
+                f"{values['images_per_s']:.0f} images/s  waiting {_shares(values)}"
+            )
+
+    def stepped(self, batch: Batch, done: int) -> None:
+        if batch.bad:
+            self._append_bad(batch)
+        self._bar.update(self._task, completed=done)
+        if self.record is not None and not sys.stderr.isatty() and (left := self._pace.left(done)):
+            self.setup.say(f"step {done}/{self.setup.total}  {left}")
+
+    def save(self, done: int) -> None:
+        self._checkpoints.check()
+        due = done % self.run.checkpoint_every == 0
+        following = (done // self.run.checkpoint_every + 1) * self.run.checkpoint_every
+        if done == self.setup.total:
+            self._save(done, wait=True)
+        elif due:
+            self._save(done)
+            gc.collect()  # the trainer keeps the collector off, and here all ranks wait anyway
+        elif done == self._first_step + 1 and self.record is not None and following < self.setup.total:
+            # From its first step on the optimizer has all its state. The last checkpoint is waited for and not copied.
+            self._checkpoints.prepare(self._content(done))
+
+    def stop_requested(self) -> int:
+        return self.signals.received
+
+    def stopping(self, done: int, number: int) -> None:
+        self._save(done, wait=True)
+        # A SIGTERM during the save outranks what asked for the stop: nothing must bring the job back.
+        number = max(number, self.signals.received)
+        self.setup.say(f"stopped by signal {number} after step {done}; the same command continues from here")
+        code = self.after_stop(number, self.setup.world)
+        # No rank ends before rank 0 has saved and asked for the requeue: its end could end the whole job.
+        barrier()
+        raise StoppedError(code)
+
+    def broken(self, batch: Batch, why: str) -> None:
+        path = self.run.out / f"broken-step-{batch.step}-rank-{self.setup.world.rank}.pt"
+        torch.save({"step": batch.step, "rows": torch.from_numpy(batch.rows), "views": batch.views}, path)
+        raise TrocarError(
+            f"{why} (train.max_skipped = {self.setup.config.train.max_skipped}); the last batch is in {path}. Usual "
+            f"remedies: a lower optim.lr, train.precision float32, a smaller optim.clip"
+        )
+
+    def finish(self) -> None:
+        """Publish the backbone and mark the run finished; the order makes a kill in between harmless."""
+        if self.record is not None:
+            self._check_lease()
+            source = checkpoint.path_of(self.run.out, self.setup.total) / "backbone"
+            _replace_folder(source, self.run.out / "backbone")
+            write_atomic(self.run.out / "backbone" / "README.md", model_card(self.run.out, self.run.out / "backbone"))
+            write_json_atomic(
+                self.run.out / "finished.json", {"step": self.setup.total, "identity": self.setup.identity()}
+            )
+        barrier()
+
+    def _save(self, done: int, wait: bool = False) -> None:
+        """The other ranks don't wait: what follows a step changes nothing of what rank 0 has copied."""
+        if self.record is not None:
+            self._checkpoints.write(done, self._content(done), wait=wait)
+
+    def _content(self, done: int) -> Content:
+        state: checkpoint.State = {
+            "method": self.method.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "skipped": self.trainer.skipped,
+        }
+        about = {"identity": self.setup.identity(), "environment": self.setup.environment()}
+        return Content(state, exported_backbone(self.setup, self.method, done), about)
+
+    def _check_lease(self) -> None:
+        if self.lease is not None:
+            self.lease.check()
+
+    def _warn_of_collapse(self, step: int, values: dict[str, float]) -> None:
+        progress = (step + 1) / self.setup.total
+        loss = values[judged_loss(values)]
+        words = collapse(loss, values.get("teacher_entropy"), self.method.reference_loss(), progress)
+        if words and not self._warned:
+            self.setup.say(words)
+            self._warned = True
+
+    def _append_bad(self, batch: Batch) -> None:
+        found = [{"step": batch.step, **self.setup.catalog.place(b.row), "reason": b.reason} for b in batch.bad]
+        # Each line begins with a newline: one that a kill tore before it can't swallow the next.
+        lines = "".join("\n" + json.dumps(line) for line in found) + "\n"
+        # One write with O_APPEND: ranks share the file.
+        descriptor = os.open(self.run.out / BAD_ROWS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            os.write(descriptor, lines.encode())
+        finally:
+            os.close(descriptor)
+        self.setup.say(f"step {batch.step}: replaced {len(batch.bad)} bad frame(s), see {self.run.out / BAD_ROWS}")
+
+
+def bad_rows(run: Path, catalog: Catalog) -> frozenset[int]:
+    """Catalog rows that earlier attempts found bad; torn lines are ignored.
+
+    The file names video and row within it, because a catalog that has grown numbers its rows anew.
+    """
+    try:
+        lines = (run / BAD_ROWS).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return frozenset()
+    rows: set[int] = set()
+    for line in filter(None, lines):
+        with suppress(ValueError, KeyError, TypeError):
+            place = json.loads(line)
+            row = catalog.row_at(place["video"], place["row"])
+            if row is not None:
+                rows.add(row)
+    return frozenset(rows)
+
+
+def _shares(values: dict[str, float]) -> str:
+    if "device_wait" not in values:
+        return f"{100 * values['data_wait']:.0f} %"
+    return f"{100 * values['data_wait']:.0f} % (device {100 * values['device_wait']:.0f} %)"
+
+
+def _replace_folder(source: Path, target: Path) -> None:
+    temporary = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(source, temporary)
+    fsync_tree(temporary)
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)
+    fsync_folder(target.parent)
+
+
+def _progress_bar(visible: bool) -> Progress:
+    from trocar.core.progress import Console
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[loss]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not visible,
+    )

@@ -1,0 +1,86 @@
+"""What a study still costs: hours and disk, from stages of the store that have run, else from stated speeds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trocar.study.config import SpeedConfig
+from trocar.study.run.stage_store import Store
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of the stages of one kind that are not done: their number, hours (wall clock of each, added) and bytes that they
+    leave. None where nothing is known; `basis` says where the numbers are from."""
+
+    kind: str
+    stages: int
+    hours: float | None
+    bytes: float | None
+    basis: str
+
+
+class Rates:
+    """Seconds and bytes per unit of work of all finished stages: of alike ones, else of their kind."""
+
+    def __init__(self, store: Store, speed: SpeedConfig) -> None:
+        self.speed = speed
+        self._seen: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0, 0.0])
+        for done in store.all_done():
+            for like in (done["like"], "any"):
+                totals = self._seen[done["kind"], like]
+                for i, value in enumerate((done["seconds"], done["work"], done["bytes"], 1.0)):
+                    totals[i] += value
+
+    def seconds(self, kind: str, like: str, work: float) -> tuple[float | None, str]:
+        """How long, and why so."""
+        for name, basis in ((like, "measured"), ("any", "measured on other stages")):
+            if name == "any" and (stated := self._stated(kind, work)) is not None:
+                return stated, "stated"
+            seconds, seen, _, _ = self._seen.get((kind, name), (0.0, 0.0, 0.0, 0.0))
+            if seen:
+                return seconds / seen * work, basis
+        return None, "unknown"
+
+    def bytes(self, kind: str, like: str, work: float) -> float | None:
+        """How much a stage leaves on disk: evaluations by their work, the others each."""
+        for name in (like, "any"):
+            _, seen, size, count = self._seen.get((kind, name), (0.0, 0.0, 0.0, 0.0))
+            if count:
+                return size / seen * work if kind == "evaluate" else size / count
+        return None
+
+    def _stated(self, kind: str, work: float) -> float | None:
+        if kind == "pretrain" and self.speed.images_per_s is not None:
+            return work / self.speed.images_per_s
+        if kind == "evaluate" and self.speed.evaluate_min is not None:
+            return 60 * self.speed.evaluate_min
+        return None
+
+
+def costs(lock: Mapping[str, Any], store: Store) -> list[Cost]:
+    """One line per kind of stage that has any left."""
+    rates = Rates(store, SpeedConfig.model_validate(lock["study"]["speed"]))
+    found = []
+    for kind in ("pretrain", "evaluate", "report"):
+        left = [s for name, s in lock["stages"].items() if s["kind"] == kind and not store.is_done(name)]
+        if left:
+            found.append(_cost(kind, left, rates))
+    return found
+
+
+def _cost(kind: str, left: list[Mapping[str, Any]], rates: Rates) -> Cost:
+    times = [rates.seconds(kind, stage["like"], stage["work"]) for stage in left]
+    sizes = [rates.bytes(kind, stage["like"], stage["work"]) for stage in left]
+    known = [seconds for seconds, _ in times if seconds is not None]
+    disk = [size for size in sizes if size is not None]
+    return Cost(
+        kind,
+        len(left),
+        sum(known) / 3600 if len(known) == len(left) else None,
+        sum(disk) if len(disk) == len(left) else None,
+        ", ".join(sorted({basis for _, basis in times})),
+    )

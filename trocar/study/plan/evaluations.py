@@ -1,0 +1,259 @@
+"""The evaluation stages: one for every backbone, task, protocol and label budget, with all draws of the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from trocar.backbones.precision import Precision
+from trocar.core.config import fingerprint
+from trocar.data.catalog.catalog import Catalog
+from trocar.data.selection.composition import Composition
+from trocar.downstream.datasets import open_dataset
+from trocar.downstream.datasets.base import DatasetOptions
+from trocar.downstream.evaluation.compatibility import check_tasks
+from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
+from trocar.downstream.evaluation.experiment import Bench, drawn, make_bench
+from trocar.downstream.labels import LabelledFrames
+from trocar.downstream.metrics.outcome import Ints
+from trocar.downstream.metrics.segmentation_offered import NO_BACKGROUND
+from trocar.downstream.protocols import get_protocol
+from trocar.downstream.splits.budgets import most_draws
+from trocar.downstream.tasks.base import Task
+from trocar.errors import ConfigError
+from trocar.study.config import StudyConfig, called_on, task_name
+from trocar.study.plan.planned_precision import settled
+from trocar.study.run.stages import Stage
+
+ALL = "100%"
+"""How a budget of all labels is called."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A backbone to be scored: `arm` is what it is called in the study, `kind` pretrained, init, random or backbone.
+
+    `parent`: its pretraining stage, else `source`: its name, with `identity` of its weights. `members`: draws of random
+    weights in one stage. `size`: pixels of the input where the task says nothing (None: what it was trained with).
+    `tasks`: those it may be scored on (None: all).
+    """
+
+    arm: str
+    kind: str
+    seed: int | None = None
+    parent: str | None = None
+    source: str | None = None
+    identity: Mapping[str, Any] | None = None
+    members: int = 1
+    size: int | None = None
+    tasks: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation stage and its place in the study. The column `seed` of its predictions counts through `members`,
+    then `draws` of the budget, then `starts` of the protocol; `seed` is the pretraining seed (None: `members` are)."""
+
+    arm: str
+    kind: str
+    seed: int | None
+    task: str
+    protocol: str
+    budget: str
+    members: int
+    draws: int
+    starts: int
+    stage: Stage
+
+    def to_json(self) -> dict[str, Any]:
+        """For the lock: the stage by its name."""
+        return {**asdict(self), "stage": self.stage.name}
+
+
+class TaskPlan:
+    """A task of the study with its data opened, computed in `precision`. Raises ConfigError for budgets and folds that
+    cannot be.
+    """
+
+    def __init__(self, study: StudyConfig, name: str, precision: Precision = "float32") -> None:
+        self.study, self.name, self.config, self.precision = study, name, study.tasks[name], precision
+
+    @cached_property
+    def data(self) -> LabelledFrames:
+        """The labels, without any picture."""
+        config = self.config
+        options = DatasetOptions(config.fps, tuple(config.phases), config.split, config.remap)
+        return open_dataset(config.data, config.layout, options)
+
+    @cached_property
+    def bench(self) -> Bench:
+        """The folds."""
+        return make_bench(task_name(self.name, self.config), self.data, self._settings(None, None, 1))
+
+    @cached_property
+    def task(self) -> Task:
+        """What is compared: the bench's task, or one of those that are learned together."""
+        return next(task for task in self.bench.tasks if self.config.score in (None, task.name))
+
+    def check(self) -> None:
+        """Raises ConfigError for a protocol that can't learn these labels, or not together."""
+        settings = self._settings(None, None, 1)
+        try:
+            for protocol in self.config.protocol:
+                check_tasks([self.bench], [get_protocol(protocol)], settings)
+        except ConfigError as error:
+            raise ConfigError(f"tasks.{self.name}: {error}") from None
+        metric, space = self.config.metric or "", self.bench.space(self.task)
+        if space.kind == "mask" and metric.endswith(NO_BACKGROUND) and space.background is None:
+            raise ConfigError(
+                f"tasks.{self.name}.metric: {metric!r} leaves out the background, and {self.data.root} declares none: "
+                f"name it in classes.yaml, or take {metric.removesuffix(NO_BACKGROUND)!r}"
+            )
+
+    @cached_property
+    def asked(self) -> str:
+        """Hash of what the study says about the data."""
+        return fingerprint(self.config.model_dump(mode="json", include=_DATA))
+
+    def drawn(self) -> dict[str, list[dict[str, list[str]]]]:
+        """Budget -> draw -> fold -> the labelled training cases."""
+        found = {}
+        for budget in self.config.budgets:
+            settings = self._settings(None, budget, 1)
+            count = most_draws(self.data, budget, settings.draws)
+            found[_called(budget)] = [
+                {fold.name: self._cases(fold.train) for fold in drawn(self.bench, settings, draw)}
+                for draw in range(count)
+            ]
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """For the lock."""
+        bench = self.bench
+        return {
+            "asked": self.asked,
+            "task": self.task.name,
+            "metric": self.config.metric or self.task.in_tables(bench.space(self.task))[0],
+            "root": str(self.data.root.absolute()),
+            "layout": self.data.layout,
+            "data": self.data.fingerprint,
+            "frames": int(bench.labelled(self.task).sum()),
+            "scheme": bench.scheme,
+            "test_cases": {fold.name: self._cases(self._scored_rows(fold.test)) for fold in bench.folds},
+            "val_cases": {fold.name: self._cases(fold.val) for fold in bench.folds},
+            "draws": self.drawn(),
+            "scored": self.scored(),
+            "precision": self.precision,
+        }
+
+    def scored(self) -> list[str] | None:
+        """The test cases that are compared, None for all. Raises ConfigError if there are none."""
+        if self.config.cases is None:
+            return None
+        chosen = Composition(include=[self.config.cases], curate="none").resolve(Catalog.open(self.study.catalog))
+        wanted = {case.partition("/")[2] for case in chosen.cases}
+        found = [case for case in self._cases(self._scored_rows(self.bench.rows)) if case in wanted]
+        if not found:
+            raise ConfigError(f"tasks.{self.name}.cases: none of the test cases is among those {len(wanted)} cases")
+        return found
+
+    def evaluations(self, backbone: Scored) -> Iterator[Evaluation]:
+        """All stages of one backbone."""
+        for wanted in self.config.protocol:
+            protocol = get_protocol(wanted)
+            for budget in self.config.budgets:
+                starts = self.study.finetune_seeds if protocol.random_start else 1
+                settings = self._settings(wanted, budget, starts, backbone)
+                draws = most_draws(self.data, budget, settings.draws)
+                yield Evaluation(
+                    arm=backbone.arm,
+                    kind=backbone.kind,
+                    seed=backbone.seed,
+                    task=self.name,
+                    protocol=called_on(self.name, self.config, protocol),
+                    budget=_called(budget),
+                    members=backbone.members,
+                    draws=draws,
+                    starts=starts,
+                    stage=self._stage(backbone, settings, protocol.model_dump(mode="json"), draws),
+                )
+
+    def _settings(
+        self, protocol: str | dict[str, Any] | None, budget: str | int | None, starts: int, scored: Scored | None = None
+    ) -> EvaluateConfig:
+        config = self.config
+        return EvaluateConfig(
+            backbone=[f"{_label(scored)}={scored.source}"] if scored is not None and scored.source else [],
+            data=config.data.absolute(),
+            layout=config.layout,
+            task=[task_name(self.name, config)],
+            protocol=[protocol or config.protocol[0]],
+            seeds=scored.members if scored is not None else 1,
+            repeats=starts,
+            size=config.size or (scored.size if scored is not None else None),
+            fps=config.fps,
+            folds=config.folds,
+            split=config.split,
+            val=config.val,
+            budget=budget,
+            # A single one of all labels: more draws would only change the stage's name.
+            draws=self.study.budget_draws if budget is not None else 1,
+            remap=config.remap,
+            shards=config.shards.absolute() if config.shards is not None else None,
+            phases=config.phases,
+            baselines=[],
+            bootstrap=0,
+            figures=False,  # the report draws those it shows
+            batch=config.batch,
+            device=self.study.device,
+            precision=self.precision,
+            private=config.private,
+            privacy=self.study.privacy,
+        )
+
+    def _stage(self, scored: Scored, settings: EvaluateConfig, protocol: dict[str, Any], draws: int) -> Stage:
+        plain = settings.model_dump(mode="json")
+        protocol = settled(protocol, self.precision)
+        # Of equal results the names are equal: evaluations computed in float32 before they said so.
+        computed = {} if self.precision == "float32" else {"precision": self.precision}
+        inputs = {name: plain[name] for name in _SETTINGS} | {
+            **computed,
+            "protocol": protocol,
+            "layout": self.data.layout,
+            "data": self.data.fingerprint,
+            "shards": Catalog.open(settings.shards).fingerprint if settings.shards is not None else None,
+            "backbone": scored.identity if scored.parent is None else None,
+        }
+        like = fingerprint([self.data.fingerprint, settings.task, protocol, settings.size])
+        work = float(scored.members * draws * settings.repeats)
+        parents = (scored.parent,) if scored.parent is not None else ()
+        return Stage("evaluate", inputs, plain, parents, scored.parent, like, work)
+
+    def _scored_rows(self, rows: Ints) -> Ints:
+        """Those that carry a label of what is compared."""
+        return rows[self.bench.space(self.task).known(self.data.frames)[rows]]
+
+    def _cases(self, rows: Any) -> list[str]:
+        return sorted(set(self.data.frames["case"].to_numpy(str)[rows].tolist()))
+
+
+_DATA = {"data", "task", "layout", "val", "folds", "split", "fps", "remap", "shards", "phases", "budgets"}
+_SETTINGS = ("task", "seeds", "repeats", "size", "fps", "folds", "split", "val", "budget", "draws", "phases")
+
+
+def _label(scored: Scored) -> str:
+    """What the predictions call it: the same in every study, because stages are shared."""
+    return f"weights-{fingerprint(dict(scored.identity or {}))}"
+
+
+def labels_of(budget: str) -> str:
+    """A budget in words: `25% of the labels`, `1 labelled case`, or `labels of LIST` for a published list."""
+    if budget.endswith("%"):
+        return f"{budget} of the labels"
+    return f"{budget} labelled case{'s' * (budget != '1')}" if budget.isdecimal() else f"labels of {budget}"
+
+
+def _called(budget: str | int | None) -> str:
+    return ALL if budget is None else str(budget)

@@ -1,0 +1,1 @@
+"""What a study has found, read back from its store."""

@@ -1,0 +1,203 @@
+"""What a study has found so far, for reports: every scored backbone with its predictions, read back from the lock."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from trocar.downstream.predictions.prediction_file import Key
+from trocar.errors import TrocarError
+from trocar.study.config import StudyConfig
+from trocar.study.plan.pretraining_record import ArmRun, fields_in
+from trocar.study.plan.study_lock import Tree, require_lock
+from trocar.study.results.metric_lookup import AnyOutcome, CaseMetric, metric_named, outcomes_in, restricted
+from trocar.study.run.integrity import check_content
+from trocar.study.run.stage_execution import RESULTS
+from trocar.study.run.stage_store import Store, read_spec
+
+
+@dataclass(frozen=True)
+class Pretrained(ArmRun):
+    """A pretraining with its run `folder`, and `done`, what done.json says: None while it has not ended."""
+
+    folder: Path
+    done: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Score:
+    """One arm scored once: a pretraining seed (for baselines, which draw of random weights; 0 for given weights), a
+    draw of the label budget and a start of the protocol.
+
+    `kind`: pretrained, init, random or backbone. `key` finds its rows in the predictions file. `labelled`: labelled
+    training cases of this draw, the mean over folds. `test_cases`: all that were predicted, `scored` those that count.
+    """
+
+    arm: str
+    kind: str
+    seed: int
+    task: str
+    protocol: str
+    budget: str
+    draw: int
+    start: int
+    labelled: float
+    stage: str
+    predictions: Path
+    key: Key
+    test_cases: tuple[str, ...]
+    scored: tuple[str, ...] | None = None
+
+    @property
+    def outcome(self) -> AnyOutcome:
+        """Labels, predictions and cases of the test frames that are compared; `cases` has the names of the cases."""
+        outcome = outcomes_in(self.predictions)[self.key]
+        return outcome if self.scored is None else restricted(outcome, self.test_cases, self.scored)
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """Names of the cases that `outcome.case` counts."""
+        return self.test_cases if self.scored is None else tuple(c for c in self.test_cases if c in self.scored)
+
+
+@dataclass(frozen=True)
+class Results:
+    """A study with everything that is done. `lock` is study.lock, where the cases of all arms and draws are."""
+
+    study: StudyConfig
+    store: Store
+    lock: Tree
+
+    @classmethod
+    def load(cls, study: StudyConfig, store: Store) -> Results:
+        """Raises ConfigError for a study that was never planned."""
+        return cls(study, store, require_lock(store, study.name))
+
+    @cached_property
+    def arms(self) -> dict[str, str]:
+        """Arms and baselines that are in the study -> their kind, in order."""
+        return {e["arm"]: e["kind"] for e in self.lock["evaluations"]}
+
+    @property
+    def init_of(self) -> dict[str, str]:
+        """Arm -> the baseline that it began from."""
+        return dict(self.lock["init_of"])
+
+    @property
+    def contrasts(self) -> list[tuple[str, str]]:
+        """The pairs that are to be tested."""
+        return [(a, b) for a, b in self.lock["contrasts"]]
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Cells of the design that are not in the study -> why."""
+        return {**self.study.unavailable, **self.lock["left_out"]}
+
+    @cached_property
+    def pretrained(self) -> list[Pretrained]:
+        """All pretrainings, whether they have ended or not."""
+        return [
+            Pretrained(**fields_in(run), folder=self.store.out(run["stage"]), done=self.store.done(run["stage"]))
+            for run in self.lock["runs"]
+        ]
+
+    @cached_property
+    def scores(self) -> list[Score]:
+        """Everything that has been scored. Raises TrocarError for predictions that are not those the stage wrote."""
+        done = {stage: self.store.is_done(stage) for stage in self.lock["stages"]}
+        for stage in dict.fromkeys(e["stage"] for e in self.lock["evaluations"] if done[e["stage"]]):
+            check_content(self.store, stage)
+        return [score for e in self.lock["evaluations"] if done[e["stage"]] for score in self._scores(e)]
+
+    @cached_property
+    def missing(self) -> list[str]:
+        """Stages that have not ended, the report aside."""
+        return [n for n, s in self.lock["stages"].items() if s["kind"] != "report" and not self.store.is_done(n)]
+
+    def metric(self, task: str) -> str:
+        """The metric that a task is compared by."""
+        return str(self.lock["tasks"][task]["metric"])
+
+    def about(self, score: Score) -> dict[str, Any]:
+        """The row of results.json that the score is in: what was chosen, labelled cases, the leak verdict if any."""
+        path = self.store.out(score.stage) / "results.json"
+        try:
+            rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+            # One for each of the tasks that were learned together.
+            return dict(next(row for row in rows if row["task"] == score.key.task))
+        except (OSError, ValueError, LookupError, TypeError, StopIteration) as error:
+            folder = self.store.folder(score.stage)
+            raise TrocarError(f"{path} is damaged ({error}); delete {folder} and run the study again") from None
+
+    def verdict(self, score: Score) -> str:
+        """The leak verdict of the backbone on the test cases; `unknown` where none was reached."""
+        return str((self.about(score).get("leak") or {}).get("verdict", "unknown"))
+
+    def table(self) -> pd.DataFrame:
+        """One row per score with the task's metric."""
+        rows = [
+            {
+                "arm": score.arm,
+                "kind": score.kind,
+                "seed": score.seed,
+                "task": score.task,
+                "protocol": score.protocol,
+                "budget": score.budget,
+                "labelled_cases": score.labelled,
+                "draw": score.draw,
+                "start": score.start,
+                "metric": self.metric(score.task),
+                "value": self.value(score),
+                "leak": self.verdict(score),
+                "stage": score.stage,
+            }
+            for score in self.scores
+        ]
+        table: pd.DataFrame = pd.DataFrame(rows)
+        return table
+
+    def measure(self, task: str) -> CaseMetric:
+        """The metric of a task as a function of an outcome and weights of its cases."""
+        return metric_named(self.lock["tasks"][task]["task"], self.metric(task))
+
+    def value(self, score: Score) -> float:
+        """The task's metric of one score, NaN where the metric means nothing for its labels."""
+        return float(self.measure(score.task)(score.outcome, None))
+
+    def _scores(self, e: Mapping[str, Any]) -> Iterator[Score]:
+        stage, _ = read_spec(self.store.folder(e["stage"]))
+        predictions = self.store.out(e["stage"]) / RESULTS["evaluate"]
+        about = self.lock["tasks"][e["task"]]
+        draws = about["draws"][e["budget"]]
+        tested = tuple(sorted({case for fold in about["test_cases"].values() for case in fold}))
+        label = stage.parent_backbone or str(stage.config["backbone"][0]).partition("=")[0]
+        for member in range(e["members"]):
+            for draw in range(e["draws"]):
+                for start in range(e["starts"]):
+                    number = (member * e["draws"] + draw) * e["starts"] + start
+                    yield Score(
+                        arm=e["arm"],
+                        kind=e["kind"],
+                        seed=member if e["seed"] is None else e["seed"],
+                        task=e["task"],
+                        protocol=e["protocol"],
+                        budget=e["budget"],
+                        draw=draw,
+                        start=start,
+                        labelled=_mean_size(draws[draw]),
+                        stage=e["stage"],
+                        predictions=predictions,
+                        key=Key(about["task"], label, e["protocol"], number),
+                        test_cases=tested,
+                        scored=tuple(about["scored"]) if about["scored"] is not None else None,
+                    )
+
+
+def _mean_size(folds: Mapping[str, list[str]]) -> float:
+    return sum(map(len, folds.values())) / len(folds)

@@ -1,0 +1,1 @@
+"""Running the stages of a study, on this machine or on SLURM."""

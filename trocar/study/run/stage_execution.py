@@ -1,0 +1,237 @@
+"""One stage, run in this process: the command, its log, its attempts, and done.json when all of it is there.
+
+The process that works holds the stage's lease, so it makes no difference who started it: a runner that was killed
+meanwhile leaves a stage that ends well, and the next runner waits for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import signal
+import sys
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from importlib import metadata
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import yaml
+
+from trocar import __version__
+from trocar.core.files import sha256_of, write_atomic, write_json_atomic
+from trocar.errors import TrocarError
+from trocar.runs.lease import Lease, LeaseHeld
+from trocar.runs.process_identity import host_name
+from trocar.study.run.integrity import check_content
+from trocar.study.run.provenance import device_of, git_state
+from trocar.study.run.stage_store import DONE, FAILED, LOG, Store, attempts, note, read_spec
+from trocar.study.run.stages import Kind, Stage
+
+HELD = 75
+"""Exit code where another process works on the stage: sysexits' EX_TEMPFAIL, try again later."""
+
+RESULTS: Mapping[Kind, str] = {
+    "pretrain": "backbone/model.safetensors",
+    "evaluate": "predictions.parquet",
+    "report": "results.csv",
+}
+"""The file that a stage of each kind is run for."""
+
+Command = Callable[[Sequence[str]], int]
+
+
+def run_stage(folder: Path, command: Command) -> int:
+    """Run the stage in `folder` unless it is done; returns an exit code: 0 for done, HELD while another one runs it.
+
+    `command` is given the words of a trocar command line. What it prints goes to the stage's log. Raises what the
+    command raises to stop (SystemExit, KeyboardInterrupt).
+    """
+    folder = folder.absolute()
+    store = Store(folder.parents[1])
+    stage, extra = read_spec(folder)
+    words = prepare(stage, store)
+    if int(os.environ.get("RANK") or 0):
+        # Another rank of one training: the first keeps the books.
+        return 0 if store.is_done(stage.name) else command(words)
+    try:
+        lease = Lease.acquire(folder)
+    except LeaseHeld:
+        return HELD
+    with lease:
+        if store.is_done(stage.name):
+            return 0
+        code = _attempt(folder, lambda: _run(stage, store, command, words, extra["keep"]))
+        if code == 0:
+            done = _record(stage, store)
+            lease.check()
+            write_json_atomic(folder / DONE, done)
+        return code
+
+
+def _run(stage: Stage, store: Store, command: Command, words: Sequence[str], keep: str) -> int:
+    for parent in stage.parents:
+        check_content(store, parent)
+    return command(words) or finish(stage, store, keep)
+
+
+def prepare(stage: Stage, store: Store) -> list[str]:
+    """Write config.yaml with everything in its place; returns the command's words."""
+    folder, out = store.folder(stage.name), store.out(stage.name)
+    tree, file = dict(stage.config), folder / "config.yaml"
+    words = [stage.kind, str(file)]
+    if stage.kind == "pretrain":
+        tree["run"] = tree["run"] | {"out": str(out)}
+    elif stage.kind == "evaluate":
+        tree |= {"out": str(out), "cache": str(store.cache)}
+        if stage.parent_backbone is not None:
+            tree["backbone"] = [f"{stage.parent_backbone}={store.out(stage.parent_backbone)}"]
+    else:
+        tree["store"] = str(store.root.absolute())
+        words = ["study", "report", str(file), "--out", str(out)]
+    write_atomic(file, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
+    return words
+
+
+def finish(stage: Stage, store: Store, keep: str) -> int:
+    """Check that the result is there, delete what is not kept; returns 0. Raises TrocarError."""
+    out = store.out(stage.name)
+    if not (out / RESULTS[stage.kind]).is_file():
+        raise TrocarError(f"{stage.name} ended without {out / RESULTS[stage.kind]}")
+    if stage.kind == "pretrain":
+        _check_data(stage, out)
+        if keep == "backbone":
+            _drop_checkpoints(stage, out)
+    if stage.kind == "evaluate":
+        from trocar.study.run.mlflow_record import record_scores
+
+        record_scores(out, stage.config)
+    return 0
+
+
+def _check_data(stage: Stage, out: Path) -> None:
+    """Raises TrocarError if the pretraining found other data than the stage is named after."""
+    trained_on = json.loads((out / "finished.json").read_text(encoding="utf-8"))["identity"]["data"]
+    if trained_on != stage.inputs["selection"]:
+        raise TrocarError(
+            f"{stage.name} was planned on other data than it was trained on ({trained_on}): the catalog or the labels "
+            "have changed since; `trocar study plan --update` plans it anew"
+        )
+
+
+def _drop_checkpoints(stage: Stage, out: Path) -> None:
+    from trocar.ssl.checkpoints import checkpoint
+
+    every = stage.config["run"].get("milestone_every")
+    for step in checkpoint.steps(out):
+        if not (every and step % int(every) == 0):
+            shutil.rmtree(checkpoint.path_of(out, step))
+
+
+def _attempt(folder: Path, command: Callable[[], int]) -> int:
+    """One attempt with its log and its failure on record."""
+    identity = uuid.uuid4().hex
+    (folder / FAILED).unlink(missing_ok=True)
+    note(folder, event="start", attempt=identity, host=host_name(), pid=os.getpid())
+    code = 1
+    try:
+        with _logged(folder / LOG), _terminated_as_exit():
+            code = _call(command)
+        return code
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 1
+        raise
+    except KeyboardInterrupt:
+        code = 130
+        raise
+    finally:
+        note(folder, event="end", attempt=identity, code=code)
+        if 0 < code < 128:  # beyond: stopped by a signal, which is no failure
+            write_json_atomic(folder / FAILED, {"attempt": identity, "code": code, "host": host_name()})
+
+
+def _call(command: Callable[[], int]) -> int:
+    """The command's exit code; an error that nobody expected goes to the log, whole."""
+    try:
+        return command()
+    except TrocarError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except Exception:
+        traceback.print_exc()
+        return 1
+
+
+@contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Standard output and error go to `path`, those of child processes too."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = [os.dup(1), os.dup(2)]
+    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        for number in (1, 2):
+            os.dup2(log, number)
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, old in zip((1, 2), saved, strict=True):
+            os.dup2(old, number)
+            os.close(old)
+        os.close(log)
+
+
+@contextmanager
+def _terminated_as_exit() -> Iterator[None]:
+    """SIGTERM ends a command that has no answer of its own in an orderly way, so that the lease is given back."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _record(stage: Stage, store: Store) -> dict[str, Any]:
+    """What done.json holds."""
+    folder, out = store.folder(stage.name), store.out(stage.name)
+    events = attempts(folder)
+    result = RESULTS[stage.kind]
+    return {
+        **{key: value for key, value in stage.to_json().items() if key != "config"},
+        "seconds": round(_seconds(events), 3),
+        "attempts": sum(event["event"] == "start" for event in events),
+        "ended": round(time.time(), 3),
+        "host": host_name(),
+        "device": device_of(stage),
+        "git": git_state(),
+        "bytes": sum(path.stat().st_size for path in out.rglob("*") if path.is_file()),
+        "versions": _versions(),
+        "sizes": {result: (out / result).stat().st_size},
+        "outputs": {result: sha256_of(out / result)},
+    }
+
+
+def _seconds(events: Sequence[Mapping[str, Any]]) -> float:
+    """How long all attempts took; one that was killed without a word counts as nothing."""
+    started = {event["attempt"]: event["time"] for event in events if event["event"] == "start"}
+    ended = [event for event in events if event["event"] == "end"]
+    return float(sum(event["time"] - started[event["attempt"]] for event in ended))
+
+
+def _versions() -> dict[str, str]:
+    found = {"trocar": __version__, "python": platform.python_version()}
+    for name in ("torch", "timm", "numpy", "scikit-learn"):
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
