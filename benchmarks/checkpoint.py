@@ -23,7 +23,7 @@ from method_cost import LATE, build, published
 from trocar.backbones.export import backbone_files
 from trocar.core import memory
 from trocar.ssl.checkpoints import checkpoint
-from trocar.ssl.checkpoints.checkpoint_writer import CheckpointWriter, Content, Kept
+from trocar.ssl.checkpoints.checkpoint_writer import CheckpointContent, CheckpointWriter, Kept
 from trocar.ssl.engine.optimizer import OptimConfig, build_optimizer
 from trocar.ssl.engine.step import Views
 from trocar.ssl.run.describe import empty_views
@@ -50,10 +50,12 @@ class Training:
         self.settle()
         return time.perf_counter() - started
 
-    def content(self) -> Content:
+    def content(self) -> CheckpointContent:
         """What a run saves."""
         state = {"method": self.method.state_dict(), "optimizer": self.optimizer.state_dict(), "skipped": 0}
-        return Content(state, backbone_files(self.method.exported, extra={}), {"identity": {}, "environment": {}})
+        return CheckpointContent(
+            state, backbone_files(self.method.exported, extra={}), {"identity": {}, "environment": {}}
+        )
 
     def settle(self) -> None:
         """Until the device has done what it was asked."""

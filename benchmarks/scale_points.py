@@ -21,7 +21,7 @@ from memory import anonymous_kib
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.order.plan import Plan
 from trocar.data.selection.composition import Composition
-from trocar.data.selection.selection import Pool, Runs, Selection
+from trocar.data.selection.selection import Pool, RowRuns, Selection
 
 COMPOSITIONS = {
     "none": Composition(curate="none"),
@@ -111,13 +111,13 @@ def _selection(rows: int, kind: str) -> Selection:
     if kind == "whole":
         start = VIDEO * np.arange(videos, dtype=np.int64)
         have = np.full(videos, VIDEO, np.int64)
-        runs = Runs(start, np.ones(videos, np.int64), have, have)
+        runs = RowRuns(start, np.ones(videos, np.int64), have, have)
     else:
         left = [np.flatnonzero(np.random.default_rng(k).random(VIDEO) < 0.96).astype(np.int64) for k in range(16)]
-        one = Runs.concatenate([Runs.of_video(part + VIDEO * k) for k, part in enumerate(left)])
+        one = RowRuns.concatenate([RowRuns.of_video(part + VIDEO * k) for k, part in enumerate(left)])
         fold = -(-videos // 16)
         shift, again = np.divmod(np.arange(16 * fold, dtype=np.int64), 16)
-        runs = Runs(
+        runs = RowRuns(
             one.start[again] + 16 * VIDEO * shift,
             one.stride[again],
             one.have[again],

@@ -13,7 +13,7 @@ from trocar.cli.main import parse
 from trocar.core.config import preset_names, validate
 from trocar.downstream.metrics.registry import REGISTRY
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS, SURFACE_METRICS
-from trocar.downstream.reproduce import Experiment, names, read
+from trocar.downstream.reproduce import PublishedExperiment, names, read
 
 DOCS = Path(__file__).parents[1] / "docs"
 REPRODUCE = DOCS / "reproduce.md"
@@ -75,4 +75,4 @@ def test_the_table_of_what_can_be_reproduced_says_what_the_files_say() -> None:
 
 def test_the_file_on_the_page_validates() -> None:
     (block,) = re.findall(r"```yaml\n(.*?)```", text(REPRODUCE), re.S)
-    assert validate(Experiment, yaml.safe_load(block), "docs/reproduce.md").target.value == 0.7
+    assert validate(PublishedExperiment, yaml.safe_load(block), "docs/reproduce.md").target.value == 0.7

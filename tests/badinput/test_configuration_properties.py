@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trocar.core.config import fingerprint, load, preset_names, validate
-from trocar.data.selection.composition import Amount, Composition, Curation, Match
+from trocar.data.selection.composition import Amount, Composition, Curation, VideoFilter
 from trocar.errors import ConfigError
 from trocar.ssl.run.pretrain_config import PretrainConfig
 
@@ -28,7 +28,7 @@ PLACES = ["data.catalog=shards", "run.out=run"]
 
 words = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=12)
 lists = st.none() | st.lists(words, min_size=1, max_size=3)
-matches = st.builds(Match, source=lists, hospital=lists, procedure=lists, case=lists, split=lists)
+matches = st.builds(VideoFilter, source=lists, hospital=lists, procedure=lists, case=lists, split=lists)
 amounts = st.builds(
     Amount,
     cases=st.none() | st.integers(1, 10**6),

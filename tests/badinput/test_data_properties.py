@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from trocar.core.permutation import Permutation
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.order.plan import PERIOD, Plan, largest_remainder
-from trocar.data.selection.composition import Amount, Composition, Match
+from trocar.data.selection.composition import Amount, Composition, VideoFilter
 from trocar.data.selection.mixing import limit_repeats, nominal_shares
-from trocar.data.selection.selection import Pool, Runs, Selection
+from trocar.data.selection.selection import Pool, RowRuns, Selection
 from trocar.data.views.recipe import Jitter, ViewGroup, ViewPlan, ViewRecipe
 from trocar.errors import ConfigError
 
@@ -26,7 +26,7 @@ BOUNDED = settings(max_examples=40, deadline=None, derandomize=True, database=No
 def selection(sizes: list[int], shares: list[float]) -> Selection:
     starts = np.cumsum([0, *sizes[:-1]])
     pools = tuple(
-        Pool(f"s{i}", Runs(*(np.array([v], np.int64) for v in (start, 1, size, size))), share)
+        Pool(f"s{i}", RowRuns(*(np.array([v], np.int64) for v in (start, 1, size, size))), share)
         for i, (start, size, share) in enumerate(zip(starts, sizes, shares, strict=True))
     )
     return Selection(pools, {f"s{i}": n for i, n in enumerate(sizes)}, (), "f")
@@ -166,7 +166,7 @@ def test_growth_of_the_catalog_only_ever_pushes_cases_out_of_a_sample(grown, see
 @given(seed=st.integers(0, 2**31), frames=st.integers(2, 48), hospital=st.sampled_from(["north", "south"]))
 def test_a_selection_of_what_was_there_is_unmoved_by_what_came_later(grown, seed, frames: int, hospital: str) -> None:
     known = [case.partition("/")[2] for case in Composition(curate="none").resolve(grown[0]).cases]
-    one = Composition(curate="none", sample_seed=seed, include=[Match(case=known)], sample=Amount(frames=frames))
+    one = Composition(curate="none", sample_seed=seed, include=[VideoFilter(case=known)], sample=Amount(frames=frames))
     found = [one.resolve(catalog) for catalog in grown]
     assert len({chosen.fingerprint for chosen in found}) == 1
     assert all(names_of(c, chosen) == names_of(grown[0], found[0]) for c, chosen in zip(grown, found, strict=True))

@@ -22,7 +22,7 @@ from trocar.backbones.exposure import Part
 from trocar.privacy.marks import withhold
 from trocar.study.report import write
 from trocar.study.results.private_names import private_of_study
-from trocar.study.results.results import Results
+from trocar.study.results.results import StudyResults
 
 CASES = tuple(f"op-0{number}" for number in range(1, 7))
 PRIVATE = CASES[:3]
@@ -127,14 +127,14 @@ def test_sharing_shows_everything_and_says_so(tmp_path: Path) -> None:
 
 def test_what_an_evaluation_withheld_stays_withheld_when_the_data_is_gone(tmp_path: Path) -> None:
     study, store = planted(tmp_path, marks="", tasks=("phase",))
-    lock = Results.load(study, store).lock
+    lock = StudyResults.load(study, store).lock
     withhold(store.out(lock["evaluations"][0]["stage"]), ["op-01"])
     assert {"op-01", "case20"} <= private_of_study(lock, store).cases
 
 
 def test_all_cases_are_private_where_the_mark_says_so(tmp_path: Path) -> None:
     study, store = planted(tmp_path, marks="cases: all", tasks=("phase",))
-    found = private_of_study(Results.load(study, store).lock, store)
+    found = private_of_study(StudyResults.load(study, store).lock, store)
     assert {*CASES, "train0"} <= found.cases
 
 
@@ -144,7 +144,7 @@ def test_mlflow_gets_scores_and_weights_but_no_private_name_and_no_predictions(t
     from trocar.study.run.mlflow_record import record_scores, sync_study
 
     study, store = planted(tmp_path, tasks=("phase",), seeds=1)
-    lock = Results.load(study, store).lock
+    lock = StudyResults.load(study, store).lock
     lock["study"]["name"] = "of Inselspital"
     (store.study("of Inselspital")).mkdir(parents=True)
     for stage, about in lock["stages"].items():

@@ -140,19 +140,19 @@ def test_presets_are_found_by_name_and_a_typo_gets_the_nearest():
 
 def test_every_preset_validates():
     from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
-    from trocar.downstream.reproduce import Experiment
+    from trocar.downstream.reproduce import PublishedExperiment
     from trocar.slurm.profile import Profile
     from trocar.ssl.run.pretrain_config import PretrainConfig
     from trocar.study.config import StudyConfig
 
-    rooms = {"downstream": EvaluateConfig, "reproduce": Experiment, "slurm": Profile, "study": StudyConfig}
+    rooms = {"downstream": EvaluateConfig, "reproduce": PublishedExperiment, "slurm": Profile, "study": StudyConfig}
     places = {EvaluateConfig: ["data=folder"], PretrainConfig: ["data.catalog=shards", "run.out=run"]}
     for name in preset_names():
         model = rooms.get(name.partition("/")[0], PretrainConfig)
         config = load(model, name, places.get(model, []))
         if model is EvaluateConfig:
             assert config.layout
-        elif model is Experiment:
+        elif model is PublishedExperiment:
             assert config.target.value > 0
         elif model is PretrainConfig:
             assert config.train.batch > 0

@@ -197,7 +197,8 @@ def test_the_user_s_own_frames_are_compared(tmp_path, monkeypatch, capsys):
 
 
 def test_a_bad_frame_of_the_user_is_named(tmp_path, monkeypatch):
-    from trocar.data.loading.loader import Batch, Loader
+    from trocar.data.loading.batch import Batch
+    from trocar.data.loading.loader import Loader
 
     catalog = make_catalog(tmp_path, 1, 4)
     bad = Batch(0, np.arange(4), {}, None, [BadRow(2, "checksum differs from the catalog")])

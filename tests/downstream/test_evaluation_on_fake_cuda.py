@@ -44,9 +44,9 @@ from trocar.downstream.temporal.config import TemporalConfig
 from trocar.downstream.temporal.heads import configs, get_head
 from trocar.downstream.temporal.loss import TemporalLoss
 from trocar.downstream.temporal.sequence import Sequence, fit_standard
-from trocar.downstream.training.batches import Images
+from trocar.downstream.training.batches import NetworkImages
 from trocar.downstream.training.goals import goals_of
-from trocar.downstream.training.loop import Trainer, _Run
+from trocar.downstream.training.loop import FinetuneTrainer, _FinetuneRun
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -154,11 +154,11 @@ def test_a_step_of_fine_tuning_and_a_prediction(tmp_path: Path, tasks: str, prec
     real = _trainer(problem, recipe, goals)
     with gpu():
         network = on_fake_gpu(real.network)
-        images = Images(real.images.pixels, real.images.preprocessing, recipe.augment, 0, "cuda:0", workers=0)
-        trainer = Trainer(network, goals, images, recipe, 0, precision)
+        images = NetworkImages(real.images.pixels, real.images.preprocessing, recipe.augment, 0, "cuda:0", workers=0)
+        trainer = FinetuneTrainer(network, goals, images, recipe, 0, precision)
         seen = noted(network)
         with patch.object(Tensor, "backward", give_gradients(network)):
-            run = _Run(trainer, problem.train.rows)
+            run = _FinetuneRun(trainer, problem.train.rows)
             for epoch in (0, 1):
                 loss = run._step(rows, images.cut(rows, epoch))
                 assert (loss.device, loss.shape) == (CUDA, ())
@@ -201,7 +201,9 @@ def test_a_step_of_a_temporal_head_and_its_prediction(name: str, kind: Kind) -> 
     with gpu():
         head = on_fake_gpu(real).train()
         weights = torch.empty(3, device=CUDA)
-        run = temporal._Run(config, head, fit_standard([sequence]), replace(loss, weights=weights), kind, "cuda:0")
+        run = temporal._TemporalTraining(
+            config, head, fit_standard([sequence]), replace(loss, weights=weights), kind, "cuda:0"
+        )
         with patch.object(torch.autograd, "backward", give_gradients(head)):
             run._step(sequence, epoch=1)
             run._step(sequence, epoch=2)

@@ -16,9 +16,9 @@ from trocar.cli.main import main
 from trocar.core.config import find_preset
 from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
-from trocar.downstream.evaluation.results import Results, Row
+from trocar.downstream.evaluation.results import EvaluationResults, ResultRow
 from trocar.downstream.predictions.prediction_file import About, write_predictions
-from trocar.downstream.reproduce import Reproduction, Target, _check, measure, names, read
+from trocar.downstream.reproduce import PublishedNumber, Reproduction, _check, measure, names, read
 
 PUBLISHED = {  # preset, metric, value, backbone
     "cholec80_tecno_resnet50": ("cholec80_phase_tecno", "accuracy@video", 0.8856, "timm:resnet50.tv_in1k"),
@@ -85,7 +85,9 @@ def test_a_number_outside_the_tolerance_exits_1_and_says_on_which_side(
     assert json.loads(Path("reproduce-toy/reproduce.json").read_text())["verdict"] == "above"
 
 
-TARGET = Target(task="phase", metric="m", value=0.8, tolerance=0.02, why="ours", source="paper", runs=3, secondary=True)
+TARGET = PublishedNumber(
+    task="phase", metric="m", value=0.8, tolerance=0.02, why="ours", source="paper", runs=3, secondary=True
+)
 
 
 @pytest.mark.parametrize(
@@ -166,8 +168,8 @@ def test_a_metric_of_masks_is_measured_from_their_confusions(tmp_path: Path) -> 
     about = {"task": "segmentation", "backbone": "net", "kind": "backbone", "protocol": "segmentation", "seed": 0}
     table = pd.DataFrame([{**about, "case": case, "confusion": counts} for case, counts in confusion.items()])
     write_predictions(table, tmp_path / "predictions.parquet", About({"segmentation": ["background", "tool"]}))
-    row = Row("segmentation", "segmentation", "net", "backbone", ["net"], {}, None, {}, [])
-    results = Results({}, {"segmentation": {"headline": "iou@dataset"}}, [row], table)
+    row = ResultRow("segmentation", "segmentation", "net", "backbone", ["net"], {}, None, {}, [])
+    results = EvaluationResults({}, {"segmentation": {"headline": "iou@dataset"}}, [row], table)
     (value,), interval = measure(results, row, "iou@class_then_image", tmp_path / "predictions.parquet", 50)
     background, tool = (2 / 3 + 1 + 1) / 3, (1 / 2 + 1) / 2  # the third image has no tool
     assert value == pytest.approx((background + tool) / 2)

@@ -12,7 +12,7 @@ from trocar.backbones.exposure import Exposure, Part
 from trocar.cli.main import main
 from trocar.data.leak.guard import LeakGuard, compared
 from trocar.data.leak.verdict import Verdict
-from trocar.data.order.neighbours import NeighbourRule, Neighbours
+from trocar.data.order.neighbours import NeighbourRule, NeighbourSource
 from trocar.data.selection.composition import Composition
 from trocar.downstream.datasets import open_dataset
 from trocar.errors import ConfigError
@@ -145,8 +145,8 @@ def test_a_left_out_picture_is_no_neighbour_either(tmp_path):
     pool = make_pool(tmp_path / "pool", {"v": ("north", "op", video)})
     selection = resolve(guarded(make_labelled(tmp_path / "stills", {"p": [jpeg(video[3])]})), pool)
     inside = np.ones(1, bool)
-    rule = NeighbourRule(Neighbours(), pool, inside, 0, None, selection.guarding.rows)
-    assert NeighbourRule(Neighbours(), pool, inside, 0).candidates(4) == [2, 3, 5, 6]
+    rule = NeighbourRule(NeighbourSource(), pool, inside, 0, None, selection.guarding.rows)
+    assert NeighbourRule(NeighbourSource(), pool, inside, 0).candidates(4) == [2, 3, 5, 6]
     assert rule.candidates(4) == [2, 5, 6]
 
 

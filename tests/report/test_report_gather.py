@@ -9,7 +9,7 @@ from trocar.backbones.export import save_backbone
 from trocar.backbones.load import random_like
 from trocar.cli.main import main
 from trocar.errors import ConfigError, TrocarError
-from trocar.report.features import Network
+from trocar.report.features import PictureFeatures
 from trocar.report.gather import Amounts, gather, sample_frames, selected_rows
 from trocar.runs.run_folder import Run
 
@@ -101,7 +101,7 @@ def test_frames_are_spread_over_the_cases_and_named_by_case_and_time(trained):
 
 @pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_resnet"])
 def test_maps_of_transformers_and_convolutional_networks_are_grids(name):
-    network = Network(timm.create_model(name, num_classes=0))
+    network = PictureFeatures(timm.create_model(name, num_classes=0))
     images = np.zeros((3, 96, 96, 3), np.uint8)
     images[1] = 255
     maps = network.maps(images)
@@ -113,7 +113,7 @@ def test_maps_of_transformers_and_convolutional_networks_are_grids(name):
 
 
 def test_a_patch_map_has_the_position_of_the_picture():
-    network = Network(timm.create_model("test_vit", num_classes=0))
+    network = PictureFeatures(timm.create_model("test_vit", num_classes=0))
     images = np.zeros((2, 160, 160, 3), np.uint8)
     images[1, :40, 120:] = 255
     change = np.abs(np.subtract(*network.maps(images))).sum(-1)

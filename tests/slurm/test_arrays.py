@@ -1,14 +1,14 @@
 import pytest
 
 from trocar.errors import ConfigError
-from trocar.slurm.arrays import Stage, check, dependents, plan
+from trocar.slurm.arrays import JobStage, check, dependents, plan
 from trocar.slurm.executor import ranges
 
 W = ("presets", "list")
 
 
 def one(name, *after, **more):
-    return Stage(name, W, after, **more)
+    return JobStage(name, W, after, **more)
 
 
 def shape(arrays):

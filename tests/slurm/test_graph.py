@@ -9,7 +9,7 @@ from slurm_factory import ask, only_job, state, until, until_state, write_profil
 from trocar.cli.main import main
 from trocar.data.catalog.catalog import Catalog
 from trocar.slurm import submissions
-from trocar.slurm.arrays import Stage
+from trocar.slurm.arrays import JobStage
 from trocar.slurm.graph import Graph, resubmit, submit_graph
 from trocar.slurm.profile import Profile
 
@@ -21,11 +21,11 @@ ARMS = 4
 
 def stages(obstacle):
     """Arms that are pretrained, then have features, then two tasks each; and one report on all. Arm 2 can't work."""
-    first = [Stage(f"pretrain-{i}", WELL) for i in range(ARMS)]
-    first[2] = Stage("pretrain-2", ("presets", "copy", "small_dino", str(obstacle)))
-    features = [Stage(f"features-{i}", WELL, (f"pretrain-{i}",)) for i in range(ARMS)]
-    tasks = [Stage(f"{task}-{i}", WELL, (f"features-{i}",)) for i in range(ARMS) for task in ("phase", "tools")]
-    return [*first, *features, *tasks, Stage("report", WELL, tuple(task.name for task in tasks))]
+    first = [JobStage(f"pretrain-{i}", WELL) for i in range(ARMS)]
+    first[2] = JobStage("pretrain-2", ("presets", "copy", "small_dino", str(obstacle)))
+    features = [JobStage(f"features-{i}", WELL, (f"pretrain-{i}",)) for i in range(ARMS)]
+    tasks = [JobStage(f"{task}-{i}", WELL, (f"features-{i}",)) for i in range(ARMS) for task in ("phase", "tools")]
+    return [*first, *features, *tasks, JobStage("report", WELL, tuple(task.name for task in tasks))]
 
 
 def settled(graph):
@@ -66,7 +66,7 @@ def test_a_failed_element_stops_its_dependents_alone_and_a_resubmission_finishes
 def test_resubmitting_an_element_cancels_what_waits_for_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     waiting = Profile(time_min=10, extra={"hold": True})
-    chain = [Stage("a", WELL), Stage("b", WELL), Stage("c", WELL, ("a",)), Stage("d", WELL, ("c",))]
+    chain = [JobStage("a", WELL), JobStage("b", WELL), JobStage("c", WELL, ("a",)), JobStage("d", WELL, ("c",))]
     first = submit_graph(chain, tmp_path / "study", waiting)
     second = resubmit(tmp_path / "study", ["a"])
     assert first.jobs["b"] == second.jobs["b"]
@@ -82,7 +82,7 @@ def test_resubmitting_an_element_cancels_what_waits_for_it(tmp_path, monkeypatch
 
 def test_no_more_elements_run_at_once_than_the_profile_says(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    many = [Stage(f"s{i}", WELL) for i in range(6)]
+    many = [JobStage(f"s{i}", WELL) for i in range(6)]
     graph = submit_graph(many, tmp_path / "study", Profile(time_min=10, array_limit=2, extra={"hold": True}))
     job = graph.jobs["s0"].partition("_")[0]
     assert "ArrayTaskThrottle=2" in ask("scontrol", "show", "job", job)

@@ -22,7 +22,7 @@ from tiny_methods import FRAMES, METHODS, STEPS, Tiny, Tree, make_models, merged
 from torch import nn
 
 from trocar.core.config import validate
-from trocar.data.loading.loader import Batch
+from trocar.data.loading.batch import Batch
 from trocar.ssl.checkpoints import checkpoint
 from trocar.ssl.engine.optimizer import build_optimizer
 from trocar.ssl.engine.step import Progress, Views

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from trainer_hooks import Recorder
 
 from trocar.core.config import validate
-from trocar.data.loading.loader import Batch
+from trocar.data.loading.batch import Batch
 from trocar.ssl.engine import trainer as training
 from trocar.ssl.engine.health import feature_std, rankme
 from trocar.ssl.engine.method import Method

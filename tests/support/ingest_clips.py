@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.ingest.options import IngestOptions, Summary
+from trocar.data.ingest.options import IngestOptions, IngestSummary
 from trocar.data.ingest.run import run_ingest
 from trocar.data.ingest.settings import IngestSettings
 
@@ -80,7 +80,7 @@ def stored(catalog: Catalog, video: str) -> list[tuple[float, Image.Image]]:
     return found
 
 
-def ingest(folder: Path, out: Path, **options: Any) -> tuple[Summary, list[str]]:
+def ingest(folder: Path, out: Path, **options: Any) -> tuple[IngestSummary, list[str]]:
     """The summary of an ingest that keeps size and border, and what it said."""
     said: list[str] = []
     options = {"settings": KEEP, **options}

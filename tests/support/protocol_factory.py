@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trocar.downstream.labels import LabelSpace
-from trocar.downstream.protocols.base import Frames, Labelled, Problem
+from trocar.downstream.protocols.base import FoldFrames, Labelled, Problem
 from trocar.downstream.tasks import get_task
 
 
@@ -35,7 +35,7 @@ def make_problem(
         encoder=ArrayEncoder(np.concatenate([x, test])),  # type: ignore[arg-type]
         train=parts[0],
         val=parts[1] if held.any() else None,
-        test=Frames(ends, np.full(len(test), case.max() + 1)),
+        test=FoldFrames(ends, np.full(len(test), case.max() + 1)),
         case=np.concatenate([case, np.full(len(test), case.max() + 1)]),
         time_s=np.arange(len(x) + len(test), dtype=np.float64),
     )

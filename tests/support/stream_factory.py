@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.loading.loader import Batch, Loader
+from trocar.data.loading.batch import Batch
+from trocar.data.loading.loader import Loader
 from trocar.data.loading.reader import Reader
 from trocar.data.order.plan import Plan
 from trocar.data.selection.composition import Composition

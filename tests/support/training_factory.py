@@ -13,7 +13,7 @@ from trocar.backbones.load import load_backbone
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.base import DatasetOptions
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
-from trocar.downstream.evaluation.experiment import Bench, make_bench
+from trocar.downstream.evaluation.experiment import Experiment, make_experiment
 from trocar.downstream.features.encoder import Encoder
 from trocar.downstream.features.frame_cache import FrameCache
 from trocar.downstream.labels import LabelSpace
@@ -24,16 +24,16 @@ from trocar.downstream.tasks import get_task
 SIZE = 32
 
 
-def make_encoder(bench: Bench, folder: Path, architecture: str = "test_resnet", seed: int = 1) -> Encoder:
+def make_encoder(bench: Experiment, folder: Path, architecture: str = "test_resnet", seed: int = 1) -> Encoder:
     """The frames of a bench and a randomly drawn network of timm's smallest."""
     network = partial(load_backbone, f"random:{architecture}", seed=seed)
     return Encoder(FrameCache(bench.data, folder / "cache"), SIZE, network, batch=16)
 
 
-def open_bench(root: Path, tasks: str = "phase", **settings: object) -> Bench:
+def open_bench(root: Path, tasks: str = "phase", **settings: object) -> Experiment:
     """The bench of a folder that exists."""
     config = EvaluateConfig(data=root, **{"folds": 2, **settings})
-    return make_bench(tasks, open_dataset(root, "folder", DatasetOptions()), config)
+    return make_experiment(tasks, open_dataset(root, "folder", DatasetOptions()), config)
 
 
 def colour_problem(tmp_path: Path, tasks: str = "phase", architecture: str = "test_resnet", seed: int = 0) -> Problem:

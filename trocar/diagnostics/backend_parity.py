@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trocar.data.loading.batch import Crops
 from trocar.data.loading.dali_pipeline import border
 from trocar.data.loading.loader import Loader
-from trocar.data.loading.steps import Crops
 from trocar.data.views.colour import colour_maps
 from trocar.data.views.recipe import ViewGroup, ViewParams
 from trocar.ssl.run.pretrain_config import DataConfig

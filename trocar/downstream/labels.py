@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from trocar.downstream.datasets.readers.shown import Shown
+from trocar.downstream.datasets.readers.shown import ShownPictures
 from trocar.errors import ConfigError, TrocarError, nearest
 
 Kind = Literal["multiclass", "multilabel", "mask"]
@@ -104,7 +104,7 @@ class LabelledFrames:
     budgets: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     official: Mapping[tuple[str, str], int] = field(default_factory=dict)
     shards: Path | None = None
-    shown: Mapping[str, Shown] = field(default_factory=dict)
+    shown: Mapping[str, ShownPictures] = field(default_factory=dict)
     listed: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
     untimed: bool = False

@@ -16,7 +16,7 @@ from trocar.core.files import write_atomic
 from trocar.downstream.datasets import adapters
 from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
-from trocar.downstream.evaluation.results import Results, Row
+from trocar.downstream.evaluation.results import EvaluationResults, ResultRow
 from trocar.downstream.metrics.interval import Predicted, bootstrap_interval
 from trocar.downstream.metrics.outcome import Floats
 from trocar.downstream.metrics.registry import REGISTRY, metrics_of
@@ -32,7 +32,7 @@ FOLDER = "reproduce/"
 Verdict = Literal["within", "above", "below", "incomplete"]
 
 
-class Target(Config):
+class PublishedNumber(Config):
     """A published number: `value` of `metric` on `task`, as a share of 1.
 
     `tolerance` is how far a measurement may be away, in the same unit, and `why` says where that comes from; `runs` the
@@ -50,13 +50,13 @@ class Target(Config):
     secondary: bool = False
 
 
-class Experiment(Config):
+class PublishedExperiment(Config):
     """`preset` with `overrides` of its fields is what is run; it has one backbone, one task and one protocol."""
 
     about: str
     preset: str
     overrides: dict[str, Any] = {}
-    target: Target
+    target: PublishedNumber
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Reproduction:
     """
 
     name: str
-    target: Target
+    target: PublishedNumber
     values: tuple[float, ...]
     interval: tuple[float, float] | None
     incomplete: str | None
@@ -126,12 +126,12 @@ def names() -> list[str]:
     return [name.removeprefix(FOLDER) for name in preset_names() if name.startswith(FOLDER)]
 
 
-def read(name: str) -> Experiment:
+def read(name: str) -> PublishedExperiment:
     """A published number by name, or from a file of one's own. Raises ConfigError with the nearest name."""
     if not Path(name).is_file() and name not in names():
         known = names()
         raise ConfigError(f"nothing called {name!r} to reproduce{nearest(name, known)}; there is: {', '.join(known)}")
-    return load(Experiment, name if Path(name).is_file() else find_preset(FOLDER + name))
+    return load(PublishedExperiment, name if Path(name).is_file() else find_preset(FOLDER + name))
 
 
 def reproduce(
@@ -158,7 +158,7 @@ def reproduce(
     return found
 
 
-def _check(name: str, target: Target) -> None:
+def _check(name: str, target: PublishedNumber) -> None:
     get_task(target.task)
     known = SEGMENTATION_METRICS if target.task == MASKS else REGISTRY[target.task]
     if target.metric not in known:
@@ -179,13 +179,13 @@ def _check_data(name: str, data: Path, layout: str | None) -> None:
     )
 
 
-def _row(results: Results, task: str) -> Row:
+def _row(results: EvaluationResults, task: str) -> ResultRow:
     """Of the backbone that was asked for; baselines come behind it."""
     return next(row for row in results.rows if row.task == task and row.kind in ("backbone", "random"))
 
 
 def measure(
-    results: Results, row: Row, metric: str, predictions: Path, draws: int
+    results: EvaluationResults, row: ResultRow, metric: str, predictions: Path, draws: int
 ) -> tuple[tuple[float, ...], tuple[float, float] | None]:
     """Value of every run, and the interval of their mean: what the row holds, or anew from the predictions.
 
@@ -206,7 +206,7 @@ def measure(
     return _anew(offered[metric], found, draws)
 
 
-def _of(row: Row, found: dict[Key, Predicted]) -> list[Predicted]:
+def _of(row: ResultRow, found: dict[Key, Predicted]) -> list[Predicted]:
     """The runs of one arm and protocol."""
     return [one for key, one in found.items() if (key.backbone, key.protocol) == (row.arm, row.protocol)]
 

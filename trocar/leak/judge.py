@@ -22,14 +22,14 @@ SHOWN = 8
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedScore:
     """A verdict with its reasons, worst first; none for `clean`."""
 
     verdict: Verdict
     findings: tuple[Finding, ...] = ()
 
     @classmethod
-    def of(cls, findings: Iterable[Finding]) -> Judged:
+    def of(cls, findings: Iterable[Finding]) -> JudgedScore:
         """From all that was found."""
         ordered = tuple(by_severity(dict.fromkeys(findings)))
         return cls(Verdict.worst(finding.verdict for finding in ordered), ordered)
@@ -54,13 +54,13 @@ class Judge:
         self.cases = sorted(cases)
         self.names: dict[str, Case] = case_names(data)
 
-    def verdict(self, backbones: Sequence[str | Path]) -> Judged:
+    def verdict(self, backbones: Sequence[str | Path]) -> JudgedScore:
         """The worst verdict over these backbones (names as for `load_backbone`).
 
         Names are asked first; where they do not settle a part, its frames are compared with the test frames, as long as
         its catalog is still there. Raises ConfigError for a backbone that means nothing.
         """
-        return Judged.of(finding for name in backbones for finding in self.of_exposure(exposure_of(name)))
+        return JudgedScore.of(finding for name in backbones for finding in self.of_exposure(exposure_of(name)))
 
     def of_exposure(self, exposure: Exposure) -> list[Finding]:
         """The findings of all parts of a history."""
@@ -92,7 +92,7 @@ class Judge:
         return of_data(self.data, self.cases, self.say)
 
 
-def verdict_of(backbone: str | Path, data: LabelledFrames, cases: Collection[str]) -> Judged:
+def verdict_of(backbone: str | Path, data: LabelledFrames, cases: Collection[str]) -> JudgedScore:
     """Whether a backbone has seen these cases of a data set; see `Judge`."""
     return Judge(data, cases).verdict([backbone])
 

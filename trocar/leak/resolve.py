@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.leak.guard import Found, find_leaks
+from trocar.data.leak.guard import FoundLeaks, find_leaks
 from trocar.data.leak.held_out import HeldOut
 from trocar.data.selection.composition import Composition
 from trocar.data.selection.selection import Selection
@@ -22,7 +22,7 @@ class LeakSearch:
     def __init__(self, say: Say = lambda line: None) -> None:
         self.say = say
         self._held_out: dict[str, HeldOut] = {}
-        self._leaks: dict[tuple[str, int, tuple[int, ...]], Found] = {}
+        self._leaks: dict[tuple[str, int, tuple[int, ...]], FoundLeaks] = {}
 
     def held_out(self, composition: Composition) -> HeldOut | None:
         """What must stay out of the pool; None where the composition names nothing.
@@ -39,7 +39,7 @@ class LeakSearch:
             self._held_out[key] = held_out(guard.against, self.say)
         return self._held_out[key]
 
-    def leaks(self, catalog: Catalog, held_out: HeldOut, videos: Sequence[int]) -> Found:
+    def leaks(self, catalog: Catalog, held_out: HeldOut, videos: Sequence[int]) -> FoundLeaks:
         """`find_leaks`; `held_out` is one that this search has read."""
         key = (catalog.fingerprint, id(held_out), tuple(videos))
         if key not in self._leaks:

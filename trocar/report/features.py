@@ -17,7 +17,7 @@ CONV_SIZE = 448
 BATCH = 16
 
 
-class Network:
+class PictureFeatures:
     """`model` in eval mode on the CPU, fed with uint8 [n, h, w, 3] at the size it expects."""
 
     def __init__(self, model: nn.Module) -> None:

@@ -202,14 +202,14 @@ def _compare(
     say: Callable[[str], None],
 ) -> tuple[PcaComparison | None, NeighbourComparison | None]:
     from trocar.backbones.load import load_backbone, random_like
-    from trocar.report.features import Network
+    from trocar.report.features import PictureFeatures
 
     if not (run / "backbone" / "model.safetensors").is_file():
         notes.append("The run has no backbone yet, so there are no feature maps and no nearest frames.")
         return None, None
     say("features of random and of trained weights")
-    before = Network(random_like(run / "backbone", seed=seed))
-    after = Network(load_backbone(run / "backbone"))
+    before = PictureFeatures(random_like(run / "backbone", seed=seed))
+    after = PictureFeatures(load_backbone(run / "backbone"))
     shown = _pick(gallery, _spread(len(gallery.images), amounts.maps))
     pca = PcaComparison(shown.images, pca_maps(before.maps(shown.images)), pca_maps(after.maps(shown.images)))
     queries = np.array(_spread(len(gallery.images), amounts.queries), np.int64)

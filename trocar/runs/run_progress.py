@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trocar.errors import TrocarError
 from trocar.runs.run_folder import read_record
-from trocar.runs.step_metrics import Row, attempts, read_attempt
+from trocar.runs.step_metrics import StepRow, attempts, read_attempt
 
 RECENT = 20
 """Logged steps that the speed is taken from."""
@@ -51,7 +51,7 @@ def last_lines(log: Path, number: int) -> list[str]:
     return [line for line in text.splitlines() if line.strip()][-number:] if number else []
 
 
-def _left_s(rows: list[Row], step: int | None, total: int | None) -> float | None:
+def _left_s(rows: list[StepRow], step: int | None, total: int | None) -> float | None:
     if step is None or total is None or len(rows) < 2 or rows[-1].step == rows[0].step:
         return None
     return (rows[-1].time - rows[0].time) / (rows[-1].step - rows[0].step) * (total - step)

@@ -35,7 +35,7 @@ _WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 @dataclass(frozen=True)
-class Row:
+class StepRow:
     """One step of one attempt; `time` is Unix seconds, `values` the logged metrics."""
 
     step: int
@@ -94,9 +94,9 @@ def judged_loss(values: Mapping[str, Any]) -> str:
     return "dino_loss" if "dino_loss" in values else "loss"
 
 
-def read_rows(folder: str | Path) -> list[Row]:
+def read_rows(folder: str | Path) -> list[StepRow]:
     """`read_metrics` with the attempt and the time of each row."""
-    kept: list[Row] = []
+    kept: list[StepRow] = []
     first_newer = math.inf
     for attempt, file in reversed(attempts(folder).items()):
         rows = read_attempt(file, attempt)
@@ -105,11 +105,11 @@ def read_rows(folder: str | Path) -> list[Row]:
     return sorted(kept, key=lambda row: row.step)
 
 
-def read_attempt(file: Path, attempt: int) -> list[Row]:
+def read_attempt(file: Path, attempt: int) -> list[StepRow]:
     """The rows of one file, ascending in step; what follows the last newline was torn by a kill and is
     ignored.
     """
-    rows: dict[int, Row] = {}
+    rows: dict[int, StepRow] = {}
     *lines, _torn = file.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         try:
@@ -121,7 +121,7 @@ def read_attempt(file: Path, attempt: int) -> list[Row]:
                 f"{file}: line {number} is damaged; delete that line to read the rest of the record"
             ) from None
         before = rows[step].values if step in rows else {}
-        rows[step] = Row(step, attempt, time, {**before, **values})
+        rows[step] = StepRow(step, attempt, time, {**before, **values})
     return [rows[step] for step in sorted(rows)]
 
 

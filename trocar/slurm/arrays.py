@@ -21,7 +21,7 @@ MAX_INDEX = 1000
 
 
 @dataclass(frozen=True)
-class Stage:
+class JobStage:
     """One command of a graph. `name` is unique, `after` names the stages whose success it needs.
 
     `words` are those of the command line without the program, `resources` change fields of the profile. With `tolerant`
@@ -44,7 +44,7 @@ class Array:
     """Stages by index, what they wait for, and how many may run at once as a share of the profile's limit."""
 
     key: str
-    stages: dict[int, Stage]
+    stages: dict[int, JobStage]
     corresponding: tuple[str, ...] = ()
     after: tuple[Place, ...] = ()
     siblings: int = 1
@@ -62,7 +62,7 @@ class Array:
         return ",".join([*parts, *([f"{kind}:{':'.join(ids)}"] if ids else [])]) or None
 
 
-def plan(stages: Sequence[Stage], submitted: Mapping[str, str] | None = None, most: int = MAX_INDEX) -> list[Array]:
+def plan(stages: Sequence[JobStage], submitted: Mapping[str, str] | None = None, most: int = MAX_INDEX) -> list[Array]:
     """The arrays, each behind those that it waits for. `submitted`: job ids of stages that wait or run already.
 
     A name in `after` that is neither in `stages` nor in `submitted` counts as finished: see `check` for mistakes.
@@ -74,7 +74,7 @@ def plan(stages: Sequence[Stage], submitted: Mapping[str, str] | None = None, mo
     arrays: list[Array] = []
     for level in levels(stages):
         first = len(arrays)
-        groups: dict[str, list[Stage]] = defaultdict(list)
+        groups: dict[str, list[JobStage]] = defaultdict(list)
         for stage in level:
             groups[fingerprint([dict(stage.resources), stage.tolerant])].append(stage)
         for group in groups.values():
@@ -86,7 +86,7 @@ def plan(stages: Sequence[Stage], submitted: Mapping[str, str] | None = None, mo
     return arrays
 
 
-def check(stages: Sequence[Stage]) -> None:
+def check(stages: Sequence[JobStage]) -> None:
     """Raises ConfigError for two stages of one name, names that files can't have, unknown parents and circles."""
     names = Counter(stage.name for stage in stages)
     for name, count in names.items():
@@ -101,10 +101,10 @@ def check(stages: Sequence[Stage]) -> None:
     levels(stages)
 
 
-def levels(stages: Iterable[Stage]) -> list[list[Stage]]:
+def levels(stages: Iterable[JobStage]) -> list[list[JobStage]]:
     """Stages by the length of the longest way to them, in the order given. Raises ConfigError for a circle."""
     left = {stage.name: stage for stage in stages}
-    found: list[list[Stage]] = []
+    found: list[list[JobStage]] = []
     while left:
         ready = [stage for stage in left.values() if not any(parent in left for parent in stage.after)]
         if not ready:
@@ -115,7 +115,7 @@ def levels(stages: Iterable[Stage]) -> list[list[Stage]]:
     return found
 
 
-def dependents(stages: Iterable[Stage], names: Iterable[str]) -> set[str]:
+def dependents(stages: Iterable[JobStage], names: Iterable[str]) -> set[str]:
     """All stages that wait for one of `names`, directly or through others, without these."""
     found = set(names)
     for level in levels(stages):
@@ -124,12 +124,12 @@ def dependents(stages: Iterable[Stage], names: Iterable[str]) -> set[str]:
 
 
 def _arrays_of(
-    stages: Sequence[Stage], places: Mapping[str, Place], arrays: Sequence[Array], most: int
+    stages: Sequence[JobStage], places: Mapping[str, Place], arrays: Sequence[Array], most: int
 ) -> Iterable[Array]:
     """The arrays of one level and kind of resources, by what they wait for."""
     planned = {array.key: array for array in arrays}
-    aligned: dict[tuple[str, ...], list[tuple[int, Stage]]] = defaultdict(list)
-    waiting: dict[tuple[Place, ...], list[Stage]] = defaultdict(list)
+    aligned: dict[tuple[str, ...], list[tuple[int, JobStage]]] = defaultdict(list)
+    waiting: dict[tuple[Place, ...], list[JobStage]] = defaultdict(list)
     for stage in stages:
         before = sorted({places[name] for name in stage.after if name in places}, key=str)
         index = _common_index(before, planned)
@@ -148,8 +148,8 @@ def _arrays_of(
             number += 1
 
 
-def _aligned(keys: tuple[str, ...], found: list[tuple[int, Stage]], number: int, most: int) -> Iterable[Array]:
-    children: dict[int, list[Stage]] = defaultdict(list)
+def _aligned(keys: tuple[str, ...], found: list[tuple[int, JobStage]], number: int, most: int) -> Iterable[Array]:
+    children: dict[int, list[JobStage]] = defaultdict(list)
     for index, stage in found:
         children[index].append(stage)
     widest = max(map(len, children.values()))

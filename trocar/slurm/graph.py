@@ -16,7 +16,7 @@ from trocar.core.config import validate
 from trocar.core.files import write_json_atomic
 from trocar.errors import ConfigError, TrocarError, nearest
 from trocar.slurm import job_history, submissions
-from trocar.slurm.arrays import Array, Stage, check, dependents, plan
+from trocar.slurm.arrays import Array, JobStage, check, dependents, plan
 from trocar.slurm.cluster_info import max_elements, site_facts
 from trocar.slurm.executor import Executor, slurm_executor
 from trocar.slurm.job_states import JobState, run_command, states
@@ -35,7 +35,7 @@ class Graph:
     name: str
     cwd: str
     profile: Profile
-    stages: tuple[Stage, ...]
+    stages: tuple[JobStage, ...]
     jobs: dict[str, str]
 
     def save(self) -> None:
@@ -57,7 +57,9 @@ class Graph:
             tree = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ConfigError(f"{out}: no graph of stages was submitted for this folder") from None
-        stages = tuple(Stage(**{**s, "words": tuple(s["words"]), "after": tuple(s["after"])}) for s in tree["stages"])
+        stages = tuple(
+            JobStage(**{**s, "words": tuple(s["words"]), "after": tuple(s["after"])}) for s in tree["stages"]
+        )
         profile = validate(Profile, tree["profile"], str(path))
         return cls(out, tree["name"], tree["cwd"], profile, stages, tree["jobs"])
 
@@ -78,7 +80,7 @@ class Graph:
 
 
 def submit_graph(
-    stages: Sequence[Stage],
+    stages: Sequence[JobStage],
     out: Path,
     profile: Profile,
     *,
@@ -124,7 +126,7 @@ def resubmit(out: Path, names: Collection[str] = ()) -> Graph:
     return _submit(graph, [stage for stage in graph.stages if stage.name in again], kept)
 
 
-def scripts(stages: Sequence[Stage], out: Path, profile: Profile, name: str = "study") -> str:
+def scripts(stages: Sequence[JobStage], out: Path, profile: Profile, name: str = "study") -> str:
     """All scripts of a graph of which nothing is submitted, with array names in place of the job ids of parents."""
     check(stages)
     graph = Graph(out, name, str(Path.cwd()), profile, tuple(stages), {})
@@ -141,7 +143,7 @@ def cancel(jobs: Sequence[str]) -> None:
         run_command(["scancel", "--quiet", *jobs[start : start + 500]])
 
 
-def _submit(graph: Graph, todo: Sequence[Stage], active: Collection[str]) -> Graph:
+def _submit(graph: Graph, todo: Sequence[JobStage], active: Collection[str]) -> Graph:
     """Submit `todo`, which waits for those `active` that it depends on; all others it depends on are finished."""
     folder = submissions.folder_of(graph.out)
     again = {stage.name for stage in todo}

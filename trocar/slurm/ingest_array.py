@@ -8,7 +8,7 @@ from trocar.cli.slurm_args import profile_of
 from trocar.data.ingest.distributed import split, write_parts
 from trocar.data.ingest.options import IngestOptions, Say
 from trocar.slurm import submissions
-from trocar.slurm.arrays import MAX_INDEX, Stage
+from trocar.slurm.arrays import MAX_INDEX, JobStage
 from trocar.slurm.graph import Graph, scripts, submit_graph
 from trocar.slurm.profile import Profile
 from trocar.slurm.submit import refuse_second, script, submit, tell
@@ -40,11 +40,11 @@ def submit_ingest(args: argparse.Namespace, options: IngestOptions, say: Say) ->
     return 0
 
 
-def stages_of(words: tuple[str, ...], parts: str, number: int) -> list[Stage]:
+def stages_of(words: tuple[str, ...], parts: str, number: int) -> list[JobStage]:
     """One stage per part of the file `parts`, and the merge, which tells what parts that failed have left out."""
-    decode = [Stage(f"part-{i:04d}", (*words, "--allow-rejects", "--part", f"{parts}:{i}")) for i in range(number)]
+    decode = [JobStage(f"part-{i:04d}", (*words, "--allow-rejects", "--part", f"{parts}:{i}")) for i in range(number)]
     small = {"cpus_per_task": 1}
-    return [*decode, Stage("merge", (*words, "--merge"), tuple(s.name for s in decode), small, tolerant=True)]
+    return [*decode, JobStage("merge", (*words, "--merge"), tuple(s.name for s in decode), small, tolerant=True)]
 
 
 def ingest_words(args: argparse.Namespace, profile: Profile) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from trocar.runs.lease import NAME as LEASE
 
 
 @dataclass(frozen=True)
-class Summary:
+class JobSummary:
     """Of a job so far: seconds from submission to its first start and between its lives, and seconds it ran."""
 
     job: str
@@ -52,7 +52,7 @@ def exit_code(folder: Path, job: str) -> int | None:
     return events[-1].get("code") if events and events[-1]["event"] == "end" else None
 
 
-def summarise(job: str, submitted: float, events: list[dict[str, Any]], now: float | None = None) -> Summary:
+def summarise(job: str, submitted: float, events: list[dict[str, Any]], now: float | None = None) -> JobSummary:
     """Add up waiting and running until `now` (Unix seconds), the last event without it."""
     waiting = running = 0.0
     since, alive = submitted, False
@@ -67,10 +67,10 @@ def summarise(job: str, submitted: float, events: list[dict[str, Any]], now: flo
         since, alive = event["time"], event["event"] == "start"
     if alive and now is not None:
         running += now - since
-    return Summary(job, max(0, sum(e["event"] == "start" for e in events) - 1), round(waiting, 1), round(running, 1))
+    return JobSummary(job, max(0, sum(e["event"] == "start" for e in events) - 1), round(waiting, 1), round(running, 1))
 
 
-def for_record(summary: Summary) -> Mapping[str, Any]:
+def for_record(summary: JobSummary) -> Mapping[str, Any]:
     """As run.json holds it."""
     return asdict(summary)
 

@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from trocar.backbones.precision import Wanted
 from trocar.core.config import AsWritten, Config, load
 from trocar.data.leak.guard import Policy
-from trocar.data.selection.composition import Composition, Match
+from trocar.data.selection.composition import Composition, VideoFilter
 from trocar.downstream.protocols import get_protocol
 from trocar.downstream.protocols.base import Protocol
 from trocar.downstream.tasks import TOGETHER, get_task
@@ -88,7 +88,7 @@ class TaskConfig(Config):
     batch: int | None = Field(default=None, ge=1)
     score: str | None = None
     metric: str | None = None
-    cases: Match | None = None
+    cases: VideoFilter | None = None
     private: Marks = NO_MARKS
 
     @field_validator("budgets")

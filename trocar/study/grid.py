@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from trocar.core.config import Config
-from trocar.data.selection.composition import Composition, Match
+from trocar.data.selection.composition import Composition, VideoFilter
 
 ANY = "all"
 
@@ -75,5 +75,5 @@ class GridConfig(Config):
             raise ValueError("grid.base.sample.cases and grid.cases: keep one")
 
 
-def _sets(match: Match, axis: str) -> bool:
+def _sets(match: VideoFilter, axis: str) -> bool:
     return getattr(match, axis) is not None

@@ -25,7 +25,7 @@ from trocar.errors import ConfigError, TrocarError
 @pytest.fixture
 def no_decoding(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def forbid() -> None:
-        def refuse(job: video.Job) -> video.Outcome:
+        def refuse(job: video.Job) -> video.JobOutcome:
             raise AssertionError(f"{job.name} is decoded again")
 
         monkeypatch.setattr(video.Job, "run", refuse)

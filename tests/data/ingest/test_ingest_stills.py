@@ -21,7 +21,7 @@ from trocar.data.ingest import pack as packing
 from trocar.data.ingest import pool, record
 from trocar.data.ingest.jobs import plan
 from trocar.data.ingest.options import IngestOptions
-from trocar.data.order.neighbours import Neighbours, resolve_neighbours
+from trocar.data.order.neighbours import NeighbourSource, resolve_neighbours
 from trocar.data.selection.composition import Amount, Composition
 from trocar.errors import ConfigError
 
@@ -387,9 +387,9 @@ def test_thinning_by_time_leaves_stills_alone(mixed: Catalog) -> None:
 
 def test_stills_have_no_neighbours(mixed: Catalog) -> None:
     with pytest.raises(ConfigError, match=r"neighbours: 12 of the 13 selected videos are isolated pictures \(stills\)"):
-        resolve_neighbours(Neighbours(), mixed, Composition(curate="none").resolve(mixed), 0)
+        resolve_neighbours(NeighbourSource(), mixed, Composition(curate="none").resolve(mixed), 0)
     videos = Composition(curate="none", exclude=[{"source": ["in"]}]).resolve(mixed)
-    rule = resolve_neighbours(Neighbours(), mixed, videos, 0)
+    rule = resolve_neighbours(NeighbourSource(), mixed, videos, 0)
     assert rule is not None
     still = int(np.flatnonzero(mixed.is_still[mixed.frames["video"]])[0])
     assert rule.candidates(still) == []

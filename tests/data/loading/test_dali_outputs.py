@@ -15,9 +15,9 @@ from data_factory import make_catalog
 from stream_factory import make_loader
 
 from trocar.data.loading import dali_outputs, dali_stream
+from trocar.data.loading.batch import Crops
 from trocar.data.loading.dali_outputs import MOST_HELD, Held
 from trocar.data.loading.dali_pipeline import DEPTH
-from trocar.data.loading.steps import Crops
 
 STEPS = 24
 ALL = 1 << 20

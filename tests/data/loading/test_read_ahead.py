@@ -13,7 +13,7 @@ from trocar.data.loading import reader as reading
 from trocar.data.loading.loader import Loader
 from trocar.data.loading.read_ahead import ReadAhead
 from trocar.data.loading.reader import Reader
-from trocar.data.order.neighbours import Neighbours, resolve_neighbours
+from trocar.data.order.neighbours import NeighbourSource, resolve_neighbours
 from trocar.data.views.recipe import ViewGroup, ViewPlan, ViewRecipe
 from trocar.errors import TrocarError
 
@@ -41,7 +41,7 @@ def with_neighbours(catalog, known_bad):
     }
     recipe = ViewRecipe(groups=groups)
     base = make_loader(catalog, known_bad)
-    rule = resolve_neighbours(Neighbours(), catalog, base.plan.selection, 1)
+    rule = resolve_neighbours(NeighbourSource(), catalog, base.plan.selection, 1)
     views = ViewPlan(recipe, 1)
     return Loader(base.plan, views, base.reader, base.mean, base.std, workers=0, neighbours=rule).steps
 

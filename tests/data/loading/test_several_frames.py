@@ -9,7 +9,7 @@ from trocar.core.config import validate
 from trocar.data.loading.loader import Loader
 from trocar.data.loading.reader import Reader
 from trocar.data.loading.torch_backend import crop_resize, decode
-from trocar.data.order.neighbours import Neighbours, resolve_neighbours
+from trocar.data.order.neighbours import NeighbourSource, resolve_neighbours
 from trocar.data.order.plan import Plan
 from trocar.data.selection.composition import Composition
 from trocar.data.views.recipe import ViewGroup, ViewPlan, ViewRecipe
@@ -32,7 +32,7 @@ def loader(catalog, backend="torch", known_bad=frozenset(), recipe=RECIPE, **kwa
     if backend == "dali":
         pytest.importorskip("nvidia.dali", reason="DALI is optional")
     selection = Composition(curate="none").resolve(catalog)
-    rule = resolve_neighbours(Neighbours(), catalog, selection, 1)
+    rule = resolve_neighbours(NeighbourSource(), catalog, selection, 1)
     views, reader = ViewPlan(recipe, 1), Reader(catalog, known_bad)
     plan = Plan(selection, 8, seed=1)
     return Loader(plan, views, reader, (0.5,) * 3, (0.2,) * 3, backend=backend, neighbours=rule, **kwargs)

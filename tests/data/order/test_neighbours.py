@@ -5,14 +5,14 @@ from data_factory import make_catalog
 from trocar.core.config import validate
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.order.neighbour_table import NeighbourTable, index_names, write_table
-from trocar.data.order.neighbours import Neighbours, resolve_neighbours
-from trocar.data.selection.composition import Composition, Match
+from trocar.data.order.neighbours import NeighbourSource, resolve_neighbours
+from trocar.data.selection.composition import Composition, VideoFilter
 from trocar.errors import ConfigError, TrocarError
 
 
 def rule(catalog, seed=0, composition=None, **config):
     selection = (composition or Composition(curate="none")).resolve(catalog)
-    return resolve_neighbours(Neighbours(**config), catalog, selection, seed)
+    return resolve_neighbours(NeighbourSource(**config), catalog, selection, seed)
 
 
 def with_times(catalog, times):
@@ -131,7 +131,7 @@ def test_a_video_left_out_of_the_run_does_not_come_in_by_the_index(tmp_path):
     catalog = make_catalog(tmp_path, 3, 8)
     rows = np.tile(np.array([9, 17]), (24, 1))
     write(catalog, rows=rows, distances=np.full((24, 2), 0.1, np.float32))
-    composition = Composition(curate="none", exclude=[Match(case=["case01"])])
+    composition = Composition(curate="none", exclude=[VideoFilter(case=["case01"])])
     assert rule(catalog, source="knn", index="alike").candidates(4)[:2] == [9, 17]
     assert rule(catalog, composition=composition, source="knn", index="alike").candidates(4) == [17, 2, 3, 5]
 
@@ -163,7 +163,7 @@ def test_no_configuration_means_no_rule(seconds):
 )
 def test_a_rule_that_cannot_be_meant_is_refused(tree, message):
     with pytest.raises(ConfigError, match=message):
-        validate(Neighbours, tree, "test")
+        validate(NeighbourSource, tree, "test")
 
 
 def test_an_index_survives_writing_and_pickling(tmp_path):

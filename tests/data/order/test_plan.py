@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from trocar.data.order.plan import PERIOD, Plan
-from trocar.data.selection.selection import Pool, Runs, Selection
+from trocar.data.selection.selection import Pool, RowRuns, Selection
 from trocar.errors import ConfigError
 
 
@@ -10,7 +10,7 @@ def selection(sizes, shares=None):
     starts = np.cumsum([0, *sizes[:-1]])
     shares = shares or [1 / len(sizes)] * len(sizes)
     pools = tuple(
-        Pool(f"s{i}", Runs(*(np.array([v], np.int64) for v in (start, 1, size, size))), share)
+        Pool(f"s{i}", RowRuns(*(np.array([v], np.int64) for v in (start, 1, size, size))), share)
         for i, (start, size, share) in enumerate(zip(starts, sizes, shares, strict=True))
     )
     return Selection(pools, {f"s{i}": n for i, n in enumerate(sizes)}, (), "f")

@@ -4,7 +4,7 @@ from data_factory import make_catalog
 
 from trocar.core.config import load, validate
 from trocar.data.catalog.catalog import OUT_OF_BODY_THRESHOLD
-from trocar.data.selection.composition import Amount, Composition, Curation, Match
+from trocar.data.selection.composition import Amount, Composition, Curation, VideoFilter
 from trocar.errors import ConfigError
 
 
@@ -40,11 +40,11 @@ def test_everything_is_selected_by_default_and_sources_are_counted(catalog):
 
 
 def test_include_and_exclude_work_on_videos_fields(catalog):
-    selection = free(include=[Match(source=["a"])], exclude=[Match(case=["case02"])]).resolve(catalog)
+    selection = free(include=[VideoFilter(source=["a"])], exclude=[VideoFilter(case=["case02"])]).resolve(catalog)
     assert selection.cases == ("a/case00", "a/case04")
-    south = free(include=[Match(hospital=["south"])]).resolve(catalog)
+    south = free(include=[VideoFilter(hospital=["south"])]).resolve(catalog)
     assert south.cases == ("a/case02", "b/case05")
-    assert free(exclude=[Match(split=["test"])]).resolve(catalog).cases == (
+    assert free(exclude=[VideoFilter(split=["test"])]).resolve(catalog).cases == (
         "a/case00",
         "a/case04",
         "b/case01",
@@ -54,7 +54,7 @@ def test_include_and_exclude_work_on_videos_fields(catalog):
 
 def test_a_name_that_does_not_occur_is_refused_with_the_nearest(catalog):
     with pytest.raises(ConfigError, match=r"no hospital 'nort' in the catalog \(did you mean 'north'\?\)"):
-        free(include=[Match(hospital=["nort"])]).resolve(catalog)
+        free(include=[VideoFilter(hospital=["nort"])]).resolve(catalog)
 
 
 def test_samples_are_nested_and_whole_cases(catalog):
@@ -121,7 +121,7 @@ def test_max_repeat_caps_epochs_and_says_where_the_surplus_went(tmp_path):
 
 
 def test_the_fingerprint_follows_the_selected_content_alone(catalog, tmp_path):
-    one = free(include=[Match(case=["case00"])])
+    one = free(include=[VideoFilter(case=["case00"])])
     assert one.resolve(catalog).fingerprint == one.resolve(catalog).fingerprint
     assert one.resolve(catalog).fingerprint != free().resolve(catalog).fingerprint
     assert free(sample=Amount(frames=60)).resolve(catalog).fingerprint != free().resolve(catalog).fingerprint
@@ -151,10 +151,10 @@ def test_a_grown_catalog_keeps_fingerprint_and_rows_of_an_unchanged_selection(tm
     shifted = videos.set_column(videos.schema.get_field_index("first_row"), "first_row", [[100, 106, 112]])
     a = free().resolve(small)
     small_hash = a.fingerprint
-    from trocar.data.selection.selection import Pool, Runs, hash_runs
+    from trocar.data.selection.selection import Pool, RowRuns, hash_runs
 
     moved = tuple(
-        Pool(p.name, Runs(p.runs.start + 100, p.runs.stride, p.runs.have, p.runs.take), p.share) for p in a.pools
+        Pool(p.name, RowRuns(p.runs.start + 100, p.runs.stride, p.runs.have, p.runs.take), p.share) for p in a.pools
     )
     named = list(zip(videos["name"].to_pylist(), videos["content_hash"].to_pylist(), strict=True))
     assert hash_runs(named, moved, shifted["first_row"].to_numpy()) == small_hash

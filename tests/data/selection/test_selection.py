@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from trocar.data.selection.selection import Pool, Runs, hash_runs
+from trocar.data.selection.selection import Pool, RowRuns, hash_runs
 
 
 def rows_of(runs):
@@ -12,17 +12,17 @@ def test_runs_reproduce_any_sorted_rows():
     rng = np.random.default_rng(0)
     for keep in (0.1, 0.5, 0.9, 1.0):
         rows = np.flatnonzero(rng.random(500) < keep).astype(np.int64) + 17
-        assert rows_of(Runs.of_video(rows)) == rows.tolist()
+        assert rows_of(RowRuns.of_video(rows)) == rows.tolist()
 
 
 def test_a_constant_stride_is_one_run():
-    runs = Runs.of_video(np.arange(5, 500, 3))
+    runs = RowRuns.of_video(np.arange(5, 500, 3))
     assert runs.start.size == 1
     assert runs.stride.tolist() == [3]
 
 
 def test_thinning_takes_exactly_as_many_evenly_spread():
-    runs = Runs.concatenate([Runs.of_video(np.arange(0, 700)), Runs.of_video(np.arange(1000, 1300))])
+    runs = RowRuns.concatenate([RowRuns.of_video(np.arange(0, 700)), RowRuns.of_video(np.arange(1000, 1300))])
     thin = runs.thinned(100)
     rows = np.array(rows_of(thin))
     assert len(thin) == 100
@@ -32,20 +32,20 @@ def test_thinning_takes_exactly_as_many_evenly_spread():
 
 
 def test_thinning_many_tiny_runs_favours_no_end():
-    runs = Runs.of_video(np.flatnonzero(np.random.default_rng(0).random(4000) < 0.5).astype(np.int64))
+    runs = RowRuns.of_video(np.flatnonzero(np.random.default_rng(0).random(4000) < 0.5).astype(np.int64))
     rows = np.array(rows_of(runs.thinned(500)))
     assert rows.size == 500
     assert abs((rows < 2000).sum() - 250) < 25
 
 
 def test_thinning_to_more_than_there_is_keeps_everything():
-    runs = Runs.of_video(np.arange(10))
+    runs = RowRuns.of_video(np.arange(10))
     assert rows_of(runs.thinned(50)) == list(range(10))
 
 
 def test_a_video_with_scattered_gaps_takes_a_bit_per_row_and_not_a_run_per_gap():
     keep = np.random.default_rng(0).random(100_000) < 0.96
-    runs = Runs.of_video(np.flatnonzero(keep).astype(np.int64) + 17)
+    runs = RowRuns.of_video(np.flatnonzero(keep).astype(np.int64) + 17)
     assert runs.start.size == 1
     assert runs.nbytes < 100_000 * 9 / 64 + 130
     assert (runs.rows(np.arange(len(runs))) == np.flatnonzero(keep) + 17).all()
@@ -54,20 +54,20 @@ def test_a_video_with_scattered_gaps_takes_a_bit_per_row_and_not_a_run_per_gap()
 @pytest.mark.parametrize("share", [0.5, 1.0])
 def test_runs_do_not_hold_on_to_the_rows_they_were_made_from(share):
     rows = np.flatnonzero(np.random.default_rng(0).random(4000) < share).astype(np.int64)
-    runs = Runs.of_video(rows)
+    runs = RowRuns.of_video(rows)
     columns = (runs.start, runs.stride, runs.have, runs.take, runs.at, runs.mask, runs.ends)
     assert not any(np.may_share_memory(rows, column) for column in columns)
 
 
 def test_a_few_gaps_stay_runs():
-    runs = Runs.of_video(np.setdiff1d(np.arange(3600), [100, 2000]))
+    runs = RowRuns.of_video(np.setdiff1d(np.arange(3600), [100, 2000]))
     assert runs.mask.size == 0
     assert runs.start.tolist() == [0, 101, 2001]
 
 
 def test_a_mask_covers_the_grid_of_the_rows_and_not_the_rows_between():
     rows = 25 * np.flatnonzero(np.random.default_rng(0).random(8000) < 0.9).astype(np.int64)
-    runs = Runs.of_video(rows)
+    runs = RowRuns.of_video(rows)
     assert runs.stride.tolist() == [25]
     assert runs.mask.size <= 1024
     assert rows_of(runs) == rows.tolist()
@@ -79,7 +79,7 @@ def test_videos_with_and_without_masks_are_joined_in_order_and_drawn_in_any_orde
         np.flatnonzero(rng.random(rng.integers(1, 3000)) < share).astype(np.int64) + 10_000 * k
         for k, share in enumerate([0.5, 1.0, 0.9, 0.01, 1.0, 0.7])
     ]
-    runs = Runs.concatenate([Runs.of_video(rows) for rows in videos])
+    runs = RowRuns.concatenate([RowRuns.of_video(rows) for rows in videos])
     assert 0 < (runs.at >= 0).sum() < runs.at.size
     joined = np.concatenate(videos)
     index = rng.integers(0, joined.size, 5000)
@@ -89,8 +89,8 @@ def test_videos_with_and_without_masks_are_joined_in_order_and_drawn_in_any_orde
 @pytest.mark.parametrize("total", [1, 3, 500, 3999])
 def test_thinning_a_masked_video_spreads_over_its_kept_rows(total):
     rows = np.flatnonzero(np.random.default_rng(2).random(9000) < 0.5).astype(np.int64)
-    parts = [Runs.of_video(rows), Runs.of_video(rows + 9000)]
-    thin = Runs.concatenate(parts).thinned(total)
+    parts = [RowRuns.of_video(rows), RowRuns.of_video(rows + 9000)]
+    thin = RowRuns.concatenate(parts).thinned(total)
     chosen = thin.rows(np.arange(len(thin)))
     assert chosen.size == total
     places = np.searchsorted(np.concatenate([rows, rows + 9000]), chosen)
@@ -102,7 +102,7 @@ def test_thinning_a_masked_video_spreads_over_its_kept_rows(total):
 
 def test_the_fingerprint_sees_every_masked_row_and_nothing_of_where_the_video_lies():
     def hashed(rows, first):
-        pool = Pool("all", Runs.of_video(rows + first), 1.0)
+        pool = Pool("all", RowRuns.of_video(rows + first), 1.0)
         return hash_runs([("v", "content")], (pool,), np.array([first]))
 
     rows = np.flatnonzero(np.random.default_rng(3).random(4000) < 0.8).astype(np.int64)

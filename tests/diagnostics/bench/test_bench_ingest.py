@@ -12,7 +12,7 @@ from ingest_clips import constant, make_clip, number_in
 from PIL import Image
 
 from trocar.cli.main import main
-from trocar.data.ingest.sources.find import Found
+from trocar.data.ingest.sources.find import FoundSource
 from trocar.data.media.refusal import Limits
 from trocar.data.media.video.decode import Decoder
 from trocar.data.media.video.frame_conversion import to_rgb
@@ -44,8 +44,8 @@ def test_the_ffmpeg_command_writes_the_frames_that_ingest_chooses(tmp_path: Path
     name, times, tick = CLIPS[kind]
     clip = make_clip(tmp_path / name, times, tick=tick)
     chosen = [number_in(to_rgb(frame)) for _, frame in Decoder(clip, fps, Limits()).frames()]
-    found = Found("a", clip, str(clip), False, "")
-    target = ingest.Target(found, (0, 0, 96, 32), (96, 32), (), len(times), tick, 1 / 25)
+    found = FoundSource("a", clip, str(clip), False, "")
+    target = ingest.IngestTarget(found, (0, 0, 96, 32), (96, 32), (), len(times), tick, 1 / 25)
     (tmp_path / "out").mkdir()
     timed([ingest.ffmpeg_command(target, fps, 1, ingest.find_ffmpeg(), tmp_path / "out")], 1)
     assert [number_in(Image.open(path).convert("RGB")) for path in sorted((tmp_path / "out").iterdir())] == chosen

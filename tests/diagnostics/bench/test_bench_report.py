@@ -4,7 +4,7 @@ import json
 import pytest
 from rich.console import Console
 
-from trocar.diagnostics.bench.report import Comparison, Trial
+from trocar.diagnostics.bench.report import BenchComparison, Trial
 from trocar.errors import TrocarError
 
 TRIALS = (
@@ -15,7 +15,7 @@ TRIALS = (
     Trial("trocar", 2, 100, 4.0, {"peak MB": 20.0}),
     Trial("reference", 2, 100, 4.0),
 )
-COMPARISON = Comparison("A title", "images/s", "reference", TRIALS)
+COMPARISON = BenchComparison("A title", "images/s", "reference", TRIALS)
 
 
 def test_ratios_are_taken_pair_by_pair():

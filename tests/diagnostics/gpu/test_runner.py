@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from trocar.diagnostics.gpu import runner
-from trocar.diagnostics.gpu.runner import Check, Found, SkippedError, read_report, run_checks
+from trocar.diagnostics.gpu.runner import CheckFindings, GpuCheck, SkippedError, read_report, run_checks
 from trocar.diagnostics.gpu.subject import Subject
 
 
@@ -17,7 +17,7 @@ def subject(tmp_path):
 
 
 def found(passed):
-    return lambda subject: Found(passed, "words", {"number": 1.5})
+    return lambda subject: CheckFindings(passed, "words", {"number": 1.5})
 
 
 def raising(error):
@@ -34,11 +34,11 @@ def never():
 def test_each_check_has_its_state_and_none_keeps_the_next_from_running(subject, tmp_path):
     said = []
     checks = [
-        Check("good", 9, found(True)),
-        Check("bad", 9, found(False)),
-        Check("number", 9, found(None)),
-        Check("raises", 9, raising(RuntimeError("CUDA error\nmore"))),
-        Check("not here", 9, raising(SkippedError("no card"))),
+        GpuCheck("good", 9, found(True)),
+        GpuCheck("bad", 9, found(False)),
+        GpuCheck("number", 9, found(None)),
+        GpuCheck("raises", 9, raising(RuntimeError("CUDA error\nmore"))),
+        GpuCheck("not here", 9, raising(SkippedError("no card"))),
     ]
     outcomes = run_checks(checks, subject, said.append, never, tmp_path / "report.json")
     states = {outcome.name: (outcome.state, outcome.words) for outcome in outcomes}
@@ -59,16 +59,18 @@ def test_the_report_is_written_before_the_next_check_begins(subject, tmp_path):
 
     def look(subject):
         seen.append([item["name"] for item in json.loads((tmp_path / "r.json").read_text())["checks"]])
-        return Found(True, "")
+        return CheckFindings(True, "")
 
-    run_checks([Check("first", 9, found(True)), Check("second", 9, look)], subject, print, never, tmp_path / "r.json")
+    run_checks(
+        [GpuCheck("first", 9, found(True)), GpuCheck("second", 9, look)], subject, print, never, tmp_path / "r.json"
+    )
     assert seen == [["first"]]
 
 
 def test_a_report_is_continued(subject, tmp_path):
     report = tmp_path / "r.json"
-    run_checks([Check("first", 9, found(False))], subject, print, never, report)
-    both = [Check("first", 9, raising(AssertionError("again"))), Check("second", 9, found(True))]
+    run_checks([GpuCheck("first", 9, found(False))], subject, print, never, report)
+    both = [GpuCheck("first", 9, raising(AssertionError("again"))), GpuCheck("second", 9, found(True))]
     assert [outcome.state for outcome in run_checks(both, subject, print, never, report)] == ["failed", "passed"]
 
 
@@ -78,9 +80,9 @@ def test_a_check_that_hangs_is_written_down_before_the_process_is_given_up(subje
 
     def hang(subject):
         assert gave_up.wait(30)
-        return Found(True, "")
+        return CheckFindings(True, "")
 
-    checks = [Check("good", 9, found(True)), Check("hangs", 0.2, hang)]
+    checks = [GpuCheck("good", 9, found(True)), GpuCheck("hangs", 0.2, hang)]
 
     def hung():
         states = {outcome.name: outcome.state for outcome in read_report(tmp_path / "r.json")}
@@ -92,13 +94,13 @@ def test_a_check_that_hangs_is_written_down_before_the_process_is_given_up(subje
 
 
 def test_what_does_not_fit_into_the_budget_is_skipped_and_cheaper_checks_are_not(subject, tmp_path):
-    checks = [Check("long", 100, found(True)), Check("short", 5, found(True))]
+    checks = [GpuCheck("long", 100, found(True)), GpuCheck("short", 5, found(True))]
     outcomes = run_checks(checks, subject, print, never, None, budget_s=10)
     assert [(outcome.name, outcome.state) for outcome in outcomes] == [("long", "skipped"), ("short", "passed")]
 
 
 def test_numbers_that_json_cannot_hold_are_words(subject, tmp_path):
-    odd = lambda subject: Found(None, "", {"nan": float("nan"), "deep": [{"inf": float("inf")}]})  # noqa: E731
-    run_checks([Check("odd", 9, odd)], subject, print, never, tmp_path / "r.json")
+    odd = lambda subject: CheckFindings(None, "", {"nan": float("nan"), "deep": [{"inf": float("inf")}]})  # noqa: E731
+    run_checks([GpuCheck("odd", 9, odd)], subject, print, never, tmp_path / "r.json")
     (outcome,) = read_report(tmp_path / "r.json")
     assert outcome.values == {"nan": "nan", "deep": [{"inf": "inf"}]}

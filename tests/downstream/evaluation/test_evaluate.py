@@ -22,11 +22,11 @@ from trocar.backbones.load import load_backbone
 from trocar.cli.main import main
 from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
-from trocar.downstream.evaluation.results import Results
+from trocar.downstream.evaluation.results import EvaluationResults
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+def results(tmp_path_factory: pytest.TempPathFactory) -> EvaluationResults:
     root = tmp_path_factory.mktemp("evaluate")
     for seed in (1, 2):
         save_backbone(load_backbone("resnet18", seed=seed), root / f"run{seed}", extra={})
@@ -43,7 +43,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return evaluate(config)
 
 
-def test_baselines_stand_beside_the_backbone(results: Results) -> None:
+def test_baselines_stand_beside_the_backbone(results: EvaluationResults) -> None:
     arms = {(row.arm, row.kind, len(row.members)) for row in results.rows}
     assert arms == {
         ("mine", "backbone", 2),
@@ -56,14 +56,14 @@ def test_baselines_stand_beside_the_backbone(results: Results) -> None:
     assert len(results.rows) == 2 * (5 * 2 + 1)
 
 
-def test_a_problem_that_colour_solves_is_solved_by_colour_and_not_by_the_majority(results: Results) -> None:
+def test_a_problem_that_colour_solves_is_solved_by_colour_and_not_by_the_majority(results: EvaluationResults) -> None:
     assert results.row("phase", "linear", "mean colour").mean("f1@pooled_macro") == 1.0
     assert results.row("tools", "linear", "mean colour").mean("map@pooled") == 1.0
     # Six frames of each phase in every case: the majority is a tie, so phase 0 everywhere: F1 2/3 and 0.
     assert results.row("phase", "prior", "majority").mean("f1@pooled_macro") == pytest.approx(1 / 3)
 
 
-def test_every_number_follows_from_the_written_predictions(results: Results) -> None:
+def test_every_number_follows_from_the_written_predictions(results: EvaluationResults) -> None:
     out = Path(results.data["root"]).parent / "out"
     table = pd.read_parquet(out / "predictions.parquet")
     tree = json.loads((out / "results.json").read_text())
@@ -82,7 +82,7 @@ def test_every_number_follows_from_the_written_predictions(results: Results) -> 
     assert len(table) == 48 * sum(len(row["members"]) for row in tree["rows"])
 
 
-def test_the_markdown_table_has_a_line_per_row(results: Results) -> None:
+def test_the_markdown_table_has_a_line_per_row(results: EvaluationResults) -> None:
     text = (Path(results.data["root"]).parent / "out/results.md").read_text()
     assert sum(line.startswith("| mine ") for line in text.splitlines()) == 4
     assert " ± " in next(line for line in text.splitlines() if line.startswith("| mine "))

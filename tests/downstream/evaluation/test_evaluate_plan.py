@@ -16,7 +16,7 @@ from training_factory import open_bench
 import trocar.downstream.evaluation.evaluate as evaluate_module
 from trocar.cli.main import main
 from trocar.downstream.evaluation.compatibility import sizes, usable
-from trocar.downstream.evaluation.contenders import Arm, Member
+from trocar.downstream.evaluation.contenders import Contender, Replicate
 from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.features import frame_cache
@@ -24,8 +24,11 @@ from trocar.downstream.features.baselines.base import SIZE
 from trocar.downstream.protocols import get_protocol, protocols
 from trocar.errors import ConfigError
 
-NET = Arm("net", "backbone", (Member("net", None, 48),))
-PIXELS, MAJORITY = Arm("raw pixels", "baseline", (Member("raw pixels"),)), Arm("majority", "majority", (Member("m"),))
+NET = Contender("net", "backbone", (Replicate("net", None, 48),))
+PIXELS, MAJORITY = (
+    Contender("raw pixels", "baseline", (Replicate("raw pixels"),)),
+    Contender("majority", "majority", (Replicate("m"),)),
+)
 TWO = [{"name": "knn", "neighbours": 1, "title": "1-NN"}, {"name": "knn", "title": "20-NN"}]
 
 

@@ -17,7 +17,7 @@ from trocar.downstream.evaluation import mask_runs
 from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.mask_runs import file_stem
-from trocar.downstream.evaluation.results import Results
+from trocar.downstream.evaluation.results import EvaluationResults
 from trocar.downstream.metrics.segmentation import scores_of
 from trocar.downstream.metrics.segmentation_offered import mask_metrics
 from trocar.downstream.predictions.mask_outcomes import mask_outcomes
@@ -160,14 +160,14 @@ def test_overlays_show_the_frames_of_the_masks_in_any_size(tmp_path: Path) -> No
 
 
 @pytest.fixture(scope="module")
-def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, EvaluationResults]:
     root = tmp_path_factory.mktemp("mixed")
     make_mask_folder(root / "data", cases=2)
     config = settings(root, seeds=1, task=["phase", "segmentation"], protocol=["knn", QUICK], bootstrap=0)
     return root, evaluate(config)
 
 
-def test_each_task_takes_the_protocols_that_fit_it(mixed: tuple[Path, Results]) -> None:
+def test_each_task_takes_the_protocols_that_fit_it(mixed: tuple[Path, EvaluationResults]) -> None:
     _, results = mixed
     assert [(row.task, row.protocol, row.arm) for row in results.rows] == [
         ("phase", "knn", ARM),
@@ -181,7 +181,9 @@ def test_each_task_takes_the_protocols_that_fit_it(mixed: tuple[Path, Results]) 
     assert "Not in the test frames: never." in results.to_markdown()
 
 
-def test_a_file_of_labels_and_masks_is_read_for_either_task(mixed: tuple[Path, Results], tmp_path: Path) -> None:
+def test_a_file_of_labels_and_masks_is_read_for_either_task(
+    mixed: tuple[Path, EvaluationResults], tmp_path: Path
+) -> None:
     root, _ = mixed
     for task in ("phase", "segmentation"):
         out = tmp_path / f"{task}.json"

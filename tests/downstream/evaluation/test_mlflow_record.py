@@ -12,22 +12,24 @@ import pytest
 from trocar.cli.main import main
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.mlflow_record import record, track
-from trocar.downstream.evaluation.results import Results, Row
+from trocar.downstream.evaluation.results import EvaluationResults, ResultRow
 from trocar.errors import ConfigError
 from trocar.privacy.marks import Withheld
 from trocar.runs.step_metrics import read_metrics
 
 
-def row(arm: str, score: float, protocol: str = "knn") -> Row:
+def row(arm: str, score: float, protocol: str = "knn") -> ResultRow:
     values = {"f1@pooled_macro": [score, score + 0.2], "accuracy": [0.5, 0.7]}
-    return Row("phase", protocol, arm, "backbone", ["a", "b"], values, (0.1, 0.9), {}, [[], []], {"verdict": "clean"})
+    return ResultRow(
+        "phase", protocol, arm, "backbone", ["a", "b"], values, (0.1, 0.9), {}, [[], []], {"verdict": "clean"}
+    )
 
 
-def results(*rows: Row, hidden: tuple[str, ...] = ()) -> Results:
+def results(*rows: ResultRow, hidden: tuple[str, ...] = ()) -> EvaluationResults:
     import pandas as pd
 
     about = {"headline": "f1@pooled_macro", "budget": "", "metrics": ["f1@pooled_macro", "accuracy"]}
-    return Results({"layout": "folder"}, {"phase": about}, list(rows), pd.DataFrame(), Withheld(hidden))
+    return EvaluationResults({"layout": "folder"}, {"phase": about}, list(rows), pd.DataFrame(), Withheld(hidden))
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from trocar.downstream.evaluation.result_cache import FOLDER, Finished
 from trocar.downstream.protocols.base import Problem, Protocol
 from trocar.downstream.protocols.finetune import Finetune
 from trocar.downstream.protocols.knn import KNN
-from trocar.downstream.protocols.segmentation import Segmentation
+from trocar.downstream.protocols.segmentation import SegmentationProtocol
 
 
 def after(calls: int) -> Callable[..., object]:
@@ -109,13 +109,13 @@ def problem(root: Path) -> Problem:
     """Half of the frames train, half test."""
     from trocar.downstream.datasets import open_dataset
     from trocar.downstream.datasets.base import DatasetOptions
-    from trocar.downstream.evaluation.experiment import make_bench
+    from trocar.downstream.evaluation.experiment import make_experiment
     from trocar.downstream.evaluation.runner import _nothing
     from trocar.downstream.features.encoder import Encoder
     from trocar.downstream.features.frame_cache import FrameCache
 
     data = open_dataset(root / "data", None, DatasetOptions())
-    bench = make_bench("phase", data, settings(root, "none"))
+    bench = make_experiment("phase", data, settings(root, "none"))
     return bench.problem(bench.folds[0], Encoder(FrameCache(data, root / "cache"), 32, None, _nothing), 0)
 
 
@@ -197,8 +197,8 @@ def test_masks_that_are_gone_or_whose_truth_changed_are_made_again(tmp_path: Pat
     config = settings(tmp_path, "out", task=["segmentation"], protocol=[quick], baselines=[], seeds=1, folds=2)
 
     def fitted() -> int:
-        made, segment = [], Segmentation.segment
-        with patch.object(Segmentation, "segment", lambda *words: (made.append(1), segment(*words))[1]):
+        made, segment = [], SegmentationProtocol.segment
+        with patch.object(SegmentationProtocol, "segment", lambda *words: (made.append(1), segment(*words))[1]):
             evaluate(config)
         return len(made)
 

@@ -17,7 +17,7 @@ from trocar.downstream.evaluation.cached_result import Solution, write_solution
 from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.result_cache import FOLDER, NETWORK
-from trocar.downstream.training.loop import Trainer
+from trocar.downstream.training.loop import FinetuneTrainer
 
 GRU = {"name": "temporal_finetuned", "head": {"name": "gru", "hidden": 8}, "epochs": 2}
 
@@ -45,8 +45,8 @@ def files_of_two_stages(root: Path) -> dict[str, bytes]:
 
 def fitted(config: EvaluateConfig) -> int:
     """How many networks an evaluation trains."""
-    made, fit = [], Trainer.fit
-    with patch.object(Trainer, "fit", lambda *words: (made.append(1), fit(*words))[1]):
+    made, fit = [], FinetuneTrainer.fit
+    with patch.object(FinetuneTrainer, "fit", lambda *words: (made.append(1), fit(*words))[1]):
         evaluate(config)
     return len(made)
 

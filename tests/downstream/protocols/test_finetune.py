@@ -21,7 +21,7 @@ from trocar.downstream.features.feature_cache import extract
 from trocar.downstream.protocols import finetune, get_protocol
 from trocar.downstream.protocols.base import Problem
 from trocar.downstream.protocols.finetune import Finetune, finetuned
-from trocar.downstream.training.loop import Trainer
+from trocar.downstream.training.loop import FinetuneTrainer
 from trocar.errors import ConfigError, TrocarError
 
 QUICK = Finetune(epochs=2, batch=8, lr=2e-3, layer_decay=0.9, warmup=0, augment=None, select="fixed_epochs")
@@ -93,14 +93,14 @@ def test_the_first_best_validation_epoch_is_kept_and_training_stops_after_the_pa
 def test_validation_and_test_frames_are_never_trained_on(tmp_path: Path) -> None:
     problem = with_validation(colour_problem(tmp_path))
     trained: list[int] = []
-    original = Trainer._cuts
+    original = FinetuneTrainer._cuts
 
-    def watched(self: Trainer, parts: list[np.ndarray], epoch: int | None) -> object:
+    def watched(self: FinetuneTrainer, parts: list[np.ndarray], epoch: int | None) -> object:
         if epoch is not None:
             trained.extend(np.concatenate(parts).tolist())
         return original(self, parts, epoch)
 
-    with patch.object(Trainer, "_cuts", watched):
+    with patch.object(FinetuneTrainer, "_cuts", watched):
         QUICK.model_copy(update={"select": "validation"}).predict(problem)
     assert sorted(trained) == sorted(2 * problem.train.rows.tolist())
 

@@ -17,16 +17,16 @@ from training_factory import make_encoder, open_bench
 from trocar.downstream.labels import Mask
 from trocar.downstream.protocols import get_protocol, segmentation
 from trocar.downstream.protocols.base import Labelled, Problem
-from trocar.downstream.protocols.segmentation import ConstantMask, Segmentation, read_mask
+from trocar.downstream.protocols.segmentation import ConstantMask, SegmentationProtocol, read_mask
 from trocar.downstream.segmentation.train import fit_segmenter
 from trocar.errors import ConfigError, TrocarError
 
 SHAPES = ((40, 56), (48, 32))
 
 
-def protocol(**settings: Any) -> Segmentation:
+def protocol(**settings: Any) -> SegmentationProtocol:
     found = get_protocol({"name": "segmentation", "epochs": 2, "batch": 4, "lr": 5e-3, "layer_decay": 0.9, **settings})
-    assert isinstance(found, Segmentation)
+    assert isinstance(found, SegmentationProtocol)
     return found
 
 
@@ -64,7 +64,7 @@ class Watched:
         return fit_segmenter(model, train, config, val, **settings)
 
 
-def watch(problem: Problem, recipe: Segmentation) -> tuple[Watched, segmentation.Segmented]:
+def watch(problem: Problem, recipe: SegmentationProtocol) -> tuple[Watched, segmentation.Segmented]:
     watched = Watched()
     with patch.object(segmentation, "fit_segmenter", watched):
         return watched, recipe.segment(problem, size_of(problem))

@@ -19,7 +19,7 @@ from trocar.downstream.features.feature_cache import extract
 from trocar.downstream.labels import LabelSpace
 from trocar.downstream.metrics.outcome import Floats
 from trocar.downstream.protocols import get_protocol, temporal
-from trocar.downstream.protocols.base import Frames, Labelled, Problem
+from trocar.downstream.protocols.base import FoldFrames, Labelled, Problem
 from trocar.downstream.protocols.temporal import Temporal, TemporalFrozen
 from trocar.downstream.tasks import get_task
 from trocar.downstream.temporal.sequence import Sequence
@@ -63,7 +63,7 @@ def ambiguous(train: int = 3, val: int = 0, test: int = 1) -> tuple[Problem, np.
         encoder=Given(features),  # type: ignore[arg-type]
         train=part(0, train),
         val=part(train, train + val) if val else None,
-        test=Frames(tested.rows, tested.case),
+        test=FoldFrames(tested.rows, tested.case),
         case=case,
         time_s=time_s,
     )
@@ -125,7 +125,7 @@ def test_test_frames_are_predicted_with_their_unlabelled_neighbours_and_come_bac
     problem, _ = ambiguous(test=3)
     whole = protocol().predict(problem).scores
     some = np.array([0, 4, 5, len(problem.test.rows) - 1])
-    few = replace(problem, test=Frames(problem.test.rows[some], problem.test.case[some]))
+    few = replace(problem, test=FoldFrames(problem.test.rows[some], problem.test.case[some]))
     assert (protocol().predict(few).scores == whole[some]).all()
 
 

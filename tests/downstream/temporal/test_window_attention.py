@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from trocar.downstream.temporal.heads.asformer import Layer
+from trocar.downstream.temporal.heads.asformer import AsFormerLayer
 from trocar.downstream.temporal.window_attention import _allowed, window_attention
 
 
@@ -43,7 +43,7 @@ def test_no_row_is_without_a_key():
 def test_the_window_of_an_asformer_layer_is_each_frames_own(window):
     # A mask in which the frames of a block share the union of their windows differs from frame 1 of a block on.
     torch.manual_seed(0)
-    layer = Layer(8, window, dropout=0.0, weight=1.0).double()
+    layer = AsFormerLayer(8, window, dropout=0.0, weight=1.0).double()
     local = torch.rand(1, 8, 100, dtype=torch.float64)
     normal = (local - local.mean(2, keepdim=True)) / (local.var(2, correction=0, keepdim=True) + 1e-5).sqrt()
     query, key, value = (part(normal).transpose(1, 2) for part in (layer.query, layer.key, layer.value))
@@ -53,7 +53,7 @@ def test_the_window_of_an_asformer_layer_is_each_frames_own(window):
 
 def test_a_decoder_takes_its_values_from_the_coder_before_it():
     torch.manual_seed(0)
-    layer = Layer(8, 4, dropout=0.0, weight=1.0)
+    layer = AsFormerLayer(8, 4, dropout=0.0, weight=1.0)
     local, previous = torch.rand(1, 8, 20), torch.rand(1, 8, 20)
     changed = previous.clone()
     changed[..., 10] += 1

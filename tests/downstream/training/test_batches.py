@@ -8,16 +8,16 @@ import torch
 
 from trocar.backbones.preprocess import Preprocessing
 from trocar.data.views.recipe import Jitter
-from trocar.downstream.training.batches import Augmentation, Images, epoch_batches
+from trocar.downstream.training.batches import Augmentation, NetworkImages, epoch_batches
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3), dtype=np.uint8)
 
 
-def images(augmentation: Augmentation | None, seed: int = 0) -> Images:
-    return Images(PIXELS, Preprocessing(size=(16, 16)), augmentation, seed, "cpu")
+def images(augmentation: Augmentation | None, seed: int = 0) -> NetworkImages:
+    return NetworkImages(PIXELS, Preprocessing(size=(16, 16)), augmentation, seed, "cpu")
 
 
-def view(found: Images, rows: list[int], epoch: int | None) -> torch.Tensor:
+def view(found: NetworkImages, rows: list[int], epoch: int | None) -> torch.Tensor:
     return found.finish(found.cut(np.array(rows), epoch))
 
 

@@ -11,14 +11,14 @@ from trocar.backbones.load import load_backbone
 from trocar.downstream.labels import LabelSpace
 from trocar.downstream.tasks import get_task
 from trocar.downstream.training.goals import Goal
-from trocar.downstream.training.network import Network, hold_batch_norm, parameter_groups
+from trocar.downstream.training.network import Classifier, hold_batch_norm, parameter_groups
 
 PHASE = Goal(get_task("phase"), LabelSpace("phase", "multiclass", ("a", "b", "c")), np.zeros(1, dtype=np.int64))
 TOOLS = Goal(get_task("tools"), LabelSpace("tools", "multilabel", ("x", "y")), np.zeros((1, 2), dtype=np.int64))
 
 
-def network(architecture: str = "test_resnet", *goals: Goal) -> Network:
-    return Network(load_backbone(f"random:{architecture}"), goals or (PHASE,), 32)
+def network(architecture: str = "test_resnet", *goals: Goal) -> Classifier:
+    return Classifier(load_backbone(f"random:{architecture}"), goals or (PHASE,), 32)
 
 
 @pytest.mark.parametrize("goals", [(PHASE, TOOLS), (TOOLS, PHASE)])

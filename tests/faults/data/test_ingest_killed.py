@@ -25,7 +25,7 @@ from trocar.data.catalog.catalog import Catalog
 from trocar.data.ingest import pool
 from trocar.data.ingest.record import Metadata
 from trocar.data.ingest.settings import IngestSettings
-from trocar.data.ingest.video import Job, Outcome
+from trocar.data.ingest.video import Job, JobOutcome
 from trocar.errors import ConfigError
 
 CONTINUES = "the same command ends in the bytes of an undisturbed run"
@@ -105,11 +105,11 @@ def test_ctrl_c_says_how_to_continue_and_leaves_no_worker(
         injection.compare(undisturbed, tree(tmp_path))
 
 
-def crash_on_v1(job: Job) -> Outcome:
+def crash_on_v1(job: Job) -> JobOutcome:
     """Stands in for a decoder that takes its process down."""
     if job.name == "v1":
         os.kill(os.getpid(), signal.SIGSEGV)
-    return Outcome(job.name, frames=1)
+    return JobOutcome(job.name, frames=1)
 
 
 def test_a_video_that_kills_its_process_is_rejected_and_the_others_done(

@@ -16,7 +16,7 @@ from trocar.core.files import HashedFile
 from trocar.errors import TrocarError
 from trocar.runs.lease import LeaseLost
 from trocar.ssl.checkpoints import checkpoint
-from trocar.ssl.checkpoints.checkpoint_writer import CheckpointWriter, Content, Kept
+from trocar.ssl.checkpoints.checkpoint_writer import CheckpointContent, CheckpointWriter, Kept
 
 
 class Training:
@@ -32,10 +32,12 @@ class Training:
         self.network(torch.rand(2, 3, 8, 8)).square().sum().backward()
         self.optimizer.step()
 
-    def content(self) -> Content:
+    def content(self) -> CheckpointContent:
         weights = self.network.state_dict()
         state = {"method": weights, "optimizer": self.optimizer.state_dict(), "skipped": 0}
-        return Content(state, BackboneFiles({"architecture": "net", "trocar": {}}, dict(weights)), {"identity": {}})
+        return CheckpointContent(
+            state, BackboneFiles({"architecture": "net", "trocar": {}}, dict(weights)), {"identity": {}}
+        )
 
 
 class Gate:

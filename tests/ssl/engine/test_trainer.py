@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from trainer_hooks import Recorder
 
-from trocar.data.loading.loader import Batch
+from trocar.data.loading.batch import Batch
 from trocar.data.views.recipe import ViewGroup, ViewPlan, ViewRecipe
 from trocar.ssl.engine.method import Method
 from trocar.ssl.engine.optimizer import OptimConfig, Schedule, build_optimizer
@@ -88,7 +88,7 @@ def train(method=None, steps=4, bad=(), hooks=None, data=None, **config):
 def test_a_non_finite_step_is_skipped_counted_and_leaves_no_trace():
     method, hooks, trainer = train(steps=3, bad={1})
     assert method.updates == [0, 2]
-    assert trainer.skipped == 1
+    assert trainer.state.skipped == 1
     assert [row["skipped"] for row in hooks.rows] == [0, 1, 1]
     assert math.isnan(hooks.rows[1]["loss"])
     assert all(torch.isfinite(t).all() for t in method.state_dict().values())

@@ -14,7 +14,7 @@ from trocar.cli.main import main
 from trocar.data.loading.reader import Reader
 from trocar.data.loading.torch_backend import crop_resize, decode
 from trocar.data.order.neighbour_table import NeighbourTable
-from trocar.data.order.neighbours import Neighbours, resolve_neighbours
+from trocar.data.order.neighbours import NeighbourSource, resolve_neighbours
 from trocar.data.selection.composition import Composition
 from trocar.errors import ConfigError, TrocarError
 from trocar.ssl.neighbours import neighbour_search
@@ -173,7 +173,7 @@ def test_the_command_builds_an_index_that_a_run_can_use(tmp_path, capsys):
     about = json.loads((tmp_path / "shards/catalog/neighbours/alike/index.json").read_text())
     assert (about["k"], about["backbone"]) == (2, NET)
     selection = Composition(curate="none").resolve(catalog)
-    rule = resolve_neighbours(Neighbours(source="knn", index="alike", factor=100), catalog, selection, 0)
+    rule = resolve_neighbours(NeighbourSource(source="knn", index="alike", factor=100), catalog, selection, 0)
     table = NeighbourTable.open(catalog, "alike")
     assert rule.candidates(4)[:2] == table.rows[4].tolist()
     assert rule.identity()["index_fingerprint"] == about["sha256"][:16]

@@ -9,7 +9,7 @@ from trocar.core import cores as cores_of_machine
 from trocar.data.views.recipe import ViewGroup, ViewRecipe
 from trocar.errors import ConfigError
 from trocar.ssl.ranks import machine
-from trocar.ssl.ranks.machine import Neighbours
+from trocar.ssl.ranks.machine import MachineShare
 
 RECIPE = ViewRecipe(
     groups={
@@ -40,23 +40,23 @@ def said(boot="here", cores=range(8), memory=1):
 def found(monkeypatch, *others):
     own = json.loads(said())
     monkeypatch.setattr(machine, "_describe", lambda: own)
-    return Neighbours.found(lambda name, word: [word, *others])
+    return MachineShare.found(lambda name, word: [word, *others])
 
 
 def test_ranks_that_may_run_on_the_same_cores_share_them(monkeypatch):
-    assert found(monkeypatch) == Neighbours(1, 1)
-    assert found(monkeypatch, said(), said(), said()) == Neighbours(4, 4)
+    assert found(monkeypatch) == MachineShare(1, 1)
+    assert found(monkeypatch, said(), said(), said()) == MachineShare(4, 4)
 
 
 def test_ranks_with_cores_of_their_own_or_on_other_machines_take_nothing_away(monkeypatch):
     tied = [said(cores=range(8 * i, 8 * i + 8)) for i in (1, 2, 3)]
     elsewhere = [said(boot="there") for _ in range(4)]
-    assert found(monkeypatch, *tied, *elsewhere) == Neighbours(cores=1, memory=4)
-    assert found(monkeypatch, said(memory=2)) == Neighbours(cores=2, memory=1)  # two containers
+    assert found(monkeypatch, *tied, *elsewhere) == MachineShare(cores=1, memory=4)
+    assert found(monkeypatch, said(memory=2)) == MachineShare(cores=2, memory=1)  # two containers
 
 
 def test_this_machine_says_of_itself_what_all_processes_of_it_say_alike():
-    assert Neighbours.found(lambda name, word: [word, word]) == Neighbours(2, 2)
+    assert MachineShare.found(lambda name, word: [word, word]) == MachineShare(2, 2)
 
 
 @pytest.mark.parametrize(("mask", "sharing", "threads"), [(8, 1, 8), (8, 4, 2), (2, 4, 1)])

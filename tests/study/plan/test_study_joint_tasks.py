@@ -11,7 +11,7 @@ from trocar.study.config import load_study
 from trocar.study.plan.expand import make_plan
 from trocar.study.plan.study_lock import make_lock, write_lock
 from trocar.study.report.arms import arms_of, starts_at_random
-from trocar.study.results.results import Results
+from trocar.study.results.results import StudyResults
 from trocar.study.run.stage_execution import run_stage
 from trocar.study.run.stage_store import Store
 
@@ -51,7 +51,7 @@ def test_both_have_scores_from_one_evaluation(found, capfd):
     (stage,) = {e.stage.name: e.stage for e in found.evaluations if e.arm == "init"}.values()
     with capfd.disabled():
         assert run_stage(store.put(stage, 1, "full"), main) == 0
-    results = Results.load(found.study, store)
+    results = StudyResults.load(found.study, store)
     scores = {score.task: score for score in results.scores}
     assert list(scores) == ["phase", "tools"]
     for task, score in scores.items():

@@ -2,12 +2,12 @@ import pytest
 from planted_study import Planted, plant
 
 from trocar.study.report.hardest import hardest
-from trocar.study.results.results import Results
+from trocar.study.results.results import StudyResults
 
 
 def scores_of(root, planted):
     study, store = plant(root, planted)
-    return Results.load(study, store).scores
+    return StudyResults.load(study, store).scores
 
 
 def test_the_frame_that_most_runs_get_wrong_stands_for_its_case(tmp_path):

@@ -14,7 +14,7 @@ from trocar.study.report.known_cases import KnownCases
 from trocar.study.report.scores import comparisons, outcome_of, ranks
 from trocar.study.report.sources import scales
 from trocar.study.report.summary import summary
-from trocar.study.results.results import Results
+from trocar.study.results.results import StudyResults
 from trocar.study.statistics.crossed import CASES_ONLY, SEEDS_AND_CASES, Crossed
 from trocar.study.statistics.ranking import rank_over_tasks
 from trocar.study.statistics.scaling import Scale, scaling
@@ -24,7 +24,7 @@ CASES = tuple(f"case{number:02d}" for number in range(12))
 
 def found(root, planted, draws=80):
     study, store = plant(root, planted)
-    results = Results.load(study, store)
+    results = StudyResults.load(study, store)
     return results, analyse(results, KnownCases.of([study.catalog]), draws)
 
 
@@ -96,7 +96,7 @@ def test_the_third_sentence_says_what_is_known_of_leaks(tmp_path, verdicts, text
 
 def test_given_weights_without_chance_are_fixed_and_others_have_seeds(tmp_path):
     study, store = plant(tmp_path, Planted({"north": 0.8}, given={"init": 0.5, "random": 0.4, "other": 0.6}))
-    results = Results.load(study, store)
+    results = StudyResults.load(study, store)
     arms = {arm.name: arm for arm in arms_of(results, cells(results)[("phase", "knn")]["100%"])}
     assert {name: (len(arm.seeds), arm.fixed) for name, arm in arms.items()} == {
         "north": (3, False), "init": (3, False), "random": (3, False), "other": (1, True)
@@ -105,7 +105,7 @@ def test_given_weights_without_chance_are_fixed_and_others_have_seeds(tmp_path):
 
 def test_given_weights_under_a_protocol_with_chance_are_not_fixed(tmp_path):
     study, store = plant(tmp_path, Planted({"north": 0.8}, given={"init": 0.5, "other": 0.6}, tasks=("masks",)))
-    results = Results.load(study, store)
+    results = StudyResults.load(study, store)
     ((_, budgets),) = cells(results).items()
     arms = {arm.name: arm for arm in arms_of(results, budgets["100%"])}
     assert not arms["other"].fixed
@@ -168,7 +168,7 @@ def test_shapley_values_need_all_subsets(tmp_path):
 
 def test_arms_of_different_inits_value_no_source(tmp_path):
     study, store = plant(tmp_path, Planted({"north": 0.8, "south": 0.7}, seeds=2))
-    results = Results.load(study, store)
+    results = StudyResults.load(study, store)
     results.lock["init_of"]["south"] = "init south"
     analysis = analyse(results, KnownCases.of([study.catalog]), 20)
     assert analysis.compared[0].value == "not identifiable: the arms began from different weights"
@@ -189,7 +189,7 @@ def test_scores_without_a_known_range_are_not_cut():
 def test_what_a_task_compares_is_what_its_own_pretrainings_saw(tmp_path):
     planted = Planted({"north": 0.8, "south": 0.6}, tasks=("phase", "masks"), seeds=2, leave_out="task")
     study, store = plant(tmp_path, planted)
-    results = Results.load(study, store)
+    results = StudyResults.load(study, store)
     known = KnownCases.of([study.catalog])
     # case 16 or 17 by the seed, and case 10 for phase, 11 for masks; even cases are of the north
     seen = {t: design_of(results, known, {"north", "south", "init"}, t).amounts["north"] for t in ("phase", "masks")}

@@ -9,7 +9,7 @@ from study_factory import make_study, successes
 from trocar.cli.main import main
 from trocar.study.config import load_study
 from trocar.study.plan.study_lock import require_lock
-from trocar.study.results.results import Results
+from trocar.study.results.results import StudyResults
 from trocar.study.run.mlflow_record import sync_study
 from trocar.study.run.stage_store import Store
 
@@ -89,7 +89,7 @@ def _task(root):
 @pytest.mark.slow
 def test_a_study_runs_from_its_file_to_its_report(finished):
     _, study, store = finished
-    results = Results.load(study, store)
+    results = StudyResults.load(study, store)
     assert results.missing == []
     assert results.arms == {"north": "pretrained", "south": "pretrained", "init": "init"}
     table = results.table()
@@ -108,7 +108,7 @@ def test_a_study_runs_from_its_file_to_its_report(finished):
 @pytest.mark.slow
 def test_finished_pretrainings_keep_backbone_and_milestones(finished):
     _, study, store = finished
-    for run in Results.load(study, store).pretrained:
+    for run in StudyResults.load(study, store).pretrained:
         assert (run.folder / "backbone" / "model.safetensors").is_file()
         assert [path.name for path in sorted((run.folder / "checkpoints").iterdir())] == ["step-00000002"]
         assert (run.steps, run.samples, run.done["attempts"]) == (3, 12, 1)

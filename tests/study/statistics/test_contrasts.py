@@ -12,14 +12,14 @@ from statsmodels.stats.multitest import multipletests
 from trocar.downstream.metrics.outcome import Outcome
 from trocar.downstream.metrics.tools import map_pooled
 from trocar.errors import ConfigError, TrocarError
-from trocar.study.statistics.contrasts import Scored, corrected_level, declared_contrasts, holm
+from trocar.study.statistics.contrasts import ScoredTask, corrected_level, declared_contrasts, holm
 from trocar.study.statistics.crossed import CASES_ONLY, crossed
 from trocar.study.statistics.resample import Arm
 from trocar.study.statistics.swap import beside, couple, smallest_p, swap_test
 
 
 def scored(task, *arms):
-    return Scored(task, crossed(arms, case_mean, draws=100), arms, case_mean)
+    return ScoredTask(task, crossed(arms, case_mean, draws=100), arms, case_mean)
 
 
 def literal_holm(p):

@@ -44,7 +44,7 @@ class Unused:
 
 
 @dataclass(frozen=True)
-class Layout:
+class FileLayout:
     """A place in a file where weights lie: `path` through nested dictionaries, then `prefix` before every key."""
 
     path: tuple[str, ...] = ()
@@ -67,7 +67,7 @@ class Family:
     citation: str
     source: Callable[[str], Source]
     """timm's key -> where its tensor comes from in the published file."""
-    layouts: tuple[Layout, ...] = (Layout(),)
+    layouts: tuple[FileLayout, ...] = (FileLayout(),)
     """Tried in order; the first whose place exists is taken."""
     unused: tuple[Unused, ...] = ()
     absent: tuple[str, ...] = ()

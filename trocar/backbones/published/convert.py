@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trocar.backbones import architectures as _registers
-from trocar.backbones.published.base import Family, Layout, Published, State
+from trocar.backbones.published.base import Family, FileLayout, Published, State
 from trocar.backbones.weights.finite import NOT_FINITE
 from trocar.errors import ConfigError, TrocarError
 
@@ -29,7 +29,7 @@ class Converted:
 
     state: dict[str, Tensor]
     arguments: dict[str, Any]
-    layout: Layout
+    layout: FileLayout
     unused: dict[str, str]
     """Published keys that were left out -> why."""
 
@@ -75,7 +75,7 @@ def convert(entry: Published, raw: Mapping[str, Any], origin: str, part: str = "
     return Converted(state, arguments, layout, {names[k]: why for k, why in unused.items()})
 
 
-def choose_layout(family: Family, raw: Mapping[str, Any], origin: str, part: str = "") -> Layout:
+def choose_layout(family: Family, raw: Mapping[str, Any], origin: str, part: str = "") -> FileLayout:
     """The first of the family's layouts that `raw` has. Raises TrocarError if there is none."""
     present = [layout for layout in family.layouts if _tensors(raw, layout)]
     chosen = next((layout for layout in present if not part or layout.part == part), None)
@@ -116,7 +116,7 @@ def nests(raw: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[
             yield from nests(value, (*path, key))
 
 
-def _tensors(raw: Mapping[str, Any], layout: Layout) -> State:
+def _tensors(raw: Mapping[str, Any], layout: FileLayout) -> State:
     """Tensors at the layout's place, wrappers' prefixes taken off; {} if there are none under its prefix."""
     place: Any = raw
     for step in layout.path:
@@ -130,7 +130,7 @@ def _tensors(raw: Mapping[str, Any], layout: Layout) -> State:
     return tensors if any(key.startswith(layout.prefix) for key in tensors) else {}
 
 
-def _open(family: Family, raw: Mapping[str, Any], layout: Layout) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _open(family: Family, raw: Mapping[str, Any], layout: FileLayout) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors by canonical key, and canonical key -> the key as it stands in the file."""
     found: dict[str, Tensor] = {}
     names: dict[str, str] = {}
@@ -166,7 +166,7 @@ def _make(make: Any, tensors: list[Tensor]) -> Tensor | None:
     return made
 
 
-def _refusal(entry: Published, origin: str, layout: Layout, problems: list[str], raw: Mapping[str, Any]) -> str:
+def _refusal(entry: Published, origin: str, layout: FileLayout, problems: list[str], raw: Mapping[str, Any]) -> str:
     shown = [f"  {problem}" for problem in problems[:SHOWN]]
     if len(problems) > SHOWN:
         shown.append(f"  ... and {len(problems) - SHOWN} more")
@@ -174,7 +174,7 @@ def _refusal(entry: Published, origin: str, layout: Layout, problems: list[str],
     return "\n".join([head, *shown, _likely_cause(entry, layout, problems, raw)])
 
 
-def _likely_cause(entry: Published, layout: Layout, problems: list[str], raw: Mapping[str, Any]) -> str:
+def _likely_cause(entry: Published, layout: FileLayout, problems: list[str], raw: Mapping[str, Any]) -> str:
     missing = sum("missing from" in p for p in problems)
     shapes = sum("shape" in p for p in problems)
     strangers = len(problems) - missing - shapes

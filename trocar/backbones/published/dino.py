@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from trocar.backbones.positions import Resampling
-from trocar.backbones.published.base import Family, Layout, Published, Seen, State, Unused
+from trocar.backbones.published.base import Family, FileLayout, Published, Seen, State, Unused
 from trocar.backbones.published.keys import image_size, same
 
 LAYOUTS = (
-    Layout(("teacher",), "backbone.", "teacher"),
-    Layout(("student",), "backbone.", "student"),
-    Layout(("teacher",), "", "teacher"),
-    Layout(("state_dict",), "backbone."),
-    Layout((), "backbone."),
-    Layout(),
+    FileLayout(("teacher",), "backbone.", "teacher"),
+    FileLayout(("student",), "backbone.", "student"),
+    FileLayout(("teacher",), "", "teacher"),
+    FileLayout(("state_dict",), "backbone."),
+    FileLayout((), "backbone."),
+    FileLayout(),
 )
 HEADS = (
     Unused(r"head\..*", "the projection head"),

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from trocar.backbones.published.base import Family, Layout, Published, Seen, State, Unused
+from trocar.backbones.published.base import Family, FileLayout, Published, Seen, State, Unused
 from trocar.backbones.published.keys import image_size, same
 from trocar.backbones.published.vit import swiglu, unchunked, with_registers
 
 LAYOUTS = (
-    Layout(("teacher",), "backbone.", "teacher"),
-    Layout(("student",), "backbone.", "student"),
+    FileLayout(("teacher",), "backbone.", "teacher"),
+    FileLayout(("student",), "backbone.", "student"),
     # The trainer's own checkpoint: one flat dictionary of student and teacher.
-    Layout(("model",), "teacher.backbone.", "teacher"),
-    Layout(("model",), "student.backbone.", "student"),
-    Layout((), "teacher.backbone.", "teacher"),
-    Layout((), "backbone."),
-    Layout(),
+    FileLayout(("model",), "teacher.backbone.", "teacher"),
+    FileLayout(("model",), "student.backbone.", "student"),
+    FileLayout((), "teacher.backbone.", "teacher"),
+    FileLayout((), "backbone."),
+    FileLayout(),
 )
 UNUSED = (
     Unused(r"mask_token", "stands for masked patches, in training only"),

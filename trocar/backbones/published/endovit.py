@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trocar.backbones.preprocess import Preprocessing
-from trocar.backbones.published.base import Family, Layout, Published, Seen, State, Unused
+from trocar.backbones.published.base import Family, FileLayout, Published, Seen, State, Unused
 from trocar.backbones.published.keys import image_size, same
 
 FAMILY = Family(
@@ -13,7 +13,7 @@ FAMILY = Family(
     homepage="https://github.com/DominikBatic/EndoViT",
     citation="Batic et al., IJCARS 2024, arXiv 2303.17636",
     source=same,
-    layouts=(Layout(("model",)), Layout()),
+    layouts=(FileLayout(("model",)), FileLayout()),
     unused=(
         Unused(r"decoder_.*", "MAE's decoder"),
         Unused(r"mask_token", "stands for masked patches, in training only"),

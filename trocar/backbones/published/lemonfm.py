@@ -9,7 +9,7 @@ import re
 
 from torch import Tensor
 
-from trocar.backbones.published.base import Family, Layout, Published, Seen, Source, Unused
+from trocar.backbones.published.base import Family, FileLayout, Published, Seen, Source, Unused
 
 BLOCK = {"conv_dw": "block.0", "norm": "block.2", "mlp.fc1": "block.3", "mlp.fc2": "block.5"}
 
@@ -42,10 +42,10 @@ FAMILY = Family(
     citation="Che et al., CVPR 2026, arXiv 2503.19740",
     source=_torchvision,
     layouts=(
-        Layout(("teacher",), "backbone.", "teacher"),
-        Layout(("student",), "backbone.", "student"),
-        Layout((), "backbone."),
-        Layout(),
+        FileLayout(("teacher",), "backbone.", "teacher"),
+        FileLayout(("student",), "backbone.", "student"),
+        FileLayout((), "backbone."),
+        FileLayout(),
     ),
     unused=(Unused(r"head\..*", "DINO's projection head"),),
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from trocar.backbones.published.base import Family, Layout, Published, Seen, State, Unused
+from trocar.backbones.published.base import Family, FileLayout, Published, Seen, State, Unused
 from trocar.backbones.published.keys import image_size, same
 
 VIT = Family(
@@ -19,9 +19,9 @@ VIT = Family(
     source=same,
     layouts=(
         # `teacher` is the moving average; the published evaluation takes the trained encoder.
-        Layout(("state_dict",), "base_encoder.", "student"),
-        Layout(("state_dict",), "momentum_encoder.", "teacher"),
-        Layout((), "base_encoder.", "student"),
+        FileLayout(("state_dict",), "base_encoder.", "student"),
+        FileLayout(("state_dict",), "momentum_encoder.", "teacher"),
+        FileLayout((), "base_encoder.", "student"),
     ),
     unused=(
         Unused(r"(head|fc)\..*", "the projection head"),

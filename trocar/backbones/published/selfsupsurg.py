@@ -5,7 +5,7 @@ VISSL checkpoints: the trunk lies five dictionaries deep, under `_feature_blocks
 
 from __future__ import annotations
 
-from trocar.backbones.published.base import Family, Layout, Published, Seen
+from trocar.backbones.published.base import Family, FileLayout, Published, Seen
 from trocar.backbones.published.keys import same
 
 TRUNK = ("classy_state_dict", "base_model", "model", "trunk")
@@ -19,9 +19,9 @@ FAMILY = Family(
     citation="Ramesh et al., Medical Image Analysis 2023, arXiv 2207.00449",
     source=same,
     layouts=(
-        Layout(TRUNK, "_feature_blocks."),
-        Layout(("model", "trunk"), "_feature_blocks."),
-        Layout((), "_feature_blocks."),
+        FileLayout(TRUNK, "_feature_blocks."),
+        FileLayout(("model", "trunk"), "_feature_blocks."),
+        FileLayout((), "_feature_blocks."),
     ),
 )
 

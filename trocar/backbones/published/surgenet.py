@@ -13,14 +13,14 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from trocar.backbones.published.base import Family, Layout, Published, Seen, Source, Unused
+from trocar.backbones.published.base import Family, FileLayout, Published, Seen, Source, Unused
 from trocar.backbones.published.keys import renamed
 
 HOST = "https://huggingface.co/TimJaspersTue/SurgeNetModels/resolve/main"
 LAYOUTS = (
-    Layout(("teacher",), "backbone.", "teacher"),
-    Layout(("student",), "backbone.", "student"),
-    Layout(),
+    FileLayout(("teacher",), "backbone.", "teacher"),
+    FileLayout(("student",), "backbone.", "student"),
+    FileLayout(),
 )
 HEADS = (Unused(r"head\..*", "DINO's projection head or a classifier"),)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trocar.backbones.published.base import Family, Layout, Published, Seen, Unused
+from trocar.backbones.published.base import Family, FileLayout, Published, Seen, Unused
 from trocar.backbones.published.keys import same
 
 FILES = "https://seafile.unistra.fr/f"
@@ -14,7 +14,7 @@ FAMILY = Family(
     homepage="https://github.com/CAMMA-public/SurgVLP",
     citation="Yuan et al., SurgVLP, arXiv 2307.15220; HecVL, arXiv 2405.10075; PeskaVLP, arXiv 2410.00263",
     source=same,
-    layouts=(Layout((), "backbone_img.model."), Layout(("state_dict",), "backbone_img.model.")),
+    layouts=(FileLayout((), "backbone_img.model."), FileLayout(("state_dict",), "backbone_img.model.")),
     unused=(
         Unused(r"backbone_img\.global_embedder\..*", "projects into the space shared with text"),
         Unused(r"(backbone_text|neck|head|logit_scale).*", "the text tower and heads"),

@@ -15,7 +15,7 @@ from pathlib import Path
 from trocar.backbones.published.base import Published
 from trocar.backbones.published.convert import convert
 from trocar.backbones.weights.checkpoint_file import read_checkpoint
-from trocar.backbones.weights.weight_store import Record, read_record, root, verified, write_record
+from trocar.backbones.weights.weight_store import FetchedFile, read_record, root, verified, write_record
 from trocar.core.files import locked, replacing, sha256_of
 from trocar.errors import ConfigError, TrocarError
 
@@ -24,7 +24,7 @@ BLOCK = 1 << 20
 Progress = Callable[[int, int | None], None]
 
 
-def fetch(entry: Published, origin: str | None = None, progress: Progress = lambda done, total: None) -> Record:
+def fetch(entry: Published, origin: str | None = None, progress: Progress = lambda done, total: None) -> FetchedFile:
     """Put the weights of `entry` into the store, from `origin` (an address or a file) or the published address.
 
     The file is checked key by key before it is kept, and its sha256 recorded: later loads compare. Weights that are
@@ -52,7 +52,7 @@ def fetch(entry: Published, origin: str | None = None, progress: Progress = lamb
                 raise TrocarError(f"{origin} has sha256 {digest}, the published file {entry.sha256}: not kept")
             convert(entry, read_checkpoint(temporary, ending=target.suffix), origin)
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        record = Record(target.name, target.stat().st_size, digest, origin, now)
+        record = FetchedFile(target.name, target.stat().st_size, digest, origin, now)
         write_record(entry.name, record)
     return record
 

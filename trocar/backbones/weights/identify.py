@@ -15,14 +15,14 @@ from trocar.errors import ConfigError, TrocarError
 
 
 @dataclass(frozen=True)
-class Match:
+class WeightMatch:
     """An entry whose every tensor a file has, and how it was found there."""
 
     entry: Published
     converted: Converted
 
 
-def matches(raw: Mapping[str, Any], part: str = "") -> list[Match]:
+def matches(raw: Mapping[str, Any], part: str = "") -> list[WeightMatch]:
     """All published entries that `raw` fits, key by key and shape by shape; `raw` may be without data."""
     found, failed = [], set()
     for entry in entries().values():
@@ -31,7 +31,7 @@ def matches(raw: Mapping[str, Any], part: str = "") -> list[Match]:
         if twin in failed:
             continue
         try:
-            found.append(Match(entry, convert(entry, raw, "the file", part)))
+            found.append(WeightMatch(entry, convert(entry, raw, "the file", part)))
         except TrocarError:
             failed.add(twin)
     return found

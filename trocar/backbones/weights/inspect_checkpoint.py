@@ -17,7 +17,7 @@ from trocar.backbones.preprocess import describe_backbone
 from trocar.backbones.published.convert import nests
 from trocar.backbones.source import WEIGHTS, find_backbone_folder, resolve
 from trocar.backbones.weights.checkpoint_file import SUFFIXES, read_checkpoint
-from trocar.backbones.weights.identify import Match, matches
+from trocar.backbones.weights.identify import WeightMatch, matches
 from trocar.core.progress import Console
 from trocar.errors import ConfigError, TrocarError
 
@@ -101,7 +101,7 @@ def _show_file(path: Path, console: Console) -> int:
     return 0
 
 
-def _about(match: Match, console: Console) -> None:
+def _about(match: WeightMatch, console: Console) -> None:
     entry, converted = match.entry, match.converted
     size = converted.arguments.get("img_size") or entry.preprocessing.size
     values = sum(tensor.numel() for tensor in converted.state.values())

@@ -17,7 +17,7 @@ RECORD = "record.json"
 
 
 @dataclass(frozen=True)
-class Record:
+class FetchedFile:
     """What was fetched: the file's name, size in bytes, sha256, where from, and when (UTC, ISO 8601)."""
 
     file: str
@@ -43,18 +43,18 @@ def entry(name: str) -> Published:
     return known[name]
 
 
-def read_record(name: str) -> Record | None:
+def read_record(name: str) -> FetchedFile | None:
     """The record of fetched weights; None if they were not fetched. Raises TrocarError for a damaged one."""
     path = root() / name / RECORD
     try:
-        return Record(**json.loads(path.read_text(encoding="utf-8")))
+        return FetchedFile(**json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
     except (ValueError, TypeError) as error:
         raise TrocarError(f"{path} is damaged ({error}); delete {path.parent} and fetch again") from None
 
 
-def write_record(name: str, record: Record) -> None:
+def write_record(name: str, record: FetchedFile) -> None:
     """Note what lies in the folder of `name`."""
     write_json_atomic(root() / name / RECORD, asdict(record))
 
@@ -91,7 +91,7 @@ def is_published_file(published: Published, file: Path | None = None) -> bool:
     return bool(trusted) and sha256_of(file) in trusted
 
 
-def verified(path: Path, published: Published, record: Record | None = None) -> str:
+def verified(path: Path, published: Published, record: FetchedFile | None = None) -> str:
     """sha256 of the file. Raises TrocarError if it is not the one that was published or fetched."""
     if not path.is_file():
         raise TrocarError(f"{path} is gone; run trocar fetch {published.name} again")

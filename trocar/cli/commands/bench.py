@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trocar.diagnostics.bench.report import Comparison
+    from trocar.diagnostics.bench.report import BenchComparison
 
 
 def register(subparsers: Any) -> None:
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if all(one["same"] for one in comparison.settings.get("frames", ())) else 1
 
 
-def _measure(args: argparse.Namespace, say: Any) -> Comparison:
+def _measure(args: argparse.Namespace, say: Any) -> BenchComparison:
     if args.kind == "loader":
         from trocar.diagnostics.bench import loader
 
@@ -105,9 +105,9 @@ def _measure(args: argparse.Namespace, say: Any) -> Comparison:
     return _ingest(args, say)
 
 
-def _ingest(args: argparse.Namespace, say: Any) -> Comparison:
+def _ingest(args: argparse.Namespace, say: Any) -> BenchComparison:
     from trocar.diagnostics.bench import ingest
-    from trocar.diagnostics.bench.report import Comparison, Trial
+    from trocar.diagnostics.bench.report import BenchComparison, Trial
 
     found = ingest.measure(args.videos, args.fps, args.repeats, args.workers, say)
     trials = tuple(
@@ -123,4 +123,4 @@ def _ingest(args: argparse.Namespace, say: Any) -> Comparison:
     frames = [asdict(one) | {"same": one.same} for one in agreements]
     settings = {"videos": str(args.videos), "fps": args.fps, "workers": args.workers, "frames": frames}
     title = f"Ingest at {args.fps:g} fps, {args.workers} workers"
-    return Comparison(title, "x real time", "ffmpeg", trials, settings)
+    return BenchComparison(title, "x real time", "ffmpeg", trials, settings)

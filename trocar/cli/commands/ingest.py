@@ -13,7 +13,7 @@ from trocar.cli.slurm_args import add_options, check
 
 if TYPE_CHECKING:
     from trocar.core.progress import Console
-    from trocar.data.ingest.options import IngestOptions, Progress, Say, Summary
+    from trocar.data.ingest.options import IngestOptions, IngestSummary, Progress, Say
 
 
 def register(subparsers: Any) -> None:
@@ -83,7 +83,7 @@ def _options(args: argparse.Namespace) -> IngestOptions:
     return validate(IngestOptions, {**tree, "settings": settings}, "command line")
 
 
-def _ingest(args: argparse.Namespace, options: IngestOptions, say: Say, progress: Progress) -> Summary:
+def _ingest(args: argparse.Namespace, options: IngestOptions, say: Say, progress: Progress) -> IngestSummary:
     from trocar.data.ingest.distributed import merge, run_part
     from trocar.data.ingest.run import run_ingest
 
@@ -166,7 +166,7 @@ def _progress(console: Console, unit: str) -> Iterator[Progress]:
         yield update
 
 
-def _report(console: Console, summary: Summary, out: str, elapsed: float) -> None:
+def _report(console: Console, summary: IngestSummary, out: str, elapsed: float) -> None:
     from rich.table import Table
 
     from trocar.data.ingest.record import reason_counts
@@ -196,7 +196,7 @@ def _report(console: Console, summary: Summary, out: str, elapsed: float) -> Non
         console.print(f"rejected files with reasons: trocar inspect {out}", markup=False)
 
 
-def _catalog(summary: Summary) -> str:
+def _catalog(summary: IngestSummary) -> str:
     """What the whole catalog holds now."""
     videos = summary.videos - summary.stills
     if not summary.stills:

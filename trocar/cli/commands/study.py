@@ -13,7 +13,7 @@ from trocar.cli.slurm_args import add_options, check, profile_of
 if TYPE_CHECKING:
     from trocar.slurm.profile import Profile
     from trocar.study.config import StudyConfig
-    from trocar.study.plan.expand import Plan
+    from trocar.study.plan.expand import StudyPlan
     from trocar.study.plan.study_lock import Tree
     from trocar.study.run.stage_store import Store
 
@@ -91,7 +91,7 @@ def run_run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _submit(args: argparse.Namespace, profile: Profile, plan: Plan, lock: Tree, store: Store) -> int:
+def _submit(args: argparse.Namespace, profile: Profile, plan: StudyPlan, lock: Tree, store: Store) -> int:
     """Submit what is missing; mlflow is brought up to what earlier jobs have done."""
     from trocar.study.run.cluster import script, submit
     from trocar.study.run.mlflow_record import sync_study
@@ -144,7 +144,7 @@ def _open(args: argparse.Namespace) -> tuple[StudyConfig, Store]:
     return study, Store(study.store)
 
 
-def _plan(study: StudyConfig, prepare: bool, profile: Profile | None) -> Plan:
+def _plan(study: StudyConfig, prepare: bool, profile: Profile | None) -> StudyPlan:
     from trocar.study.run.data_preparation import require_prepared, run_prepare
 
     if prepare:
@@ -156,7 +156,7 @@ def _plan(study: StudyConfig, prepare: bool, profile: Profile | None) -> Plan:
     return make_plan(study, profile)
 
 
-def _locked(plan: Plan, store: Store, update: bool) -> Tree:
+def _locked(plan: StudyPlan, store: Store, update: bool) -> Tree:
     """The lock of the plan, written; refuses to go on with other data than were locked. Raises ConfigError."""
     from trocar.errors import ConfigError
     from trocar.study.plan.study_lock import drift, edits, make_lock, read_lock, write_lock
@@ -179,7 +179,7 @@ def _locked(plan: Plan, store: Store, update: bool) -> Tree:
     return new
 
 
-def _print_plan(plan: Plan, lock: Tree, store: Store) -> None:
+def _print_plan(plan: StudyPlan, lock: Tree, store: Store) -> None:
     from trocar.core.progress import table_console
     from trocar.study.plan.plan_tables import plan_tables
 

@@ -20,7 +20,7 @@ from trocar.core.files import write_json_atomic
 from trocar.data.ingest import record
 from trocar.data.ingest.jobs import plan
 from trocar.data.ingest.lock import only_one
-from trocar.data.ingest.options import IngestOptions, Progress, Say, Summary
+from trocar.data.ingest.options import IngestOptions, IngestSummary, Progress, Say
 from trocar.data.ingest.output_folder import (
     claim_pseudonyms,
     disk_trouble,
@@ -74,14 +74,14 @@ def read_part(text: str) -> list[str]:
         raise ConfigError(f"--part {text}: not FILE:NUMBER of a list of parts ({error})") from None
 
 
-def run_part(options: IngestOptions, part: str, say: Say, progress: Progress) -> Summary:
+def run_part(options: IngestOptions, part: str, say: Say, progress: Progress) -> IngestSummary:
     """Decode the videos of one part that are not finished; the summary counts them alone.
 
     Raises TrocarError while another copy of the same part (a job that SLURM started again) is at work.
     """
     names = set(read_part(part))
     jobs = [job for job in plan(options, say) if job.name in names]
-    root, summary = options.out, Summary()
+    root, summary = options.out, IngestSummary()
     with disk_trouble(root):
         refuse_foreign(root)
         make_folders(root)
@@ -93,14 +93,14 @@ def run_part(options: IngestOptions, part: str, say: Say, progress: Progress) ->
     return summary
 
 
-def merge(options: IngestOptions, say: Say) -> Summary:
+def merge(options: IngestOptions, say: Say) -> IngestSummary:
     """Write the catalog of all finished videos.
 
     Raises TrocarError when a video of the sources is neither finished nor rejected: its part failed. The catalog is
     written all the same, without it.
     """
     jobs = plan(options, say)
-    root, summary = options.out, Summary()
+    root, summary = options.out, IngestSummary()
     with disk_trouble(root):
         refuse_foreign(root)
         make_folders(root)

@@ -13,10 +13,10 @@ from trocar.data.ingest.options import IngestOptions, Say
 from trocar.data.ingest.pack import PACK, Pack, Still, Work, pack_name
 from trocar.data.ingest.record import Metadata
 from trocar.data.ingest.sources.choice import choose, count, some, table_of
-from trocar.data.ingest.sources.find import Found, find, part_warning, prefixed, printable
+from trocar.data.ingest.sources.find import FoundSource, find, part_warning, prefixed, printable
 from trocar.data.ingest.sources.frame_folders import list_frames, unmatched
 from trocar.data.ingest.sources.lookup import Lookup
-from trocar.data.ingest.sources.metadata import Table, frame_spec, matches, metadata_of, read_exclude, read_masks
+from trocar.data.ingest.sources.metadata import VideoTable, frame_spec, matches, metadata_of, read_exclude, read_masks
 from trocar.data.ingest.video import Job
 from trocar.data.media.video.frame_conversion import Box
 from trocar.errors import ConfigError
@@ -62,9 +62,9 @@ def aliases_of(options: IngestOptions) -> Pseudonyms | None:
 
 
 def _about(
-    found: Sequence[Found],
-    stills: Sequence[Found],
-    table: Table,
+    found: Sequence[FoundSource],
+    stills: Sequence[FoundSource],
+    table: VideoTable,
     options: IngestOptions,
     aliases: Pseudonyms | None,
     say: Say,
@@ -82,7 +82,7 @@ def _about(
     return _About(metadata, masks, excluded, aliases)
 
 
-def _job(item: Found, about: _About, table: Table, options: IngestOptions, say: Say) -> Job:
+def _job(item: FoundSource, about: _About, table: VideoTable, options: IngestOptions, say: Say) -> Job:
     metadata, aliases = about.metadata[item.path], about.aliases
     job = Job(
         name=item.name,
@@ -103,7 +103,7 @@ def _job(item: Found, about: _About, table: Table, options: IngestOptions, say: 
     return replace(job, key=_key(job, say, aliases))
 
 
-def _packs(items: Sequence[Found], about: _About, options: IngestOptions, say: Say) -> list[Pack]:
+def _packs(items: Sequence[FoundSource], about: _About, options: IngestOptions, say: Say) -> list[Pack]:
     """Stills by name, some hundred to a pack. A still whose first moment is excluded stays out."""
     out = {item.name for item in items if any(start <= 0 < end for start, end in about.excluded.get(item.name, ()))}
     if out:
@@ -124,7 +124,7 @@ def _pack(stills: Sequence[Still], about: _About, options: IngestOptions) -> Pac
     return replace(pack, key=_pack_key(pack, about.aliases))
 
 
-def _still(item: Found, about: _About) -> Still:
+def _still(item: FoundSource, about: _About) -> Still:
     metadata = about.metadata[item.path]
     still = Still(item.name, item.path, item.shown, metadata, about.masks.get(metadata.source, ()))
     if about.aliases is None:
@@ -133,13 +133,13 @@ def _still(item: Found, about: _About) -> Still:
     return replace(still, name=name, shown=name, metadata=replace(metadata, case_id=case))
 
 
-def _without_names(say: Say, found: Sequence[Found]) -> Say:
+def _without_names(say: Say, found: Sequence[FoundSource]) -> Say:
     names = {name for item in found for name in (item.name, item.path.name, item.path.stem, item.shown)}
     hidden = Withheld(names)
     return lambda line: say(hidden.text(line))
 
 
-def _refuse_folder_name(item: Found, table: Table, options: IngestOptions) -> None:
+def _refuse_folder_name(item: FoundSource, table: VideoTable, options: IngestOptions) -> None:
     """Raises ConfigError where a folder's name would become the source: it may be a hospital's or a patient's."""
     if options.source is None and not table.row(item).get("source"):
         raise ConfigError(
@@ -158,7 +158,7 @@ def _warn_of_strangers(job: Job, say: Say) -> None:
         say(f"warning: {job.name}: {where}" + ("" if job.pseudonymous else f": {names}"))
 
 
-def _check_regex(regex: str, items: Collection[Found], say: Say) -> None:
+def _check_regex(regex: str, items: Collection[FoundSource], say: Say) -> None:
     unmatched = sorted(item.cased_by for item in items if not matches(item.cased_by, regex))
     if len(unmatched) == len(items):
         raise ConfigError(f"--case-regex {regex!r} matches no video as a whole, such as {unmatched[0]!r}")

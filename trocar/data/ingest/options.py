@@ -12,7 +12,7 @@ from pydantic import Field
 from trocar.core.config import Config
 from trocar.data.catalog.writer import Rejected
 from trocar.data.ingest.settings import IngestSettings
-from trocar.data.ingest.video import Outcome
+from trocar.data.ingest.video import JobOutcome
 
 
 class IngestOptions(Config):
@@ -36,7 +36,7 @@ class IngestOptions(Config):
 
 
 @dataclass
-class Summary:
+class IngestSummary:
     """Counts of this run and of the catalog after it; `rejected` are the files of this run's sources, `damaged` counts
     damaged frames of those of its videos that were accepted, and `notes` the videos of which each note is true.
 
@@ -67,4 +67,4 @@ class Summary:
 
 
 Say = Callable[[str], None]
-Progress = Callable[[int, int, Outcome | None], None]
+Progress = Callable[[int, int, JobOutcome | None], None]

@@ -16,11 +16,11 @@ from trocar.data.ingest import record
 from trocar.data.ingest.images.alike import alike_stills
 from trocar.data.ingest.images.burned_text import advice
 from trocar.data.ingest.jobs import aliases_of
-from trocar.data.ingest.options import IngestOptions, Summary
+from trocar.data.ingest.options import IngestOptions, IngestSummary
 from trocar.data.ingest.pack import Pack, Work, is_pack
-from trocar.data.ingest.record import Record
+from trocar.data.ingest.record import VideoRecord
 from trocar.data.ingest.sources.find import printable
-from trocar.data.ingest.video import Outcome
+from trocar.data.ingest.video import JobOutcome
 from trocar.errors import ConfigError, TrocarError
 
 
@@ -67,7 +67,7 @@ def forget_packs(root: Path, jobs: Sequence[Work]) -> None:
         record.forget(root, pack)
 
 
-def is_finished(job: Work, done: Record | None, summary: Summary | None = None) -> bool:
+def is_finished(job: Work, done: VideoRecord | None, summary: IngestSummary | None = None) -> bool:
     """Whether a video's record and shards are what this job would make; other metadata are noted in the record.
 
     `summary` counts it; without one nothing is written either.
@@ -96,7 +96,7 @@ def refuse_foreign(root: Path) -> None:
         raise ConfigError(f"{root} holds a catalog that no ingest left here; give another folder to --out")
 
 
-def refuse_namesake(job: Work, done: Record | None) -> None:
+def refuse_namesake(job: Work, done: VideoRecord | None) -> None:
     """Raises ConfigError for a video whose name belongs to another source's video here: it would replace that one."""
     if done is not None and done.key != job.key and done.metadata.source not in _sources(job):
         raise ConfigError(_namesake(job, job.name, done.metadata.source))
@@ -139,7 +139,7 @@ def _sweep_temporary(root: Path) -> None:
             stale.unlink()
 
 
-def count(summary: Summary, outcome: Outcome) -> None:
+def count(summary: IngestSummary, outcome: JobOutcome) -> None:
     """Add what became of one video."""
     summary.ingested += outcome.finished and not outcome.stills
     summary.ingested_stills += outcome.stills
@@ -148,7 +148,7 @@ def count(summary: Summary, outcome: Outcome) -> None:
     summary.remark(outcome.damaged, outcome.notes)
 
 
-def finish(root: Path, jobs: Sequence[Work], summary: Summary) -> None:
+def finish(root: Path, jobs: Sequence[Work], summary: IngestSummary) -> None:
     """Write the catalog of all finished videos, and count them."""
     _sweep_temporary(root)  # a worker that was killed leaves such files too, and its ingest goes on
     videos = list(record.entries(root))

@@ -17,10 +17,10 @@ from trocar.data.catalog.writer import ContentHash, Rejected
 from trocar.data.ingest import record
 from trocar.data.ingest.images.framing import Framing
 from trocar.data.ingest.images.quality import measure, quality_table
-from trocar.data.ingest.record import Member, Metadata, Record
+from trocar.data.ingest.record import Metadata, PackMember, VideoRecord
 from trocar.data.ingest.settings import IngestSettings
 from trocar.data.ingest.shard_writer import ShardWriter
-from trocar.data.ingest.video import Job, Outcome, publish_files
+from trocar.data.ingest.video import Job, JobOutcome, publish_files
 from trocar.data.media.input_file import read_picture
 from trocar.data.media.refusal import RejectError
 from trocar.data.media.still import open_jpeg, open_still
@@ -71,7 +71,7 @@ class Pack:
         """Size of the sources."""
         return sum(still.path.stat().st_size for still in self.stills if still.path.is_file())
 
-    def described(self, done: Record) -> Record:
+    def described(self, done: VideoRecord) -> VideoRecord:
         """The record with what is known now of the pictures beside their pixels."""
         known = {still.name: still.metadata for still in self.stills}
         return replace(done, members=tuple(replace(m, metadata=known[m.name]) for m in done.members))
@@ -84,7 +84,7 @@ class Pack:
             return None
         return None if at in self.crashed else replace(self, crashed=self.crashed | {at})
 
-    def run(self) -> Outcome:
+    def run(self) -> JobOutcome:
         """Do it. The shards get their names when they are complete, then the record is written."""
         record.forget(self.root, self.name)
         folder = self.root / "tmp" / self.name
@@ -115,11 +115,11 @@ class _Packing:
     def __init__(self, pack: Pack, folder: Path) -> None:
         self.pack = pack
         self.writer = ShardWriter(folder, pack.name, pack.settings.shard_bytes)
-        self.members: list[Member] = []
+        self.members: list[PackMember] = []
         self.rejected: list[Rejected] = []
         self.quality: list[pa.Table] = []
 
-    def run(self) -> Outcome:
+    def run(self) -> JobOutcome:
         with self.writer:
             for still in self._each():
                 try:
@@ -127,10 +127,10 @@ class _Packing:
                 except RejectError as error:
                     detail = error.plain if self.pack.pseudonymous else error.detail
                     self.rejected.append(Rejected(still.shown, error.reason, detail))
-                    self.members.append(Member(still.name, still.metadata))
+                    self.members.append(PackMember(still.name, still.metadata))
         frames = self.writer.frames()
         shards = publish_files(self.writer, self.pack.root)
-        done = Record(
+        done = VideoRecord(
             name=self.pack.name,
             key=self.pack.key,
             metadata=Metadata("", 1, self.pack.stills[0].metadata.source),
@@ -149,7 +149,7 @@ class _Packing:
         )
         quality = pa.concat_tables(self.quality) if self.quality else quality_table([])
         record.save(self.pack.root, done, frames, quality)
-        return Outcome(self.pack.name, frames.num_rows, rejected=done.rejected, stills=frames.num_rows)
+        return JobOutcome(self.pack.name, frames.num_rows, rejected=done.rejected, stills=frames.num_rows)
 
     def _each(self) -> Iterator[Still]:
         """The stills in turn, and on the disk the number of the one at hand: a decoder may take the process down."""
@@ -168,7 +168,7 @@ class _Packing:
         content = ContentHash()
         content.add(0.0, data)
         self.members.append(
-            Member(
+            PackMember(
                 name=still.name,
                 metadata=still.metadata,
                 content_hash=content.hexdigest(),

@@ -15,10 +15,10 @@ from multiprocessing.connection import Connection
 from trocar.data.catalog.writer import Rejected
 from trocar.data.ingest import record
 from trocar.data.ingest.pack import DIED, Work
-from trocar.data.ingest.video import Outcome
+from trocar.data.ingest.video import JobOutcome
 
 
-def run_jobs(jobs: Sequence[Work], workers: int, suspects: Collection[str] = ()) -> Iterator[Outcome]:
+def run_jobs(jobs: Sequence[Work], workers: int, suspects: Collection[str] = ()) -> Iterator[JobOutcome]:
     """Outcomes in order of completion. With one worker everything runs in this process.
 
     A video whose decoding kills its process is found by running what was left one by one, and is rejected. `suspects`
@@ -37,7 +37,7 @@ def run_jobs(jobs: Sequence[Work], workers: int, suspects: Collection[str] = ())
             yield _alone(job)
 
 
-def _pooled(jobs: Sequence[Work], workers: int) -> Iterator[Outcome]:
+def _pooled(jobs: Sequence[Work], workers: int) -> Iterator[JobOutcome]:
     # The workers hold one end, the kernel closes the other when this process ends, however that happens.
     alive, held = multiprocessing.Pipe(duplex=False)
     # A server that has the imports done once forks workers in no time, and they share its memory.
@@ -47,7 +47,7 @@ def _pooled(jobs: Sequence[Work], workers: int) -> Iterator[Outcome]:
     try:
         # The largest first: a long video that begins last would leave the other workers idle.
         ordered = sorted(jobs, key=lambda job: job.bytes, reverse=True)
-        futures: set[Future[Outcome]] = {pool.submit(_run, job) for job in ordered}
+        futures: set[Future[JobOutcome]] = {pool.submit(_run, job) for job in ordered}
         while futures:
             done, futures = wait(futures, return_when=FIRST_COMPLETED)
             for future in done:
@@ -64,11 +64,11 @@ def _pooled(jobs: Sequence[Work], workers: int) -> Iterator[Outcome]:
         alive.close()
 
 
-def _run(job: Work) -> Outcome:
+def _run(job: Work) -> JobOutcome:
     return job.run()
 
 
-def _alone(job: Work) -> Outcome:
+def _alone(job: Work) -> JobOutcome:
     left: Work | None = job
     while left is not None:
         try:
@@ -79,7 +79,7 @@ def _alone(job: Work) -> Outcome:
             return outcome
     rejected = Rejected(job.shown, *DIED)
     record.save_rejected(job.root, job.name, rejected)
-    return Outcome(job.name, rejected=(rejected,), finished=False)
+    return JobOutcome(job.name, rejected=(rejected,), finished=False)
 
 
 def _begin(alive: Connection) -> None:

@@ -39,9 +39,9 @@ class Metadata:
 
 
 @dataclass(frozen=True)
-class Member:
-    """A picture of a pack of stills, with what a `Record` says of a video; the i-th with a `content_hash` is the i-th
-    frame row. Those without one were rejected.
+class PackMember:
+    """A picture of a pack of stills, with what a `VideoRecord` says of a video; the i-th with a `content_hash` is the
+    i-th frame row. Those without one were rejected.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Record:
+class VideoRecord:
     """A finished video, or a finished pack of isolated pictures, its `members`.
 
     `key` is what the frames follow from: the identity of the source and the settings. Of a pack, what is said of a
@@ -77,7 +77,7 @@ class Record:
     shards: tuple[ShardFile, ...]
     rejected: tuple[Rejected, ...] = ()
     notes: tuple[str, ...] = ()
-    members: tuple[Member, ...] = ()
+    members: tuple[PackMember, ...] = ()
 
     @property
     def videos(self) -> tuple[str, ...]:
@@ -85,7 +85,7 @@ class Record:
         return tuple(member.name for member in self.members) or (self.name,)
 
 
-def save(root: Path, record: Record, frames: pa.Table | None = None, quality: pa.Table | None = None) -> None:
+def save(root: Path, record: VideoRecord, frames: pa.Table | None = None, quality: pa.Table | None = None) -> None:
     """Write the frame rows (unless only the metadata changed), then the record."""
     folder = root / FOLDER
     if frames is not None and quality is not None:
@@ -105,7 +105,7 @@ def save_rejected(root: Path, name: str, rejected: Rejected) -> None:
     _write_json(root / FOLDER / f"{name}.rejected.json", asdict(rejected))
 
 
-def load(root: Path, name: str) -> Record | None:
+def load(root: Path, name: str) -> VideoRecord | None:
     """The record of a video, None where it is not finished."""
     path = root / FOLDER / f"{name}.json"
     try:
@@ -115,7 +115,7 @@ def load(root: Path, name: str) -> Record | None:
         rejected = tuple(Rejected(**item) for item in tree.pop("rejected"))
         members = tuple(_member(item) for item in tree.pop("members"))
         tree |= {name: tuple(tree[name]) for name in ("crop", "source_size", "masks", "text", "notes")}
-        return Record(metadata=metadata, shards=shards, rejected=rejected, members=members, **tree)
+        return VideoRecord(metadata=metadata, shards=shards, rejected=rejected, members=members, **tree)
     except FileNotFoundError:
         return None
     except (AttributeError, KeyError, TypeError, ValueError):
@@ -126,9 +126,9 @@ def _metadata(tree: dict[str, Any]) -> Metadata:
     return Metadata(**tree | {"splits": tuple(tree["splits"])})
 
 
-def _member(tree: dict[str, Any]) -> Member:
+def _member(tree: dict[str, Any]) -> PackMember:
     lists = {name: tuple(tree[name]) for name in ("crop", "source_size", "masks")}
-    return Member(**tree | lists | {"metadata": _metadata(tree["metadata"])})
+    return PackMember(**tree | lists | {"metadata": _metadata(tree["metadata"])})
 
 
 def is_there(root: Path, name: str) -> bool:
@@ -166,7 +166,7 @@ def entries(root: Path) -> Iterator[VideoEntry]:
             table = pa.ipc.open_file(pa.OSFile(str(path))).read_all()
         except (OSError, pa.ArrowInvalid) as error:
             raise TrocarError(f"{path}: {error}; delete {name}.json beside it and run the same command") from None
-        shared = {f.name for f in fields(VideoEntry)} & {f.name for f in fields(Record)}
+        shared = {f.name for f in fields(VideoEntry)} & {f.name for f in fields(VideoRecord)}
         values = {key: getattr(record, key) for key in shared}
         frames, quality = table.select(FRAME_SCHEMA.names), table.select(QUALITY_SCHEMA.names)
         if not record.members:

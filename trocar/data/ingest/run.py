@@ -8,7 +8,7 @@ from dataclasses import replace
 from trocar.data.ingest import record
 from trocar.data.ingest.jobs import plan
 from trocar.data.ingest.lock import only_one
-from trocar.data.ingest.options import IngestOptions, Progress, Say, Summary
+from trocar.data.ingest.options import IngestOptions, IngestSummary, Progress, Say
 from trocar.data.ingest.output_folder import (
     begun,
     claim_pseudonyms,
@@ -25,11 +25,11 @@ from trocar.data.ingest.output_folder import (
 )
 from trocar.data.ingest.pack import Work
 from trocar.data.ingest.pool import run_jobs
-from trocar.data.ingest.record import Record
+from trocar.data.ingest.record import VideoRecord
 from trocar.data.ingest.video import Job
 
 
-def run_ingest(options: IngestOptions, say: Say, progress: Progress) -> Summary:
+def run_ingest(options: IngestOptions, say: Say, progress: Progress) -> IngestSummary:
     """Do it; `say` gets lines for the user, `progress(done, total, outcome)` is called after each video.
 
     Running it again does only what is not finished. Raises ConfigError for bad arguments before anything is written,
@@ -37,7 +37,7 @@ def run_ingest(options: IngestOptions, say: Say, progress: Progress) -> Summary:
     """
     jobs = plan(options, say)
     root = options.out
-    summary = Summary()
+    summary = IngestSummary()
     with disk_trouble(root):
         refuse_foreign(root)
         make_folders(root)
@@ -56,9 +56,9 @@ def run_ingest(options: IngestOptions, say: Say, progress: Progress) -> Summary:
 
 def decode(
     jobs: Sequence[Work],
-    before: Mapping[str, Record | None],
+    before: Mapping[str, VideoRecord | None],
     options: IngestOptions,
-    summary: Summary,
+    summary: IngestSummary,
     progress: Progress,
     *,
     suspects: Collection[str] = (),

@@ -19,7 +19,7 @@ from trocar.data.ingest.images.burned_text import TextWatch
 from trocar.data.ingest.images.content_area import SAMPLES, reduced
 from trocar.data.ingest.images.framing import Framing
 from trocar.data.ingest.images.quality import FrameMeasures, measure, quality_table
-from trocar.data.ingest.record import Metadata, Record
+from trocar.data.ingest.record import Metadata, VideoRecord
 from trocar.data.ingest.settings import IngestSettings
 from trocar.data.ingest.shard_writer import ShardWriter
 from trocar.data.ingest.sources.find import printable
@@ -70,11 +70,11 @@ class Job:
         except OSError:
             return 0
 
-    def described(self, done: Record) -> Record:
+    def described(self, done: VideoRecord) -> VideoRecord:
         """The record with what is known now of the video beside its frames."""
         return replace(done, metadata=self.metadata)
 
-    def run(self) -> Outcome:
+    def run(self) -> JobOutcome:
         """Do it, see `ingest`."""
         return ingest(self)
 
@@ -90,7 +90,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobOutcome:
     """What became of a job: frames written and seconds of video, or why not. `rejected` also counts single
     images; `damaged` and `notes` are those of the record, `stills` are the frames of a pack.
     """
@@ -105,7 +105,7 @@ class Outcome:
     stills: int = 0
 
 
-def ingest(job: Job) -> Outcome:
+def ingest(job: Job) -> JobOutcome:
     """Decode one video or folder of frames. Shards get their names when they are complete, then the record is written.
 
     A video that cannot be decoded is an Outcome, whatever its decoder raises; an OSError (a full disk) is raised and
@@ -120,12 +120,12 @@ def ingest(job: Job) -> Outcome:
     except RejectError as error:
         rejected = job.rejected(error)
         record.save_rejected(job.root, job.name, rejected)
-        return Outcome(job.name, rejected=(rejected,), finished=False)
+        return JobOutcome(job.name, rejected=(rejected,), finished=False)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _decoded(job: Job, folder: Path) -> Outcome:
+def _decoded(job: Job, folder: Path) -> JobOutcome:
     try:
         return _FolderIngest(job, folder).run() if job.frames else _VideoIngest(job, folder).run()
     except RejectError:
@@ -168,10 +168,10 @@ class _Ingest(Framing):
         damaged: int = 0,
         notes: tuple[str, ...] = (),
         rejected: tuple[Rejected, ...] = (),
-    ) -> Outcome:
+    ) -> JobOutcome:
         job, frames = self.job, self.writer.frames()
         shards = publish_files(self.writer, job.root)
-        done = Record(
+        done = VideoRecord(
             name=job.name,
             key=job.key,
             metadata=job.metadata,
@@ -189,7 +189,7 @@ class _Ingest(Framing):
             notes=notes,
         )
         record.save(job.root, done, frames, quality_table(self.measures))
-        return Outcome(job.name, frames.num_rows, duration_s, rejected, damaged=damaged, notes=notes)
+        return JobOutcome(job.name, frames.num_rows, duration_s, rejected, damaged=damaged, notes=notes)
 
     def text_boxes(self) -> list[Box]:
         """Where text is burned in; not told where the source pictures differ in size."""
@@ -205,7 +205,7 @@ def publish_files(writer: ShardWriter, root: Path) -> tuple[ShardFile, ...]:
 
 
 class _VideoIngest(_Ingest):
-    def run(self) -> Outcome:
+    def run(self) -> JobOutcome:
         decoder = Decoder(self.job.path, self.settings.fps, self.settings, self.job.threads)
         frames = decoder.frames()
         if self.settings.crop == "auto":
@@ -263,7 +263,7 @@ class _VideoIngest(_Ingest):
 
 
 class _FolderIngest(_Ingest):
-    def run(self) -> Outcome:
+    def run(self) -> JobOutcome:
         spec = self.job.frames
         assert spec is not None
         listed = list_frames(self.job.path, spec)

@@ -67,7 +67,7 @@ class Copy:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PictureComparison:
     """All that was found, in how many pairs of pictures.
 
     `near` of these pairs are within the radius, `chance` is how many different pictures would give at most. `common`
@@ -116,7 +116,7 @@ def compare(
     tick: Callable[[int], None] = lambda done: None,
     *,
     other_cases: bool = False,
-) -> Comparison:
+) -> PictureComparison:
     """Every (test video, pool video) with a run, the best of each, and those with single pictures in common.
 
     A video is a source of isolated pictures if it has fewer frames at different times than a run needs, or times that
@@ -127,7 +127,7 @@ def compare(
     alone = queries.isolated(rule.run), pool.isolated(rule.run)
     queries, pool = queries.informative(), pool.informative()
     if not len(queries) or not len(pool):
-        return Comparison()
+        return PictureComparison()
     index = faiss.IndexBinaryFlat(256)
     index.add(np.ascontiguousarray(pool.hashes[:, 0]))
     query, row, bits = _matches(index, queries.hashes, rule.radius, tick)
@@ -153,7 +153,7 @@ def compare(
             copy = _pictures(queries, pool, *matches, rule, strict=not (alone[0][one] and alone[1][other]))
         if copy is not None:
             found.append(copy)
-    return Comparison(tuple(found), pairs, near, chance, common)
+    return PictureComparison(tuple(found), pairs, near, chance, common)
 
 
 def _numbers(queries: Pictures, pool: Pictures) -> tuple[I64, I64]:

@@ -80,7 +80,7 @@ class Leak:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundLeaks:
     """The held-out cases in a pool, one entry per pair of cases, and in lines, what was compared to find them and what
     only a person can tell.
     """
@@ -89,7 +89,7 @@ class Found:
     compared: tuple[str, ...] = ()
 
 
-def find_leaks(catalog: Catalog, held_out: HeldOut, videos: Sequence[int], without: Collection[int] = ()) -> Found:
+def find_leaks(catalog: Catalog, held_out: HeldOut, videos: Sequence[int], without: Collection[int] = ()) -> FoundLeaks:
     """The held-out cases among these videos of a catalog, by pool case; `without`: catalog rows that do not count."""
     by_content, compared = _by_content(catalog, held_out, videos, without)
     found: dict[tuple[str, str], Leak] = {}
@@ -97,7 +97,7 @@ def find_leaks(catalog: Catalog, held_out: HeldOut, videos: Sequence[int], witho
         known = found.get((leak.pool, leak.test))
         found[leak.pool, leak.test] = leak if known is None else _worse(known, leak)
     leaks = tuple(sorted(found.values(), key=lambda leak: (leak.pool, leak.test)))
-    return Found(leaks, (*compared, *_namesakes(catalog, held_out, videos, found.keys())))
+    return FoundLeaks(leaks, (*compared, *_namesakes(catalog, held_out, videos, found.keys())))
 
 
 def _worse(one: Leak, other: Leak) -> Leak:
@@ -128,7 +128,7 @@ def refuse(leaks: Iterable[Leak]) -> None:
 class Guarding:
     """What becomes of a pool: `cases` leave it, and the catalog rows `rows` of others; `kept` was found and stays."""
 
-    found: Found
+    found: FoundLeaks
     cases: frozenset[str] = frozenset()
     rows: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
     kept: tuple[Leak, ...] = ()
@@ -165,7 +165,7 @@ class Guarding:
         return lines
 
 
-def guard(found: Found, held_out: HeldOut, config: LeakGuard, size: Mapping[str, int]) -> Guarding:
+def guard(found: FoundLeaks, held_out: HeldOut, config: LeakGuard, size: Mapping[str, int]) -> Guarding:
     """What `config` does about what was found; `size` is the number of frames of each case of the pool.
 
     Raises ConfigError under `policy: error` if a case or picture of the pool is a held-out one, and where suspects are

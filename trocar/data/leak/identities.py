@@ -50,7 +50,7 @@ class Unrelated(Config):
     source: str
 
 
-class Table(Config):
+class IdentityTable(Config):
     """The whole file."""
 
     datasets: dict[str, Dataset]
@@ -63,7 +63,7 @@ class Table(Config):
 class Identities:
     """The table, ready for questions."""
 
-    table: Table
+    table: IdentityTable
     _same: dict[Case, frozenset[Case]] = field(default_factory=dict, repr=False)
     _names: dict[str, str] = field(default_factory=dict, repr=False)
     _forms: dict[str, re.Pattern[str]] = field(default_factory=dict, repr=False)
@@ -178,7 +178,7 @@ class Identities:
 def identities() -> Identities:
     """The table that Trocar ships."""
     tree = yaml.safe_load(TABLE.read_text(encoding="utf-8"))
-    return Identities(TypeAdapter(Table).validate_python(tree))
+    return Identities(TypeAdapter(IdentityTable).validate_python(tree))
 
 
 def numbers(text: str) -> frozenset[int]:

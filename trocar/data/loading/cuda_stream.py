@@ -9,18 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 
+from trocar.data.loading.batch import Batch, Crops
 from trocar.data.loading.copy_ahead import one_ahead
-from trocar.data.loading.steps import Crops
 
-if TYPE_CHECKING:
-    from trocar.data.loading.loader import Batch
-
-Augmented = Callable[[Crops], "Batch"]
-Made = tuple["Batch", torch.cuda.Event]
+Augmented = Callable[[Crops], Batch]
+Made = tuple[Batch, torch.cuda.Event]
 
 
 def to_device(crops: Crops, device: torch.device) -> Crops:

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from trocar.data.loading.batch import Crops
 from trocar.data.loading.cuda_stream import to_device
 from trocar.data.loading.dali_outputs import Held
 from trocar.data.loading.dali_pipeline import build_pipeline, inputs, is_decodable, require, tags
 from trocar.data.loading.decoder_memory import usual_frame
 from trocar.data.loading.read_ahead import ReadAhead
-from trocar.data.loading.steps import Crops, Delivered, Steps
+from trocar.data.loading.steps import Delivered, Steps
 from trocar.data.loading.torch_backend import torch_crops
 from trocar.data.media.jpeg_markers import Jpeg
 from trocar.data.views.recipe import ViewParams

@@ -6,7 +6,7 @@ Every step is computed from its number alone, so workers, prefetching and ranks 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Literal
 
@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from trocar.core.random import I64
+from trocar.data.loading.batch import Batch, Crops
 from trocar.data.loading.patience import Patience
-from trocar.data.loading.reader import BadRow, Reader
-from trocar.data.loading.steps import Crops, Steps, empty_crops
+from trocar.data.loading.reader import Reader
+from trocar.data.loading.steps import Steps, empty_crops
 from trocar.data.loading.torch_backend import cut, decode_row, torch_crops
 from trocar.data.loading.workers import from_workers
 from trocar.data.order.neighbours import NeighbourRule
@@ -27,23 +28,6 @@ from trocar.data.views.recipe import ViewParams, ViewPlan
 
 Backend = Literal["torch", "dali"]
 CPU = torch.device("cpu")
-
-
-@dataclass(frozen=True)
-class Batch:
-    """This rank's slice of a step: `rows` int64[b] as delivered, `views` {group: float32[b, n, 3, S, S]}.
-
-    `neighbours` int64[b, F - 1] are the rows of the other frames of each sample, None for F = 1. `handed`: of views
-    made in a stream beside the training's, when that one came to where it needs them, and when it had them.
-    """
-
-    step: int
-    rows: I64
-    views: dict[str, Tensor]
-    params: ViewParams
-    bad: list[BadRow] = field(default_factory=list)
-    neighbours: I64 | None = None
-    handed: tuple[torch.cuda.Event, torch.cuda.Event] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
-"""What both backends start from: step -> this rank's rows, parameters and frames. And what they make: uint8 crops."""
+"""What both backends start from: step -> this rank's rows, parameters and frames."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -43,27 +43,6 @@ class Delivered:
     def rows(self) -> I64:
         """int64[b]: the anchors."""
         return self.frames[:, 0]
-
-
-@dataclass(frozen=True)
-class Crops:
-    """This rank's slice of a step before augmentation: `crops` {group: uint8[b, n, 3, S, S]} of rows int64[b, F]."""
-
-    step: int
-    frames: I64
-    params: ViewParams
-    crops: dict[str, Tensor]
-    bad: list[BadRow] = field(default_factory=list)
-
-    @property
-    def rows(self) -> I64:
-        """int64[b]: the anchors."""
-        return self.frames[:, 0]
-
-    def pin_memory(self) -> Crops:
-        """The same in page-locked memory, from which a GPU copies by itself; a DataLoader looks for this method."""
-        pinned = {name: crops.pin_memory() for name, crops in self.crops.items()}
-        return Crops(self.step, self.frames, self.params, pinned, self.bad)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
+from trocar.data.loading.batch import Crops
 from trocar.data.loading.reader import MAX_PIXELS, BadContentError, sizes
-from trocar.data.loading.steps import Crops, Steps, empty_crops
+from trocar.data.loading.steps import Steps, empty_crops
 from trocar.data.media.jpeg_decoder import decode_jpeg
 from trocar.data.media.jpeg_markers import Jpeg
 from trocar.data.media.refusal import RejectError

@@ -27,7 +27,7 @@ TIME_ROUNDING_S = 1e-3
 """What float32 may add to the distance of two times, in seconds, up to four hours into a video."""
 
 
-class Neighbours(Config):
+class NeighbourSource(Config):
     """Where the neighbour frames of a sample come from."""
 
     source: Literal["temporal", "knn"] = "temporal"
@@ -41,7 +41,7 @@ class Neighbours(Config):
     candidates: int = Field(default=4, ge=1, description="with knn: how many to draw from, filled up by time")
 
     @model_validator(mode="after")
-    def _consistent(self) -> Neighbours:
+    def _consistent(self) -> NeighbourSource:
         offsets = self.offsets_s
         if not offsets or len(set(offsets)) < len(offsets) or not all(o and math.isfinite(o) for o in offsets):
             raise ValueError("offsets_s: expected different numbers of seconds, none of them 0")
@@ -56,7 +56,7 @@ class NeighbourRule:
     int64[m] catalog rows of them that are copies of held-out pictures.
     """
 
-    config: Neighbours
+    config: NeighbourSource
     catalog: Catalog
     videos: npt.NDArray[np.bool_]
     seed: int
@@ -130,7 +130,7 @@ class NeighbourRule:
 
 
 def resolve_neighbours(
-    config: Neighbours | None, catalog: Catalog, selection: Selection, seed: int
+    config: NeighbourSource | None, catalog: Catalog, selection: Selection, seed: int
 ) -> NeighbourRule | None:
     """The rule for a run on `selection`, None without a configuration.
 
@@ -163,7 +163,7 @@ def _videos(catalog: Catalog, selection: Selection) -> npt.NDArray[np.bool_]:
     return chosen
 
 
-def _check_reach(config: Neighbours, catalog: Catalog, videos: npt.NDArray[np.bool_]) -> None:
+def _check_reach(config: NeighbourSource, catalog: Catalog, videos: npt.NDArray[np.bool_]) -> None:
     if stills := int(np.count_nonzero(videos & catalog.is_still)):
         of = int(np.count_nonzero(videos))
         raise ConfigError(

@@ -13,18 +13,18 @@ from pydantic import Field
 from trocar.core.config import AsWritten, Config
 from trocar.core.random import I64
 from trocar.data.catalog.catalog import DEFAULT_CURATION, STRICT_CURATION, Catalog, to_numpy
-from trocar.data.leak.guard import Found, Guarding, LeakGuard, find_leaks, guard
+from trocar.data.leak.guard import FoundLeaks, Guarding, LeakGuard, find_leaks, guard
 from trocar.data.leak.held_out import HeldOut
 from trocar.data.selection.curation import LeftOut, Mask
 from trocar.data.selection.mixing import limit_repeats, nominal_shares
-from trocar.data.selection.selection import EMPTY, Pool, Runs, Selection, hash_runs
+from trocar.data.selection.selection import EMPTY, Pool, RowRuns, Selection, hash_runs
 from trocar.errors import ConfigError, nearest
 
-Search = Callable[[Catalog, HeldOut, Sequence[int]], Found]
+Search = Callable[[Catalog, HeldOut, Sequence[int]], FoundLeaks]
 """search(catalog, held_out, videos): the held-out cases among these videos, as `find_leaks` does it."""
 
 
-class Match(Config):
+class VideoFilter(Config):
     """A filter on videos: all given fields must hold, a list means any of its values."""
 
     source: list[AsWritten] | None = None
@@ -66,8 +66,8 @@ class Amount(Config):
 class Composition(Config):
     """The pretraining data. Empty `include` means everything in the catalog."""
 
-    include: list[Match] = []
-    exclude: list[Match] = []
+    include: list[VideoFilter] = []
+    exclude: list[VideoFilter] = []
     sample: Amount = Amount()
     sample_seed: int = 0
     on_short: Literal["error", "skip"] = "error"
@@ -119,7 +119,7 @@ class _Resolver:
         self.first: I64 = to_numpy(table.column("first_row")).astype(np.int64)
         self.count: I64 = to_numpy(table.column("rows")).astype(np.int64)
         self.notes: list[str] = []
-        self.guarding = Guarding(Found())
+        self.guarding = Guarding(FoundLeaks())
 
     def resolve(self, samples: int | None) -> Selection:
         # Held-out cases leave before anything is sampled: a sample of n cases keeps its n.
@@ -164,7 +164,7 @@ class _Resolver:
             raise ConfigError("the composition matches no video of the catalog; `trocar inspect` lists what it holds")
         return chosen
 
-    def _matches(self, match: Match, video: int) -> bool:
+    def _matches(self, match: VideoFilter, video: int) -> bool:
         pairs = (
             ("source", "source"),
             ("hospital", "hospital"),
@@ -179,7 +179,7 @@ class _Resolver:
             return False
         return match.robotic is None or self.column["robotic"][video] == match.robotic
 
-    def _check_names(self, match: Match) -> None:
+    def _check_names(self, match: VideoFilter) -> None:
         known: dict[str, set[str]] = {
             "source": set(self.column["source"]),
             "hospital": set(self.column["hospital"]),
@@ -252,7 +252,7 @@ class _Resolver:
     def _rank(self, case: str) -> str:
         return hashlib.sha256(f"{self.config.sample_seed}\x1f{case}".encode()).hexdigest()
 
-    def _kept(self, videos: list[int]) -> dict[int, Runs]:
+    def _kept(self, videos: list[int]) -> dict[int, RowRuns]:
         """The frames of each video that pass the time grid and curation, without copies of held-out pictures."""
         runs, before = {}, 0
         with LeftOut(self.catalog, self._limits()) as left_out:
@@ -263,7 +263,7 @@ class _Resolver:
                 keep &= ~left_out.rows(span.start, span.stop)
                 copies = self.guarding.rows
                 keep[copies[(copies >= span.start) & (copies < span.stop)] - span.start] = False
-                runs[v] = Runs.of_video(np.flatnonzero(keep).astype(np.int64) + span.start)
+                runs[v] = RowRuns.of_video(np.flatnonzero(keep).astype(np.int64) + span.start)
         after = sum(len(r) for r in runs.values())
         self.notes.append(f"curation leaves {after} of {before} frames")
         if not after:
@@ -290,20 +290,20 @@ class _Resolver:
             return rules.limits()
         return {"default": DEFAULT_CURATION, "strict": STRICT_CURATION}.get(rules, {})
 
-    def _budgeted(self, kept: Mapping[int, Runs], videos: list[int]) -> dict[str, Runs]:
+    def _budgeted(self, kept: Mapping[int, RowRuns], videos: list[int]) -> dict[str, RowRuns]:
         """Runs per source, each cell thinned to its frame budget."""
-        runs: dict[str, list[Runs]] = {}
+        runs: dict[str, list[RowRuns]] = {}
         for cell, members in self._cells(videos).items():
             parts = self._thin(cell, [kept[v] for v in members])
             for v, part in zip(members, parts, strict=True):
                 runs.setdefault(self.column["source"][v], []).append(part)
-        joined = {source: Runs.concatenate(parts) for source, parts in runs.items()}
+        joined = {source: RowRuns.concatenate(parts) for source, parts in runs.items()}
         kept_runs = {source: part for source, part in joined.items() if len(part)}
         if not kept_runs:
             raise ConfigError("composition: nothing is left; " + "; ".join(self.notes))
         return kept_runs
 
-    def _thin(self, cell: tuple[str, ...], parts: list[Runs]) -> list[Runs]:
+    def _thin(self, cell: tuple[str, ...], parts: list[RowRuns]) -> list[RowRuns]:
         frames, total = self.config.sample.frames, sum(len(p) for p in parts)
         if frames is None:
             return parts
@@ -316,13 +316,13 @@ class _Resolver:
         reached = (np.cumsum([len(p) for p in parts]) * frames) // total
         return [p.thinned(int(n)) for p, n in zip(parts, np.diff(reached, prepend=0), strict=True)]
 
-    def _pools(self, runs: Mapping[str, Runs], samples: int | None) -> tuple[Pool, ...]:
+    def _pools(self, runs: Mapping[str, RowRuns], samples: int | None) -> tuple[Pool, ...]:
         sizes = {source: len(r) for source, r in runs.items()}
         if self.config.weights == "proportional":
             # One permutation over everything is exactly proportional, and keeps epochs equal for all sources.
             if self.config.max_repeat is not None:
                 limit_repeats({"all": sum(sizes.values())}, {"all": 1.0}, self.config.max_repeat, samples)
-            return (Pool("all", Runs.concatenate(list(runs.values())), 1.0),)
+            return (Pool("all", RowRuns.concatenate(list(runs.values())), 1.0),)
         shares = nominal_shares(sizes, self.config.weights)
         if self.config.max_repeat is not None:
             shares, notes = limit_repeats(sizes, shares, self.config.max_repeat, samples)

@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from trocar.core.random import I64
-from trocar.data.leak.guard import Found, Guarding, Leak
+from trocar.data.leak.guard import FoundLeaks, Guarding, Leak
 from trocar.data.selection.bitmap import BLOCK, U8, Bitmap, pack
 
 RUN_BYTES = 48
@@ -26,7 +26,7 @@ def _nowhere() -> I64:
 
 
 @dataclass(frozen=True)
-class Runs:
+class RowRuns:
     """Rows `start + stride * place((i * have) // take)` for i in 0..take-1, one entry per run (all int64[R]).
 
     `have` rows lie on the run's grid, `take` <= have of them are taken, evenly spread: `take == have` takes all.
@@ -73,7 +73,7 @@ class Runs:
         return Bitmap(self.mask)
 
     @staticmethod
-    def of_video(rows: I64) -> Runs:
+    def of_video(rows: I64) -> RowRuns:
         """Compress the sorted rows of one video: runs of its most usual stride, or a mask where that is smaller."""
         if rows.size == 0:
             return EMPTY
@@ -87,12 +87,12 @@ class Runs:
             members[places] = True
             # Not rows[:1]: a view would keep the rows of every video in memory until all videos are done.
             start, size = np.array([rows[0]], np.int64), np.array([rows.size], np.int64)
-            return Runs(start, np.array([grid], np.int64), size, size, np.zeros(1, np.int64), pack(members))
+            return RowRuns(start, np.array([grid], np.int64), size, size, np.zeros(1, np.int64), pack(members))
         have = np.diff(np.append(first, rows.size)).astype(np.int64)
-        return Runs(rows[first], np.full(first.size, base, np.int64), have, have)
+        return RowRuns(rows[first], np.full(first.size, base, np.int64), have, have)
 
     @staticmethod
-    def concatenate(parts: Sequence[Runs]) -> Runs:
+    def concatenate(parts: Sequence[RowRuns]) -> RowRuns:
         """The runs of all parts, in order."""
         if len(parts) < 2:
             return parts[0] if parts else EMPTY
@@ -101,9 +101,9 @@ class Runs:
         start, stride, have, take = (
             np.concatenate([getattr(p, f) for p in parts]) for f in ("start", "stride", "have", "take")
         )
-        return Runs(start, stride, have, take, at, np.concatenate([p.mask for p in parts]))
+        return RowRuns(start, stride, have, take, at, np.concatenate([p.mask for p in parts]))
 
-    def thinned(self, total: int) -> Runs:
+    def thinned(self, total: int) -> RowRuns:
         """Exactly `total` rows spread evenly over everything, or all of them if there are not more than that."""
         if total >= len(self):
             return self
@@ -111,10 +111,10 @@ class Runs:
         reached = (self.ends * total) // len(self)
         take = np.diff(reached, prepend=0)
         kept = take > 0
-        return Runs(self.start[kept], self.stride[kept], self.have[kept], take[kept], self.at[kept], self.mask)
+        return RowRuns(self.start[kept], self.stride[kept], self.have[kept], take[kept], self.at[kept], self.mask)
 
 
-EMPTY = Runs(_nowhere(), _nowhere(), _nowhere(), _nowhere())
+EMPTY = RowRuns(_nowhere(), _nowhere(), _nowhere(), _nowhere())
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Pool:
     """A set of rows that is shuffled as one: a source, or all sources together under proportional weights."""
 
     name: str
-    runs: Runs
+    runs: RowRuns
     share: float
 
     def __len__(self) -> int:
@@ -140,7 +140,7 @@ class Selection:
     cases: tuple[str, ...]
     fingerprint: str
     notes: tuple[str, ...] = ()
-    guarding: Guarding = field(default_factory=lambda: Guarding(Found()))
+    guarding: Guarding = field(default_factory=lambda: Guarding(FoundLeaks()))
 
     @property
     def leaks(self) -> tuple[Leak, ...]:

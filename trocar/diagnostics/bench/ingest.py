@@ -21,7 +21,7 @@ import av
 import numpy as np
 
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.ingest.sources.find import Found, find
+from trocar.data.ingest.sources.find import FoundSource, find
 from trocar.data.media.still import open_jpeg
 from trocar.diagnostics.bench.timed import timed
 from trocar.errors import ConfigError, TrocarError
@@ -34,12 +34,12 @@ JPEG_SCALE = "2"
 
 
 @dataclass(frozen=True)
-class Target:
+class IngestTarget:
     """What ingest made of a video: `box` (left, top, width, height) cut out, then scaled to `size`; `pictures` are
     its JPEGs in time order.
     """
 
-    video: Found
+    video: FoundSource
     box: tuple[int, ...]
     size: tuple[int, int]
     pictures: tuple[bytes, ...]
@@ -108,7 +108,7 @@ def find_ffmpeg() -> str:
         ) from None
 
 
-def prepare(folder: Path, fps: float, workers: int, scratch: Path) -> list[Target]:
+def prepare(folder: Path, fps: float, workers: int, scratch: Path) -> list[IngestTarget]:
     """Ingest the folder once and say what came out for each video."""
     videos = {item.name: item for item in find([folder], None).items if not item.is_folder}
     if not videos:
@@ -121,7 +121,9 @@ def prepare(folder: Path, fps: float, workers: int, scratch: Path) -> list[Targe
     return targets
 
 
-def ffmpeg_command(target: Target, fps: float, threads: int, ffmpeg: str, out: Path, shift_s: float = 0.0) -> list[str]:
+def ffmpeg_command(
+    target: IngestTarget, fps: float, threads: int, ffmpeg: str, out: Path, shift_s: float = 0.0
+) -> list[str]:
     """The ffmpeg command that writes the frames ingest chooses, as OUT/000001.jpg and so on.
 
     `round=up` gives a frame's timestamp the next sample time, and the last frame with one stays: the one on display.
@@ -142,7 +144,7 @@ def ffmpeg_command(target: Target, fps: float, threads: int, ffmpeg: str, out: P
     return [*head, *source, "-vf", ",".join(filters), *sink]
 
 
-def _target(catalog: Catalog, row: dict[str, Any], video: Found) -> Target:
+def _target(catalog: Catalog, row: dict[str, Any], video: FoundSource) -> IngestTarget:
     first = row["first_row"]
     pictures = []
     for i in range(first, first + row["rows"]):
@@ -157,11 +159,11 @@ def _target(catalog: Catalog, row: dict[str, Any], video: Found) -> Target:
         tick = Fraction(stream.time_base or Fraction(1, 1000))
     stored = int(catalog.frames["width"][first]), int(catalog.frames["height"][first])
     box = tuple(row["crop"] or ()) or whole
-    return Target(video, box, stored, tuple(pictures), coded, tick, row["duration_s"] / max(1, coded))
+    return IngestTarget(video, box, stored, tuple(pictures), coded, tick, row["duration_s"] / max(1, coded))
 
 
 def _trial(
-    contender: str, targets: Sequence[Target], folder: Path, fps: float, workers: int, ffmpeg: str, scratch: Path
+    contender: str, targets: Sequence[IngestTarget], folder: Path, fps: float, workers: int, ffmpeg: str, scratch: Path
 ) -> dict[str, Any]:
     # As ingest does it: a process per video, and only with fewer videos than that a video gets more threads.
     threads = max(1, workers // len(targets))
@@ -190,7 +192,7 @@ def _ingest_command(folder: Path, out: Path, fps: float, workers: int) -> list[s
     return [sys.executable, "-m", "trocar", "ingest", str(folder), "--out", str(out), *options]
 
 
-def _agreement(target: Target, fps: float, ffmpeg: str, scratch: Path) -> Agreement:
+def _agreement(target: IngestTarget, fps: float, ffmpeg: str, scratch: Path) -> Agreement:
     ours = [_luma(data) for data in target.pictures]
     differences = []
     count = 0

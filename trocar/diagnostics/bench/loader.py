@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from trocar.data.loading.loader import Backend
 from trocar.diagnostics.bench.process import fresh
-from trocar.diagnostics.bench.report import Comparison, Trial
+from trocar.diagnostics.bench.report import BenchComparison, Trial
 
 REFERENCE = "DINO, PIL + torchvision"
 WARM_UP = 3  # batches that nobody times: workers start, buffers fill
@@ -24,7 +24,7 @@ def measure(
     repeats: int,
     say: Callable[[str], None],
     device: str = "cpu",
-) -> Comparison:
+) -> BenchComparison:
     """Run every contender `repeats` times in turn, each in a fresh process, for `seconds` after a warm-up."""
     settings = {"catalog": str(catalog), "workers": workers, "batch": batch, "seconds": seconds, "device": device}
     trials = []
@@ -35,7 +35,7 @@ def measure(
             trials.append(Trial(name, repeat, found["images"], found["seconds"]))
             say(f"repeat {repeat + 1} of {repeats}: {name}: {trials[-1].rate:.1f} images/s")
     title = f"2 x 224 + 8 x 96 views, batches of {batch}, {workers} workers, views on the {_place(device)}"
-    return Comparison(title, "images/s", REFERENCE, tuple(trials), settings)
+    return BenchComparison(title, "images/s", REFERENCE, tuple(trials), settings)
 
 
 def contenders(device: str = "cpu") -> dict[str, str]:

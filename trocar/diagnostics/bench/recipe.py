@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.loading.loader import Backend, Batch, Loader
+from trocar.data.loading.batch import Batch
+from trocar.data.loading.loader import Backend, Loader
 from trocar.data.loading.reader import Reader
 from trocar.data.order.plan import Plan
 from trocar.data.selection.composition import Composition

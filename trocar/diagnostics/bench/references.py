@@ -73,7 +73,7 @@ class Decoded:
         return [decode_jpeg(data)[:, :1, :1].clone()]  # what comes back from the worker is no part of the limit
 
 
-class Frames(Dataset[list[Tensor]]):
+class EndlessFrames(Dataset[list[Tensor]]):
     """Frames of a catalog through a transform; as many as anyone asks for, in a fixed pseudo-random order."""
 
     def __init__(self, catalog: Path, transform: Callable[[Any], list[Tensor]]) -> None:
@@ -96,7 +96,7 @@ def data_loader(
 ) -> Iterator[int]:
     """Sizes of the batches that a plain DataLoader delivers, copied to `device` from page-locked memory."""
     loader = DataLoader(
-        Frames(catalog, transform),
+        EndlessFrames(catalog, transform),
         batch_size=batch,
         sampler=range(1 << 30),
         num_workers=workers,

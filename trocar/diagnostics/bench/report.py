@@ -34,7 +34,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class BenchComparison:
     """All trials of a bench. Repeats are interleaved: repeat r of every contender ran side by side in time."""
 
     title: str
@@ -136,7 +136,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _caption(comparison: Comparison) -> str:
+def _caption(comparison: BenchComparison) -> str:
     repeats = max((len(comparison.of(name)) for name in comparison.contenders), default=0)
     return f"medians of {repeats} interleaved repeats; ratios are medians of pairs"
 

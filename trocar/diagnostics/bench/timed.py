@@ -26,14 +26,14 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 @dataclass(frozen=True)
-class Cost:
+class CommandCost:
     """Seconds on the clock from the first start to the last end, and of processor time (user and system)."""
 
     seconds: float
     cpu_seconds: float
 
 
-def timed(commands: Sequence[Sequence[str]], workers: int) -> Cost:
+def timed(commands: Sequence[Sequence[str]], workers: int) -> CommandCost:
     """The cost of these commands, at most `workers` at a time, each in a fresh process.
 
     Raises TrocarError with the last lines of a command that fails.
@@ -48,7 +48,7 @@ def timed(commands: Sequence[Sequence[str]], workers: int) -> Cost:
     )
     if child.returncode:
         raise TrocarError("\n".join(child.stderr.strip().splitlines()[-5:]) or "a command of the bench failed")
-    return Cost(**json.loads(child.stdout))
+    return CommandCost(**json.loads(child.stdout))
 
 
 def main() -> int:

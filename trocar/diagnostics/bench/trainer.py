@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from trocar.core import memory
 from trocar.diagnostics.bench.process import fresh
-from trocar.diagnostics.bench.report import Comparison, Trial
+from trocar.diagnostics.bench.report import BenchComparison, Trial
 from trocar.errors import TrocarError
 
 LONG = 1000  # steps of the run whose beginning is timed: its last step, which logs, is never reached
@@ -42,7 +42,7 @@ class Settings:
 
 def measure(
     settings: Settings, repeats: int, lightly_train: Path | None, compiled: bool, say: Callable[[str], None]
-) -> Comparison:
+) -> BenchComparison:
     """Run every contender `repeats` times in turn, each in a fresh process.
 
     `lightly_train` is the interpreter of an environment that has lightly-train installed; None leaves it out.
@@ -81,7 +81,7 @@ def measure(
                 say(f"repeat {repeat + 1} of {repeats}: lightly-train: {trials[-1].rate:.2f} images/s")
     where = "GPU" if settings.device == "cuda" else f"CPU, {settings.threads} threads"
     title = f"DINO on {settings.backbone}, 2 x 224 + 8 x 96, batch {settings.batch}, {where}"
-    return Comparison(title, "images/s", BARE, tuple(trials), given)
+    return BenchComparison(title, "images/s", BARE, tuple(trials), given)
 
 
 def _trial(name: str, repeat: int, found: dict[str, Any]) -> Trial:

@@ -11,38 +11,38 @@ import torch
 
 from trocar.diagnostics.gpu import pictures, speed, training
 from trocar.diagnostics.gpu.machine import machine
-from trocar.diagnostics.gpu.runner import BAD, Check, Found, Say, run_checks
+from trocar.diagnostics.gpu.runner import BAD, CheckFindings, GpuCheck, Say, run_checks
 from trocar.diagnostics.gpu.subject import Subject
 from trocar.errors import ConfigError
 
 
-def frames(subject: Subject) -> Found:
+def frames(subject: Subject) -> CheckFindings:
     """The frames that all other checks read."""
     rows = len(subject.catalog.frames["size"])
     size = int(subject.catalog.frames["size"].mean())
-    return Found(True, f"{rows} frames of {size >> 10} KiB", {"rows": rows, "mean_bytes": size})
+    return CheckFindings(True, f"{rows} frames of {size >> 10} KiB", {"rows": rows, "mean_bytes": size})
 
 
 RIGHT = (
-    Check("machine", 60, machine),
-    Check("frames", 60, frames),
-    Check("parity", 60, pictures.parity),
-    Check("lifetime", 60, pictures.lifetime),
-    Check("overlapped", 60, pictures.overlapped),
-    Check("augmentation", 30, pictures.augmentation),
-    Check("waits", 60, training.synchronisations),
-    Check("methods", 120, training.methods),
-    Check("one rank", 60, training.one_rank),
-    Check("features", 60, speed.features),
-    Check("resume", 120, training.resume),
+    GpuCheck("machine", 60, machine),
+    GpuCheck("frames", 60, frames),
+    GpuCheck("parity", 60, pictures.parity),
+    GpuCheck("lifetime", 60, pictures.lifetime),
+    GpuCheck("overlapped", 60, pictures.overlapped),
+    GpuCheck("augmentation", 30, pictures.augmentation),
+    GpuCheck("waits", 60, training.synchronisations),
+    GpuCheck("methods", 120, training.methods),
+    GpuCheck("one rank", 60, training.one_rank),
+    GpuCheck("features", 60, speed.features),
+    GpuCheck("resume", 120, training.resume),
 )
 """Whether what is computed is right: `trocar doctor --gpu`."""
 
 FAST = (
-    Check("backends", 120, speed.backends),
-    Check("compiled", 180, speed.compiled),
-    Check("networks", 90, speed.networks),
-    Check("parts", 60, speed.parts),
+    GpuCheck("backends", 120, speed.backends),
+    GpuCheck("compiled", 180, speed.compiled),
+    GpuCheck("networks", 90, speed.networks),
+    GpuCheck("parts", 60, speed.parts),
 )
 """How fast it is; `benchmarks/gpu/acceptance.py` runs these as well."""
 

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 
 from trocar.data.loading.dali_pipeline import is_available
-from trocar.diagnostics.gpu.runner import Found
+from trocar.diagnostics.gpu.runner import CheckFindings
 from trocar.diagnostics.gpu.subject import Subject
 from trocar.ssl.run.hardware import gpu_facts
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "nvidia-dali-cuda130", "nvidia-dali-cuda120")
 
 
-def machine(subject: Subject) -> Found:
+def machine(subject: Subject) -> CheckFindings:
     """Everything that a figure on this machine has to be read with; passes if a product of ones is right."""
     size = 64 if subject.tiny else 4096
     product = torch.ones(size, size, device=subject.device) @ torch.ones(size, size, device=subject.device)
@@ -38,7 +38,7 @@ def machine(subject: Subject) -> Found:
         values |= _card(subject.device)
     card = values.get("gpu", "CPU")
     with_dali = "DALI loads" if values["dali"] else "no DALI"
-    return Found(right, f"{card}, torch {torch.__version__}, {values['cores']} cores, {with_dali}", values)
+    return CheckFindings(right, f"{card}, torch {torch.__version__}, {values['cores']} cores, {with_dali}", values)
 
 
 def _card(device: torch.device) -> dict[str, Any]:

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trocar.data.loading.batch import Crops
 from trocar.data.loading.dali_pipeline import is_available
 from trocar.data.loading.dali_stream import DaliStream
 from trocar.data.loading.loader import Backend, Loader
-from trocar.data.loading.steps import Crops
 from trocar.diagnostics import backend_parity as backends
-from trocar.diagnostics.gpu.runner import Found, SkippedError
+from trocar.diagnostics.gpu.runner import CheckFindings, SkippedError
 from trocar.diagnostics.gpu.subject import CPU, Subject
 from trocar.diagnostics.textured_frames import RECIPE
 
@@ -22,7 +22,7 @@ LAG = 75_000_000
 """Clock cycles, about 50 ms, for which the copying stream sleeps before each step."""
 
 
-def parity(subject: Subject) -> Found:
+def parity(subject: Subject) -> CheckFindings:
     """The torch backend on the CPU against DALI on the device, for each share of the JPEG engine."""
     require_dali()
     batch = 8 if subject.tiny else 64
@@ -37,10 +37,12 @@ def parity(subject: Subject) -> Found:
         problems += [f"load {load}: {problem}" for problem in found.problems()]
         problems += [] if again else [f"load {load}: the same step gave other bits"]
     worst = max(one["crop_p999"] for one in values.values())
-    return Found(not problems, "; ".join(problems) or f"crops differ by at most {worst:.0f}/255 (99.9 %)", values)
+    return CheckFindings(
+        not problems, "; ".join(problems) or f"crops differ by at most {worst:.0f}/255 (99.9 %)", values
+    )
 
 
-def lifetime(subject: Subject) -> Found:
+def lifetime(subject: Subject) -> CheckFindings:
     """Crops read late must be those read at once: a decoder must not write over memory that waits to be copied."""
     require_dali()
     steps, batch = (4, 8) if subject.tiny else (24, 256)
@@ -51,10 +53,10 @@ def lifetime(subject: Subject) -> Found:
     words = f"{steps} steps of {batch}: crops that were copied late are those copied at once"
     if wrong:
         words = f"steps {wrong} of {steps} hold other pixels when they are copied late"
-    return Found(not wrong, words, {"wrong_steps": wrong, "steps": steps, "batch": batch})
+    return CheckFindings(not wrong, words, {"wrong_steps": wrong, "steps": steps, "batch": batch})
 
 
-def overlapped(subject: Subject) -> Found:
+def overlapped(subject: Subject) -> CheckFindings:
     """Views made beside a busy training stream must be, to the bit, those made alone."""
     steps, batch = (3, 8) if subject.tiny else (10, 64)
     side = torch.randn(*(2 * (64 if subject.tiny else 4096,)), device=subject.device)
@@ -70,10 +72,10 @@ def overlapped(subject: Subject) -> Found:
                 wrong[backend].append(step)
     bad = {backend: found for backend, found in wrong.items() if found}
     words = f"other views in steps {bad}" if bad else f"{steps} steps of {', '.join(wrong)}: equal to the bit"
-    return Found(not bad, words, {"wrong_steps": wrong})
+    return CheckFindings(not bad, words, {"wrong_steps": wrong})
 
 
-def augmentation(subject: Subject) -> Found:
+def augmentation(subject: Subject) -> CheckFindings:
     """Views of the same crops made on the CPU and on the device."""
     loader = subject.loader("torch", 8 if subject.tiny else 64)
     crops = subject.loader("torch", loader.plan.batch, device=CPU).crops(0)
@@ -87,7 +89,7 @@ def augmentation(subject: Subject) -> Found:
         difference = ((ours[name] - theirs[name].cpu()).abs() * std * 255).flatten(2).amax(-1)
         share = max(share, float((difference / (backends.ROUNDING * gain[:, which])).max()))
     words = f"views differ by at most {share:.2f} of {backends.ROUNDING}/255 times what their colour map enlarges"
-    return Found(share <= 1, words, {"share_of_bound": share})
+    return CheckFindings(share <= 1, words, {"share_of_bound": share})
 
 
 def kinds() -> list[Backend]:

@@ -43,7 +43,7 @@ class SkippedError(Exception):
 
 
 @dataclass(frozen=True)
-class Found:
+class CheckFindings:
     """What a check found: `passed` is None for one that measures and has no bar. `values` are for the report."""
 
     passed: bool | None
@@ -52,16 +52,16 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Check:
+class GpuCheck:
     """One check: `run` raises `SkippedError` where it can't be run; after `limit_s` seconds it counts as hung."""
 
     name: str
     limit_s: float
-    run: Callable[[Subject], Found]
+    run: Callable[[Subject], CheckFindings]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CheckOutcome:
     """What became of a check, in `seconds`."""
 
     name: str
@@ -76,13 +76,13 @@ class Outcome:
 
 
 def run_checks(
-    checks: Sequence[Check],
+    checks: Sequence[GpuCheck],
     subject: Subject,
     say: Say,
     hung: Callable[[], None],
     report: Path | None = None,
     budget_s: float = float("inf"),
-) -> list[Outcome]:
+) -> list[CheckOutcome]:
     """Run the checks that `report` has no outcome of, and return the outcomes of all.
 
     Those that do not fit into what is left of `budget_s` seconds, by their limits, are skipped.
@@ -92,7 +92,9 @@ def run_checks(
     for check in (check for check in checks if check.name not in done):
         left = budget_s - sum(outcome.seconds for outcome in outcomes)
         if check.limit_s > left:
-            outcome = Outcome(check.name, "skipped", f"its limit is {check.limit_s:.0f} s, {left:.0f} s are left", 0.0)
+            outcome = CheckOutcome(
+                check.name, "skipped", f"its limit is {check.limit_s:.0f} s, {left:.0f} s are left", 0.0
+            )
         else:
             outcome = _run(check, subject, partial(_write, report, subject, *outcomes), hung)
         outcomes.append(outcome)
@@ -101,19 +103,21 @@ def run_checks(
     return outcomes
 
 
-def read_report(path: Path) -> list[Outcome]:
+def read_report(path: Path) -> list[CheckOutcome]:
     """The outcomes in a report."""
-    return [Outcome(**item) for item in json.loads(path.read_text(encoding="utf-8"))["checks"]]
+    return [CheckOutcome(**item) for item in json.loads(path.read_text(encoding="utf-8"))["checks"]]
 
 
-def _run(check: Check, subject: Subject, write: Callable[[Outcome], None], hung: Callable[[], None]) -> Outcome:
+def _run(
+    check: GpuCheck, subject: Subject, write: Callable[[CheckOutcome], None], hung: Callable[[], None]
+) -> CheckOutcome:
     started = time.perf_counter()
 
     limit_s = check.limit_s * (TINY_SLOWER if subject.tiny else 1)
 
     def give_up() -> None:
         faulthandler.dump_traceback(file=sys.stderr)
-        write(Outcome(check.name, "hung", f"no end after {limit_s:.0f} s", time.perf_counter() - started))
+        write(CheckOutcome(check.name, "hung", f"no end after {limit_s:.0f} s", time.perf_counter() - started))
         hung()
 
     watchdog = threading.Timer(limit_s, give_up)
@@ -131,10 +135,10 @@ def _run(check: Check, subject: Subject, write: Callable[[Outcome], None], hung:
         values = {"traceback": traceback.format_exc()}
     finally:
         watchdog.cancel()
-    return Outcome(check.name, state, words, round(time.perf_counter() - started, 2), values)
+    return CheckOutcome(check.name, state, words, round(time.perf_counter() - started, 2), values)
 
 
-def _write(report: Path | None, subject: Subject, *outcomes: Outcome) -> None:
+def _write(report: Path | None, subject: Subject, *outcomes: CheckOutcome) -> None:
     if report is not None:
         tree = {"format": FORMAT, "device": str(subject.device), "tiny": subject.tiny}
         write_json_atomic(report, {**tree, "checks": [_plain(asdict(outcome)) for outcome in outcomes]})

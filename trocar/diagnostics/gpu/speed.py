@@ -17,7 +17,7 @@ from trocar.data.loading.copy_ahead import pinned
 from trocar.data.loading.loader import Backend
 from trocar.diagnostics.bench.trainer import WARM_UP, Clock, NoFiles, waiter
 from trocar.diagnostics.gpu.pictures import kinds
-from trocar.diagnostics.gpu.runner import Found
+from trocar.diagnostics.gpu.runner import CheckFindings
 from trocar.diagnostics.gpu.runs import dino, set_up, trainer_of
 from trocar.diagnostics.gpu.subject import CPU, Subject
 
@@ -26,7 +26,7 @@ EXPECTED = {"vit_base_patch16_224": (410, 570), "convnext_base": (290, 445)}
 """Frames/s of DINO's multi-crop in bfloat16, not compiled, by arithmetic for an H200 at 12 to 17 % of its peak."""
 
 
-def backends(subject: Subject) -> Found:
+def backends(subject: Subject) -> CheckFindings:
     """DINO on a ViT-S/16 by each backend: frames/s, and how long the step waits for data."""
     steps, batch = (4, 8) if subject.tiny else (30, 512)
     name = "test_vit" if subject.tiny else "vit_small_patch16_224"
@@ -36,7 +36,7 @@ def backends(subject: Subject) -> Found:
         values[backend] = _train(subject, name, batch, steps, backend, workers)
     words = "; ".join(f"{backend} {one['images_per_s']:.0f} frames/s" for backend, one in values.items())
     if subject.tiny:
-        return Found(None, words, values)
+        return CheckFindings(None, words, values)
     best = max(one["images_per_s"] for one in values.values())
     problems = [] if best >= 1000 else [f"{best:.0f} frames/s of 1,000"]
     if "dali" in values:
@@ -45,10 +45,10 @@ def backends(subject: Subject) -> Found:
             problems.append("DALI is slower than the torch backend")
         if abs(ours["loss"] - theirs["loss"]) > 0.02 * abs(theirs["loss"]):
             problems.append(f"losses of the backends are {theirs['loss']:.3f} and {ours['loss']:.3f}")
-    return Found(not problems, "; ".join([words, *problems]), values)
+    return CheckFindings(not problems, "; ".join([words, *problems]), values)
 
 
-def compiled(subject: Subject) -> Found:
+def compiled(subject: Subject) -> CheckFindings:
     """The same, compiled block by block, against what is not compiled."""
     steps, batch = (3, 8) if subject.tiny else (15, 512)
     name = "test_vit" if subject.tiny else "vit_small_patch16_224"
@@ -62,13 +62,15 @@ def compiled(subject: Subject) -> Found:
     loss, other = values["eager"]["loss"], values["compiled"]["loss"]
     same = abs(loss - other) <= 0.01 * abs(loss)
     words = f"{gain:.2f} times as fast, losses {loss:.4f} and {other:.4f}"
-    return Found(same and (subject.tiny or gain >= 1.25), words, values)
+    return CheckFindings(same and (subject.tiny or gain >= 1.25), words, values)
 
 
-def networks(subject: Subject) -> Found:
+def networks(subject: Subject) -> CheckFindings:
     """Larger networks, not compiled, beside what arithmetic expects of an H200."""
     if subject.tiny:
-        return Found(None, "a tiny network by torch", {"test_vit": _train(subject, "test_vit", 8, 2, "torch", 1)})
+        return CheckFindings(
+            None, "a tiny network by torch", {"test_vit": _train(subject, "test_vit", 8, 2, "torch", 1)}
+        )
     values: dict[str, Any] = {}
     slow = []
     for name, (low, _) in EXPECTED.items():
@@ -76,7 +78,7 @@ def networks(subject: Subject) -> Found:
         if values[name]["images_per_s"] < low / 1.5:
             slow.append(f"{name}: {values[name]['images_per_s']:.0f} frames/s, {low} expected")
     words = "; ".join(f"{name} {one['images_per_s']:.0f} frames/s" for name, one in values.items())
-    return Found(not slow, "; ".join([words, *slow]), values)
+    return CheckFindings(not slow, "; ".join([words, *slow]), values)
 
 
 def _train(
@@ -115,7 +117,7 @@ class _Noted(NoFiles):
         self.values = values
 
 
-def features(subject: Subject) -> Found:
+def features(subject: Subject) -> CheckFindings:
     """Features of frozen networks: the device against the CPU, and frames/s."""
     name, size, few = ("test_vit", 32, 8) if subject.tiny else ("vit_small_patch16_224", 224, 128)
     model = load_backbone(f"random:{name}", seed=0).eval()
@@ -137,10 +139,10 @@ def features(subject: Subject) -> Found:
         values[f"{precision}_cosine"] = float(torch.cosine_similarity(ours.repeat(rounds, 1), theirs).min())
     right = values["float32_cosine"] > 0.9999 and values["bfloat16_cosine"] > 0.999
     words = f"cosines {values['float32_cosine']:.6f} and {values['bfloat16_cosine']:.5f} in bfloat16"
-    return Found(right, words, values)
+    return CheckFindings(right, words, values)
 
 
-def parts(subject: Subject) -> Found:
+def parts(subject: Subject) -> CheckFindings:
     """Single pieces, numbers alone: views, singular values on both devices, DINO's loss in two forms."""
     values: dict[str, float] = {}
     batch = 8 if subject.tiny else 256
@@ -158,7 +160,7 @@ def parts(subject: Subject) -> Found:
     values["loss_one_product_s"] = _seconds(lambda: torch.einsum("tbk,vbk->tv", t, s), subject.device)
     values["loss_by_sample_s"] = _seconds(lambda: torch.einsum("tbk,vbk->btv", t, s).sum(0), subject.device)
     words = ", ".join(f"{name.removesuffix('_s')} {1000 * value:.2f} ms" for name, value in values.items())
-    return Found(None, words, values)
+    return CheckFindings(None, words, values)
 
 
 def _seconds(work: Any, device: torch.device, times: int = 5) -> float:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from trocar.diagnostics.bench.trainer import NoFiles
-from trocar.diagnostics.gpu.runner import Found, SkippedError
+from trocar.diagnostics.gpu.runner import CheckFindings, SkippedError
 from trocar.diagnostics.gpu.runs import dino, script, set_up, small_method, small_methods, trainer_of
 from trocar.diagnostics.gpu.subject import CPU, Subject
 from trocar.ssl.checkpoints import checkpoint
@@ -30,7 +30,7 @@ PROGRESS = Progress(step=50, total=100, epoch_steps=10)
 """Where nothing is frozen or warmed up any more."""
 
 
-def methods(subject: Subject) -> Found:
+def methods(subject: Subject) -> CheckFindings:
     """Loss and gradients of every method: the device against the CPU in float32, bfloat16 against float32."""
     values: dict[str, Any] = {}
     problems = []
@@ -48,7 +48,7 @@ def methods(subject: Subject) -> Found:
                 problems.append(f"{name} in bfloat16: {rounded['loss']:.1e}, gradients agree to {rounded['cosine']}")
     worst = min(value["bfloat16"]["cosine"] for value in values.values())
     words = f"{len(values)} methods as on the CPU; gradients in bfloat16 agree to at least {worst:.4f}"
-    return Found(not problems, "; ".join(problems) or words, values)
+    return CheckFindings(not problems, "; ".join(problems) or words, values)
 
 
 def _gradient(method: Method, views: Views, device: torch.device, dtype: torch.dtype) -> tuple[float, Tensor]:
@@ -76,7 +76,7 @@ def _without_tf32() -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
-def synchronisations(subject: Subject) -> Found:
+def synchronisations(subject: Subject) -> CheckFindings:
     """How often the host waits for the device in a step that isn't logged: once, to hear whether it was finite."""
     if subject.device.type != "cuda":
         raise SkippedError("only a GPU is waited for")
@@ -94,10 +94,10 @@ def synchronisations(subject: Subject) -> Found:
         finally:
             torch.cuda.set_sync_debug_mode("default")
     waits = [str(one.filename) + f":{one.lineno}" for one in caught if "synchroniz" in str(one.message)]
-    return Found(len(waits) <= steps, f"{len(waits)} waits in {steps} steps", {"where": sorted(set(waits))})
+    return CheckFindings(len(waits) <= steps, f"{len(waits)} waits in {steps} steps", {"where": sorted(set(waits))})
 
 
-def one_rank(subject: Subject) -> Found:
+def one_rank(subject: Subject) -> CheckFindings:
     """A process group of one: NCCL starts, broadcasts and reduces, and gradients are those without it."""
     name = "dino"
     loss, gradient = _gradient(*small_method(name, subject), subject.device, torch.float32)
@@ -122,10 +122,10 @@ def one_rank(subject: Subject) -> Found:
     finally:
         dist.destroy_process_group()
     right = bool((box == 1).all()) and found["loss"] < 1e-5 and found["cosine"] > 0.99999
-    return Found(right, f"{backend}: the loss differs by {found['loss']:.1e}", {"backend": backend, **found})
+    return CheckFindings(right, f"{backend}: the loss differs by {found['loss']:.1e}", {"backend": backend, **found})
 
 
-def resume(subject: Subject) -> Found:
+def resume(subject: Subject) -> CheckFindings:
     """A run that is killed and goes on ends in the state of one that nothing disturbed, with deterministic kernels."""
     steps, half = (8, 2) if subject.tiny else (20, 10)
     backbone = "test_vit" if subject.tiny else "vit_tiny_patch16_224"
@@ -149,7 +149,7 @@ def resume(subject: Subject) -> Found:
             f"{len(differing)} of {len(largest)} tensors differ, by at most {max(differing.values()):.1e} relatively"
         )
     bound = 0.0 if subject.tiny else 1e-3
-    return Found(max(largest.values()) <= bound, words, {"relative_difference": differing})
+    return CheckFindings(max(largest.values()) <= bound, words, {"relative_difference": differing})
 
 
 def _env() -> dict[str, str]:

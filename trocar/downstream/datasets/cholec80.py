@@ -43,7 +43,7 @@ PHANTOM_FILE = "phantom.json"
 
 
 @dataclass(frozen=True)
-class Images:
+class NumberedImages:
     """1 fps images of a video by their number, counted from 1: image k shows native frame 25 * (k - 1). `first`: the
     number that the first of them has in its name.
     """
@@ -121,7 +121,7 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
         part, said = _one(root, video, source, files, phases, options.fps)
         notes += said
         parts.append(part.assign(case=case[video], split=split[video]))
-    if options.fps > 1 and any(isinstance(source, Images) for source in pictures.values()):
+    if options.fps > 1 and any(isinstance(source, NumberedImages) for source in pictures.values()):
         notes.append("images are one a second: no more frames are taken from them")
     published = _is_published(root, pictures, phases, tools)
     budgets, said = _budgets(root, case) if published else ({}, [])
@@ -133,9 +133,9 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
 
 
 def _one(
-    root: Path, video: str, source: Clip | Images, files: _Files, phases: tuple[str, ...], fps: float
+    root: Path, video: str, source: Clip | NumberedImages, files: _Files, phases: tuple[str, ...], fps: float
 ) -> tuple[pd.DataFrame, list[str]]:
-    fps = min(fps, 1.0) if isinstance(source, Images) else fps
+    fps = min(fps, 1.0) if isinstance(source, NumberedImages) else fps
     phase, tools = files.phase.get(video), files.tools.get(video)
     check_times(root, video, source, phase, tools)
     labels, said = _join(video, phase, tools, phases, source, fps)
@@ -145,7 +145,7 @@ def _one(
 
 
 def check_times(
-    root: Path, video: str, source: Clip | Images, phase: pd.DataFrame | None, tools: pd.DataFrame | None = None
+    root: Path, video: str, source: Clip | NumberedImages, phase: pd.DataFrame | None, tools: pd.DataFrame | None = None
 ) -> None:
     """Raises TrocarError where a label file seems to count seconds instead of native frames, or images that should be
     one a second are more than the labels have seconds.
@@ -155,7 +155,7 @@ def check_times(
         if table is not None and len(table):
             refuse_seconds(table["Frame"], source.end_s, source.rate, root / folder / f"{video}{suffix}")
             last = max(last, int(table["Frame"].max()))
-    if isinstance(source, Images) and last >= 0:
+    if isinstance(source, NumberedImages) and last >= 0:
         refuse_dense(max(source.by_number) - 1, last // int(NATIVE_FPS), f"{root}: frames/{video}")
 
 
@@ -187,7 +187,7 @@ def read_labels(path: Path) -> pd.DataFrame:
     return found
 
 
-def pictures_of(root: Path, video: str) -> Clip | Images | None:
+def pictures_of(root: Path, video: str) -> Clip | NumberedImages | None:
     """The video file, else its 1 fps images, else None."""
     clip = find_clip([root / "videos"], video)
     if clip is not None:
@@ -196,19 +196,21 @@ def pictures_of(root: Path, video: str) -> Clip | Images | None:
     names = [f"{escape(folder.name)}_{kind}" for kind in IMAGES]
     images = numbered(path for name in names for path in listed(folder, name))
     first = first_number(images)
-    return Images({number - first + 1: path for number, path in images.items()}, first) if images else None
+    return NumberedImages({number - first + 1: path for number, path in images.items()}, first) if images else None
 
 
-def is_native(source: Clip | Images) -> bool:
+def is_native(source: Clip | NumberedImages) -> bool:
     """Whether frame indices count at the published rate: every picture is shown within a frame of its time by it, and
     of 0.04 %, as a clock may run at 24.99."""
-    if isinstance(source, Images):
+    if isinstance(source, NumberedImages):
         return True
     times = source.index.times
     return bool((np.abs(times - np.arange(len(times)) / NATIVE_FPS) <= 1 / NATIVE_FPS + 4e-4 * times).all())
 
 
-def place(labels: pd.DataFrame, source: Clip | Images, root: Path, video: str) -> tuple[pd.DataFrame, list[str]]:
+def place(
+    labels: pd.DataFrame, source: Clip | NumberedImages, root: Path, video: str
+) -> tuple[pd.DataFrame, list[str]]:
     """Labels with native frame indices as rows of the table, and notes on those that have no picture.
 
     Raises TrocarError for an image that is missing between others.
@@ -256,7 +258,7 @@ def _join(
     phase: pd.DataFrame | None,
     tool: pd.DataFrame | None,
     phases: tuple[str, ...],
-    source: Clip | Images,
+    source: Clip | NumberedImages,
     fps: float,
 ) -> tuple[pd.DataFrame, list[str]]:
     """Rows at `fps`: the tool file's own frames where it has them, elsewhere the phase rows of the pictures on display
@@ -321,7 +323,7 @@ def _metadata(root: Path, videos: list[str], options: DatasetOptions) -> tuple[p
 
 
 def _is_published(
-    root: Path, pictures: Mapping[str, Clip | Images], phases: tuple[str, ...], tools: tuple[str, ...]
+    root: Path, pictures: Mapping[str, Clip | NumberedImages], phases: tuple[str, ...], tools: tuple[str, ...]
 ) -> bool:
     """Whether these are videos of Cholec80 itself, not another data set in its layout."""
     names = {f"video{number:02d}" for number in range(1, 81)}

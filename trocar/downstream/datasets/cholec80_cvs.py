@@ -19,7 +19,7 @@ from trocar.downstream.datasets.cholec80 import (
     NATIVE_FPS,
     PHASE_FOLDER,
     PHASE_SUFFIX,
-    Images,
+    NumberedImages,
     check_times,
     is_native,
     pictures_of,
@@ -93,7 +93,7 @@ def _intervals(root: Path) -> pd.DataFrame:
     return found
 
 
-def _first_clipping(root: Path, video: str, source: Clip | Images) -> int:
+def _first_clipping(root: Path, video: str, source: Clip | NumberedImages) -> int:
     """Native frame at which the clipping begins. Raises TrocarError without a phase file that has it."""
     path = root / PHASE_FOLDER / f"{video}{PHASE_SUFFIX}"
     if not path.is_file():

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from trocar.downstream.evaluation.contenders import Arm
+from trocar.downstream.evaluation.contenders import Contender
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
-from trocar.downstream.evaluation.experiment import Bench, drawn
+from trocar.downstream.evaluation.experiment import Experiment, drawn
 from trocar.downstream.features.baselines.base import SIZE
 from trocar.downstream.features.frame_cache import Size
 from trocar.downstream.protocols import get_protocol
@@ -19,12 +19,12 @@ from trocar.downstream.splits.budgets import most_draws
 from trocar.errors import ConfigError
 
 
-def fits(protocol: Protocol, bench: Bench) -> bool:
+def fits(protocol: Protocol, bench: Experiment) -> bool:
     """Whether the protocol can learn the bench's labels, all of its tasks together."""
     return all(kind in protocol.kinds for kind in bench.kinds) and (len(bench.tasks) == 1 or protocol.joins_tasks)
 
 
-def usable(arm: Arm, protocols: Sequence[Protocol], bench: Bench) -> list[Protocol]:
+def usable(arm: Contender, protocols: Sequence[Protocol], bench: Experiment) -> list[Protocol]:
     """The protocols an arm goes through: one without a network only through those that need none."""
     if arm.kind == "majority":
         constant: Protocol = ConstantMask() if "mask" in bench.kinds else Prior()
@@ -32,12 +32,12 @@ def usable(arm: Arm, protocols: Sequence[Protocol], bench: Bench) -> list[Protoc
     return [p for p in protocols if fits(p, bench) and not (p.trains_network and arm.kind == "baseline")]
 
 
-def label_on(bench: Bench, protocol: Protocol) -> str:
+def label_on(bench: Experiment, protocol: Protocol) -> str:
     """What a table calls the protocol there: with the tasks, where several are learned together."""
     return protocol.label + (f", {bench.name}" if len(bench.tasks) > 1 else "")
 
 
-def sizes(arms: Sequence[Arm], benches: Sequence[Bench], protocols: Sequence[Protocol]) -> set[Size]:
+def sizes(arms: Sequence[Contender], benches: Sequence[Experiment], protocols: Sequence[Protocol]) -> set[Size]:
     """All sizes in pixels that frames are needed at, so that every file is decoded once."""
     found: set[Size] = {SIZE} if any(arm.kind == "baseline" for arm in arms) else set()
     for arm in arms:
@@ -46,7 +46,7 @@ def sizes(arms: Sequence[Arm], benches: Sequence[Bench], protocols: Sequence[Pro
     return found
 
 
-def check_tasks(benches: Sequence[Bench], protocols: Sequence[Protocol], config: EvaluateConfig) -> None:
+def check_tasks(benches: Sequence[Experiment], protocols: Sequence[Protocol], config: EvaluateConfig) -> None:
     """Raises ConfigError for a budget that cannot be, a task or protocol without a partner, or two rows of one name."""
     for bench in benches:
         for draw in range(most_draws(bench.data, config.budget, config.draws)):
@@ -63,7 +63,7 @@ def check_tasks(benches: Sequence[Bench], protocols: Sequence[Protocol], config:
     _check_names(benches, protocols)
 
 
-def check_arms(arms: Sequence[Arm], benches: Sequence[Bench], protocols: Sequence[Protocol]) -> None:
+def check_arms(arms: Sequence[Contender], benches: Sequence[Experiment], protocols: Sequence[Protocol]) -> None:
     """Raises ConfigError where there is no arm at all, or none that a task could be learned with."""
     if not arms:
         raise ConfigError("nothing to evaluate: give --backbone, or baselines")
@@ -75,7 +75,7 @@ def check_arms(arms: Sequence[Arm], benches: Sequence[Bench], protocols: Sequenc
             )
 
 
-def _check_names(benches: Sequence[Bench], protocols: Sequence[Protocol]) -> None:
+def _check_names(benches: Sequence[Experiment], protocols: Sequence[Protocol]) -> None:
     pairs = [(bench, protocol) for bench in benches for protocol in protocols if fits(protocol, bench)]
     rows = Counter((task.name, label_on(bench, protocol)) for bench, protocol in pairs for task in bench.tasks)
     for (task, label), count in rows.items():
@@ -86,6 +86,6 @@ def _check_names(benches: Sequence[Bench], protocols: Sequence[Protocol]) -> Non
             )
 
 
-def _fitting(bench: Bench) -> list[Protocol]:
+def _fitting(bench: Experiment) -> list[Protocol]:
     known = [get_protocol(name) for name in known_protocols()]
     return [protocol for protocol in known if fits(protocol, bench)]

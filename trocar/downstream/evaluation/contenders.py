@@ -22,7 +22,7 @@ Kind = Literal["backbone", "random", "baseline", "majority"]
 
 
 @dataclass(frozen=True)
-class Member:
+class Replicate:
     """One seed of an arm: how to make its model and the input size in pixels; no model for plain
     baselines.
     """
@@ -33,15 +33,15 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Arm:
+class Contender:
     """One row of the table. Its members are seeds of the same thing and are averaged."""
 
     label: str
     kind: Kind
-    members: tuple[Member, ...]
+    members: tuple[Replicate, ...]
 
 
-def expand(config: EvaluateConfig) -> list[Arm]:
+def expand(config: EvaluateConfig) -> list[Contender]:
     """The arms of an evaluation: given backbones in order, random weights of the same architectures,
     baselines.
 
@@ -54,21 +54,21 @@ def expand(config: EvaluateConfig) -> list[Arm]:
         arms += _random_weights(arms, config)
     for name in config.baselines:
         if name in BASELINES:
-            arms.append(Arm(name, "baseline", (Member(name),)))
+            arms.append(Contender(name, "baseline", (Replicate(name),)))
     if "majority" in config.baselines:
-        arms.append(Arm("majority", "majority", (Member("majority"),)))
+        arms.append(Contender("majority", "majority", (Replicate("majority"),)))
     _check_labels(arms)
     return arms
 
 
-def _check_labels(arms: list[Arm]) -> None:
+def _check_labels(arms: list[Contender]) -> None:
     labels = [arm.label for arm in arms]
     for label in labels:
         if labels.count(label) > 1:
             raise ConfigError(f"two backbones are called {label!r}; name them: --backbone LABEL=PATH")
 
 
-def _given(text: str, config: EvaluateConfig) -> Arm:
+def _given(text: str, config: EvaluateConfig) -> Contender:
     label, equals, paths = text.partition("=")
     names = [name for name in (paths if equals else text).split(",") if name]
     if not names:
@@ -76,25 +76,25 @@ def _given(text: str, config: EvaluateConfig) -> Arm:
     label = label if equals else _short(text)
     if len(names) == 1 and resolve(names[0]).kind == "random":
         return _random_arm(label, names[0], config)
-    return Arm(label, "backbone", tuple(_member(name, config) for name in names))
+    return Contender(label, "backbone", tuple(_member(name, config) for name in names))
 
 
-def _member(name: str, config: EvaluateConfig) -> Member:
+def _member(name: str, config: EvaluateConfig) -> Replicate:
     make = partial(load_backbone, name)
-    return Member(name, make, config.size or describe_backbone(make()).size[0])
+    return Replicate(name, make, config.size or describe_backbone(make()).size[0])
 
 
-def _random_arm(label: str, name: str, config: EvaluateConfig) -> Arm:
+def _random_arm(label: str, name: str, config: EvaluateConfig) -> Contender:
     size = config.size or describe_backbone(outline(name)).size[0]
-    members = [Member(f"seed {seed}", partial(random_like, name, seed=seed), size) for seed in range(config.seeds)]
-    return Arm(label, "random", tuple(members))
+    members = [Replicate(f"seed {seed}", partial(random_like, name, seed=seed), size) for seed in range(config.seeds)]
+    return Contender(label, "random", tuple(members))
 
 
-def _random_weights(given: list[Arm], config: EvaluateConfig) -> list[Arm]:
+def _random_weights(given: list[Contender], config: EvaluateConfig) -> list[Contender]:
     """One arm per architecture, preprocessing and size among the given backbones that are not random
     themselves.
     """
-    arms: dict[str, Arm] = {}
+    arms: dict[str, Contender] = {}
     for arm in given:
         if arm.kind != "backbone":
             continue
@@ -107,7 +107,9 @@ def _random_weights(given: list[Arm], config: EvaluateConfig) -> list[Arm]:
     labels = [arm.label for arm in arms.values()]
     repeated = {label for label in labels if labels.count(label) > 1}
     return [
-        Arm(f"{arm.label} {arm.members[0].size} px #{i}" if arm.label in repeated else arm.label, arm.kind, arm.members)
+        Contender(
+            f"{arm.label} {arm.members[0].size} px #{i}" if arm.label in repeated else arm.label, arm.kind, arm.members
+        )
         for i, arm in enumerate(arms.values(), start=1)
     ]
 

@@ -18,15 +18,15 @@ from trocar.downstream.datasets.readers.from_shards import locate
 from trocar.downstream.datasets.remap import load_remap
 from trocar.downstream.evaluation.compatibility import check_arms, check_tasks, sizes, usable
 from trocar.downstream.evaluation.computing import Computing
-from trocar.downstream.evaluation.contenders import Arm, expand
+from trocar.downstream.evaluation.contenders import Contender, expand
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
-from trocar.downstream.evaluation.experiment import Bench, make_bench
+from trocar.downstream.evaluation.experiment import Experiment, make_experiment
 from trocar.downstream.evaluation.mlflow_record import track
 from trocar.downstream.evaluation.private_labels import Private, names_of, private_of, to_show
 from trocar.downstream.evaluation.result_cache import FOLDER, Finished
-from trocar.downstream.evaluation.results import PREDICTIONS, Results, Row
+from trocar.downstream.evaluation.results import PREDICTIONS, EvaluationResults, ResultRow
 from trocar.downstream.evaluation.rows import about_task
-from trocar.downstream.evaluation.runner import FIGURES, Scored, make_encoder, score
+from trocar.downstream.evaluation.runner import FIGURES, ScoredContender, make_encoder, score
 from trocar.downstream.features.feature_cache import cache_folder
 from trocar.downstream.features.frame_cache import FrameCache, Size, extent
 from trocar.downstream.inspection.mask_survey import check_masks
@@ -43,7 +43,7 @@ LEAST_SIDE = 32
 """Pixels from which a decoded frame is large enough to tell pictures apart."""
 
 
-def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None) -> Results:
+def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None) -> EvaluationResults:
     """Score every backbone of `config` and its baselines; write the results if `config.out` is set.
 
     `say` gets a line of text for every step that takes long. Raises ConfigError for a bad configuration
@@ -55,10 +55,10 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None
         return _evaluate(config, computing, say)
 
 
-def _evaluate(config: EvaluateConfig, computing: Computing, say: Callable[[str], None]) -> Results:
+def _evaluate(config: EvaluateConfig, computing: Computing, say: Callable[[str], None]) -> EvaluationResults:
     protocols = [get_protocol(wanted) for wanted in config.protocol]
     data = _open(config)
-    benches = [make_bench(names, data, config) for names in config.task]
+    benches = [make_experiment(names, data, config) for names in config.task]
     check_tasks(benches, protocols, config)
     arms = expand(config)
     check_arms(arms, benches, protocols)
@@ -78,7 +78,7 @@ def _evaluate(config: EvaluateConfig, computing: Computing, say: Callable[[str],
     data = _with_copies(data, frames, sizes(arms, benches, protocols), say)
     judge = Judge(data, {str(case) for bench in benches for case in data.frames["case"].iloc[bench.rows]}, say)
     finished = _finished(config)
-    found, leaks = Scored(), {}
+    found, leaks = ScoredContender(), {}
     for arm in arms:
         say(arm.label)
         weights = [member.name for member in arm.members] if arm.kind == "backbone" else []
@@ -109,7 +109,7 @@ def planned(config: EvaluateConfig) -> list[str]:
     _check_out(config)
     protocols = [get_protocol(wanted) for wanted in config.protocol]
     data = _open(config)
-    benches = [make_bench(names, data, config) for names in config.task]
+    benches = [make_experiment(names, data, config) for names in config.task]
     check_tasks(benches, protocols, config)
     arms = expand(config)
     check_arms(arms, benches, protocols)
@@ -157,7 +157,7 @@ def _open(config: EvaluateConfig) -> LabelledFrames:
     return data if config.shards is None else locate(data, config.shards)
 
 
-def _private(data: LabelledFrames, arms: list[Arm], config: EvaluateConfig) -> Private:
+def _private(data: LabelledFrames, arms: list[Contender], config: EvaluateConfig) -> Private:
     """What must not be shown: of the data, and of what the backbones were trained on."""
     if config.privacy.share_frames:
         return Private()
@@ -172,23 +172,23 @@ def _finished(config: EvaluateConfig) -> Finished:
 
 def _results(
     data: LabelledFrames,
-    benches: list[Bench],
-    found: Scored,
+    benches: list[Experiment],
+    found: ScoredContender,
     config: EvaluateConfig,
     computing: Computing,
     hidden: Withheld,
-) -> Results:
+) -> EvaluationResults:
     about = {task.name: about_task(bench, task) for bench in benches for task in bench.tasks}
     for task, counts in found.counts.items():
         about[task] |= {"counts": counts, "absent": [name for name, n in counts.items() if n == 0]}
     predictions = pd.concat(found.tables, ignore_index=True)
-    return Results(
+    return EvaluationResults(
         _about(data, config) | {"computed": computing.record()}, about, _ordered(found.rows, about), predictions, hidden
     )
 
 
 def _write(
-    results: Results,
+    results: EvaluationResults,
     config: EvaluateConfig,
     out: Path,
     private: Private,
@@ -221,7 +221,7 @@ def _about(data: LabelledFrames, config: EvaluateConfig) -> dict[str, Any]:
     }
 
 
-def _ordered(rows: list[Row], tasks: dict[str, Any]) -> list[Row]:
+def _ordered(rows: list[ResultRow], tasks: dict[str, Any]) -> list[ResultRow]:
     """By task, then protocol in the order it was asked for with the prior last, keeping the order of arms."""
     names = list(dict.fromkeys(row.protocol for row in rows if row.kind != "majority"))
     places = {name: i for i, name in enumerate(names)}

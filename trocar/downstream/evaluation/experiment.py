@@ -11,7 +11,7 @@ from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.features.encoder import Encoder
 from trocar.downstream.labels import Kind, LabelledFrames, LabelSpace
 from trocar.downstream.metrics.outcome import Floats, Ints
-from trocar.downstream.protocols.base import Frames, Labelled, Partner, Problem, Targets
+from trocar.downstream.protocols.base import FoldFrames, Labelled, Partner, Problem, Targets
 from trocar.downstream.splits.budgets import restrict
 from trocar.downstream.splits.folds import Fold, make_folds
 from trocar.downstream.tasks import TOGETHER, get_task
@@ -20,7 +20,7 @@ from trocar.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Bench:
+class Experiment:
     """`tasks` are learned together, the first leads; `folds` are over the rows that carry a label of any of them.
     `case` [N] numbers the operation of every row of the table, `time_s` [N] are seconds since it began: recorders split
     an operation into files, and the gap between two of them isn't known and counts as one label period.
@@ -76,7 +76,7 @@ class Bench:
             encoder=encoder,
             train=part(fold.train),
             val=part(fold.val) if len(fold.val) else None,
-            test=Frames(fold.test, self.case[fold.test]),
+            test=FoldFrames(fold.test, self.case[fold.test]),
             case=self.case,
             time_s=self.time_s,
             seed=seed,
@@ -84,7 +84,7 @@ class Bench:
         )
 
 
-def make_bench(names: str, data: LabelledFrames, config: EvaluateConfig) -> Bench:
+def make_experiment(names: str, data: LabelledFrames, config: EvaluateConfig) -> Experiment:
     """The bench of a task's name, or of several joined by `+`. Raises ConfigError for what does not exist."""
     tasks = tuple(get_task(name) for name in names.split(TOGETHER))
     if len({task.name for task in tasks}) < len(tasks):
@@ -93,7 +93,7 @@ def make_bench(names: str, data: LabelledFrames, config: EvaluateConfig) -> Benc
     rows = np.flatnonzero(known).astype(np.int64)
     scheme, folds = make_folds(data, str(config.folds), rows, config.val)
     case = np.unique(data.frames["case"].to_numpy(str), return_inverse=True)[1].astype(np.int64)
-    return Bench(
+    return Experiment(
         tasks, data, scheme, folds, case, seconds_in_operation(data, 1 / config.fps), config.fps, _budget(config)
     )
 
@@ -119,7 +119,7 @@ def seconds_in_operation(data: LabelledFrames, gap: float) -> Floats:
     return found
 
 
-def drawn(bench: Bench, config: EvaluateConfig, draw: int) -> list[Fold]:
+def drawn(bench: Experiment, config: EvaluateConfig, draw: int) -> list[Fold]:
     """The folds with the labelled cases of one draw of the budget."""
     space = bench.space(bench.tasks[0])
     return [restrict(bench.data, space, fold, config.budget, draw) for fold in bench.folds]

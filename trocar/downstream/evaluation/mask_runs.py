@@ -17,10 +17,10 @@ from PIL import Image
 
 from trocar.core.files import write_atomic
 from trocar.downstream.evaluation.cached_result import Solution
-from trocar.downstream.evaluation.contenders import Arm
-from trocar.downstream.evaluation.experiment import Bench
+from trocar.downstream.evaluation.contenders import Contender
+from trocar.downstream.evaluation.experiment import Experiment
 from trocar.downstream.evaluation.result_cache import Finished
-from trocar.downstream.evaluation.results import Row
+from trocar.downstream.evaluation.results import ResultRow
 from trocar.downstream.evaluation.rows import details, test_frames
 from trocar.downstream.features.frame_cache import Size, decoded
 from trocar.downstream.labels import Mask
@@ -32,7 +32,7 @@ from trocar.downstream.protocols.base import Problem
 from trocar.downstream.protocols.segmentation import MaskProtocol, SizeOf, read_mask
 from trocar.downstream.segmentation.overlay import draw_overlays, ranked
 from trocar.downstream.splits.folds import Fold
-from trocar.downstream.tasks.segmentation import Segmentation
+from trocar.downstream.tasks.segmentation import SegmentationTask
 
 GROUND_TRUTH = "gt"
 
@@ -86,7 +86,7 @@ def file_stem(*words: str) -> str:
 def run_masks(
     member: str,
     arm: str,
-    bench: Bench,
+    bench: Experiment,
     folds: list[Fold],
     protocol: MaskProtocol,
     problems: Iterator[Problem],
@@ -124,20 +124,22 @@ def _size_of(read: Callable[[int], Mask]) -> SizeOf:
     return size
 
 
-def outcome(bench: Bench, run: MaskRun) -> SegmentationOutcome:
+def outcome(bench: Experiment, run: MaskRun) -> SegmentationOutcome:
     """What a metric sees."""
     case = np.unique(bench.case[bench.rows], return_inverse=True)[1].astype(np.int64)
     space = bench.space(bench.tasks[0])
     return SegmentationOutcome(run.confusions, case, space.classes, background=space.background)
 
 
-def make_mask_row(arm: Arm, bench: Bench, task: Segmentation, protocol: str, runs: list[MaskRun], draws: int) -> Row:
+def make_mask_row(
+    arm: Contender, bench: Experiment, task: SegmentationTask, protocol: str, runs: list[MaskRun], draws: int
+) -> ResultRow:
     """The arm's line of the table."""
     outcomes = [outcome(bench, run) for run in runs]
     mean = row_mean(np.stack([per_class(found) for found in outcomes], axis=1))
     metrics = task.mask_metrics(bench.space(task))
     lead, *_ = metrics.values()
-    return Row(
+    return ResultRow(
         task=task.name,
         protocol=protocol,
         arm=arm.label,
@@ -150,7 +152,7 @@ def make_mask_row(arm: Arm, bench: Bench, task: Segmentation, protocol: str, run
     )
 
 
-def mask_table(arm: Arm, seed: int, bench: Bench, protocol: str, run: MaskRun) -> pd.DataFrame:
+def mask_table(arm: Contender, seed: int, bench: Experiment, protocol: str, run: MaskRun) -> pd.DataFrame:
     """One row per test image: `gt_mask` and `pred_mask` are PNGs beside the table, `confusion` K x K pixel counts, row
     by row, the ground truth first.
     """
@@ -161,13 +163,13 @@ def mask_table(arm: Arm, seed: int, bench: Bench, protocol: str, run: MaskRun) -
     return table
 
 
-def images_with_class(bench: Bench, run: MaskRun) -> dict[str, int]:
+def images_with_class(bench: Experiment, run: MaskRun) -> dict[str, int]:
     """Test images whose ground truth has the class."""
     present = (run.confusions.sum(2) > 0).sum(0)
     return {name: int(n) for name, n in zip(bench.space(bench.tasks[0]).classes, present, strict=True)}
 
 
-def draw_masks(bench: Bench, run: MaskRun, out: Path, path: Path, private: Collection[str] = ()) -> list[Path]:
+def draw_masks(bench: Experiment, run: MaskRun, out: Path, path: Path, private: Collection[str] = ()) -> list[Path]:
     """Best, median and worst image of a run, from the masks on disk, of cases that are not `private`, in a picture at
     `path`; no picture where no such image has a score.
     """

@@ -13,7 +13,7 @@ from typing import Any
 
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.mask_runs import file_stem
-from trocar.downstream.evaluation.results import Results, Row
+from trocar.downstream.evaluation.results import EvaluationResults, ResultRow
 from trocar.errors import TrocarError
 from trocar.privacy.marks import withhold
 from trocar.runs.mlflow.follower import may_follow
@@ -23,7 +23,7 @@ from trocar.runs.run_folder import Run, read_config
 from trocar.runs.step_metrics import read_metrics
 
 
-def track(results: Results, config: EvaluateConfig, say: Callable[[str], None]) -> None:
+def track(results: EvaluationResults, config: EvaluateConfig, say: Callable[[str], None]) -> None:
     """Record the results as runs below `config.out`, and log them as `config.tracking` says.
 
     Trouble with mlflow is said and stops nothing.
@@ -44,7 +44,7 @@ def track(results: Results, config: EvaluateConfig, say: Callable[[str], None]) 
         say(f"mlflow: {error}")
 
 
-def record(results: Results, out: Path, settings: Mapping[str, Any]) -> None:
+def record(results: EvaluationResults, out: Path, settings: Mapping[str, Any]) -> None:
     """Make `out` a run folder, and one in it for every row of the tables; what has not changed is left as it is.
 
     Rows that an earlier evaluation had and this one has not stay: they were measured.
@@ -59,7 +59,7 @@ def record(results: Results, out: Path, settings: Mapping[str, Any]) -> None:
         withhold(folder, results.hidden.names)
 
 
-def _labels(row: Row, about: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, str]:
+def _labels(row: ResultRow, about: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, str]:
     """What rows are grouped and filtered by."""
     return {
         "arm": row.arm,
@@ -73,7 +73,7 @@ def _labels(row: Row, about: Mapping[str, Any], data: Mapping[str, Any]) -> dict
     }
 
 
-def _values(row: Row, headline: str) -> dict[str, float]:
+def _values(row: ResultRow, headline: str) -> dict[str, float]:
     """The mean of every metric over the runs of a row, and the interval of its headline."""
     values = {name.replace("@", "_"): row.mean(name) for name in row.values}
     if row.interval is not None:

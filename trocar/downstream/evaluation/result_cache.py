@@ -22,7 +22,7 @@ import torch
 import trocar
 from trocar.core.config import Config
 from trocar.downstream.evaluation.cached_result import Solution, read_solution, write_solution
-from trocar.downstream.protocols.base import Frames, Prediction, Problem, Protocol, Targets
+from trocar.downstream.protocols.base import FoldFrames, Prediction, Problem, Protocol, Targets
 
 FOLDER, NETWORK = "finished", ".network.npz"
 STALE = 7 * 86400
@@ -206,7 +206,7 @@ def _add_masks(digest: Any, problem: Problem) -> None:
     which part of it is taken.
     """
     data = problem.encoder.frames.data
-    parts: list[Frames] = [problem.train, problem.test, *([] if problem.val is None else [problem.val])]
+    parts: list[FoldFrames] = [problem.train, problem.test, *([] if problem.val is None else [problem.val])]
     for row in np.concatenate([part.rows for part in parts]):
         for file in problem.space.files_at(data.root / str(data.frames["mask"].iloc[row])):
             status = os.stat(file)  # noqa: PTH116  as for the frames

@@ -27,7 +27,7 @@ FEW, FIRST = 6, 3
 
 
 @dataclass(frozen=True)
-class Row:
+class ResultRow:
     """One arm on one task with one protocol.
 
     `values` has one number per member (seed) for every metric; `interval` is the 95 % bootstrap interval over
@@ -58,18 +58,18 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Results:
+class EvaluationResults:
     """`data` and `tasks` describe what was evaluated; `predictions` has one row per arm, protocol, member and
     frame. `hidden`: names that tables for others must not have; results.json and the predictions have them.
     """
 
     data: dict[str, Any]
     tasks: dict[str, dict[str, Any]]
-    rows: list[Row]
+    rows: list[ResultRow]
     predictions: pd.DataFrame
     hidden: Withheld = field(default_factory=Withheld)
 
-    def row(self, task: str, protocol: str, arm: str) -> Row:
+    def row(self, task: str, protocol: str, arm: str) -> ResultRow:
         """One row of the table. Raises KeyError if it is not there."""
         for row in self.rows:
             if (row.task, row.protocol, row.arm) == (task, protocol, arm):
@@ -193,23 +193,23 @@ def markdown(titles: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in (titles, ["---"] * len(titles), *body)) + "\n"
 
 
-def _value(row: Row, name: str) -> str:
+def _value(row: ResultRow, name: str) -> str:
     value = row.per_class.get(name)
     return "–" if value is None else f"{value:.3f}"
 
 
-def _cells(row: Row, headline: str, others: Sequence[str]) -> list[str]:
+def _cells(row: ResultRow, headline: str, others: Sequence[str]) -> list[str]:
     interval = f"[{row.interval[0]:.3f}, {row.interval[1]:.3f}]" if row.interval else ""
     values = [_number(row, metric) for metric in (headline, *others)]
     return [row.arm, row.protocol, values[0], interval, *values[1:], str(len(row.members)), row.leak.get("verdict", "")]
 
 
-def _number(row: Row, metric: str) -> str:
+def _number(row: ResultRow, metric: str) -> str:
     deviation = row.deviation(metric)
     return f"{row.mean(metric):.3f}" + (f" ± {deviation:.3f}" if deviation is not None else "")
 
 
-def _row_json(row: Row, headline: str) -> dict[str, Any]:
+def _row_json(row: ResultRow, headline: str) -> dict[str, Any]:
     metrics = {
         name: {"mean": row.mean(name), "sd": row.deviation(name), "values": values}
         for name, values in row.values.items()

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from trocar.downstream.evaluation.contenders import Arm
-from trocar.downstream.evaluation.experiment import Bench
-from trocar.downstream.evaluation.results import Row
+from trocar.downstream.evaluation.contenders import Contender
+from trocar.downstream.evaluation.experiment import Experiment
+from trocar.downstream.evaluation.results import ResultRow
 from trocar.downstream.metrics.interval import bootstrap_interval
 from trocar.downstream.metrics.outcome import Floats, Ints, Outcome
 from trocar.downstream.metrics.registry import REGISTRY
@@ -21,7 +21,7 @@ from trocar.downstream.tasks.base import Task
 
 
 @dataclass(frozen=True)
-class Run:
+class ContenderRun:
     """One member of an arm through all folds of a bench: scores [m, K] of `bench.rows` by task, what was chosen in each
     fold, and the folds with the labelled cases they had.
     """
@@ -32,7 +32,7 @@ class Run:
     folds: list[Fold]
 
 
-def outcome(bench: Bench, task: Task, scores: Floats) -> Outcome:
+def outcome(bench: Experiment, task: Task, scores: Floats) -> Outcome:
     """What a metric sees: the labelled test frames of one task."""
     space, known = bench.space(task), bench.labelled(task)
     rows = bench.rows[known]
@@ -53,18 +53,20 @@ def outcome(bench: Bench, task: Task, scores: Floats) -> Outcome:
     )
 
 
-def fold_numbers(bench: Bench) -> Ints:
+def fold_numbers(bench: Experiment) -> Ints:
     """The fold of every one of `bench.rows`, [m]."""
     return np.repeat(np.arange(len(bench.folds)), [len(fold.test) for fold in bench.folds]).astype(np.int64)
 
 
-def make_row(arm: Arm, bench: Bench, task: Task, protocol: str, runs: Sequence[Run], draws: int) -> Row:
+def make_row(
+    arm: Contender, bench: Experiment, task: Task, protocol: str, runs: Sequence[ContenderRun], draws: int
+) -> ResultRow:
     """The arm's line of the table for one task."""
     outcomes = [outcome(bench, task, run.scores[task.name]) for run in runs]
     assert task.per_class is not None
     per_class = np.mean([task.per_class[1](found) for found in outcomes], axis=0)
     classes = bench.space(task).classes
-    return Row(
+    return ResultRow(
         task=task.name,
         protocol=protocol,
         arm=arm.label,
@@ -82,7 +84,9 @@ def _value(task: Task, name: str, found: Outcome) -> float:
     return named.metric(found, None) if named.offered(found) else float("nan")
 
 
-def prediction_table(arm: Arm, seed: int, bench: Bench, task: Task, protocol: str, run: Run) -> pd.DataFrame:
+def prediction_table(
+    arm: Contender, seed: int, bench: Experiment, task: Task, protocol: str, run: ContenderRun
+) -> pd.DataFrame:
     """One row per test frame; `gt` and `pred` are class indices, `gt_labels` and `pred_labels` 0/1 per class."""
     known, space = bench.labelled(task), bench.space(task)
     table = test_frames(arm, seed, bench, task, protocol)
@@ -98,7 +102,7 @@ def prediction_table(arm: Arm, seed: int, bench: Bench, task: Task, protocol: st
     return table
 
 
-def test_frames(arm: Arm, seed: int, bench: Bench, task: Task, protocol: str) -> pd.DataFrame:
+def test_frames(arm: Contender, seed: int, bench: Experiment, task: Task, protocol: str) -> pd.DataFrame:
     """The columns that say what a prediction is of: one row per test frame that carries the task's labels."""
     known = bench.labelled(task)
     names = {"task": task.name, "backbone": arm.label, "kind": arm.kind, "protocol": protocol, "seed": seed}
@@ -110,7 +114,7 @@ def test_frames(arm: Arm, seed: int, bench: Bench, task: Task, protocol: str) ->
     return joined
 
 
-def about_task(bench: Bench, task: Task) -> dict[str, Any]:
+def about_task(bench: Experiment, task: Task) -> dict[str, Any]:
     """What was scored on which frames, for results.json."""
     space, known = bench.space(task), bench.labelled(task)
     rows = bench.rows[known]
@@ -137,7 +141,7 @@ def about_task(bench: Bench, task: Task) -> dict[str, Any]:
     }
 
 
-def _incomplete(bench: Bench, task: Task) -> str | None:
+def _incomplete(bench: Experiment, task: Task) -> str | None:
     """What of the official test set is not here: frames where their number is known, else videos of the list."""
     # Without a split every frame is tested: then it is the number in all that counts.
     split = "test" if bench.scheme == TRAIN_TEST else ""
@@ -149,7 +153,7 @@ def _incomplete(bench: Bench, task: Task) -> str | None:
     return None if known or here == listed else f"incomplete ({here} of {listed} official {split} videos)"
 
 
-def class_counts(bench: Bench, task: Task) -> dict[str, int]:
+def class_counts(bench: Experiment, task: Task) -> dict[str, int]:
     """Labelled test frames of every class; empty for masks, which are counted when they are scored."""
     if "mask" in bench.kinds:
         return {}
@@ -161,7 +165,7 @@ def class_counts(bench: Bench, task: Task) -> dict[str, int]:
     return {name: int(n) for name, n in zip(space.classes, counts, strict=True)}
 
 
-def details(bench: Bench, chosen: Sequence[Mapping[str, Any]], folds: Sequence[Fold]) -> list[Mapping[str, Any]]:
+def details(bench: Experiment, chosen: Sequence[Mapping[str, Any]], folds: Sequence[Fold]) -> list[Mapping[str, Any]]:
     """What was chosen in each fold, with the operations whose labels were used, those of validation included."""
     found: list[Mapping[str, Any]] = []
     for detail, fold in zip(chosen, folds, strict=True):
@@ -170,5 +174,5 @@ def details(bench: Bench, chosen: Sequence[Mapping[str, Any]], folds: Sequence[F
     return found
 
 
-def _cases(bench: Bench, rows: np.ndarray) -> list[str]:
+def _cases(bench: Experiment, rows: np.ndarray) -> list[str]:
     return sorted(set(bench.data.frames["case"].to_numpy(str)[rows].tolist()))

@@ -13,9 +13,9 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped,unuse
 
 from trocar.downstream.evaluation.compatibility import label_on
 from trocar.downstream.evaluation.computing import Computing
-from trocar.downstream.evaluation.contenders import Arm, Member
+from trocar.downstream.evaluation.contenders import Contender, Replicate
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
-from trocar.downstream.evaluation.experiment import Bench, drawn
+from trocar.downstream.evaluation.experiment import Experiment, drawn
 from trocar.downstream.evaluation.mask_runs import (
     Shelf,
     draw_masks,
@@ -27,8 +27,8 @@ from trocar.downstream.evaluation.mask_runs import (
 )
 from trocar.downstream.evaluation.private_labels import Private
 from trocar.downstream.evaluation.result_cache import Finished
-from trocar.downstream.evaluation.results import Row
-from trocar.downstream.evaluation.rows import Run, make_row, prediction_table
+from trocar.downstream.evaluation.results import ResultRow
+from trocar.downstream.evaluation.rows import ContenderRun, make_row, prediction_table
 from trocar.downstream.features.baselines import BASELINES
 from trocar.downstream.features.encoder import Encoder
 from trocar.downstream.features.feature_cache import Features
@@ -37,7 +37,7 @@ from trocar.downstream.protocols.base import Prediction, Protocol
 from trocar.downstream.protocols.segmentation import MaskProtocol
 from trocar.downstream.splits.budgets import most_draws
 from trocar.downstream.splits.folds import Fold
-from trocar.downstream.tasks.segmentation import Segmentation
+from trocar.downstream.tasks.segmentation import SegmentationTask
 from trocar.errors import TrocarError
 
 # Below this many feature values BLAS threads wait for each other longer than they compute, above all on a busy machine.
@@ -46,17 +46,17 @@ FIGURES = "figures"
 
 
 @dataclass
-class Scored:
+class ScoredContender:
     """Rows of the comparison, the predictions behind them, class counts that only scoring tells, and what draws the
     pictures of masks.
     """
 
-    rows: list[Row] = field(default_factory=list)
+    rows: list[ResultRow] = field(default_factory=list)
     tables: list[pd.DataFrame] = field(default_factory=list)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     overlays: list[Callable[[], list[Path]]] = field(default_factory=list)
 
-    def __iadd__(self, other: Scored) -> Scored:
+    def __iadd__(self, other: ScoredContender) -> ScoredContender:
         self.rows += other.rows
         self.tables += other.tables
         self.counts |= other.counts
@@ -64,7 +64,9 @@ class Scored:
         return self
 
 
-def make_encoder(arm: Arm, member: Member, frames: FrameCache, config: EvaluateConfig, computing: Computing) -> Encoder:
+def make_encoder(
+    arm: Contender, member: Replicate, frames: FrameCache, config: EvaluateConfig, computing: Computing
+) -> Encoder:
     """What a protocol may ask of one member of an arm."""
     plain = _nothing if arm.kind == "majority" else BASELINES.get(member.name)
     without = plain if member.model is None else None
@@ -82,14 +84,14 @@ def make_encoder(arm: Arm, member: Member, frames: FrameCache, config: EvaluateC
 
 
 def score(
-    arm: Arm,
-    bench: Bench,
+    arm: Contender,
+    bench: Experiment,
     protocol: Protocol,
     encoders: dict[str, Encoder],
     config: EvaluateConfig,
     private: Private,
     finished: Finished,
-) -> Scored:
+) -> ScoredContender:
     """All runs of an arm on a bench with one protocol, but for what is `finished`; pictures show no `private` case."""
     if isinstance(protocol, MaskProtocol):
         return _score_masks(arm, bench, protocol, encoders, config, private, finished)
@@ -102,20 +104,20 @@ def score(
     tables = [
         prediction_table(arm, seed, bench, task, label, run) for task in bench.tasks for seed, run in enumerate(runs)
     ]
-    return Scored(rows, tables)
+    return ScoredContender(rows, tables)
 
 
 def _score_masks(
-    arm: Arm,
-    bench: Bench,
+    arm: Contender,
+    bench: Experiment,
     protocol: MaskProtocol,
     encoders: dict[str, Encoder],
     config: EvaluateConfig,
     private: Private,
     finished: Finished,
-) -> Scored:
+) -> ScoredContender:
     (task,) = bench.tasks
-    assert isinstance(task, Segmentation)
+    assert isinstance(task, SegmentationTask)
     runs = []
     for member, encoder, folds, seed in _attempts(bench, protocol, encoders, config):
         problems = (bench.problem(fold, encoder, seed) for fold in folds)
@@ -127,11 +129,11 @@ def _score_masks(
         name = f"segmentation-{file_stem(private.hidden.text(arm.label), protocol.label)}-overlays.png"
         path = config.out / FIGURES / name
         overlays = [partial(draw_masks, bench, runs[0], config.out, path, private.cases)]
-    return Scored([row], tables, {task.name: images_with_class(bench, runs[0])}, overlays)
+    return ScoredContender([row], tables, {task.name: images_with_class(bench, runs[0])}, overlays)
 
 
 def _attempts(
-    bench: Bench, protocol: Protocol, encoders: dict[str, Encoder], config: EvaluateConfig
+    bench: Experiment, protocol: Protocol, encoders: dict[str, Encoder], config: EvaluateConfig
 ) -> Iterator[tuple[str, Encoder, list[Fold], int]]:
     """(name, encoder, folds, seed): every member with every draw of the budget and every random start."""
     draws = most_draws(bench.data, config.budget, config.draws)
@@ -145,8 +147,14 @@ def _attempts(
 
 
 def _run(
-    member: str, bench: Bench, folds: list[Fold], protocol: Protocol, encoder: Encoder, seed: int, finished: Finished
-) -> Run:
+    member: str,
+    bench: Experiment,
+    folds: list[Fold],
+    protocol: Protocol,
+    encoder: Encoder,
+    seed: int,
+    finished: Finished,
+) -> ContenderRun:
     small = protocol.trains_network or encoder.features.size < SMALL
     with threadpool_limits(limits=1 if small else None, user_api="blas"):
         found: list[Prediction] = [finished.predict(protocol, bench.problem(fold, encoder, seed)) for fold in folds]
@@ -156,7 +164,7 @@ def _run(
     scores = {lead: np.concatenate([p.scores for p in found])}
     for task in bench.tasks[1:]:
         scores[task.name] = np.concatenate([p.others[task.name] for p in found])
-    return Run(member, scores, [dict(p.detail) for p in found], folds)
+    return ContenderRun(member, scores, [dict(p.detail) for p in found], folds)
 
 
 def _require_finite_scores(prediction: Prediction, whose: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
-from trocar.downstream.figures.shown import Shown
+from trocar.downstream.figures.shown import ShownRun
 from trocar.downstream.figures.style import numbered, save, shortened
 from trocar.downstream.metrics.outcome import Floats, Ints
 
@@ -27,7 +27,7 @@ def row_shares(counts: Ints) -> Floats:
     return shares
 
 
-def draw_confusion(shown: Shown, path: Path) -> Path:
+def draw_confusion(shown: ShownRun, path: Path) -> Path:
     """Write the row-normalised matrix with counts; the row of a class that does not occur is grey."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
-from trocar.downstream.figures.shown import Shown
+from trocar.downstream.figures.shown import ShownRun
 from trocar.downstream.figures.style import colour, line, save, shortened
 from trocar.downstream.metrics.outcome import Floats
 
@@ -32,7 +32,7 @@ class Curve:
     recall: Floats
 
 
-def curves(shown: Shown) -> list[Curve]:
+def curves(shown: ShownRun) -> list[Curve]:
     """Curves of the classes that occur; average precision as scikit-learn has it, not interpolated."""
     found = []
     for name, gt, scores in zip(shown.classes, shown.gt.T, shown.scores.T, strict=True):
@@ -44,7 +44,7 @@ def curves(shown: Shown) -> list[Curve]:
     return found
 
 
-def draw_curves(shown: Shown, path: Path) -> list[Path]:
+def draw_curves(shown: ShownRun, path: Path) -> list[Path]:
     """Up to ten classes in one panel; of more, the six best and the six worst by average precision side by side."""
     from matplotlib.figure import Figure
 

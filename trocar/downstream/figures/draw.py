@@ -13,7 +13,7 @@ from trocar.downstream.figures.confusion import draw_confusion
 from trocar.downstream.figures.curves import draw_curves
 from trocar.downstream.figures.reliability import draw_reliability
 from trocar.downstream.figures.ribbons import draw_ribbons
-from trocar.downstream.figures.shown import Shown, shown
+from trocar.downstream.figures.shown import ShownRun, shown
 
 
 def draw(predictions: pd.DataFrame, tasks: Mapping[str, Mapping[str, Any]], out: Path) -> list[Path]:
@@ -37,7 +37,7 @@ def draw(predictions: pd.DataFrame, tasks: Mapping[str, Mapping[str, Any]], out:
     return paths
 
 
-def _stem(one: Shown, taken: set[str]) -> str:
+def _stem(one: ShownRun, taken: set[str]) -> str:
     """Start of the file names; arms whose labels differ only in characters that files cannot have get numbers."""
     stem = "-".join(re.sub(r"[^\w.+]+", "_", part).strip("_.") for part in (one.task, one.backbone, one.protocol))
     found, number = stem, 1

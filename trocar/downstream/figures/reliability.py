@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trocar.downstream.figures.shown import Shown
+from trocar.downstream.figures.shown import ShownRun
 from trocar.downstream.figures.style import COLOURS, GREY, save, shortened
 from trocar.downstream.metrics.calibration import BINS, bins_by_case
 from trocar.downstream.metrics.outcome import Floats, Ints, Outcome, ratio
@@ -47,7 +47,7 @@ def _bins(table: Floats) -> Bins:
     return Bins(drawn[:, 0].astype(np.int64), confidence, accuracy, ece)
 
 
-def draw_reliability(shown: Shown, path: Path) -> Path:
+def draw_reliability(shown: ShownRun, path: Path) -> Path:
     """One label a frame: the most probable class. Several: each class; of more than eight, the eight with the most
     positives. Below each diagram the frames per bin, on a logarithmic scale.
     """
@@ -72,7 +72,7 @@ def draw_reliability(shown: Shown, path: Path) -> Path:
     return save(figure, path)
 
 
-def _panels(shown: Shown) -> list[tuple[str, Bins]]:
+def _panels(shown: ShownRun) -> list[tuple[str, Bins]]:
     found = bins(shown.gt, shown.scores)
     if shown.single:
         return [("most probable class", found[0])]
@@ -80,7 +80,7 @@ def _panels(shown: Shown) -> list[tuple[str, Bins]]:
     return [(shown.classes[k], found[k]) for k in sorted(frequent.tolist())]
 
 
-def _title(shown: Shown) -> str:
+def _title(shown: ShownRun) -> str:
     if shown.single or len(shown.classes) <= MOST_PANELS:
         return shown.title
     return f"{shown.title}\nthe {MOST_PANELS} of {len(shown.classes)} classes with the most positive frames"

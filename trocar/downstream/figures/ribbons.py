@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from trocar.downstream.figures.shown import Shown
+from trocar.downstream.figures.shown import ShownRun
 from trocar.downstream.figures.style import colour, hatch, ink, numbered, save, shortened
 from trocar.downstream.metrics.outcome import Floats, Ints
 
@@ -22,7 +22,7 @@ _GAP = 2.5  # a hole of more than so many label periods is left white
 _WIDE_ENOUGH = 0.022  # of the axis, for the number of a class
 
 
-def draw_ribbons(shown: Shown, out: Path, stem: str) -> list[Path]:
+def draw_ribbons(shown: ShownRun, out: Path, stem: str) -> list[Path]:
     """One PNG per 14 cases. Time runs through the videos of a case; frames without a label are white.
 
     All pages have the time axis of the longest case.
@@ -48,7 +48,7 @@ def runs(labels: Ints, minutes: Floats, period: float) -> Iterator[tuple[float, 
         yield float(start), float((minutes[rows[-1] + 1] if follows else end) - start), int(labels[rows[0]])
 
 
-def _page(shown: Shown, cases: list[pd.DataFrame], period: float, longest: float, page: str) -> Figure:
+def _page(shown: ShownRun, cases: list[pd.DataFrame], period: float, longest: float, page: str) -> Figure:
     from matplotlib.figure import Figure
 
     legend_rows = -(-len(shown.classes) // 4)
@@ -66,7 +66,7 @@ def _page(shown: Shown, cases: list[pd.DataFrame], period: float, longest: float
     return figure
 
 
-def _case(axes: Axes, place: int, shown: Shown, rows: pd.DataFrame, period: float, longest: float) -> None:
+def _case(axes: Axes, place: int, shown: ShownRun, rows: pd.DataFrame, period: float, longest: float) -> None:
     index, minutes = rows.index.to_numpy(), _minutes(rows, period)
     gt, pred = shown.gt[index], shown.pred[index]
     for labels, top, height in ((gt, place - 0.38, 0.34), (pred, place - 0.02, 0.34)):

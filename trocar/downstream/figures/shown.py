@@ -15,7 +15,7 @@ _KINDS = ("backbone", "random", "baseline", "majority")
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownRun:
     """One run of one arm on one task: its rows in the order of time, and what is said about it.
 
     `gt` and `pred` are class indices [n], or 0 and 1 per class [n, K]; `scores` is [n, K], NaN where only labels are
@@ -48,7 +48,7 @@ class Shown:
         return f"{self.task} · {self.backbone} · {self.protocol}{self.run}"
 
 
-def shown(predictions: pd.DataFrame, tasks: Mapping[str, Mapping[str, Any]]) -> Iterator[Shown]:
+def shown(predictions: pd.DataFrame, tasks: Mapping[str, Mapping[str, Any]]) -> Iterator[ShownRun]:
     """The first run of every backbone and protocol on every task with labels per frame.
 
     Of the arms only the backbones that were asked for; where there are none the best informed baselines. Masks have
@@ -63,7 +63,7 @@ def shown(predictions: pd.DataFrame, tasks: Mapping[str, Mapping[str, Any]]) -> 
         found = _labels(first)
         if found is not None:
             classes = tuple(str(name) for name in tasks[task]["classes"])
-            yield Shown(task, backbone, protocol, run, classes, first, *found)
+            yield ShownRun(task, backbone, protocol, run, classes, first, *found)
 
 
 def _of_first_kind(predictions: pd.DataFrame) -> pd.DataFrame:

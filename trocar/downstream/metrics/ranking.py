@@ -10,7 +10,7 @@ from trocar.downstream.metrics.outcome import Floats, Ints, Outcome, case_weight
 
 
 @dataclass(frozen=True)
-class Ranking:
+class ClassRanking:
     """The frames of one class by falling score. p positives, n frames.
 
     `positive` int64 [p] is the case of each positive by falling score, `hits` int64 [p] how many positives
@@ -42,7 +42,7 @@ class Ranking:
         return float(weight @ at_threshold / positives[-1])
 
 
-def rank(gt: Ints, scores: Floats, case: Ints, cases: int) -> Ranking:
+def rank(gt: Ints, scores: Floats, case: Ints, cases: int) -> ClassRanking:
     """The ranking of one class: `gt` 0 or 1 [n], `scores` [n], `case` [n] below `cases`."""
     order = np.argsort(-scores, kind="stable")
     falling, by_rank = -scores[order], case[order]
@@ -54,7 +54,7 @@ def rank(gt: Ints, scores: Floats, case: Ints, cases: int) -> Ranking:
     if len(places) * cases <= len(gt):
         frames = [np.searchsorted(np.flatnonzero(by_rank == c), ranks) for c in range(cases)]
         counts = np.stack(frames, axis=1).astype(np.float64)
-    return Ranking(by_rank[places], hits, ranks, counts, by_rank)
+    return ClassRanking(by_rank[places], hits, ranks, counts, by_rank)
 
 
 def average_precision(gt: Ints, scores: Floats) -> float:
@@ -69,7 +69,7 @@ def labels(outcome: Outcome) -> Ints:
     return outcome.gt if outcome.gt.ndim == 2 else np.eye(outcome.scores.shape[1], dtype=np.int64)[outcome.gt]
 
 
-def rankings(outcome: Outcome, fold: int | None = None) -> list[Ranking]:
+def rankings(outcome: Outcome, fold: int | None = None) -> list[ClassRanking]:
     """One ranking per class over all scored frames (of one fold)."""
     use = outcome.scored if fold is None or outcome.fold is None else outcome.scored & (outcome.fold == fold)
     gt, scores, case = labels(outcome)[use], outcome.scores[use], outcome.case[use]

@@ -36,7 +36,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class _Group:
+class _KeyRows:
     """The rows of one key in time order, and what is needed to explain an error."""
 
     path: Path
@@ -80,7 +80,7 @@ def outcomes(
         key = Key(str(first["task"]), str(first["backbone"]), str(first["protocol"]), int(first["seed"]))
         if task in (None, key.task):
             # A column of another task in the same file is empty here: as good as not there.
-            group = _Group(path, key, rows.dropna(axis=1, how="all"), about, say)
+            group = _KeyRows(path, key, rows.dropna(axis=1, how="all"), about, say)
             _check_frames(group)
             found[key] = _outcome(replace(group, rows=_in_time_order(group.rows)))
     if not found and not masks.any():
@@ -98,7 +98,7 @@ def _in_time_order(rows: pd.DataFrame) -> pd.DataFrame:
     return ordered
 
 
-def _outcome(group: _Group) -> Outcome:
+def _outcome(group: _KeyRows) -> Outcome:
     if group.key.task not in REGISTRY:
         known = ", ".join(REGISTRY)
         raise group.error(f"unknown task{nearest(group.key.task, REGISTRY)}; tasks with metrics: {known}")
@@ -122,7 +122,7 @@ def _outcome(group: _Group) -> Outcome:
     )
 
 
-def _check_frames(group: _Group) -> None:
+def _check_frames(group: _KeyRows) -> None:
     rows = group.rows
     for name in ("case", "time_s"):
         empty = rows[name].isna().to_numpy() if name in rows else np.zeros(0, dtype=bool)
@@ -139,7 +139,7 @@ def _check_frames(group: _Group) -> None:
             raise group.error(what, again)
 
 
-def _classes(group: _Group) -> tuple[str, ...]:
+def _classes(group: _KeyRows) -> tuple[str, ...]:
     """Names from the metadata, else from the columns `score_<class>`, else none."""
     named = group.about.classes.get(group.key.task)
     if named is not None:
@@ -147,13 +147,13 @@ def _classes(group: _Group) -> tuple[str, ...]:
     return tuple(_columns(group, PREFIXES["scores"]) or _columns(group, PREFIXES["gt_labels"]))
 
 
-def _columns(group: _Group, prefix: str) -> list[str]:
+def _columns(group: _KeyRows, prefix: str) -> list[str]:
     """Class names of the columns `<prefix><class>`."""
     names = [c for c in group.rows.columns if c.startswith(prefix) and c not in LISTS]
     return [name.removeprefix(prefix) for name in names]
 
 
-def _lists(group: _Group, column: str, classes: tuple[str, ...]) -> Floats | None:
+def _lists(group: _KeyRows, column: str, classes: tuple[str, ...]) -> Floats | None:
     """Values per class, float64 [n, K], or None if the file has none."""
     rows, prefix = group.rows, PREFIXES[column]
     if column in rows:
@@ -177,14 +177,14 @@ def _lists(group: _Group, column: str, classes: tuple[str, ...]) -> Floats | Non
     return _finite(group, prefix, found.to_numpy(np.float64))
 
 
-def _finite(group: _Group, column: str, values: Floats) -> Floats:
+def _finite(group: _KeyRows, column: str, values: Floats) -> Floats:
     bad: Bools = np.any(~np.isfinite(values), axis=1)
     if bad.any():
         raise group.error(f"column {column!r}: {int(bad.sum())} frames have values that are not finite numbers", bad)
     return values
 
 
-def _soft(group: _Group, classes: tuple[str, ...]) -> Floats | None:
+def _soft(group: _KeyRows, classes: tuple[str, ...]) -> Floats | None:
     soft = _lists(group, "gt_soft", classes)
     wrong = np.zeros(0, dtype=bool) if soft is None else np.any((soft < 0) | (soft > 1), axis=1)
     if wrong.any():
@@ -192,7 +192,7 @@ def _soft(group: _Group, classes: tuple[str, ...]) -> Floats | None:
     return soft
 
 
-def _single(group: _Group, classes: tuple[str, ...]) -> tuple[Ints, Ints, Floats]:
+def _single(group: _KeyRows, classes: tuple[str, ...]) -> tuple[Ints, Ints, Floats]:
     """Class indices and scores of a task with one label a frame."""
     scores = given = _lists(group, "scores", classes)
     gt = _indices(group, "gt", classes)
@@ -224,7 +224,7 @@ def _single(group: _Group, classes: tuple[str, ...]) -> tuple[Ints, Ints, Floats
     return gt, pred, scores
 
 
-def _indices(group: _Group, column: str, classes: tuple[str, ...]) -> Ints | None:
+def _indices(group: _KeyRows, column: str, classes: tuple[str, ...]) -> Ints | None:
     """Class indices of a column of indices or names; None if the column is not there."""
     if column not in group.rows:
         return None
@@ -246,7 +246,7 @@ def _indices(group: _Group, column: str, classes: tuple[str, ...]) -> Ints | Non
         raise group.error(f"row {row}: column {column!r}: {words}") from None
 
 
-def _say_improbable(group: _Group, scores: Floats, total: float | None, without: str) -> Bools:
+def _say_improbable(group: _KeyRows, scores: Floats, total: float | None, without: str) -> Bools:
     """Which rows are no probabilities, bool [n]; told with the first one and what is `without` them."""
     wrong = improbable(scores, total)
     if wrong.any():
@@ -259,7 +259,7 @@ def _say_improbable(group: _Group, scores: Floats, total: float | None, without:
     return wrong
 
 
-def _several(group: _Group, classes: tuple[str, ...]) -> tuple[Ints, Ints, Floats]:
+def _several(group: _KeyRows, classes: tuple[str, ...]) -> tuple[Ints, Ints, Floats]:
     """0/1 labels and scores of a task with any number of labels a frame."""
     gt, scores = _lists(group, "gt_labels", classes), _lists(group, "scores", classes)
     pred = _lists(group, "pred_labels", classes)
@@ -287,7 +287,7 @@ def _several(group: _Group, classes: tuple[str, ...]) -> tuple[Ints, Ints, Float
     return gt.astype(np.int64), pred.astype(np.int64), scores
 
 
-def _fps(group: _Group) -> float:
+def _fps(group: _KeyRows) -> float:
     """As given, else from the median distance of frames in time, else 1."""
     if group.about.fps is not None:
         return float(group.about.fps)
@@ -298,7 +298,7 @@ def _fps(group: _Group) -> float:
     return float(1 / np.median(steps)) if len(steps) else 1.0
 
 
-def _unscored(group: _Group, classes: tuple[str, ...]) -> tuple[int, ...]:
+def _unscored(group: _KeyRows, classes: tuple[str, ...]) -> tuple[int, ...]:
     names = [str(name) for name in group.about.unscored.get(group.key.task, ())]
     for name in names:
         if name not in classes:

@@ -29,7 +29,7 @@ def made_anew(_: Config, train: Callable[[], Solution]) -> Solution:
 
 
 @dataclass(frozen=True)
-class Frames:
+class FoldFrames:
     """Frames on one side of a fold: `rows` of the data set's table [n], rising; `case` [n], the operation of each."""
 
     rows: Ints
@@ -37,7 +37,7 @@ class Frames:
 
 
 @dataclass(frozen=True)
-class Labelled(Frames):
+class Labelled(FoldFrames):
     """With their labels: class indices [n], or 0 and 1 (soft: values in 0..1) per class [n, K]."""
 
     targets: Targets
@@ -67,18 +67,18 @@ class Problem:
     encoder: Encoder
     train: Labelled
     val: Labelled | None
-    test: Frames
+    test: FoldFrames
     case: Ints
     time_s: Floats
     seed: int = 0
     partners: tuple[Partner, ...] = ()
     kept: Kept = made_anew
 
-    def features(self, part: Frames) -> Floats:
+    def features(self, part: FoldFrames) -> Floats:
         """Frozen features of a part, float64 [n, D]."""
         return self.encoder.features[part.rows].astype(np.float64)
 
-    def sequences(self, part: Frames) -> list[Ints]:
+    def sequences(self, part: FoldFrames) -> list[Ints]:
         """Rows of every whole operation that `part` touches, in time, unlabelled frames included."""
         return [np.flatnonzero(self.case == case) for case in np.unique(part.case)]
 

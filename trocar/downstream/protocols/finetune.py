@@ -14,20 +14,20 @@ from trocar.backbones.weights.finite import require_finite
 from trocar.downstream.evaluation.cached_result import Solution
 from trocar.downstream.metrics.outcome import Floats, Ints
 from trocar.downstream.protocols.base import Labelled, Prediction, Problem, Protocol, headline, take
-from trocar.downstream.training.batches import Images
+from trocar.downstream.training.batches import NetworkImages
 from trocar.downstream.training.goals import Goal, goals_of
-from trocar.downstream.training.loop import History, Trainer, seeded
-from trocar.downstream.training.network import Network
-from trocar.downstream.training.recipe import Recipe
+from trocar.downstream.training.loop import FinetuneTrainer, TrainingHistory, seeded
+from trocar.downstream.training.network import Classifier
+from trocar.downstream.training.recipe import FinetuneRecipe
 
 EVERY = 5
 
 
-class Finetune(Protocol, Recipe):
-    """See `Recipe` for the settings and where they come from.
+class Finetune(Protocol, FinetuneRecipe):
+    """See `FinetuneRecipe` for the settings and where they come from.
 
-    Several tasks are learned together as in EndoNet (see `Network`): the loss is the sum of theirs, a frame without a
-    label of one of them counts for the others, and the epoch is chosen by the leading one. Batch norm with few frames
+    Several tasks are learned together as in EndoNet (see `Classifier`): the loss is the sum of theirs, a frame without
+    a label of one of them counts for the others, and the epoch is chosen by the leading one. Batch norm with few frames
     of few operations in a batch learns statistics that the test frames do not have: `batch_norm: frozen` or a backbone
     with layer norm is the safe choice for small budgets.
     """
@@ -37,9 +37,9 @@ class Finetune(Protocol, Recipe):
     joins_tasks: ClassVar[bool] = True
     random_start: ClassVar[bool] = True
 
-    def fine_tuning(self) -> Recipe:
+    def fine_tuning(self) -> FinetuneRecipe:
         """Its settings but for its names."""
-        return Recipe.model_validate(self.model_dump(include=set(Recipe.model_fields)))
+        return FinetuneRecipe.model_validate(self.model_dump(include=set(FinetuneRecipe.model_fields)))
 
     def predict(self, problem: Problem) -> Prediction:
         """Train, and give the probabilities of every task on the test frames."""
@@ -54,12 +54,12 @@ class Finetuned:
     which `features.extract` takes features; `detail` says what was chosen, as JSON values.
     """
 
-    trainer: Trainer
-    history: History
+    trainer: FinetuneTrainer
+    history: TrainingHistory
     detail: Mapping[str, Any]
 
     @property
-    def network(self) -> Network:
+    def network(self) -> Classifier:
         """The backbone with its heads."""
         return self.trainer.network
 
@@ -68,7 +68,7 @@ class Finetuned:
         return self.trainer.predict(rows)
 
 
-def finetuned(problem: Problem, recipe: Recipe) -> Finetuned:
+def finetuned(problem: Problem, recipe: FinetuneRecipe) -> Finetuned:
     """The problem's backbone trained on its labelled frames, now or by a protocol before.
 
     The result follows from the problem's seed, labels and pixels. Raises ConfigError for settings that do not fit the
@@ -81,7 +81,7 @@ def finetuned(problem: Problem, recipe: Recipe) -> Finetuned:
     require_finite(weights, f"{problem.encoder.name}, fine-tuned (use a smaller lr)")
     trainer.network.load_state_dict(weights)
     trainer.network.eval()
-    return Finetuned(trainer, History(**solution.words["history"]), solution.words["detail"])
+    return Finetuned(trainer, TrainingHistory(**solution.words["history"]), solution.words["detail"])
 
 
 def _solution(found: Finetuned) -> Solution:
@@ -89,7 +89,7 @@ def _solution(found: Finetuned) -> Solution:
     return Solution(weights, {"history": asdict(found.history), "detail": dict(found.detail)})
 
 
-def _trained(problem: Problem, recipe: Recipe, goals: tuple[Goal, ...]) -> Finetuned:
+def _trained(problem: Problem, recipe: FinetuneRecipe, goals: tuple[Goal, ...]) -> Finetuned:
     if recipe.select == "fixed_epochs" or (problem.val is None and recipe.inner == "fixed_epochs"):
         return _train(problem, recipe, goals, problem.train, None, None, {"chosen_on": None})
     if problem.val is not None:
@@ -104,7 +104,7 @@ def _trained(problem: Problem, recipe: Recipe, goals: tuple[Goal, ...]) -> Finet
 
 def _train(
     problem: Problem,
-    recipe: Recipe,
+    recipe: FinetuneRecipe,
     goals: tuple[Goal, ...],
     train: Labelled,
     val: Labelled | None,
@@ -122,19 +122,19 @@ def _train(
     return Finetuned(trainer, history, {**asdict(history), **about, "precision": trainer.precision})
 
 
-def _trainer(problem: Problem, recipe: Recipe, goals: tuple[Goal, ...]) -> Trainer:
+def _trainer(problem: Problem, recipe: FinetuneRecipe, goals: tuple[Goal, ...]) -> FinetuneTrainer:
     """With the network as it is before the first step."""
     encoder = problem.encoder
     assert encoder.network is not None
     backbone = fit_input_size(encoder.network(), encoder.size)
     precision = encoder.computes_in(recipe.precision, "finetune: precision")
     preprocessing = describe_backbone(backbone)
-    images = Images(
+    images = NetworkImages(
         encoder.pixels, preprocessing, recipe.augment, problem.seed, encoder.device, workers=encoder.workers
     )
     with seeded(problem.seed, encoder.device):
-        network = Network(backbone, goals, encoder.size).to(encoder.device)
-    return Trainer(network, goals, images, recipe, problem.seed, precision)
+        network = Classifier(backbone, goals, encoder.size).to(encoder.device)
+    return FinetuneTrainer(network, goals, images, recipe, problem.seed, precision)
 
 
 def _scored(problem: Problem, val: Labelled | None) -> Labelled | None:

@@ -54,7 +54,7 @@ class MaskProtocol(Protocol):
         """Fit, and predict the test frames; of their ground truth only the size is asked for."""
 
 
-class Segmentation(MaskProtocol, SegmentationTraining):
+class SegmentationProtocol(MaskProtocol, SegmentationTraining):
     """See `SegmentationTraining` for how it is trained.
 
     `decoder`: fpn, upernet, segformer, dpt, pyramid or linear. `freeze` keeps the backbone as it is: with `linear` that

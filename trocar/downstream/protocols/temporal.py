@@ -14,7 +14,7 @@ from trocar.downstream.protocols.finetune import finetuned
 from trocar.downstream.temporal.config import TemporalConfig
 from trocar.downstream.temporal.sequence import Sequence
 from trocar.downstream.temporal.train import fit_temporal
-from trocar.downstream.training.recipe import Recipe
+from trocar.downstream.training.recipe import FinetuneRecipe
 
 
 class Temporal(Protocol, TemporalConfig):
@@ -91,9 +91,9 @@ class TemporalFinetuned(Temporal):
     name: Literal["temporal_finetuned"] = "temporal_finetuned"
     trains_network: ClassVar[bool] = True
     goes_on: ClassVar[bool] = True
-    finetune: Recipe = Recipe()
+    finetune: FinetuneRecipe = FinetuneRecipe()
 
-    def fine_tuning(self) -> Recipe:
+    def fine_tuning(self) -> FinetuneRecipe:
         """The first stage's settings."""
         return self.finetune
 

@@ -24,7 +24,7 @@ STRIDES = (4, 8, 16, 32)
 
 
 @dataclass(frozen=True)
-class Layout:
+class MapLayout:
     """Where a backbone's feature maps are.
 
     `indices` are those of `forward_intermediates`, coarsest last. `patch` is the patch size of a plain transformer,
@@ -49,7 +49,7 @@ class Layout:
         return STRIDES[-1] if self.patch is None else math.ceil(self.patch * max(1.0, 8 / self.scale))
 
 
-def layout(backbone: nn.Module) -> Layout:
+def layout(backbone: nn.Module) -> MapLayout:
     """Read from a timm model's `feature_info`. Raises ConfigError for a model whose maps fit no decoder."""
     name = type(backbone).__name__
     info = getattr(backbone, "feature_info", None)
@@ -60,7 +60,7 @@ def layout(backbone: nn.Module) -> Layout:
     strides = [entry["reduction"] for entry in info]
     if len(set(strides)) == 1 and len(strides) >= len(STRIDES):
         quarters = [round((k + 1) * len(strides) / 4) - 1 for k in range(4)]
-        return Layout(tuple(quarters), int(strides[0]))
+        return MapLayout(tuple(quarters), int(strides[0]))
     last = {stride: index for index, stride in enumerate(strides)}
     if not set(STRIDES) <= last.keys():
         found = ", ".join(str(s) for s in sorted(last))
@@ -68,17 +68,17 @@ def layout(backbone: nn.Module) -> Layout:
             f"{name} has feature maps at strides {found}; the decoders need 4, 8, 16 and 32, or a transformer of one"
             " stride (ViT, DINOv2, DINOv3, BEiT, EVA)"
         )
-    return Layout(tuple(last[s] for s in STRIDES), None)
+    return MapLayout(tuple(last[s] for s in STRIDES), None)
 
 
-class Encoder(nn.Module):
+class SegmentationEncoder(nn.Module):
     """Feature maps of `backbone`.
 
     `last` asks for the coarsest map only. `norm` applies a plain transformer's final norm to its maps. `freeze` keeps
     the backbone in eval mode, whatever `.train()` says, and computes it without gradients.
     """
 
-    def __init__(self, backbone: nn.Module, where: Layout, *, last: bool, norm: bool, freeze: bool) -> None:
+    def __init__(self, backbone: nn.Module, where: MapLayout, *, last: bool, norm: bool, freeze: bool) -> None:
         super().__init__()
         self.backbone = backbone
         self.indices = list(where.indices[-1:] if last else where.indices)
@@ -89,7 +89,7 @@ class Encoder(nn.Module):
         if freeze:
             self.backbone.requires_grad_(False).eval()
 
-    def train(self, mode: bool = True) -> Encoder:
+    def train(self, mode: bool = True) -> SegmentationEncoder:
         """As torch's, but for a frozen backbone: the statistics of its batch norms must not move."""
         super().train(mode)
         if self.freeze:
@@ -126,7 +126,7 @@ def fit_rectangle(backbone: nn.Module, size: tuple[int, int]) -> None:
         raise ConfigError(f"this backbone cannot take {size[0]} x {size[1]} px images: {error}") from None
 
 
-def check(encoder: Encoder, size: tuple[int, int]) -> tuple[list[int], list[bool]]:
+def check(encoder: SegmentationEncoder, size: tuple[int, int]) -> tuple[list[int], list[bool]]:
     """Channels of the maps, and whether each has prefix tokens, from one black image through the encoder.
 
     Raises ConfigError where the backbone cannot take `size` (Hiera and MaxViT have a fixed one), or where its maps

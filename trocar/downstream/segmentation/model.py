@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trocar.downstream.segmentation.decoders import DecoderName, build_decoder
-from trocar.downstream.segmentation.encoder import Encoder, check, fit_rectangle, layout
+from trocar.downstream.segmentation.encoder import SegmentationEncoder, check, fit_rectangle, layout
 from trocar.errors import ConfigError, nearest
 
 DECODERS: tuple[str, ...] = get_args(DecoderName)
@@ -23,7 +23,12 @@ class Segmenter(nn.Module):
     """
 
     def __init__(
-        self, encoder: Encoder, decoder: nn.Module, classes: int, size: tuple[int, int], padded: tuple[int, int]
+        self,
+        encoder: SegmentationEncoder,
+        decoder: nn.Module,
+        classes: int,
+        size: tuple[int, int],
+        padded: tuple[int, int],
     ) -> None:
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
@@ -73,7 +78,7 @@ def build_segmenter(
     padded = (_up(size[0], where.multiple), _up(size[1], where.multiple))
     fit_rectangle(backbone, padded)
     linear = decoder == "linear"
-    encoder = Encoder(backbone, where, last=linear, norm=linear, freeze=freeze)
+    encoder = SegmentationEncoder(backbone, where, last=linear, norm=linear, freeze=freeze)
     channels, prefixed = check(encoder, padded)
     scale = None if where.patch is None else where.scale
     with torch.random.fork_rng(devices=[]):

@@ -57,7 +57,7 @@ class SegmentationTraining(Config):
 
 
 @dataclass
-class History:
+class SegmentationHistory:
     """One value an epoch: mean `loss` over its batches and validation mIoU (`iou@dataset`).
 
     `best_epoch` (from 0) is the one whose weights the model has now: that of the highest validation mIoU, the last
@@ -79,7 +79,7 @@ def fit_segmenter(
     device: str = "cpu",
     precision: Precision | None = None,
     workers: int | None = None,
-) -> History:
+) -> SegmentationHistory:
     """Train `model` in place on `device`; afterwards it has its best weights and is in eval mode.
 
     Training masks have the size of the images, validation masks may have any (predictions are resized to them). The
@@ -98,7 +98,7 @@ def fit_segmenter(
     used = precision or resolved(config.precision, where, "segmentation: precision")
     step = _Step(model, config, used, where, -(-len(train[0]) // batch_size(len(train[0]), config.batch)))
     material = Material(train, joint_augmentation(model.size) if config.augment else None, model.classes, seed)
-    history, best = History(), {}
+    history, best = SegmentationHistory(), {}
     devices = range(torch.cuda.device_count()) if device.startswith("cuda") else []
     with torch.random.fork_rng(devices=devices), explained(partial(_remedy, config, used)):
         torch.manual_seed(seed)
@@ -263,7 +263,7 @@ def _remedy(config: SegmentationTraining, precision: Precision) -> str:
     )
 
 
-def _is_best(history: History) -> bool:
+def _is_best(history: SegmentationHistory) -> bool:
     return not history.miou or history.miou[-1] > max(history.miou[:-1], default=-1.0)
 
 

@@ -16,7 +16,7 @@ from trocar.downstream.tasks.base import Task
 
 
 @dataclass(frozen=True)
-class Segmentation(Task):
+class SegmentationTask(Task):
     """Scored on masks: its metrics take confusion matrices of images, not labels of frames."""
 
     @property
@@ -40,4 +40,4 @@ class Segmentation(Task):
         return {name: SEGMENTATION_METRICS[name] for name in self.in_tables(space)}
 
 
-TASK = Segmentation("segmentation", in_tables(None)[1:])
+TASK = SegmentationTask("segmentation", in_tables(None)[1:])

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from trocar.core.config import Config
-from trocar.downstream.temporal.head import HeadConfig, Optimiser, Recipe
+from trocar.downstream.temporal.head import HeadConfig, HeadRecipe, Optimiser
 from trocar.downstream.temporal.heads import AnyHead
 from trocar.downstream.temporal.heads.mstcn import MsTcnConfig
 from trocar.downstream.temporal.loss import LossConfig
@@ -39,9 +39,9 @@ class TemporalConfig(Config):
     patience: int | None = Field(default=None, ge=1)
     threads: int | None = Field(default=None, ge=1)
 
-    def recipe(self) -> Recipe:
+    def recipe(self) -> HeadRecipe:
         """How the head is trained: its own recipe with what is given here in its place."""
         head: HeadConfig = self.head
-        names = Recipe.__dataclass_fields__
+        names = HeadRecipe.__dataclass_fields__
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return replace(head.recipe, **given)

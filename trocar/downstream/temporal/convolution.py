@@ -41,7 +41,7 @@ class DilatedResidual(nn.Module):
         return x + residual
 
 
-class Stage(nn.Sequential):
+class DilatedStage(nn.Sequential):
     """1x1 in, `layers` dilated residual layers with dilation 1, 2, 4, ..., 1x1 out: [1, D, T] -> [1, K, T]."""
 
     def __init__(

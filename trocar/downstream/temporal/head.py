@@ -17,7 +17,7 @@ Optimiser = Literal["adam", "adamw"]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class HeadRecipe:
     """How a head is trained. `weight_decay` is L2 in the gradient for adam, decoupled for adamw.
 
     `feature_dropout` is the share of feature dimensions set to zero over a whole case; `clip` the largest
@@ -41,7 +41,7 @@ class HeadConfig(Config, ABC):
 
     name: str
     causal: bool
-    recipe: ClassVar[Recipe]
+    recipe: ClassVar[HeadRecipe]
 
     @abstractmethod
     def build(self, dimensions: int, classes: int, kind: Kind) -> Head:

@@ -19,7 +19,7 @@ from trocar.backbones.out_of_memory import explained
 from trocar.data.views.device_constants import sent
 from trocar.downstream.labels import Kind
 from trocar.downstream.temporal.config import TemporalConfig
-from trocar.downstream.temporal.head import Head, Recipe, probabilities
+from trocar.downstream.temporal.head import Head, HeadRecipe, probabilities
 from trocar.downstream.temporal.loss import TemporalLoss, build_loss
 from trocar.downstream.temporal.sequence import (
     Features,
@@ -119,12 +119,12 @@ def fit_temporal(
     )
     with torch_threads(threads), _seeded(seed, device), explained(lambda: remedy):
         head = config.head.build(dimensions, classes, kind).to(device)
-        run = _Run(config, head, standard, loss, kind, device)
+        run = _TemporalTraining(config, head, standard, loss, kind, device)
         kept = run.fit(labelled, held_out, score, np.random.default_rng(seed))
     return Fitted(config, head, standard, kind, device, threads, kept, tuple(run.losses), tuple(run.scores))
 
 
-class _Run:
+class _TemporalTraining:
     """One training: the optimiser's state, and what was seen per epoch."""
 
     def __init__(
@@ -210,7 +210,7 @@ def _checked(train: Many[Sequence], held_out: Many[Sequence], kind: Kind, classe
     return labelled
 
 
-def _optimiser(recipe: Recipe, head: Head) -> torch.optim.Optimizer:
+def _optimiser(recipe: HeadRecipe, head: Head) -> torch.optim.Optimizer:
     kind = torch.optim.Adam if recipe.optimiser == "adam" else torch.optim.AdamW
     return kind(head.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
 

@@ -60,7 +60,7 @@ class Cut:
         return replace(self, images=self.images.pin_memory())
 
 
-class Images:
+class NetworkImages:
     """The frames of a data set as a network takes them. What happens to a frame follows from (seed, epoch, row).
 
     `workers`: processes that read and crop for a GPU (None: what the machine has; 0: a thread, as on a CPU).

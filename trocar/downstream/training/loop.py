@@ -15,11 +15,11 @@ from trocar.backbones.out_of_memory import explained
 from trocar.backbones.precision import Precision, autocast
 from trocar.core.progress import track
 from trocar.downstream.metrics.outcome import Floats, Ints
-from trocar.downstream.training.batches import Cut, Images, epoch_batches
+from trocar.downstream.training.batches import Cut, NetworkImages, epoch_batches
 from trocar.downstream.training.goals import Goal
 from trocar.downstream.training.loss import make_criterion
-from trocar.downstream.training.network import Network, hold_batch_norm, parameter_groups
-from trocar.downstream.training.recipe import Recipe
+from trocar.downstream.training.network import Classifier, hold_batch_norm, parameter_groups
+from trocar.downstream.training.recipe import FinetuneRecipe
 from trocar.errors import TrocarError
 
 Score = Callable[[Floats], float]
@@ -27,7 +27,7 @@ Score = Callable[[Floats], float]
 
 
 @dataclass
-class History:
+class TrainingHistory:
     """One value per epoch run: mean training `loss`, and the headline on `validation` (empty without such rows).
 
     `epoch`, counted from 1, is the one whose weights the network has.
@@ -39,19 +39,19 @@ class History:
 
 
 @dataclass(frozen=True)
-class Trainer:
+class FinetuneTrainer:
     """What stays the same through a training; `seed` decides order, augmentation and dropout. `precision` is what the
     recipe's is here.
     """
 
-    network: Network
+    network: Classifier
     goals: Sequence[Goal]
-    images: Images
-    recipe: Recipe
+    images: NetworkImages
+    recipe: FinetuneRecipe
     seed: int
     precision: Precision = "float32"
 
-    def fit(self, rows: Ints, val: Ints, score: Score, last: int | None = None) -> History:
+    def fit(self, rows: Ints, val: Ints, score: Score, last: int | None = None) -> TrainingHistory:
         """Train in place on `rows`; afterwards the network has the kept weights and is in eval mode.
 
         With `val` rows the first epoch of the best score is kept, else the last one run: number `last` of the schedule
@@ -60,8 +60,8 @@ class Trainer:
         """
         if len(rows) < 2:
             raise TrocarError(f"fine-tuning needs at least 2 labelled training frames, there are {len(rows)}")
-        history, best = History(), {}
-        run = _Run(self, rows)
+        history, best = TrainingHistory(), {}
+        run = _FinetuneRun(self, rows)
         with seeded(self.seed, self.images.device), explained(self._remedy):
             for epoch in range(last or self.recipe.epochs):
                 history.loss.append(run.epoch(epoch))
@@ -106,10 +106,10 @@ class Trainer:
         )
 
 
-class _Run:
+class _FinetuneRun:
     """The optimiser and where it is in its schedule."""
 
-    def __init__(self, trainer: Trainer, rows: Ints) -> None:
+    def __init__(self, trainer: FinetuneTrainer, rows: Ints) -> None:
         recipe, device = trainer.recipe, trainer.images.device
         self.trainer, self.rows, self.step = trainer, rows, 0
         lead = trainer.goals[0]
@@ -180,7 +180,7 @@ def _leads(scores: list[float]) -> bool:
     return not math.isnan(scores[-1]) and all(scores[-1] > score for score in known)
 
 
-def _copy(network: Network) -> dict[str, Tensor]:
+def _copy(network: Classifier) -> dict[str, Tensor]:
     return {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trocar.downstream.training.goals import Goal
 
 
-class Network(nn.Module):
+class Classifier(nn.Module):
     """`backbone` gives pooled features [b, D]; every task has a linear head on them.
 
     Tasks that are learned together are connected as in EndoNet (Twinanda et al., arXiv:1602.03012): tools and other
@@ -40,7 +40,7 @@ class Network(nn.Module):
         return logits | {name: self.heads[name](beside) for name in self.single}
 
 
-def parameter_groups(network: Network, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(network: Classifier, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
     """Groups for an optimiser with `lr_scale`: 1 for the heads, times `layer_decay` for every layer further down.
 
     Layers are timm's (the stem, then block by block), as in BEiT and MAE. Biases, norms and what the backbone itself

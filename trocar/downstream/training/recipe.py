@@ -12,7 +12,7 @@ from trocar.downstream.training.batches import Augmentation
 from trocar.downstream.training.loss import ClassWeights
 
 
-class Recipe(Config):
+class FinetuneRecipe(Config):
     """AdamW, a linear warm-up, then a cosine to 0; the learning rate falls layer by layer towards the input.
 
     The defaults are near EndoViT's for phases of Cholec80 (AdamW 5e-4, layer decay 0.65, 15 epochs, balanced losses;

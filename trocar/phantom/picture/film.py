@@ -14,7 +14,7 @@ from trocar.phantom.picture.anatomy import make_anatomy
 from trocar.phantom.picture.optics import Optics
 from trocar.phantom.picture.render import Renderer
 from trocar.phantom.picture.scene import make_scene
-from trocar.phantom.picture.stage import Stage
+from trocar.phantom.picture.stage import Theatre
 from trocar.phantom.picture.tools import draw_style
 from trocar.phantom.planted import Event, Kind, OperatingRoom, plan_events
 from trocar.phantom.spec import TOOLS, CasePlan, PhantomSpec
@@ -45,7 +45,7 @@ def film(spec: PhantomSpec, plan: CasePlan) -> Iterator[Frame]:
     anatomy = make_anatomy(rng("anatomy"), plan.procedure)
     optics = Optics(spec, plan)
     scene = make_scene(rng("scene"), plan.procedure, anatomy, spec.size[1], optics.house.soften)
-    stage = Stage(scene, rng("brushes"))
+    stage = Theatre(scene, rng("brushes"))
     renderer = Renderer(spec, stage, optics, draw_style(rng("style"), plan.robotic), anatomy, rng("sprites"))
     room = OperatingRoom(rng("room"), spec.size)
     events = {i: e for e in plan_events(rng("events"), plan.frames, spec.fps, plan.cut) for i in range(e.start, e.end)}

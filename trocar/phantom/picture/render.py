@@ -10,7 +10,7 @@ import numpy as np
 from trocar.phantom.motion import Camera, Moment, SpritePose, ToolPose
 from trocar.phantom.picture.anatomy import WORLD_HALF, Anatomy
 from trocar.phantom.picture.optics import Optics
-from trocar.phantom.picture.stage import Stage
+from trocar.phantom.picture.stage import Theatre
 from trocar.phantom.picture.textures import Array, Rng
 from trocar.phantom.picture.tools import TIP_LENGTHS, ToolStyle, make_bag, make_tool
 from trocar.phantom.planted import smoke_field
@@ -65,7 +65,7 @@ class Renderer:
     """Draws the moments of one case, in order (marks on the stage accumulate)."""
 
     def __init__(
-        self, spec: PhantomSpec, stage: Stage, optics: Optics, style: ToolStyle, anatomy: Anatomy, rng: Rng
+        self, spec: PhantomSpec, stage: Theatre, optics: Optics, style: ToolStyle, anatomy: Anatomy, rng: Rng
     ) -> None:
         self._size, self._stage, self._optics, self._style = spec.size, stage, optics, style
         middle = (anatomy.neck + anatomy.hilum) / 2

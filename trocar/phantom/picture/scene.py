@@ -33,7 +33,7 @@ NEIGHBOURS: Mapping[str, tuple[Material, Material]] = {
 
 
 @dataclass
-class Layer:
+class SceneLayer:
     """Albedo and height of what is visible from above, and its class."""
 
     rgb: Array
@@ -81,12 +81,12 @@ class Canvas:
         row = (c * (self.y + dy) - s * (self.x + dx)).astype(np.int32) % TILE
         return np.asarray(tile[row, column])
 
-    def fill(self, rng: Rng, material: Material, label: int, period: float = 0.8) -> Layer:
+    def fill(self, rng: Rng, material: Material, label: int, period: float = 0.8) -> SceneLayer:
         """Cover the whole canvas with one material; one tile spans `period` units."""
         angle = float(rng.uniform(0, 2 * np.pi))
         sampled = self._tiled(material(rng), period * float(rng.uniform(0.8, 1.25)), angle, warp=True)
         height = sampled[..., 3] * (0.010 * period)
-        return Layer(sampled[..., :3].copy(), height, np.full(height.shape, label, dtype=np.uint8))
+        return SceneLayer(sampled[..., :3].copy(), height, np.full(height.shape, label, dtype=np.uint8))
 
     def grained(self, rng: Rng, procedure: str) -> Array:
         """Factor [H, W, 1] that the procedure's grain puts on every albedo."""
@@ -94,20 +94,20 @@ class Canvas:
         return 1 + grain.DEPTH * self._tiled(grain.GRAINS[procedure](rng), grain.PERIOD, angle, warp=True)[..., None]
 
 
-def over(below: Layer, above: Layer, depth: Array, bulge: float, soft: float = 0.006) -> Layer:
+def over(below: SceneLayer, above: SceneLayer, depth: Array, bulge: float, soft: float = 0.006) -> SceneLayer:
     """Put `above` where `depth` > 0, with a rounded edge of height `bulge` and a contact shadow around it."""
     alpha = np.clip(depth / soft + 0.5, 0, 1)[..., None]
     shadow = np.clip(1 + depth / 0.09, 0, 1) * (depth < 0)
     rgb = below.rgb * (1 - 0.4 * shadow[..., None] ** 2)
     dome = bulge * np.sqrt(np.clip(depth / 0.15, 0, 1))
-    return Layer(
+    return SceneLayer(
         rgb + alpha * (above.rgb - rgb),
         np.where(depth > 0, below.height * 0.2 + above.height + dome, below.height).astype(np.float32),
         np.where(depth > 0, above.label, below.label).astype(np.uint8),
     )
 
 
-def light(layer: Layer, scale: float, soften: float) -> Array:
+def light(layer: SceneLayer, scale: float, soften: float) -> Array:
     """Shade by the height's slope (light from the upper left) and measure gloss: float32 [H, W, 4].
 
     `soften` is a lens blur in units.
@@ -123,7 +123,7 @@ def light(layer: Layer, scale: float, soften: float) -> Array:
     return np.asarray(ndimage.gaussian_filter(pixels, (sigma, sigma, 0)) if sigma > 0.3 else pixels)
 
 
-def paint(layer: Layer, scale: float, soften: float) -> Painted:
+def paint(layer: SceneLayer, scale: float, soften: float) -> Painted:
     """Light a layer and store it at twice its resolution."""
     pixels = light(layer, scale, soften)
     fine = refine(np.clip(pixels * 255, 0, 255).astype(np.uint8))
@@ -153,7 +153,7 @@ def make_scene(rng: Rng, procedure: str, anatomy: Anatomy, view_height: int, sof
     )
 
 
-def _surroundings(canvas: Canvas, rng: Rng, procedure: str, anatomy: Anatomy) -> Layer:
+def _surroundings(canvas: Canvas, rng: Rng, procedure: str, anatomy: Anatomy) -> SceneLayer:
     solid_material, beside_material = NEIGHBOURS[procedure]
     x, y = canvas.x, canvas.y
     rough, fine = canvas.edge
@@ -187,12 +187,12 @@ def pedicle_depth(canvas: Canvas, anatomy: Anatomy, radius: float) -> Array:
     return np.asarray(radius - distance + 0.018 * canvas.edge[1], dtype=np.float32)
 
 
-def _open_pedicle(canvas: Canvas, rng: Rng, ground: Layer, anatomy: Anatomy) -> Layer:
+def _open_pedicle(canvas: Canvas, rng: Rng, ground: SceneLayer, anatomy: Anatomy) -> SceneLayer:
     plate = canvas.fill(rng, materials.bed, SOLID_ORGAN, 0.9)
     return over(ground, plate, pedicle_depth(canvas, anatomy, 0.2), -0.02, 0.03)
 
 
-def _with_tubes(canvas: Canvas, rng: Rng, ground: Layer, anatomy: Anatomy) -> Layer:
+def _with_tubes(canvas: Canvas, rng: Rng, ground: SceneLayer, anatomy: Anatomy) -> SceneLayer:
     for line, width, material in zip(
         anatomy.tubes, anatomy.tube_widths, (materials.duct, materials.artery), strict=True
     ):
@@ -218,7 +218,7 @@ def _organ_sprite(rng: Rng, procedure: str, anatomy: Anatomy, scale: float, soft
     layer.rgb *= canvas.grained(rng, procedure)
     depth = shape.depth(canvas.x, canvas.y) + 0.004 * canvas.edge[1]
     dome = 0.16 * np.sqrt(np.clip(depth / 0.2, 0, 1))
-    lit = light(Layer(layer.rgb, (layer.height + dome).astype(np.float32), layer.label), scale, soften)
+    lit = light(SceneLayer(layer.rgb, (layer.height + dome).astype(np.float32), layer.label), scale, soften)
     rgb = (lit[..., :3] + 0.5 * lit[..., 3:] * (depth > 0.015)[..., None]) * 255
     rgb *= np.clip(0.45 + depth / 0.06, 0.45, 1)[..., None]
     alpha = np.clip(depth / 0.008 + 0.5, 0, 1)[..., None]

@@ -29,7 +29,7 @@ class Stamp:
     variant: float = 0.0
 
 
-class Stage:
+class Theatre:
     """The visible world canvas and its classes; `apply` changes both, nothing else does.
 
     `image` is uint8 [H, W, 4] (RGB and gloss), `label` uint8 [H, W], both at the scene's scale.

@@ -26,7 +26,7 @@ from trocar.runs.mlflow.artifacts import log_artifacts
 from trocar.runs.mlflow.placement import PARTS, Placement
 from trocar.runs.mlflow.server import client_of, experiment_id, quiet_mlflow, resolve_uri, scrub
 from trocar.runs.run_folder import Status, read_config, read_record, run_status, update_record
-from trocar.runs.step_metrics import Row, read_rows
+from trocar.runs.step_metrics import StepRow, read_rows
 
 STATE = "mlflow_sync.json"
 DEFAULT_EXPERIMENT = "trocar"
@@ -226,15 +226,15 @@ def _job(record: Mapping[str, Any]) -> dict[str, str]:
     return {"slurm.job": job["job"], "slurm.requeues": str(job["requeues"]), **hours}
 
 
-def _missing(rows: list[Row], last_step: Mapping[str, int]) -> Iterator[tuple[Row, str]]:
+def _missing(rows: list[StepRow], last_step: Mapping[str, int]) -> Iterator[tuple[StepRow, str]]:
     for row in rows:
         for key in row.values:
             if row.step > last_step.get(key, row.step - 1):
                 yield row, key
 
 
-def _batches(items: Iterator[tuple[Row, str]]) -> Iterator[list[tuple[Row, str]]]:
-    batch: list[tuple[Row, str]] = []
+def _batches(items: Iterator[tuple[StepRow, str]]) -> Iterator[list[tuple[StepRow, str]]]:
+    batch: list[tuple[StepRow, str]] = []
     for item in items:
         batch.append(item)
         if len(batch) == METRICS_PER_CALL:
@@ -244,7 +244,7 @@ def _batches(items: Iterator[tuple[Row, str]]) -> Iterator[list[tuple[Row, str]]
         yield batch
 
 
-def _metric(row: Row, key: str) -> Any:
+def _metric(row: StepRow, key: str) -> Any:
     from mlflow.entities import Metric
 
     return Metric(_key(key), row.values[key], int(row.time * 1000), row.step)

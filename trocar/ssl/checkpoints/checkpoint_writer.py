@@ -18,7 +18,7 @@ from trocar.ssl.checkpoints.snapshot import NoRoomError, Snapshot, kinds_of
 
 
 @dataclass(frozen=True)
-class Content:
+class CheckpointContent:
     """What a checkpoint holds: `state` with the networks as "method", the exported backbone, and words about both."""
 
     state: checkpoint.State
@@ -46,12 +46,12 @@ class CheckpointWriter:
         self._snapshot, self._background = Snapshot(), Background()
         self._said = False
 
-    def prepare(self, content: Content) -> None:
+    def prepare(self, content: CheckpointContent) -> None:
         """Find the memory for copies of such a content, in the background; the first write waits for no other then."""
         kinds = kinds_of((content.state, content.backbone.state))
         self._background.start(partial(self._snapshot.find_room, kinds), name="trocar-checkpoint-memory")
 
-    def write(self, step: int, content: Content, *, wait: bool = False) -> None:
+    def write(self, step: int, content: CheckpointContent, *, wait: bool = False) -> None:
         """Publish the checkpoint after `step` steps: soon, or before this returns (`wait`, or no memory for a copy).
 
         Returns when `content` may change. The write before is waited for. Raises what that one raised and, for one that
@@ -74,7 +74,7 @@ class CheckpointWriter:
         self._background.wait(give_up)
         return self._background.trouble()
 
-    def _copied(self, content: Content) -> Content | None:
+    def _copied(self, content: CheckpointContent) -> CheckpointContent | None:
         try:
             state, weights = self._snapshot.take((content.state, content.backbone.state))
         except NoRoomError as error:
@@ -84,7 +84,7 @@ class CheckpointWriter:
             return None
         return replace(content, state=state, backbone=replace(content.backbone, state=weights))
 
-    def _publish(self, step: int, content: Content, go_on: GoOn) -> None:
+    def _publish(self, step: int, content: CheckpointContent, go_on: GoOn) -> None:
         self._confirm()
         # They would replace the good ones before: only so many checkpoints are kept.
         last_good = f"the networks after step {step}; the checkpoint before is the last good one"

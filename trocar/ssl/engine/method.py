@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trocar.core.config import Config
-from trocar.data.order.neighbours import Neighbours
+from trocar.data.order.neighbours import NeighbourSource
 from trocar.data.views.recipe import ViewRecipe
 from trocar.ssl.blocks.networks import Networks
 from trocar.ssl.engine.step import Progress, Views
@@ -27,7 +27,7 @@ class MethodConfig(Config, ABC):
     def recipe(self) -> ViewRecipe:
         """The views the method wants to see; the first group's size is that of the exported backbone's input."""
 
-    def neighbour_source(self) -> Neighbours | None:
+    def neighbour_source(self) -> NeighbourSource | None:
         """Where a sample's other frames come from, if views are cut from any."""
         return None
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
-from trocar.data.loading.loader import Batch
+from trocar.data.loading.batch import Batch
 
 
 class Speed:

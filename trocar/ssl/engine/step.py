@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trocar.data.loading.loader import Batch
+from trocar.data.loading.batch import Batch
 from trocar.ssl.blocks.packed_views import packed_features, packs
 
 

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from trocar.backbones.precision import Precision, Wanted, autocast, resolved
 from trocar.core.config import Config
 from trocar.core.random import make_key
-from trocar.data.loading.loader import Batch
+from trocar.data.loading.batch import Batch
 from trocar.ssl.blocks.compiled_blocks import eagerly
 from trocar.ssl.engine.garbage import collected_at_fixed_steps
 from trocar.ssl.engine.health import feature_std, rankme
@@ -69,8 +69,15 @@ class Hooks(Protocol):
 
 
 @dataclass
+class TrainState:
+    """What a training counts, and a checkpoint keeps: `skipped`, the steps refused so far."""
+
+    skipped: int = 0
+
+
+@dataclass
 class Trainer:
-    """One rank's training. `skipped` counts refused steps and is part of the checkpoint."""
+    """One rank's training; `state` is brought up to date with every step."""
 
     method: Method
     optimizer: torch.optim.Optimizer
@@ -81,7 +88,7 @@ class Trainer:
     world: World
     device: torch.device
     hooks: Hooks
-    skipped: int = 0
+    state: TrainState = field(default_factory=TrainState)
     _model: nn.Module = field(init=False, repr=False)
     _precision: Precision = field(init=False, repr=False)
     _statistics: Statistics = field(init=False, repr=False)
@@ -122,9 +129,9 @@ class Trainer:
                 self.hooks.logged(batch.step, values)
                 speed.restart()
             self.hooks.stepped(batch, done)
-            if self.skipped > self.config.max_skipped:
-                self.hooks.broken(batch, f"{self.skipped} steps had a non-finite loss or gradient")
-            if self.skipped >= total:  # before anything is saved: the weights are still the first ones
+            if self.state.skipped > self.config.max_skipped:
+                self.hooks.broken(batch, f"{self.state.skipped} steps had a non-finite loss or gradient")
+            if self.state.skipped >= total:  # before anything is saved: the weights are still the first ones
                 self.hooks.broken(batch, f"none of the {total} steps counted: each had a non-finite loss or gradient")
             if stop:
                 self.hooks.stopping(done, stop)
@@ -145,7 +152,7 @@ class Trainer:
         set_values = self.schedule.apply(self.optimizer, progress.step)
         updates: dict[str, float] = {}
         if refused:
-            self.skipped += 1
+            self.state.skipped += 1
             self.method.forget()
             self._statistics.bring_back()
         else:
@@ -153,7 +160,14 @@ class Trainer:
             updates = self.method.after_step(progress)
             average_(self._statistics.buffers)
         means = self._mean(losses) if self._is_logged(progress) else {}
-        return {**means, "grad_norm": grad_norm, **set_values, **updates, "skipped": float(self.skipped), "stop": stop}
+        return {
+            **means,
+            "grad_norm": grad_norm,
+            **set_values,
+            **updates,
+            "skipped": float(self.state.skipped),
+            "stop": stop,
+        }
 
     def _backward(self, batch: Batch, progress: Progress) -> Losses:
         parts = self.config.accumulate

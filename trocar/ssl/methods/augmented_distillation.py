@@ -11,20 +11,20 @@ from typing import Literal
 
 from pydantic import Field
 
-from trocar.data.order.neighbours import Neighbours
+from trocar.data.order.neighbours import NeighbourSource
 from trocar.data.views.recipe import MAX_FRAME, Jitter, ViewGroup, ViewRecipe
-from trocar.ssl.methods.dino import DinoConfig, DinoViews, GlobalViews, LocalViews
+from trocar.ssl.methods.dino import DinoConfig, DinoGlobalViews, DinoLocalViews, DinoViews
 
 NO_HUE = Jitter(hue=0.0)
 
 
-class AnchorGlobal(GlobalViews):
+class AnchorGlobal(DinoGlobalViews):
     """DINO's, without a jitter of the hue."""
 
     jitter: Jitter = NO_HUE
 
 
-class AnchorLocal(LocalViews):
+class AnchorLocal(DinoLocalViews):
     """DINO's, without a jitter of the hue."""
 
     jitter: Jitter = NO_HUE
@@ -57,7 +57,7 @@ class AugmentedViews(DinoViews):
     neighbour_local: NeighbourLocal | None = NeighbourLocal()
 
 
-class DrawnNeighbours(Neighbours):
+class DrawnNeighbours(NeighbourSource):
     """Which neighbours, and how many."""
 
     count: int = Field(default=2, ge=1, le=MAX_FRAME, description="neighbour frames of each sample")
@@ -76,7 +76,7 @@ class AugmentedDistillationConfig(DinoConfig):
         theirs = {name: _of_each(group, count) for name, group in views.items() if group is not None}
         return ViewRecipe(groups={**super().recipe().groups, **theirs})
 
-    def neighbour_source(self) -> Neighbours:
+    def neighbour_source(self) -> NeighbourSource:
         return self.neighbours
 
 

@@ -19,7 +19,7 @@ from trocar.ssl.losses.dino import dino_loss, entropy, prototypes_used
 from trocar.ssl.run.auto_values import known
 
 
-class GlobalViews(ViewGroup):
+class DinoGlobalViews(ViewGroup):
     """DINO's global views; what is not said keeps the published value."""
 
     count: Literal[2] = 2
@@ -29,7 +29,7 @@ class GlobalViews(ViewGroup):
     solarize: Probability = [0.0, 0.2]
 
 
-class LocalViews(ViewGroup):
+class DinoLocalViews(ViewGroup):
     """DINO's local views; what is not said keeps the published value."""
 
     count: int = Field(default=8, ge=1)
@@ -40,8 +40,8 @@ class LocalViews(ViewGroup):
 class DinoViews(Config):
     """DINO's multi-crop: two global views with asymmetric blur and solarization, and local views."""
 
-    global_: GlobalViews = Field(default=GlobalViews(), alias="global")
-    local: LocalViews | None = LocalViews()
+    global_: DinoGlobalViews = Field(default=DinoGlobalViews(), alias="global")
+    local: DinoLocalViews | None = DinoLocalViews()
 
     def recipe(self) -> ViewRecipe:
         """Global views first: the teacher sees these."""

@@ -26,12 +26,12 @@ from trocar.ssl.engine.step import Progress, Views
 from trocar.ssl.losses.dino import dino_loss, entropy, prototypes_used
 from trocar.ssl.losses.ibot import ibot_loss
 from trocar.ssl.losses.koleo import koleo
-from trocar.ssl.methods.dino import DinoViews, GlobalViews, LocalViews
+from trocar.ssl.methods.dino import DinoGlobalViews, DinoLocalViews, DinoViews
 from trocar.ssl.run import auto_values
 from trocar.ssl.run.auto_values import Advice, Auto, DataSize, known
 
 
-class Dinov2GlobalViews(GlobalViews):
+class Dinov2GlobalViews(DinoGlobalViews):
     """DINOv2's global views: DINO's but for scale and blur.
 
     Its code asks for a blur of every first view and of one in ten second ones, and hands 1 - p to torchvision: in
@@ -43,7 +43,7 @@ class Dinov2GlobalViews(GlobalViews):
     blur: Probability = [0.0, 0.9]
 
 
-class Dinov2LocalViews(LocalViews):
+class Dinov2LocalViews(DinoLocalViews):
     """DINOv2's local views. 96 pixels suit patches of 16; for patches of 14 the published size is 98."""
 
     scale: tuple[float, float] = (0.05, 0.32)

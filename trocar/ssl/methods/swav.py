@@ -26,7 +26,7 @@ from trocar.ssl.run.auto_values import Advice, Auto, DataSize, known
 STRONG = Jitter(p=0.8, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2)
 
 
-class GlobalViews(ViewGroup):
+class SwavGlobalViews(ViewGroup):
     """The two views that get codes; what is not said keeps the published value."""
 
     count: Literal[2] = 2
@@ -36,7 +36,7 @@ class GlobalViews(ViewGroup):
     jitter: Jitter = STRONG
 
 
-class LocalViews(ViewGroup):
+class SwavLocalViews(ViewGroup):
     """Small views, which only predict; what is not said keeps the published value."""
 
     count: int = Field(default=6, ge=1)
@@ -49,8 +49,8 @@ class LocalViews(ViewGroup):
 class SwavViews(Config):
     """SwAV's multi-crop; `local: null` leaves the two global views."""
 
-    global_: GlobalViews = Field(default=GlobalViews(), alias="global")
-    local: LocalViews | None = LocalViews()
+    global_: SwavGlobalViews = Field(default=SwavGlobalViews(), alias="global")
+    local: SwavLocalViews | None = SwavLocalViews()
 
 
 class SwavConfig(MethodConfig):

@@ -26,14 +26,14 @@ CPU_WORKERS = 2
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class MachineShare:
     """Ranks that share something with this one, itself included: `cores` it may run on, and the `memory` /dev/shm."""
 
     cores: int = 1
     memory: int = 1
 
     @classmethod
-    def found(cls, gather: Callable[[str, str], list[str]]) -> Neighbours:
+    def found(cls, gather: Callable[[str, str], list[str]]) -> MachineShare:
         """Of what all ranks say of themselves; `gather(name, word)` returns every rank's word.
 
         Asked of the ranks and not of variables: whether a launcher or a cluster ties a rank to cores of its own, or

@@ -17,7 +17,7 @@ comes in by ssh. Whatever number of tasks the job has, these are one process."""
 
 
 @dataclass(frozen=True)
-class Task:
+class SrunTask:
     """Task `rank` of `size`, `local_rank` on its node. `step` is a name that no other step, and no other life of this
     one after a requeue, has."""
 
@@ -27,7 +27,7 @@ class Task:
     step: str
 
 
-def of(environ: Mapping[str, str], is_typed: Callable[[int], bool] | None = None) -> Task | None:
+def of(environ: Mapping[str, str], is_typed: Callable[[int], bool] | None = None) -> SrunTask | None:
     """The task that `srun` started this process, or what started it, as; None where it is no step of several tasks.
 
     `is_typed` is told SLURM_TASK_PID, the step's own process here, and says whether that is a shell with a terminal.
@@ -43,7 +43,7 @@ def of(environ: Mapping[str, str], is_typed: Callable[[int], bool] | None = None
     life = environ.get("SLURM_RESTART_COUNT") or "0"
     rank = int(environ["SLURM_PROCID"])
     local_rank = int(environ.get("SLURM_LOCALID") or rank)
-    return Task(rank, int(size), local_rank, f"step-{environ.get('SLURM_JOB_ID', '')}.{number}-{life}")
+    return SrunTask(rank, int(size), local_rank, f"step-{environ.get('SLURM_JOB_ID', '')}.{number}-{life}")
 
 
 def _is_typed(task: int) -> bool:

@@ -38,7 +38,7 @@ from trocar.ssl.engine.optimizer import Schedule
 from trocar.ssl.neighbours.neighbour_exposure import exposure_of_index
 from trocar.ssl.ranks.distributed import World, wait_for_all
 from trocar.ssl.ranks.gpus import gpu_of
-from trocar.ssl.ranks.machine import Neighbours, fitting_workers, handed_over, require_shared_memory, workers_on
+from trocar.ssl.ranks.machine import MachineShare, fitting_workers, handed_over, require_shared_memory, workers_on
 from trocar.ssl.ranks.sync_batch_norm import convert
 from trocar.ssl.run.auto_values import DataSize
 from trocar.ssl.run.hardware import cpu_model, dali_version, gpu_facts
@@ -62,7 +62,7 @@ class Pretraining:
     say: Say
     staged: Mapping[int, Path] = field(default_factory=dict)
     search: LeakSearch | None = None
-    neighbouring: Neighbours = field(default_factory=Neighbours)
+    neighbouring: MachineShare = field(default_factory=MachineShare)
 
     @cached_property
     def catalog(self) -> Catalog:

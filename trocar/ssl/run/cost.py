@@ -26,7 +26,7 @@ _CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class Estimate:
+class StepCost:
     """Parameters are counts, `flops` is per step of the global batch, the rest is bytes per rank.
 
     A multiply-add is 2 FLOPs; matrix products, convolutions and attention are counted, forward and backward, and the
@@ -74,7 +74,7 @@ def cost_lines(
 
 def estimate(
     method: Method, make_views: MakeViews, train: TrainConfig, optim: OptimConfig, ranks: int, progress: Progress
-) -> Estimate:
+) -> StepCost:
     """The cost of one step at `progress`, from a forward and backward pass of one micro-batch over fake tensors.
 
     Fake tensors have shape, dtype and device but no data; unlike plain `meta` tensors they know autocast and choose the
@@ -92,7 +92,7 @@ def estimate(
     trained = [p for p in parameters if p.requires_grad]
     gradients = _bytes(trained)
     moments = 2 if optim.name == "adamw" else int(optim.momentum > 0)
-    return Estimate(
+    return StepCost(
         trainable=sum(p.numel() for p in trained),
         parameters=sum(p.numel() for p in parameters),
         flops=flops * train.batch / micro,

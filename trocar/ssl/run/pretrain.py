@@ -19,9 +19,9 @@ from trocar.runs.run_folder import Run, update_record
 from trocar.ssl.checkpoints import checkpoint
 from trocar.ssl.engine.method import Method
 from trocar.ssl.engine.optimizer import build_optimizer, restore
-from trocar.ssl.engine.trainer import Trainer
+from trocar.ssl.engine.trainer import Trainer, TrainState
 from trocar.ssl.ranks.distributed import World, agree, broadcast_int, gather_words, process_group
-from trocar.ssl.ranks.machine import Neighbours, default_threads
+from trocar.ssl.ranks.machine import MachineShare, default_threads
 from trocar.ssl.run.assembly import Pretraining, Say
 from trocar.ssl.run.describe import describe
 from trocar.ssl.run.out_of_memory import explained
@@ -42,7 +42,7 @@ def run(config: PretrainConfig, world: World, say: Say, after_stop: AfterStop = 
     setup = Pretraining(config, world, say)
     allow_tf32(setup.device)
     with process_group(world, setup.device, config.run.out, config.run.data_timeout_s):
-        setup.neighbouring = Neighbours.found(gather_words)
+        setup.neighbouring = MachineShare.found(gather_words)
         torch.set_num_threads(config.run.threads or default_threads(setup.neighbouring.cores))
         _require_one_precision(setup)
         if finished(config.run.out, setup):
@@ -91,7 +91,7 @@ def _train(setup: Pretraining, signals: StopSignals, lease: Lease | None, after_
     for line in describe(setup):
         setup.say(line)
     optimizer = build_optimizer(method, config.optim)
-    start, skipped = _restore(setup, method, optimizer)
+    start, state = _restore(setup, method, optimizer)
     if world.is_main:
         config.run.out.mkdir(parents=True, exist_ok=True)
         withhold(config.run.out, setup.withheld.names)  # before anything that mlflow could pick up
@@ -99,7 +99,7 @@ def _train(setup: Pretraining, signals: StopSignals, lease: Lease | None, after_
     if record is not None:
         update_record(config.run.out, total_steps=setup.total)
         write_json_atomic(config.run.out / "leaks.json", setup.leaks())
-    hooks = RunHooks(setup, method, optimizer, signals, lease, record, start, after_stop)
+    hooks = RunHooks(setup, method, optimizer, signals, lease, record, start, state, after_stop)
     trainer = Trainer(
         method,
         optimizer,
@@ -110,26 +110,25 @@ def _train(setup: Pretraining, signals: StopSignals, lease: Lease | None, after_
         world,
         setup.device,
         hooks,
-        skipped,
+        state,
     )
-    hooks.trainer = trainer
     with hooks:
         loader = setup.loader(bad_rows(config.run.out, setup.catalog))
         with closing(loader.iterate(start, setup.total)) as batches:  # an error's traceback would keep its workers
             trainer.fit(batches, setup.total, setup.epoch_steps)
-        if trainer.skipped >= setup.total:  # a checkpoint of the last step, saved by a version that did not look
+        if state.skipped >= setup.total:  # a checkpoint of the last step, saved by a version that did not look
             raise TrocarError(f"none of the {setup.total} steps of {config.run.out} counted: start anew elsewhere")
         hooks.finish()
     setup.say(f"finished after {setup.total} steps; the backbone is {config.run.out / 'backbone'}")
 
 
-def _restore(setup: Pretraining, method: Method, optimizer: torch.optim.Optimizer) -> tuple[int, int]:
-    """Load the newest good checkpoint into method and optimizer; returns (first step, skipped so far)."""
+def _restore(setup: Pretraining, method: Method, optimizer: torch.optim.Optimizer) -> tuple[int, TrainState]:
+    """Load the newest good checkpoint into method and optimizer; returns the first step and what was counted before."""
     config, out = setup.config, setup.config.run.out
     found = checkpoint.load_latest(out, setup.say) if setup.world.is_main else None
     step = broadcast_int(found.step if found is not None else -1)
     if step < 0:
-        return 0, 0
+        return 0, TrainState()
     if found is None:
         found = checkpoint.load(checkpoint.path_of(out, step))
     for line in checkpoint.check_same(found.manifest["identity"], setup.identity(), config.resume.allow, out):
@@ -141,7 +140,7 @@ def _restore(setup: Pretraining, method: Method, optimizer: torch.optim.Optimize
     method.load_state_dict(found.state["method"])
     restore(optimizer, found.state["optimizer"])
     setup.say(f"resuming {out} after step {step} of {setup.total}")
-    return step, int(found.state["skipped"])
+    return step, TrainState(int(found.state["skipped"]))
 
 
 def finished(out: Path, setup: Pretraining) -> bool:

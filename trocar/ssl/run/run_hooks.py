@@ -10,7 +10,6 @@ import sys
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -19,30 +18,26 @@ from trocar.backbones.card import model_card
 from trocar.core.files import fsync_folder, fsync_tree, write_atomic, write_json_atomic
 from trocar.core.progress import Pace
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.loading.loader import Batch
+from trocar.data.loading.batch import Batch
 from trocar.errors import TrocarError
 from trocar.runs.lease import Lease, LeaseLost
 from trocar.runs.mlflow.follower import Follower
 from trocar.runs.run_folder import Run, Status
 from trocar.runs.step_metrics import judged_loss
 from trocar.ssl.checkpoints import checkpoint
-from trocar.ssl.checkpoints.checkpoint_writer import CheckpointWriter, Content, Kept
+from trocar.ssl.checkpoints.checkpoint_writer import CheckpointContent, CheckpointWriter, Kept
 from trocar.ssl.engine.health import collapse
 from trocar.ssl.engine.method import Method
+from trocar.ssl.engine.trainer import TrainState
 from trocar.ssl.ranks.distributed import barrier
 from trocar.ssl.run.assembly import Pretraining, exported_backbone
 from trocar.ssl.run.signals import AfterStop, StoppedError, StopSignals, shell_code
-
-if TYPE_CHECKING:
-    from trocar.ssl.engine.trainer import Trainer
 
 BAD_ROWS = "bad_rows.jsonl"
 
 
 class RunHooks:
     """Implements `trainer.Hooks` for one rank. Only rank 0 has a `record` and a `lease`, and writes."""
-
-    trainer: Trainer
 
     def __init__(
         self,
@@ -53,12 +48,13 @@ class RunHooks:
         lease: Lease | None,
         record: Run | None,
         first_step: int,
+        state: TrainState,
         after_stop: AfterStop = shell_code,
     ) -> None:
         self.setup, self.method, self.optimizer = setup, method, optimizer
         self.signals, self.lease, self.record = signals, lease, record
         self.after_stop = after_stop
-        self._first_step = first_step
+        self._first_step, self._state = first_step, state
         self.run = setup.config.run
         self.log_every = self.run.log_every
         self._checkpoints = CheckpointWriter(
@@ -167,14 +163,14 @@ class RunHooks:
         if self.record is not None:
             self._checkpoints.write(done, self._content(done), wait=wait)
 
-    def _content(self, done: int) -> Content:
+    def _content(self, done: int) -> CheckpointContent:
         state: checkpoint.State = {
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "skipped": self.trainer.skipped,
+            "skipped": self._state.skipped,
         }
         about = {"identity": self.setup.identity(), "environment": self.setup.environment()}
-        return Content(state, exported_backbone(self.setup, self.method, done), about)
+        return CheckpointContent(state, exported_backbone(self.setup, self.method, done), about)
 
     def _check_lease(self) -> None:
         if self.lease is not None:

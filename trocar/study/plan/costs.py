@@ -12,7 +12,7 @@ from trocar.study.run.stage_store import Store
 
 
 @dataclass(frozen=True)
-class Cost:
+class StageCost:
     """Of the stages of one kind that are not done: their number, hours (wall clock of each, added) and bytes that they
     leave. None where nothing is known; `basis` says where the numbers are from."""
 
@@ -61,7 +61,7 @@ class Rates:
         return None
 
 
-def costs(lock: Mapping[str, Any], store: Store) -> list[Cost]:
+def costs(lock: Mapping[str, Any], store: Store) -> list[StageCost]:
     """One line per kind of stage that has any left."""
     rates = Rates(store, SpeedConfig.model_validate(lock["study"]["speed"]))
     found = []
@@ -72,12 +72,12 @@ def costs(lock: Mapping[str, Any], store: Store) -> list[Cost]:
     return found
 
 
-def _cost(kind: str, left: list[Mapping[str, Any]], rates: Rates) -> Cost:
+def _cost(kind: str, left: list[Mapping[str, Any]], rates: Rates) -> StageCost:
     times = [rates.seconds(kind, stage["like"], stage["work"]) for stage in left]
     sizes = [rates.bytes(kind, stage["like"], stage["work"]) for stage in left]
     known = [seconds for seconds, _ in times if seconds is not None]
     disk = [size for size in sizes if size is not None]
-    return Cost(
+    return StageCost(
         kind,
         len(left),
         sum(known) / 3600 if len(known) == len(left) else None,

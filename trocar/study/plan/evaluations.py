@@ -15,7 +15,7 @@ from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.base import DatasetOptions
 from trocar.downstream.evaluation.compatibility import check_tasks
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
-from trocar.downstream.evaluation.experiment import Bench, drawn, make_bench
+from trocar.downstream.evaluation.experiment import Experiment, drawn, make_experiment
 from trocar.downstream.labels import LabelledFrames
 from trocar.downstream.metrics.outcome import Ints
 from trocar.downstream.metrics.segmentation_offered import NO_BACKGROUND
@@ -32,7 +32,7 @@ ALL = "100%"
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredBackbone:
     """A backbone to be scored: `arm` is what it is called in the study, `kind` pretrained, init, random or backbone.
 
     `parent`: its pretraining stage, else `source`: its name, with `identity` of its weights. `members`: draws of random
@@ -88,9 +88,9 @@ class TaskPlan:
         return open_dataset(config.data, config.layout, options)
 
     @cached_property
-    def bench(self) -> Bench:
+    def bench(self) -> Experiment:
         """The folds."""
-        return make_bench(task_name(self.name, self.config), self.data, self._settings(None, None, 1))
+        return make_experiment(task_name(self.name, self.config), self.data, self._settings(None, None, 1))
 
     @cached_property
     def task(self) -> Task:
@@ -159,7 +159,7 @@ class TaskPlan:
             raise ConfigError(f"tasks.{self.name}.cases: none of the test cases is among those {len(wanted)} cases")
         return found
 
-    def evaluations(self, backbone: Scored) -> Iterator[Evaluation]:
+    def evaluations(self, backbone: ScoredBackbone) -> Iterator[Evaluation]:
         """All stages of one backbone."""
         for wanted in self.config.protocol:
             protocol = get_protocol(wanted)
@@ -181,7 +181,11 @@ class TaskPlan:
                 )
 
     def _settings(
-        self, protocol: str | dict[str, Any] | None, budget: str | int | None, starts: int, scored: Scored | None = None
+        self,
+        protocol: str | dict[str, Any] | None,
+        budget: str | int | None,
+        starts: int,
+        scored: ScoredBackbone | None = None,
     ) -> EvaluateConfig:
         config = self.config
         return EvaluateConfig(
@@ -213,7 +217,7 @@ class TaskPlan:
             privacy=self.study.privacy,
         )
 
-    def _stage(self, scored: Scored, settings: EvaluateConfig, protocol: dict[str, Any], draws: int) -> Stage:
+    def _stage(self, scored: ScoredBackbone, settings: EvaluateConfig, protocol: dict[str, Any], draws: int) -> Stage:
         plain = settings.model_dump(mode="json")
         protocol = settled(protocol, self.precision)
         # Of equal results the names are equal: evaluations computed in float32 before they said so.
@@ -243,7 +247,7 @@ _DATA = {"data", "task", "layout", "val", "folds", "split", "fps", "remap", "sha
 _SETTINGS = ("task", "seeds", "repeats", "size", "fps", "folds", "split", "val", "budget", "draws", "phases")
 
 
-def _label(scored: Scored) -> str:
+def _label(scored: ScoredBackbone) -> str:
     """What the predictions call it: the same in every study, because stages are shared."""
     return f"weights-{fingerprint(dict(scored.identity or {}))}"
 

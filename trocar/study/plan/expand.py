@@ -13,16 +13,16 @@ from trocar.errors import ConfigError
 from trocar.leak.resolve import LeakSearch
 from trocar.slurm.profile import Profile
 from trocar.study.config import INIT, RANDOM, StudyConfig
-from trocar.study.plan.evaluations import Evaluation, Scored, TaskPlan, labels_of
+from trocar.study.plan.evaluations import Evaluation, ScoredBackbone, TaskPlan, labels_of
 from trocar.study.plan.planned_precision import planned_for_evaluations
 from trocar.study.plan.pretraining_record import ArmRun
-from trocar.study.plan.pretrainings import Runs, plan_arms
+from trocar.study.plan.pretrainings import Pretrainings, plan_arms
 from trocar.study.results.weight_identity import absolute, identity, is_random, random_name
 from trocar.study.run.stages import Stage
 
 
 @dataclass(frozen=True)
-class Plan:
+class StudyPlan:
     """A study with its data looked up. `trained`: the stages of `runs`, by name. `left_out`: arms that the catalog
     can't fill -> why. `shared`: what one pretraining for all tasks would be, where each task has its own.
     """
@@ -35,7 +35,7 @@ class Plan:
     tasks: tuple[TaskPlan, ...]
     evaluations: tuple[Evaluation, ...]
     left_out: dict[str, str]
-    shared: Runs | None = None
+    shared: Pretrainings | None = None
 
     @cached_property
     def contrasts(self) -> list[tuple[str, str]]:
@@ -86,7 +86,7 @@ class Plan:
         return found
 
 
-def make_plan(study: StudyConfig, profile: Profile | None = None) -> Plan:
+def make_plan(study: StudyConfig, profile: Profile | None = None) -> StudyPlan:
     """Look up all data of a study and expand it, for jobs of `profile` or for this machine.
 
     Raises ConfigError for anything that can't be, before any work.
@@ -116,17 +116,17 @@ def make_plan(study: StudyConfig, profile: Profile | None = None) -> Plan:
     )
     together = study.model_copy(update={"leave_out": "all"})
     shared = plan_arms(together, search, profile) if study.leave_out == "task" else None
-    return Plan(study, catalog.fingerprint, runs, found.stages, init_of, tasks, evaluations, found.short, shared)
+    return StudyPlan(study, catalog.fingerprint, runs, found.stages, init_of, tasks, evaluations, found.short, shared)
 
 
-def _pretrained(runs: tuple[ArmRun, ...]) -> Iterator[Scored]:
+def _pretrained(runs: tuple[ArmRun, ...]) -> Iterator[ScoredBackbone]:
     for run in runs:
-        yield Scored(run.arm, "pretrained", run.seed, parent=run.stage, tasks=run.tasks)
+        yield ScoredBackbone(run.arm, "pretrained", run.seed, parent=run.stage, tasks=run.tasks)
 
 
-def _inits(study: StudyConfig, runs: tuple[ArmRun, ...]) -> tuple[list[Scored], dict[str, str]]:
+def _inits(study: StudyConfig, runs: tuple[ArmRun, ...]) -> tuple[list[ScoredBackbone], dict[str, str]]:
     """The weights that pretrainings began from, each once; and which of them is that of each arm."""
-    found: dict[str, Scored] = {}
+    found: dict[str, ScoredBackbone] = {}
     keys = {run.arm: fingerprint([identity(run.init), run.size]) for run in runs}
     for run in runs:
         key = keys[run.arm]
@@ -137,7 +137,7 @@ def _inits(study: StudyConfig, runs: tuple[ArmRun, ...]) -> tuple[list[Scored], 
     return (list(found.values()) if study.baselines.init else []), init_of
 
 
-def _random(study: StudyConfig, runs: tuple[ArmRun, ...], inits: list[Scored]) -> Iterator[Scored]:
+def _random(study: StudyConfig, runs: tuple[ArmRun, ...], inits: list[ScoredBackbone]) -> Iterator[ScoredBackbone]:
     """Random weights of every architecture; none where the init is random already."""
     if not study.baselines.random:
         return
@@ -152,7 +152,7 @@ def _random(study: StudyConfig, runs: tuple[ArmRun, ...], inits: list[Scored]) -
             yield _given(RANDOM + more, RANDOM, source, study.pretrain_seeds, size)
 
 
-def _named(study: StudyConfig) -> Iterator[Scored]:
+def _named(study: StudyConfig) -> Iterator[ScoredBackbone]:
     for label, source in study.baselines.backbones.items():
         try:
             yield _given(label, "backbone", source, study.pretrain_seeds, None)
@@ -160,7 +160,7 @@ def _named(study: StudyConfig) -> Iterator[Scored]:
             raise ConfigError(f"baselines.backbones.{label}: {error}") from None
 
 
-def _given(arm: str, kind: str, source: str, seeds: int, size: int | None) -> Scored:
+def _given(arm: str, kind: str, source: str, seeds: int, size: int | None) -> ScoredBackbone:
     source = absolute(source)
     members = seeds if is_random(source) else 1
-    return Scored(arm, kind, source=source, identity=identity(source), members=members, size=size)
+    return ScoredBackbone(arm, kind, source=source, identity=identity(source), members=members, size=size)

@@ -6,17 +6,17 @@ from collections.abc import Iterator
 
 from trocar.core.progress import duration
 from trocar.study.plan.costs import Rates
-from trocar.study.plan.expand import Plan
-from trocar.study.plan.pretrainings import Runs
+from trocar.study.plan.expand import StudyPlan
+from trocar.study.plan.pretrainings import Pretrainings
 from trocar.study.run.stages import Stage
 
 
-def price(plan: Plan, rates: Rates) -> Iterator[str]:
+def price(plan: StudyPlan, rates: Rates) -> Iterator[str]:
     """Lines for the terminal; none where one pretraining serves all tasks."""
     shared = plan.shared
     if shared is None:
         return
-    own = Runs(tuple(run for run in plan.runs if run.arm not in shared.short), plan.trained, {})
+    own = Pretrainings(tuple(run for run in plan.runs if run.arm not in shared.short), plan.trained, {})
     (many, many_steps, many_hours), (few, few_steps, few_hours) = _sums(own, rates), _sums(shared, rates)
     hours = "hours unknown: no pretraining like these has run, and no speed is stated"
     if many_hours is not None and few_hours is not None:
@@ -31,7 +31,7 @@ def price(plan: Plan, rates: Rates) -> Iterator[str]:
             yield f"leave_out: task: {arm} has no price, because for all tasks it can't be: {why}"
 
 
-def _sums(runs: Runs, rates: Rates) -> tuple[int, int, float | None]:
+def _sums(runs: Pretrainings, rates: Rates) -> tuple[int, int, float | None]:
     """Pretrainings, their steps, and hours (None: unknown), those that are equal once."""
     steps = {run.stage: run.steps for run in runs.runs}
     seconds = [_seconds(runs.stages[name], rates) for name in steps]

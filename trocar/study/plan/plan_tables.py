@@ -9,14 +9,14 @@ from rich.table import Table
 
 from trocar.core.progress import duration
 from trocar.data.leak.guard import KEPT
-from trocar.study.plan.costs import Cost, Rates, costs
-from trocar.study.plan.expand import Plan
+from trocar.study.plan.costs import Rates, StageCost, costs
+from trocar.study.plan.expand import StudyPlan
 from trocar.study.plan.leave_out import price
 from trocar.study.plan.pretraining_record import served
 from trocar.study.run.stage_store import Store
 
 
-def plan_tables(plan: Plan, lock: Mapping[str, Any], store: Store) -> Iterator[Table | str]:
+def plan_tables(plan: StudyPlan, lock: Mapping[str, Any], store: Store) -> Iterator[Table | str]:
     """Tables and lines for the terminal."""
     yield _arms(plan)
     yield _tasks(plan, lock)
@@ -30,7 +30,7 @@ def plan_tables(plan: Plan, lock: Mapping[str, Any], store: Store) -> Iterator[T
     yield f"contrasts: {', '.join(f'{a} - {b}' for a, b in plan.contrasts) or 'none'}"
 
 
-def arm_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
+def arm_rows(plan: StudyPlan) -> Iterator[tuple[str, ...]]:
     """Arm, seeds, cases, frames, steps, samples, epochs; ranges over seeds (epochs: and sources). An arm with
     pretrainings for some tasks alone has a row for each set of tasks.
     """
@@ -43,7 +43,7 @@ def arm_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
         yield (f"{arm} (for {tasks})" if tasks else arm, str(len(runs)), *map(_range, columns), _range(epochs))
 
 
-def _arms(plan: Plan) -> Table:
+def _arms(plan: StudyPlan) -> Table:
     table = Table(title=f"{plan.study.name}: arms, equal {plan.study.match}")
     for name in ("arm", "seeds", "cases", "frames", "steps", "samples", "epochs"):
         table.add_column(name, justify="left" if name == "arm" else "right")
@@ -54,7 +54,7 @@ def _arms(plan: Plan) -> Table:
     return table
 
 
-def _tasks(plan: Plan, lock: Mapping[str, Any]) -> Table:
+def _tasks(plan: StudyPlan, lock: Mapping[str, Any]) -> Table:
     table = Table("task", "data", "test", "protocols", "budgets (draws)", title="tasks")
     for name, task in lock["tasks"].items():
         tested = {case for fold in task["test_cases"].values() for case in fold}
@@ -70,14 +70,14 @@ def _tasks(plan: Plan, lock: Mapping[str, Any]) -> Table:
     return table
 
 
-def _stages(plan: Plan, store: Store) -> Table:
+def _stages(plan: StudyPlan, store: Store) -> Table:
     table = Table("stage", "what", "state", title="stages")
     for name, label in ((name, plan.labels[name]) for name in plan.stages):
         table.add_row(name, label, store.state(name))
     return table
 
 
-def _leaks(plan: Plan) -> Iterator[str]:
+def _leaks(plan: StudyPlan) -> Iterator[str]:
     """One line for each case of a pool that is a test or validation case of a task."""
     found = {(leak["pool"], leak["test"]): leak for run in plan.runs for leak in run.leaks}
     of = " of the pretrainings that these tasks are scored with" if plan.study.leave_out == "task" else ""
@@ -86,7 +86,7 @@ def _leaks(plan: Plan) -> Iterator[str]:
         yield f"leak: {pool} is held out for {', '.join(leak['tasks'])} ({leak['how']}): {what}"
 
 
-def _costs(found: list[Cost]) -> Table | str:
+def _costs(found: list[StageCost]) -> Table | str:
     if not found:
         return "nothing is left to be computed"
     table = Table("left", "stages", "hours", "disk", "estimated from", title="what is left, one job at a time")

@@ -28,7 +28,7 @@ Run = tuple[ArmRun, Stage]
 
 
 @dataclass(frozen=True)
-class Runs:
+class Pretrainings:
     """All pretrainings of a study, and their stages by name. `short`: arms that can't be, such as those that the
     catalog can't fill -> why.
     """
@@ -38,7 +38,7 @@ class Runs:
     short: dict[str, str]
 
 
-def plan_arms(study: StudyConfig, search: LeakSearch, profile: Profile | None = None) -> Runs:
+def plan_arms(study: StudyConfig, search: LeakSearch, profile: Profile | None = None) -> Pretrainings:
     """The pretrainings of every arm and seed. `profile`: of the jobs that are to run them.
 
     Raises ConfigError where they would run in a precision that can't be known.
@@ -53,7 +53,7 @@ def plan_arms(study: StudyConfig, search: LeakSearch, profile: Profile | None = 
             raise
         except ConfigError as error:
             short[name] = str(error)
-    return Runs(tuple(run for run, _ in found), {stage.name: stage for _, stage in found}, short)
+    return Pretrainings(tuple(run for run, _ in found), {stage.name: stage for _, stage in found}, short)
 
 
 def plan_runs(

@@ -13,7 +13,7 @@ from typing import Any
 from trocar import __version__
 from trocar.core.files import write_json_atomic
 from trocar.errors import ConfigError, TrocarError
-from trocar.study.plan.expand import Plan
+from trocar.study.plan.expand import StudyPlan
 from trocar.study.results.weight_identity import identity
 from trocar.study.run.stage_store import Store
 from trocar.study.run.stages import STAGE_VERSION
@@ -24,7 +24,7 @@ FORMAT = 4
 Tree = dict[str, Any]
 
 
-def make_lock(plan: Plan) -> Tree:
+def make_lock(plan: StudyPlan) -> Tree:
     """The lock of a plan, as JSON values."""
     study = plan.study
     sources = sorted({run.init for run in plan.runs} | set(study.baselines.backbones.values()))

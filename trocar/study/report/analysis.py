@@ -12,11 +12,11 @@ import numpy as np
 from trocar.study.report.arms import Cell, arms_of, cells, labelled_cases
 from trocar.study.report.design import design_of, series
 from trocar.study.report.known_cases import KnownCases
-from trocar.study.results.results import Results, Score
-from trocar.study.statistics.contrasts import Contrast, Scored, declared_contrasts
+from trocar.study.results.results import Score, StudyResults
+from trocar.study.statistics.contrasts import Contrast, ScoredTask, declared_contrasts
 from trocar.study.statistics.crossed import Crossed, Estimate, crossed
 from trocar.study.statistics.curves import LearningCurve, learning_curve
-from trocar.study.statistics.ranking import Ranking, rank_over_tasks
+from trocar.study.statistics.ranking import ArmRanking, rank_over_tasks
 from trocar.study.statistics.resample import Resampled
 from trocar.study.statistics.scaling import Scaling, scaling
 from trocar.study.statistics.source_value import SourceValue, source_value
@@ -40,7 +40,7 @@ class Compared:
     budget: str
     labelled: int
     scores: Sequence[Score]
-    scored: Scored[Any]
+    scored: ScoredTask[Any]
     arms: tuple[Estimate, ...]
     curves: tuple[LearningCurve, ...]
     value: SourceValue | str
@@ -70,7 +70,7 @@ class Analysis:
     compared: tuple[Compared, ...]
     contrasts: tuple[Contrast, ...]
     untested: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    ranking: Ranking | None = None
+    ranking: ArmRanking | None = None
 
 
 def called(cell: Cell) -> str:
@@ -79,7 +79,7 @@ def called(cell: Cell) -> str:
 
 
 def analyse(
-    results: Results, known: KnownCases, draws: int = DRAWS, say: Callable[[str], None] = lambda _: None
+    results: StudyResults, known: KnownCases, draws: int = DRAWS, say: Callable[[str], None] = lambda _: None
 ) -> Analysis:
     """Run everything on what has been scored so far; `say` gets a line for every step that takes long."""
     compared = []
@@ -97,7 +97,7 @@ def analyse(
 
 
 def _compare(
-    results: Results, known: KnownCases, cell: Cell, budgets: Mapping[str, Sequence[Score]], draws: int
+    results: StudyResults, known: KnownCases, cell: Cell, budgets: Mapping[str, Sequence[Score]], draws: int
 ) -> Compared:
     metric = results.measure(cell[0])
     tables = {
@@ -116,7 +116,7 @@ def _compare(
         budget=budget,
         labelled=labelled[budget],
         scores=scores,
-        scored=Scored(called(cell), table, arms, metric),
+        scored=ScoredTask(called(cell), table, arms, metric),
         arms=tuple(sorted(estimates, key=lambda one: np.nan_to_num(sign * one.value, nan=np.inf))),
         curves=_curves({labelled[budget]: table for budget, (_, table) in tables.items()}, bounds_of(name)),
         value=_value(results, known, table, cell[0]),
@@ -139,13 +139,13 @@ def _curves(tables: Mapping[int, Crossed], bounds: tuple[float, float]) -> tuple
     return tuple(learning_curve(arm, budgets, bounds=bounds) for arm, budgets in by_arm.items())
 
 
-def _value(results: Results, known: KnownCases, table: Crossed, task: str) -> SourceValue | str:
+def _value(results: StudyResults, known: KnownCases, table: Crossed, task: str) -> SourceValue | str:
     design = design_of(results, known, table.arms, task)
     return design if isinstance(design, str) else source_value(table, design)
 
 
 def _testable(
-    results: Results, compared: Sequence[Compared]
+    results: StudyResults, compared: Sequence[Compared]
 ) -> tuple[list[tuple[str, str]], dict[tuple[str, str], str]]:
     """The declared contrasts whose arms have a defined score everywhere, and the others with the reason."""
     testable, untested = [], {}
@@ -163,7 +163,7 @@ def _testable(
     return testable, untested
 
 
-def _ranking(compared: Sequence[Compared]) -> Ranking | None:
+def _ranking(compared: Sequence[Compared]) -> ArmRanking | None:
     arms = {arm for one in compared for arm in one.crossed.arms}
     if len(compared) < 2 or len(arms) < 2 or not any(len(one.crossed.arms) == len(arms) for one in compared):
         return None

@@ -7,14 +7,14 @@ from typing import Any
 
 from trocar.downstream.protocols import get_protocol
 from trocar.study.config import called_on
-from trocar.study.results.results import Results, Score
+from trocar.study.results.results import Score, StudyResults
 from trocar.study.statistics.resample import Arm
 
 Cell = tuple[str, str]
 """(task, protocol): what arms are compared in."""
 
 
-def cells(results: Results) -> dict[Cell, dict[str, list[Score]]]:
+def cells(results: StudyResults) -> dict[Cell, dict[str, list[Score]]]:
     """Cell -> budget -> its scores, in the order of the study; budgets by rising number of labelled cases."""
     found: dict[Cell, dict[str, list[Score]]] = {}
     for score in results.scores:
@@ -26,7 +26,7 @@ def cells(results: Results) -> dict[Cell, dict[str, list[Score]]]:
     }
 
 
-def arms_of(results: Results, scores: Sequence[Score]) -> list[Arm[Any]]:
+def arms_of(results: StudyResults, scores: Sequence[Score]) -> list[Arm[Any]]:
     """One arm per name. Pretraining seeds, or draws of random weights, are seeds; their draws of labels and starts are
     averaged. Given weights have starts of the protocol for seeds, and are fixed where it has none.
     """
@@ -36,7 +36,7 @@ def arms_of(results: Results, scores: Sequence[Score]) -> list[Arm[Any]]:
     return [_arm(results, name, of_arm) for name, of_arm in by_arm.items()]
 
 
-def _arm(results: Results, name: str, scores: Sequence[Score]) -> Arm[Any]:
+def _arm(results: StudyResults, name: str, scores: Sequence[Score]) -> Arm[Any]:
     given = not is_drawn(results, scores[0])
     seeds: dict[int, list[Any]] = {}
     for score in scores:
@@ -45,7 +45,7 @@ def _arm(results: Results, name: str, scores: Sequence[Score]) -> Arm[Any]:
     return Arm(name, tuple(tuple(runs) for _, runs in sorted(seeds.items())), fixed)
 
 
-def is_drawn(results: Results, score: Score) -> bool:
+def is_drawn(results: StudyResults, score: Score) -> bool:
     """Whether the weights are one of several that could have been: pretrained with a seed, or random."""
     if score.kind in ("pretrained", "random"):
         return True
@@ -53,7 +53,7 @@ def is_drawn(results: Results, score: Score) -> bool:
     return str(known.get(source_of(results, score.arm) or "", {}).get("kind")) == "random"
 
 
-def source_of(results: Results, arm: str) -> str | None:
+def source_of(results: StudyResults, arm: str) -> str | None:
     """The name that the weights of a baseline were loaded by; None for a pretrained arm."""
     named = results.study.baselines.backbones
     if arm in named:
@@ -62,14 +62,14 @@ def source_of(results: Results, arm: str) -> str | None:
     return begun.get(arm)
 
 
-def starts_at_random(results: Results, score: Score) -> bool:
+def starts_at_random(results: StudyResults, score: Score) -> bool:
     """Whether the protocol of a score has a random start."""
     task = results.study.tasks[score.task]
     protocols = [get_protocol(wanted) for wanted in task.protocol]
     return any(p.random_start for p in protocols if called_on(score.task, task, p) == score.protocol)
 
 
-def labelled_cases(results: Results, scores: Iterable[Score]) -> int:
+def labelled_cases(results: StudyResults, scores: Iterable[Score]) -> int:
     """Labelled cases that a budget took, those of validation included: the mean over folds and draws, rounded."""
     counts = []
     for score in scores:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from trocar.study.report.known_cases import FIELDS, KnownCases
-from trocar.study.results.results import Pretrained, Results
+from trocar.study.results.results import Pretrained, StudyResults
 from trocar.study.statistics.scaling import Scale, one_mixture
 from trocar.study.statistics.source_value import Design
 
 FEWEST_SIZES = 3
 
 
-def source_fields(results: Results) -> tuple[str, ...]:
+def source_fields(results: StudyResults) -> tuple[str, ...]:
     """The fields that the compositions select by: what the study calls a source. By `source` where they use none."""
     used = {
         field
@@ -34,14 +34,14 @@ def sources_of(run: Pretrained, known: KnownCases, fields: Sequence[str]) -> dic
     return found
 
 
-def amounts(results: Results, known: KnownCases, seeds: Sequence[Pretrained]) -> dict[str, float]:
+def amounts(results: StudyResults, known: KnownCases, seeds: Sequence[Pretrained]) -> dict[str, float]:
     """Source -> cases, the mean over these seeds of an arm."""
     tables = [sources_of(run, known, source_fields(results)) for run in seeds]
     names = dict.fromkeys(name for table in tables for name in table)
     return {name: sum(table.get(name, 0) for table in tables) / len(tables) for name in names}
 
 
-def design_of(results: Results, known: KnownCases, scored: Collection[str], task: str) -> Design | str:
+def design_of(results: StudyResults, known: KnownCases, scored: Collection[str], task: str) -> Design | str:
     """The design of the arms that were scored on a task, or why sources can't be valued."""
     arms = {arm: amounts(results, known, runs) for arm, runs in _by_arm(results, task).items() if arm in scored}
     inits = {results.init_of[arm] for arm in arms}
@@ -55,7 +55,7 @@ def design_of(results: Results, known: KnownCases, scored: Collection[str], task
     return Design(arms, init)
 
 
-def series(results: Results, known: KnownCases, scored: Collection[str], task: str) -> list[list[Scale]]:
+def series(results: StudyResults, known: KnownCases, scored: Collection[str], task: str) -> list[list[Scale]]:
     """Arms of one mixture at three or more sizes, smallest first, as they were pretrained for a task."""
     scales = [
         Scale(arm, tuple(frozenset(run.cases) for run in runs), amounts(results, known, runs))
@@ -72,7 +72,7 @@ def series(results: Results, known: KnownCases, scored: Collection[str], task: s
     return [one for one in found if len(one) >= FEWEST_SIZES]
 
 
-def _by_arm(results: Results, task: str) -> Mapping[str, list[Pretrained]]:
+def _by_arm(results: StudyResults, task: str) -> Mapping[str, list[Pretrained]]:
     found: dict[str, list[Pretrained]] = {}
     for run in results.pretrained:
         if task in run.tasks:

@@ -17,7 +17,7 @@ from trocar.downstream.labels import LabelledFrames
 from trocar.downstream.predictions.prediction_file import About, read_predictions
 from trocar.errors import TrocarError
 from trocar.report.inputs import Images
-from trocar.study.results.results import Results, Score
+from trocar.study.results.results import Score, StudyResults
 
 PLACE = ["case", "video", "time_s", "path", "frame"]
 HEIGHT = 216
@@ -40,7 +40,7 @@ def _read(path: Path) -> tuple[pd.DataFrame, About]:
     return read_predictions(path)
 
 
-def frames_of(results: Results, task: str, rows: pd.DataFrame) -> LabelledFrames:
+def frames_of(results: StudyResults, task: str, rows: pd.DataFrame) -> LabelledFrames:
     """The rows as frames that can be decoded. Raises TrocarError where the shards do not have them."""
     about: Mapping[str, str] = results.lock["tasks"][task]
     table = rows[PLACE].assign(split="")

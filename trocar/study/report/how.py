@@ -16,10 +16,10 @@ from trocar.study.plan.pretraining_record import served
 from trocar.study.report.design import source_fields, sources_of
 from trocar.study.report.html import cell, folded, head, section, table
 from trocar.study.report.known_cases import KnownCases
-from trocar.study.results.results import Pretrained, Results
+from trocar.study.results.results import Pretrained, StudyResults
 
 
-def arms(results: Results, known: KnownCases) -> str:
+def arms(results: StudyResults, known: KnownCases) -> str:
     """Steps, samples and epochs of every arm, and cells of the design that are not there."""
     matched = results.study.match
     lead = f"Arms have equal {matched}; the other numbers follow from that. Ranges are over pretraining seeds."
@@ -34,7 +34,7 @@ def arms(results: Results, known: KnownCases) -> str:
     return section("Arms", lead, body, _kept_out(results, known), left, _cases(results, known))
 
 
-def _kept_out(results: Results, known: KnownCases) -> str:
+def _kept_out(results: StudyResults, known: KnownCases) -> str:
     """Cases of the pool that the leak guard found to be held-out ones, and what became of them."""
     found = {(leak["pool"], leak["test"]): leak for run in results.pretrained for leak in run.leaks}
     names = known.named([*sorted(pool for pool, _ in found), *(leak["test"] for leak in found.values())])
@@ -80,7 +80,7 @@ def _range(values: Iterable[float], digits: int = 0) -> str:
     return listed[0] if listed[0] == listed[-1] else f"{listed[0]} to {listed[-1]}"
 
 
-def _cases(results: Results, known: KnownCases) -> str:
+def _cases(results: StudyResults, known: KnownCases) -> str:
     """Which cases every seed drew, folded away."""
     names = known.named(case for run in results.pretrained for case in run.cases)
     rows = [
@@ -92,7 +92,7 @@ def _cases(results: Results, known: KnownCases) -> str:
     return f"<details><summary>The cases of every seed</summary>{body}</details>"
 
 
-def how(results: Results, known: KnownCases) -> str:
+def how(results: StudyResults, known: KnownCases) -> str:
     """Time, machines, versions, code, fingerprints, and the study file."""
     facts = "".join(
         f"<tr><th scope=row>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in _facts(results)
@@ -103,7 +103,7 @@ def how(results: Results, known: KnownCases) -> str:
     return section("How it was run", lead, body, _file(results, known), said)
 
 
-def _file(results: Results, known: KnownCases) -> str:
+def _file(results: StudyResults, known: KnownCases) -> str:
     """The study file, unless it may name hospitals of private cases."""
     if known.private or known.unread or known.hidden:
         return ""
@@ -119,7 +119,7 @@ def _notes(known: KnownCases) -> Iterator[str]:
         yield "The study file is left out, because it may name hospitals of private cases."
 
 
-def _facts(results: Results) -> Iterator[tuple[str, str]]:
+def _facts(results: StudyResults) -> Iterator[tuple[str, str]]:
     lock = results.lock
     done = [found for name in lock["stages"] if (found := results.store.done(name)) is not None]
     yield "stages", f"{len(done)} of {len(lock['stages'])} done (one of them is this report)"

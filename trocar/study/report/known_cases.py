@@ -10,7 +10,7 @@ from trocar.data.catalog.catalog import Catalog
 from trocar.errors import TrocarError
 from trocar.privacy.marks import Withheld, numbered
 from trocar.study.results.private_names import marked_in_study
-from trocar.study.results.results import Results
+from trocar.study.results.results import StudyResults
 
 FIELDS = ("source", "hospital", "procedure")
 
@@ -29,7 +29,7 @@ class KnownCases:
     shares: bool = False
 
     @classmethod
-    def of_study(cls, results: Results) -> KnownCases:
+    def of_study(cls, results: StudyResults) -> KnownCases:
         """All catalogs of a study, and what its labelled data and stages mark. Raises as `marked_in_study`."""
         shards = [task.shards for task in results.study.tasks.values() if task.shards is not None]
         known = cls.of([results.study.catalog, *shards])

@@ -15,10 +15,10 @@ from trocar.study.report.html import section
 from trocar.study.report.known_cases import KnownCases
 from trocar.study.report.summary import count, summary
 from trocar.study.report.verdicts import judged
-from trocar.study.results.results import Results
+from trocar.study.results.results import StudyResults
 
 
-def render(results: Results, analysis: Analysis, known: KnownCases, qualitative: Sequence[str]) -> str:
+def render(results: StudyResults, analysis: Analysis, known: KnownCases, qualitative: Sequence[str]) -> str:
     """The whole report as HTML; `qualitative` are the finished pages of the tasks."""
     verdicts = judged(results, known, (score for one in analysis.compared for score in one.scores))
     words = {key: one.verdict for key, one in verdicts.items()}
@@ -42,7 +42,7 @@ def render(results: Results, analysis: Analysis, known: KnownCases, qualitative:
     return document(title, [known.hidden.html(part) for part in parts], style)
 
 
-def _header(results: Results, known: KnownCases) -> str:
+def _header(results: StudyResults, known: KnownCases) -> str:
     name, missing = results.study.name, len(results.missing)
     status, look = (f"{count(missing, 'stage')} missing", "running") if missing else ("complete", "finished")
     trained = sum(kind == "pretrained" for kind in results.arms.values())

@@ -19,7 +19,7 @@ from trocar.downstream.figures.shown import shown
 from trocar.downstream.metrics.segmentation import image_scores
 from trocar.downstream.segmentation.overlay import draw_overlays, ranked
 from trocar.errors import TrocarError
-from trocar.report.features import Network
+from trocar.report.features import PictureFeatures
 from trocar.report.figures import pca_maps, resized
 from trocar.report.inputs import Images
 from trocar.report.sections import picture
@@ -29,7 +29,7 @@ from trocar.study.report.arms import source_of
 from trocar.study.report.frames import frames_of, pictures, rows_of
 from trocar.study.report.hardest import Hard, hardest
 from trocar.study.report.known_cases import KnownCases
-from trocar.study.results.results import Results, Score
+from trocar.study.results.results import Score, StudyResults
 from trocar.study.results.weight_identity import is_random
 
 MAP_HEIGHT = 150
@@ -38,7 +38,7 @@ RIBBONS, HARD, MAPS, ARMS = 8, 6, 5, 4
 """
 
 
-def pages(results: Results, analysis: Analysis, known: KnownCases) -> list[str]:
+def pages(results: StudyResults, analysis: Analysis, known: KnownCases) -> list[str]:
     """One page per task, under its first protocol; feature maps once for tasks on the same frames."""
     first = {one.cell[0]: one for one in reversed(analysis.compared)}
     mapped: dict[str, str] = {}
@@ -49,7 +49,7 @@ def pages(results: Results, analysis: Analysis, known: KnownCases) -> list[str]:
     return found
 
 
-def _page(results: Results, one: Compared, known: KnownCases, mapped: str) -> str:
+def _page(results: StudyResults, one: Compared, known: KnownCases, mapped: str) -> str:
     """What fails for want of a file is said in its place: a report must not be lost with a data set that has moved."""
     arms = _two_arms(results, one)
     parts = [
@@ -71,7 +71,7 @@ def _said(make: Callable[[], str]) -> str:
         return f'<p class="note">Not shown: {escape(str(error))}</p>'
 
 
-def _two_arms(results: Results, one: Compared) -> list[str]:
+def _two_arms(results: StudyResults, one: Compared) -> list[str]:
     """The leading pretrained arm and its init; the leading arm where none was pretrained."""
     names = [arm.name for arm in one.arms]
     lead = next((name for name in names if results.arms[name] == "pretrained"), names[0])
@@ -83,7 +83,7 @@ def _first_run(one: Compared, arm: str) -> Score:
     return next(score for score in one.scores if score.arm == arm)
 
 
-def _predictions(results: Results, one: Compared, arms: Sequence[str], known: KnownCases) -> str:
+def _predictions(results: StudyResults, one: Compared, arms: Sequence[str], known: KnownCases) -> str:
     """Ribbons, overlays or curves, by the kind of the labels."""
     with tempfile.TemporaryDirectory() as folder:
         if str(results.lock["tasks"][one.cell[0]]["task"]) == "segmentation":
@@ -110,7 +110,7 @@ def _figures(one: Compared, arm: str, known: KnownCases, folder: Path) -> Iterat
             yield from draw_ribbons(found, folder, stem) if single else draw_curves(found, folder / f"{stem}.png")
 
 
-def _overlays(results: Results, one: Compared, arm: str, known: KnownCases, folder: Path) -> str:
+def _overlays(results: StudyResults, one: Compared, arm: str, known: KnownCases, folder: Path) -> str:
     score = _first_run(one, arm)
     rows, classes = rows_of(score)
     if not (rows["pred_mask"] != "").all():
@@ -138,7 +138,7 @@ def _mask(score: Score, name: str) -> np.ndarray:
         raise TrocarError(f"{path}: {error}") from None
 
 
-def _hard_frames(results: Results, one: Compared, known: KnownCases) -> str:
+def _hard_frames(results: StudyResults, one: Compared, known: KnownCases) -> str:
     """The frames, or only where they are for cases that must not be shown."""
     found = hardest(one.scores, HARD)
     names = known.named(hard.case for hard in found)
@@ -158,7 +158,7 @@ def _hard(hard: Hard, case: str, image: str) -> str:
     return f"<figure>{shown_as}<figcaption>{caption}</figcaption></figure>"
 
 
-def _maps(results: Results, one: Compared, known: KnownCases) -> str:
+def _maps(results: StudyResults, one: Compared, known: KnownCases) -> str:
     """Frames of test cases with the patch features of the init and of the leading arms as colours."""
     rows, _ = rows_of(one.scores[0])
     chosen = _middles(rows, known)
@@ -199,21 +199,21 @@ def _elsewhere(task: str) -> str:
     return f'<p class="note">Feature maps of frames of this data set are on the page of {escape(task)}.</p>'
 
 
-def _mapped(results: Results, one: Compared) -> list[str]:
+def _mapped(results: StudyResults, one: Compared) -> list[str]:
     """The init of the leading arm, then the leading pretrained arms."""
     trained = [arm.name for arm in one.arms if results.arms[arm.name] == "pretrained"]
     inits = [arm for arm in _two_arms(results, one) if arm not in trained and source_of(results, arm) is not None]
     return [*inits, *trained[:ARMS]]
 
 
-def _network(results: Results, one: Compared, arm: str) -> Network:
+def _network(results: StudyResults, one: Compared, arm: str) -> PictureFeatures:
     """The first seed of an arm."""
     source = source_of(results, arm)
     if source is not None:
-        return Network(random_like(source, seed=0) if is_random(source) else load_backbone(source))
+        return PictureFeatures(random_like(source, seed=0) if is_random(source) else load_backbone(source))
     trained = (run for run in results.pretrained if run.arm == arm and one.cell[0] in run.tasks)
     run = next(run for run in trained if run.done is not None)
-    return Network(load_backbone(run.folder / "backbone"))
+    return PictureFeatures(load_backbone(run.folder / "backbone"))
 
 
 def _middles(rows: pd.DataFrame, known: KnownCases) -> list[int]:

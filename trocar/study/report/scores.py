@@ -13,26 +13,26 @@ from trocar.study.report.analysis import LEVEL, Analysis, Compared
 from trocar.study.report.classes import class_table
 from trocar.study.report.html import cell, few, head, number, section, signed, span, table
 from trocar.study.report.summary import count
-from trocar.study.report.verdicts import Judged
-from trocar.study.results.results import Results
+from trocar.study.report.verdicts import WorstVerdict
+from trocar.study.results.results import StudyResults
 from trocar.study.statistics.contrasts import Contrast
 from trocar.study.statistics.crossed import CASES_ONLY, FEWEST_DRAWN, Estimate
-from trocar.study.statistics.ranking import Ranking
+from trocar.study.statistics.ranking import ArmRanking
 
 KINDS = {"pretrained": "", "init": "what arms began from", "random": "random weights", "backbone": "given weights"}
 SHOWN = 3
 """Reasons of a verdict that are told."""
-Verdicts = Mapping[tuple[str, str], Judged]
+Verdicts = Mapping[tuple[str, str], WorstVerdict]
 
 
-def leaders(results: Results, analysis: Analysis, verdicts: Verdicts) -> str:
+def leaders(results: StudyResults, analysis: Analysis, verdicts: Verdicts) -> str:
     """One table per task and protocol, best first."""
     lead = "Mean over seeds with its 95 % interval, over seeds and over test cases that all arms share."
     parts = [_leader_table(results, one, verdicts) for one in analysis.compared]
     return section("Leaders", lead, *parts, *_reasons(verdicts), anchor="leaders")
 
 
-def _leader_table(results: Results, one: Compared, verdicts: Verdicts) -> str:
+def _leader_table(results: StudyResults, one: Compared, verdicts: Verdicts) -> str:
     scale = scale_of(end for arm in one.arms for end in (arm.value, arm.low, arm.high))
     titles = ["", "Arm", one.metric, "", "95 % interval", "Seeds", "Against its init", "Leak verdict"]
     rows = [_leader(results, one, place, arm, scale, verdicts) for place, arm in enumerate(one.arms, start=1)]
@@ -44,7 +44,7 @@ def _leader_table(results: Results, one: Compared, verdicts: Verdicts) -> str:
 
 
 def _leader(
-    results: Results, one: Compared, place: int, arm: Estimate, scale: tuple[float, float], verdicts: Verdicts
+    results: StudyResults, one: Compared, place: int, arm: Estimate, scale: tuple[float, float], verdicts: Verdicts
 ) -> str:
     kind = results.arms[arm.name]
     small = f"<small>{escape(KINDS.get(kind, kind))}</small>" if KINDS.get(kind, kind) else ""
@@ -62,7 +62,7 @@ def _leader(
     return f'<tr class="{"own" if kind == "pretrained" else "baseline"}">{"".join(cells)}</tr>'
 
 
-def verdict_cell(judged: Judged) -> str:
+def verdict_cell(judged: WorstVerdict) -> str:
     """A verdict in words; colour only repeats them."""
     look = "good" if judged.verdict is Verdict.CLEAN else "bad"
     return f'<td class="verdict {look}">{escape(judged.verdict.value)}</td>'
@@ -74,7 +74,7 @@ def _mark(arm: Estimate, fixed: bool) -> str:
     return f"<small class=mark>{', '.join(marks)}</small>" if marks else ""
 
 
-def _against_init(results: Results, one: Compared, arm: str) -> str:
+def _against_init(results: StudyResults, one: Compared, arm: str) -> str:
     init = results.init_of.get(arm)
     if init is None or init not in one.crossed.arms:
         return "–"
@@ -107,7 +107,7 @@ def _reasons(verdicts: Verdicts) -> list[str]:
     return [title + table(head(["Task", "Arm", "Verdict", "Why"]), rows)] if rows else []
 
 
-def ranks(ranking: Ranking | None) -> str:
+def ranks(ranking: ArmRanking | None) -> str:
     """Mean rank over tasks."""
     if ranking is None:
         return ""
@@ -138,7 +138,7 @@ def ranks(ranking: Ranking | None) -> str:
     return section("Ranks over tasks", lead, table(head(titles, numbers), rows), note)
 
 
-def comparisons(results: Results, analysis: Analysis) -> str:
+def comparisons(results: StudyResults, analysis: Analysis) -> str:
     """The declared contrasts, tested and corrected."""
     if not results.contrasts:
         return section("Declared comparisons", "None was declared, so nothing was tested.")
@@ -197,7 +197,7 @@ def _p(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
-def heat(results: Results, compared: Sequence[Compared]) -> str:
+def heat(results: StudyResults, compared: Sequence[Compared]) -> str:
     """Composition x task; colour is the difference from the arm's init, on a scale of its own in every column."""
     arms = [arm for arm in results.arms if any(arm in one.crossed.arms for one in compared)]
     if len(compared) < 2 or len(arms) < 2:
@@ -215,18 +215,18 @@ def heat(results: Results, compared: Sequence[Compared]) -> str:
     return section("Compositions and tasks", lead, table(head(titles), rows, "scores heat"))
 
 
-def _difference(results: Results, one: Compared, arm: str) -> float:
+def _difference(results: StudyResults, one: Compared, arm: str) -> float:
     init = results.init_of.get(arm)
     known = one.crossed.arms
     return known[arm].value - known[init].value if init in known and arm in known and init is not None else math.nan
 
 
-def _most(results: Results, one: Compared) -> float:
+def _most(results: StudyResults, one: Compared) -> float:
     found = [abs(d) for arm in one.crossed.arms if math.isfinite(d := _difference(results, one, arm))]
     return max(found, default=0.0)
 
 
-def _heat_cell(results: Results, one: Compared, arm: str, most: float) -> str:
+def _heat_cell(results: StudyResults, one: Compared, arm: str, most: float) -> str:
     if arm not in one.crossed.arms:
         return "<td>–</td>"
     difference = _difference(results, one, arm)

@@ -6,19 +6,19 @@ from collections.abc import Mapping, Sequence
 
 from trocar.data.leak.verdict import Verdict
 from trocar.study.report.analysis import Analysis, Compared
-from trocar.study.results.results import Results
+from trocar.study.results.results import StudyResults
 from trocar.study.statistics.contrasts import Contrast
 from trocar.study.statistics.crossed import CASES_ONLY
 
 SHOWN = 3
 
 
-def summary(results: Results, analysis: Analysis, verdicts: Mapping[tuple[str, str], Verdict]) -> list[str]:
+def summary(results: StudyResults, analysis: Analysis, verdicts: Mapping[tuple[str, str], Verdict]) -> list[str]:
     """What was compared; what the declared comparisons show; what to beware of. `verdicts`: (task, arm) -> verdict."""
     return [_compared(results, analysis), _shown(results, analysis), _beware(results, analysis.compared, verdicts)]
 
 
-def _compared(results: Results, analysis: Analysis) -> str:
+def _compared(results: StudyResults, analysis: Analysis) -> str:
     arms = [arm for arm, kind in results.arms.items() if kind == "pretrained"]
     seeds = results.study.pretrain_seeds
     cases = sorted({one.arms[0].cases for one in analysis.compared})
@@ -33,7 +33,7 @@ def _compared(results: Results, analysis: Analysis) -> str:
     return f"{text}."
 
 
-def _shown(results: Results, analysis: Analysis) -> str:
+def _shown(results: StudyResults, analysis: Analysis) -> str:
     contrasts = analysis.contrasts
     if not results.contrasts:
         return "No comparison was declared, so none was tested."
@@ -77,7 +77,7 @@ def _difference(contrast: Contrast, smaller_is_better: bool) -> str:
     )
 
 
-def _beware(results: Results, compared: Sequence[Compared], verdicts: Mapping[tuple[str, str], Verdict]) -> str:
+def _beware(results: StudyResults, compared: Sequence[Compared], verdicts: Mapping[tuple[str, str], Verdict]) -> str:
     parts = [_leaks(verdicts)]
     estimates = [estimate for one in compared for estimate in one.arms]
     if any(estimate.too_narrow for estimate in estimates):

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from trocar.data.leak.verdict import Verdict
 from trocar.study.report.known_cases import KnownCases
-from trocar.study.results.results import Results, Score
+from trocar.study.results.results import Score, StudyResults
 
 
 @dataclass(frozen=True)
-class Judged:
+class WorstVerdict:
     """The worst verdict over the runs of an arm on a task, the test cases it is about, and why in words."""
 
     verdict: Verdict
@@ -19,14 +19,14 @@ class Judged:
     why: tuple[str, ...] = ()
 
 
-def judged(results: Results, known: KnownCases, scores: Iterable[Score]) -> dict[tuple[str, str], Judged]:
+def judged(results: StudyResults, known: KnownCases, scores: Iterable[Score]) -> dict[tuple[str, str], WorstVerdict]:
     """(task, arm) -> its verdict. Of private cases neither names nor reasons, which name them, are told."""
-    found: dict[tuple[str, str], Judged] = {}
+    found: dict[tuple[str, str], WorstVerdict] = {}
     for score in scores:
         leak = results.about(score)["leak"]
         cases = tuple(str(case) for case in leak["cases"])
         open_to_all = all(known.may_show(case) for case in (*cases, *score.test_cases))
-        one = Judged(
+        one = WorstVerdict(
             Verdict(leak["verdict"]),
             tuple(known.named(cases).values()),
             tuple(str(why) for why in leak["why"]) if open_to_all else (),

@@ -16,7 +16,7 @@ from trocar.study.report.analysis import DRAWS, analyse
 from trocar.study.report.known_cases import KnownCases
 from trocar.study.report.page import render
 from trocar.study.report.qualitative import pages
-from trocar.study.results.results import Results
+from trocar.study.results.results import StudyResults
 from trocar.study.run.stage_store import Store
 
 
@@ -32,7 +32,7 @@ def write(
     `draws`: how often the test cases are resampled; `say` gets a line for every step that takes long. Raises
     ConfigError while nothing is done.
     """
-    results = Results.load(study, store)
+    results = StudyResults.load(study, store)
     table = results.table()
     if table.empty:
         raise ConfigError(f"study {study.name}: nothing has been scored yet; run it first")

@@ -67,7 +67,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Results:
+class StudyResults:
     """A study with everything that is done. `lock` is study.lock, where the cases of all arms and draws are."""
 
     study: StudyConfig
@@ -75,7 +75,7 @@ class Results:
     lock: Tree
 
     @classmethod
-    def load(cls, study: StudyConfig, store: Store) -> Results:
+    def load(cls, study: StudyConfig, store: Store) -> StudyResults:
         """Raises ConfigError for a study that was never planned."""
         return cls(study, store, require_lock(store, study.name))
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from trocar.slurm.arrays import Stage as Job
+from trocar.slurm.arrays import JobStage as Job
 from trocar.slurm.graph import Graph, scripts, submit_graph
 from trocar.slurm.profile import Profile
 from trocar.study.config import StudyConfig
-from trocar.study.plan.expand import Plan
+from trocar.study.plan.expand import StudyPlan
 from trocar.study.run.stage_store import Store
 from trocar.study.run.stages import Kind
 
 
-def submit(plan: Plan, store: Store, profile: Profile) -> Graph:
+def submit(plan: StudyPlan, store: Store, profile: Profile) -> Graph:
     """Submit all stages that are not done and don't wait or run already. Raises ConfigError, TrocarError."""
     for stage in plan.stages.values():
         store.put(stage, plan.study.threads, plan.study.keep)
@@ -21,13 +21,13 @@ def submit(plan: Plan, store: Store, profile: Profile) -> Graph:
     return submit_graph(jobs(plan, store, profile), out, profile, name=_job_name(plan.study), finished=store.is_done)
 
 
-def script(plan: Plan, store: Store, profile: Profile) -> str:
+def script(plan: StudyPlan, store: Store, profile: Profile) -> str:
     """The sbatch scripts of all stages that are not done."""
     left = [job for job in jobs(plan, store, profile) if not store.is_done(job.name)]
     return scripts([_without_done(job, store) for job in left], store.study(plan.study.name), profile)
 
 
-def jobs(plan: Plan, store: Store, profile: Profile) -> list[Job]:
+def jobs(plan: StudyPlan, store: Store, profile: Profile) -> list[Job]:
     """One per stage: pretrainings have all that the profile asks for, evaluations one task and one GPU at most."""
     threads = plan.study.threads
     # As for local processes: without it a job takes as many threads as its node has cores.

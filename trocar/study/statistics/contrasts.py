@@ -17,7 +17,7 @@ from trocar.study.statistics.swap import FLIPS, is_exact, smallest_p, swap_test
 
 
 @dataclass(frozen=True)
-class Scored(Generic[O]):
+class ScoredTask(Generic[O]):
     """A task with its metric: `crossed` is that metric of `arms`."""
 
     task: str
@@ -56,7 +56,7 @@ class Contrast(Result):
 
 
 def declared_contrasts(
-    tasks: Sequence[Scored[Any]],
+    tasks: Sequence[ScoredTask[Any]],
     contrasts: Sequence[tuple[str, str]],
     *,
     level: float = 0.05,
@@ -92,14 +92,14 @@ def corrected_level(floor: float, floors: Sequence[float], level: float) -> floa
     return level / sum(other >= floor for other in floors)
 
 
-def _test(scored: Scored[Any], a: str, b: str, *, flips: int, seed: int) -> Contrast:
+def _test(scored: ScoredTask[Any], a: str, b: str, *, flips: int, seed: int) -> Contrast:
     contrast, arms = _untested(scored, a, b, flips=flips), {arm.name: arm for arm in scored.arms}
     p_cases = swap_test(arms[a], arms[b], scored.metric, flips=flips, seed=seed)
     p_seeds = contrast.difference.p if contrast.difference.scope != CASES_ONLY else float("nan")
     return replace(contrast, p_cases=p_cases, p_seeds=p_seeds, p=float(np.fmax(p_cases, p_seeds)), underpowered=None)
 
 
-def _untested(scored: Scored[Any], a: str, b: str, *, flips: int) -> Contrast:
+def _untested(scored: ScoredTask[Any], a: str, b: str, *, flips: int) -> Contrast:
     difference, nan = scored.crossed.difference(a, b), float("nan")
     reason = f"underpowered, n = {difference.cases}"
     exact = is_exact(difference.cases, flips)

@@ -37,7 +37,7 @@ class Rank(Result):
 
 
 @dataclass(frozen=True)
-class Ranking(Result):
+class ArmRanking(Result):
     """`ranks` by mean rank over `tasks`; `left_out` tasks lack an arm. `scope` and `too_narrow` as of an estimate (of a
     contrast: ranks compare arms).
     """
@@ -51,7 +51,7 @@ class Ranking(Result):
 
 def rank_over_tasks(
     tasks: Mapping[str, Crossed], *, smaller_is_better: Collection[str] = (), seed: int = 0, level: float = 0.95
-) -> Ranking:
+) -> ArmRanking:
     """Rank all arms on every task and average. `smaller_is_better` names tasks whose metric is a distance or error.
 
     An arm's seeds must be in the same order in all tasks: a pretraining that is lucky on one task is so on the next.
@@ -75,7 +75,7 @@ def rank_over_tasks(
         for i, arm in enumerate(arms)
     ]
     over_seeds = all(arm.seeds > 1 or arm.fixed for crossed in used.values() for arm in crossed.arms.values())
-    return Ranking(
+    return ArmRanking(
         ranks=tuple(sorted(ranks, key=lambda rank: rank.mean)),
         tasks=tuple(used),
         left_out=tuple(name for name in tasks if name not in used),

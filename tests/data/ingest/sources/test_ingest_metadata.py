@@ -6,7 +6,7 @@ import pytest
 
 from trocar.data.ingest.jobs import plan
 from trocar.data.ingest.options import IngestOptions
-from trocar.data.ingest.sources.find import Found
+from trocar.data.ingest.sources.find import FoundSource
 from trocar.data.ingest.sources.lookup import Lookup
 from trocar.data.ingest.sources.metadata import read_table
 from trocar.errors import ConfigError
@@ -30,7 +30,7 @@ def cases(folder: Path, **kwargs: object) -> tuple[dict[str, str], list[str]]:
 def test_a_name_in_videos_csv_may_carry_the_ending_of_its_file(tmp_path: Path) -> None:
     path = tmp_path / "videos.csv"
     path.write_text("video,hospital\nop1_1.mp4,north\nop1.2,south\nother.mp4,east\n")
-    found = [Found(name, Path(name), name, False, "", f"{name}.mp4") for name in ("op1_1", "op1_2")]
+    found = [FoundSource(name, Path(name), name, False, "", f"{name}.mp4") for name in ("op1_1", "op1_2")]
     table = read_table(path, Lookup(found).find)
     assert [table.of(Path(name))["hospital"] for name in ("op1_1", "op1_2")] == ["north", "south"]
     assert table.strangers == ["other.mp4"]

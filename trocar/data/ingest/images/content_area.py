@@ -26,7 +26,7 @@ _SNAP = 0.015  # a border narrower than this part of a side is an encoder's edge
 
 
 @dataclass(frozen=True)
-class Content:
+class ContentArea:
     """`kind` is `circle`, `rectangle` or `full`; `box` (left, top, width, height) in source pixels, None
     for all.
     """
@@ -35,7 +35,7 @@ class Content:
     box: tuple[int, int, int, int] | None
 
 
-def find_content(images: Sequence[Image.Image], size: tuple[int, int] | None = None) -> Content:
+def find_content(images: Sequence[Image.Image], size: tuple[int, int] | None = None) -> ContentArea:
     """Content area from a few RGB frames of one size; black frames don't count.
 
     `size` (width, height) is that of the source where the images are reduced from it (see `reduced`).
@@ -43,25 +43,25 @@ def find_content(images: Sequence[Image.Image], size: tuple[int, int] | None = N
     lumas = [_luma(image) for image in images]
     lumas = [luma for luma in lumas if np.percentile(luma, 99) >= 32]
     if not lumas:
-        return Content("full", None)
+        return ContentArea("full", None)
     lit = np.mean([luma > _LIT_LUMA for luma in lumas], axis=0) >= _LIT_FRAMES
     rows, columns = _span(lit.mean(axis=1)), _span(lit.mean(axis=0))
     height, width = lit.shape
     if rows is None or columns is None:
-        return Content("full", None)
+        return ContentArea("full", None)
     # Once more inside the first box: text beside the content no longer counts.
     rows = _span(lit[:, slice(*columns)].mean(axis=1)) or rows
     columns = _span(lit[slice(*rows)].mean(axis=0)) or columns
     tall, wide = rows[1] - rows[0], columns[1] - columns[0]
     if tall < _SMALLEST * height or wide < _SMALLEST * width:
-        return Content("full", None)
+        return ContentArea("full", None)
     round_view = _corners_dark(lit[slice(*rows), slice(*columns)])
     if tall >= _WHOLE * height and wide >= _WHOLE * width:
-        return Content("circle" if round_view else "full", None)
+        return ContentArea("circle" if round_view else "full", None)
     box = _to_source(rows, columns, size or images[0].size, (width, height))
     if min(box[2:]) < 1:
-        return Content("full", None)  # of a picture of a few pixels, even edges may leave nothing
-    return Content("circle" if round_view else "rectangle", box)
+        return ContentArea("full", None)  # of a picture of a few pixels, even edges may leave nothing
+    return ContentArea("circle" if round_view else "rectangle", box)
 
 
 def reduced(size: tuple[int, int]) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from trocar.data.ingest.images import canonical_jpeg
-from trocar.data.ingest.images.content_area import Content, find_content
+from trocar.data.ingest.images.content_area import ContentArea, find_content
 from trocar.data.ingest.settings import IngestSettings
 from trocar.data.media.refusal import RejectError
 from trocar.data.media.video.frame_conversion import Box
@@ -21,7 +21,7 @@ class Framing:
     def __init__(self, settings: IngestSettings, masks: Sequence[Box]) -> None:
         self.settings = settings
         self.masks = masks
-        self.content = Content("full", None)
+        self.content = ContentArea("full", None)
         self.pixel_aspect = Fraction(1)
         self.sizes: list[tuple[int, int]] = []
 

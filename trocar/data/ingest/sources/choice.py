@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trocar.data.ingest.options import IngestOptions, Say
-from trocar.data.ingest.sources.find import Found, Sources, by_name, printable
+from trocar.data.ingest.sources.find import FoundSource, Sources, by_name, printable
 from trocar.data.ingest.sources.frame_folders import matches_any
-from trocar.data.ingest.sources.metadata import Table, frame_spec, read_table, table_beside
+from trocar.data.ingest.sources.metadata import VideoTable, frame_spec, read_table, table_beside
 from trocar.data.ingest.sources.stills import finder, take_stills
 from trocar.errors import ConfigError
 
 
 def choose(
-    sources: Sources, table: Table, options: IngestOptions, say: Say, *, shown: bool
-) -> tuple[list[Found], list[Found]]:
+    sources: Sources, table: VideoTable, options: IngestOptions, say: Say, *, shown: bool
+) -> tuple[list[FoundSource], list[FoundSource]]:
     """Videos and folders of frames, and stills, each by name. Without `shown` nothing is named.
 
     Raises ConfigError for two of one name, and where nothing is left.
@@ -35,13 +35,13 @@ def choose(
     return found, stills
 
 
-def table_of(options: IngestOptions, sources: Sources, say: Say) -> Table:
+def table_of(options: IngestOptions, sources: Sources, say: Say) -> VideoTable:
     """videos.csv by what its rows describe. Raises ConfigError for one asked for that describes nothing here."""
     path = options.metadata or table_beside(options.sources)
     known = [*sources.items, *sources.beside]
     if path is None:
         say(f"no videos.csv: hospital and procedure stay empty; source is {known[0].default_source!r}")
-        return Table()
+        return VideoTable()
     table = read_table(path, finder(sources, options.prefix, stills=options.stills))
     if options.metadata is not None and not table.rows:
         raise ConfigError(
@@ -68,7 +68,7 @@ def count(number: int, word: str) -> str:
     return f"{number} {word}" + ("" if number == 1 else "s")
 
 
-def _beside(sources: Sources, table: Table, options: IngestOptions, say: Say, shown: bool) -> list[Found]:
+def _beside(sources: Sources, table: VideoTable, options: IngestOptions, say: Say, shown: bool) -> list[FoundSource]:
     """Of the folders of images beside videos those of which it is said how to read them."""
     taken = [item for item in sources.beside if options.frames or table.of(item.path).get("frames")]
     left = [item for item in sources.beside if item not in taken]
@@ -81,8 +81,8 @@ def _beside(sources: Sources, table: Table, options: IngestOptions, say: Say, sh
 
 
 def _without_stray(
-    items: Sequence[Found], table: Table, options: IngestOptions, say: Say, shown: bool
-) -> Sequence[Found]:
+    items: Sequence[FoundSource], table: VideoTable, options: IngestOptions, say: Say, shown: bool
+) -> Sequence[FoundSource]:
     """Without the folders in which --frames matches nothing, as long as there is anything else."""
     fitting = [item for item in items if not item.is_folder or _fits(item, table, options)]
     stray = [item for item in items if item not in fitting]
@@ -93,13 +93,13 @@ def _without_stray(
     return fitting
 
 
-def _fits(item: Found, table: Table, options: IngestOptions) -> bool:
+def _fits(item: FoundSource, table: VideoTable, options: IngestOptions) -> bool:
     """Whether the pattern for all folders fits this one; one of its own, in videos.csv, has to."""
     own = bool(table.of(item.path).get("frames"))
     return own or options.frames is None or matches_any(item.path, frame_spec(item, table, options.model_dump()))
 
 
-def _say_missing(found: Sequence[Found], stills: Sequence[Found], table: Table, say: Say) -> None:
+def _say_missing(found: Sequence[FoundSource], stills: Sequence[FoundSource], table: VideoTable, say: Say) -> None:
     if table.path is None:
         return
     for what, missing in (

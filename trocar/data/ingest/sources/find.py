@@ -29,7 +29,7 @@ _UNREAD = frozenset(f".{kind}" for kind in _UNREAD_KINDS.split())
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundSource:
     """A video file, a folder of frames with its `pictures`, or one isolated picture: `name` is the unique video id,
     `shown` the path as the user gave it, `relative` the path below the source as a table would write it.
     """
@@ -55,8 +55,8 @@ class Sources:
     it is said how; `omissions` is what stays out.
     """
 
-    items: tuple[Found, ...]
-    beside: tuple[Found, ...] = ()
+    items: tuple[FoundSource, ...]
+    beside: tuple[FoundSource, ...] = ()
     omissions: tuple[Omission, ...] = ()
 
 
@@ -71,9 +71,9 @@ def find(roots: Sequence[Path], source: str | None, *, stills: bool = False) -> 
     return Sources(*(tuple(thing for part in parts for thing in getattr(part, key)) for key in vars(parts[0])))
 
 
-def by_name(items: Iterable[Found]) -> list[Found]:
+def by_name(items: Iterable[FoundSource]) -> list[FoundSource]:
     """Sorted. Raises ConfigError for two of one name."""
-    found: dict[str, Found] = {}
+    found: dict[str, FoundSource] = {}
     for item in items:
         if item.name in found:
             raise ConfigError(
@@ -87,7 +87,7 @@ def by_name(items: Iterable[Found]) -> list[Found]:
 def prefixed(sources: Sources, prefix: str) -> Sources:
     """The same with `prefix` before each name."""
 
-    def named(items: Iterable[Found]) -> tuple[Found, ...]:
+    def named(items: Iterable[FoundSource]) -> tuple[FoundSource, ...]:
         return tuple(replace(item, name=video_id(prefix + item.name, item.path)) for item in items)
 
     return replace(sources, items=named(sources.items), beside=named(sources.beside)) if prefix else sources
@@ -146,9 +146,11 @@ def _find_one(root: Path, source: str | None, stills: bool) -> Sources:
     if root.is_file() and root.suffix.lower() in IMAGE_SUFFIXES:
         if not stills:
             raise ConfigError(f"{root} is a single picture: --stills takes pictures one by one")
-        return Sources((Found(label, root.parent, printable(root.parent), True, label, "", (root,)),))
+        return Sources((FoundSource(label, root.parent, printable(root.parent), True, label, "", (root,)),))
     if root.is_file():
-        return Sources((Found(video_id(root.stem, root), root, printable(root), False, label, printable(root.name)),))
+        return Sources(
+            (FoundSource(video_id(root.stem, root), root, printable(root), False, label, printable(root.name)),)
+        )
     tree = walk(root)
     videos = [path for path in tree.files if path.suffix.lower() in VIDEO_SUFFIXES]
     folders: dict[Path, list[Path]] = defaultdict(list)
@@ -175,11 +177,11 @@ def _find_one(root: Path, source: str | None, stills: bool) -> Sources:
     return Sources(tuple(items), tuple(frames), kept) if items else Sources(tuple(frames), (), kept)
 
 
-def _named(path: Path, base: Path, root: Path, label: str, pictures: Sequence[Path] = ()) -> Found:
+def _named(path: Path, base: Path, root: Path, label: str, pictures: Sequence[Path] = ()) -> FoundSource:
     below = path if pictures else path.with_suffix("")
     text = "_".join(below.relative_to(base if base in path.parents else root).parts) or path.resolve().name
     relative = posix_name(printable(path.relative_to(root).as_posix())) if path != root else ""
-    return Found(video_id(text, path), path, printable(path), bool(pictures), label, relative, tuple(pictures))
+    return FoundSource(video_id(text, path), path, printable(path), bool(pictures), label, relative, tuple(pictures))
 
 
 def _unread_kinds(files: Sequence[Path]) -> str:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
-from trocar.data.ingest.sources.find import Found, video_id
+from trocar.data.ingest.sources.find import FoundSource, video_id
 from trocar.data.media.file_names import posix_name, without_ending
 from trocar.errors import ConfigError
 
@@ -18,10 +18,12 @@ class Lookup:
     same without its ending; the first that fits anything decides. `aliases` are further names, such as pseudonyms.
     """
 
-    def __init__(self, items: Iterable[Found], prefix: str = "", aliases: Mapping[str, Found] | None = None) -> None:
+    def __init__(
+        self, items: Iterable[FoundSource], prefix: str = "", aliases: Mapping[str, FoundSource] | None = None
+    ) -> None:
         items = list(items)
         self.names = [item.name for item in items]
-        names: dict[str, list[Found]] = defaultdict(list)
+        names: dict[str, list[FoundSource]] = defaultdict(list)
         for item in items:
             names[item.name].append(item)
             if prefix and item.name.startswith(prefix):
@@ -36,7 +38,7 @@ class Lookup:
             (_bare, _by(items, lambda path: without_ending(PurePosixPath(path).name))),
         )
 
-    def find(self, text: str, where: str) -> Found | None:
+    def find(self, text: str, where: str) -> FoundSource | None:
         """The video that `text` means, None for none. Raises ConfigError, naming `where`, if it may be several."""
         for spelled, table in self._tables:
             fitting = table.get(spelled(text), [])
@@ -48,8 +50,8 @@ class Lookup:
         return None
 
 
-def _by(items: Iterable[Found], key: Callable[[str], str]) -> dict[str, list[Found]]:
-    table: dict[str, list[Found]] = defaultdict(list)
+def _by(items: Iterable[FoundSource], key: Callable[[str], str]) -> dict[str, list[FoundSource]]:
+    table: dict[str, list[FoundSource]] = defaultdict(list)
     for item in items:
         table[key(item.relative)].append(item)
     return table

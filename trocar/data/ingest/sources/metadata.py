@@ -14,7 +14,7 @@ import yaml
 from trocar.core import tables, yaml_text
 from trocar.core.splits import check_tag
 from trocar.data.ingest.record import Metadata
-from trocar.data.ingest.sources.find import Found
+from trocar.data.ingest.sources.find import FoundSource
 from trocar.data.ingest.sources.frame_folders import FrameSpec
 from trocar.data.ingest.sources.lookup import Lookup
 from trocar.errors import ConfigError, nearest
@@ -39,12 +39,12 @@ _IGNORED = {"fps", "duration_s"}  # known from the file itself
 _TRUE, _FALSE = {"true", "yes", "1", "y"}, {"false", "no", "0", "n"}
 
 
-Find = Callable[[str, str], Found | None]
+Find = Callable[[str, str], FoundSource | None]
 """find(text, where): what a name in a table means, None for nothing; raises ConfigError where it may be several."""
 
 
 @dataclass(frozen=True)
-class Table:
+class VideoTable:
     """videos.csv by the path of what a row describes; `path` is None where there is none, `strangers` are names of
     nothing."""
 
@@ -57,7 +57,7 @@ class Table:
         """The row of a video or folder, empty where it has none."""
         return self.rows.get(path, {})
 
-    def row(self, item: Found) -> Mapping[str, str]:
+    def row(self, item: FoundSource) -> Mapping[str, str]:
         """What is said of a video, a folder or a still."""
         return self.inherited(item.path) if item.is_still else self.of(item.path)
 
@@ -67,7 +67,7 @@ class Table:
         return {key: value for row in above for key, value in row.items() if value}
 
 
-def read_table(path: Path, find: Find) -> Table:
+def read_table(path: Path, find: Find) -> VideoTable:
     """Read videos.csv. Raises ConfigError for a missing `video` column, a doubled video, a name that may be any of
     several, or a misspelt column.
     """
@@ -89,7 +89,7 @@ def read_table(path: Path, find: Find) -> Table:
                 f"{path}: row {number}: video {row['video']!r} stands there twice, in row {first[item.path]} too"
             )
         rows[item.path], first[item.path] = row, number
-    return Table(path, rows, unknown, strangers)
+    return VideoTable(path, rows, unknown, strangers)
 
 
 def table_beside(roots: Sequence[Path]) -> Path | None:
@@ -99,7 +99,7 @@ def table_beside(roots: Sequence[Path]) -> Path | None:
     return found[0] if len(found) == 1 else None
 
 
-def metadata_of(item: Found, table: Table, case_regex: str | None, source: str | None) -> Metadata:
+def metadata_of(item: FoundSource, table: VideoTable, case_regex: str | None, source: str | None) -> Metadata:
     """The metadata of one video or still: its row, else the case by `case_regex` on its name (on its path, of a still),
     else a case of its own.
     """
@@ -118,7 +118,7 @@ def metadata_of(item: Found, table: Table, case_regex: str | None, source: str |
     )
 
 
-def frame_spec(item: Found, table: Table, given: Mapping[str, Any]) -> FrameSpec:
+def frame_spec(item: FoundSource, table: VideoTable, given: Mapping[str, Any]) -> FrameSpec:
     """How the frame names of a folder give times: from its row of videos.csv, else from the command line.
 
     Raises ConfigError naming what is missing; none of the three is guessed.
@@ -189,7 +189,7 @@ def matches(name: str, regex: str) -> re.Match[str] | None:
         raise ConfigError(f"--case-regex {regex!r}: {error}") from None
 
 
-def _case(item: Found, regex: str | None) -> tuple[str, int]:
+def _case(item: FoundSource, regex: str | None) -> tuple[str, int]:
     match = None if regex is None else matches(item.cased_by, regex)
     if match is None:
         return item.name, 1

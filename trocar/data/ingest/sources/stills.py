@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from trocar.data.ingest.sources.find import MAX_NAME, Found, Sources, fit_name, printable, video_id
+from trocar.data.ingest.sources.find import MAX_NAME, FoundSource, Sources, fit_name, printable, video_id
 from trocar.data.ingest.sources.lookup import Lookup
-from trocar.data.ingest.sources.metadata import STILLS, Find, Table
+from trocar.data.ingest.sources.metadata import STILLS, Find, VideoTable
 from trocar.data.media.file_names import posix_name, without_ending
 from trocar.data.media.suffixes import IMAGE_SUFFIXES
 
@@ -26,7 +26,7 @@ def finder(sources: Sources, prefix: str, *, stills: bool) -> Find:
     above = Lookup(_above(folders))
     pictures: list[Lookup] = []
 
-    def find(text: str, where: str) -> Found | None:
+    def find(text: str, where: str) -> FoundSource | None:
         if (found := known.find(text, where) or above.find(text, where)) is not None:
             return found
         if not stills and PurePosixPath(posix_name(text)).suffix.lower() not in IMAGE_SUFFIXES:
@@ -38,13 +38,15 @@ def finder(sources: Sources, prefix: str, *, stills: bool) -> Find:
     return find
 
 
-def take_stills(sources: Sources, table: Table, *, everything: bool, prefix: str) -> tuple[Sources, list[Found], int]:
+def take_stills(
+    sources: Sources, table: VideoTable, *, everything: bool, prefix: str
+) -> tuple[Sources, list[FoundSource], int]:
     """The sources without their stills, the stills by name, and how many pictures are left out of folders of which only
     some are stills.
 
     `everything`: all pictures are, but in folders for which videos.csv has a pattern of frame names.
     """
-    stills: list[Found] = []
+    stills: list[FoundSource] = []
     taken: set[Path] = set()
     partly = 0
     single = any(row.get("frames") == STILLS for row in table.rows.values())
@@ -66,28 +68,28 @@ def take_stills(sources: Sources, table: Table, *, everything: bool, prefix: str
     return kept, _named(stills, {item.name for item in (*kept.items, *kept.beside)}, prefix), partly
 
 
-def _above(folders: Iterable[Found]) -> list[Found]:
+def _above(folders: Iterable[FoundSource]) -> list[FoundSource]:
     """Folders that hold no picture themselves, but folders that do."""
-    found: dict[Path, Found] = {}
+    found: dict[Path, FoundSource] = {}
     for folder in folders:
         path, relative = folder.path.parent, PurePosixPath(folder.relative).parent
         while relative.name:
             text = str(relative)
-            found[path] = Found(video_id(text, path), path, printable(path), True, folder.default_source, text)
+            found[path] = FoundSource(video_id(text, path), path, printable(path), True, folder.default_source, text)
             path, relative = path.parent, relative.parent
     for folder in folders:
         found.pop(folder.path, None)
     return list(found.values())
 
 
-def _stills(folder: Found, paths: Iterable[Path]) -> Iterator[Found]:
+def _stills(folder: FoundSource, paths: Iterable[Path]) -> Iterator[FoundSource]:
     for path in paths:
         relative = "/".join(part for part in (folder.relative, posix_name(printable(path.name))) if part)
         name, shown = fit_name(without_ending(relative)), f"{folder.shown}/{printable(path.name)}"
-        yield Found(name, path, shown, False, folder.default_source, relative, is_still=True)
+        yield FoundSource(name, path, shown, False, folder.default_source, relative, is_still=True)
 
 
-def _named(stills: list[Found], taken: set[str], prefix: str) -> list[Found]:
+def _named(stills: list[FoundSource], taken: set[str], prefix: str) -> list[FoundSource]:
     """Fit and unique names: a hash of the path tells apart what would be called alike, and ends what is too long."""
     plain = [fit_name(prefix + still.name) for still in stills]
     counts = Counter(plain)

@@ -48,7 +48,7 @@ class _Item:
 
 
 @dataclass(slots=True)
-class _Group:
+class _PacketGroup:
     """Packets from a restart to before the next; one that grows too large is `closed` by nothing and goes on."""
 
     items: list[_Item] = field(default_factory=list)
@@ -104,8 +104,8 @@ class SparseDecode:
                 yield from self._drain()
         yield from self._drain()
 
-    def _groups(self) -> Iterator[_Group]:
-        group = _Group()
+    def _groups(self) -> Iterator[_PacketGroup]:
+        group = _PacketGroup()
         for packet in self._packets:
             if packet.size == 0 and packet.pts is None:  # the demuxer's sign that this was all
                 break
@@ -115,12 +115,12 @@ class SparseDecode:
             if group.items and (group.full or item.role is Role.RESTART):
                 group.closed = item.role is Role.RESTART
                 yield group
-                group = _Group()
+                group = _PacketGroup()
             group.add(item)
         if group.items:
             yield group
 
-    def _choose(self, group: _Group, later: list[int]) -> bool:
+    def _choose(self, group: _PacketGroup, later: list[int]) -> bool:
         """Set `sent` of each item; True if references at the end are left out, so nothing can follow them."""
         own = group.times()
         if self._first is None:
@@ -179,9 +179,9 @@ class SparseDecode:
             yield time, None
 
 
-def _with_later(groups: Iterator[_Group]) -> Iterator[tuple[_Group, list[int]]]:
+def _with_later(groups: Iterator[_PacketGroup]) -> Iterator[tuple[_PacketGroup, list[int]]]:
     """Each group with the timestamps of the packets behind it: _REORDER of them, fewer at the end."""
-    held: deque[_Group] = deque()
+    held: deque[_PacketGroup] = deque()
     for group in groups:
         held.append(group)
         while len(held) > 1 and sum(len(g.items) for g in islice(held, 1, None)) >= _REORDER:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.media.video.index import Ints
-from trocar.downstream.datasets.readers.shown import Box, Shown
+from trocar.downstream.datasets.readers.shown import Box, ShownPictures
 from trocar.downstream.datasets.readers.videos import probe
 from trocar.downstream.labels import LabelledFrames
 from trocar.errors import TrocarError
@@ -58,7 +58,7 @@ def locate(data: LabelledFrames, shards: Path) -> LabelledFrames:
     return replace(data, frames=data.frames.assign(**{ROW: row}), shards=Path(shards), shown=shown, notes=notes)
 
 
-def _shown(data: LabelledFrames, catalog: Catalog, place: Mapping[str, int]) -> dict[str, Shown]:
+def _shown(data: LabelledFrames, catalog: Catalog, place: Mapping[str, int]) -> dict[str, ShownPictures]:
     """What ingest has left of the pictures of the labelled videos, where that is not all."""
     found = {}
     for video in data.frames["video"].unique():
@@ -71,7 +71,7 @@ def _shown(data: LabelledFrames, catalog: Catalog, place: Mapping[str, int]) -> 
                 "so its masks cannot be cut; run `trocar ingest` again"
             )
         (box,) = _boxes(crop or [0, 0, *size])
-        found[str(video)] = Shown((size[0], size[1]), box, _boxes(hidden))
+        found[str(video)] = ShownPictures((size[0], size[1]), box, _boxes(hidden))
     return found
 
 

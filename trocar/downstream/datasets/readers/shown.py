@@ -13,7 +13,7 @@ Mask = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownPictures:
     """One video's pictures in a shards folder. Ingest cut `box` out of source pictures of `size` (width, height), both
     in upright source pixels, and blacked out the boxes `hidden`; what it did to the scale plays no part.
     """

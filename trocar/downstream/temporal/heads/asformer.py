@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from trocar.downstream.labels import Kind
 from trocar.downstream.temporal.convolution import DilatedConvolution
-from trocar.downstream.temporal.head import Head, HeadConfig, Recipe, probabilities
+from trocar.downstream.temporal.head import Head, HeadConfig, HeadRecipe, probabilities
 from trocar.downstream.temporal.window_attention import window_attention
 
 
@@ -36,7 +36,7 @@ class AsFormerConfig(HeadConfig):
     maps: int = Field(default=64, ge=2, multiple_of=2)
     dropout: float = Field(default=0.5, ge=0, lt=1)
 
-    recipe: ClassVar[Recipe] = Recipe("adam", lr=5e-4, epochs=120, weight_decay=1e-5, feature_dropout=0.3)
+    recipe: ClassVar[HeadRecipe] = HeadRecipe("adam", lr=5e-4, epochs=120, weight_decay=1e-5, feature_dropout=0.3)
 
     def build(self, dimensions: int, classes: int, kind: Kind) -> Head:
         return AsFormer(self, dimensions, classes, kind)
@@ -70,7 +70,9 @@ class Coder(nn.Module):
     def __init__(self, config: AsFormerConfig, inputs: int, classes: int, weight: float) -> None:
         super().__init__()
         self.embed = nn.Conv1d(inputs, config.maps, 1)
-        self.layers = nn.ModuleList(Layer(config.maps, 2**i, config.dropout, weight) for i in range(config.layers))
+        self.layers = nn.ModuleList(
+            AsFormerLayer(config.maps, 2**i, config.dropout, weight) for i in range(config.layers)
+        )
         self.out = nn.Conv1d(config.maps, classes, 1)
 
     def forward(self, x: Tensor, previous: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -80,7 +82,7 @@ class Coder(nn.Module):
         return self.out(maps), maps
 
 
-class Layer(nn.Module):
+class AsFormerLayer(nn.Module):
     """Dilated convolution, attention in a window as wide as the dilation, 1x1, dropout, residual."""
 
     def __init__(self, maps: int, window: int, dropout: float, weight: float) -> None:

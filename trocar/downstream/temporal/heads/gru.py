@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trocar.downstream.labels import Kind
-from trocar.downstream.temporal.head import Head, HeadConfig, Recipe
+from trocar.downstream.temporal.head import Head, HeadConfig, HeadRecipe
 
 
 class GruConfig(HeadConfig):
@@ -26,7 +26,7 @@ class GruConfig(HeadConfig):
     layers: int = Field(default=1, ge=1, le=4)
     dropout: float = Field(default=0.5, ge=0, lt=1)
 
-    recipe: ClassVar[Recipe] = Recipe("adam", lr=5e-4, epochs=25, clip=1.0)
+    recipe: ClassVar[HeadRecipe] = HeadRecipe("adam", lr=5e-4, epochs=25, clip=1.0)
 
     def build(self, dimensions: int, classes: int, kind: Kind) -> Head:
         return Gru(self, dimensions, classes)

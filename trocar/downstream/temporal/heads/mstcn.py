@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from trocar.downstream.labels import Kind
-from trocar.downstream.temporal.convolution import Stage
-from trocar.downstream.temporal.head import Head, HeadConfig, Recipe, probabilities
+from trocar.downstream.temporal.convolution import DilatedStage
+from trocar.downstream.temporal.head import Head, HeadConfig, HeadRecipe, probabilities
 
 
 class MsTcnConfig(HeadConfig):
@@ -34,7 +34,7 @@ class MsTcnConfig(HeadConfig):
     kernel: int = Field(default=3, ge=2)
     dropout: float = Field(default=0.5, ge=0, lt=1)
 
-    recipe: ClassVar[Recipe] = Recipe("adam", lr=7e-4, epochs=100)
+    recipe: ClassVar[HeadRecipe] = HeadRecipe("adam", lr=7e-4, epochs=100)
 
     @model_validator(mode="after")
     def _centred_kernel_is_odd(self) -> Self:
@@ -60,7 +60,7 @@ class MsTcn(Head):
         self.kind: Kind = kind
         shape = config.model_dump(include={"layers", "maps", "kernel", "causal", "dropout"})
         inputs = [dimensions] + [classes] * (config.stages - 1)
-        self.body = nn.ModuleList(Stage(n, classes, **shape) for n in inputs)
+        self.body = nn.ModuleList(DilatedStage(n, classes, **shape) for n in inputs)
 
     def stages(self, x: Tensor) -> list[Tensor]:
         found: list[Tensor] = []

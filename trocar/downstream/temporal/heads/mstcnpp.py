@@ -9,8 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trocar.downstream.labels import Kind
-from trocar.downstream.temporal.convolution import DilatedConvolution, Stage
-from trocar.downstream.temporal.head import Head, HeadConfig, Recipe, probabilities
+from trocar.downstream.temporal.convolution import DilatedConvolution, DilatedStage
+from trocar.downstream.temporal.head import Head, HeadConfig, HeadRecipe, probabilities
 
 
 class MsTcnPpConfig(HeadConfig):
@@ -28,7 +28,7 @@ class MsTcnPpConfig(HeadConfig):
     maps: int = Field(default=64, ge=1)
     dropout: float = Field(default=0.5, ge=0, lt=1)
 
-    recipe: ClassVar[Recipe] = Recipe("adam", lr=5e-4, epochs=100)
+    recipe: ClassVar[HeadRecipe] = HeadRecipe("adam", lr=5e-4, epochs=100)
 
     def build(self, dimensions: int, classes: int, kind: Kind) -> Head:
         return MsTcnPp(self, dimensions, classes, kind)
@@ -60,7 +60,7 @@ class MsTcnPp(Head):
         dual = [DualDilated(maps, 2**i, 2 ** (last - i), config.causal, config.dropout) for i in range(config.layers)]
         self.first = nn.Sequential(nn.Conv1d(dimensions, maps, 1), *dual, nn.Conv1d(maps, classes, 1))
         self.refine = nn.ModuleList(
-            Stage(
+            DilatedStage(
                 classes,
                 classes,
                 layers=config.refinement_layers,

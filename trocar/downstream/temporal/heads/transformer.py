@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from trocar.downstream.labels import Kind
-from trocar.downstream.temporal.head import Head, HeadConfig, Recipe
+from trocar.downstream.temporal.head import Head, HeadConfig, HeadRecipe
 from trocar.downstream.temporal.window_attention import window_attention
 
 
@@ -37,7 +37,7 @@ class TransformerConfig(HeadConfig):
     window: int | None = Field(default=None, ge=1)
     dropout: float = Field(default=0.1, ge=0, lt=1)
 
-    recipe: ClassVar[Recipe] = Recipe("adamw", lr=7e-4, epochs=150, weight_decay=1e-4, clip=1.0)
+    recipe: ClassVar[HeadRecipe] = HeadRecipe("adamw", lr=7e-4, epochs=150, weight_decay=1e-4, clip=1.0)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
