@@ -29,10 +29,8 @@ from trocar.data.catalog.catalog import Catalog
 from trocar.data.loading.reader import Reader
 from trocar.data.loading.torch_backend import crop_resize, decode
 from trocar.data.views.augment import SOLARIZE_FROM, Dealt, augment, augment_batch, rectangles
-from trocar.data.views.blur import blur, blur_view, radius_of
-from trocar.data.views.colour import colour_maps
-from trocar.data.views.randaugment import OPERATIONS
-from trocar.data.views.randaugment_ops import apply_code
+from trocar.data.views.pixel_ops import blur, blur_view, colour_maps, radius_of
+from trocar.data.views.randaugment import OPERATIONS, apply_code
 from trocar.data.views.recipe import ViewGroup, ViewParams, ViewPlan, ViewRecipe
 from trocar.diagnostics.bench.recipe import DINO
 from trocar.ssl.methods.simclr import SimclrViews

@@ -20,7 +20,7 @@ from torch import nn
 from trocar.backbones import load_backbone
 from trocar.backbones.preprocess import describe_backbone
 from trocar.backbones.published import entries
-from trocar.backbones.published.base import Published
+from trocar.backbones.published.family import Published
 
 BATCH = 4
 REFERENCE = "resnet50"

@@ -21,7 +21,7 @@ import torch
 from method_cost import LATE, build, published
 
 from trocar.backbones.export import backbone_files
-from trocar.core import memory
+from trocar.core import resources
 from trocar.ssl.checkpoints import checkpoint
 from trocar.ssl.checkpoints.checkpoint_writer import CheckpointContent, CheckpointWriter, Kept
 from trocar.ssl.engine.optimizer import OptimConfig, build_optimizer
@@ -33,7 +33,7 @@ class Training:
     """DINO on random views."""
 
     def __init__(self, backbone: str, batch: int, device: torch.device) -> None:
-        memory.keep_freed()
+        resources.keep_freed()
         config = published("dino")
         self.method, self.device = build(config, backbone).to(device).train(), device
         self.optimizer = build_optimizer(self.method, OptimConfig())
@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
-    memory.restart_on_huge_pages()  # as `trocar pretrain`
+    resources.restart_on_huge_pages()  # as `trocar pretrain`
     training = Training(args.backbone, args.batch, torch.device(args.device))
     run = args.out / "checkpoint-benchmark"
     try:

@@ -27,9 +27,9 @@ from scipy import stats
 
 from trocar.downstream.metrics.outcome import Outcome
 from trocar.downstream.metrics.tools import map_pooled
+from trocar.study.statistics.contrasts import swap_test
 from trocar.study.statistics.crossed import estimate, guarded
 from trocar.study.statistics.resample import Arm, Resampled, draw_cases, resample
-from trocar.study.statistics.swap import swap_test
 
 CASES, SEEDS = (7, 14, 32, 40), (2, 3, 5)
 SHARES = (0.0, 0.1, 0.5, 0.8, 0.95, 1.0)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from trocar.backbones.depthwise import weight_gradient
-from trocar.core import memory
+from trocar.core import resources
 
 GLOBAL, LOCAL = 64, 256  # images of a step
 LAYERS = [(GLOBAL, 40, 56), (GLOBAL, 80, 28), (GLOBAL, 160, 14), (GLOBAL, 320, 7)]
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    memory.keep_freed()
+    resources.keep_freed()
     print("| kernel | input | type | oneDNN, ms | forward convolution, ms | x |\n|---|---|---|--:|--:|--:|")
     for kernel in (7, 5):
         for layer in LAYERS:

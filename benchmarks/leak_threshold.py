@@ -29,8 +29,8 @@ from trocar.data.ingest.images.content_area import find_content
 from trocar.data.ingest.images.quality import dhash
 from trocar.data.leak.content import RADIUS, RUN, Rule, find_copies
 from trocar.data.leak.pictures import VARIANTS, Pictures, distance, variants
+from trocar.data.media.folders import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from trocar.data.media.still import open_jpeg, read_still
-from trocar.data.media.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 Images = list[Image.Image]
 Video = tuple[str, Images, list[float]]

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from data_factory import make_catalog
 
-from trocar.core import memory
+from trocar.core import resources
 from trocar.diagnostics.bench.recipe import our_batches
 
 LIMIT = 150.0
@@ -45,7 +45,7 @@ def imports_only() -> float:
 
 def run(shards: Path, batch: int, steps: int) -> None:
     """Load `steps` batches with one worker and print images per second."""
-    memory.keep_freed()
+    resources.keep_freed()
     started = time.perf_counter()
     for _ in islice(our_batches("torch", shards, 1, batch), steps):
         pass
@@ -81,7 +81,7 @@ def main() -> None:
         return
     reference = imports_only()
     # The loader runs in a process of its own: one that samples in a thread would fork with that thread running.
-    with subprocess.Popen([sys.executable, *sys.argv, "--inner"], env=memory.with_huge_pages(os.environ)) as process:
+    with subprocess.Popen([sys.executable, *sys.argv, "--inner"], env=resources.with_huge_pages(os.environ)) as process:
         samples = samples_of(process)
     peak, middle = max(samples), float(np.median(samples))
     print(f"imports only {reference:.0f} MiB, worker USS peak {peak:.0f} MiB, median {middle:.0f} MiB")

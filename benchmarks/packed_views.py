@@ -16,8 +16,8 @@ import time
 import torch
 from method_cost import LATE, build, published
 
-from trocar.backbones.precision import Precision, autocast
-from trocar.core import memory
+from trocar.backbones.device import Precision, autocast
+from trocar.core import resources
 from trocar.ssl.engine.method import Method
 from trocar.ssl.engine.optimizer import OptimConfig, build_optimizer
 from trocar.ssl.engine.step import Views
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
     args = parser.parse_args()
-    memory.keep_freed()
+    resources.keep_freed()
     packed, apart = Steps(args, pack=True), Steps(args, pack=False)
     for steps in (packed, apart):
         steps.seconds()

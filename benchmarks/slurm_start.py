@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trocar.runs.step_metrics import read_rows
-from trocar.slurm import job_history
+from trocar.slurm import job_states
 from trocar.slurm.executor import slurm_executor
 from trocar.slurm.job_states import wait
 from trocar.slurm.profile import Profile, load_profile
@@ -66,7 +66,7 @@ def measure(profile: str, out: Path, overrides: list[str]) -> Times:
     (job,) = submitted_for(out / "run")
     sbatch = (Path(job.folder) / f"{job.job}.job.json").stat().st_mtime
     _finished(job)
-    begun = job_history.read(Path(job.folder), job.job)[0]["time"]
+    begun = job_states.read(Path(job.folder), job.job)[0]["time"]
     return Times(typed, sbatch, begun, read_rows(out / "run")[0].time)
 
 
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("slurm-start"))
     parser.add_argument("overrides", nargs="*")
     args = parser.parse_args()
-    from trocar.diagnostics.textured_frames import write_frames
+    from trocar.diagnostics.backend_parity import write_frames
 
     out = args.out.absolute() / time.strftime("%Y%m%d-%H%M%S")
     out.mkdir(parents=True)

@@ -19,8 +19,7 @@ from pathlib import Path
 import torch
 
 from trocar.diagnostics.gpu.checks import FAST, RIGHT
-from trocar.diagnostics.gpu.runner import BAD, run_checks
-from trocar.diagnostics.gpu.subject import Subject
+from trocar.diagnostics.gpu.runner import BAD, Subject, run_checks
 
 
 def main() -> int:

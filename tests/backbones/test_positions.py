@@ -15,8 +15,7 @@ from torch import Tensor
 
 from trocar.backbones import load_backbone
 from trocar.backbones.export import save_backbone
-from trocar.backbones.positions import resample_as_dino, resampling_of, set_resampling
-from trocar.backbones.preprocess import fit_input_size
+from trocar.backbones.preprocess import fit_input_size, resample_as_dino, resampling_of, set_resampling
 from trocar.backbones.published import entries
 from trocar.backbones.published.build import build
 from trocar.backbones.published.convert import convert

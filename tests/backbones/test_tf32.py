@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from trocar.backbones.precision import float32_means_float32
+from trocar.backbones.device import float32_means_float32
 
 
 def allowed():

@@ -11,12 +11,11 @@ from data_factory import make_catalog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trocar.core.permutation import Permutation
+from trocar.core.random import Permutation
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.order.plan import PERIOD, Plan, largest_remainder
 from trocar.data.selection.composition import Amount, Composition, VideoFilter
-from trocar.data.selection.mixing import limit_repeats, nominal_shares
-from trocar.data.selection.selection import Pool, RowRuns, Selection
+from trocar.data.selection.selection import Pool, RowRuns, Selection, limit_repeats, nominal_shares
 from trocar.data.views.recipe import Jitter, ViewGroup, ViewPlan, ViewRecipe
 from trocar.errors import ConfigError
 

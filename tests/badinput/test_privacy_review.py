@@ -16,7 +16,7 @@ from private_factory import ingest
 
 from trocar.cli.main import main
 from trocar.data.catalog.catalog import OUT_OF_BODY_THRESHOLD, REVIEW_THRESHOLD, Catalog
-from trocar.data.catalog.review import write_review
+from trocar.data.catalog.inspection import write_review
 from trocar.data.selection.composition import Composition
 
 

@@ -20,7 +20,7 @@ from planted_study import FRAMES, Planted, plant
 
 from trocar.backbones.exposure import Part
 from trocar.privacy.marks import withhold
-from trocar.study.report import write
+from trocar.study.report.page import write
 from trocar.study.results.private_names import private_of_study
 from trocar.study.results.results import StudyResults
 

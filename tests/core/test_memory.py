@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from trocar.core.memory import available
+from trocar.core.resources import available
 
 PROBE = """
 import resource, sys, torch

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from trocar.core.permutation import Permutation
+from trocar.core.random import Permutation
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7, 8, 9, 100, 1000, 4097, 65_537])

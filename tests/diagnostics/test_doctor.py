@@ -9,12 +9,11 @@ import torch
 from data_factory import make_catalog
 
 from trocar.cli.main import main
-from trocar.core import memory
+from trocar.core import resources
 from trocar.data.loading.reader import BadRow
 from trocar.data.views.recipe import ViewPlan
-from trocar.diagnostics import checks, examine
-from trocar.diagnostics.backend_parity import Parity, colour_gain
-from trocar.diagnostics.textured_frames import HEIGHT, RECIPE, WIDTH, textured
+from trocar.diagnostics import checks
+from trocar.diagnostics.backend_parity import HEIGHT, RECIPE, WIDTH, Parity, colour_gain, textured
 
 GOOD = Parity(
     frames=8,
@@ -74,7 +73,7 @@ def quick(monkeypatch, **states):
     for name in ("python", "pages", "shared_memory", "packages", "cuda", "ffmpeg", "mlflow", "slurm", "dali"):
         state = states.get(name, "ok")
         monkeypatch.setattr(checks, name, lambda name=name, state=state: checks.Check(name, state, "said", "do this"))
-    monkeypatch.setattr(examine, "_decoding", lambda root: iter(states.get("decoding", ())))
+    monkeypatch.setattr(checks, "_decoding", lambda root: iter(states.get("decoding", ())))
 
 
 @pytest.mark.parametrize(
@@ -97,7 +96,7 @@ def test_the_exit_code_says_whether_anything_failed(monkeypatch, capsys, states,
 
 def test_backends_are_not_compared_without_the_packages(monkeypatch):
     quick(monkeypatch, packages="failed", decoding=[checks.Check("parity cpu", "ok", "")])
-    assert "parity cpu" not in [check.name for check in examine.all_checks()]
+    assert "parity cpu" not in [check.name for check in checks.all_checks()]
 
 
 def test_parity_on_a_gpu_is_for_the_default_decoder_and_for_the_engine(monkeypatch):
@@ -107,10 +106,10 @@ def test_parity_on_a_gpu_is_for_the_default_decoder_and_for_the_engine(monkeypat
         asked.append((device.type, hw_decoder_load))
         return checks.Check(f"parity {device.type}", "failed" if hw_decoder_load else "ok", "crops p99.9")
 
-    monkeypatch.setattr(examine, "_parity", parity)
+    monkeypatch.setattr(checks, "_parity", parity)
     monkeypatch.setattr("trocar.data.loading.dali_pipeline.is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    found = list(examine._parities(None))
+    found = list(checks._parities(None))
     assert asked == [("cpu", 0.0), ("cuda", 0.0), ("cuda", 1.0)]
     assert [check.state for check in found] == ["ok", "ok", "absent"]
     assert found[2].found == "hw_decoder_load 1: crops p99.9"
@@ -135,7 +134,7 @@ def test_a_package_that_does_not_load_is_named(monkeypatch):
     ],
 )
 def test_huge_pages_that_nobody_gets_are_named_with_the_remedy(monkeypatch, tmp_path, setting, state, remedy):
-    monkeypatch.setattr(memory, "SETTING", tmp_path / "enabled")
+    monkeypatch.setattr(resources, "SETTING", tmp_path / "enabled")
     if setting is not None:
         (tmp_path / "enabled").write_text(setting + "\n")
     found = checks.pages()
@@ -186,9 +185,9 @@ def test_a_command_that_hangs_is_a_failure(monkeypatch):
 def test_the_user_s_own_frames_are_compared(tmp_path, monkeypatch, capsys):
     pytest.importorskip("nvidia.dali")
     make_catalog(tmp_path, 1, 6, size=(160, 120))
-    own = examine._decoding
+    own = checks._decoding
     quick(monkeypatch)
-    monkeypatch.setattr(examine, "_decoding", own)
+    monkeypatch.setattr(checks, "_decoding", own)
     assert main(["doctor", "--catalog", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "6 frames read" in printed
@@ -203,4 +202,4 @@ def test_a_bad_frame_of_the_user_is_named(tmp_path, monkeypatch):
     catalog = make_catalog(tmp_path, 1, 4)
     bad = Batch(0, np.arange(4), {}, None, [BadRow(2, "checksum differs from the catalog")])
     monkeypatch.setattr(Loader, "batch", lambda self, step: bad)
-    assert examine._loading(catalog).found == "1 bad frame(s); first: checksum differs from the catalog"
+    assert checks._loading(catalog).found == "1 bad frame(s); first: checksum differs from the catalog"

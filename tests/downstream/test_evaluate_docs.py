@@ -11,7 +11,7 @@ import pytest
 from trocar.backbones.export import save_backbone
 from trocar.backbones.load import load_backbone
 from trocar.cli.main import main
-from trocar.downstream.metrics.segmentation_offered import in_tables
+from trocar.downstream.metrics.registry import in_tables
 from trocar.downstream.protocols import protocols
 from trocar.downstream.tasks import tasks
 from trocar.phantom import PhantomSpec, generate

@@ -23,11 +23,11 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from training_factory import colour_problem
 
 from trocar.backbones import preprocess
+from trocar.backbones.device import Precision
 from trocar.backbones.embed import Embedder
 from trocar.backbones.load import load_backbone
-from trocar.backbones.precision import Precision
 from trocar.backbones.preprocess import describe_backbone
-from trocar.data.views.device_constants import constant
+from trocar.data.views.pixel_ops import constant
 from trocar.downstream.labels import Kind
 from trocar.downstream.metrics.outcome import Ints
 from trocar.downstream.protocols.base import Problem, Protocol
@@ -35,9 +35,8 @@ from trocar.downstream.protocols.finetune import Finetune, _trainer
 from trocar.downstream.protocols.knn import KNN
 from trocar.downstream.protocols.linear import Linear
 from trocar.downstream.segmentation import predict, train
-from trocar.downstream.segmentation.decoders import DecoderName
 from trocar.downstream.segmentation.loss import segmentation_loss
-from trocar.downstream.segmentation.model import DECODERS, build_segmenter
+from trocar.downstream.segmentation.segmenter import DECODERS, DecoderName, build_segmenter
 from trocar.downstream.segmentation.train import SegmentationTraining
 from trocar.downstream.temporal import train as temporal
 from trocar.downstream.temporal.config import TemporalConfig
@@ -45,8 +44,8 @@ from trocar.downstream.temporal.heads import configs, get_head
 from trocar.downstream.temporal.loss import TemporalLoss
 from trocar.downstream.temporal.sequence import Sequence, fit_standard
 from trocar.downstream.training.batches import NetworkImages
-from trocar.downstream.training.goals import goals_of
 from trocar.downstream.training.loop import FinetuneTrainer, _FinetuneRun
+from trocar.downstream.training.loss import goals_of
 
 Module = TypeVar("Module", bound=nn.Module)
 

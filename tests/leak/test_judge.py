@@ -9,7 +9,7 @@ from run_factory import small_run
 from trocar.backbones.export import export_timm, save_backbone
 from trocar.backbones.exposure import Exposure, Part, by_identity, exposure_of
 from trocar.backbones.load import load_backbone
-from trocar.backbones.published.base import Seen
+from trocar.backbones.published.family import Seen
 from trocar.core.config import validate
 from trocar.data.leak.verdict import Finding, Verdict
 from trocar.data.order.neighbour_table import NeighbourTable
@@ -18,8 +18,7 @@ from trocar.downstream.datasets import open_dataset
 from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.leak.judge import Judge, verdict_of
-from trocar.ssl.neighbours.neighbour_exposure import exposure_of_index
-from trocar.ssl.neighbours.neighbour_index import NeighbourIndexConfig, build_index
+from trocar.ssl.neighbours.neighbour_index import NeighbourIndexConfig, build_index, exposure_of_index
 from trocar.ssl.ranks.distributed import World
 from trocar.ssl.run.assembly import Pretraining
 from trocar.ssl.run.pretrain import run as pretrain

@@ -9,8 +9,8 @@ import pytest
 
 from trocar.phantom.director import Director
 from trocar.phantom.picture.anatomy import make_anatomy
-from trocar.phantom.plan import plan_case
-from trocar.phantom.planted import KINDS, plan_events
+from trocar.phantom.planted import KINDS, plan_case, plan_events
+from trocar.phantom.sampling import stream
 from trocar.phantom.spec import (
     BAG,
     CLEANING,
@@ -22,7 +22,6 @@ from trocar.phantom.spec import (
     PROCEDURES,
     PhantomSpec,
 )
-from trocar.phantom.streams import stream
 from trocar.phantom.workflow import make_timeline, progress
 
 SPEC = PhantomSpec(minutes=0.5)

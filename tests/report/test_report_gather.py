@@ -9,7 +9,7 @@ from trocar.backbones.export import save_backbone
 from trocar.backbones.load import random_like
 from trocar.cli.main import main
 from trocar.errors import ConfigError, TrocarError
-from trocar.report.features import PictureFeatures
+from trocar.report.figures import PictureFeatures
 from trocar.report.gather import Amounts, gather, sample_frames, selected_rows
 from trocar.runs.run_folder import Run
 

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from trocar.report.curves import MAX_POINTS, draw, panels, series, thin
+from trocar.report.charts import MAX_POINTS, draw, panels, series, thin
 from trocar.report.inputs import Gallery, NeighbourComparison, PcaComparison, ReportInputs
 from trocar.report.page import render, write
 from trocar.report.summary import evaluation_sentences, training_sentences

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from trocar.errors import TrocarError
-from trocar.slurm import job_history
+from trocar.slurm import job_states
 from trocar.slurm.cluster_info import max_elements, remarks
 from trocar.slurm.job_states import states
 from trocar.slurm.submissions import Submission
@@ -46,11 +46,11 @@ def test_what_squeue_has_forgotten_is_in_the_accounting(tmp_path):
 
 
 def test_without_accounting_a_job_is_what_it_left_behind(tmp_path):
-    job_history.begin(tmp_path, "7", 0, None)
-    job_history.end(tmp_path, "7", 0)
-    job_history.begin(tmp_path, "8", 0, None)
-    job_history.end(tmp_path, "8", 1)
-    job_history.begin(tmp_path, "9", 0, None)
+    job_states.begin(tmp_path, "7", 0, None)
+    job_states.end(tmp_path, "7", 0)
+    job_states.begin(tmp_path, "8", 0, None)
+    job_states.end(tmp_path, "8", 1)
+    job_states.begin(tmp_path, "9", 0, None)
     run = answers("")
     three = [submission(job, tmp_path) for job in "789"]
     assert found(three, run) == {"7": ("COMPLETED", ""), "8": ("FAILED", "exit code 1"), "9": ("UNKNOWN", "")}
@@ -96,17 +96,17 @@ def test_waiting_and_running_add_up_over_requeues():
         {"event": "start", "time": 300.0, "seen": 195.0},
         {"event": "end", "time": 310.0, "code": 0},
     ]
-    total = job_history.summarise("7", 100.0, events)
+    total = job_states.summarise("7", 100.0, events)
     assert (total.requeues, total.waiting_s, total.running_s) == (2, 10 + 20 + 105, 40 + 25 + 10)
-    assert job_history.summarise("7", 100.0, events[:1], now=130.0).running_s == 20
-    assert job_history.summarise("7", 100.0, []).requeues == 0
+    assert job_states.summarise("7", 100.0, events[:1], now=130.0).running_s == 20
+    assert job_states.summarise("7", 100.0, []).requeues == 0
 
 
 def test_a_torn_line_of_a_life_is_left_out(tmp_path):
-    job_history.begin(tmp_path, "7", 0, None)
+    job_states.begin(tmp_path, "7", 0, None)
     with (tmp_path / "lives" / "7.jsonl").open("a") as file:
         file.write('{"event": "en')
-    assert [event["event"] for event in job_history.read(tmp_path, "7")] == ["start"]
+    assert [event["event"] for event in job_states.read(tmp_path, "7")] == ["start"]
 
 
 def test_remarks_say_what_a_cluster_does_to_preempted_jobs():

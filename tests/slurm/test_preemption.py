@@ -28,7 +28,7 @@ from slurm_factory import (
 from trocar.cli.main import main
 from trocar.runs.run_folder import read_record
 from trocar.runs.step_metrics import read_metrics
-from trocar.slurm import job_history
+from trocar.slurm import job_states
 from trocar.ssl.checkpoints import checkpoint
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("cluster")]
@@ -102,7 +102,7 @@ def test_preempted_twice_and_out_of_time_once_a_run_ends_in_the_same_bits(undist
     ask("scontrol", "update", f"jobid={job}", "TimeLimit=10")
     until_state(job, "COMPLETED", limit_s=400)
     assert_identical(out, undisturbed, STEPS, resumed_after=26)
-    events = job_history.read(Path(only_job(out).folder), job)
+    events = job_states.read(Path(only_job(out).folder), job)
     assert [event["restart"] for event in events if event["event"] == "start"] == [0, 1, 2, 3]
     told = read_record(out)["slurm"]
     assert (told["job"], told["requeues"]) == (job, 3)

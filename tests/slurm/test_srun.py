@@ -13,7 +13,7 @@ from slurm_factory import write_config
 
 from trocar.runs.run_folder import read_record
 from trocar.runs.step_metrics import read_metrics
-from trocar.ssl.ranks.slurm_step import SPECIAL
+from trocar.ssl.ranks.distributed import SPECIAL
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 

@@ -15,7 +15,7 @@ from trocar.core.config import load
 from trocar.runs.process_identity import is_running
 from trocar.runs.run_folder import read_record
 from trocar.runs.step_metrics import read_metrics
-from trocar.slurm import job_history
+from trocar.slurm import job_states
 from trocar.slurm.job_states import states
 from trocar.slurm.remote_call import Call
 from trocar.slurm.submissions import submitted_for, submitted_from
@@ -112,7 +112,7 @@ def test_the_local_profile_trains_on_several_ranks_comes_back_after_usr2_and_end
     # a second one for the same folder
     assert main(["pretrain", str(config), "--slurm", "local"]) == 2
     assert f"trocar jobs cancel {job.job}" in capsys.readouterr().err
-    rank_0 = job_history.read(tmp_path / "run/slurm", job.job)[0]["pid"]
+    rank_0 = job_states.read(tmp_path / "run/slurm", job.job)[0]["pid"]
     os.kill(rank_0, signal.SIGUSR2)
     until_step(out, 6, attempt=2)
     assert main(["jobs"]) == 0
@@ -121,7 +121,7 @@ def test_the_local_profile_trains_on_several_ranks_comes_back_after_usr2_and_end
     assert "/3000" in table
     assert main(["jobs", "cancel", job.job]) == 0
     until("the job has ended", lambda: not states([job])[job.job].is_active)
-    assert [e["event"] for e in job_history.read(tmp_path / "run/slurm", job.job)] == ["start", "end", "start", "end"]
+    assert [e["event"] for e in job_states.read(tmp_path / "run/slurm", job.job)] == ["start", "end", "start", "end"]
     rows = read_metrics(out)
     assert [row["step"] for row in rows] == list(range(len(rows)))
     assert read_record(out)["slurm"]["requeues"] == 1

@@ -15,9 +15,9 @@ from ingest_clips import stored
 from PIL import Image, ImageFile
 
 from trocar.data.catalog.catalog import Catalog
+from trocar.data.ingest.images.framing import IngestSettings
 from trocar.data.ingest.options import IngestOptions
 from trocar.data.ingest.run import run_ingest
-from trocar.data.ingest.settings import IngestSettings
 
 KEEP = IngestSettings(short_side=None, crop="none", fps=5, jpeg_quality=95)
 

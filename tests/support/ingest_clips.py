@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from trocar.data.catalog.catalog import Catalog
+from trocar.data.ingest.images.framing import IngestSettings
 from trocar.data.ingest.options import IngestOptions, IngestSummary
 from trocar.data.ingest.run import run_ingest
-from trocar.data.ingest.settings import IngestSettings
 
 BITS, BLOCK = 12, 16
 SIZE = (6 * BLOCK, 2 * BLOCK)

@@ -10,9 +10,9 @@ from data_factory import make_catalog
 
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.catalog.writer import VideoEntry, write_catalog
+from trocar.data.ingest.images.framing import IngestSettings
 from trocar.data.ingest.options import IngestOptions
 from trocar.data.ingest.run import run_ingest
-from trocar.data.ingest.settings import IngestSettings
 
 KEEP = IngestSettings(short_side=None, crop="none", fps=1)
 NAMES = ("Inselspital", "St. Mary's Hospital", "case-0815", "20240131")

@@ -14,7 +14,7 @@ from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.base import DatasetOptions
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.experiment import Experiment, make_experiment
-from trocar.downstream.features.encoder import Encoder
+from trocar.downstream.features.feature_cache import Encoder
 from trocar.downstream.features.frame_cache import FrameCache
 from trocar.downstream.labels import LabelSpace
 from trocar.downstream.metrics.outcome import Ints

@@ -4,7 +4,7 @@ Importing it makes the published names known to timm.
 """
 
 from trocar.backbones.load import load_backbone
-from trocar.backbones.published.register import register_all
+from trocar.backbones.published.build import register_all
 
 register_all()
 

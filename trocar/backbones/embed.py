@@ -9,10 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from trocar.backbones.out_of_memory import is_out_of_memory
-from trocar.backbones.precision import Precision, autocast
+from trocar.backbones.device import Precision, autocast, is_out_of_memory
 from trocar.backbones.preprocess import Preprocessing
-from trocar.data.loading.copy_ahead import sent_ahead
+from trocar.data.loading.cuda_stream import sent_ahead
 from trocar.errors import TrocarError
 
 CHECKED = 4096  # rows of features that are looked at together: they may be mapped from a file larger than the memory

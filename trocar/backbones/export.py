@@ -18,11 +18,16 @@ from trocar.backbones.card import OWN_ARCHITECTURES, model_card
 from trocar.backbones.exposure import KEY, WEIGHTS_KEY, Exposure, exposure_of
 from trocar.backbones.load import load_backbone
 from trocar.backbones.origin import origin_of
-from trocar.backbones.positions import POSITIONS, resampling_of
-from trocar.backbones.preprocess import Preprocessing, describe_backbone, feature_width, position_table_size
+from trocar.backbones.preprocess import (
+    POSITIONS,
+    Preprocessing,
+    describe_backbone,
+    feature_width,
+    position_table_size,
+    resampling_of,
+)
 from trocar.backbones.source import WEIGHTS, find_backbone_folder
-from trocar.backbones.weights.finite import require_finite
-from trocar.backbones.weights.weights_file import write_weights
+from trocar.backbones.weights.weights_file import require_finite, write_weights
 from trocar.core.files import sha256_of
 from trocar.errors import ConfigError, TrocarError
 from trocar.privacy.marks import Withheld, withheld

@@ -15,7 +15,7 @@ from typing import Any
 
 import timm
 
-from trocar.backbones.published.base import Published, Seen
+from trocar.backbones.published.family import Published, Seen
 from trocar.backbones.source import WEIGHTS, BackboneSource, resolve
 from trocar.backbones.weights.weight_store import is_published_file
 from trocar.core.files import sha256_of

@@ -15,16 +15,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from trocar.backbones.origin import Origin, set_origin
-from trocar.backbones.positions import POSITIONS, Resampling, resampling_of, set_resampling
-from trocar.backbones.preprocess import fit_input_size
+from trocar.backbones.preprocess import POSITIONS, Resampling, fit_input_size, resampling_of, set_resampling
 from trocar.backbones.published import entries
-from trocar.backbones.published.build import build, is_classifier
-from trocar.backbones.published.load import load_fetched, load_from_file
+from trocar.backbones.published.build import build, is_classifier, load_fetched, load_from_file
 from trocar.backbones.source import WEIGHTS, BackboneSource, resolve
+from trocar.backbones.weights.fetch import why_not
 from trocar.backbones.weights.fingerprint import Fingerprint, fingerprint
-from trocar.backbones.weights.finite import require_finite
-from trocar.backbones.weights.hub import why_not
-from trocar.backbones.weights.own_file import fitting, read_own, stored_size
+from trocar.backbones.weights.identify import fitting, read_own, stored_size
+from trocar.backbones.weights.weights_file import require_finite
 from trocar.core.files import sha256_of
 from trocar.errors import ConfigError, TrocarError
 
@@ -51,7 +49,7 @@ def load_backbone(
     every stored tensor is used or on its family's list of parts a backbone has no use for, and every parameter
     is filled, except the classifier when `num_classes` asks for another one. `expect` pins the weights: a
     fingerprint (`trocar inspect` prints it) that the loaded model must have. `positions` says how a vision
-    transformer's position table is resampled (`trocar.backbones.positions`); None: as in DINO for weights that come
+    transformer's position table is resampled (`trocar.backbones.preprocess`); None: as in DINO for weights that come
     from its code or are DINOv2's without registers, as in timm for all others. Raises ConfigError for an unknown name
     or an argument the architecture does not take, TrocarError for weights that do not fit or are not finite.
     """

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from trocar.backbones.published.base import Published, Seen
+from trocar.backbones.published.family import Published, Seen
 
 ATTRIBUTE = "trocar_origin"
 

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import timm
 
 from trocar.backbones.published import entries
-from trocar.backbones.published.base import Published
-from trocar.backbones.weights.checkpoint_file import SUFFIXES
+from trocar.backbones.published.family import Published
 from trocar.backbones.weights.identify import only_match
+from trocar.backbones.weights.weights_file import SUFFIXES
 from trocar.errors import ConfigError, TrocarError, nearest
 
 RANDOM, TIMM = "random:", "timm:"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from trocar import __version__
 from trocar.cli import commands
-from trocar.core import memory, streams
+from trocar.core import resources, streams
 from trocar.errors import TrocarError
 from trocar.privacy.credentials import redact
 
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def entry() -> int:
     """The program `trocar`: `main` on its arguments, for training on huge pages."""
     if sys.argv[1:2] == ["pretrain"] or sys.argv[1:3] == ["study", "stage"]:
-        memory.restart_on_huge_pages()
+        resources.restart_on_huge_pages()
     try:
         code = main()
     except SystemExit as stop:  # of argparse: help, the version, or words it does not know

@@ -1,4 +1,7 @@
-"""The checks of `trocar doctor`, one function each. None of them raises: what does not work is the answer."""
+"""The checks of `trocar doctor`, one function each. None of them raises: what does not work is the answer.
+
+All checks in order, printed as they are done.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,19 @@ import os
 import platform
 import shutil
 import subprocess
-from dataclasses import dataclass
-from typing import Literal
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from trocar.core import memory
+from trocar.core import resources
+
+if TYPE_CHECKING:
+    import torch
+
+    from trocar.data.catalog.catalog import Catalog
+
 
 State = Literal["ok", "absent", "failed"]
 """`absent`: not there, and not needed for a run on a CPU. `failed`: needed, or there but not working."""
@@ -51,11 +63,11 @@ def python() -> Check:
 def pages() -> Check:
     """Whether training on a CPU gets huge pages."""
     try:
-        setting = memory.SETTING.read_text(encoding="ascii").strip()
+        setting = resources.SETTING.read_text(encoding="ascii").strip()
     except OSError:
         return Check("pages", "absent", "no transparent huge pages here", "only a matter of speed, on a CPU")
     if "[never]" in setting:
-        remedy = f"training on a CPU is slower without them: echo madvise | sudo tee {memory.SETTING}"
+        remedy = f"training on a CPU is slower without them: echo madvise | sudo tee {resources.SETTING}"
         return Check("pages", "absent", f"huge pages: {setting}", remedy)
     return Check("pages", "ok", f"huge pages: {setting}")
 
@@ -183,3 +195,100 @@ def _version(module: str) -> str:
         return importlib.metadata.version(_DISTRIBUTIONS.get(module, module))
     except importlib.metadata.PackageNotFoundError:
         return "?"
+
+
+Say = Callable[[str], None]
+MARKS = {"ok": "ok      ", "absent": "absent  ", "failed": "FAILED  "}
+
+
+def examine(say: Say, root: Path | None = None) -> bool:
+    """Run every check and print it; True unless something that is needed, or is there, does not work.
+
+    `root`: a shards folder whose frames the parity check uses. Raises ConfigError where there is no catalog.
+    """
+    failed = False
+    for check in all_checks(root):
+        failed |= check.state == "failed"
+        say(f"{MARKS[check.state]}{check.name:12}{check.found}")
+        if check.remedy:
+            say(f"{'':20}-> {check.remedy}")
+    say("something is wrong, see FAILED" if failed else "all that is needed for a run on a CPU works")
+    return not failed
+
+
+def all_checks(root: Path | None = None) -> Iterator[Check]:
+    """The checks, one after the other; backends are compared if packages and GPU work."""
+    needed_ok = True
+    machine = (python, pages, shared_memory, packages, cuda)
+    for check in (test() for test in (*machine, ffmpeg, mlflow, slurm, dali)):
+        needed_ok &= check.state != "failed" or check.name not in ("packages", "cuda")
+        yield check
+    if needed_ok:
+        yield from _decoding(root)
+
+
+def _decoding(root: Path | None) -> Iterator[Check]:
+    from trocar.data.catalog.catalog import Catalog
+    from trocar.diagnostics.backend_parity import write_frames
+
+    with tempfile.TemporaryDirectory(prefix="trocar-doctor-") as folder:
+        catalog = Catalog.open(root) if root is not None else write_frames(Path(folder) / "shards")
+        yield _loading(catalog)
+        yield from _parities(catalog)
+
+
+def _loading(catalog: Catalog) -> Check:
+    import torch
+
+    from trocar.diagnostics.backend_parity import loader_of
+    from trocar.errors import TrocarError
+
+    try:
+        batch = loader_of(catalog, "torch", torch.device("cpu")).batch(0)
+    except TrocarError as error:
+        return Check("frames", "failed", str(error))
+    if batch.bad:
+        return Check("frames", "failed", f"{len(batch.bad)} bad frame(s); first: {batch.bad[0].reason}")
+    return Check("frames", "ok", f"{len(batch.rows)} frames read, decoded and augmented on the CPU")
+
+
+def _parities(catalog: Catalog) -> Iterator[Check]:
+    import torch
+
+    from trocar.data.loading.dali_pipeline import is_available
+    from trocar.diagnostics.backend_parity import DEFAULT_LOAD, LOADS
+
+    if is_available():
+        yield _parity(catalog, torch.device("cpu"))
+        if torch.cuda.is_available():
+            for load in LOADS:
+                found = _parity(catalog, torch.device("cuda", 0), load)
+                found = replace(found, found=f"hw_decoder_load {load:g}: {found.found}")
+                if found.state == "failed" and load != DEFAULT_LOAD:
+                    remedy = f"leave data.hw_decoder_load at {DEFAULT_LOAD:g} on this GPU, and report this line"
+                    found = replace(found, state="absent", remedy=remedy)
+                yield found
+
+
+def _parity(catalog: Catalog, device: torch.device, hw_decoder_load: float = 0.0) -> Check:
+    """The torch backend on the CPU against DALI on `device`."""
+    import torch
+
+    from trocar.diagnostics.backend_parity import CROP_BOUND, loader_of, measure
+
+    name = f"parity {device.type}"
+    try:
+        other = loader_of(catalog, "dali", device, hw_decoder_load)
+        found = measure(loader_of(catalog, "torch", torch.device("cpu")), other)
+    except Exception as error:  # a driver, a decoder, a frame: whatever it is, data.backend=dali won't work
+        return Check(name, "failed", f"{type(error).__name__}: {error}", "use data.backend=torch")
+    text = (
+        f"torch and DALI on {found.frames} frames, {found.views} views: crops p99.9 {found.crop_p999:.0f}/255 "
+        f"(bound {CROP_BOUND:.0f}), max {found.crop_max:.0f}, "
+        f"at borders of up to {found.border} px {found.edge_max:.0f}; "
+        f"views p99.9 {found.view_p999:.1f}/255, at most {found.view_share:.2f} of their bound"
+    )
+    problems = found.problems()
+    if problems:
+        return Check(name, "failed", f"{text}; {'; '.join(problems)}", "use data.backend=torch, and report this line")
+    return Check(name, "ok", text)

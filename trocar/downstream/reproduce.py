@@ -17,11 +17,9 @@ from trocar.downstream.datasets import adapters
 from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.results import EvaluationResults, ResultRow
-from trocar.downstream.metrics.interval import Predicted, bootstrap_interval
-from trocar.downstream.metrics.outcome import Floats
-from trocar.downstream.metrics.registry import REGISTRY, metrics_of
+from trocar.downstream.metrics.outcome import Floats, Predicted, bootstrap_interval
+from trocar.downstream.metrics.registry import REGISTRY, mask_metrics, metrics_of
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
-from trocar.downstream.metrics.segmentation_offered import mask_metrics
 from trocar.downstream.predictions.mask_outcomes import mask_outcomes
 from trocar.downstream.predictions.outcomes import outcomes
 from trocar.downstream.predictions.prediction_file import MASKS, Key

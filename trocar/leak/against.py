@@ -19,7 +19,7 @@ from trocar.data.leak.guard import Guarded
 from trocar.data.leak.held_out import HeldOut
 from trocar.data.leak.identities import Case, identities
 from trocar.data.leak.pictures import U8, Pictures, variants
-from trocar.data.media.file_names import video_key
+from trocar.data.media.folders import video_key
 from trocar.downstream.datasets import adapters, open_dataset
 from trocar.downstream.datasets.base import DatasetOptions
 from trocar.downstream.evaluation.private_labels import private_of

@@ -14,7 +14,7 @@ from typing import Any
 
 from trocar.errors import ConfigError, TrocarError
 from trocar.phantom.labels import CVS_COLUMNS, PLANTED_COLUMNS, VIDEO_COLUMNS, class_text, write_table
-from trocar.phantom.plan import plan_case
+from trocar.phantom.planted import plan_case
 from trocar.phantom.spec import CLASSES, GENERATOR_VERSION, PHASES, TOOLS, PhantomSpec
 from trocar.phantom.writer import PARTIAL, marker, write_case
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trocar.phantom.bouts import NONE, Bout, make_bouts
 from trocar.phantom.motion import Camera, Moment, SpritePose, ToolPose, Track, ease, follow, wander
 from trocar.phantom.picture.anatomy import Anatomy, Points
-from trocar.phantom.picture.poses import packing_poses, point_on_organ
+from trocar.phantom.picture.materials import Rng
+from trocar.phantom.picture.optics import packing_poses, point_on_organ
 from trocar.phantom.picture.stage import Stamp
-from trocar.phantom.picture.textures import Rng
+from trocar.phantom.sampling import stream
 from trocar.phantom.spec import (
     BIPOLAR,
     CLEANING,
@@ -29,8 +29,7 @@ from trocar.phantom.spec import (
     CasePlan,
     PhantomSpec,
 )
-from trocar.phantom.streams import stream
-from trocar.phantom.workflow import make_timeline, progress
+from trocar.phantom.workflow import NONE, Bout, make_bouts, make_timeline, progress
 
 # Order of work on the two tubes: (tube, position along it, is it a cut?).
 CLIP_STEPS: tuple[tuple[int, float, bool], ...] = (

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from trocar.phantom.picture.film import Frame
-from trocar.phantom.picture.textures import Rng
+from trocar.phantom.picture.materials import Rng
 from trocar.phantom.spec import CLASSES, CVS_INTERVAL_S, PHASES, TOOLS
 
 Row = dict[str, Any]

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from trocar.phantom.picture.materials import Rng
 from trocar.phantom.picture.stage import Stamp
-from trocar.phantom.picture.textures import Rng
 
 Track = npt.NDArray[np.float64]
 

@@ -15,9 +15,9 @@ from PIL import Image
 from trocar.phantom.labels import CvsGraders, Row, cvs_rows, phase_text, planted_rows, tool_text
 from trocar.phantom.picture.film import Bytes, Frame, film
 from trocar.phantom.picture.optics import HOUSES
-from trocar.phantom.plan import plan_case
+from trocar.phantom.planted import plan_case
+from trocar.phantom.sampling import stream
 from trocar.phantom.spec import CasePlan, PhantomSpec
-from trocar.phantom.streams import stream
 
 MARKERS = ".cases"
 PARTIAL = ".partial"

@@ -7,8 +7,8 @@ from html import escape
 from typing import Any
 
 from trocar.downstream.evaluation.results import few
-from trocar.downstream.metrics.segmentation_offered import class_lines
-from trocar.report.interval import bar, scale_of
+from trocar.downstream.metrics.registry import class_lines
+from trocar.report.charts import bar, scale_of
 from trocar.report.summary import headline
 
 BESIDE = 5

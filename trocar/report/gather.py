@@ -58,8 +58,8 @@ def gather(
     """
     run = run.resolve()
     record, config = read_record(run), read_config(run)
+    from trocar.data.catalog.inspection import is_doubtful
     from trocar.data.catalog.private_videos import is_private
-    from trocar.data.catalog.review import is_doubtful
     from trocar.ssl.checkpoints.checkpoint import steps
 
     notes: list[str] = []
@@ -142,7 +142,7 @@ def sample_frames(catalog: Catalog, rows: npt.NDArray[np.int64], count: int) -> 
     each.
     """
     from trocar.data.loading.reader import BadContentError, Reader
-    from trocar.data.media.refusal import RejectError
+    from trocar.data.media.input_file import RejectError
     from trocar.data.media.still import open_jpeg
 
     reader = Reader(catalog)
@@ -202,7 +202,7 @@ def _compare(
     say: Callable[[str], None],
 ) -> tuple[PcaComparison | None, NeighbourComparison | None]:
     from trocar.backbones.load import load_backbone, random_like
-    from trocar.report.features import PictureFeatures
+    from trocar.report.figures import PictureFeatures
 
     if not (run / "backbone" / "model.safetensors").is_file():
         notes.append("The run has no backbone yet, so there are no feature maps and no nearest frames.")

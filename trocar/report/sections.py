@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from trocar.report import curves
+from trocar.report import charts
 from trocar.report.figures import contact_sheet, data_uri, resized
 from trocar.report.inputs import Gallery, Images, NeighbourComparison, PcaComparison, ReportInputs
 
@@ -84,7 +84,7 @@ def training(metrics: Sequence[Mapping[str, Any]], uniform_loss: float | None, r
     """The curves; what is rarely looked at is folded away."""
     if not metrics:
         return ""
-    drawn = curves.panels(metrics, uniform_loss)
+    drawn = charts.panels(metrics, uniform_loss)
     main = [panel for panel in drawn if panel.key in MAIN_PANELS]
     rest = [panel for panel in drawn if panel.key not in MAIN_PANELS]
     more = f"<details><summary>{len(rest)} more</summary>{_grid(rest, metrics, resumes)}</details>" if rest else ""
@@ -183,10 +183,10 @@ def how(inputs: ReportInputs) -> str:
     return f"<section><h2>How it was run</h2>{table}{config}{notes}</section>" if table or config or notes else ""
 
 
-def _grid(panels: Sequence[curves.Panel], metrics: Sequence[Mapping[str, Any]], resumes: Sequence[int]) -> str:
+def _grid(panels: Sequence[charts.Panel], metrics: Sequence[Mapping[str, Any]], resumes: Sequence[int]) -> str:
     items = [
         f"<figure{' class=wide' if panel.wide else ''}><h3>{escape(panel.title)}</h3>"
-        f"{curves.draw(panel, metrics, resumes)}<figcaption>{escape(panel.note)}</figcaption></figure>"
+        f"{charts.draw(panel, metrics, resumes)}<figcaption>{escape(panel.note)}</figcaption></figure>"
         for panel in panels
     ]
     return f'<div class="curves">{"".join(items)}</div>'

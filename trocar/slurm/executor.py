@@ -14,10 +14,9 @@ from submitit.core.utils import CommandFunction, DelayedSubmission, FailedJobErr
 from submitit.slurm.slurm import SlurmExecutor, SlurmJob, _make_sbatch_string
 
 from trocar.errors import ConfigError, TrocarError
-from trocar.slurm.profile import Profile
+from trocar.slurm.profile import MEMORY, Profile
 from trocar.slurm.remote_call import Call
 from trocar.slurm.requeue import script_lines
-from trocar.slurm.sbatch_options import MEMORY
 
 LAST_WORDS_S = 60
 """How long the other tasks may go on when one has ended, before srun ends them: they would wait for it for ever."""

@@ -15,7 +15,7 @@ from typing import Any
 from trocar.core.config import validate
 from trocar.core.files import write_json_atomic
 from trocar.errors import ConfigError, TrocarError, nearest
-from trocar.slurm import job_history, submissions
+from trocar.slurm import job_states, submissions
 from trocar.slurm.arrays import Array, JobStage, check, dependents, plan
 from trocar.slurm.cluster_info import max_elements, site_facts
 from trocar.slurm.executor import Executor, slurm_executor
@@ -65,7 +65,7 @@ class Graph:
 
     def is_finished(self, name: str) -> bool:
         """Whether a stage has ended with exit code 0, by its own word."""
-        return name in self.jobs and job_history.exit_code(submissions.folder_of(self.out), self.jobs[name]) == 0
+        return name in self.jobs and job_states.exit_code(submissions.folder_of(self.out), self.jobs[name]) == 0
 
     def states(self) -> dict[str, JobState]:
         """The state of each stage, by name, with at most two calls of the scheduler."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import submitit
 
 from trocar.errors import TrocarError
-from trocar.slurm import job_history
+from trocar.slurm import job_states
 from trocar.slurm.requeue import FOLDER, MOST, StopBeforeTraining
 
 
@@ -74,11 +74,11 @@ class Call:
 
     def _begin(self, job: str) -> None:
         run = Path(self.run) if self.run else None
-        job_history.begin(Path(self.folder), job, int(os.environ.get("SLURM_RESTART_COUNT") or 0), run)
+        job_states.begin(Path(self.folder), job, int(os.environ.get("SLURM_RESTART_COUNT") or 0), run)
         self._tell_run(job)
 
     def _end(self, job: str, code: int | None) -> None:
-        job_history.end(Path(self.folder), job, code)
+        job_states.end(Path(self.folder), job, code)
         self._tell_run(job)
 
     def _tell_run(self, job: str) -> None:
@@ -87,7 +87,7 @@ class Call:
             return
         from trocar.runs.run_folder import update_record
 
-        events = job_history.read(Path(self.folder), job)
+        events = job_states.read(Path(self.folder), job)
         update_record(
-            self.run, slurm=job_history.for_record(job_history.summarise(job, self.submitted, events, time.time()))
+            self.run, slurm=job_states.for_record(job_states.summarise(job, self.submitted, events, time.time()))
         )

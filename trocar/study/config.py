@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from trocar.backbones.precision import Wanted
+from trocar.backbones.device import Wanted
 from trocar.core.config import AsWritten, Config, load
 from trocar.data.leak.guard import Policy
 from trocar.data.selection.composition import Composition, VideoFilter

@@ -16,7 +16,7 @@ from trocar.backbones.origin import origin_of
 from trocar.backbones.preprocess import describe_backbone
 from trocar.backbones.published import entries
 from trocar.backbones.published.convert import convert
-from trocar.backbones.published.vit import unchunked
+from trocar.backbones.published.family import unchunked
 from trocar.data.leak.identities import parse_numbers
 from trocar.errors import ConfigError, TrocarError
 

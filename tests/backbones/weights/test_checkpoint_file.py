@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from trocar.backbones.weights.checkpoint_file import read_checkpoint
+from trocar.backbones.weights.weights_file import read_checkpoint
 from trocar.errors import ConfigError, TrocarError
 
 

@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 from trocar.backbones.embed import require_finite_features
 from trocar.backbones.export import export_timm, save_backbone
 from trocar.backbones.load import load_backbone
-from trocar.backbones.weights.finite import require_finite
+from trocar.backbones.weights.weights_file import require_finite
 from trocar.cli.main import main
 from trocar.errors import TrocarError
-from trocar.ssl.blocks.frozen_teacher import FrozenConfig
 from trocar.ssl.blocks.networks import BackboneConfig, TimmNetworks
+from trocar.ssl.blocks.teachers import FrozenConfig
 
 TINY = "test_resnet"
 WHERE = "layer1.0.conv1.weight: NaN or infinity among its values"

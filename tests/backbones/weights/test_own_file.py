@@ -14,7 +14,7 @@ from trocar.backbones.load import load_backbone, random_like
 from trocar.backbones.origin import origin_of
 from trocar.backbones.preprocess import describe_backbone
 from trocar.backbones.source import resolve
-from trocar.backbones.weights import own_file
+from trocar.backbones.weights import identify
 from trocar.cli import main
 from trocar.core.files import sha256_of
 from trocar.data.leak.verdict import Verdict
@@ -67,7 +67,7 @@ def test_a_classifier_may_be_missing_or_left_over_and_nothing_else(tmp_path: Pat
 
 
 def test_weights_of_another_architecture_name_the_one_they_fit(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(own_file, "SIMILAR", 4)
+    monkeypatch.setattr(identify, "SIMILAR", 4)
     torch.save(state("test_vit3"), tmp_path / "w.pth")
     with pytest.raises(TrocarError, match=r"(?s)\.\.\. and \d+ more.*It fits test_vit3"):
         load_backbone(f"{ARCH}@{tmp_path / 'w.pth'}")

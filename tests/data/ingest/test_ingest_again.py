@@ -14,9 +14,10 @@ from data_factory import make_catalog
 from ingest_clips import KEEP, ingest, tree
 
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.ingest import settings, video
-from trocar.data.ingest.lock import only_one
+from trocar.data.ingest import video
+from trocar.data.ingest.images import framing
 from trocar.data.ingest.options import IngestOptions
+from trocar.data.ingest.output_folder import only_one
 from trocar.data.ingest.run import run_ingest
 from trocar.data.ingest.shard_writer import ShardWriter
 from trocar.errors import ConfigError, TrocarError
@@ -44,7 +45,7 @@ def test_a_finished_video_is_never_decoded_again(clips: Path, tmp_path: Path, no
 
 def test_a_record_of_another_ingest_version_is_done_again(clips: Path, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(settings, "INGEST_VERSION", settings.INGEST_VERSION - 1)
+        patch.setattr(framing, "INGEST_VERSION", framing.INGEST_VERSION - 1)
         ingest(clips, tmp_path / "out")
     summary, _ = ingest(clips, tmp_path / "out")
     assert (summary.ingested, summary.finished_before) == (3, 0)

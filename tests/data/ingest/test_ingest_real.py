@@ -9,11 +9,10 @@ import pytest
 from ingest_clips import stored
 
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.ingest.images.canonical_jpeg import is_canonical
+from trocar.data.ingest.images.framing import IngestSettings, is_canonical
 from trocar.data.ingest.images.quality import dhash, hamming
 from trocar.data.ingest.options import IngestOptions
 from trocar.data.ingest.run import run_ingest
-from trocar.data.ingest.settings import IngestSettings
 
 pytestmark = pytest.mark.data
 

@@ -24,7 +24,8 @@ from ingest_clips import (
 
 from trocar.cli.main import main
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.ingest import record, settings
+from trocar.data.ingest import record
+from trocar.data.ingest.images import framing
 
 LOSSLESS = KEEP.model_copy(update={"jpeg_quality": 100})
 
@@ -97,7 +98,7 @@ def test_a_mirrored_recording_is_stored_as_players_show_it(tmp_path: Path, matri
 
 def test_a_record_of_another_version_of_ingest_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_clip(tmp_path / "in.mp4", constant(25, 5))
-    monkeypatch.setattr(settings, "INGEST_VERSION", settings.INGEST_VERSION - 1)
+    monkeypatch.setattr(framing, "INGEST_VERSION", framing.INGEST_VERSION - 1)
     ingest(tmp_path / "in.mp4", tmp_path / "out")
     monkeypatch.undo()
     path = tmp_path / "out" / record.FOLDER / "in.json"

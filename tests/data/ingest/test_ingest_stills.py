@@ -16,7 +16,7 @@ from ingest_clips import constant, ingest, make_clip, number_in, picture, stored
 from PIL import Image
 
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.catalog.review import write_review
+from trocar.data.catalog.inspection import write_review
 from trocar.data.ingest import pack as packing
 from trocar.data.ingest import pool, record
 from trocar.data.ingest.jobs import plan

@@ -4,8 +4,7 @@ import numpy as np
 import torch
 
 from trocar.data.loading.batch import Batch
-from trocar.data.loading.copy_ahead import one_ahead
-from trocar.data.loading.cuda_stream import handed_over
+from trocar.data.loading.cuda_stream import handed_over, one_ahead
 
 
 def test_one_item_is_made_before_the_one_before_it_is_handed_out():

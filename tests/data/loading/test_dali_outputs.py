@@ -1,6 +1,6 @@
 """DALI's memory is not read after it was handed back, wherever our stream is by then.
 
-The doubles encode our reading of DALI's source (`trocar/data/loading/dali_outputs.py` names the lines), not a promise
+The doubles encode our reading of DALI's source (`trocar/data/loading/dali_stream.py` names the lines), not a promise
 of DALI: memory of an output that nobody holds goes back to the pool at once, whatever of ours is still queued, and
 the next iteration writes into it. Nothing here ran on a GPU.
 """
@@ -14,10 +14,10 @@ import torch
 from data_factory import make_catalog
 from stream_factory import make_loader
 
-from trocar.data.loading import dali_outputs, dali_stream
+from trocar.data.loading import dali_stream
 from trocar.data.loading.batch import Crops
-from trocar.data.loading.dali_outputs import MOST_HELD, Held
 from trocar.data.loading.dali_pipeline import DEPTH
+from trocar.data.loading.dali_stream import MOST_HELD, Held
 
 STEPS = 24
 ALL = 1 << 20
@@ -141,7 +141,7 @@ class NothingHeld(Held):
     """As it was: the copy is queued, and what it reads is let go of at once."""
 
     def crops(self, outputs):
-        shared = [dali_outputs.from_dlpack(output.as_tensor()) for output in outputs]
+        shared = [dali_stream.from_dlpack(output.as_tensor()) for output in outputs]
         return [frames.permute(0, 1, 4, 2, 3).contiguous() for frames in shared]
 
 
@@ -157,7 +157,7 @@ def make(monkeypatch, steps):
     monkeypatch.setattr(Event, "stream", stream, raising=False)
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
-    monkeypatch.setattr(dali_outputs, "from_dlpack", lambda tensor: tensor)
+    monkeypatch.setattr(dali_stream, "from_dlpack", lambda tensor: tensor)
     monkeypatch.setattr(dali_stream, "require", lambda: None)
 
     def build(recipe, batch, source, *args):

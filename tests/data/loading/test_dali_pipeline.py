@@ -92,7 +92,7 @@ def test_the_same_step_gives_the_same_views(catalog):
 
 def test_boxes_that_touch_nothing_and_everything_agree_inside_their_border(tmp_path):
     """Noise shows a shift of half a pixel, or another filter, as tens of 255."""
-    from trocar.diagnostics.textured_frames import loader_of, write_frames
+    from trocar.diagnostics.backend_parity import loader_of, write_frames
 
     textured = write_frames(tmp_path / "shards")
     cpu = torch.device("cpu")
@@ -110,7 +110,7 @@ def test_the_border_is_where_the_filter_leaves_the_box():
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 def test_both_backends_take_the_filter_that_the_recipe_names(tmp_path, interpolation):
-    from trocar.diagnostics.textured_frames import write_frames
+    from trocar.diagnostics.backend_parity import write_frames
 
     textured = write_frames(tmp_path / "shards")
 

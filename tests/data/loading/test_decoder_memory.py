@@ -1,7 +1,7 @@
 import pytest
 from data_factory import make_catalog
 
-from trocar.data.loading.decoder_memory import ENGINE_BYTES_PER_PIXEL, MOST, PADDING, Reserved, reserve, usual_frame
+from trocar.data.loading.dali_pipeline import ENGINE_BYTES_PER_PIXEL, MOST, PADDING, Reserved, reserve, usual_frame
 from trocar.data.selection.composition import Composition
 
 HD, UHD = (1920, 1080), (3840, 2160)

@@ -14,7 +14,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.loading import patience, workers
+from trocar.data.loading import workers
+from trocar.data.loading import workers as patience
 from trocar.data.loading.loader import Loader
 from trocar.data.loading.reader import BadContentError, Reader
 from trocar.data.loading.torch_backend import crop_resize, decode

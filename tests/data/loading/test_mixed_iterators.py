@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from trocar.data.loading.mixed_iterators import mixed
+from trocar.data.loading.prefetch import mixed
 
 NAMES = "abcdefg"
 

@@ -4,15 +4,15 @@ import logging
 
 import pytest
 
-from trocar.data.loading import patience
-from trocar.data.loading.patience import Patience
+from trocar.data.loading import workers
+from trocar.data.loading.workers import Patience
 from trocar.errors import TrocarError
 
 
 @pytest.fixture
 def clock(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(patience.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(workers.time, "monotonic", lambda: now[0])
 
     def pass_s(seconds):
         now[0] += seconds

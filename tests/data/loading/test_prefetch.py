@@ -2,8 +2,8 @@ import threading
 
 import pytest
 
-from trocar.data.loading.patience import Patience
 from trocar.data.loading.prefetch import AHEAD, in_thread
+from trocar.data.loading.workers import Patience
 from trocar.errors import TrocarError
 
 

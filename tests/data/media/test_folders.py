@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trocar.data.media.file_names import is_leftover, posix_name, video_key, without_ending
-from trocar.data.media.folders import entry, listed, walk
+from trocar.data.media.folders import entry, is_leftover, listed, posix_name, video_key, walk, without_ending
 
 
 def make(root: Path, *names: str) -> Path:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from trocar.data.selection.bitmap import BLOCK, Bitmap, pack
+from trocar.data.selection.selection import BLOCK, Bitmap, pack
 
 
 @pytest.mark.parametrize("share", [0.001, 0.3, 0.96, 1.0])

@@ -1,6 +1,6 @@
 import pytest
 
-from trocar.data.selection.mixing import limit_repeats, nominal_shares
+from trocar.data.selection.selection import limit_repeats, nominal_shares
 from trocar.errors import ConfigError
 
 SIZES = {"a": 100, "b": 900, "c": 9000}

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from trocar.backbones.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from trocar.core.config import load, preset_names
 from trocar.data.views.augment import augment
-from trocar.data.views.device_constants import constant
+from trocar.data.views.pixel_ops import constant
 from trocar.data.views.randaugment import Erasing, RandAugment
 from trocar.data.views.recipe import ViewGroup, ViewPlan, ViewRecipe
 from trocar.ssl.run.pretrain_config import PretrainConfig

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torchvision.transforms import functional as tv
 
-from trocar.data.views.blur import blur, blur_view, radius_of
+from trocar.data.views.pixel_ops import blur, blur_view, radius_of
 
 
 def pictures(n=3, size=32):

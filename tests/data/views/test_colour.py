@@ -2,7 +2,7 @@ import itertools
 
 import torch
 
-from trocar.data.views.colour import LUMA, apply_maps, colour_maps, written_out
+from trocar.data.views.pixel_ops import LUMA, apply_maps, colour_maps, written_out
 
 
 def maps(colour, order=(0, 1, 2, 3), mean=(0.5, 0.4, 0.3), grey=False):

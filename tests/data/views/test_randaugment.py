@@ -7,8 +7,17 @@ from PIL import Image
 from timm.data import auto_augment as timm_ops
 
 from trocar.core.random import make_key, words
-from trocar.data.views.randaugment import MAX_LAYERS, OPERATIONS, WORDS, RandAugment
-from trocar.data.views.randaugment_ops import apply_code, apply_draws_, draws, histogram, written_out_grid
+from trocar.data.views.randaugment import (
+    MAX_LAYERS,
+    OPERATIONS,
+    WORDS,
+    RandAugment,
+    apply_code,
+    apply_draws_,
+    draws,
+    histogram,
+    written_out_grid,
+)
 
 BILINEAR = {"resample": Image.Resampling.BILINEAR, "fillcolor": (128, 128, 128)}
 

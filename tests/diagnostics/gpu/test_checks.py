@@ -14,7 +14,7 @@ from trocar.data.loading import dali_stream
 from trocar.data.loading.dali_pipeline import is_available
 from trocar.diagnostics.gpu import pictures, training
 from trocar.diagnostics.gpu.checks import FAST, RIGHT
-from trocar.diagnostics.gpu.subject import Subject
+from trocar.diagnostics.gpu.runner import Subject
 
 SCRIPT = Path(__file__).parents[3] / "benchmarks" / "gpu" / "acceptance.py"
 

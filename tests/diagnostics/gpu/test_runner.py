@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from trocar.diagnostics.gpu import runner
-from trocar.diagnostics.gpu.runner import CheckFindings, GpuCheck, SkippedError, read_report, run_checks
-from trocar.diagnostics.gpu.subject import Subject
+from trocar.diagnostics.gpu.runner import CheckFindings, GpuCheck, SkippedError, Subject, read_report, run_checks
 
 
 @pytest.fixture

@@ -15,8 +15,7 @@ from training_factory import open_bench
 
 import trocar.downstream.evaluation.evaluate as evaluate_module
 from trocar.cli.main import main
-from trocar.downstream.evaluation.compatibility import sizes, usable
-from trocar.downstream.evaluation.contenders import Contender, Replicate
+from trocar.downstream.evaluation.contenders import Contender, Replicate, sizes, usable
 from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.features import frame_cache

@@ -18,8 +18,8 @@ from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.mask_runs import file_stem
 from trocar.downstream.evaluation.results import EvaluationResults
+from trocar.downstream.metrics.registry import mask_metrics
 from trocar.downstream.metrics.segmentation import scores_of
-from trocar.downstream.metrics.segmentation_offered import mask_metrics
 from trocar.downstream.predictions.mask_outcomes import mask_outcomes
 
 QUICK = {"name": "segmentation", "epochs": 1, "batch": 4, "decoder": "linear"}

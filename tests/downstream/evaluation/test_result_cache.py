@@ -18,10 +18,9 @@ from mask_factory import make_mask_folder
 
 from trocar.cli.main import main
 from trocar.downstream.evaluation import result_cache
-from trocar.downstream.evaluation.cached_result import Solution, read_solution, write_solution
 from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.evaluation.result_cache import FOLDER, Finished
-from trocar.downstream.protocols.base import Problem, Protocol
+from trocar.downstream.protocols.base import Problem, Protocol, Solution, read_solution, write_solution
 from trocar.downstream.protocols.finetune import Finetune
 from trocar.downstream.protocols.knn import KNN
 from trocar.downstream.protocols.segmentation import SegmentationProtocol
@@ -111,7 +110,7 @@ def problem(root: Path) -> Problem:
     from trocar.downstream.datasets.base import DatasetOptions
     from trocar.downstream.evaluation.experiment import make_experiment
     from trocar.downstream.evaluation.runner import _nothing
-    from trocar.downstream.features.encoder import Encoder
+    from trocar.downstream.features.feature_cache import Encoder
     from trocar.downstream.features.frame_cache import FrameCache
 
     data = open_dataset(root / "data", None, DatasetOptions())

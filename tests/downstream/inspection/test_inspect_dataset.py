@@ -16,7 +16,7 @@ from trocar.cli.main import main
 from trocar.downstream.datasets import adapters, open_dataset
 from trocar.downstream.figures.style import colour
 from trocar.downstream.inspection import inspect_dataset
-from trocar.downstream.inspection.dataset_sheet import contact_sheet
+from trocar.downstream.inspection.inspect_dataset import contact_sheet
 from trocar.downstream.labels import LabelledFrames, LabelSpace
 
 

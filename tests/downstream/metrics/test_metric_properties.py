@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from metrics_factory import listed, random_multiclass, random_multilabel, triplet_outcome
 
-from trocar.downstream.metrics.compute import compute
 from trocar.downstream.metrics.outcome import Outcome
-from trocar.downstream.metrics.registry import HEADLINES, REGISTRY, metrics_of
+from trocar.downstream.metrics.registry import HEADLINES, REGISTRY, compute, metrics_of
 from trocar.errors import ConfigError
 
 # Scores that weigh columns or classes by their place.

@@ -13,10 +13,9 @@ from sklearn import metrics as sklearn_metrics
 from torchmetrics.classification import MulticlassF1Score, MulticlassPrecision, MulticlassRecall
 
 from trocar.downstream.metrics import phase
-from trocar.downstream.metrics.interval import bootstrap_interval
-from trocar.downstream.metrics.outcome import Outcome
+from trocar.downstream.metrics.outcome import Outcome, bootstrap_interval
+from trocar.downstream.metrics.phase import phase_spread
 from trocar.downstream.metrics.registry import metrics_of
-from trocar.downstream.metrics.spread import phase_spread
 
 # Case 0: four frames, three right. Case 1: two frames, one right; phase 2 is predicted there but does not occur.
 TWO_CASES = labelled([0, 0, 1, 1, 0, 0], [0, 0, 1, 0, 0, 2], [0, 0, 0, 0, 1, 1])

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from metrics_factory import labelled
 
-from trocar.downstream.metrics.compute import compute_multitask
 from trocar.downstream.metrics.outcome import Ints, Outcome
 from trocar.downstream.metrics.pitvis import instruments
-from trocar.downstream.metrics.registry import metrics_of
+from trocar.downstream.metrics.registry import compute_multitask, metrics_of
 
 
 def two_hot(frames: list[list[int]]) -> Ints:

@@ -9,7 +9,7 @@ import torch
 from torchmetrics.segmentation import DiceScore, MeanIoU
 
 from trocar.downstream.metrics import segmentation as metrics
-from trocar.downstream.metrics.interval import bootstrap_interval
+from trocar.downstream.metrics.outcome import bootstrap_interval
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
 from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome, confusions
 from trocar.errors import TrocarError

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from trocar.downstream.labels import LabelSpace
+from trocar.downstream.metrics.registry import in_tables, mask_metrics, surface_metrics
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
-from trocar.downstream.metrics.segmentation_offered import in_tables, mask_metrics, surface_metrics
 from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome
 from trocar.downstream.tasks import get_task
 

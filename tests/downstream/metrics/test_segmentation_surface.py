@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from trocar.downstream.metrics.segmentation import empty_1, sar_rarp50, surface_class_then_image, surface_empty_1
+from trocar.downstream.metrics.segmentation_details import surface_dice
 from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome, confusions
-from trocar.downstream.metrics.segmentation_surface import surface_dice
 from trocar.errors import TrocarError
 
 

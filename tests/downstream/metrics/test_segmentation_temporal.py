@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from trocar.downstream.metrics.segmentation_temporal import consecutive, nearest, tc_iou
+from trocar.downstream.metrics.segmentation_details import consecutive, nearest_pixels, tc_iou
 from trocar.errors import TrocarError
 
 NAMES = ("background", "grasper", "hook")
@@ -38,7 +38,7 @@ def test_masks_are_resized_to_299_by_the_nearest_pixel() -> None:
 @pytest.mark.parametrize("height", [65, 480, 520, 854, 1040, 1080])
 def test_the_nearest_pixels_are_those_of_torch(height: int) -> None:
     numbers = np.arange(height, dtype=np.int64)[:, None] * [1, 1]
-    found = nearest(numbers)[:, 0]  # type: ignore[arg-type]
+    found = nearest_pixels(numbers)[:, 0]  # type: ignore[arg-type]
     column = torch.arange(height, dtype=torch.float32)[None, None, :, None]
     expected = torch.nn.functional.interpolate(column, size=(299, 1), mode="nearest").flatten()
     assert found.tolist() == expected.long().tolist()

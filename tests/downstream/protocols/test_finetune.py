@@ -14,12 +14,11 @@ from downstream_factory import make_folder
 from training_factory import colour_problem, make_encoder, open_bench, soft_problem, truth, with_validation
 
 from trocar.backbones.preprocess import describe_backbone
-from trocar.downstream.evaluation.cached_result import Solution
 from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.features.feature_cache import extract
 from trocar.downstream.protocols import finetune, get_protocol
-from trocar.downstream.protocols.base import Problem
+from trocar.downstream.protocols.base import Problem, Solution
 from trocar.downstream.protocols.finetune import Finetune, finetuned
 from trocar.downstream.training.loop import FinetuneTrainer
 from trocar.errors import ConfigError, TrocarError

@@ -10,8 +10,7 @@ from sklearn.metrics import f1_score
 
 from trocar.downstream.protocols.base import one_hot, standardise
 from trocar.downstream.protocols.knn import KNN
-from trocar.downstream.protocols.linear import Linear
-from trocar.downstream.protocols.logistic import fit_path
+from trocar.downstream.protocols.linear import Linear, fit_path
 from trocar.downstream.protocols.prior import Prior
 
 

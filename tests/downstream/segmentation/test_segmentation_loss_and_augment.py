@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from trocar.downstream.segmentation.augment import augment, joint_augmentation
 from trocar.downstream.segmentation.loss import IGNORE, segmentation_loss
+from trocar.downstream.segmentation.training_pictures import augment, joint_augmentation
 
 
 def logits(seed: int = 0) -> torch.Tensor:

@@ -15,10 +15,8 @@ from torch import nn
 from trocar.backbones.load import load_backbone
 from trocar.downstream.metrics.segmentation import scores_of
 from trocar.downstream.segmentation import train as training
-from trocar.downstream.segmentation.augment import joint_augmentation
-from trocar.downstream.segmentation.labelled import Picked
-from trocar.downstream.segmentation.model import Segmenter, build_segmenter
 from trocar.downstream.segmentation.predict import predict, predicted_confusions
+from trocar.downstream.segmentation.segmenter import Segmenter, build_segmenter
 from trocar.downstream.segmentation.train import (
     Material,
     SegmentationTraining,
@@ -27,7 +25,8 @@ from trocar.downstream.segmentation.train import (
     parameter_groups,
     rate,
 )
-from trocar.downstream.training.prepared import prepared
+from trocar.downstream.segmentation.training_pictures import Picked, joint_augmentation
+from trocar.downstream.training.batches import prepared
 from trocar.errors import ConfigError, TrocarError
 
 SIZE = (40, 56)

@@ -10,9 +10,8 @@ import torch
 from torch import nn
 
 from trocar.backbones.load import load_backbone
-from trocar.downstream.segmentation.decoders import Neck
 from trocar.downstream.segmentation.encoder import layout
-from trocar.downstream.segmentation.model import DECODERS, Segmenter, build_segmenter
+from trocar.downstream.segmentation.segmenter import DECODERS, Neck, Segmenter, build_segmenter
 from trocar.errors import ConfigError
 
 SIZE = (75, 106)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from trocar.downstream.temporal.heads.asformer import AsFormerLayer
-from trocar.downstream.temporal.window_attention import _allowed, window_attention
+from trocar.downstream.temporal.layers import _allowed, window_attention
 
 
 def dense(query, key, value, before, after):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trocar.downstream.training.class_weights import balanced_weights
+from trocar.downstream.training.loss import balanced_weights
 
 
 def test_median_frequency_balancing_gives_the_middle_class_one_and_an_absent_class_one() -> None:

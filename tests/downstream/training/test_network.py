@@ -10,7 +10,7 @@ from torch import nn
 from trocar.backbones.load import load_backbone
 from trocar.downstream.labels import LabelSpace
 from trocar.downstream.tasks import get_task
-from trocar.downstream.training.goals import Goal
+from trocar.downstream.training.loss import Goal
 from trocar.downstream.training.network import Classifier, hold_batch_norm, parameter_groups
 
 PHASE = Goal(get_task("phase"), LabelSpace("phase", "multiclass", ("a", "b", "c")), np.zeros(1, dtype=np.int64))

@@ -8,7 +8,7 @@ import torch
 
 from trocar.data.loading import workers
 from trocar.data.loading.workers import worker_count
-from trocar.downstream.training.prepared import prepared
+from trocar.downstream.training.batches import prepared
 from trocar.errors import TrocarError
 
 

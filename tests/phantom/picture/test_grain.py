@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from trocar.phantom.picture.grain import GRAINS
+from trocar.phantom.picture.materials import GRAINS
 from trocar.phantom.spec import PROCEDURES
 
 

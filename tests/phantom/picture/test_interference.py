@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from trocar.phantom.picture.interference import Interference, Ripple
-from trocar.phantom.picture.optics import HOUSES
+from trocar.phantom.picture.optics import HOUSES, Interference, Ripple
 
 
 def test_a_ripple_is_a_plane_wave_that_moves_at_its_rate() -> None:

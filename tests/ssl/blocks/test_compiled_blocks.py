@@ -15,8 +15,8 @@ from tiny_methods import FRAMES, METHODS, make_models, merged, tiny_run
 from torch import Tensor, nn
 
 from trocar.core.config import validate
-from trocar.ssl.blocks import compiled_blocks
-from trocar.ssl.blocks.compiled_blocks import compile_backbone, eagerly, repeated_blocks
+from trocar.ssl.blocks import networks as compiled_blocks
+from trocar.ssl.blocks.networks import compile_backbone, eagerly, repeated_blocks
 from trocar.ssl.engine.step import Progress, Views
 from trocar.ssl.ranks.distributed import World
 from trocar.ssl.run.assembly import Pretraining

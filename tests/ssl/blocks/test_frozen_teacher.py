@@ -13,8 +13,8 @@ from trocar.backbones.load import load_backbone
 from trocar.backbones.preprocess import Preprocessing, describe_backbone
 from trocar.backbones.weights.fingerprint import fingerprint
 from trocar.errors import ConfigError, TrocarError
-from trocar.ssl.blocks.frozen_teacher import FrozenConfig, FrozenTeacher
 from trocar.ssl.blocks.networks import BackboneConfig, TimmNetworks
+from trocar.ssl.blocks.teachers import FrozenConfig, FrozenTeacher
 
 VIEWS = Preprocessing(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), size=(16, 16))
 WANTED = Preprocessing(mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 0.125), size=(224, 224))

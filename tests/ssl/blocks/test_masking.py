@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from trocar.core.random import uniform, words
-from trocar.ssl.blocks.masking import _KEY, _TRIES, MaskedPatches, Masking, block_masks
+from trocar.ssl.blocks.patches import _KEY, _TRIES, MaskedPatches, Masking, block_masks
 
 SEEDS = np.random.default_rng(0).integers(0, 2**32, 2000, dtype=np.uint32)
 

@@ -9,8 +9,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 
 from trocar.errors import ConfigError
 from trocar.ssl.blocks.networks import BackboneConfig, TimmNetworks
-from trocar.ssl.blocks.packed_views import pack_views, packed_features
-from trocar.ssl.blocks.stochastic_depth import kept, skip_dropped
+from trocar.ssl.blocks.transformer_blocks import kept, pack_views, packed_features, skip_dropped
 from trocar.ssl.methods import default
 
 TINY = {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 3, "num_heads": 2, "num_classes": 0}

@@ -8,7 +8,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 
 from trocar.errors import ConfigError
 from trocar.ssl.blocks.networks import BackboneConfig, TimmNetworks
-from trocar.ssl.blocks.stochastic_depth import add_branch, kept, skip_dropped
+from trocar.ssl.blocks.transformer_blocks import add_branch, kept, skip_dropped
 
 TINY = {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 3, "num_heads": 2, "num_classes": 0}
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from trocar.backbones.export import BackboneFiles
-from trocar.core import memory
+from trocar.core import resources
 from trocar.core.files import HashedFile
 from trocar.errors import TrocarError
 from trocar.runs.lease import LeaseLost
@@ -84,7 +84,7 @@ def test_memory_is_found_before_the_first_checkpoint(tmp_path: Path, monkeypatch
     behind = writer(tmp_path / "behind", say=pytest.fail)  # it would say that it has no room
     behind.prepare(training.content())
     assert behind.close() is None
-    monkeypatch.setattr(memory, "available", lambda: 0)
+    monkeypatch.setattr(resources, "available", lambda: 0)
     behind.write(1, training.content())
     assert behind.close() is None
     assert files(tmp_path / "behind") == files(tmp_path / "waited")
@@ -181,7 +181,7 @@ def test_without_memory_for_a_copy_the_training_waits_and_that_is_said_once(
 ) -> None:
     said: list[str] = []
     training, behind = Training(), writer(tmp_path, say=said.append)
-    monkeypatch.setattr(memory, "available", lambda: 1000)
+    monkeypatch.setattr(resources, "available", lambda: 1000)
     for step in (1, 2):
         behind.write(step, training.content())
         assert step in checkpoint.steps(tmp_path)  # before it returned

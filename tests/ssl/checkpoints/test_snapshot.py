@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from trocar.core import memory
+from trocar.core import resources
 from trocar.ssl.checkpoints.snapshot import NoRoomError, Snapshot, bytes_of, kinds_of
 
 
@@ -54,12 +54,12 @@ def test_a_copy_stays_what_it_was_when_the_original_changes() -> None:
 def test_the_next_copy_needs_no_memory_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     snapshot, weight = Snapshot(), torch.rand(1000)
     first = snapshot.take({"w": weight})["w"].data_ptr()
-    monkeypatch.setattr(memory, "available", lambda: 0)
+    monkeypatch.setattr(resources, "available", lambda: 0)
     weight += 1
     copied = snapshot.take({"w": weight})["w"]
     assert copied.data_ptr() == first
     assert torch.equal(copied, weight)
-    monkeypatch.setattr(memory, "available", lambda: 100_000)
+    monkeypatch.setattr(resources, "available", lambda: 100_000)
     copied = snapshot.take({"w": weight, "late": torch.ones(2000)})  # a layer that was frozen so far has moments now
     assert copied["w"].data_ptr() == first
     assert torch.equal(copied["late"], torch.ones(2000))
@@ -68,9 +68,9 @@ def test_the_next_copy_needs_no_memory_of_its_own(monkeypatch: pytest.MonkeyPatc
 def test_memory_found_beforehand_is_what_the_first_copy_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     snapshot, tree = Snapshot(), state()
     snapshot.find_room(kinds_of(tree), lambda: None)
-    monkeypatch.setattr(memory, "available", lambda: 0)
+    monkeypatch.setattr(resources, "available", lambda: 0)
     assert written(snapshot.take(tree)) == written(tree)
-    monkeypatch.setattr(memory, "available", lambda: 1)
+    monkeypatch.setattr(resources, "available", lambda: 1)
     empty = Snapshot()
     empty.find_room(kinds_of(tree), lambda: None)  # no room is not its to report
     with pytest.raises(NoRoomError):
@@ -100,10 +100,10 @@ def test_a_search_for_memory_that_nobody_waits_for_ends() -> None:
 
 def test_without_room_it_says_what_is_needed_and_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     snapshot, tree = Snapshot(), {"w": torch.empty(1 << 30, dtype=torch.uint8)}
-    monkeypatch.setattr(memory, "available", lambda: 5 << 28)
+    monkeypatch.setattr(resources, "available", lambda: 5 << 28)
     with pytest.raises(NoRoomError, match=r"a copy of the state needs 1\.00 GiB, and 1\.25 GiB are free"):
         snapshot.take({**tree, "a byte more": torch.zeros(1, dtype=torch.uint8)})
-    monkeypatch.setattr(memory, "available", lambda: None)  # not known: it is tried
+    monkeypatch.setattr(resources, "available", lambda: None)  # not known: it is tried
     assert snapshot.take({"w": torch.ones(3)})["w"].tolist() == [1, 1, 1]
 
 

@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from trocar.ssl.engine.garbage import EVERY, collected_at_fixed_steps
+from trocar.ssl.engine.trainer import EVERY, collected_at_fixed_steps
 
 
 def test_collections_come_after_multiples_of_a_number_of_steps_and_not_in_between(monkeypatch):

@@ -3,8 +3,7 @@
 import torch
 from torch import nn
 
-from trocar.ssl.engine.method import norm_buffers
-from trocar.ssl.engine.norm_statistics import Statistics
+from trocar.ssl.engine.method import Statistics, norm_buffers
 
 
 def test_statistics_of_all_layers_are_brought_back_in_place():

@@ -10,9 +10,8 @@ from torch import nn
 
 from trocar.core.config import validate
 from trocar.errors import ConfigError
-from trocar.ssl.engine.optimizer import OptimConfig, Schedule, build_optimizer, restore
-from trocar.ssl.engine.parameter_groups import parameter_groups
-from trocar.ssl.engine.schedules import cosine
+from trocar.ssl.engine.optimizer import OptimConfig, Schedule, build_optimizer, parameter_groups, restore
+from trocar.ssl.engine.optimizer_config import cosine
 
 
 class Holder(nn.Module):

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from trocar.ssl.engine.speed import Speed
+from trocar.ssl.engine.health import Speed
 
 
 class Event:

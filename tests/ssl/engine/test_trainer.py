@@ -11,9 +11,9 @@ from trainer_hooks import Recorder
 
 from trocar.data.loading.batch import Batch
 from trocar.data.views.recipe import ViewGroup, ViewPlan, ViewRecipe
+from trocar.ssl.engine.health import Speed
 from trocar.ssl.engine.method import Method
 from trocar.ssl.engine.optimizer import OptimConfig, Schedule, build_optimizer
-from trocar.ssl.engine.speed import Speed
 from trocar.ssl.engine.trainer import TrainConfig, Trainer
 from trocar.ssl.ranks.distributed import World
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from trocar.ssl.losses import sinkhorn
+from trocar.ssl.losses import swav
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def two_ranks(monkeypatch):
 
     def run(parts):
         def of_rank(rank):
-            return sinkhorn.balanced_probabilities(parts[rank], 0.1)
+            return swav.balanced_probabilities(parts[rank], 0.1)
 
         def reduced(value, reduce):
             given[barrier.wait()] = value
@@ -26,8 +26,8 @@ def two_ranks(monkeypatch):
             barrier.wait()
             return result
 
-        monkeypatch.setattr(sinkhorn, "mean_over_ranks", lambda x: reduced(x, lambda a, b: (a + b) / 2))
-        monkeypatch.setattr(sinkhorn, "max_over_ranks", lambda x: reduced(x, torch.maximum))
+        monkeypatch.setattr(swav, "mean_over_ranks", lambda x: reduced(x, lambda a, b: (a + b) / 2))
+        monkeypatch.setattr(swav, "max_over_ranks", lambda x: reduced(x, torch.maximum))
         with ThreadPoolExecutor(2) as pool:
             return torch.cat(list(pool.map(of_rank, range(2))))
 
@@ -37,16 +37,16 @@ def two_ranks(monkeypatch):
 @pytest.mark.parametrize("at", [4, 1, 0])
 def test_ranks_with_unequal_numbers_of_samples_give_what_one_rank_gives(two_ranks, at):
     logits = torch.tensor(np.random.default_rng(0).uniform(-1, 1, size=(8, 5)))
-    together = sinkhorn.balanced_probabilities(logits, 0.1)
+    together = swav.balanced_probabilities(logits, 0.1)
     assert torch.allclose(two_ranks([logits[:at], logits[at:]]), together, rtol=1e-5)
 
 
 def test_no_samples_at_all_give_none():
-    assert sinkhorn.balanced_probabilities(torch.zeros(0, 5), 0.1).shape == (0, 5)
+    assert swav.balanced_probabilities(torch.zeros(0, 5), 0.1).shape == (0, 5)
 
 
 def test_a_sample_far_from_all_prototypes_is_spread_over_them():
     logits = torch.zeros(3, 4)
     logits[0] = -50.0
-    share = sinkhorn.balanced_probabilities(logits, 0.1)
+    share = swav.balanced_probabilities(logits, 0.1)
     assert torch.allclose(share, torch.full((3, 4), 0.25))

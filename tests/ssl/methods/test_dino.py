@@ -9,8 +9,8 @@ import torch
 from method_factory import START, build, some_views
 from torch import nn
 
-from trocar.ssl.blocks.ema_teacher import update_teacher
 from trocar.ssl.blocks.heads import DinoHead
+from trocar.ssl.blocks.teachers import update_teacher
 from trocar.ssl.engine.optimizer import OptimConfig, clip_gradients
 from trocar.ssl.engine.step import Progress
 from trocar.ssl.losses.dino import (
@@ -22,7 +22,7 @@ from trocar.ssl.losses.dino import (
     teacher_probabilities,
     update_centre,
 )
-from trocar.ssl.losses.sinkhorn import balanced_probabilities
+from trocar.ssl.losses.swav import balanced_probabilities
 from trocar.ssl.methods.dino import DinoConfig, DinoViews
 
 

@@ -10,8 +10,7 @@ from method_factory import DATA, START, build, convolutional, some_views
 from timm.models.vision_transformer import VisionTransformer
 
 from trocar.errors import ConfigError
-from trocar.ssl.blocks.masking import Masking, block_masks
-from trocar.ssl.blocks.patches import Tokens
+from trocar.ssl.blocks.patches import Masking, Tokens, block_masks
 from trocar.ssl.engine.step import Progress
 from trocar.ssl.methods import default
 

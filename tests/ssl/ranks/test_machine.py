@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from trocar.core import cores as cores_of_machine
+from trocar.core import resources
 from trocar.data.views.recipe import ViewGroup, ViewRecipe
 from trocar.errors import ConfigError
 from trocar.ssl.ranks import machine
@@ -26,7 +26,7 @@ def cores(monkeypatch, tmp_path):
 
     def have(mask, quota=None, on_node=None):
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {*range(mask)})
-        monkeypatch.setattr(cores_of_machine, "QUOTA", tmp_path / "cpu.max")
+        monkeypatch.setattr(resources, "QUOTA", tmp_path / "cpu.max")
         (tmp_path / "cpu.max").write_text(f"{quota * 100_000 if quota else 'max'} 100000\n")
         monkeypatch.setenv("SLURM_CPUS_ON_NODE", str(on_node or ""))
 
@@ -72,7 +72,7 @@ def test_threads_are_a_ranks_part_of_the_cores_that_it_may_run_on(cores, monkeyp
 )
 def test_cores_are_what_a_container_and_a_cluster_grant(cores, mask, quota, on_node, granted):
     cores(mask, quota, on_node)
-    assert cores_of_machine.granted_cores() == granted
+    assert resources.granted_cores() == granted
 
 
 @pytest.mark.parametrize(

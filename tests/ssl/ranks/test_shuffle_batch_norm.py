@@ -2,8 +2,8 @@
 
 import torch
 
+from trocar.ssl.ranks.batch_norm import ShuffledBatch, permutation
 from trocar.ssl.ranks.distributed import World, process_group
-from trocar.ssl.ranks.shuffle_batch_norm import ShuffledBatch, permutation
 
 
 def on_two_ranks(rank, folder):

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from trocar.ssl.ranks import slurm_step
+from trocar.ssl.ranks import distributed
 from trocar.ssl.ranks.distributed import World
 
 TASK = {
@@ -21,7 +21,7 @@ TASK = {
 def world(typed=False, **changes):
     environ = {**TASK, **changes}
     given = {name: value for name, value in environ.items() if value is not None}
-    task = slurm_step.of(given, lambda pid: typed)
+    task = distributed.of(given, lambda pid: typed)
     return None if task is None else (task.rank, task.size, task.local_rank, task.step)
 
 
@@ -56,7 +56,7 @@ def test_a_command_typed_into_a_shell_of_srun_pty_is_alone_whatever_number_of_ta
 
 def test_a_terminal_makes_a_shell_of_the_steps_process_but_not_of_the_command_itself():
     """`srun --pty trocar` starts Trocar as the task; in `srun --pty bash` it is the shell."""
-    assert not slurm_step._is_typed(os.getpid())
+    assert not distributed._is_typed(os.getpid())
     pid, terminal = os.forkpty()
     if pid == 0:
         os.write(1, b"here")
@@ -64,8 +64,8 @@ def test_a_terminal_makes_a_shell_of_the_steps_process_but_not_of_the_command_it
         os._exit(0)
     try:
         assert os.read(terminal, 4) == b"here"
-        assert slurm_step._is_typed(pid)
-        assert not slurm_step._is_typed(1)  # no terminal there
+        assert distributed._is_typed(pid)
+        assert not distributed._is_typed(1)  # no terminal there
     finally:
         os.write(terminal, b"\n")
         os.waitpid(pid, 0)
@@ -73,7 +73,7 @@ def test_a_terminal_makes_a_shell_of_the_steps_process_but_not_of_the_command_it
 
 
 def test_what_another_launcher_says_comes_first(monkeypatch):
-    monkeypatch.setattr(slurm_step, "_is_typed", lambda pid: False)
+    monkeypatch.setattr(distributed, "_is_typed", lambda pid: False)
     torchrun = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
     assert World.from_environment({**TASK, **torchrun}) == World(1, 2, 0)
     assert World.from_environment(TASK) == World(3, 4, 1, "step-4711.0-0")

@@ -5,7 +5,7 @@ import torch
 
 from trocar.errors import TrocarError
 from trocar.ssl.engine.trainer import TrainConfig
-from trocar.ssl.run.out_of_memory import explained
+from trocar.ssl.run.hardware import explained
 
 TRAIN = TrainConfig(batch=512, steps=1, accumulate=2, grad_checkpointing=False)
 

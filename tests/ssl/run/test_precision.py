@@ -4,7 +4,7 @@ import pytest
 import torch
 from data_factory import make_catalog
 
-from trocar.backbones.precision import allow_tf32, resolved
+from trocar.backbones.device import allow_tf32, resolved
 from trocar.core.config import load
 from trocar.errors import ConfigError
 from trocar.ssl.checkpoints import checkpoint

@@ -10,9 +10,8 @@ from study_factory import make_study
 from trocar.errors import ConfigError
 from trocar.leak.resolve import LeakSearch
 from trocar.study.config import load_study
-from trocar.study.plan.costs import Rates
+from trocar.study.plan.costs import Rates, price
 from trocar.study.plan.expand import make_plan
-from trocar.study.plan.leave_out import price
 from trocar.study.plan.plan_tables import arm_rows, plan_tables
 from trocar.study.plan.study_lock import make_lock
 from trocar.study.run.stage_store import Store

@@ -7,8 +7,7 @@ from statistics_factory import known, scored
 
 from trocar.data.leak.verdict import Verdict
 from trocar.study.report.analysis import analyse, bounds_of
-from trocar.study.report.arms import arms_of, cells, labelled_cases
-from trocar.study.report.design import design_of
+from trocar.study.report.arms import arms_of, cells, design_of, labelled_cases
 from trocar.study.report.how import arms
 from trocar.study.report.known_cases import KnownCases
 from trocar.study.report.scores import comparisons, outcome_of, ranks

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from planted_study import Planted, plant
 
-from trocar.study.report import write
+from trocar.study.report.page import write
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 WIDTH = 1280

@@ -7,7 +7,8 @@ import pytest
 from planted_study import Planted, plant
 
 from trocar.errors import ConfigError
-from trocar.study.report import how, write
+from trocar.study.report import how
+from trocar.study.report.page import write
 
 EVIL = '<script>alert("x")</script>'
 VOID = {"meta", "img", "circle", "line", "path", "br", "link", "use", "stop", "rect"}

@@ -2,7 +2,7 @@ import subprocess
 
 from study_factory import make_stages
 
-from trocar.study.run.provenance import device_of, git_state
+from trocar.study.run.stage_execution import device_of, git_state
 
 
 def git(folder, *words):

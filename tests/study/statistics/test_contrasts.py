@@ -12,10 +12,18 @@ from statsmodels.stats.multitest import multipletests
 from trocar.downstream.metrics.outcome import Outcome
 from trocar.downstream.metrics.tools import map_pooled
 from trocar.errors import ConfigError, TrocarError
-from trocar.study.statistics.contrasts import ScoredTask, corrected_level, declared_contrasts, holm
+from trocar.study.statistics.contrasts import (
+    ScoredTask,
+    beside,
+    corrected_level,
+    couple,
+    declared_contrasts,
+    holm,
+    smallest_p,
+    swap_test,
+)
 from trocar.study.statistics.crossed import CASES_ONLY, crossed
 from trocar.study.statistics.resample import Arm
-from trocar.study.statistics.swap import beside, couple, smallest_p, swap_test
 
 
 def scored(task, *arms):

@@ -6,7 +6,7 @@ from scipy.integrate import trapezoid
 from statistics_factory import known
 
 from trocar.errors import TrocarError
-from trocar.study.statistics.curves import area_weights, learning_curve
+from trocar.study.statistics.scaling import area_weights, learning_curve
 
 
 def test_the_area_is_the_mean_height_over_the_log_of_labelled_cases():

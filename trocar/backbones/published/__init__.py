@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from functools import lru_cache
 
-from trocar.backbones.published.base import Published
+from trocar.backbones.published.family import Published
 
 FAMILIES = (
     "surgenet",

@@ -1,19 +1,30 @@
-"""Published weights -> timm model, built by timm itself, so that its own arguments do what they always do."""
+"""Published weights -> timm model, built by timm itself, so that its own arguments do what they always do.
+
+Load published weights from the store or from a file of the user's own.
+
+Published names in timm's registry: `timm.create_model("surgenetxl_caformer_s18", ...)`.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import timm
+from timm.models import generate_default_cfgs, register_model
 from torch import nn
 
 from trocar.backbones.origin import Origin, set_origin
-from trocar.backbones.positions import Resampling, set_resampling
+from trocar.backbones.preprocess import Resampling, set_resampling
 from trocar.backbones.published import entries
-from trocar.backbones.published.base import Published
 from trocar.backbones.published.convert import Converted, convert
+from trocar.backbones.published.family import Published
+from trocar.backbones.weights import weight_store
+from trocar.backbones.weights.fingerprint import fingerprint
+from trocar.backbones.weights.weights_file import read_checkpoint
 
 
 def build(
@@ -95,3 +106,60 @@ def is_classifier(model: nn.Module, key: str) -> bool:
     names = dict(getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ()
     names = (names,) if isinstance(names, str) else names
     return any(key in (f"{name}.weight", f"{name}.bias") for name in names)
+
+
+def load_fetched(entry: Published, part: str = "", **kwargs: Any) -> nn.Module:
+    """From the store, its sha256 compared with the recorded one; `kwargs` are timm's."""
+    path, digest = weight_store.fetched_file(entry)
+    return _load(entry, path, digest, part, kwargs)
+
+
+def load_from_file(entry: Published, path: Path, part: str = "", **kwargs: Any) -> nn.Module:
+    """From the user's own copy, compared with the published sha256 where that is known."""
+    return _load(entry, path, weight_store.verified(path, entry), part, kwargs)
+
+
+def _load(entry: Published, path: Path, digest: str, part: str, kwargs: dict[str, Any]) -> nn.Module:
+    converted = convert(entry, read_checkpoint(path), str(path), part)
+    model = build(entry, converted, **kwargs)
+    plain = not kwargs.get("features_only") and not kwargs.get("num_classes")
+    set_origin(model, Origin.of(entry, digest, str(fingerprint(model)) if plain else None))
+    return model
+
+
+__all__: list[str] = []  # filled by timm
+default_cfgs: Any = {}
+
+
+def register_all() -> None:
+    """Make every published name known to timm, once."""
+    if __all__:
+        return
+    default_cfgs.update(
+        generate_default_cfgs(
+            {name: {**pretrained_cfg(entry), "architecture": name} for name, entry in entries().items()}
+        )
+    )
+    for entry in entries().values():
+        register_model(_entrypoint(entry))
+
+
+def _entrypoint(entry: Published) -> Any:
+    def create(
+        pretrained: bool = False,
+        pretrained_cfg: Any = None,
+        pretrained_cfg_overlay: Any = None,
+        cache_dir: Any = None,
+        **kwargs: Any,
+    ) -> nn.Module:
+        # timm's options for where weights come from do not apply: `pretrained` means the fetched file.
+        model = load_fetched(entry, **kwargs) if pretrained else build(entry, None, **kwargs)
+        model.register_load_state_dict_pre_hook(  # type: ignore[no-untyped-call]
+            PublishedKeys(entry.name, kwargs)
+        )
+        return model
+
+    create.__name__ = create.__qualname__ = entry.name
+    create.__doc__ = f"{entry.family.title} ({entry.family.citation})"
+    setattr(sys.modules[__name__], entry.name, create)
+    return create

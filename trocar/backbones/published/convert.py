@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from trocar.backbones import architectures as _registers
-from trocar.backbones.published.base import Family, FileLayout, Published, State
-from trocar.backbones.weights.finite import NOT_FINITE
+from trocar.backbones.published.family import Family, FileLayout, Published, State
+from trocar.backbones.weights.weights_file import NOT_FINITE
 from trocar.errors import ConfigError, TrocarError
 
 WRAPPERS = ("module.", "_orig_mod.")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from trocar.backbones.positions import Resampling
-from trocar.backbones.published.base import Family, FileLayout, Published, Seen, State, Unused
-from trocar.backbones.published.keys import image_size, same
+from trocar.backbones.preprocess import Resampling
+from trocar.backbones.published.family import Family, FileLayout, Published, Seen, State, Unused, image_size, same
 
 LAYOUTS = (
     FileLayout(("teacher",), "backbone.", "teacher"),

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from trocar.backbones.published.base import Family, FileLayout, Published, Seen, State, Unused
-from trocar.backbones.published.keys import image_size, same
-from trocar.backbones.published.vit import swiglu, unchunked, with_registers
+from trocar.backbones.published.family import (
+    Family,
+    FileLayout,
+    Published,
+    Seen,
+    State,
+    Unused,
+    image_size,
+    same,
+    swiglu,
+    unchunked,
+    with_registers,
+)
 
 LAYOUTS = (
     FileLayout(("teacher",), "backbone.", "teacher"),

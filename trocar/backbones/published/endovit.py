@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from trocar.backbones.preprocess import Preprocessing
-from trocar.backbones.published.base import Family, FileLayout, Published, Seen, State, Unused
-from trocar.backbones.published.keys import image_size, same
+from trocar.backbones.published.family import Family, FileLayout, Published, Seen, State, Unused, image_size, same
 
 FAMILY = Family(
     name="endovit",

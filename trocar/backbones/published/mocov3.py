@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from trocar.backbones.published.base import Family, FileLayout, Published, Seen, State, Unused
-from trocar.backbones.published.keys import image_size, same
+from trocar.backbones.published.family import Family, FileLayout, Published, Seen, State, Unused, image_size, same
 
 VIT = Family(
     name="mocov3_vit",

@@ -13,8 +13,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from trocar.backbones.published.base import Family, FileLayout, Published, Seen, Source, Unused
-from trocar.backbones.published.keys import renamed
+from trocar.backbones.published.family import Family, FileLayout, Published, Seen, Source, Unused, renamed
 
 HOST = "https://huggingface.co/TimJaspersTue/SurgeNetModels/resolve/main"
 LAYOUTS = (

@@ -10,13 +10,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from trocar.backbones.preprocess import Preprocessing
-from trocar.backbones.published.base import Family, Published, Unused
 from trocar.backbones.published.dino import LAYOUTS as DINO_LAYOUTS
 from trocar.backbones.published.dinov2 import LAYOUTS as DINOV2_LAYOUTS
 from trocar.backbones.published.dinov2 import UNUSED
-from trocar.backbones.published.keys import same
+from trocar.backbones.published.family import Family, Published, Unused, dinov3, same, unchunked, with_registers
 from trocar.backbones.published.surgenet import SURGENET, YOUTUBE
-from trocar.backbones.published.vit import dinov3, unchunked, with_registers
 
 FILES = "https://huggingface.co/rlpddejong/SurgeNetXL_DINOv1-v3/resolve/main"
 

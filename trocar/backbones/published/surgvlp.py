@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from trocar.backbones.published.base import Family, FileLayout, Published, Seen, Unused
-from trocar.backbones.published.keys import same
+from trocar.backbones.published.family import Family, FileLayout, Published, Seen, Unused, same
 
 FILES = "https://seafile.unistra.fr/f"
 

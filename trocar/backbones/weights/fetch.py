@@ -1,21 +1,32 @@
-"""Download published weights into the store, whole or not at all. Nothing else of Trocar uses the network."""
+"""Download published weights into the store, whole or not at all. Nothing else of Trocar uses the network.
+
+timm's own weights, which it loads from a hub: which a configuration needs, and what to say where they are not.
+"""
 
 from __future__ import annotations
 
 import datetime
 import hashlib
 import http.client
+import re
 import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from trocar.backbones.published.base import Published
+import timm
+from huggingface_hub import constants
+from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+from trocar.backbones.published import entries
 from trocar.backbones.published.convert import convert
-from trocar.backbones.weights.checkpoint_file import read_checkpoint
+from trocar.backbones.published.family import Published
+from trocar.backbones.source import TIMM
 from trocar.backbones.weights.weight_store import FetchedFile, read_record, root, verified, write_record
+from trocar.backbones.weights.weights_file import read_checkpoint
 from trocar.core.files import locked, replacing, sha256_of
 from trocar.errors import ConfigError, TrocarError
 
@@ -103,3 +114,53 @@ def _check_space(folder: Path, needed: int | None) -> None:
         raise TrocarError(
             f"{folder}: {needed / 1e6:,.0f} MB are needed and {free / 1e6:,.0f} MB free; set TROCAR_WEIGHTS"
         )
+
+
+UNKNOWN = "unknown; see the page of the weights"
+
+
+def weights_in(tree: Any, tree_of: Callable[[str], Mapping[str, Any]], seen: Sequence[str] = ()) -> list[str]:
+    """The names of published weights, timm's as `timm:NAME`, that any value of a configuration mentions.
+
+    Overrides (`backbone.name=NAME`) and lists with labels (`LABEL=NAME,NAME`) count. What stands under `recipe` is a
+    configuration itself, which `tree_of` reads.
+    """
+    if isinstance(tree, Mapping):
+        found = [name for value in tree.values() for name in weights_in(value, tree_of, seen)]
+        recipe = tree.get("recipe")
+        if isinstance(recipe, str) and recipe not in seen:
+            found += weights_in(tree_of(recipe), tree_of, (*seen, recipe))
+    elif isinstance(tree, list | tuple):
+        found = [name for value in tree for name in weights_in(value, tree_of, seen)]
+    elif isinstance(tree, str):
+        words = (word.strip().partition("#")[0] for word in re.split(r"[=,]", tree))
+        found = [word for word in words if word.startswith(TIMM) or word in entries()]
+    else:
+        found = []
+    return list(dict.fromkeys(found))
+
+
+def licence_of(name: str) -> str:
+    """The licence of timm's weights `name` (no prefix), as timm knows it."""
+    known = timm.get_pretrained_cfg(name)
+    return (known.license if known is not None else None) or UNKNOWN
+
+
+def why_not(name: str, error: Exception) -> str:
+    """What to say when timm could not load its weights `name` (no prefix)."""
+    known = timm.get_pretrained_cfg(name)
+    fetch = f"trocar fetch {TIMM}{name}"
+    if isinstance(error, GatedRepoError):
+        page = known.hf_hub_id if known is not None else name
+        return (
+            f"the weights {name!r} are handed out to those who have accepted their licence ({licence_of(name)}): "
+            f"accept it on the page of {page}, make a token of that account known (HF_TOKEN, or `hf auth login`), and "
+            f"run {fetch}"
+        )
+    if isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled) and constants.HF_HUB_OFFLINE:
+        return (
+            f"the weights {name!r} are not in {constants.HF_HUB_CACHE}, and nothing is loaded from a network here "
+            f"(HF_HUB_OFFLINE is set, as in every job). Where there is one, and on a file system that this machine "
+            f"sees: {fetch}"
+        )
+    return f"timm could not get the weights of {name!r}: {error}. Where there is a network: {fetch}"

@@ -16,8 +16,8 @@ from trocar.backbones.load import load_backbone
 from trocar.backbones.preprocess import describe_backbone
 from trocar.backbones.published.convert import nests
 from trocar.backbones.source import WEIGHTS, find_backbone_folder, resolve
-from trocar.backbones.weights.checkpoint_file import SUFFIXES, read_checkpoint
 from trocar.backbones.weights.identify import WeightMatch, matches
+from trocar.backbones.weights.weights_file import SUFFIXES, read_checkpoint
 from trocar.core.progress import Console
 from trocar.errors import ConfigError, TrocarError
 

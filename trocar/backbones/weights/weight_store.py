@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from trocar.backbones.published import entries
-from trocar.backbones.published.base import Published
+from trocar.backbones.published.family import Published
 from trocar.core.files import sha256_of, user_cache, write_json_atomic
 from trocar.errors import ConfigError, TrocarError, nearest
 

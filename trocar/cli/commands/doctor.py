@@ -29,6 +29,6 @@ def run(args: argparse.Namespace) -> int:
         from trocar.slurm.node_check import examine_node
 
         return 0 if examine_node(args.slurm, args.slurm_set, args.catalog, args.wait, print) else 1
-    from trocar.diagnostics.examine import examine
+    from trocar.diagnostics.checks import examine
 
     return 0 if examine(print, args.catalog) else 1

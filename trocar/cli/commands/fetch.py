@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trocar.backbones.published.base import Published
+    from trocar.backbones.published.family import Published
 
 
 def register(subparsers: Any) -> None:
@@ -57,7 +57,7 @@ def _named(given: str) -> list[str]:
     """The weights that a word of the command line stands for."""
     from pathlib import Path
 
-    from trocar.backbones.weights.hub import weights_in
+    from trocar.backbones.weights.fetch import weights_in
     from trocar.core.config import preset_names, tree_of
 
     if not given.endswith((".yaml", ".yml")) and not Path(given).is_file() and given not in preset_names():
@@ -91,8 +91,8 @@ def _fetch_timms(name: str) -> None:
 
     from trocar.backbones import load_backbone
     from trocar.backbones.source import TIMM
+    from trocar.backbones.weights.fetch import licence_of
     from trocar.backbones.weights.fingerprint import fingerprint
-    from trocar.backbones.weights.hub import licence_of
 
     model = load_backbone(name)
     print(f"{name}: in {constants.HF_HUB_CACHE}, fingerprint {fingerprint(model)}")

@@ -75,8 +75,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _options(args: argparse.Namespace) -> IngestOptions:
     from trocar.core.config import validate
+    from trocar.data.ingest.images.framing import IngestSettings
     from trocar.data.ingest.options import IngestOptions
-    from trocar.data.ingest.settings import IngestSettings
 
     tree = {key: value for key, value in vars(args).items() if key in IngestOptions.model_fields}
     settings = {key: value for key, value in vars(args).items() if key in IngestSettings.model_fields}

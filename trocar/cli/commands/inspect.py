@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
 def _write_review(path: Path, target: Path) -> None:
     from trocar.data.catalog import inspection
     from trocar.data.catalog.catalog import Catalog
-    from trocar.data.catalog.review import write_review
+    from trocar.data.catalog.inspection import write_review
     from trocar.errors import ConfigError
 
     if not inspection.recognises(path):

@@ -150,8 +150,8 @@ def _table(submissions: Sequence[Submission], found: dict[str, JobState]) -> Any
     from rich.markup import escape
     from rich.table import Table
 
-    from trocar.runs.run_progress import run_progress
-    from trocar.slurm import job_history
+    from trocar.runs.run_folder import run_progress
+    from trocar.slurm import job_states
 
     columns = ("job", "command", "state", "step", "images/s", "left", "checkpoint", "requeues", "output folder")
     table = Table(*columns, box=None)
@@ -168,7 +168,7 @@ def _table(submissions: Sequence[Submission], found: dict[str, JobState]) -> Any
             )
             continue
         progress = run_progress(Path(submission.out))
-        starts = [e for e in job_history.read(Path(submission.folder), submission.job) if e["event"] == "start"]
+        starts = [e for e in job_states.read(Path(submission.folder), submission.job) if e["event"] == "start"]
         table.add_row(
             submission.job,
             submission.name,
@@ -184,7 +184,7 @@ def _table(submissions: Sequence[Submission], found: dict[str, JobState]) -> Any
 
 
 def _print_log(submission: Submission, found: dict[str, JobState], number: int) -> None:
-    from trocar.runs.run_progress import last_lines
+    from trocar.runs.run_folder import last_lines
 
     shown = [job for job in submission.ids if found[job].state in ("RUNNING", *BAD)] if number else []
     # Of an array the failures: what runs well needs no look.

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     """Load, launch ranks if there are several, train."""
     from trocar.core.config import load
     from trocar.ssl.ranks.distributed import World
-    from trocar.ssl.ranks.gpus import ranks_to_start
+    from trocar.ssl.ranks.machine import ranks_to_start
     from trocar.ssl.run.pretrain_config import PretrainConfig
 
     check(args, own_dry_run=True)

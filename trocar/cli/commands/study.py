@@ -93,7 +93,7 @@ def run_run(args: argparse.Namespace) -> int:
 
 def _submit(args: argparse.Namespace, profile: Profile, plan: StudyPlan, lock: Tree, store: Store) -> int:
     """Submit what is missing; mlflow is brought up to what earlier jobs have done."""
-    from trocar.study.run.cluster import script, submit
+    from trocar.study.run.local_runner import script, submit
     from trocar.study.run.mlflow_record import sync_study
 
     if args.dry_run:
@@ -120,7 +120,7 @@ def run_status(args: argparse.Namespace) -> int:
 
 def run_report(args: argparse.Namespace) -> int:
     """Write the report."""
-    from trocar.study.report import write
+    from trocar.study.report.page import write
 
     study, store = _open(args)
     out = args.out or store.study(study.name) / "report"

@@ -19,7 +19,6 @@ from trocar.core.config import fingerprint
 from trocar.core.files import write_json_atomic
 from trocar.data.ingest import record
 from trocar.data.ingest.jobs import plan
-from trocar.data.ingest.lock import only_one
 from trocar.data.ingest.options import IngestOptions, IngestSummary, Progress, Say
 from trocar.data.ingest.output_folder import (
     claim_pseudonyms,
@@ -28,6 +27,7 @@ from trocar.data.ingest.output_folder import (
     forget_packs,
     is_finished,
     make_folders,
+    only_one,
     refuse_foreign,
     refuse_namesake,
     sweep,

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from trocar.core.config import Config
 from trocar.data.catalog.writer import Rejected
-from trocar.data.ingest.settings import IngestSettings
+from trocar.data.ingest.images.framing import IngestSettings
 from trocar.data.ingest.video import JobOutcome
 
 

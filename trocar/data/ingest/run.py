@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from trocar.data.ingest import record
 from trocar.data.ingest.jobs import plan
-from trocar.data.ingest.lock import only_one
 from trocar.data.ingest.options import IngestOptions, IngestSummary, Progress, Say
 from trocar.data.ingest.output_folder import (
     begun,
@@ -18,6 +17,7 @@ from trocar.data.ingest.output_folder import (
     forget_packs,
     is_finished,
     make_folders,
+    only_one,
     refuse_foreign,
     refuse_namesake,
     sweep,

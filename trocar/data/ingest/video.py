@@ -14,18 +14,16 @@ from PIL import Image
 from trocar.core.files import fsync_folder
 from trocar.data.catalog.writer import Rejected, ShardFile
 from trocar.data.ingest import record
-from trocar.data.ingest.images import canonical_jpeg
+from trocar.data.ingest.images import framing
 from trocar.data.ingest.images.burned_text import TextWatch
 from trocar.data.ingest.images.content_area import SAMPLES, reduced
-from trocar.data.ingest.images.framing import Framing
+from trocar.data.ingest.images.framing import Framing, IngestSettings
 from trocar.data.ingest.images.quality import FrameMeasures, measure, quality_table
 from trocar.data.ingest.record import Metadata, VideoRecord
-from trocar.data.ingest.settings import IngestSettings
 from trocar.data.ingest.shard_writer import ShardWriter
 from trocar.data.ingest.sources.find import printable
 from trocar.data.ingest.sources.frame_folders import FrameFile, FrameSpec, list_frames, thin
-from trocar.data.media.input_file import read_picture
-from trocar.data.media.refusal import RejectError
+from trocar.data.media.input_file import RejectError, read_picture
 from trocar.data.media.still import open_jpeg, open_still, read_still
 from trocar.data.media.video.container import describe, key_frames, open_video
 from trocar.data.media.video.decode import Decoder
@@ -228,7 +226,7 @@ class _VideoIngest(_Ingest):
         size = frame.width, frame.height
         self.expect(size)
         pixels = scaler.rgb(frame, self.content.box, self.target(size))
-        return canonical_jpeg.encode(Image.fromarray(pixels), self.settings.jpeg_quality)
+        return framing.encode(Image.fromarray(pixels), self.settings.jpeg_quality)
 
     def _find_content_in(self, frames: list[av.VideoFrame]) -> None:
         """The same from frames, which need no more than the few pixels that are looked at."""

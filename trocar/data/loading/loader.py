@@ -16,11 +16,10 @@ from torch.utils.data import get_worker_info
 
 from trocar.core.random import I64
 from trocar.data.loading.batch import Batch, Crops
-from trocar.data.loading.patience import Patience
 from trocar.data.loading.reader import Reader
 from trocar.data.loading.steps import Steps, empty_crops
 from trocar.data.loading.torch_backend import cut, decode_row, torch_crops
-from trocar.data.loading.workers import from_workers
+from trocar.data.loading.workers import Patience, from_workers
 from trocar.data.order.neighbours import NeighbourRule
 from trocar.data.order.plan import Plan
 from trocar.data.views.augment import COMPILER, augment

@@ -3,6 +3,12 @@
 Bad content (a wrong checksum, a JPEG that is not whole or not of the catalog's size, one that doesn't decode) is
 replaced by the plan's rule, counted and reported; a read error of the file system is retried and then stops the run,
 because silence there would change the data.
+
+Frames of a step read by several threads at once, and handed out in the order in which they are asked for.
+
+Reading and the checksum of a frame release the interpreter, and on a network file system every frame is a round trip.
+What is delivered is what one thread would have delivered: a frame that can't be used fails when its turn comes, by the
+error with which it was read, and a row that no thread got to is read at that moment.
 """
 
 from __future__ import annotations
@@ -11,7 +17,9 @@ import os
 import resource
 import time
 import zlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +28,7 @@ import numpy as np
 from trocar.core.random import I64
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.loading.shard_handles import ShardHandles, open_shards
-from trocar.data.media.jpeg_markers import Jpeg, frame_size
+from trocar.data.media.jpeg import Jpeg, frame_size
 from trocar.data.order.plan import Plan
 from trocar.errors import TrocarError
 
@@ -207,3 +215,75 @@ def _check(data: Jpeg, width: int, height: int) -> None:
 def sizes(catalog: Catalog, rows: I64) -> tuple[I64, I64]:
     """Widths and heights of the frames of `rows`, int64 of the same shape."""
     return catalog.frames["width"][rows].astype("int64"), catalog.frames["height"][rows].astype("int64")
+
+
+READERS = 8
+
+
+class ReadAhead:
+    """`threads` readers, the calling thread among them. Close it when it isn't needed any more.
+
+    They read into memory that is used again for the next rows: allocating it for every frame takes as long as reading
+    from the page cache.
+    """
+
+    def __init__(self, threads: int = READERS) -> None:
+        self.threads = threads
+        self._others = ThreadPoolExecutor(max(1, threads - 1), "trocar-reader")
+        self._room = np.empty(0, np.uint8)
+
+    def __call__(self, reader: Reader, rows: Iterable[int]) -> Read:
+        """Read `rows`, in about their order; returns what to call instead of `reader.read`, for any row.
+
+        What that returns is overwritten by the next call of this.
+        """
+        wanted = [row for row in dict.fromkeys(rows) if row not in reader.known_bad]
+        found: dict[int, Jpeg | Exception] = {}
+        left, broken = iter(list(zip(wanted, self._places(reader, wanted), strict=True))), False
+
+        def work() -> None:
+            nonlocal broken
+            for row, place in left:  # shared: a row goes to one thread
+                if broken:
+                    return
+                try:
+                    found[row] = reader.read_into(row, place)
+                except BadContentError as error:
+                    found[row] = error
+                except Exception as error:
+                    # The run is about to stop: a file system that fails would fail for each of the rows behind, slowly.
+                    found[row], broken = error, True
+
+        others: list[Future[None]] = []
+        try:
+            with suppress(RuntimeError):  # at the end of the program there are no new threads; this one reads it all
+                for _ in range(min(self.threads, len(wanted)) - 1):
+                    others.append(self._others.submit(work))
+            work()
+        except BaseException:
+            broken = True
+            raise
+        finally:
+            for other in others:
+                other.result()
+
+        def read(row: int) -> Jpeg:
+            result = found.get(row)
+            if isinstance(result, Exception):
+                raise result
+            return reader.read(row) if result is None else result
+
+        return read
+
+    def close(self) -> None:
+        """End the threads."""
+        self._others.shutdown()
+
+    def _places(self, reader: Reader, rows: list[int]) -> list[memoryview]:
+        size = reader.catalog.frames["size"][rows].astype(np.int64)
+        size[(size < 0) | (size > MAX_BYTES)] = 0  # refused before it is read
+        end = np.cumsum(size)
+        if end.size and end[-1] > self._room.size:
+            self._room = np.empty(2 * end[-1], np.uint8)
+        room = self._room.data
+        return [room[a:b] for a, b in zip((end - size).tolist(), end.tolist(), strict=True)]

@@ -1,10 +1,58 @@
-"""Files before they are decoded: regular, not empty, and no longer than their pixels can take."""
+"""Files before they are decoded: regular, not empty, and no longer than their pixels can take.
+
+What is not read: the limits, and the error that says why a file stays out.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from trocar.data.media.refusal import RejectError
+from pydantic import Field
+
+from trocar.core.config import Config
+
+MAX_SIDE = 65_500
+"""Pixels: the longest side that libjpeg writes."""
+MOST_PIXELS = 178_956_970
+"""Of one picture: Pillow opens none beyond, for it takes them for a decompression bomb."""
+
+
+class Limits(Config):
+    """What is read at most: `max_pixels` per picture, `max_hours` per video, `max_damaged` damaged or missing frames
+    per video."""
+
+    max_pixels: int = Field(36_000_000, ge=1, le=MOST_PIXELS)
+    max_hours: float = Field(24.0, gt=0)
+    max_damaged: int = Field(0, ge=0)
+
+
+class RejectError(Exception):
+    """This video or image stays out: `reason` is one of a few fixed phrases, `detail` says what was found.
+
+    `quoted` is what the file itself says, which a pseudonymised catalog must not repeat.
+    """
+
+    def __init__(self, reason: str, detail: str, quoted: str = "") -> None:
+        super().__init__(reason, f"{detail}: {quoted!r}" if quoted else detail)
+        self.reason = reason
+        self.plain = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}, {self.detail}"
+
+    @property
+    def detail(self) -> str:
+        """All that was found, with the quotation."""
+        return str(self.args[1])
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raises RejectError for a picture of more than `max_pixels`, or of a side that no JPEG can have."""
+    if width * height > max_pixels:
+        limit = f"the limit of --max-pixels is {max_pixels}" if max_pixels < MOST_PIXELS else f"over {MOST_PIXELS}"
+        raise RejectError("too many pixels", f"{width} x {height}, {limit}")
+    if max(width, height) > MAX_SIDE:
+        raise RejectError("too many pixels", f"{width} x {height}, no side may have more than {MAX_SIDE}")
 
 
 def check_file(path: Path) -> None:

@@ -18,8 +18,7 @@ from pathlib import Path
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from trocar.data.media.input_file import read_picture
-from trocar.data.media.refusal import MOST_PIXELS, RejectError, check_size
+from trocar.data.media.input_file import MOST_PIXELS, RejectError, check_size, read_picture
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 # What Pillow's decoders raise for bytes that are no picture.

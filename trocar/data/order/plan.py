@@ -12,8 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from trocar.core.permutation import Permutation
-from trocar.core.random import I64, below, make_key, words
+from trocar.core.random import I64, Permutation, below, make_key, words
 from trocar.data.selection.selection import Pool, Selection
 from trocar.errors import ConfigError
 

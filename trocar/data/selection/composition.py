@@ -16,8 +16,7 @@ from trocar.data.catalog.catalog import DEFAULT_CURATION, STRICT_CURATION, Catal
 from trocar.data.leak.guard import FoundLeaks, Guarding, LeakGuard, find_leaks, guard
 from trocar.data.leak.held_out import HeldOut
 from trocar.data.selection.curation import LeftOut, Mask
-from trocar.data.selection.mixing import limit_repeats, nominal_shares
-from trocar.data.selection.selection import EMPTY, Pool, RowRuns, Selection, hash_runs
+from trocar.data.selection.selection import EMPTY, Pool, RowRuns, Selection, hash_runs, limit_repeats, nominal_shares
 from trocar.errors import ConfigError, nearest
 
 Search = Callable[[Catalog, HeldOut, Sequence[int]], FoundLeaks]

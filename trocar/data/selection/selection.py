@@ -3,20 +3,135 @@
 Rows are kept as thinned arithmetic runs, never as a list: 48 bytes per run, one run for a video of which nothing is
 left out. A video of which curation leaves out many single frames keeps a bit per frame instead (and the counts an
 eighth of that), so memory stays below 9/64 byte per catalog row and 130 bytes per video, wherever flagged rows lie.
+
+A set of positions as a bitmap that finds its k-th member: one bit per position, and 1/8 bit for the counts.
+
+Rank and select with one level of counts, after Jacobson, "Space-efficient static trees and graphs" (FOCS 1989).
+
+Mixture weights of sources, and the cap on how often a small source may be repeated.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from trocar.core.random import I64
 from trocar.data.leak.guard import FoundLeaks, Guarding, Leak
-from trocar.data.selection.bitmap import BLOCK, U8, Bitmap, pack
+from trocar.errors import ConfigError, nearest
+
+U8: TypeAlias = npt.NDArray[np.uint8]
+
+BLOCK = 64  # bytes between two counts
+
+_BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
+_COUNT = _BITS.sum(axis=1, dtype=np.uint8)
+_KTH = np.argsort(1 - _BITS.astype(np.int8), axis=1, kind="stable").astype(np.uint8)  # [byte, k] -> k-th set bit
+
+
+def pack(members: npt.NDArray[np.bool_]) -> U8:
+    """bool[n] -> uint8[whole blocks]: bit p % 8, least significant first, of byte p // 8 is members[p]."""
+    data = np.zeros(-(-members.size // (8 * BLOCK)) * BLOCK, dtype=np.uint8)
+    data[: -(-members.size // 8)] = np.packbits(members, bitorder="little")
+    return data
+
+
+@dataclass(frozen=True)
+class Bitmap:
+    """What `pack` made, or several of them joined. Raises ValueError when `data` is not whole blocks."""
+
+    data: U8
+
+    def __post_init__(self) -> None:
+        if self.data.size % BLOCK:
+            raise ValueError(f"a bitmap is whole blocks of {BLOCK} bytes, got {self.data.size} bytes")
+
+    @cached_property
+    def before(self) -> I64:
+        """int64[blocks]: members in front of each block."""
+        counts = _COUNT[self.data].reshape(-1, BLOCK).sum(axis=1, dtype=np.int64)
+        before: I64 = np.cumsum(counts) - counts
+        return before
+
+    def select(self, rank: I64) -> I64:
+        """int64[k] ranks in 0..members-1 -> int64[k] positions: rank 0 is the first member."""
+        block = np.searchsorted(self.before, rank, side="right") - 1
+        left = rank - self.before[block]
+        # Members of the block up to and including each byte; the byte wanted is the first to exceed the rank.
+        counts = _COUNT[self.data.reshape(-1, BLOCK)[block]]
+        counted = np.cumsum(counts, axis=1, dtype=np.uint16)
+        byte = np.argmax(counted > left[:, None], axis=1)
+        each = np.arange(rank.size)
+        left -= counted[each, byte].astype(np.int64) - counts[each, byte]
+        at = block * BLOCK + byte
+        position: I64 = at * 8 + _KTH[self.data[at], left]
+        return position
+
+
+def nominal_shares(sizes: Mapping[str, int], weights: str | Mapping[str, float]) -> dict[str, float]:
+    """Share of the samples per source, summing to 1.
+
+    `sqrt` weighs a source by the square root of its frames, `uniform` equally; a mapping gives weights per source.
+    Raises ConfigError if the mapping misses a source, names one that isn't there, or holds a negative weight.
+    """
+    if isinstance(weights, str):
+        raw = {s: math.sqrt(n) if weights == "sqrt" else 1.0 for s, n in sizes.items()}
+    else:
+        for name in weights:
+            if name not in sizes:
+                raise ConfigError(
+                    f"weights: no selected source {name!r}{nearest(name, sizes)}; selected: {', '.join(sizes)}"
+                )
+        missing = [s for s in sizes if s not in weights]
+        if missing or any(w < 0 for w in weights.values()) or not any(weights.values()):
+            raise ConfigError(
+                f"weights: every source needs a weight >= 0, one of them > 0; missing: {', '.join(missing)}"
+            )
+        raw = {s: float(weights[s]) for s in sizes}
+    total = sum(raw.values())
+    return {s: w / total for s, w in raw.items()}
+
+
+def limit_repeats(
+    sizes: Mapping[str, int], shares: Mapping[str, float], max_repeat: float, samples: int | None
+) -> tuple[dict[str, float], list[str]]:
+    """Cap each source at `max_repeat` epochs over a run of `samples`; the surplus goes to the others in proportion.
+
+    Returns the new shares and a line per capped source that says where its surplus went. Raises ConfigError when
+    all sources together can't fill the run.
+    """
+    if samples is None:
+        raise ConfigError("max_repeat needs the length of the run (steps x batch), which is not known here")
+    if max_repeat * sum(sizes[s] for s, w in shares.items() if w > 0) < samples:
+        most = int(max_repeat * sum(sizes.values()))
+        raise ConfigError(
+            f"max_repeat {max_repeat:g}: the sources fill {most} samples at most, the run asks for {samples}"
+        )
+    cap = {s: max_repeat * n / samples for s, n in sizes.items()}
+    result, capped = dict(shares), set[str]()
+    while True:
+        over = {s for s in result if s not in capped and result[s] > cap[s] + 1e-12}
+        if not over:
+            break
+        capped |= over
+        left = 1.0 - sum(cap[s] for s in capped)
+        open_weight = sum(w for s, w in shares.items() if s not in capped)
+        result = {s: cap[s] if s in capped else shares[s] / open_weight * left for s in shares}
+    gained = [s for s in result if result[s] > shares[s] + 1e-12]
+    notes = [
+        f"{s}: {shares[s]:.3f} -> {result[s]:.3f} of the samples ({max_repeat:g} epochs at most); "
+        f"the surplus goes to {', '.join(gained)}"
+        for s in sorted(capped)
+    ]
+    return result, notes
+
 
 RUN_BYTES = 48
 

@@ -21,11 +21,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trocar.data.views.blur import blur, blur_view, radius_of
-from trocar.data.views.colour import Fixed, apply_maps, colour_maps
 from trocar.data.views.compiled_functions import Compiler, Run, as_it_is
-from trocar.data.views.device_constants import constant, sent
-from trocar.data.views.randaugment_ops import apply_code, apply_draws_, draws
+from trocar.data.views.pixel_ops import Fixed, apply_maps, blur, blur_view, colour_maps, constant, radius_of, sent
+from trocar.data.views.randaugment import apply_code, apply_draws_, draws
 from trocar.data.views.recipe import ViewGroup, ViewParams, ViewRecipe
 
 SOLARIZE_FROM = 127.5 / 255

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from trocar.core import memory
+from trocar.core import resources
 from trocar.diagnostics.bench.process import fresh
 from trocar.diagnostics.bench.report import BenchComparison, Trial
 from trocar.errors import TrocarError
@@ -66,7 +66,7 @@ def measure(
             turn = repeat % len(runs)
             for name, extra in [*runs.items()][turn:] + [*runs.items()][:turn]:
                 # As `trocar pretrain` starts itself; a bare loop is started as anyone starts one.
-                environment = memory.with_huge_pages(os.environ) if extra["kind"] == "ours" else None
+                environment = resources.with_huge_pages(os.environ) if extra["kind"] == "ours" else None
                 arguments = {"settings": given, **extra}
                 found = fresh(
                     "trocar.diagnostics.bench.trainer:contender", arguments, settings.threads, environment=environment
@@ -163,7 +163,7 @@ def _ours(setup: Any, clock: Clock) -> None:
     from trocar.ssl.engine.optimizer import build_optimizer
     from trocar.ssl.engine.trainer import Trainer
 
-    memory.keep_freed()
+    resources.keep_freed()
     config, method = setup.config, setup.method
     trainer = Trainer(
         method,

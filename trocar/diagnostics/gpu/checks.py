@@ -11,8 +11,7 @@ import torch
 
 from trocar.diagnostics.gpu import pictures, speed, training
 from trocar.diagnostics.gpu.machine import machine
-from trocar.diagnostics.gpu.runner import BAD, CheckFindings, GpuCheck, Say, run_checks
-from trocar.diagnostics.gpu.subject import Subject
+from trocar.diagnostics.gpu.runner import BAD, CheckFindings, GpuCheck, Say, Subject, run_checks
 from trocar.errors import ConfigError
 
 

@@ -14,8 +14,7 @@ from typing import Any
 import torch
 
 from trocar.data.loading.dali_pipeline import is_available
-from trocar.diagnostics.gpu.runner import CheckFindings
-from trocar.diagnostics.gpu.subject import Subject
+from trocar.diagnostics.gpu.runner import CheckFindings, Subject
 from trocar.ssl.run.hardware import gpu_facts
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "nvidia-dali-cuda130", "nvidia-dali-cuda120")

@@ -13,10 +13,9 @@ from trocar.data.loading.batch import Crops
 from trocar.data.loading.dali_pipeline import is_available
 from trocar.data.loading.dali_stream import DaliStream
 from trocar.data.loading.loader import Backend, Loader
-from trocar.diagnostics import backend_parity as backends
-from trocar.diagnostics.gpu.runner import CheckFindings, SkippedError
-from trocar.diagnostics.gpu.subject import CPU, Subject
-from trocar.diagnostics.textured_frames import RECIPE
+from trocar.diagnostics import backend_parity
+from trocar.diagnostics.backend_parity import RECIPE
+from trocar.diagnostics.gpu.runner import CPU, CheckFindings, SkippedError, Subject
 
 LAG = 75_000_000
 """Clock cycles, about 50 ms, for which the copying stream sleeps before each step."""
@@ -29,9 +28,9 @@ def parity(subject: Subject) -> CheckFindings:
     reference = subject.loader("torch", batch, device=CPU, recipe=RECIPE)
     values: dict[str, Any] = {}
     problems: list[str] = []
-    for load in backends.LOADS[:1] if subject.tiny else backends.LOADS:
+    for load in backend_parity.LOADS[:1] if subject.tiny else backend_parity.LOADS:
         other = subject.loader("dali", batch, recipe=RECIPE, hw_decoder_load=load)
-        found = backends.measure(reference, other)
+        found = backend_parity.measure(reference, other)
         again = _equal(other.crops(0).crops, other.crops(0).crops)
         values[f"load {load}"] = {**vars(found), "repeats": again}
         problems += [f"load {load}: {problem}" for problem in found.problems()]
@@ -82,13 +81,13 @@ def augmentation(subject: Subject) -> CheckFindings:
     moved = {name: x.to(subject.device) for name, x in crops.crops.items()}
     ours = loader.augmented(crops).views
     theirs = loader.augmented(Crops(crops.step, crops.frames, crops.params, moved, crops.bad)).views
-    gain = backends.colour_gain(crops.params).view(len(crops.rows), -1)
+    gain = backend_parity.colour_gain(crops.params).view(len(crops.rows), -1)
     std = torch.tensor(list(loader.std))[:, None, None]
     share = 0.0
     for name, which in loader.views.recipe.slices().items():
         difference = ((ours[name] - theirs[name].cpu()).abs() * std * 255).flatten(2).amax(-1)
-        share = max(share, float((difference / (backends.ROUNDING * gain[:, which])).max()))
-    words = f"views differ by at most {share:.2f} of {backends.ROUNDING}/255 times what their colour map enlarges"
+        share = max(share, float((difference / (backend_parity.ROUNDING * gain[:, which])).max()))
+    words = f"views differ by at most {share:.2f} of {backend_parity.ROUNDING}/255 times what their colour map enlarges"
     return CheckFindings(share <= 1, words, {"share_of_bound": share})
 
 

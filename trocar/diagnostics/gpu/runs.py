@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from trocar.data.loading.loader import Backend
-from trocar.diagnostics.gpu.subject import Subject
+from trocar.diagnostics.gpu.runner import Subject
 from trocar.ssl.blocks.networks import BackboneConfig, TimmNetworks
 from trocar.ssl.engine.method import Method
 from trocar.ssl.engine.optimizer import build_optimizer

@@ -9,17 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from trocar.backbones.device import Precision, float32_means_float32
 from trocar.backbones.embed import GATHERED, Embedder
 from trocar.backbones.load import load_backbone
-from trocar.backbones.precision import Precision, float32_means_float32
 from trocar.backbones.preprocess import describe_backbone
-from trocar.data.loading.copy_ahead import pinned
+from trocar.data.loading.cuda_stream import pinned
 from trocar.data.loading.loader import Backend
 from trocar.diagnostics.bench.trainer import WARM_UP, Clock, NoFiles, waiter
 from trocar.diagnostics.gpu.pictures import kinds
-from trocar.diagnostics.gpu.runner import CheckFindings
+from trocar.diagnostics.gpu.runner import CPU, CheckFindings, Subject
 from trocar.diagnostics.gpu.runs import dino, set_up, trainer_of
-from trocar.diagnostics.gpu.subject import CPU, Subject
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 EXPECTED = {"vit_base_patch16_224": (410, 570), "convnext_base": (290, 445)}

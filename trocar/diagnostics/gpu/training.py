@@ -19,9 +19,8 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from trocar.diagnostics.bench.trainer import NoFiles
-from trocar.diagnostics.gpu.runner import CheckFindings, SkippedError
+from trocar.diagnostics.gpu.runner import CPU, CheckFindings, SkippedError, Subject
 from trocar.diagnostics.gpu.runs import dino, script, set_up, small_method, small_methods, trainer_of
-from trocar.diagnostics.gpu.subject import CPU, Subject
 from trocar.ssl.checkpoints import checkpoint
 from trocar.ssl.engine.method import Method
 from trocar.ssl.engine.step import Progress, Views

@@ -13,7 +13,7 @@ from trocar.core.discover import modules
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
 from trocar.downstream.datasets.remap import remap_masks
 from trocar.downstream.labels import LabelledFrames
-from trocar.downstream.splits.published_splits import here_of
+from trocar.downstream.splits.folds import here_of
 from trocar.errors import ConfigError, nearest
 
 OWN = "folder"

@@ -11,7 +11,7 @@ from trocar.downstream.datasets.base import Adapter, DatasetOptions, Split
 from trocar.downstream.datasets.readers.label_times import unlabelled_end
 from trocar.downstream.datasets.readers.videos import every_nth_second, find_clip, left_out, located_by_second
 from trocar.downstream.labels import LabelledFrames, LabelSpace, build_table
-from trocar.downstream.splits.published_splits import not_here, published_split
+from trocar.downstream.splits.folds import not_here, published_split
 
 TASK_FOLDER = "Task 1 Surgical workflow recognition"
 PHASES = (

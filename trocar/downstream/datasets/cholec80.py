@@ -19,18 +19,22 @@ import pandas as pd
 
 from trocar.core.splits import split_tags
 from trocar.core.tables import read_table
-from trocar.data.media.file_names import composed, video_key
-from trocar.data.media.folders import entry, listed
+from trocar.data.media.folders import composed, entry, listed, video_key
 from trocar.data.media.video.index import Ints
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
 from trocar.downstream.datasets.names import CHOLEC80_PHASES, CHOLEC80_TOOLS, index_of, phase_set
-from trocar.downstream.datasets.readers.image_numbers import first_number, numbered, refuse_dense
-from trocar.downstream.datasets.readers.label_times import refuse_seconds, unlabelled_end
-from trocar.downstream.datasets.readers.pickles import read_frame_lists
+from trocar.downstream.datasets.readers.foreign_tables import read_frame_lists
+from trocar.downstream.datasets.readers.label_times import (
+    first_number,
+    numbered,
+    refuse_dense,
+    refuse_seconds,
+    unlabelled_end,
+)
 from trocar.downstream.datasets.readers.videos import Clip, find_clip, frame_grid, left_out, located
 from trocar.downstream.labels import LabelledFrames, LabelSpace, build_table
-from trocar.downstream.splits.published_splits import CHOLEC80 as SPLITS
-from trocar.downstream.splits.published_splits import CHOLEC80_ENDOVIT, not_here, published_split
+from trocar.downstream.splits.folds import CHOLEC80 as SPLITS
+from trocar.downstream.splits.folds import CHOLEC80_ENDOVIT, not_here, published_split
 from trocar.errors import ConfigError, TrocarError, nearest
 
 PHASE_FOLDER, TOOL_FOLDER = "phase_annotations", "tool_annotations"

@@ -27,10 +27,10 @@ from trocar.downstream.datasets.cholec80 import (
     read_labels,
 )
 from trocar.downstream.datasets.names import canonical
+from trocar.downstream.datasets.readers.foreign_tables import read_sheet
 from trocar.downstream.datasets.readers.videos import Clip, left_out
-from trocar.downstream.datasets.readers.xlsx import read_sheet
 from trocar.downstream.labels import LabelledFrames, LabelSpace, build_table
-from trocar.downstream.splits.published_splits import not_here, published_split
+from trocar.downstream.splits.folds import not_here, published_split
 from trocar.errors import TrocarError
 
 CRITERIA = {"C1": "two_structures", "C2": "hepatocystic_triangle", "C3": "cystic_plate"}

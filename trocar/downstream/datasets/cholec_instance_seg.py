@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 from trocar.data.media.folders import listed
 from trocar.downstream.datasets.base import Adapter, DatasetOptions, Split
 from trocar.downstream.labels import LabelledFrames, LabelSpace, Mask, build_table
-from trocar.downstream.splits.published_splits import published_split
+from trocar.downstream.splits.folds import published_split
 from trocar.errors import TrocarError, nearest
 
 CLASSES = ("background", "grasper", "hook", "irrigator", "clipper", "bipolar", "scissors", "snare")

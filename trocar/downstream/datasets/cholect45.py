@@ -14,12 +14,12 @@ import pandas as pd
 from trocar.core.tables import read_lines, read_table
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
 from trocar.downstream.datasets.names import index_of
-from trocar.downstream.datasets.readers.image_numbers import refuse_dense, refuse_shifted
+from trocar.downstream.datasets.readers.label_times import refuse_dense, refuse_shifted
 from trocar.downstream.datasets.triplets import CHOLECT45_SPLITS as SPLITS
 from trocar.downstream.datasets.triplets import ENDOVIT_BUDGETS, ENDOVIT_SPLIT, TOOLS, TRIPLETS, triplet_indices
 from trocar.downstream.labels import LabelledFrames, LabelSpace, build_table
-from trocar.downstream.splits.published_budgets import published_budgets
-from trocar.downstream.splits.published_splits import not_here, published_split
+from trocar.downstream.splits.budgets import published_budgets
+from trocar.downstream.splits.folds import not_here, published_split
 from trocar.errors import TrocarError
 
 FRAMES = 90_489

@@ -18,11 +18,11 @@ import pandas as pd
 from trocar.data.media.folders import listed
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
 from trocar.downstream.datasets.names import CHOLEC80_PHASES, index_of
-from trocar.downstream.datasets.readers.image_numbers import refuse_dense, refuse_shifted
+from trocar.downstream.datasets.readers.label_times import refuse_dense, refuse_shifted
 from trocar.downstream.datasets.triplets import CHOLECT50_SPLITS as SPLITS
 from trocar.downstream.datasets.triplets import TOOLS, TRIPLETS, triplet_indices
 from trocar.downstream.labels import UNLABELLED, LabelledFrames, LabelSpace, build_table
-from trocar.downstream.splits.published_splits import not_here, published_split
+from trocar.downstream.splits.folds import not_here, published_split
 from trocar.errors import TrocarError
 
 TRIPLET, INSTRUMENT, PHASE, ROW_LENGTH = 0, 1, 14, 15

@@ -18,7 +18,7 @@ import pandas as pd
 from trocar.downstream.datasets.base import Adapter, DatasetOptions, Split
 from trocar.downstream.datasets.readers.masks import open_mask
 from trocar.downstream.labels import IGNORED_PIXEL, LabelledFrames, LabelSpace, Mask, build_table
-from trocar.downstream.splits.published_splits import published_split
+from trocar.downstream.splits.folds import published_split
 from trocar.errors import TrocarError
 
 MULTILABEL = "multilabel"

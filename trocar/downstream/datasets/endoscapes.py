@@ -24,7 +24,7 @@ from trocar.data.media.folders import listed
 from trocar.downstream.datasets.base import Adapter, DatasetOptions, Split
 from trocar.downstream.datasets.readers.masks import read_indices
 from trocar.downstream.labels import LabelledFrames, LabelSpace, build_table
-from trocar.downstream.splits.published_splits import published_split
+from trocar.downstream.splits.folds import published_split
 from trocar.errors import TrocarError
 
 FPS = 25

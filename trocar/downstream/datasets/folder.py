@@ -31,8 +31,7 @@ from trocar.core.tables import Table, is_number, read_table
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
 from trocar.downstream.datasets.names import CHOLEC80_PHASES, CHOLEC80_TOOLS, all_known, index_of
 from trocar.downstream.datasets.readers.label_times import refuse_numbers_of_seconds
-from trocar.downstream.datasets.readers.mask_keys import MASK_KEYS, mask_keys
-from trocar.downstream.datasets.readers.masks import read_indices
+from trocar.downstream.datasets.readers.masks import MASK_KEYS, mask_keys, read_indices
 from trocar.downstream.datasets.readers.videos import probe
 from trocar.downstream.labels import UNLABELLED, LabelledFrames, LabelSpace, build_table
 from trocar.errors import ConfigError, TrocarError, nearest

@@ -18,9 +18,8 @@ import pandas as pd
 from trocar.data.media.folders import listed
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
 from trocar.downstream.datasets.names import canonical
-from trocar.downstream.datasets.readers.image_numbers import first_number, numbered, refuse_dense
-from trocar.downstream.datasets.readers.label_times import unlabelled_end
-from trocar.downstream.datasets.readers.pickles import read_frame_lists
+from trocar.downstream.datasets.readers.foreign_tables import read_frame_lists
+from trocar.downstream.datasets.readers.label_times import first_number, numbered, refuse_dense, unlabelled_end
 from trocar.downstream.datasets.readers.videos import every_nth_second, find_clip, left_out, located_by_second
 from trocar.downstream.labels import UNLABELLED, LabelledFrames, LabelSpace, build_table
 from trocar.errors import ConfigError, TrocarError, nearest

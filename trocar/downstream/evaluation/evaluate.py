@@ -16,10 +16,8 @@ from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.base import DatasetOptions
 from trocar.downstream.datasets.readers.from_shards import locate
 from trocar.downstream.datasets.remap import load_remap
-from trocar.downstream.evaluation.compatibility import check_arms, check_tasks, sizes, usable
-from trocar.downstream.evaluation.computing import Computing
-from trocar.downstream.evaluation.contenders import Contender, expand
-from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
+from trocar.downstream.evaluation.contenders import Contender, check_arms, check_tasks, expand, sizes, usable
+from trocar.downstream.evaluation.evaluate_config import Computing, EvaluateConfig
 from trocar.downstream.evaluation.experiment import Experiment, make_experiment
 from trocar.downstream.evaluation.mlflow_record import track
 from trocar.downstream.evaluation.private_labels import Private, names_of, private_of, to_show

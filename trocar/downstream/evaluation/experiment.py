@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
-from trocar.downstream.features.encoder import Encoder
+from trocar.downstream.features.feature_cache import Encoder
 from trocar.downstream.labels import Kind, LabelledFrames, LabelSpace
 from trocar.downstream.metrics.outcome import Floats, Ints
 from trocar.downstream.protocols.base import FoldFrames, Labelled, Partner, Problem, Targets

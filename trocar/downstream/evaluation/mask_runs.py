@@ -16,7 +16,6 @@ import pandas as pd
 from PIL import Image
 
 from trocar.core.files import write_atomic
-from trocar.downstream.evaluation.cached_result import Solution
 from trocar.downstream.evaluation.contenders import Contender
 from trocar.downstream.evaluation.experiment import Experiment
 from trocar.downstream.evaluation.result_cache import Finished
@@ -24,11 +23,10 @@ from trocar.downstream.evaluation.results import ResultRow
 from trocar.downstream.evaluation.rows import details, test_frames
 from trocar.downstream.features.frame_cache import Size, decoded
 from trocar.downstream.labels import Mask
-from trocar.downstream.metrics.interval import bootstrap_interval
-from trocar.downstream.metrics.outcome import Ints
+from trocar.downstream.metrics.outcome import Ints, bootstrap_interval
 from trocar.downstream.metrics.segmentation import image_scores, per_class, row_mean
 from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome, confusions
-from trocar.downstream.protocols.base import Problem
+from trocar.downstream.protocols.base import Problem, Solution
 from trocar.downstream.protocols.segmentation import MaskProtocol, SizeOf, read_mask
 from trocar.downstream.segmentation.overlay import draw_overlays, ranked
 from trocar.downstream.splits.folds import Fold

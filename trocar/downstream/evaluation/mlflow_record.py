@@ -17,8 +17,7 @@ from trocar.downstream.evaluation.results import EvaluationResults, ResultRow
 from trocar.errors import TrocarError
 from trocar.privacy.marks import withhold
 from trocar.runs.mlflow.follower import may_follow
-from trocar.runs.mlflow.placement import PARTS, describe
-from trocar.runs.mlflow.server import resolve_uri
+from trocar.runs.mlflow.server import PARTS, describe, resolve_uri
 from trocar.runs.run_folder import Run, read_config
 from trocar.runs.step_metrics import read_metrics
 

@@ -21,8 +21,16 @@ import torch
 
 import trocar
 from trocar.core.config import Config
-from trocar.downstream.evaluation.cached_result import Solution, read_solution, write_solution
-from trocar.downstream.protocols.base import FoldFrames, Prediction, Problem, Protocol, Targets
+from trocar.downstream.protocols.base import (
+    FoldFrames,
+    Prediction,
+    Problem,
+    Protocol,
+    Solution,
+    Targets,
+    read_solution,
+    write_solution,
+)
 
 FOLDER, NETWORK = "finished", ".network.npz"
 STALE = 7 * 86400

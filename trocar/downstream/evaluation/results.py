@@ -14,7 +14,7 @@ from rich.table import Table
 
 from trocar import __version__
 from trocar.core.files import write_atomic
-from trocar.downstream.metrics.segmentation_offered import NO_BACKGROUND, class_lines
+from trocar.downstream.metrics.registry import NO_BACKGROUND, class_lines
 from trocar.downstream.predictions.prediction_file import About, write_predictions
 from trocar.privacy.marks import Withheld
 

@@ -12,8 +12,7 @@ import pandas as pd
 from trocar.downstream.evaluation.contenders import Contender
 from trocar.downstream.evaluation.experiment import Experiment
 from trocar.downstream.evaluation.results import ResultRow
-from trocar.downstream.metrics.interval import bootstrap_interval
-from trocar.downstream.metrics.outcome import Floats, Ints, Outcome
+from trocar.downstream.metrics.outcome import Floats, Ints, Outcome, bootstrap_interval
 from trocar.downstream.metrics.registry import REGISTRY
 from trocar.downstream.protocols.base import decide
 from trocar.downstream.splits.folds import TRAIN_TEST, Fold

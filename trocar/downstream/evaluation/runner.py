@@ -11,10 +11,8 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped,unused-ignore]
 
-from trocar.downstream.evaluation.compatibility import label_on
-from trocar.downstream.evaluation.computing import Computing
-from trocar.downstream.evaluation.contenders import Contender, Replicate
-from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
+from trocar.downstream.evaluation.contenders import Contender, Replicate, label_on
+from trocar.downstream.evaluation.evaluate_config import Computing, EvaluateConfig
 from trocar.downstream.evaluation.experiment import Experiment, drawn
 from trocar.downstream.evaluation.mask_runs import (
     Shelf,
@@ -30,8 +28,7 @@ from trocar.downstream.evaluation.result_cache import Finished
 from trocar.downstream.evaluation.results import ResultRow
 from trocar.downstream.evaluation.rows import ContenderRun, make_row, prediction_table
 from trocar.downstream.features.baselines import BASELINES
-from trocar.downstream.features.encoder import Encoder
-from trocar.downstream.features.feature_cache import Features
+from trocar.downstream.features.feature_cache import Encoder, Features
 from trocar.downstream.features.frame_cache import FrameCache
 from trocar.downstream.protocols.base import Prediction, Protocol
 from trocar.downstream.protocols.segmentation import MaskProtocol

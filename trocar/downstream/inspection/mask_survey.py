@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from trocar.core.cores import granted_cores
 from trocar.core.files import write_atomic
-from trocar.data.media.refusal import RejectError
+from trocar.core.resources import granted_cores
+from trocar.data.media.input_file import RejectError
 from trocar.data.media.still import still_size
-from trocar.data.media.video.picture_size import Size, video_sizes
+from trocar.data.media.video.container import Size, video_sizes
 from trocar.downstream.labels import IGNORED_PIXEL, LabelledFrames, LabelSpace, Mask
 from trocar.errors import TrocarError
 

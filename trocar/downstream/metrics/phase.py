@@ -10,6 +10,8 @@ with undefined values moves it by more than most methods differ: the conventions
 
 scikit-learn computes these for one list of frames; the counts per case here are what makes 1,000 draws over
 cases cheap.
+
+Standard deviations that stand beside published means. They differ by what they are over, and by ddof.
 """
 
 from __future__ import annotations
@@ -236,3 +238,24 @@ METRICS: dict[str, Named] = {
     "inflated_macro_f1@video": Named(inflated_macro_f1_video),
     "map": Named(average_precision_macro, has_scores),
 }
+
+
+def deviation(values: Floats, ddof: int = 1) -> float:
+    """Standard deviation of the defined values [m]; NaN for fewer than 2."""
+    defined = values[~np.isnan(values)]
+    return float(np.std(defined, ddof=ddof)) if len(defined) > 1 else float("nan")
+
+
+def phase_spread(outcome: Outcome) -> dict[str, float]:
+    """Deviations (ddof = 1, SurgPhaseBench and Matlab's `std`; numpy's default is ddof = 0) by name.
+
+    `accuracy@std_video` and `<measure>@std_video` are over cases of the value per case (rule A);
+    `<measure>@std_phase` is over phases of the mean over cases (rule B), what Main.m prints behind its
+    means. Neither says how sure the mean is: that is the interval.
+    """
+    counts = outcome.once(counts_by_case)
+    found = {"accuracy@std_video": deviation(ratio(counts.hit.sum(1), counts.actual.sum(1)))}
+    for name, measure in MEASURES.items():
+        found[f"{name}@std_video"] = deviation(mean_defined(by_case_and_class(outcome, measure, "A")))
+        found[f"{name}@std_phase"] = deviation(case_means(by_case_and_class(outcome, measure, "B"), None))
+    return found

@@ -13,14 +13,12 @@ from rich.table import Table
 
 from trocar import __version__
 from trocar.core.files import write_atomic
-from trocar.downstream.metrics.compute import Value, compute, compute_multitask, evaluate_metrics
 from trocar.downstream.metrics.outcome import Outcome
+from trocar.downstream.metrics.phase import phase_spread
+from trocar.downstream.metrics.registry import Value, compute, compute_multitask, evaluate_metrics, mask_metrics
 from trocar.downstream.metrics.segmentation import per_class
-from trocar.downstream.metrics.segmentation_offered import mask_metrics
 from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome
-from trocar.downstream.metrics.spread import phase_spread
-from trocar.downstream.predictions.mask_details import consistency, surface_metrics
-from trocar.downstream.predictions.mask_outcomes import mask_outcomes
+from trocar.downstream.predictions.mask_outcomes import consistency, mask_outcomes, surface_metrics
 from trocar.downstream.predictions.outcomes import outcomes
 from trocar.downstream.predictions.prediction_file import MASKS, Key
 from trocar.errors import TrocarError

@@ -12,21 +12,19 @@ import pandas as pd
 from trocar.downstream.metrics.calibration import improbable
 from trocar.downstream.metrics.outcome import Bools, Floats, Ints, Outcome
 from trocar.downstream.metrics.registry import MULTILABEL, REGISTRY
-from trocar.downstream.predictions.class_names import (
-    called_by_numbers,
-    check_counting,
-    how_to_name,
-    places_of,
-    with_classes,
-)
-from trocar.downstream.predictions.foreign_columns import lacking
 from trocar.downstream.predictions.prediction_file import (
     LISTS,
     MASKS,
     PREFIXES,
     About,
     Key,
+    called_by_numbers,
+    check_counting,
+    how_to_name,
+    lacking,
+    places_of,
     read_predictions,
+    with_classes,
     with_keys,
 )
 from trocar.errors import ConfigError, TrocarError, nearest

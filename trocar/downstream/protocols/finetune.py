@@ -10,15 +10,13 @@ import numpy as np
 import torch
 
 from trocar.backbones.preprocess import describe_backbone, fit_input_size
-from trocar.backbones.weights.finite import require_finite
-from trocar.downstream.evaluation.cached_result import Solution
+from trocar.backbones.weights.weights_file import require_finite
 from trocar.downstream.metrics.outcome import Floats, Ints
-from trocar.downstream.protocols.base import Labelled, Prediction, Problem, Protocol, headline, take
+from trocar.downstream.protocols.base import Labelled, Prediction, Problem, Protocol, Solution, headline, take
 from trocar.downstream.training.batches import NetworkImages
-from trocar.downstream.training.goals import Goal, goals_of
 from trocar.downstream.training.loop import FinetuneTrainer, TrainingHistory, seeded
-from trocar.downstream.training.network import Classifier
-from trocar.downstream.training.recipe import FinetuneRecipe
+from trocar.downstream.training.loss import Goal, goals_of
+from trocar.downstream.training.network import Classifier, FinetuneRecipe
 
 EVERY = 5
 

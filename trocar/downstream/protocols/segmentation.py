@@ -13,16 +13,15 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 
-from trocar.backbones.precision import Precision
+from trocar.backbones.device import Precision
 from trocar.downstream.features.frame_cache import Pixels, Size, extent
 from trocar.downstream.labels import IGNORED_PIXEL, Kind, Mask
 from trocar.downstream.metrics.outcome import Ints
 from trocar.downstream.protocols.base import Labelled, Prediction, Problem, Protocol
-from trocar.downstream.segmentation.decoders import DecoderName
-from trocar.downstream.segmentation.labelled import LabelledImages, Picked
-from trocar.downstream.segmentation.model import Segmenter, build_segmenter
 from trocar.downstream.segmentation.predict import predict
+from trocar.downstream.segmentation.segmenter import DecoderName, Segmenter, build_segmenter
 from trocar.downstream.segmentation.train import SegmentationTraining, fit_segmenter
+from trocar.downstream.segmentation.training_pictures import LabelledImages, Picked
 from trocar.errors import TrocarError
 
 Side = Annotated[int, Field(ge=16, le=4096)]

@@ -14,7 +14,7 @@ from trocar.downstream.protocols.finetune import finetuned
 from trocar.downstream.temporal.config import TemporalConfig
 from trocar.downstream.temporal.sequence import Sequence
 from trocar.downstream.temporal.train import fit_temporal
-from trocar.downstream.training.recipe import FinetuneRecipe
+from trocar.downstream.training.network import FinetuneRecipe
 
 
 class Temporal(Protocol, TemporalConfig):

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trocar.backbones.precision import Precision, autocast
+from trocar.backbones.device import Precision, autocast
 from trocar.backbones.preprocess import describe_backbone
 from trocar.downstream.metrics.segmentation_outcome import confusions
-from trocar.downstream.segmentation.labelled import Bytes, Stack
-from trocar.downstream.segmentation.model import Segmenter
+from trocar.downstream.segmentation.segmenter import Segmenter
+from trocar.downstream.segmentation.training_pictures import Bytes, Stack
 from trocar.errors import TrocarError
 
 

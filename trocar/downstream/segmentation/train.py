@@ -17,20 +17,18 @@ from timm.optim._param_groups import param_groups_layer_decay
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from trocar.backbones.out_of_memory import explained
-from trocar.backbones.precision import Precision, Wanted, autocast, resolved
+from trocar.backbones.device import Precision, Wanted, autocast, explained, resolved
 from trocar.backbones.preprocess import describe_backbone
 from trocar.core.config import Config
 from trocar.core.progress import track
-from trocar.data.loading.copy_ahead import pinned, sent_ahead
+from trocar.data.loading.cuda_stream import pinned, sent_ahead
 from trocar.data.loading.workers import worker_count
 from trocar.downstream.metrics.segmentation import scores_of
-from trocar.downstream.segmentation.augment import augment, joint_augmentation
-from trocar.downstream.segmentation.labelled import Bytes, LabelledImages
 from trocar.downstream.segmentation.loss import IGNORE, segmentation_loss
-from trocar.downstream.segmentation.model import Segmenter
 from trocar.downstream.segmentation.predict import predicted_confusions, require_size, to_tensor
-from trocar.downstream.training.prepared import prepared
+from trocar.downstream.segmentation.segmenter import Segmenter
+from trocar.downstream.segmentation.training_pictures import Bytes, LabelledImages, augment, joint_augmentation
+from trocar.downstream.training.batches import prepared
 from trocar.errors import ConfigError, TrocarError
 
 

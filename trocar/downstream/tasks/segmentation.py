@@ -9,8 +9,8 @@ import numpy as np
 
 from trocar.downstream.labels import LabelledFrames, LabelSpace
 from trocar.downstream.metrics.outcome import Floats, Metric
+from trocar.downstream.metrics.registry import in_tables
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
-from trocar.downstream.metrics.segmentation_offered import in_tables
 from trocar.downstream.metrics.segmentation_outcome import SegmentationMetric
 from trocar.downstream.tasks.base import Task
 

@@ -16,10 +16,10 @@ from pydantic import Field
 from torch import Tensor
 
 from trocar.core.config import Config
-from trocar.data.views.device_constants import sent
+from trocar.data.views.pixel_ops import sent
 from trocar.downstream.labels import Kind
 from trocar.downstream.temporal.sequence import Numbers
-from trocar.downstream.training.class_weights import balanced_weights
+from trocar.downstream.training.loss import balanced_weights
 from trocar.errors import ConfigError
 
 OnHost = Tensor | Numbers

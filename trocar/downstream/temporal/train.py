@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trocar.backbones.out_of_memory import explained
-from trocar.data.views.device_constants import sent
+from trocar.backbones.device import explained
+from trocar.data.views.pixel_ops import sent
 from trocar.downstream.labels import Kind
 from trocar.downstream.temporal.config import TemporalConfig
 from trocar.downstream.temporal.head import Head, HeadRecipe, probabilities

@@ -1,14 +1,17 @@
 """Pixels of rows -> normalised images, plain or augmented; and the order of an epoch.
 
 On a CPU a thread crops the next batches beside the network; where a GPU trains, that is the work of processes.
+
+Batches of an epoch, made by worker processes for a GPU that trains.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,16 +20,15 @@ from torch import Tensor
 
 from trocar.backbones.preprocess import Preprocessing
 from trocar.core.config import Config
-from trocar.core.permutation import Permutation
-from trocar.data.loading.copy_ahead import pinned, sent_ahead
+from trocar.core.random import Permutation
+from trocar.data.loading.cuda_stream import pinned, sent_ahead
 from trocar.data.loading.prefetch import in_thread
 from trocar.data.loading.torch_backend import crop_resize
-from trocar.data.loading.workers import worker_count
+from trocar.data.loading.workers import Patience, from_workers, worker_count
 from trocar.data.views.augment import augment
 from trocar.data.views.recipe import Jitter, ViewGroup, ViewParams, ViewPlan, ViewRecipe
 from trocar.downstream.features.frame_cache import Pixels
 from trocar.downstream.metrics.outcome import Ints
-from trocar.downstream.training.prepared import prepared
 
 
 class Augmentation(Config):
@@ -130,3 +132,23 @@ def epoch_batches(rows: Ints, batch: int, seed: int, epoch: int) -> list[Ints]:
     """
     order = Permutation(len(rows), seed, "finetune", epoch)(np.arange(len(rows)))
     return [np.sort(part) for part in np.array_split(rows[order], math.ceil(len(rows) / batch))]
+
+
+Item = TypeVar("Item")
+
+
+def prepared(
+    make: Callable[[int], Item], batches: int, workers: int, *, pin: bool = True
+) -> Generator[Item, None, None]:
+    """make(0), make(1), ... in order, in pinned memory. Nothing depends on the number of processes, torch's random
+    numbers here neither: dropout takes them. Raises TrocarError as `from_workers`.
+    """
+    return from_workers(
+        make,
+        range(batches),
+        workers,
+        pin=pin,
+        patience=Patience(0, 0, None),
+        if_it_dies="Lower workers, the number of processes that prepare frames; 0 is none",
+        generator=torch.Generator(),
+    )

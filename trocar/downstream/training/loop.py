@@ -11,15 +11,12 @@ import torch
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import Tensor
 
-from trocar.backbones.out_of_memory import explained
-from trocar.backbones.precision import Precision, autocast
+from trocar.backbones.device import Precision, autocast, explained
 from trocar.core.progress import track
 from trocar.downstream.metrics.outcome import Floats, Ints
 from trocar.downstream.training.batches import Cut, NetworkImages, epoch_batches
-from trocar.downstream.training.goals import Goal
-from trocar.downstream.training.loss import make_criterion
-from trocar.downstream.training.network import Classifier, hold_batch_norm, parameter_groups
-from trocar.downstream.training.recipe import FinetuneRecipe
+from trocar.downstream.training.loss import Goal, make_criterion
+from trocar.downstream.training.network import Classifier, FinetuneRecipe, hold_batch_norm, parameter_groups
 from trocar.errors import TrocarError
 
 Score = Callable[[Floats], float]

@@ -1,4 +1,9 @@
-"""The loss of one task: cross-entropy, or binary cross-entropies, with class weights and unlabelled frames left out."""
+"""The loss of one task: cross-entropy, or binary cross-entropies, with class weights and unlabelled frames left out.
+
+Class weights that make rare classes count as much as frequent ones.
+
+What a network is taught: the leading task of a problem and its partners, alike.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trocar.data.views.device_constants import sent
-from trocar.downstream.labels import Kind
+from trocar.data.views.pixel_ops import sent
+from trocar.downstream.labels import Kind, LabelSpace
 from trocar.downstream.metrics.outcome import Floats, Ints
-from trocar.downstream.training.class_weights import balanced_weights
-from trocar.downstream.training.goals import Goal
+from trocar.downstream.protocols.base import Problem, Targets
+from trocar.downstream.tasks.base import Task
 from trocar.errors import ConfigError
 
 ClassWeights = Literal["none", "balanced"] | tuple[float, ...]
@@ -63,3 +68,49 @@ def make_criterion(goal: Goal, rows: Ints, wanted: ClassWeights, smoothing: floa
     else:
         values = [float(value) for value in wanted]
     return Criterion(kind, torch.tensor(values, dtype=torch.float32, device=device), smoothing)
+
+
+def balanced_weights(targets: Ints | Floats, classes: int) -> Floats:
+    """float64 [K] from training labels [n] or [n, K]; entries below 0 are unlabelled and not counted.
+
+    One label a frame: median frequency balancing, w_c = median over present classes of n / n_c (Eigen and Fergus,
+    arXiv:1411.4734, with frequencies over all frames), as TeCNO has it. Inverse frequencies such as scikit-learn's
+    `balanced` are these times a number, which the weighted mean of a cross-entropy takes out. Several labels: negatives
+    / positives of each class; soft labels count as shares. A class without a positive, which no training frame can
+    weigh, gets 1.
+    """
+    known = targets >= 0
+    if targets.ndim == 1:
+        counts = np.bincount(targets[known].astype(np.int64), minlength=classes).astype(np.float64)
+        goal = np.full(classes, np.median(counts[counts > 0]) if counts.any() else 0.0)
+    else:
+        counts = np.where(known, targets, 0).astype(np.float64).sum(0)
+        goal = known.sum(0) - counts
+    found: Floats = np.divide(goal, counts, out=np.ones(classes), where=(counts > 0) & (goal > 0))
+    return found
+
+
+@dataclass(frozen=True)
+class Goal:
+    """`targets` of every row of the table, -1 where unlabelled or hidden: int64 [N], or [N, K] of 0..1."""
+
+    task: Task
+    space: LabelSpace
+    targets: Targets
+
+    def known(self, rows: Ints) -> Ints:
+        """Those of `rows` that are labelled."""
+        labelled = self.targets[rows] >= 0
+        return rows[labelled if labelled.ndim == 1 else labelled.all(1)]
+
+
+def goals_of(problem: Problem, *, rounded: bool) -> tuple[Goal, ...]:
+    """The leading task first. `rounded` makes 0 and 1 of the mean of several annotators, as the scoring does."""
+    shape = (len(problem.case), *problem.train.targets.shape[1:])
+    targets = np.full(shape, -1, dtype=problem.train.targets.dtype)
+    for part in (problem.train, problem.val):
+        if part is not None:
+            targets[part.rows] = part.targets
+    found = [Goal(problem.task, problem.space, targets)]
+    found += [Goal(partner.task, partner.space, partner.targets) for partner in problem.partners]
+    return tuple(Goal(g.task, g.space, g.targets.round()) if rounded and g.space.soft else g for g in found)

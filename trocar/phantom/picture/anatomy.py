@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from trocar.phantom.picture.textures import Array, Rng
+from trocar.phantom.picture.materials import Array, Rng
 
 Points = npt.NDArray[np.float64]
 

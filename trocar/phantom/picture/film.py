@@ -17,8 +17,8 @@ from trocar.phantom.picture.scene import make_scene
 from trocar.phantom.picture.stage import Theatre
 from trocar.phantom.picture.tools import draw_style
 from trocar.phantom.planted import Event, Kind, OperatingRoom, plan_events
+from trocar.phantom.sampling import stream
 from trocar.phantom.spec import TOOLS, CasePlan, PhantomSpec
-from trocar.phantom.streams import stream
 
 Bytes = npt.NDArray[np.uint8]
 

@@ -1,18 +1,98 @@
-"""What camera, cable and recorder of a hospital do to the picture: response, white balance, noise, vignette, border."""
+"""What camera, cable and recorder of a hospital do to the picture: response, white balance, noise, vignette, border.
+
+Where the organ and the specimen bag are while the organ is held and packed.
+
+Periodic disturbances of a hospital's video chain: constant for all its cases, in another phase in every frame.
+
+A network that has seen them learns to look through them; one that has not finds edges everywhere. They lie in every
+view of a frame and say nothing about it, and neither colour jitter nor a blur of a sigma below their period takes them
+away: that is why pretraining on the other hospital costs something here.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from trocar.phantom.motion import wander
-from trocar.phantom.picture.interference import Interference, Ripple
-from trocar.phantom.picture.textures import TILE, Array, spectral
+from trocar.phantom.motion import SpritePose, ease, wander
+from trocar.phantom.picture.anatomy import Points, Shape
+from trocar.phantom.picture.materials import TILE, Array, Rng, spectral
+from trocar.phantom.sampling import stream
 from trocar.phantom.spec import CasePlan, PhantomSpec
-from trocar.phantom.streams import stream
+
+
+def point_on_organ(shape: Shape, organ: SpritePose, share: float) -> Points:
+    """World position [2] on the organ's axis, `share` of its length from the neck."""
+    reach = share * shape.length * organ.along
+    bend = shape.bend * 4 * share * (1 - share) * organ.across
+    c, s = np.cos(organ.angle), np.sin(organ.angle)
+    return np.array([organ.x + c * reach - s * bend, organ.y + s * reach + c * bend])
+
+
+def packing_poses(
+    home: SpritePose, port: Points, bag_home: Points, packed: float, sway: float
+) -> tuple[SpritePose, SpritePose]:
+    """Poses of organ and bag when `packed` (0 to 1) of the packing is done.
+
+    The bag comes in through the port, the organ goes into it, it is closed, and both leave through the port.
+    """
+    out = ease((packed - 0.72) / 0.28)
+    arrive = ease(packed / 0.16) * (1 - out)
+    bag_xy = port + (bag_home - port) * (0.15 + 0.85 * arrive)
+    direction = float(np.arctan2(*(bag_home - port)[::-1])) + 0.06 * sway
+    closed = ease((packed - 0.55) / 0.15)
+    bag = SpritePose(float(bag_xy[0]), float(bag_xy[1]), direction, 1.0, 1 - 0.3 * closed)
+    inside = ease((packed - 0.2) / 0.32)
+    pocket = bag_xy - 0.2 * np.array([np.cos(direction), np.sin(direction)])
+    x = home.x + inside * (pocket[0] - home.x)
+    y = home.y + inside * (pocket[1] - home.y)
+    turn = (direction - home.angle + np.pi) % (2 * np.pi) - np.pi
+    size = 1 - 0.42 * inside
+    angle = home.angle + inside * float(turn)
+    return SpritePose(float(x), float(y), angle, home.along * size, home.across * size), bag
+
+
+@dataclass(frozen=True)
+class Ripple:
+    """A plane wave over the picture."""
+
+    periods: float
+    """Waves per view height."""
+    angle: float
+    """Direction in which it varies, degrees from the picture's x axis."""
+    depth: float
+    """Amplitude in linear grey levels of 255."""
+    rate: float
+    """Waves per second that pass a pixel."""
+
+
+class Interference:
+    """The sum of a hospital's ripples for one case; their phase at its start is the case's own."""
+
+    def __init__(self, ripples: Sequence[Ripple], rng: Rng, size: tuple[int, int], fps: int) -> None:
+        width, height = size
+        y, x = np.mgrid[0:height, 0:width].astype(np.float32) / np.float32(height)
+        self._waves = []
+        for ripple in ripples:
+            angle = math.radians(ripple.angle)
+            field = 2 * np.pi * ripple.periods * (x * np.float32(math.cos(angle)) + y * np.float32(math.sin(angle)))
+            cosine, sine = (np.asarray(ripple.depth * wave(field), dtype=np.float32) for wave in (np.cos, np.sin))
+            self._waves.append((cosine, sine, float(rng.uniform(0, 2 * np.pi)), 2 * np.pi * ripple.rate / fps))
+
+    def __call__(self, frame: int) -> Array:
+        """What the disturbance adds to frame `frame`: float32 [H, W], linear grey levels."""
+        total: Array = np.zeros_like(self._waves[0][0])
+        for cosine, sine, start, step in self._waves:
+            phase = start + step * frame
+            # cos(field - phase), without a cosine per pixel.
+            total += cosine * np.float32(math.cos(phase)) + sine * np.float32(math.sin(phase))
+        return total
+
 
 Bytes = npt.NDArray[np.uint8]
 NOISE_BANK = 6

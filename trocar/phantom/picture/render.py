@@ -9,9 +9,9 @@ import numpy as np
 
 from trocar.phantom.motion import Camera, Moment, SpritePose, ToolPose
 from trocar.phantom.picture.anatomy import WORLD_HALF, Anatomy
+from trocar.phantom.picture.materials import Array, Rng
 from trocar.phantom.picture.optics import Optics
 from trocar.phantom.picture.stage import Theatre
-from trocar.phantom.picture.textures import Array, Rng
 from trocar.phantom.picture.tools import TIP_LENGTHS, ToolStyle, make_bag, make_tool
 from trocar.phantom.planted import smoke_field
 from trocar.phantom.sampling import Bytes, Matrix, Sprite, bounds, indices, take

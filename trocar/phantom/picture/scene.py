@@ -10,10 +10,9 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from trocar.phantom.picture import grain, materials
+from trocar.phantom.picture import materials
 from trocar.phantom.picture.anatomy import WORLD_HALF, Anatomy, Points
-from trocar.phantom.picture.materials import Material
-from trocar.phantom.picture.textures import TILE, Array, Rng, spectral
+from trocar.phantom.picture.materials import TILE, Array, Material, Rng, spectral
 from trocar.phantom.sampling import FINE, Sprite, make_sprite, refine
 from trocar.phantom.spec import BACKGROUND, DUCT_VESSEL, FAT_CONNECTIVE, SOLID_ORGAN, TARGET_ORGAN
 
@@ -91,7 +90,11 @@ class Canvas:
     def grained(self, rng: Rng, procedure: str) -> Array:
         """Factor [H, W, 1] that the procedure's grain puts on every albedo."""
         angle = float(rng.uniform(0, 2 * np.pi))
-        return 1 + grain.DEPTH * self._tiled(grain.GRAINS[procedure](rng), grain.PERIOD, angle, warp=True)[..., None]
+        return (
+            1
+            + materials.GRAIN_DEPTH
+            * self._tiled(materials.GRAINS[procedure](rng), materials.GRAIN_PERIOD, angle, warp=True)[..., None]
+        )
 
 
 def over(below: SceneLayer, above: SceneLayer, depth: Array, bulge: float, soft: float = 0.006) -> SceneLayer:

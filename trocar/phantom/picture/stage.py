@@ -10,8 +10,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from trocar.phantom.picture.anatomy import WORLD_HALF
+from trocar.phantom.picture.materials import Array, Rng, spectral
 from trocar.phantom.picture.scene import Painted, Scene
-from trocar.phantom.picture.textures import Array, Rng, spectral
 from trocar.phantom.spec import BLOOD, INSTRUMENT
 
 Action = Literal["expose", "divide", "clip", "blood", "wash", "char"]

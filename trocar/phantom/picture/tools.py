@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from trocar.phantom.picture.textures import RGB, TILE, Array, Rng, spectral
+from trocar.phantom.picture.materials import RGB, TILE, Array, Rng, spectral
 from trocar.phantom.sampling import Sprite, make_sprite
 from trocar.phantom.spec import BIPOLAR, CLIPPER, GRASPER, HOOK, IRRIGATOR, SCISSORS
 

@@ -1,12 +1,23 @@
-"""Which mlflow it is, and how one talks to it: address, client, experiments, and what may be said of its errors."""
+"""Which mlflow it is, and how one talks to it: address, client, experiments, and what may be said of its errors.
+
+What a run is called in mlflow, what it is tagged with, and which run it stands below.
+
+Files of a run that has ended, in mlflow: tables, the report page, the model card, figures, predictions.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from trocar.core.files import sha256_of
 from trocar.privacy.credentials import redact, secrets_in
+from trocar.privacy.marks import Withheld, withheld
+from trocar.runs.run_folder import read_record, update_record
 
 
 def resolve_uri(folder: Path, tracking_uri: str | None = None) -> str:
@@ -65,3 +76,86 @@ def experiment_id(client: Any, uri: str, experiment: str) -> str:
         if known is None:
             raise
         return str(known.experiment_id)
+
+
+KEY = "shown_as"
+PARTS = "rows"
+"""A folder in a run's own, with a run folder for every part that has a line of its own in mlflow's table."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """`name` in mlflow, the mlflow run it stands below, a line about it, and `labels`: tags to filter and group by.
+
+    `hidden`: names that mlflow must not get, besides those that the run itself withholds.
+    """
+
+    name: str
+    parent: str | None = None
+    note: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    hidden: Withheld = field(default_factory=Withheld)
+
+    @classmethod
+    def of(cls, folder: Path) -> Placement:
+        """As the run folder says (`describe`), else by the folder's name."""
+        about: Mapping[str, Any] = read_record(folder).get(KEY, {})
+        return cls(str(about.get("name", folder.name)), labels=dict(about.get("labels", {})))
+
+    def below(self, parent: str) -> Placement:
+        """The same below another mlflow run."""
+        return replace(self, parent=parent)
+
+    def tags(self, hidden: Withheld) -> dict[str, str]:
+        """Tags in mlflow's own names, and the labels, without the names in `hidden`."""
+        found = {"mlflow.parentRunId": self.parent, "mlflow.note.content": hidden.text(self.note)}
+        labels = {key: hidden.text(value) for key, value in self.labels.items()}
+        return {key: value for key, value in (found | labels).items() if value}
+
+    def withheld(self, folder: Path) -> Withheld:
+        """All names that mlflow must not get of the run in `folder`."""
+        return Withheld([*withheld(folder).names, *self.hidden.names])
+
+
+def describe(folder: Path, name: str, labels: Mapping[str, str]) -> None:
+    """Note in run.json what mlflow is to call the run and tag it with: its folder is then all that a sync needs."""
+    update_record(folder, **{KEY: {"name": name, "labels": dict(labels)}})
+
+
+ARTIFACTS = (
+    *("results.json", "results.md", "results.csv", "predictions.parquet", "figures"),
+    *("index.html", "report/index.html", "backbone/README.md"),
+)
+"""Files and folders of a run folder that mlflow gets, where they are there."""
+ABOUT_CASES = (".parquet", ".png", ".html")
+"""Files with these endings stay where they are when anything is private: they have rows about frames, or pictures of
+them. A page may have been made with --share-frames."""
+
+
+def log_artifacts(client: Any, run_id: str, folder: Path, hidden: Withheld, known: dict[str, str]) -> None:
+    """Log what is new or has changed; `known` (path -> sha256 of the file when it was logged) is brought up to date."""
+    for file, name in _files(folder):
+        digest = sha256_of(file)
+        if known.get(name) == digest or (hidden and file.suffix in ABOUT_CASES):
+            continue
+        if hidden:
+            client.log_text(run_id, without(file, hidden), name)
+        else:
+            client.log_artifact(run_id, str(file), artifact_path=name.rpartition("/")[0] or None)
+        known[name] = digest
+
+
+def without(file: Path, hidden: Withheld) -> str:
+    """The text of a file without names that must not be shown."""
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".json":
+        return json.dumps(hidden.tree(json.loads(text)), indent=1) + "\n"
+    return hidden.text(text)
+
+
+def _files(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Each file with its name in mlflow, which is its place in the folder."""
+    for name in ARTIFACTS:
+        path = folder / name
+        found = sorted(path.rglob("*")) if path.is_dir() else [path]
+        yield from ((file, file.relative_to(folder).as_posix()) for file in found if file.is_file())

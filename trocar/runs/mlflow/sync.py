@@ -22,9 +22,16 @@ from trocar.core.config import fingerprint
 from trocar.core.files import locked, write_json_atomic
 from trocar.errors import TrocarError
 from trocar.privacy.credentials import redact
-from trocar.runs.mlflow.artifacts import log_artifacts
-from trocar.runs.mlflow.placement import PARTS, Placement
-from trocar.runs.mlflow.server import client_of, experiment_id, quiet_mlflow, resolve_uri, scrub
+from trocar.runs.mlflow.server import (
+    PARTS,
+    Placement,
+    client_of,
+    experiment_id,
+    log_artifacts,
+    quiet_mlflow,
+    resolve_uri,
+    scrub,
+)
 from trocar.runs.run_folder import Status, read_config, read_record, run_status, update_record
 from trocar.runs.step_metrics import StepRow, read_rows
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, UntypedStorage
 
-from trocar.core import memory
+from trocar.core import resources
 
 T = TypeVar("T")
 _SHARE = 0.8
@@ -75,7 +75,7 @@ class Snapshot:
             else:
                 missing[key] = kind
         held.clear()
-        needed, free = sum(bytes_of(*kind) for kind in missing.values()), memory.available()
+        needed, free = sum(bytes_of(*kind) for kind in missing.values()), resources.available()
         if needed and free is not None and needed > _SHARE * free:
             raise NoRoomError(
                 f"a copy of the state needs {needed / 2**30:.2f} GiB, and {free / 2**30:.2f} GiB are free"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trocar.data.loading.batch import Batch
-from trocar.ssl.blocks.packed_views import packed_features, packs
+from trocar.ssl.blocks.transformer_blocks import packed_features, packs
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,13 @@
-"""The training loop. Everything it needs is handed in; it knows no method, no file format and no data set."""
+"""The training loop. Everything it needs is handed in; it knows no method, no file format and no data set.
+
+Python's garbage collector at fixed steps: at a random one of a random rank it makes all the others wait.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+import gc
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,19 +16,43 @@ from pydantic import Field
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trocar.backbones.precision import Precision, Wanted, autocast, resolved
+from trocar.backbones.device import Precision, Wanted, autocast, resolved
 from trocar.core.config import Config
 from trocar.core.random import make_key
 from trocar.data.loading.batch import Batch
-from trocar.ssl.blocks.compiled_blocks import eagerly
-from trocar.ssl.engine.garbage import collected_at_fixed_steps
-from trocar.ssl.engine.health import feature_std, rankme
-from trocar.ssl.engine.method import Losses, Method, norm_buffers
-from trocar.ssl.engine.norm_statistics import Statistics
+from trocar.ssl.blocks.networks import eagerly
+from trocar.ssl.engine.health import Speed, feature_std, peak_memory, rankme
+from trocar.ssl.engine.method import Losses, Method, Statistics, norm_buffers
 from trocar.ssl.engine.optimizer import OptimConfig, Schedule, clip_gradients
-from trocar.ssl.engine.speed import Speed, peak_memory
 from trocar.ssl.engine.step import Progress, Views
 from trocar.ssl.ranks.distributed import World, agree, average_
+
+EVERY = 150  # steps, as in DINOv3's code
+
+
+@contextmanager
+def collected_at_fixed_steps() -> Iterator[Callable[[int], None]]:
+    """Within, the collector runs only when the function that is handed out is called after a multiple of EVERY steps,
+    and where a checkpoint is written.
+
+    What is there already is set aside, so that a collection looks at what came since and takes no time.
+    """
+    was_on = gc.isenabled()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield _collect
+    finally:
+        gc.unfreeze()
+        if was_on:
+            gc.enable()
+
+
+def _collect(done: int) -> None:
+    if done % EVERY == 0:
+        gc.collect()
+
 
 RANKME_SAMPLES = 256
 """Of a rank's batch, at most. The same on a CPU: values of different numbers of samples can't be compared."""

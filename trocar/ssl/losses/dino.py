@@ -2,6 +2,12 @@
 
 lightly's DINOLoss computes the same, but updates its centre inside `forward`: a step that is later refused, or a loss
 evaluated twice, would change the run. Here the loss is a pure function and the centre moves in `after_step`.
+
+iBOT's loss on masked patches (Zhou et al., arXiv 2111.07832, eq. 2, with the weights of DINOv2's reference code).
+
+lightly's IBOTPatchLoss computes the same, but updates its centre inside `forward`.
+
+KoLeo: features keep their distance from each other (Sablayrolles et al., arXiv 1806.03198, eq. 3).
 """
 
 from __future__ import annotations
@@ -9,6 +15,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from trocar.ssl.blocks.heads import unit
+from trocar.ssl.ranks.gather import gather, gather_detached
 
 
 def teacher_probabilities(logits: Tensor, centre: Tensor, temperature: float) -> Tensor:
@@ -62,3 +71,34 @@ def entropy(probabilities: Tensor) -> Tensor:
     """Mean entropy in nats of [..., K] distributions: ln K is uniform, 0 is one-hot."""
     mean: Tensor = torch.special.entr(probabilities).sum(-1).mean()
     return mean
+
+
+def ibot_loss(student: Tensor, teacher: Tensor, weight: Tensor, views: int, temperature: float) -> Tensor:
+    """Cross-entropy of masked patches: the mean over a view's masked patches, then the mean over all `views`.
+
+    `student` logits [m, K] and `teacher` probabilities [m, K] of the same patches, `weight` [m] = 1 / masked patches of
+    the patch's view. Views without a masked patch count with a loss of 0, as in the reference, and m may be 0.
+    """
+    log_p = F.log_softmax(student.float() / temperature, dim=-1)
+    with torch.autocast(student.device.type, enabled=False):
+        return -(torch.einsum("mk,mk->m", teacher, log_p) * weight).sum() / views
+
+
+_EPSILON = 1e-8  # of DINOv2's reference code, in the distance and in the logarithm
+
+
+def koleo(features: Tensor, rows: Tensor) -> Tensor:
+    """-log of the distance to the nearest other sample, mean over this rank's samples; a distance is 0 to 2.
+
+    `features` [b, D] of one view of each sample, of any length, `rows` int64[b] of their frames. Neighbours are sought
+    in the global batch, so that two ranks give what one gives; DINOv2 seeks them within a rank. Samples of the same
+    frame aren't driven apart.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        mine = unit(features)
+        everyone, all_rows = gather(mine), gather_detached(rows)
+        with torch.no_grad():
+            similarity = (mine @ everyone.T).masked_fill(rows[:, None] == all_rows[None], -2.0)
+            nearest = similarity.argmax(1)
+        distance = F.pairwise_distance(mine, everyone.index_select(0, nearest), eps=_EPSILON)
+        return -torch.log(distance + _EPSILON).mean()

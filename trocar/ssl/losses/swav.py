@@ -2,6 +2,10 @@
 
 lightly's SwaVLoss computes the same, but gives no codes to look at, runs in the dtype of autocast, and its caller must
 know on the host whether the queue is full.
+
+Targets that use all prototypes alike (Sinkhorn-Knopp; Caron et al., SwAV, arXiv 2006.09882, appendix A).
+
+lightly's `sinkhorn` gives each rank the same weight, however many samples it has; masked patches are of any number.
 """
 
 from __future__ import annotations
@@ -10,7 +14,33 @@ import torch
 from torch import Tensor
 
 from trocar.ssl.losses.dino import dino_loss
-from trocar.ssl.losses.sinkhorn import balanced_probabilities
+from trocar.ssl.ranks.distributed import max_over_ranks, mean_over_ranks
+
+
+@torch.no_grad()
+def balanced_probabilities(logits: Tensor, temperature: float, iterations: int = 3) -> Tensor:
+    """Distributions [..., K] over prototypes, balanced over all samples of the leading axes and of all ranks.
+
+    logits [..., K]. In float32. Ranks may have different numbers of samples, also none.
+    """
+    flat = logits.float().flatten(0, -2)
+    # Not below e^-80: a sample that is far from all prototypes would have no share at all, and 0 / 0 in its place.
+    share = torch.exp(((flat - _largest(flat)) / temperature).clamp_min(-80))
+    for _ in range(iterations):
+        # Constant factors, such as 1 / K and 1 / number of samples, cancel in the next line.
+        share = share / mean_over_ranks(share.sum(0))
+        share = share / share.sum(1, keepdim=True)
+    return share.view(logits.shape)
+
+
+def _largest(flat: Tensor) -> Tensor:
+    """The largest logit [K] of each prototype over all samples of all ranks.
+
+    The first iteration scales each prototype anyway. With its largest logit at 0 nothing overflows, and a prototype
+    that is far from all samples, as in a collapsed network, does not become 0 / 0.
+    """
+    largest = flat.amax(0) if len(flat) else flat.new_full(flat.shape[1:], -torch.inf)
+    return max_over_ranks(largest)
 
 
 @torch.no_grad()

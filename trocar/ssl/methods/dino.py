@@ -10,9 +10,9 @@ from torch import Tensor
 
 from trocar.core.config import Config
 from trocar.data.views.recipe import Probability, ViewGroup, ViewRecipe
-from trocar.ssl.blocks.ema_teacher import start_teacher, update_teacher
 from trocar.ssl.blocks.networks import Networks
 from trocar.ssl.blocks.self_distillation import MeanLogits, SelfDistillation, SelfDistilled
+from trocar.ssl.blocks.teachers import start_teacher, update_teacher
 from trocar.ssl.engine.method import Losses, Method, freeze_gradients
 from trocar.ssl.engine.step import Progress, Views, by_view
 from trocar.ssl.losses.dino import dino_loss, entropy, prototypes_used

@@ -14,18 +14,15 @@ from torch import Tensor, nn
 
 from trocar.data.views.recipe import Probability, ViewRecipe
 from trocar.errors import ConfigError
-from trocar.ssl.blocks.ema_teacher import start_teacher, update_teacher
 from trocar.ssl.blocks.heads import DinoHead
-from trocar.ssl.blocks.masking import MaskedPatches, Masking, block_masks
 from trocar.ssl.blocks.networks import Networks
-from trocar.ssl.blocks.patches import Tokens
+from trocar.ssl.blocks.patches import MaskedPatches, Masking, Tokens, block_masks
 from trocar.ssl.blocks.self_distillation import MeanLogits, SelfDistillation, SelfDistilled
+from trocar.ssl.blocks.teachers import start_teacher, update_teacher
 from trocar.ssl.engine.method import Losses, Method, freeze_gradients
-from trocar.ssl.engine.schedules import Duration
+from trocar.ssl.engine.optimizer_config import Duration
 from trocar.ssl.engine.step import Progress, Views
-from trocar.ssl.losses.dino import dino_loss, entropy, prototypes_used
-from trocar.ssl.losses.ibot import ibot_loss
-from trocar.ssl.losses.koleo import koleo
+from trocar.ssl.losses.dino import dino_loss, entropy, ibot_loss, koleo, prototypes_used
 from trocar.ssl.methods.dino import DinoGlobalViews, DinoLocalViews, DinoViews
 from trocar.ssl.run import auto_values
 from trocar.ssl.run.auto_values import Advice, Auto, DataSize, known

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from trocar.core.config import Config
 from trocar.data.views.recipe import Probability, ViewGroup, ViewRecipe
 from trocar.errors import ConfigError
-from trocar.ssl.blocks.frozen_teacher import FrozenConfig
 from trocar.ssl.blocks.heads import mlp
 from trocar.ssl.blocks.networks import Networks
+from trocar.ssl.blocks.teachers import FrozenConfig
 from trocar.ssl.engine.method import Losses, Method, MethodConfig
 from trocar.ssl.engine.step import Progress, Views, by_view
 from trocar.ssl.losses.distillation import (

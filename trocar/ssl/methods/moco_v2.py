@@ -9,15 +9,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trocar.data.views.recipe import Interpolation, Jitter, Probability, ViewGroup, ViewRecipe
-from trocar.ssl.blocks.ema_teacher import start_teacher, update_teacher
 from trocar.ssl.blocks.heads import MlpHead, unit
 from trocar.ssl.blocks.networks import Networks
-from trocar.ssl.blocks.sample_queue import push
+from trocar.ssl.blocks.teachers import start_teacher, update_teacher
 from trocar.ssl.engine.method import Losses, Method, MethodConfig
 from trocar.ssl.engine.step import Progress, Views
 from trocar.ssl.losses.contrastive import info_nce
-from trocar.ssl.ranks.gather import gather_detached
-from trocar.ssl.ranks.shuffle_batch_norm import ShuffledBatch
+from trocar.ssl.ranks.batch_norm import ShuffledBatch
+from trocar.ssl.ranks.gather import gather_detached, push
 from trocar.ssl.run import auto_values
 from trocar.ssl.run.auto_values import Advice, Auto, DataSize, known
 

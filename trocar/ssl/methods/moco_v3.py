@@ -9,11 +9,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trocar.data.views.recipe import Interpolation, Probability, ViewGroup, ViewRecipe
-from trocar.ssl.blocks.ema_teacher import start_teacher, update_teacher
 from trocar.ssl.blocks.heads import MlpHead, unit
 from trocar.ssl.blocks.networks import Networks
+from trocar.ssl.blocks.teachers import start_teacher, update_teacher
 from trocar.ssl.engine.method import Losses, Method, MethodConfig
-from trocar.ssl.engine.schedules import cosine
+from trocar.ssl.engine.optimizer_config import cosine
 from trocar.ssl.engine.step import Progress, Views
 from trocar.ssl.losses.contrastive import batch_contrast
 from trocar.ssl.run import auto_values

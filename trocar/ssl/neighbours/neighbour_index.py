@@ -4,6 +4,8 @@ The rule of LemonFM's paper (Che et al., arXiv 2503.19740): a frame of another v
 three times the distance between the anchor and the frame before it. The distances are stored, so the factor stays a
 setting of the run that uses the index. The published code has another rule (three times the distance of the nearest
 entry of a file that nobody published); it is not followed.
+
+What a neighbour index has seen: its backbone chose which frames count as alike.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from trocar import __version__
 from trocar.backbones.device import choose_device
 from trocar.backbones.embed import Embedder, require_finite_features
-from trocar.backbones.exposure import KEY, exposure_of
+from trocar.backbones.exposure import KEY, Exposure, Part, exposure_of
 from trocar.backbones.load import load_backbone
 from trocar.backbones.preprocess import describe_backbone, fit_input_size
 from trocar.backbones.weights.fingerprint import fingerprint
@@ -32,7 +34,7 @@ from trocar.core.random import I64
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.loading.reader import BadContentError, Reader
 from trocar.data.loading.torch_backend import crop_resize, decode
-from trocar.data.order.neighbour_table import F32, index_folder, write_table
+from trocar.data.order.neighbour_table import F32, NeighbourTable, index_folder, write_table
 from trocar.data.selection.composition import Composition
 from trocar.data.selection.selection import Selection
 from trocar.errors import ConfigError, TrocarError
@@ -197,3 +199,19 @@ def _table(catalog: Catalog, rows: I64, cases: I64, features: F32, k: int, exact
         neighbours[rows[block]] = np.where(found >= 0, rows[found], -1)
         distances[rows[block]] = apart
     return neighbours, distances, reference
+
+
+ROLE = "neighbour index"
+
+
+def exposure_of_index(table: NeighbourTable) -> Exposure:
+    """The history of the index's backbone, as the index recorded it when it was built.
+
+    Raises TrocarError for a record that cannot be understood.
+    """
+    if KEY not in table.about:
+        return Exposure((Part(ROLE, str(table.about.get("backbone", "unnamed")), known=False),))
+    try:
+        return Exposure.from_json(table.about[KEY]).as_role(ROLE)
+    except (TypeError, KeyError, ValueError) as error:
+        raise TrocarError(f"the neighbour index's record of its backbone cannot be understood: {error!r}") from None

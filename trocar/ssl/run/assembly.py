@@ -13,10 +13,9 @@ import torch
 
 from trocar import __version__
 from trocar.backbones.depthwise import use_fast_weight_gradient
-from trocar.backbones.device import choose_device
+from trocar.backbones.device import choose_device, resolved
 from trocar.backbones.export import BackboneFiles, backbone_files, require_exportable
 from trocar.backbones.exposure import KEY, Exposure, Part, exposure_of
-from trocar.backbones.precision import resolved
 from trocar.data.catalog import staging
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.catalog.private_videos import private_names
@@ -30,16 +29,21 @@ from trocar.data.selection.selection import Selection
 from trocar.data.views.recipe import ViewPlan
 from trocar.leak.resolve import LeakSearch, resolve
 from trocar.privacy.marks import Withheld
-from trocar.ssl.blocks.compiled_blocks import compile_backbone
-from trocar.ssl.blocks.frozen_teacher import FrozenConfig
-from trocar.ssl.blocks.networks import TimmNetworks
+from trocar.ssl.blocks.networks import TimmNetworks, compile_backbone
+from trocar.ssl.blocks.teachers import FrozenConfig
 from trocar.ssl.engine.method import Method, MethodConfig
 from trocar.ssl.engine.optimizer import Schedule
-from trocar.ssl.neighbours.neighbour_exposure import exposure_of_index
+from trocar.ssl.neighbours.neighbour_index import exposure_of_index
+from trocar.ssl.ranks.batch_norm import convert
 from trocar.ssl.ranks.distributed import World, wait_for_all
-from trocar.ssl.ranks.gpus import gpu_of
-from trocar.ssl.ranks.machine import MachineShare, fitting_workers, handed_over, require_shared_memory, workers_on
-from trocar.ssl.ranks.sync_batch_norm import convert
+from trocar.ssl.ranks.machine import (
+    MachineShare,
+    fitting_workers,
+    gpu_of,
+    handed_over,
+    require_shared_memory,
+    workers_on,
+)
 from trocar.ssl.run.auto_values import DataSize
 from trocar.ssl.run.hardware import cpu_model, dali_version, gpu_facts
 from trocar.ssl.run.pretrain_config import PretrainConfig

@@ -14,7 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_backward_flop_count, sdpa_flop_count
 
 from trocar.errors import TrocarError
-from trocar.ssl.blocks.frozen_teacher import frozen_networks
+from trocar.ssl.blocks.teachers import frozen_networks
 from trocar.ssl.engine.method import Method
 from trocar.ssl.engine.optimizer_config import OptimConfig
 from trocar.ssl.engine.step import Progress

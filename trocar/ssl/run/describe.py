@@ -10,7 +10,7 @@ from trocar.backbones.origin import origin_of
 from trocar.data.views.recipe import ViewRecipe
 from trocar.ssl.engine.method import Method
 from trocar.ssl.engine.step import Progress, Views
-from trocar.ssl.ranks.gpus import idle_gpus, ranks_of
+from trocar.ssl.ranks.machine import idle_gpus, ranks_of
 from trocar.ssl.run.assembly import Pretraining
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from trocar.backbones.precision import allow_tf32
-from trocar.backbones.weights.finite import require_finite
-from trocar.core import memory
+from trocar.backbones.device import allow_tf32
+from trocar.backbones.weights.weights_file import require_finite
+from trocar.core import resources
 from trocar.core.files import write_json_atomic
 from trocar.errors import ConfigError, TrocarError
 from trocar.privacy.marks import withhold
@@ -24,7 +24,7 @@ from trocar.ssl.ranks.distributed import World, agree, broadcast_int, gather_wor
 from trocar.ssl.ranks.machine import MachineShare, default_threads
 from trocar.ssl.run.assembly import Pretraining, Say
 from trocar.ssl.run.describe import describe
-from trocar.ssl.run.out_of_memory import explained
+from trocar.ssl.run.hardware import explained
 from trocar.ssl.run.pretrain_config import PretrainConfig
 from trocar.ssl.run.run_hooks import RunHooks, bad_rows
 from trocar.ssl.run.signals import AfterStop, StopSignals, shell_code
@@ -87,7 +87,7 @@ def _acquire(out: Path, world: World) -> Lease | None:
 def _train(setup: Pretraining, signals: StopSignals, lease: Lease | None, after_stop: AfterStop) -> None:
     config, world, method = setup.config, setup.world, setup.placed()
     setup.say = setup.withheld.saying(setup.say)
-    memory.keep_freed()
+    resources.keep_freed()
     for line in describe(setup):
         setup.say(line)
     optimizer = build_optimizer(method, config.optim)

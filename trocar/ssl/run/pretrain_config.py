@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from trocar.backbones.precision import Precision
+from trocar.backbones.device import Precision
 from trocar.core.config import Config
 from trocar.data.order.plan import Shuffle
 from trocar.data.selection.composition import Composition

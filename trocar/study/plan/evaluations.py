@@ -7,18 +7,18 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from trocar.backbones.precision import Precision
+from trocar.backbones.device import Precision
 from trocar.core.config import fingerprint
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.selection.composition import Composition
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.base import DatasetOptions
-from trocar.downstream.evaluation.compatibility import check_tasks
+from trocar.downstream.evaluation.contenders import check_tasks
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.experiment import Experiment, drawn, make_experiment
 from trocar.downstream.labels import LabelledFrames
 from trocar.downstream.metrics.outcome import Ints
-from trocar.downstream.metrics.segmentation_offered import NO_BACKGROUND
+from trocar.downstream.metrics.registry import NO_BACKGROUND
 from trocar.downstream.protocols import get_protocol
 from trocar.downstream.splits.budgets import most_draws
 from trocar.downstream.tasks.base import Task

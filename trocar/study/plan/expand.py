@@ -15,8 +15,7 @@ from trocar.slurm.profile import Profile
 from trocar.study.config import INIT, RANDOM, StudyConfig
 from trocar.study.plan.evaluations import Evaluation, ScoredBackbone, TaskPlan, labels_of
 from trocar.study.plan.planned_precision import planned_for_evaluations
-from trocar.study.plan.pretraining_record import ArmRun
-from trocar.study.plan.pretrainings import Pretrainings, plan_arms
+from trocar.study.plan.pretrainings import ArmRun, Pretrainings, plan_arms
 from trocar.study.results.weight_identity import absolute, identity, is_random, random_name
 from trocar.study.run.stages import Stage
 

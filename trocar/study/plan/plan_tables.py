@@ -9,10 +9,9 @@ from rich.table import Table
 
 from trocar.core.progress import duration
 from trocar.data.leak.guard import KEPT
-from trocar.study.plan.costs import Rates, StageCost, costs
+from trocar.study.plan.costs import Rates, StageCost, costs, price
 from trocar.study.plan.expand import StudyPlan
-from trocar.study.plan.leave_out import price
-from trocar.study.plan.pretraining_record import served
+from trocar.study.plan.pretrainings import served
 from trocar.study.run.stage_store import Store
 
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import torch
 
-from trocar.backbones.device import choose_device
-from trocar.backbones.precision import Precision, Wanted, resolved
+from trocar.backbones.device import Precision, Wanted, choose_device, resolved
 from trocar.errors import ConfigError
 from trocar.slurm.profile import Profile
 from trocar.ssl.run.pretrain_config import PretrainConfig

@@ -9,18 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from trocar.study.report.arms import Cell, arms_of, cells, labelled_cases
-from trocar.study.report.design import design_of, series
+from trocar.study.report.arms import Cell, arms_of, cells, design_of, labelled_cases, series
 from trocar.study.report.known_cases import KnownCases
 from trocar.study.results.results import Score, StudyResults
-from trocar.study.statistics.contrasts import Contrast, ScoredTask, declared_contrasts
+from trocar.study.statistics.contrasts import FLIPS, Contrast, ScoredTask, declared_contrasts
 from trocar.study.statistics.crossed import Crossed, Estimate, crossed
-from trocar.study.statistics.curves import LearningCurve, learning_curve
 from trocar.study.statistics.ranking import ArmRanking, rank_over_tasks
 from trocar.study.statistics.resample import Resampled
-from trocar.study.statistics.scaling import Scaling, scaling
+from trocar.study.statistics.scaling import LearningCurve, Scaling, learning_curve, scaling
 from trocar.study.statistics.source_value import SourceValue, source_value
-from trocar.study.statistics.swap import FLIPS
 
 DRAWS = 1000
 LEVEL = 0.05

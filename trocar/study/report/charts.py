@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from trocar.report.svg import INK, SERIES, drawing, plain_axes, to_svg
+from trocar.report.charts import INK, SERIES, drawing, plain_axes, to_svg
 from trocar.study.report.analysis import Compared
 from trocar.study.statistics.scaling import PowerLaw, Scaling
 

@@ -12,8 +12,8 @@ from trocar.core.progress import duration
 from trocar.data.leak.folding import fold
 from trocar.data.leak.guard import KEPT
 from trocar.privacy.marks import tree_without_folders
-from trocar.study.plan.pretraining_record import served
-from trocar.study.report.design import source_fields, sources_of
+from trocar.study.plan.pretrainings import served
+from trocar.study.report.arms import source_fields, sources_of
 from trocar.study.report.html import cell, folded, head, section, table
 from trocar.study.report.known_cases import KnownCases
 from trocar.study.results.results import Pretrained, StudyResults

@@ -19,15 +19,13 @@ from trocar.downstream.figures.shown import shown
 from trocar.downstream.metrics.segmentation import image_scores
 from trocar.downstream.segmentation.overlay import draw_overlays, ranked
 from trocar.errors import TrocarError
-from trocar.report.features import PictureFeatures
-from trocar.report.figures import pca_maps, resized
+from trocar.report.figures import PictureFeatures, pca_maps, resized
 from trocar.report.inputs import Images
 from trocar.report.sections import picture
 from trocar.study.plan.evaluations import labels_of
 from trocar.study.report.analysis import Analysis, Compared
 from trocar.study.report.arms import source_of
-from trocar.study.report.frames import frames_of, pictures, rows_of
-from trocar.study.report.hardest import Hard, hardest
+from trocar.study.report.hardest import Hard, frames_of, hardest, pictures, rows_of
 from trocar.study.report.known_cases import KnownCases
 from trocar.study.results.results import Score, StudyResults
 from trocar.study.results.weight_identity import is_random

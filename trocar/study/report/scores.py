@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from trocar.data.leak.verdict import Verdict
-from trocar.report.interval import bar, scale_of
+from trocar.report.charts import bar, scale_of
 from trocar.study.plan.evaluations import labels_of
 from trocar.study.report.analysis import LEVEL, Analysis, Compared
-from trocar.study.report.classes import class_table
 from trocar.study.report.html import cell, few, head, number, section, signed, span, table
 from trocar.study.report.summary import count
-from trocar.study.report.verdicts import WorstVerdict
+from trocar.study.report.verdicts import WorstVerdict, class_table
 from trocar.study.results.results import StudyResults
 from trocar.study.statistics.contrasts import Contrast
 from trocar.study.statistics.crossed import CASES_ONLY, FEWEST_DRAWN, Estimate

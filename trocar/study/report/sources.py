@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from trocar.report.interval import bar, scale_of
+from trocar.report.charts import bar, scale_of
 from trocar.study.report.analysis import Analysis, Compared, bounds_of
 from trocar.study.report.charts import learning_curves, scaling_chart
 from trocar.study.report.html import cell, head, section, signed, span, table

@@ -14,9 +14,8 @@ from trocar.downstream.evaluation.private_labels import Private, of_marks
 from trocar.errors import TrocarError
 from trocar.privacy.marks import Marks, marks_in, withheld
 from trocar.study.plan.study_lock import Tree
-from trocar.study.run.integrity import check_content
 from trocar.study.run.stage_execution import RESULTS
-from trocar.study.run.stage_store import Store
+from trocar.study.run.stage_store import Store, check_content
 
 
 def private_of_study(lock: Tree, store: Store) -> Private:

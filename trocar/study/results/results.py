@@ -14,12 +14,11 @@ import pandas as pd
 from trocar.downstream.predictions.prediction_file import Key
 from trocar.errors import TrocarError
 from trocar.study.config import StudyConfig
-from trocar.study.plan.pretraining_record import ArmRun, fields_in
+from trocar.study.plan.pretrainings import ArmRun, fields_in
 from trocar.study.plan.study_lock import Tree, require_lock
 from trocar.study.results.metric_lookup import AnyOutcome, CaseMetric, metric_named, outcomes_in, restricted
-from trocar.study.run.integrity import check_content
 from trocar.study.run.stage_execution import RESULTS
-from trocar.study.run.stage_store import Store, read_spec
+from trocar.study.run.stage_store import Store, check_content, read_spec
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ from trocar.backbones.export import public_config
 from trocar.core.files import write_json_atomic
 from trocar.errors import TrocarError
 from trocar.privacy.marks import Withheld, withhold
-from trocar.runs.mlflow.placement import Placement
-from trocar.runs.mlflow.server import client_of, resolve_uri
+from trocar.runs.mlflow.server import Placement, client_of, resolve_uri
 from trocar.runs.mlflow.sync import sync
 from trocar.runs.run_folder import Run
 from trocar.runs.step_metrics import read_metrics

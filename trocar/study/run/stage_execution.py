@@ -2,6 +2,8 @@
 
 The process that works holds the stage's lease, so it makes no difference who started it: a runner that was killed
 meanwhile leaves a stage that ends well, and the next runner waits for it.
+
+What a stage ran on, for its record: the device, and the state of the code.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import os
 import platform
 import shutil
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -24,15 +27,48 @@ from typing import Any
 
 import yaml
 
+import trocar
 from trocar import __version__
 from trocar.core.files import sha256_of, write_atomic, write_json_atomic
 from trocar.errors import TrocarError
 from trocar.runs.lease import Lease, LeaseHeld
 from trocar.runs.process_identity import host_name
-from trocar.study.run.integrity import check_content
-from trocar.study.run.provenance import device_of, git_state
-from trocar.study.run.stage_store import DONE, FAILED, LOG, Store, attempts, note, read_spec
+from trocar.study.run.stage_store import DONE, FAILED, LOG, Store, attempts, check_content, note, read_spec
 from trocar.study.run.stages import Kind, Stage
+
+
+def device_of(stage: Stage) -> str:
+    """`cpu`, or the name of the GPU that the stage's command worked on. To be asked in the process that ran it."""
+    settings: Any = stage.config.get("run") if stage.kind == "pretrain" else stage.config
+    wanted = str((settings or {}).get("device", "auto"))
+    # Who has not loaded torch has used no GPU, and shall not wait for it.
+    torch: Any = sys.modules.get("torch")
+    if stage.kind == "report" or wanted == "cpu" or torch is None or not torch.cuda.is_available():
+        return "cpu"
+    return str(torch.cuda.get_device_name())
+
+
+def git_state(folder: Path | None = None) -> str | None:
+    """The commit that the code in `folder` (None: of Trocar) is at, with `, changed` if tracked files differ from it;
+    None outside a git checkout or without git.
+    """
+    folder = folder or Path(trocar.__file__).parent
+    commit = _git(folder, "rev-parse", "HEAD")
+    # A package that was installed inside some other project's checkout is no part of it.
+    if commit is None or _git(folder, "ls-files", "--error-unmatch", "__init__.py") is None:
+        return None
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return commit + (", changed" if changed else "")
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    """What git says, None if it fails."""
+    try:
+        done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
 
 HELD = 75
 """Exit code where another process works on the stage: sysexits' EX_TEMPFAIL, try again later."""

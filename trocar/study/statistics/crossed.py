@@ -27,8 +27,7 @@ from scipy import stats
 
 from trocar.downstream.metrics.outcome import Floats
 from trocar.errors import TrocarError, nearest
-from trocar.study.statistics.resample import Arm, CaseMetric, O, Resampled, draw_cases, resample
-from trocar.study.statistics.result import Result
+from trocar.study.statistics.resample import Arm, CaseMetric, O, Resampled, Result, draw_cases, resample
 
 SEEDS_AND_CASES = "over seeds and test cases"
 CASES_ONLY = "over test cases only"

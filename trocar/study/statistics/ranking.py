@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 from trocar.downstream.metrics.outcome import Floats
 from trocar.errors import TrocarError
 from trocar.study.statistics.crossed import CASES_ONLY, FEWEST_CASES, FEWEST_DRAWN, SEEDS_AND_CASES, Crossed
-from trocar.study.statistics.result import Result
+from trocar.study.statistics.resample import Result
 
 
 @dataclass(frozen=True)

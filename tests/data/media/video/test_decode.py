@@ -25,7 +25,7 @@ from ingest_clips import (
     woven,
 )
 
-from trocar.data.media.refusal import Limits, RejectError
+from trocar.data.media.input_file import Limits, RejectError
 from trocar.data.media.video.container import key_frames
 from trocar.data.media.video.decode import Decoder
 from trocar.data.media.video.frame_conversion import to_rgb

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ingest_clips import WOVEN, constant, make_clip, woven
 
-from trocar.data.media.video.deinterlace import deinterlaced
+from trocar.data.media.video.frame_conversion import deinterlaced
 
 
 def frames_of(clip: Path) -> list[av.VideoFrame]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from ingest_clips import constant, make_clip, number_in
 
-from trocar.data.media.refusal import Limits, RejectError
+from trocar.data.media.input_file import Limits, RejectError
 from trocar.data.media.video import index as video_index
 from trocar.data.media.video.decode import Decoder
 from trocar.data.media.video.frame_conversion import to_rgb

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ingest_clips import WOVEN, comb, constant, make_clip, number_in, woven
 
-from trocar.data.media.refusal import RejectError
+from trocar.data.media.input_file import RejectError
 from trocar.data.media.video import numbered_pictures as module
 from trocar.data.media.video.frame_conversion import to_rgb
 from trocar.data.media.video.index import make_index

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from trocar.data.media.video.picture_size import video_sizes
+from trocar.data.media.video.container import video_sizes
 
 
 @pytest.mark.parametrize(("aspect", "sizes"), [(None, ((64, 32),)), (Fraction(3, 2), ((64, 32), (96, 32)))])

@@ -11,12 +11,12 @@ import av
 import pytest
 from ingest_clips import constant, make_clip
 
-from trocar.data.media.refusal import Limits, RejectError
+from trocar.data.media.input_file import Limits, RejectError
 from trocar.data.media.video.container import demux, open_video
 from trocar.data.media.video.decode import Decoder
 from trocar.data.media.video.packet_roles import Irregular, Role, role_reader
-from trocar.data.media.video.sample_times import SampleTimes
 from trocar.data.media.video.sparse_decode import SparseDecode
+from trocar.data.media.video.timeline import SampleTimes
 
 PYRAMID = {"preset": "fast", "crf": "20", "x264-params": "bframes=3:b-pyramid=normal:scenecut=0:threads=1"}
 

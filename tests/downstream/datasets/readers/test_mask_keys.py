@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trocar.downstream.datasets.readers.mask_keys import mask_keys
+from trocar.downstream.datasets.readers.masks import mask_keys
 from trocar.errors import TrocarError
 
 NAMES = ("liver", "Background", "tool")

@@ -1,18 +1,118 @@
-"""From upright source pictures to what is stored: masked, cut to the content, scaled, encoded."""
+"""From upright source pictures to what is stored: masked, cut to the content, scaled, encoded as canonical JPEG."""
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from typing import Literal
 
 import numpy as np
 from PIL import Image
+from pydantic import Field
 
-from trocar.data.ingest.images import canonical_jpeg
 from trocar.data.ingest.images.content_area import ContentArea, find_content
-from trocar.data.ingest.settings import IngestSettings
-from trocar.data.media.refusal import RejectError
+from trocar.data.ingest.shard_writer import SHARD_BYTES
+from trocar.data.media.input_file import Limits, RejectError
+from trocar.data.media.jpeg import end_and_size
 from trocar.data.media.video.frame_conversion import Box
+
+INGEST_VERSION = 4
+"""Raised when the same video and settings give other frames, or a record says more of them: finished videos of another
+version are done again.
+"""
+
+
+class IngestSettings(Limits):
+    """Settings of one ingest; the limits decide what is rejected, all else decides the bytes of the frames.
+
+    `fps` is in frames per second of video, `short_side` in pixels (None keeps the size; nothing is enlarged).
+    """
+
+    fps: float = Field(1.0, gt=0, le=240)
+    short_side: int | None = Field(256, ge=16, le=8192)
+    jpeg_quality: int = Field(90, ge=1, le=100)
+    crop: Literal["auto", "none"] = "auto"
+    shard_bytes: int = Field(SHARD_BYTES, ge=1 << 12)
+
+    def identity(self) -> dict[str, object]:
+        """The part that decides the bytes: a finished video with another one is ingested again."""
+        return {"ingest_version": INGEST_VERSION, **self.model_dump(exclude=set(Limits.model_fields))}
+
+
+_SOF_BASELINE, _SOS, _APP0, _COMMENT = 0xC0, 0xDA, 0xE0, 0xFE
+_TABLES = {0xDB, 0xC4, 0xDD}
+_ENCODER = re.compile(rb"Lavc[0-9.]{1,20}\0?")
+
+
+def encode(image: Image.Image, quality: int) -> bytes:
+    """Canonical JPEG of an RGB image."""
+    buffer = io.BytesIO()
+    clean = Image.frombytes("RGB", image.size, image.tobytes())  # Pillow would write a comment kept in `info`
+    clean.save(buffer, "JPEG", quality=quality, subsampling="4:2:0", optimize=False, progressive=False)
+    return buffer.getvalue()
+
+
+def is_canonical(data: bytes) -> bool:
+    """Whether these bytes are a canonical JPEG, by its markers (ITU-T T.81, annex B): nothing after the end
+    either, and nothing that the reader of a run refuses.
+
+    A comment is canonical only if it is the name and version of a video tool (`Lavc60.3.100`), an APP0 segment only
+    if it is JFIF without a thumbnail: others may hold a patient's name or an unmasked picture.
+    """
+    if data[:2] != b"\xff\xd8" or data[-2:] != b"\xff\xd9":
+        return False
+    position, baseline = 2, False
+    while position + 4 <= len(data):
+        if data[position] != 0xFF:
+            return False
+        marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
+        body = data[position + 4 : position + 2 + length]
+        if marker == _SOS:
+            return baseline and _is_whole(data)
+        if marker == _SOF_BASELINE:
+            baseline = _is_420(body)
+        elif marker == _COMMENT:
+            if not _ENCODER.fullmatch(body):
+                return False
+        elif marker == _APP0:
+            if not _is_plain_jfif(body):
+                return False
+        elif marker not in _TABLES:
+            return False
+        position += 2 + length
+    return False
+
+
+def _is_whole(data: bytes) -> bool:
+    try:
+        end, _ = end_and_size(data)
+    except ValueError:
+        return False
+    return end == len(data)
+
+
+def _is_plain_jfif(body: bytes) -> bool:
+    """JFIF 1.02: name, version, units and densities, and a thumbnail of 0 x 0 pixels."""
+    return len(body) == 14 and body[:5] == b"JFIF\0" and body[12:] == b"\0\0"
+
+
+def target_size(width: int, height: int, short_side: int | None, pixel_aspect: Fraction) -> tuple[int, int]:
+    """(width, height) to store: square pixels, the short side as asked, nothing enlarged but by the pixel
+    aspect.
+    """
+    shown = float(width * pixel_aspect), float(height)
+    if pixel_aspect < 1:
+        shown = float(width), float(height / pixel_aspect)
+    scale = 1.0 if short_side is None else min(1.0, short_side / min(shown))
+    return max(1, round(shown[0] * scale)), max(1, round(shown[1] * scale))
+
+
+def _is_420(frame_header: bytes) -> bool:
+    if len(frame_header) < 15 or frame_header[0] != 8 or frame_header[5] != 3:
+        return False
+    return [frame_header[i] for i in (7, 10, 13)] == [0x22, 0x11, 0x11]
 
 
 class Framing:
@@ -48,7 +148,7 @@ class Framing:
         """(width, height) to store of a source picture of `size`."""
         box = self.content.box
         width, height = (box[2], box[3]) if box else size
-        return canonical_jpeg.target_size(width, height, self.settings.short_side, self.pixel_aspect)
+        return target_size(width, height, self.settings.short_side, self.pixel_aspect)
 
     def expect(self, size: tuple[int, int]) -> None:
         """Raises RejectError for a picture of another size than those before it, where box or masks would not fit."""
@@ -66,10 +166,10 @@ class Framing:
         if target != image.size or self.content.box:
             box = (left, top, left + width, top + height)
             image = image.resize(target, Image.Resampling.BICUBIC, box=box)
-        return canonical_jpeg.encode(image, self.settings.jpeg_quality)
+        return encode(image, self.settings.jpeg_quality)
 
     def packed(self, data: bytes, image: Image.Image) -> bytes:
         """The file's own bytes where they are what would be stored, else a new JPEG."""
         self.expect(image.size)
         as_it_is = not self.masks and self.content.box is None and self.target(image.size) == image.size
-        return data if as_it_is and canonical_jpeg.is_canonical(data) else self.encode(image)
+        return data if as_it_is and is_canonical(data) else self.encode(image)

@@ -11,9 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trocar.data.ingest.shard_writer import MAX_KEY
-from trocar.data.media.file_names import composed, posix_name
-from trocar.data.media.folders import Omission, walk
-from trocar.data.media.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from trocar.data.media.folders import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Omission, composed, posix_name, walk
 from trocar.errors import ConfigError
 
 MAX_NAME = MAX_KEY - 8  # a key is the name, a dash and seven digits

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from trocar.data.media.file_names import is_leftover
-from trocar.data.media.suffixes import IMAGE_SUFFIXES
+from trocar.data.media.folders import IMAGE_SUFFIXES, is_leftover
 from trocar.errors import ConfigError
 
 _FIELD = re.compile(r"\{number(?::0?\d*d)?\}")

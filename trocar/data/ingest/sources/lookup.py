@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from trocar.data.ingest.sources.find import FoundSource, video_id
-from trocar.data.media.file_names import posix_name, without_ending
+from trocar.data.media.folders import posix_name, without_ending
 from trocar.errors import ConfigError
 
 

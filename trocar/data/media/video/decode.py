@@ -17,14 +17,13 @@ from pathlib import Path
 
 import av
 
-from trocar.data.media.refusal import Limits, RejectError, check_size
+from trocar.data.media.input_file import Limits, RejectError, check_size
 from trocar.data.media.video.container import VideoInfo, demux, describe, open_video
-from trocar.data.media.video.deinterlace import deinterlaced
 from trocar.data.media.video.every_picture import Damage, every_picture, note_on_times
+from trocar.data.media.video.frame_conversion import deinterlaced
 from trocar.data.media.video.packet_roles import Irregular
-from trocar.data.media.video.sample_times import SampleTimes
 from trocar.data.media.video.sparse_decode import Shown, SparseDecode
-from trocar.data.media.video.timeline import Timeline
+from trocar.data.media.video.timeline import SampleTimes, Timeline
 
 
 @dataclass

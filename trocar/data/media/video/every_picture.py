@@ -16,7 +16,7 @@ from typing import Any
 
 import av
 
-from trocar.data.media.refusal import RejectError
+from trocar.data.media.input_file import RejectError
 from trocar.data.media.video.container import VideoInfo
 from trocar.data.media.video.timeline import Timeline
 

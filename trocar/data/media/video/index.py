@@ -22,11 +22,10 @@ import numpy.typing as npt
 
 from trocar.core.files import user_cache, writing
 from trocar.core.progress import track
-from trocar.data.media.refusal import Limits, RejectError
+from trocar.data.media.input_file import Limits, RejectError
 from trocar.data.media.video.container import VideoInfo, demux, describe, open_video
 from trocar.data.media.video.every_picture import Damage, every_picture, is_counted
-from trocar.data.media.video.sample_times import SampleTimes
-from trocar.data.media.video.timeline import Timeline
+from trocar.data.media.video.timeline import SampleTimes, Timeline
 
 FORMAT = 1
 """Raised when the same file gives another index: kept ones of another format are not used."""

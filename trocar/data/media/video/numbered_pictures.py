@@ -9,10 +9,10 @@ from typing import Any
 
 import av
 
-from trocar.data.media.refusal import Limits, RejectError, check_size
+from trocar.data.media.input_file import Limits, RejectError, check_size
 from trocar.data.media.video.container import VideoInfo, demux, describe, open_video
-from trocar.data.media.video.deinterlace import deinterlaced
 from trocar.data.media.video.every_picture import Damage, every_picture
+from trocar.data.media.video.frame_conversion import deinterlaced
 from trocar.data.media.video.index import VideoIndex
 from trocar.data.media.video.packet_roles import Irregular
 from trocar.data.media.video.sparse_decode import SparseDecode

@@ -1,4 +1,7 @@
-"""Reading masks as they are published: one channel of any depth, three equal ones, an alpha channel, palettes."""
+"""Reading masks as they are published: one channel of any depth, three equal ones, an alpha channel, palettes.
+
+What classes.yaml says of masks beside the names of their classes: which is the background, and what 255 is.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from trocar.core import yaml_text
 from trocar.downstream.labels import IGNORED_PIXEL, Mask
-from trocar.errors import TrocarError
+from trocar.errors import TrocarError, nearest
 
 _SPREAD = {"L;2": 85, "L;4": 17}
 """What Pillow multiplies the samples of a grey picture of 2 or 4 bits by, so that its largest is white."""
@@ -132,3 +136,32 @@ def _lossy(path: Path) -> str:
     if path.suffix.lower() not in _LOSSY:
         return ""
     return f"; {path.suffix} files change the values they are given: save masks as PNG"
+
+
+BACKGROUND, NOT_SCORED = "background", "not_scored"
+MASK_KEYS = (BACKGROUND, NOT_SCORED)
+NONE = ("", "null", "none")
+
+
+def mask_keys(path: Path, classes: tuple[str, ...]) -> tuple[int | None, bool]:
+    """(index of the background class, or None; whether 255 is said to mean `not scored`).
+
+    `background: NAME` names the class; without it a class called background is the one, and an empty value says that
+    there is none. Raises TrocarError for a name that is no class, and for a `not_scored` other than 255.
+    """
+    tree = yaml_text.load_texts(path.read_text(encoding="utf-8"))
+    white = tree.get(NOT_SCORED)
+    if white not in (None, str(IGNORED_PIXEL)):
+        raise TrocarError(
+            f"{path}: {NOT_SCORED}: {white!r}: the one value that is not scored is {IGNORED_PIXEL}; say "
+            f"`{NOT_SCORED}: {IGNORED_PIXEL}`, or leave the key out"
+        )
+    lower = [name.lower() for name in classes]
+    if BACKGROUND not in tree:
+        return (lower.index(BACKGROUND) if BACKGROUND in lower else None), white is not None
+    name = str(tree[BACKGROUND])
+    if name in classes:
+        return classes.index(name), white is not None
+    if name.lower() in NONE:
+        return None, white is not None
+    raise TrocarError(f"{path}: {BACKGROUND}: no class {name!r}{nearest(name, classes)}; classes: {', '.join(classes)}")

@@ -11,12 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from trocar.data.media.file_names import composed
-from trocar.data.media.folders import listed
-from trocar.data.media.refusal import RejectError
-from trocar.data.media.suffixes import VIDEO_SUFFIXES
+from trocar.data.media.folders import VIDEO_SUFFIXES, composed, listed
+from trocar.data.media.input_file import RejectError
 from trocar.data.media.video.index import Ints, VideoIndex, read_index
-from trocar.data.media.video.sample_times import SampleTimes
+from trocar.data.media.video.timeline import SampleTimes
 from trocar.errors import TrocarError
 
 

@@ -13,9 +13,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trocar.downstream.labels import Kind
-from trocar.downstream.temporal.convolution import DilatedConvolution
 from trocar.downstream.temporal.head import Head, HeadConfig, HeadRecipe, probabilities
-from trocar.downstream.temporal.window_attention import window_attention
+from trocar.downstream.temporal.layers import DilatedConvolution, window_attention
 
 
 class AsFormerConfig(HeadConfig):

@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from trocar.downstream.labels import Kind
-from trocar.downstream.temporal.convolution import DilatedStage
 from trocar.downstream.temporal.head import Head, HeadConfig, HeadRecipe, probabilities
+from trocar.downstream.temporal.layers import DilatedStage
 
 
 class MsTcnConfig(HeadConfig):

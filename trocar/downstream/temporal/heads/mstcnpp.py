@@ -9,8 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trocar.downstream.labels import Kind
-from trocar.downstream.temporal.convolution import DilatedConvolution, DilatedStage
 from trocar.downstream.temporal.head import Head, HeadConfig, HeadRecipe, probabilities
+from trocar.downstream.temporal.layers import DilatedConvolution, DilatedStage
 
 
 class MsTcnPpConfig(HeadConfig):

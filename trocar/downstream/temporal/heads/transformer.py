@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trocar.downstream.labels import Kind
 from trocar.downstream.temporal.head import Head, HeadConfig, HeadRecipe
-from trocar.downstream.temporal.window_attention import window_attention
+from trocar.downstream.temporal.layers import window_attention
 
 
 class TransformerConfig(HeadConfig):

@@ -1,0 +1,95 @@
+"""JPEG files: decoded for training and evaluation, and told whole from damaged by their markers.
+
+Decoders differ in what damage they put up with: a marker inside the image data or a missing end is refused by
+torch's decoder and painted over by DALI. Which frames a run sees must not depend on the decoder, so these are refused
+before either.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import cast
+
+import torch
+from torch import Tensor
+from torchcodec.decoders import decode_jpeg as _decode_jpeg
+
+from trocar.data.media.input_file import RejectError
+
+_WHERE = re.compile(r"^\S+, \S+:\d+, ")  # the function and line of TorchCodec that an error begins with
+
+
+def decode_jpeg(jpeg: Jpeg) -> Tensor:
+    """JPEG -> uint8[3, height, width] in RGB, channels last in memory: chroma smoothly upsampled, as it is shown.
+
+    Other threads run meanwhile. Raises RejectError for what does not decode to its end; noise inside of the image data
+    that libjpeg paints over is none (`jpeg_markers` finds markers where there can be none). An EXIF orientation is
+    applied, but frames in shards have none (`ingest.jpeg.is_canonical`).
+    """
+    if not jpeg:
+        raise RejectError("empty file", "0 bytes")
+    try:
+        source = torch.frombuffer(bytearray(jpeg), dtype=torch.uint8)
+        return cast(Tensor, _decode_jpeg(source, mode="RGB"))
+    except RuntimeError as error:
+        raise RejectError("undecodable image", _WHERE.sub("", str(error).splitlines()[0])) from None
+
+
+Jpeg = bytes | memoryview
+
+_SOI, _EOI = b"\xff\xd8", 0xD9
+_SOS = 0xDA
+_FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended and progressive, Huffman-coded
+_TABLES = {0xC4, 0xDB, 0xDD}
+_BEFORE_SCAN = _FRAMES | _TABLES | {_SOS, 0xFE} | set(range(0xE0, 0xF0))
+_BETWEEN_SCANS = _TABLES | {_SOS}
+
+# In entropy-coded data 0xFF is followed by a stuffed zero or is part of a restart marker; anything else is a marker.
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]", re.DOTALL)
+
+
+def frame_size(jpeg: Jpeg) -> tuple[int, int]:
+    """(width, height) in pixels as the frame header says. Raises ValueError for what is not a whole JPEG."""
+    return end_and_size(jpeg)[1]
+
+
+def end_and_size(jpeg: Jpeg) -> tuple[int, tuple[int, int]]:
+    """How many bytes the picture takes, from its first marker to its last, and its `frame_size`."""
+    if jpeg[:2] != _SOI:
+        raise ValueError("does not start as a JPEG does")
+    size: tuple[int, int] | None = None
+    position, allowed = 2, _BEFORE_SCAN
+    while (marker := _marker_at(jpeg, position)) != _EOI:
+        if marker not in allowed:
+            raise ValueError(f"has marker 0x{marker:02x} at byte {position}, where there can be none")
+        end = position + 2 + int.from_bytes(jpeg[position + 2 : position + 4], "big")
+        if marker in _FRAMES:
+            size = _size_in(jpeg[position + 4 : end])
+        position = end
+        if marker == _SOS:
+            allowed, position = _BETWEEN_SCANS, _end_of_scan(jpeg, end)
+    if size is None or allowed is _BEFORE_SCAN:
+        raise ValueError("ends before its image data")
+    return position + 2, size
+
+
+def _marker_at(jpeg: Jpeg, position: int) -> int:
+    if position + 2 > len(jpeg):
+        raise ValueError("ends early")
+    if jpeg[position] != 0xFF:
+        raise ValueError(f"has no marker at byte {position}, where one belongs")
+    return jpeg[position + 1]
+
+
+def _end_of_scan(jpeg: Jpeg, start: int) -> int:
+    found = _MARKER.search(jpeg, start)
+    if found is None:
+        raise ValueError("ends within its image data")
+    return found.start()
+
+
+def _size_in(header: Jpeg) -> tuple[int, int]:
+    height, width = int.from_bytes(header[1:3], "big"), int.from_bytes(header[3:5], "big")
+    if not width or not height:
+        raise ValueError("has a frame header without a size")
+    return width, height
