@@ -22,10 +22,10 @@ IMPORTS = "import torch, torchvision, timm"
 ANONYMOUS = """
 import sys
 import trocar.ssl.run.pretrain
-from trocar.data.catalog import Catalog
-from trocar.data.composition import Composition
-from trocar.data.plan import Plan
-from trocar.data.reader import Reader
+from trocar.data.catalog.catalog import Catalog
+from trocar.data.selection.composition import Composition
+from trocar.data.order.plan import Plan
+from trocar.data.loading.reader import Reader
 def anonymous():
     lines = open("/proc/self/status").read().splitlines()
     return next(int(l.split()[1]) for l in lines if l.startswith("RssAnon:")) / 1024

@@ -48,7 +48,7 @@ def test_json_with_nan_is_refused_before_anything_is_written(tmp_path):
 
 READER_SEES_WHOLE_FILES = """
 import sys, json
-from trocar.files import write_json_atomic
+from trocar.core.files import write_json_atomic
 for n in range(200):
     write_json_atomic(sys.argv[1], {"n": n, "pad": "x" * 20000, "again": n}, sync=False)
 """
@@ -70,7 +70,7 @@ def test_a_reader_never_sees_half_a_file(tmp_path):
 
 HOLD_LOCK = """
 import sys, time
-from trocar.files import locked
+from trocar.core.files import locked
 with locked(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)

@@ -8,7 +8,7 @@ from trocar.core.resources import available
 
 PROBE = """
 import resource, sys, torch
-from trocar import memory
+from trocar.core import resources as memory
 for rule in sys.argv[1:]:
     assert getattr(memory, rule)()
 def step():
@@ -39,7 +39,7 @@ def test_freed_memory_is_reused_without_page_faults():
 RESTART = """
 import os, sys
 from pathlib import Path
-from trocar import memory
+from trocar.core import resources as memory
 pid = os.getpid()
 print("started", pid, flush=True)
 memory.restart_on_huge_pages(Path(sys.argv[1]))

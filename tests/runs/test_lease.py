@@ -11,7 +11,7 @@ from trocar.runs.lease import JobIdentity, Lease, LeaseHeld, LeaseLost, read_hol
 
 HOLD = """
 import sys, time
-from trocar.tracking.lease import JobIdentity, Lease
+from trocar.runs.lease import JobIdentity, Lease
 job = JobIdentity(sys.argv[2], int(sys.argv[3])) if len(sys.argv) > 2 else None
 lease = Lease.acquire(sys.argv[1], job=job, stand_still_s=1, poll_s=0.05, beat_s=0.1)
 print("held", flush=True)
@@ -22,7 +22,7 @@ while True:
 
 RACE = """
 import sys, time
-from trocar.tracking.lease import Lease, LeaseHeld
+from trocar.runs.lease import Lease, LeaseHeld
 while time.time() < float(sys.argv[2]):
     pass
 try:

@@ -143,7 +143,7 @@ def test_a_damaged_line_in_the_middle_is_named(tmp_path):
 
 LOG_FOREVER = """
 import sys
-from trocar.tracking.run import Run
+from trocar.runs.run_folder import Run
 run = Run.open(sys.argv[1], {})
 step = 0
 while True:

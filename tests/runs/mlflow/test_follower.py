@@ -17,8 +17,8 @@ mlflow = pytest.importorskip("mlflow")
 
 TRAIN = """
 import sys, time
-from trocar.tracking.follower import Follower
-from trocar.tracking.run import Run
+from trocar.runs.mlflow.follower import Follower
+from trocar.runs.run_folder import Run
 run = Run.open(sys.argv[1], {"lr": 0.1})
 follower = Follower.start(sys.argv[1], f"sqlite:///{sys.argv[2]}")
 assert "mlflow" not in sys.modules

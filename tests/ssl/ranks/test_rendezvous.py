@@ -11,7 +11,7 @@ from trocar.ssl.ranks.rendezvous import port_store
 OTHER = """
 import sys
 from pathlib import Path
-from trocar.ssl.rendezvous import port_store
+from trocar.ssl.ranks.rendezvous import port_store
 store = port_store(Path(sys.argv[1]), 1, 2, timeout_s=60)
 store.set("from 1", "here")
 print(store.get("from 0").decode())

@@ -18,8 +18,8 @@ RUN = """
 import sys
 from pathlib import Path
 from study_factory import command, launch, make_stages
-from trocar.study.run import Runner
-from trocar.study.store import Store
+from trocar.study.run.local_runner import Runner
+from trocar.study.run.stage_store import Store
 stages = make_stages(takes_s=float(sys.argv[2]))
 ended = Runner(stages, Store(Path(sys.argv[1])), 2, launch=launch, keep="full", say=print).run()
 raise SystemExit(1 if ended.failed else 0)
