@@ -54,3 +54,21 @@ def test_a_header_that_lies_gives_what_it_says():
 def test_what_is_not_a_whole_jpeg_is_refused_in_words(jpeg, words):
     with pytest.raises(ValueError, match=words):
         frame_size(jpeg)
+
+
+def test_of_image_data_the_first_marker_decides():
+    """0xFF with a stuffed zero or a restart marker (0xD0 to 0xD7) behind it is no marker."""
+    rng = np.random.default_rng(0)
+    ends = 0
+    for _ in range(3000):
+        noise = bytes(rng.choice([0xFF, 0xFF, 0x00, 0xD0, 0xD7, 0xD8, 0xD9, 0xCF, 0x07], rng.integers(0, 12)).tolist())
+        jpeg = GOOD[: scan()] + noise + b"\x00\xff\xd9"
+        pairs = zip(jpeg[scan() :], jpeg[scan() + 1 :], strict=False)
+        found = next(code for mark, code in pairs if mark == 0xFF and code and not 0xD0 <= code <= 0xD7)
+        if found == 0xD9:
+            ends += 1
+            assert frame_size(jpeg) == (64, 48)
+        else:
+            with pytest.raises(ValueError, match=f"marker 0x{found:02x}"):
+                frame_size(jpeg)
+    assert 300 < ends < 2700

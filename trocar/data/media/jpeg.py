@@ -8,8 +8,9 @@ before either.
 from __future__ import annotations
 
 import re
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchcodec.decoders import decode_jpeg as _decode_jpeg
@@ -43,9 +44,6 @@ _FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended and progressive, Huffman-code
 _TABLES = {0xC4, 0xDB, 0xDD}
 _BEFORE_SCAN = _FRAMES | _TABLES | {_SOS, 0xFE} | set(range(0xE0, 0xF0))
 _BETWEEN_SCANS = _TABLES | {_SOS}
-
-# In entropy-coded data 0xFF is followed by a stuffed zero or is part of a restart marker; anything else is a marker.
-_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]", re.DOTALL)
 
 
 def frame_size(jpeg: Jpeg) -> tuple[int, int]:
@@ -82,10 +80,24 @@ def _marker_at(jpeg: Jpeg, position: int) -> int:
 
 
 def _end_of_scan(jpeg: Jpeg, start: int) -> int:
-    found = _MARKER.search(jpeg, start)
-    if found is None:
+    """Where the next marker is: 0xFF, but for a stuffed zero or a restart marker (0xD0 to 0xD7) behind it."""
+    # By numpy, which is faster than a regular expression and lets other threads run: every frame passes here.
+    scan = np.frombuffer(jpeg, np.uint8)[start:]
+    marked = scan[:-1] == 0xFF
+    marked &= scan[1:] != 0
+    first = int(marked.argmax()) if marked.size else 0
+    if marked.size and marked[first] and _is_restart(scan[first + 1]):
+        places = np.flatnonzero(marked)
+        marked[places[_is_restart(scan[places + 1])]] = False
+        first = int(marked.argmax())
+    if not marked.size or not marked[first]:
         raise ValueError("ends within its image data")
-    return found.start()
+    return start + first
+
+
+def _is_restart(code: Any) -> Any:
+    """Whether the byte behind 0xFF, or each of several, is one of 0xD0 to 0xD7."""
+    return (code & 0xF8) == 0xD0
 
 
 def _size_in(header: Jpeg) -> tuple[int, int]:
