@@ -25,6 +25,15 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """A field that a subclass gives another default means what it meant: it keeps its description."""
+        super().__pydantic_init_subclass__(**kwargs)
+        for name, field in cls.model_fields.items():
+            for base in cls.__mro__[1:]:
+                if field.description is None and issubclass(base, BaseModel) and name in base.model_fields:
+                    field.description = base.model_fields[name].description
+
 
 Model = TypeVar("Model", bound=Config)
 AsWritten = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]

@@ -31,30 +31,29 @@ Verdict = Literal["within", "above", "below", "incomplete"]
 
 
 class PublishedNumber(Config):
-    """A published number: `value` of `metric` on `task`, as a share of 1.
+    """A published number: a metric on a task."""
 
-    `tolerance` is how far a measurement may be away, in the same unit, and `why` says where that comes from; `runs` the
-    number of trainings behind the value, None where it is not said. `secondary`: the number was read in somebody
-    else's text, not in its own publication.
-    """
-
-    task: str
-    metric: str
-    value: float = Field(ge=0, le=1)
-    tolerance: float = Field(gt=0, le=1)
-    why: str
-    source: str
-    runs: int | None = Field(default=None, ge=1)
-    secondary: bool = False
+    task: str = Field(description="the task it was measured on")
+    metric: str = Field(description="the metric")
+    value: float = Field(ge=0, le=1, description="the number, as a share of 1")
+    tolerance: float = Field(gt=0, le=1, description="how far a measurement may be away, as a share of 1")
+    why: str = Field(description="where the tolerance comes from")
+    source: str = Field(description="the publication")
+    runs: int | None = Field(
+        default=None, ge=1, description="number of trainings behind the value; null: the publication does not say"
+    )
+    secondary: bool = Field(
+        default=False, description="the number was read in a text by others, not in its own publication"
+    )
 
 
 class PublishedExperiment(Config):
-    """`preset` with `overrides` of its fields is what is run; it has one backbone, one task and one protocol."""
+    """An evaluation that measures a published number again."""
 
-    about: str
-    preset: str
-    overrides: dict[str, Any] = {}
-    target: PublishedNumber
+    about: str = Field(description="what was published")
+    preset: str = Field(description="the evaluation that is run, with one backbone, one task and one protocol")
+    overrides: dict[str, Any] = Field(default={}, description="values of its fields in their place")
+    target: PublishedNumber = Field(description="the published number")
 
 
 @dataclass(frozen=True)

@@ -56,14 +56,23 @@ CVS_INTERVAL_S = 5
 class PhantomSpec(Config):
     """Parameters of a phantom. A video depends on all of them but `cases`: more cases never change earlier ones."""
 
-    cases: int = Field(default=20, ge=1, le=9999)
-    """Operations. Every fifth one is recorded in two files, so there are more video files than cases."""
-    minutes: float = Field(default=2.0, gt=0, le=240)
-    """Mean length of an operation; single ones are 0.8 to 1.2 times as long."""
-    size: tuple[int, int] = (320, 240)
-    """Width and height in pixels, both even, at least 64."""
-    fps: int = Field(default=5, ge=1, le=60)
-    seed: int = Field(default=0, ge=0)
+    cases: int = Field(
+        default=20,
+        ge=1,
+        le=9999,
+        description="operations, 1 to 9999; every fifth is recorded in two files, so there are more videos than cases",
+    )
+    minutes: float = Field(
+        default=2.0,
+        gt=0,
+        le=240,
+        description="mean length of an operation in minutes, 0.1 to 240; each is 0.8 to 1.2 times as long",
+    )
+    size: tuple[int, int] = Field(
+        default=(320, 240), description="width and height in pixels, even numbers from 64 to 1920"
+    )
+    fps: int = Field(default=5, ge=1, le=60, description="frames per second, 1 to 60")
+    seed: int = Field(default=0, ge=0, description="seed of everything in it")
 
     @field_validator("size", mode="before")
     @classmethod
@@ -89,15 +98,13 @@ class PhantomSpec(Config):
 class CasePlan(Config):
     """One operation: where it took place, what was done, how it was recorded."""
 
-    index: int
-    hospital: Literal["north", "south"]
-    procedure: Literal["cholecystectomy", "sleeve_gastrectomy", "hysterectomy"]
-    robotic: bool
-    split: Literal["train", "val", "test"]
-    frames: int
-    """Native frames of the whole operation."""
-    cut: int | None
-    """First frame of the second file, or None when the operation is one file."""
+    index: int = Field(description="number of the operation, from 0")
+    hospital: Literal["north", "south"] = Field(description="where it took place")
+    procedure: Literal["cholecystectomy", "sleeve_gastrectomy", "hysterectomy"] = Field(description="what was done")
+    robotic: bool = Field(description="whether a robot was used")
+    split: Literal["train", "val", "test"] = Field(description="the part of the data set that it belongs to")
+    frames: int = Field(description="native frames of the whole operation")
+    cut: int | None = Field(description="first frame of the second file; null: the operation is one file")
 
     @property
     def case_id(self) -> str:

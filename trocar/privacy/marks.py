@@ -44,12 +44,14 @@ class PrivacyConfig(Config):
 
 
 class Marks(Config):
-    """`cases`: cases or videos whose frames and names must not be shown, or `all`; `names`: what else must not be read,
-    such as a hospital in paths and in names of backbones.
-    """
+    """What of a data set is private."""
 
-    cases: Literal["all"] | tuple[AsWritten, ...] = ()
-    names: tuple[AsWritten, ...] = ()
+    cases: Literal["all"] | tuple[AsWritten, ...] = Field(
+        default=(), description="cases or videos whose frames and names must not be shown, or `all`"
+    )
+    names: tuple[AsWritten, ...] = Field(
+        default=(), description="what else must not be read, such as a hospital in paths and in names of backbones"
+    )
 
 
 NO_MARKS = Marks()

@@ -89,8 +89,8 @@ LATEST_S = 60
 class Container(Config):
     """The image that the job's Python runs in. Site and home folders are mounted as the runner does by itself."""
 
-    image: str
-    runner: Literal["pyxis", "apptainer", "singularity"] = "apptainer"
+    image: str = Field(description="the image, as the runner names it: a file or an address")
+    runner: Literal["pyxis", "apptainer", "singularity"] = Field(default="apptainer", description="what starts it")
     mounts: tuple[str, ...] = Field(default=(), description="host folders, or HOST:INSIDE")
     python: str = Field(default="python3", description="the interpreter inside that has Trocar")
     gpu: bool = Field(default=True, description="hand the host's NVIDIA driver in (apptainer's --nv)")
@@ -99,25 +99,34 @@ class Container(Config):
 class Profile(Config):
     """Resources of one job, or of each element of an array. Sizes are per node where the name doesn't say otherwise."""
 
-    cluster: Literal["slurm", "local"] = "slurm"
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    nodes: int = Field(default=1, ge=1)
-    gpus_per_node: int = Field(default=0, ge=0)
-    tasks_per_node: int | None = Field(default=None, ge=1, description="default: one per GPU, and 1 without GPUs")
-    cpus_per_task: int | None = Field(default=None, ge=1)
-    mem_gb: float | None = Field(
-        default=None, gt=0, description="memory per node; mem-per-cpu or mem-per-gpu in `extra` takes its place"
+    cluster: Literal["slurm", "local"] = Field(
+        default="slurm", description="slurm, or local: jobs are processes on this machine"
     )
-    time_min: int = Field(default=60, ge=1, description="time limit; in minutes, because YAML reads 4:00:00 as 14400")
+    partition: str | None = Field(default=None, description="sbatch's --partition; null: the cluster's default")
+    account: str | None = Field(default=None, description="sbatch's --account; null: yours by default")
+    qos: str | None = Field(default=None, description="sbatch's --qos; null: yours by default")
+    nodes: int = Field(default=1, ge=1, description="machines of a job")
+    gpus_per_node: int = Field(default=0, ge=0, description="GPUs of each machine; 0: none")
+    tasks_per_node: int | None = Field(
+        default=None, ge=1, description="processes of each machine; null: one per GPU, and 1 without GPUs"
+    )
+    cpus_per_task: int | None = Field(
+        default=None, ge=1, description="CPU cores of each process; null: the cluster's default"
+    )
+    mem_gb: float | None = Field(
+        default=None,
+        gt=0,
+        description="memory of each machine in GiB; null: the cluster's default; mem-per-cpu or mem-per-gpu in "
+        "`extra` takes its place",
+    )
+    time_min: int = Field(default=60, ge=1, description="time limit in minutes, because YAML reads 4:00:00 as 14400")
     signal_before_s: int = Field(default=120, ge=1, description="seconds before the limit at which the run saves")
-    constraint: str | None = None
-    exclude: str | None = None
+    constraint: str | None = Field(default=None, description="sbatch's --constraint, features that machines must have")
+    exclude: str | None = Field(default=None, description="sbatch's --exclude, machines that are not to be used")
     array_limit: int = Field(default=16, ge=1, description="elements of an array that run at the same time")
     setup: tuple[str, ...] = Field(default=(), description="lines of shell before Python starts")
-    environment: dict[str, str] = Field(default_factory=dict)
-    container: Container | None = None
+    environment: dict[str, str] = Field(default_factory=dict, description="environment variables of the job")
+    container: Container | None = Field(default=None, description="the image that the job's Python runs in; null: none")
     python: str | None = Field(default=None, description="the job's interpreter; default: the one that submits")
     stage_to: str | None = Field(default=None, description="data.stage_to of pretraining, such as $SLURM_TMPDIR")
     extra: dict[str, str | int | bool] = Field(

@@ -27,14 +27,15 @@ ALL_LABELS = (None, "100%")
 
 
 class ArmConfig(Composition):
-    """A composition, written as in `trocar pretrain`, and what else is its own.
+    """A composition, written as in `trocar pretrain`, and what else is its own."""
 
-    `seed` is added to every pretraining seed of this arm: two arms of one composition with different seeds are an A/A
-    contrast. `set`: overrides of the recipe, such as `method.momentum=0.99`.
-    """
-
-    seed: int = Field(default=0, ge=0)
-    set: list[str] = []
+    seed: int = Field(
+        default=0,
+        ge=0,
+        description="added to every pretraining seed of this arm: two arms of one composition with different seeds "
+        "are an A/A contrast",
+    )
+    set: list[str] = Field(default=[], description="overrides of the recipe, such as method.momentum=0.99")
 
     @property
     def composition(self) -> Composition:
@@ -43,53 +44,89 @@ class ArmConfig(Composition):
 
 
 class Baselines(Config):
-    """What stands beside the arms: `init`, the weights that pretraining began from; `random`, random weights of the
-    same architecture (one baseline with `init` where that is random); `backbones`: label -> any name or path of a
-    backbone."""
+    """What stands beside the arms."""
 
-    init: bool = True
-    random: bool = True
-    backbones: dict[Name, str] = {}
+    init: bool = Field(default=True, description="the weights that pretraining began from")
+    random: bool = Field(
+        default=True,
+        description="random weights of the same architecture; one baseline with `init` where that is random",
+    )
+    backbones: dict[Name, str] = Field(default={}, description="label -> any name or path of a backbone")
 
 
 class RecipeConfig(Config):
-    """How every arm is pretrained: a file or preset of `trocar pretrain`, overrides, and the length in the unit of the
-    study's `match` (None: what the recipe says)."""
+    """How every arm is pretrained, and for how long, in the unit of the study's `match`."""
 
-    recipe: str
-    set: list[str] = []
-    steps: int | None = Field(default=None, ge=1)
-    epochs: float | None = Field(default=None, gt=0)
+    recipe: str = Field(description="a file or preset of `trocar pretrain`")
+    set: list[str] = Field(default=[], description="overrides of it, such as train.batch=128")
+    steps: int | None = Field(
+        default=None, ge=1, description="length of every arm in steps, with `match: steps`; null: what the recipe says"
+    )
+    epochs: float | None = Field(
+        default=None,
+        gt=0,
+        description="length of every arm in epochs, with `match: epochs`; null: what the recipe says",
+    )
 
 
 class TaskConfig(Config):
     """One labelled data set with one task; the fields are those of `trocar evaluate`.
 
-    `task` defaults to the name it has in the study; `phase+tools` learns two together, of which `score` is compared
-    (None: the first). `budgets`: labelled training cases, each a number, a share or a published list; null or 100%
-    takes all. `metric`: what the report compares, instead of the task's headline. `cases`: only these test cases are
-    compared, by what the catalog says of them. Tasks that differ in nothing but `score`, `metric` or `cases` share
-    their stages. `private`: what must not be shown, besides what DATA/private.yaml and the shards mark.
+    Tasks that differ in nothing but `score`, `metric` or `cases` share their stages.
     """
 
-    data: Path
-    task: str | None = None
-    layout: str | None = None
-    protocol: list[str | dict[str, Any]] = Field(default=["linear"], min_length=1)
-    budgets: list[str | int | None] = Field(default=[None], min_length=1)
-    val: str = "auto"
-    folds: str | int = "auto"
-    split: str | None = None
-    fps: float = Field(default=1.0, gt=0)
-    size: int | None = Field(default=None, ge=16, le=2048)
-    remap: str | None = None
-    shards: Path | None = None
-    phases: list[AsWritten] = []
-    batch: int | None = Field(default=None, ge=1)
-    score: str | None = None
-    metric: str | None = None
-    cases: VideoFilter | None = None
-    private: Marks = NO_MARKS
+    data: Path = Field(description="the folder of the labelled data")
+    task: str | None = Field(
+        default=None, description="the task, or several joined by `+`; null: the name it has in the study"
+    )
+    layout: str | None = Field(
+        default=None, description="layout of the data, such as cholec80; null: recognised from the folder"
+    )
+    protocol: list[str | dict[str, Any]] = Field(
+        default=["linear"], min_length=1, description="names of protocols, or `{name: ..., its settings}`"
+    )
+    budgets: list[str | int | None] = Field(
+        default=[None],
+        min_length=1,
+        description="labelled training cases, each a number, a share or a published list; null or 100% takes all",
+    )
+    val: str = Field(
+        default="auto",
+        description="where validation cases come from: `auto`, `official`, `within_budget` or `carve_out`",
+    )
+    folds: str | int = Field(
+        default="auto", description="`auto`, `split`, `leave-one-case-out` or a number of grouped folds"
+    )
+    split: str | None = Field(default=None, description="a published split list; null: the data set's own")
+    fps: float = Field(default=1.0, gt=0, description="labelled frames per second that are used")
+    size: int | None = Field(
+        default=None,
+        ge=16,
+        le=2048,
+        description="pixels of the square input, 16 to 2048; null: what each backbone was trained with",
+    )
+    remap: str | None = Field(
+        default=None, description="a file that merges classes of masks, or the name of one in the box"
+    )
+    shards: Path | None = Field(
+        default=None, description="a folder of `trocar ingest` to read frames from; null: the data set's own files"
+    )
+    phases: list[AsWritten] = Field(default=[], description="class names in order, for a data set with its own")
+    batch: int | None = Field(
+        default=None,
+        ge=1,
+        description="frames at a time through a frozen backbone; null: 64 on a CPU, 512 on a GPU, or as many as fit",
+    )
+    score: str | None = Field(
+        default=None, description="of several tasks learned together the one that is compared; null: the first"
+    )
+    metric: str | None = Field(default=None, description="what the report compares; null: the task's headline")
+    cases: VideoFilter | None = Field(
+        default=None, description="only these test cases are compared, by what the catalog says of them; null: all"
+    )
+    private: Marks = Field(
+        default=NO_MARKS, description="what must not be shown, besides what DATA/private.yaml and the shards mark"
+    )
 
     @field_validator("budgets")
     @classmethod
@@ -101,53 +138,79 @@ class TaskConfig(Config):
 
 
 class SpeedConfig(Config):
-    """Stated speeds, for estimates where nothing has been measured: frames per second of pretraining on one GPU (or
-    machine), minutes of one evaluation."""
+    """Stated speeds, for estimates where nothing has been measured."""
 
-    images_per_s: float | None = Field(default=None, gt=0)
-    evaluate_min: float | None = Field(default=None, gt=0)
+    images_per_s: float | None = Field(
+        default=None, gt=0, description="frames per second of pretraining on one GPU or machine"
+    )
+    evaluate_min: float | None = Field(default=None, gt=0, description="minutes of one evaluation")
 
 
 class StudyConfig(Config):
-    """Everything about one study.
+    """Everything about one study."""
 
-    `prepare`: trocar commands that make the data, run by `study run` before anything is planned; each must do nothing
-    where its work is done. `match`: what arms of different size have in common, the number of steps or of epochs.
-    `unavailable`: cells of a published design that can't be filled -> why; they stand in the plan and the report.
-    `pretrain_seeds`: runs of every arm; each draws its cases anew. `finetune_seeds`: starts of protocols that have a
-    random one. `budget_draws`: draws of each label budget. `contrasts`: pairs of arms or baselines to be tested (None:
-    each arm against its init, at all labels). `leak`: what becomes of pool cases that are test or validation cases of
-    any task: they leave every pool before it is sampled, are an error, or stay. `leave_out`: the cases of `all` tasks
-    leave every pool, so that one pretraining serves all tasks; or those of one `task` alone, as EndoViT does it: pools
-    are larger, and every set of tasks with the same held-out cases has pretrainings of its own. `keep`: of a finished
-    pretraining, `backbone` and milestones, or everything. `threads`: CPU threads of every stage (None: the cores
-    divided by the jobs). `precision`: what evaluations compute in, and pretrainings whose recipe says `auto` or
-    nothing; auto is settled by the plan. `privacy`: whether private cases, hospitals and frames are shown.
-    """
-
-    name: Name
-    store: Path
-    prepare: list[str] = []
-    catalog: Path
-    arms: dict[Name, ArmConfig] = {}
-    grid: GridConfig | None = None
-    unavailable: dict[str, str] = {}
-    baselines: Baselines = Baselines()
-    pretrain: RecipeConfig
-    match: Literal["steps", "epochs"]
-    tasks: dict[Name, TaskConfig] = Field(min_length=1)
-    pretrain_seeds: int = Field(default=3, ge=1, le=100)
-    finetune_seeds: int = Field(default=1, ge=1, le=100)
-    budget_draws: int = Field(default=1, ge=1, le=100)
-    contrasts: list[tuple[str, str]] | None = None
-    leak: Policy = "exclude"
-    leave_out: Literal["all", "task"] = "all"
-    keep: Literal["backbone", "full"] = "backbone"
-    threads: int | None = Field(default=None, ge=1)
-    device: str = "auto"
-    precision: Wanted = "auto"
-    privacy: PrivacyConfig = PrivacyConfig()
-    speed: SpeedConfig = SpeedConfig()
+    name: Name = Field(description="the name of the study: letters, digits, blanks and `_ . + -`")
+    store: Path = Field(description="the folder for stages, which several studies may share")
+    prepare: list[str] = Field(
+        default=[],
+        description="trocar commands that make the data, run by `study run` before anything is planned; each must do "
+        "nothing where its work is done",
+    )
+    catalog: Path = Field(description="the shards folder that `trocar ingest` wrote")
+    arms: dict[Name, ArmConfig] = Field(default={}, description="name -> composition of an arm")
+    grid: GridConfig | None = Field(
+        default=None, description="arms that are all combinations of given values; null: none"
+    )
+    unavailable: dict[str, str] = Field(
+        default={},
+        description="cells of a published design that can't be filled -> why; they stand in the plan and the report",
+    )
+    baselines: Baselines = Field(default=Baselines(), description="what stands beside the arms")
+    pretrain: RecipeConfig = Field(description="how every arm is pretrained")
+    match: Literal["steps", "epochs"] = Field(
+        description="what arms of different size have in common, the number of steps or of epochs"
+    )
+    tasks: dict[Name, TaskConfig] = Field(min_length=1, description="name -> labelled data with a task")
+    pretrain_seeds: int = Field(
+        default=3, ge=1, le=100, description="runs of every arm, 1 to 100; each draws its cases anew"
+    )
+    finetune_seeds: int = Field(
+        default=1, ge=1, le=100, description="starts of protocols that have a random one, 1 to 100"
+    )
+    budget_draws: int = Field(default=1, ge=1, le=100, description="draws of each label budget, 1 to 100")
+    contrasts: list[tuple[str, str]] | None = Field(
+        default=None,
+        description="pairs of arms or baselines that are tested; null: each arm against its init, at all labels",
+    )
+    leak: Policy = Field(
+        default="exclude",
+        description="what becomes of pool cases that are test or validation cases of any task: they leave every pool "
+        "before it is sampled, are an error, or stay",
+    )
+    leave_out: Literal["all", "task"] = Field(
+        default="all",
+        description="all: the held-out cases of all tasks leave every pool, so that one pretraining serves all tasks; "
+        "task: those of one task alone, so that pools are larger, and every set of tasks with the same held-out cases "
+        "has pretrainings of its own",
+    )
+    keep: Literal["backbone", "full"] = Field(
+        default="backbone", description="what stays of a finished pretraining: backbone and milestones, or everything"
+    )
+    threads: int | None = Field(
+        default=None, ge=1, description="CPU threads of every stage; null: the cores divided by the jobs"
+    )
+    device: str = Field(default="auto", description="auto, cpu or cuda")
+    precision: Wanted = Field(
+        default="auto",
+        description="what evaluations compute in, and pretrainings whose recipe says `auto` or nothing; auto is "
+        "settled by the plan",
+    )
+    privacy: PrivacyConfig = Field(
+        default=PrivacyConfig(), description="whether private cases, hospitals and frames are shown"
+    )
+    speed: SpeedConfig = Field(
+        default=SpeedConfig(), description="stated speeds, for estimates where nothing has been measured"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> StudyConfig:

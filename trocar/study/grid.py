@@ -17,18 +17,24 @@ ANY = "all"
 class GridConfig(Config):
     """Every combination of the given values is an arm, called after its values: `north-cholecystectomy-20`.
 
-    A value of `hospital`, `procedure` or `source` is a name, several joined by `+`, or `all` for no restriction.
-    `base`: the rest of the composition; its `include` holds for every cell. `skip`: cells that are left out, by name. A
-    cell that the catalog can't fill is an error, or with `base.on_short: skip` left out and listed.
+    A cell that the catalog can't fill is an error, or with `base.on_short: skip` left out and listed.
     """
 
-    source: list[str] = []
-    hospital: list[str] = []
-    procedure: list[str] = []
-    cases: list[int] = []
-    weights: list[str] = []
-    base: Composition = Composition()
-    skip: list[str] = Field(default=[])
+    source: list[str] = Field(
+        default=[], description="an axis: names of data sets, several joined by `+`, or `all` for no restriction"
+    )
+    hospital: list[str] = Field(
+        default=[], description="an axis: names of hospitals, several joined by `+`, or `all` for no restriction"
+    )
+    procedure: list[str] = Field(
+        default=[], description="an axis: names of procedures, several joined by `+`, or `all` for no restriction"
+    )
+    cases: list[int] = Field(default=[], description="an axis: numbers of cases")
+    weights: list[str] = Field(default=[], description="an axis: mixture weights, such as proportional and uniform")
+    base: Composition = Field(
+        default=Composition(), description="the rest of the composition; its `include` holds for every cell"
+    )
+    skip: list[str] = Field(default=[], description="cells that are left out, by name")
 
     def cells(self) -> dict[str, dict[str, Any]]:
         """Name -> composition as plain values. Raises ValueError for a `skip` that is no cell, and for an axis of the

@@ -16,23 +16,42 @@ from trocar.data.ingest.video import JobOutcome
 
 
 class IngestOptions(Config):
-    """What `trocar ingest` is asked to do; see its command line help for each."""
+    """What `trocar ingest` is asked to do."""
 
-    sources: tuple[Path, ...]
-    out: Path
-    settings: IngestSettings = IngestSettings()
-    metadata: Path | None = None
-    source: str | None = None
-    prefix: str = ""
-    case_regex: str | None = None
-    stills: bool = False
-    frames: str | None = None
-    frames_fps: float | None = Field(None, gt=0)
-    first_number: int | None = None
-    masks: Path | None = None
-    exclude: Path | None = None
-    pseudonymize: Path | None = None
-    workers: int = Field(1, ge=1)
+    sources: tuple[Path, ...] = Field(
+        description="a video, a folder of videos, of frame folders or of pictures; several are ingested together"
+    )
+    out: Path = Field(description="the folder for shards and catalog")
+    settings: IngestSettings = Field(
+        default=IngestSettings(), description="what the stored frames are like, and what is rejected"
+    )
+    metadata: Path | None = Field(
+        default=None, description="videos.csv, what is known of each video; null: the file in or beside a source"
+    )
+    source: str | None = Field(default=None, description="data set of all these videos; null: the name of the folder")
+    prefix: str = Field(default="", description="text put before each video's name")
+    case_regex: str | None = Field(
+        default=None,
+        description="regular expression with the groups `case` and `part`, on a file's name and, of stills, on the "
+        "path; null: a case per file",
+    )
+    stills: bool = Field(default=False, description="all pictures are single ones, of no time")
+    frames: str | None = Field(
+        default=None,
+        description="where the number stands in the names of a video's pictures, such as `{number:06d}.jpg`; null: "
+        "sources are no frame folders",
+    )
+    frames_fps: float | None = Field(None, gt=0, description="frame numbers per second; null: videos.csv says it")
+    first_number: int | None = Field(default=None, description="the frame number at time 0; null: videos.csv says it")
+    masks: Path | None = Field(default=None, description="YAML or CSV file of boxes to black out, by source")
+    exclude: Path | None = Field(
+        default=None, description="CSV file of what is left out: video, start and end in seconds"
+    )
+    pseudonymize: Path | None = Field(
+        default=None,
+        description="key file for hashes in place of file names and case ids, made if absent; null: names stay",
+    )
+    workers: int = Field(1, ge=1, description="processes")
 
 
 @dataclass

@@ -26,37 +26,59 @@ TABLE = PRESETS / "leak" / "_identities.yaml"
 class Dataset(Config):
     """One data set of the table; the file's head says what the fields mean."""
 
-    source: str
-    names: list[str] = []
-    cases: str | None = None
-    numbers: str | int | None = None
-    numbering: str | None = None
-    series: bool = False
-    centre: list[str] = []
-    procedure: list[str] = []
+    source: str = Field(description="the publication or file that this entry is taken from")
+    names: list[str] = Field(default=[], description="further names by which folders and catalogs call the data set")
+    cases: str | None = Field(
+        default=None,
+        description="regular expression on the name of a video or case; its group `n` is the number, `s` the series "
+        "it counts in",
+    )
+    numbers: str | int | None = Field(
+        default=None, description="the numbers that exist, such as `1-80` or `1,2,4`; null: not stated"
+    )
+    numbering: str | None = Field(
+        default=None, description="the data set whose numbers it carries: an equal number is an equal operation"
+    )
+    series: bool = Field(default=False, description="a number alone, without its series, is no case")
+    centre: list[str] = Field(
+        default=[],
+        description="hospitals that recorded it; data sets without a common centre share no operation; empty: not "
+        "stated",
+    )
+    procedure: list[str] = Field(
+        default=[],
+        description="kinds of operation in it; data sets without a common procedure share no operation; empty: not "
+        "stated",
+    )
 
 
 class Overlap(Config):
     """Lists of equal length: entry by entry the same operation."""
 
-    cases: dict[str, str] = Field(min_length=2, max_length=2)
-    source: str
+    cases: dict[str, str] = Field(
+        min_length=2,
+        max_length=2,
+        description="data set -> its cases, such as `1-5,7`; the two lists are equal entry by entry",
+    )
+    source: str = Field(description="the publication or file that says so")
 
 
 class Unrelated(Config):
     """A data set without operations."""
 
-    name: str
-    source: str
+    name: str = Field(description="the data set")
+    source: str = Field(description="the publication or file that says so")
 
 
 class IdentityTable(Config):
     """The whole file."""
 
-    datasets: dict[str, Dataset]
-    listed: list[list[str]]
-    overlaps: list[Overlap]
-    unrelated: list[Unrelated]
+    datasets: dict[str, Dataset] = Field(description="name in this table -> what is known of the data set")
+    listed: list[list[str]] = Field(
+        description="groups of data sets of which every common operation is in `overlaps` or follows from `numbering`"
+    )
+    overlaps: list[Overlap] = Field(description="pairs of lists of cases that are the same operations")
+    unrelated: list[Unrelated] = Field(description="data sets without operations")
 
 
 @dataclass(frozen=True)

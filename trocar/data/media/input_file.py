@@ -18,12 +18,13 @@ MOST_PIXELS = 178_956_970
 
 
 class Limits(Config):
-    """What is read at most: `max_pixels` per picture, `max_hours` per video, `max_damaged` damaged or missing frames
-    per video."""
+    """What is read at most."""
 
-    max_pixels: int = Field(36_000_000, ge=1, le=MOST_PIXELS)
-    max_hours: float = Field(24.0, gt=0)
-    max_damaged: int = Field(0, ge=0)
+    max_pixels: int = Field(
+        36_000_000, ge=1, le=MOST_PIXELS, description="most pixels of a picture; larger ones are rejected"
+    )
+    max_hours: float = Field(24.0, gt=0, description="longest video in hours; longer ones are rejected")
+    max_damaged: int = Field(0, ge=0, description="damaged or missing frames that a video may have")
 
 
 class RejectError(Exception):

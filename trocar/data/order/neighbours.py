@@ -30,7 +30,10 @@ TIME_ROUNDING_S = 1e-3
 class NeighbourSource(Config):
     """Where the neighbour frames of a sample come from."""
 
-    source: Literal["temporal", "knn"] = "temporal"
+    source: Literal["temporal", "knn"] = Field(
+        default="temporal",
+        description="temporal: frames of the same video at `offsets_s`; knn: frames alike by a neighbour index",
+    )
     offsets_s: tuple[float, ...] = Field(default=(-2, -1, 1, 2), description="seconds from the anchor")
     index: str | None = Field(default=None, description="with knn: a name given to `trocar neighbours`")
     factor: float = Field(

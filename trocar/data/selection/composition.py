@@ -26,22 +26,26 @@ Search = Callable[[Catalog, HeldOut, Sequence[int]], FoundLeaks]
 class VideoFilter(Config):
     """A filter on videos: all given fields must hold, a list means any of its values."""
 
-    source: list[AsWritten] | None = None
-    hospital: list[AsWritten] | None = None
-    procedure: list[AsWritten] | None = None
-    case: list[AsWritten] | None = None
-    split: list[AsWritten] | None = None
-    robotic: bool | None = None
+    source: list[AsWritten] | None = Field(default=None, description="names of data sets; null: any")
+    hospital: list[AsWritten] | None = Field(default=None, description="names of hospitals; null: any")
+    procedure: list[AsWritten] | None = Field(default=None, description="names of procedures; null: any")
+    case: list[AsWritten] | None = Field(default=None, description="case ids; null: any")
+    split: list[AsWritten] | None = Field(default=None, description="tags of a split, such as train; null: any")
+    robotic: bool | None = Field(default=None, description="robotic operations alone, or others alone; null: both")
 
 
 class Curation(Config):
-    """Which quality verdicts keep a frame out. `out_of_body` is the score (0..1) from which a frame is left out."""
+    """Which quality verdicts keep a frame out."""
 
-    black: bool = True
-    uniform: bool = True
-    blurred: bool = True
-    near_duplicate: bool = True
-    out_of_body: float | None = Field(default=None, ge=0, le=1)
+    black: bool = Field(default=True, description="leave out frames that are black")
+    uniform: bool = Field(default=True, description="leave out frames of one colour")
+    blurred: bool = Field(default=True, description="leave out blurred frames")
+    near_duplicate: bool = Field(
+        default=True, description="leave out frames that look like the last kept frame of their video"
+    )
+    out_of_body: float | None = Field(
+        default=None, ge=0, le=1, description="score from which a frame is left out, 0 to 1; null: none is"
+    )
 
     def limits(self) -> dict[str, bool | float]:
         """The same in the form of `catalog.DEFAULT_CURATION`."""
@@ -56,25 +60,50 @@ class Curation(Config):
 class Amount(Config):
     """How much of every cell is sampled; a cell is one value of `per` (or everything together)."""
 
-    cases: int | None = Field(default=None, ge=1)
-    hours: float | None = Field(default=None, gt=0)
-    frames: int | None = Field(default=None, ge=1)
-    per: list[Literal["source", "hospital", "procedure"]] = []
+    cases: int | None = Field(default=None, ge=1, description="number of cases of a cell; null: all")
+    hours: float | None = Field(default=None, gt=0, description="hours of a cell; null: all")
+    frames: int | None = Field(default=None, ge=1, description="number of frames of a cell; null: all")
+    per: list[Literal["source", "hospital", "procedure"]] = Field(
+        default=[], description="what makes a cell: every combination of values of these; empty: everything together"
+    )
 
 
 class Composition(Config):
     """The pretraining data. Empty `include` means everything in the catalog."""
 
-    include: list[VideoFilter] = []
-    exclude: list[VideoFilter] = []
-    sample: Amount = Amount()
-    sample_seed: int = 0
-    on_short: Literal["error", "skip"] = "error"
-    fps: float | None = Field(default=None, gt=0)
-    curate: Literal["default", "strict", "none"] | Curation = "default"
-    weights: Literal["proportional", "sqrt", "uniform"] | dict[AsWritten, float] = "proportional"
-    max_repeat: float | None = Field(default=None, gt=0)
-    leak: LeakGuard = LeakGuard()
+    include: list[VideoFilter] = Field(
+        default=[], description="filters of which a video must match one; empty: everything in the catalog"
+    )
+    exclude: list[VideoFilter] = Field(default=[], description="filters of which a video must match none")
+    sample: Amount = Field(default=Amount(), description="how much of each cell is sampled")
+    sample_seed: int = Field(
+        default=0, description="seed of the sample; a smaller sample is part of a larger one of the same seed"
+    )
+    on_short: Literal["error", "skip"] = Field(
+        default="error", description="a cell with too few cases is an error, or left out and listed"
+    )
+    fps: float | None = Field(
+        default=None,
+        gt=0,
+        description="frames per second at most, by leaving out frames in between; null: all that are stored",
+    )
+    curate: Literal["default", "strict", "none"] | Curation = Field(
+        default="default",
+        description="which frames are left out by their quality verdicts: a named set, or verdict by verdict",
+    )
+    weights: Literal["proportional", "sqrt", "uniform"] | dict[AsWritten, float] = Field(
+        default="proportional",
+        description="shares of the sources in a batch: by their hours, by the square root of these, equal, or a "
+        "number for each source",
+    )
+    max_repeat: float | None = Field(
+        default=None,
+        gt=0,
+        description="most epochs that a source is seen; what is over goes to the others; null: no limit",
+    )
+    leak: LeakGuard = Field(
+        default=LeakGuard(), description="which cases are held out, and what becomes of those in the pool"
+    )
 
     def resolve(
         self,

@@ -53,13 +53,13 @@ WORDS = MAX_LAYERS * _LAYER_WORDS
 
 
 class RandAugment(Config):
-    """`layers` random operations in a row. `magnitude` and its spread are on timm's scale of 0..10."""
+    """Random operations in a row, as timm draws them."""
 
-    operations: list[Operation] = Field(default=list(OPERATIONS), min_length=1)
-    layers: int = Field(default=2, ge=1, le=MAX_LAYERS)
-    magnitude: float = Field(default=8.0, ge=0, le=10)
-    magnitude_std: float = Field(default=0.5, ge=0)
-    p: float = Field(default=0.5, ge=0, le=1, description="of each layer being applied")
+    operations: list[Operation] = Field(default=list(OPERATIONS), min_length=1, description="what is drawn from")
+    layers: int = Field(default=2, ge=1, le=MAX_LAYERS, description="operations in a row, 1 to 4")
+    magnitude: float = Field(default=8.0, ge=0, le=10, description="mean strength on timm's scale, 0 to 10")
+    magnitude_std: float = Field(default=0.5, ge=0, description="standard deviation of the strength, on the same scale")
+    p: float = Field(default=0.5, ge=0, le=1, description="probability that each layer is applied, 0 to 1")
 
     def deal(self, bits: U32) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
         """uint32[..., WORDS] -> codes int8[..., MAX_LAYERS] and signed magnitudes float32[..., MAX_LAYERS] in -1..1."""
@@ -76,9 +76,9 @@ class RandAugment(Config):
 class Erasing(Config):
     """RandomErasing as in torchvision: one rectangle made black, after colour and before normalisation."""
 
-    p: float = Field(default=0.8, ge=0, le=1)
-    scale: tuple[float, float] = Field(default=(0.02, 0.1), description="share of the view's area")
-    ratio: tuple[float, float] = Field(default=(0.3, 3.3), description="width by height")
+    p: float = Field(default=0.8, ge=0, le=1, description="probability that a view has the rectangle, 0 to 1")
+    scale: tuple[float, float] = Field(default=(0.02, 0.1), description="share of the view's area, lowest and highest")
+    ratio: tuple[float, float] = Field(default=(0.3, 3.3), description="width by height, lowest and highest")
 
     @model_validator(mode="after")
     def _ranges(self) -> Erasing:

@@ -33,32 +33,38 @@ Interpolation = Literal["bicubic", "bilinear"]
 class Jitter(Config):
     """ColorJitter: factors uniform in [max(0, 1 - x), 1 + x]; hue in turns, uniform in [-hue, hue]."""
 
-    p: float = Field(default=0.8, ge=0, le=1)
-    brightness: float = Field(default=0.4, ge=0)
-    contrast: float = Field(default=0.4, ge=0)
-    saturation: float = Field(default=0.2, ge=0)
-    hue: float = Field(default=0.1, ge=0, le=0.5)
+    p: float = Field(default=0.8, ge=0, le=1, description="probability that a view is jittered, 0 to 1")
+    brightness: float = Field(default=0.4, ge=0, description="x of a factor drawn from [max(0, 1 - x), 1 + x]")
+    contrast: float = Field(default=0.4, ge=0, description="x of a factor drawn from [max(0, 1 - x), 1 + x]")
+    saturation: float = Field(default=0.2, ge=0, description="x of a factor drawn from [max(0, 1 - x), 1 + x]")
+    hue: float = Field(default=0.1, ge=0, le=0.5, description="largest shift of the hue in turns, 0 to 0.5")
 
 
 class ViewGroup(Config):
     """Views of one size. A probability may be one number or a list with one number per view of the group."""
 
-    count: int = Field(ge=1)
+    count: int = Field(ge=1, description="views of this group in a sample")
     frame: int | list[int] = Field(
-        default=0, description="from which frame of the sample: 0 the anchor, 1, 2, ... its neighbours"
+        default=0, description="the frame of the sample that views are cut from: 0 the anchor, 1, 2, ... its neighbours"
     )
     size: int = Field(ge=8, description="side of the square view in pixels")
-    scale: tuple[float, float] = Field(description="share of the frame's area that a crop covers")
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    interpolation: Interpolation = Field(default="bicubic", description="of a crop's resizing, antialiased")
-    flip: float = Field(default=0.5, ge=0, le=1)
-    jitter: Jitter = Jitter()
-    grey: Probability = 0.2
-    blur: Probability = 0.5
-    sigma: tuple[float, float] = Field(default=(0.1, 2.0), description="of the Gaussian blur, in pixels of the view")
-    solarize: Probability = 0.0
-    rand_augment: RandAugment | None = Field(default=None, description="before the jitter")
-    erase: Erasing | None = Field(default=None, description="one black rectangle, after all colour")
+    scale: tuple[float, float] = Field(description="share of the frame's area that a crop covers, lowest and highest")
+    ratio: tuple[float, float] = Field(
+        default=(3 / 4, 4 / 3), description="width by height of a crop, lowest and highest"
+    )
+    interpolation: Interpolation = Field(default="bicubic", description="how a crop is resized, antialiased")
+    flip: float = Field(default=0.5, ge=0, le=1, description="probability of a horizontal flip, 0 to 1")
+    jitter: Jitter = Field(default=Jitter(), description="change of brightness, contrast, saturation and hue")
+    grey: Probability = Field(default=0.2, description="probability of greyscale, 0 to 1")
+    blur: Probability = Field(default=0.5, description="probability of a Gaussian blur, 0 to 1")
+    sigma: tuple[float, float] = Field(
+        default=(0.1, 2.0), description="standard deviation of the blur in pixels of the view, lowest and highest"
+    )
+    solarize: Probability = Field(default=0.0, description="probability of solarization, 0 to 1")
+    rand_augment: RandAugment | None = Field(
+        default=None, description="random operations before the jitter; null: none"
+    )
+    erase: Erasing | None = Field(default=None, description="a black rectangle after all colour; null: none")
 
     @model_validator(mode="after")
     def _ranges(self) -> ViewGroup:
@@ -89,7 +95,7 @@ class ViewGroup(Config):
 class ViewRecipe(Config):
     """Groups of views in the order in which the method sees them; views are numbered through the groups."""
 
-    groups: dict[str, ViewGroup]
+    groups: dict[str, ViewGroup] = Field(description="name of the group -> its views; they are numbered in this order")
 
     @model_validator(mode="after")
     def _no_frame_for_nothing(self) -> ViewRecipe:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import yaml
+from pydantic import Field
 
 from trocar.core.config import Config, validate
 from trocar.downstream.datasets.readers.masks import look_up
@@ -26,12 +27,13 @@ IGNORE = "ignore"
 
 
 class Remap(Config):
-    """`about`: who merges so; `classes`: the new classes, index 0 first; `merge`: class of the data set -> new class or
-    `ignore`."""
+    """How classes of masks are merged."""
 
-    about: str = ""
-    classes: tuple[str, ...]
-    merge: dict[str, str]
+    about: str = Field(default="", description="who merges so")
+    classes: tuple[str, ...] = Field(description="the new classes, index 0 first")
+    merge: dict[str, str] = Field(
+        description="class of the data set -> new class, or `ignore`: its pixels are not scored"
+    )
 
 
 def remap_names() -> list[str]:

@@ -20,54 +20,92 @@ from trocar.runs.mlflow.tracking_config import TrackingConfig
 
 
 class EvaluateConfig(Config):
-    """What is compared, on which labels, and how.
+    """What is compared, on which labels, and how."""
 
-    `backbone`: `PATH`, `NAME`, or `LABEL=PATH,PATH,...` for several seeds of one arm. `seeds`: draws of every
-    random-weights baseline. `task`: names; `phase+tools` learns two together. `protocol`: names, or
-    `{name: ..., its settings}`. `repeats`: runs of a protocol that trains something with a random start. `size`: pixels
-    of the square input (None: what each backbone was trained with). `fps`: labelled frames per second used. `folds`:
-    auto, split, leave-one-case-out or a number of grouped folds. `split`: a published split list. `val`: auto,
-    official, within_budget or carve_out. `budget`: labelled training cases: a number, a share such as `25%`, or a list
-    published for the data set; `draws`: how many draws of it. `remap`: a file that merges classes of masks. `shards`: a
-    folder of `trocar ingest` to read frames from. `phases`: class names in order, for a data set with its own.
-    `baselines`: the arms added for comparison. `batch`: frames at a time through a frozen backbone (None: 64 on a CPU,
-    512 on a GPU, or as many as fit). `precision`: what networks compute in; auto is bfloat16 on a GPU that has it, else
-    float32. `workers`: processes that crop for a network that trains on a GPU (None: what the machine has; nothing
-    depends on it). `bootstrap`: draws of cases for the intervals, 0 for none. `figures`:
-    whether pictures of the predictions are drawn into OUT/figures. `private`: what of the data must not be shown,
-    besides what DATA/private.yaml and the shards mark; `privacy`: whether it is shown nevertheless. `tracking`: where
-    the results are logged besides OUT, nowhere by default.
-    """
-
-    backbone: list[str] = []
-    data: Path
-    layout: str | None = None
-    task: list[str] = Field(default=["phase"], min_length=1)
-    protocol: list[str | dict[str, Any]] = Field(default=["linear"], min_length=1)
-    seeds: int = Field(default=3, ge=1, le=100)
-    repeats: int = Field(default=1, ge=1, le=100)
-    size: int | None = Field(default=None, ge=16, le=2048)
-    fps: float = Field(default=1.0, gt=0)
-    folds: str | int = "auto"
-    split: str | None = None
-    val: str = "auto"
-    budget: str | int | None = None
-    draws: int = Field(default=1, ge=1, le=100)
-    remap: str | None = None
-    shards: Path | None = None
-    phases: list[AsWritten] = []
-    baselines: list[str] = ["random", "raw pixels", "mean colour", "time", "majority"]
-    bootstrap: int = Field(default=1000, ge=0, le=100_000)
-    batch: int | None = Field(default=None, ge=1)
-    device: str = "auto"
-    precision: Wanted = "auto"
-    workers: int | None = Field(default=None, ge=0, le=256)
-    out: Path | None = None
-    cache: Path | None = None
-    figures: bool = True
-    private: Marks = NO_MARKS
-    privacy: PrivacyConfig = PrivacyConfig()
-    tracking: TrackingConfig = TrackingConfig(uri="none")
+    backbone: list[str] = Field(
+        default=[],
+        description="what is compared: `PATH`, `NAME`, or `LABEL=PATH,PATH,...` for several seeds of one arm",
+    )
+    data: Path = Field(description="the folder of the labelled data")
+    layout: str | None = Field(
+        default=None, description="its layout, such as cholec80; null: recognised from the folder"
+    )
+    task: list[str] = Field(
+        default=["phase"], min_length=1, description="names of tasks; `phase+tools` learns two together"
+    )
+    protocol: list[str | dict[str, Any]] = Field(
+        default=["linear"], min_length=1, description="names of protocols, or `{name: ..., its settings}`"
+    )
+    seeds: int = Field(default=3, ge=1, le=100, description="draws of every random-weights baseline, 1 to 100")
+    repeats: int = Field(
+        default=1, ge=1, le=100, description="runs of a protocol that trains something with a random start, 1 to 100"
+    )
+    size: int | None = Field(
+        default=None,
+        ge=16,
+        le=2048,
+        description="pixels of the square input, 16 to 2048; null: what each backbone was trained with",
+    )
+    fps: float = Field(default=1.0, gt=0, description="labelled frames per second that are used")
+    folds: str | int = Field(
+        default="auto", description="`auto`, `split`, `leave-one-case-out` or a number of grouped folds"
+    )
+    split: str | None = Field(default=None, description="a published split list; null: the data set's own")
+    val: str = Field(
+        default="auto",
+        description="where validation cases come from: `auto`, `official`, `within_budget` or `carve_out`",
+    )
+    budget: str | int | None = Field(
+        default=None,
+        description="labelled training cases: a number, a share such as `25%`, or a list published for the data set; "
+        "null: all",
+    )
+    draws: int = Field(default=1, ge=1, le=100, description="draws of the budget, 1 to 100")
+    remap: str | None = Field(
+        default=None, description="a file that merges classes of masks, or the name of one in the box"
+    )
+    shards: Path | None = Field(
+        default=None, description="a folder of `trocar ingest` to read frames from; null: the data set's own files"
+    )
+    phases: list[AsWritten] = Field(default=[], description="class names in order, for a data set with its own")
+    baselines: list[str] = Field(
+        default=["random", "raw pixels", "mean colour", "time", "majority"], description="what is added for comparison"
+    )
+    bootstrap: int = Field(
+        default=1000, ge=0, le=100_000, description="draws of cases for the intervals, 0 to 100000; 0: no intervals"
+    )
+    batch: int | None = Field(
+        default=None,
+        ge=1,
+        description="frames at a time through a frozen backbone; null: 64 on a CPU, 512 on a GPU, or as many as fit",
+    )
+    device: str = Field(default="auto", description="auto, cpu or cuda")
+    precision: Wanted = Field(
+        default="auto", description="what networks compute in; auto: bfloat16 on a GPU that has it, else float32"
+    )
+    workers: int | None = Field(
+        default=None,
+        ge=0,
+        le=256,
+        description="processes that crop for a network that trains on a GPU, 0 to 256; null: what the machine has; "
+        "nothing depends on it",
+    )
+    out: Path | None = Field(
+        default=None, description="the folder for results, predictions, masks and figures; null: nothing is written"
+    )
+    cache: Path | None = Field(
+        default=None,
+        description="the folder for decoded frames and features; null: OUT/cache, without `out` the user's cache",
+    )
+    figures: bool = Field(default=True, description="whether pictures of the predictions are drawn into OUT/figures")
+    private: Marks = Field(
+        default=NO_MARKS,
+        description="what of the data must not be shown, besides what DATA/private.yaml and the shards mark",
+    )
+    privacy: PrivacyConfig = Field(default=PrivacyConfig(), description="whether it is shown nevertheless")
+    tracking: TrackingConfig = Field(
+        default=TrackingConfig(uri="none"), description="where the results are logged besides OUT; by default nowhere"
+    )
 
 
 @dataclass(frozen=True)

@@ -135,13 +135,16 @@ class Prediction:
 
 
 class Protocol(Config):
-    """How labels are learned from a backbone. A subclass has a `name` with a default; its fields are its settings.
+    """How labels are learned from a backbone. A subclass has a `name` with a default; its fields are its settings."""
 
-    `title`: what tables and files call it in place of `usual_label`; two entries of one protocol need different ones.
-    """
-
-    name: str
-    title: str = Field(default="", max_length=80, pattern=r"^[^\x00-\x1f|]*$")
+    name: str = Field(description="the name by which a file asks for it")
+    title: str = Field(
+        default="",
+        max_length=80,
+        pattern=r"^[^\x00-\x1f|]*$",
+        description="what tables and files call it in place of its usual label; two entries of one protocol need "
+        "different titles",
+    )
     kinds: ClassVar[tuple[Kind, ...]] = ("multiclass", "multilabel")
     """Kinds of labels it can learn."""
     trains_network: ClassVar[bool] = False

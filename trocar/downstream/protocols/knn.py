@@ -26,8 +26,8 @@ class KNN(Protocol):
     """
 
     name: Literal["knn"] = "knn"
-    neighbours: int = Field(default=20, ge=1)
-    temperature: float = Field(default=0.07, gt=0)
+    neighbours: int = Field(default=20, ge=1, description="k, the nearest training frames that vote")
+    temperature: float = Field(default=0.07, gt=0, description="T of the votes exp(cos / T)")
 
     def predict(self, problem: Problem) -> Prediction:
         """Votes of the nearest training frames."""

@@ -132,7 +132,11 @@ class Linear(Protocol):
     """
 
     name: Literal["linear"] = "linear"
-    strengths: tuple[float, ...] = Field(default=(10.0, 1.0, 0.1, 0.01, 0.001, 0.0001), min_length=1)
+    strengths: tuple[float, ...] = Field(
+        default=(10.0, 1.0, 0.1, 0.01, 0.001, 0.0001),
+        min_length=1,
+        description="strengths of the penalty that are tried, from strong to weak",
+    )
 
     def predict(self, problem: Problem) -> Prediction:
         """Choose the strength, fit, and give probabilities."""

@@ -56,17 +56,23 @@ class MaskProtocol(Protocol):
 class SegmentationProtocol(MaskProtocol, SegmentationTraining):
     """See `SegmentationTraining` for how it is trained.
 
-    `decoder`: fpn, upernet, segformer, dpt, pyramid or linear. `freeze` keeps the backbone as it is: with `linear` that
-    is the probe of frozen features. `image`: (height, width) in pixels; None is the square of the evaluation's `size`.
     The epoch is the best on the validation cases, without any the last.
     """
 
     name: Literal["segmentation"] = "segmentation"
     trains_network: ClassVar[bool] = True
     random_start: ClassVar[bool] = True
-    decoder: DecoderName = "fpn"
-    freeze: bool = False
-    image: tuple[Side, Side] | None = None
+    decoder: DecoderName = Field(
+        default="fpn",
+        description="what makes masks of the backbone's features; `linear` with `freeze` is the probe of frozen "
+        "features",
+    )
+    freeze: bool = Field(default=False, description="keep the backbone as it is")
+    image: tuple[Side, Side] | None = Field(
+        default=None,
+        description="height and width of the input in pixels, 16 to 4096 each; null: the square of the evaluation's "
+        "`size`",
+    )
 
     @property
     def usual_label(self) -> str:

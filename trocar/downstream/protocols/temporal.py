@@ -6,6 +6,7 @@ from abc import abstractmethod
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from trocar.downstream.features.feature_cache import Features, extract
 from trocar.downstream.metrics.outcome import Floats, Ints
@@ -85,13 +86,15 @@ class TemporalFrozen(Temporal):
 
 class TemporalFinetuned(Temporal):
     """The field's standard in two stages: the backbone is fine-tuned on single frames, then its features are frozen and
-    the head is trained on them (Czempiel et al., "TeCNO", arXiv:2003.10751). `finetune` are the first stage's settings.
+    the head is trained on them (Czempiel et al., "TeCNO", arXiv:2003.10751).
     """
 
     name: Literal["temporal_finetuned"] = "temporal_finetuned"
     trains_network: ClassVar[bool] = True
     goes_on: ClassVar[bool] = True
-    finetune: FinetuneRecipe = FinetuneRecipe()
+    finetune: FinetuneRecipe = Field(
+        default=FinetuneRecipe(), description="settings of the fine-tuning on single frames, the first stage"
+    )
 
     def fine_tuning(self) -> FinetuneRecipe:
         """The first stage's settings."""

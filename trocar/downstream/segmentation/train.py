@@ -33,25 +33,33 @@ from trocar.errors import ConfigError, TrocarError
 
 
 class SegmentationTraining(Config):
-    """How a segmenter is trained; the defaults are near EndoViT's (AdamW 5e-4, layer decay 0.65).
+    """How a segmenter is trained; the defaults are near EndoViT's (AdamW 5e-4, layer decay 0.65)."""
 
-    `epochs` is all of them without a validation set, otherwise the most: training stops after `patience` epochs
-    without a better validation mIoU. `warmup` is a share of all steps. `lr` is the decoder's; a backbone's layers have
-    `layer_decay` of the one above. `dice` weighs the Dice loss, `class_weights` the classes in the cross-entropy.
-    `precision`: auto is that of the evaluation; bfloat16 computes the forward pass in it.
-    """
-
-    epochs: int = Field(default=30, ge=1)
-    patience: int = Field(default=8, ge=1)
-    batch: int = Field(default=16, ge=2)
-    lr: float = Field(default=5e-4, gt=0)
-    weight_decay: float = Field(default=0.05, ge=0)
-    layer_decay: float = Field(default=0.65, gt=0, le=1)
-    warmup: float = Field(default=0.1, ge=0, lt=1)
-    dice: float = Field(default=1.0, ge=0)
-    class_weights: list[float] | None = None
-    augment: bool = True
-    precision: Wanted = "auto"
+    epochs: int = Field(default=30, ge=1, description="all epochs without validation cases, otherwise the most")
+    patience: int = Field(
+        default=8, ge=1, description="epochs without a better validation mIoU after which training stops"
+    )
+    batch: int = Field(default=16, ge=2, description="frames per step, at least 2")
+    lr: float = Field(default=5e-4, gt=0, description="peak learning rate of the decoder")
+    weight_decay: float = Field(default=0.05, ge=0, description="weight decay of AdamW")
+    layer_decay: float = Field(
+        default=0.65,
+        gt=0,
+        le=1,
+        description="factor on the learning rate of each layer of the backbone from the output to the input, above 0 "
+        "to 1",
+    )
+    warmup: float = Field(
+        default=0.1, ge=0, lt=1, description="share of all steps in which the learning rate rises, 0 to below 1"
+    )
+    dice: float = Field(default=1.0, ge=0, description="weight of the Dice loss beside the cross-entropy")
+    class_weights: list[float] | None = Field(
+        default=None, description="weights of the classes in the cross-entropy, one each; null: none"
+    )
+    augment: bool = Field(
+        default=True, description="whether training frames are flipped, cropped and changed in colour"
+    )
+    precision: Wanted = Field(default="auto", description="what the forward pass computes in; auto: as the evaluation")
 
 
 @dataclass

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from trocar.core.config import Config
@@ -33,14 +34,16 @@ class HeadRecipe:
 
 
 class HeadConfig(Config, ABC):
-    """Base of the settings of all heads. A subclass has `name: Literal["..."]`, by which a file asks for it.
+    """Base of the settings of all heads. A subclass has `name: Literal["..."]`.
 
-    `causal`: the prediction of a frame uses this frame and earlier ones alone (online). `recipe`: how the
-    source of the defaults trains the head.
+    `recipe`: how the source of the defaults trains the head.
     """
 
-    name: str
-    causal: bool
+    name: str = Field(description="the name by which a file asks for it")
+    causal: bool = Field(
+        description="true: a frame's prediction uses this frame and earlier ones alone (online); false: later ones "
+        "too (offline)",
+    )
     recipe: ClassVar[HeadRecipe]
 
     @abstractmethod

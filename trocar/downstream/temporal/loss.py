@@ -27,18 +27,22 @@ OnHost = Tensor | Numbers
 
 
 class LossConfig(Config):
-    """`class_weights`: `balanced` (see `class_weights.balanced_weights`), `none`, or one positive number per
-    class, such as TeCNO's for Cholec80, [1.641, 0.191, 1.0, 0.250, 1.918, 0.984, 2.175]. For several labels a
-    frame they weigh the positives.
+    """Cross-entropy and a penalty on jumps between neighbouring frames.
 
-    `smoothing` is lambda of the truncated MSE: 0.15 in MS-TCN++, ASFormer and SelfSupSurg's TeCNO; TeCNO's own code
-    has no such term. SurgPhaseBench's files say 0.25 where its code does not look, so that its own default of 0.15
-    counts. `truncate` bounds the squared difference of log-probabilities (16 = 4^2 in all of them).
+    TeCNO's class weights for Cholec80 are [1.641, 0.191, 1.0, 0.250, 1.918, 0.984, 2.175]. A `smoothing` of 0.15 is
+    that of MS-TCN++, ASFormer and SelfSupSurg's TeCNO; TeCNO's own code has no such term. SurgPhaseBench's files say
+    0.25 where its code does not look, so that its own default of 0.15 counts. `truncate` is 16 = 4^2 in all of them.
     """
 
-    class_weights: Literal["balanced", "none"] | list[float] = "balanced"
-    smoothing: float = Field(default=0.15, ge=0)
-    truncate: float = Field(default=16.0, gt=0)
+    class_weights: Literal["balanced", "none"] | list[float] = Field(
+        default="balanced",
+        description="balanced: by the inverse frequency of the classes; none; or a positive number per class; for "
+        "several labels a frame they weigh the positives",
+    )
+    smoothing: float = Field(
+        default=0.15, ge=0, description="weight of the truncated mean squared error between neighbouring frames"
+    )
+    truncate: float = Field(default=16.0, gt=0, description="bound of the squared difference of log-probabilities")
 
 
 @dataclass(frozen=True)

@@ -32,15 +32,22 @@ from trocar.downstream.metrics.outcome import Ints
 
 
 class Augmentation(Config):
-    """What a training frame goes through; `scale` is the share of its area that the crop has.
+    """What a training frame goes through.
 
     The crop is EndoViT's (0.6 to 1). The colour of tissue carries meaning, hence the small changes of hue.
     """
 
-    scale: tuple[float, float] = (0.6, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = Field(default=0.5, ge=0, le=1)
-    jitter: Jitter = Jitter(p=0.8, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02)
+    scale: tuple[float, float] = Field(
+        default=(0.6, 1.0), description="share of the frame's area that a crop covers, lowest and highest"
+    )
+    ratio: tuple[float, float] = Field(
+        default=(3 / 4, 4 / 3), description="width by height of a crop, lowest and highest"
+    )
+    flip: float = Field(default=0.5, ge=0, le=1, description="probability of a horizontal flip, 0 to 1")
+    jitter: Jitter = Field(
+        default=Jitter(p=0.8, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02),
+        description="change of brightness, contrast, saturation and hue",
+    )
 
     def recipe(self, size: int) -> ViewRecipe:
         """One view of `size` pixels, without grey and blur."""

@@ -27,35 +27,61 @@ class FinetuneRecipe(Config):
     5e-4 and no layer decay; the ResNet-50 of SurgLatentGraph on Endoscapes has AdamW 1e-5, batch 32, 20 epochs and
     class weights 3.199, 4.462, 2.795.
 
-    `lr` is the heads'; `warmup` is a share of all steps. `class_weights`: `none`, `balanced` (see
-    `class_weights.balanced_weights`) or one number per class of the leading task, which leaves the partners unweighted.
-    `labels`: of several annotators, their mean (`soft`) or 0 and 1 as they are scored (`rounded`). `augment`: null for
-    none. `precision`: auto is that of the evaluation; bfloat16 computes the forward pass in it, weights and optimiser
-    stay float32. `batch_norm`: `frozen` keeps the statistics of the pretraining, which small batches of neighbouring
-    frames would spoil.
-
-    `select: validation` keeps the epoch with the best headline of the leading task on the validation cases and stops
-    after `patience` epochs without a better one; `fixed_epochs` runs all and keeps the last. Where a problem has no
-    validation cases, `inner: holdout` finds the epoch on every fifth training case by name (the last, where there are
-    fewer) and then trains anew on all of them for that many epochs of the same schedule; `inner: fixed_epochs` runs
-    all of them. Test frames have no part in any choice.
+    `inner: holdout` takes every fifth training case by name (the last, where there are fewer) and trains anew for the
+    epochs of the best, on the same schedule. Test frames have no part in any choice.
     """
 
-    lr: float = Field(default=5e-4, gt=0)
-    weight_decay: float = Field(default=0.05, ge=0)
-    layer_decay: float = Field(default=0.75, gt=0, le=1)
-    epochs: int = Field(default=15, ge=1)
-    batch: int = Field(default=64, ge=2)
-    warmup: float = Field(default=0.1, ge=0, lt=1)
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    class_weights: ClassWeights = "none"
-    labels: Literal["soft", "rounded"] = "soft"
-    augment: Augmentation | None = Augmentation()
-    precision: Wanted = "auto"
-    batch_norm: Literal["train", "frozen"] = "train"
-    select: Literal["validation", "fixed_epochs"] = "validation"
-    inner: Literal["holdout", "fixed_epochs"] = "holdout"
-    patience: int = Field(default=5, ge=1)
+    lr: float = Field(default=5e-4, gt=0, description="peak learning rate of the heads")
+    weight_decay: float = Field(default=0.05, ge=0, description="weight decay of AdamW")
+    layer_decay: float = Field(
+        default=0.75,
+        gt=0,
+        le=1,
+        description="factor on the learning rate of each layer of the backbone from the output to the input, above 0 "
+        "to 1",
+    )
+    epochs: int = Field(default=15, ge=1, description="epochs, the most where `select` or `inner` choose")
+    batch: int = Field(default=64, ge=2, description="frames per step, at least 2")
+    warmup: float = Field(
+        default=0.1, ge=0, lt=1, description="share of all steps in which the learning rate rises, 0 to below 1"
+    )
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=1, description="share of each label that is spread over all classes, 0 to below 1"
+    )
+    class_weights: ClassWeights = Field(
+        default="none",
+        description="none, balanced (by the inverse frequency), or a number per class of the leading task, which "
+        "leaves the partners unweighted",
+    )
+    labels: Literal["soft", "rounded"] = Field(
+        default="soft",
+        description="labels of several annotators: their mean (soft), or 0 and 1 as they are scored (rounded)",
+    )
+    augment: Augmentation | None = Field(
+        default=Augmentation(), description="what a training frame goes through; null: nothing"
+    )
+    precision: Wanted = Field(
+        default="auto",
+        description="what the forward pass computes in; auto: as the evaluation; weights and optimiser stay float32",
+    )
+    batch_norm: Literal["train", "frozen"] = Field(
+        default="train",
+        description="frozen: keep the statistics of the pretraining, which small batches of neighbouring frames would "
+        "spoil",
+    )
+    select: Literal["validation", "fixed_epochs"] = Field(
+        default="validation",
+        description="validation: keep the epoch with the best headline of the leading task on the validation cases; "
+        "fixed_epochs: train all and keep the last",
+    )
+    inner: Literal["holdout", "fixed_epochs"] = Field(
+        default="holdout",
+        description="without validation cases: holdout finds the epoch on every fifth training case and trains anew "
+        "on all for that many; fixed_epochs trains all epochs",
+    )
+    patience: int = Field(
+        default=5, ge=1, description="epochs without a better validation score after which training stops"
+    )
 
 
 class Classifier(nn.Module):

@@ -13,4 +13,4 @@ class TrackingConfig(Config):
     uri: str = Field(
         default="sqlite", description="a tracking URI, `sqlite` for a database beside the run folder, or `none`"
     )
-    experiment: str = "trocar"
+    experiment: str = Field(default="trocar", description="mlflow's experiment")

@@ -19,10 +19,12 @@ from trocar.ssl.run.auto_values import Auto, known
 class DinoHead(Config):
     """The projection head: input -> hidden -> hidden -> bottleneck -> normalise -> K prototypes."""
 
-    prototypes: Annotated[int, Field(ge=2)] | Auto = Field(default=65536, description="K, the number of outputs")
-    hidden: int = Field(default=2048, ge=1)
-    bottleneck: int = Field(default=256, ge=1)
-    batch_norm: bool = False
+    prototypes: Annotated[int, Field(ge=2)] | Auto = Field(
+        default=65536, description="K, the number of outputs; auto: what suits the data"
+    )
+    hidden: int = Field(default=2048, ge=1, description="width of the two hidden layers")
+    bottleneck: int = Field(default=256, ge=1, description="width before the prototypes")
+    batch_norm: bool = Field(default=False, description="batch norms in the hidden layers")
     norm_last_layer: bool = Field(default=True, description="keep the prototypes at unit length")
 
     def build(self, features: int) -> nn.Module:
@@ -42,12 +44,15 @@ class DinoHead(Config):
 
 
 class MlpHead(Config):
-    """A perceptron: hidden layers with ReLU, then layers without. `layers` are output widths, the last the embedding's.
+    """A perceptron: hidden layers with ReLU, then layers without.
 
-    `[2048, 128]` is MoCo v2's and SimCLR's; VISSL's SwAV head `[2048, 256]`, which SelfSupSurg prolongs by a third.
+    `layers` of `[2048, 128]` are MoCo v2's and SimCLR's; VISSL's SwAV head is `[2048, 256]`, which SelfSupSurg prolongs
+    by a third layer.
     """
 
-    layers: tuple[int, ...] = Field(default=(2048, 128), min_length=1)
+    layers: tuple[int, ...] = Field(
+        default=(2048, 128), min_length=1, description="output widths of the layers; the last is the embedding's"
+    )
     relu: int = Field(default=1, ge=0, description="how many of the first layers end in a ReLU")
     batch_norm: bool = Field(default=False, description="in the layers with a ReLU")
     last_batch_norm: bool = Field(default=False, description="behind the last layer, without scale and shift")

@@ -47,8 +47,12 @@ class BackboneConfig(Config):
         description="the student takes views of all sizes in one pass, equal up to rounding (plain vision "
         "transformers; dino, dinov2, swav, augmented_distillation)",
     )
-    mean: tuple[float, float, float] | None = Field(default=None, description="normalisation; default: the model's own")
-    std: tuple[float, float, float] | None = None
+    mean: tuple[float, float, float] | None = Field(
+        default=None, description="normalisation of red, green and blue: what is subtracted; null: the model's own"
+    )
+    std: tuple[float, float, float] | None = Field(
+        default=None, description="normalisation of red, green and blue: what is divided by; null: the model's own"
+    )
     position_resampling: Resampling | None = Field(
         default=None,
         description="of a vision transformer's positions for views of other sizes: antialiased (timm) or dino, which "

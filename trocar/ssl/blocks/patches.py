@@ -107,9 +107,11 @@ _TRIES = 64  # in all; 4000 masks of 14 x 14 and of 37 x 37 patches needed 37 at
 class Masking(Config):
     """Block masks; what is not said keeps DINOv2's value."""
 
-    probability: float = Field(default=0.5, ge=0, le=1, description="that a view is masked at all")
-    ratio: tuple[float, float] = Field(default=(0.1, 0.5), description="share of its patches, uniform between these")
-    smallest: int = Field(default=4, ge=1, description="patches of a block, before overlaps")
+    probability: float = Field(default=0.5, ge=0, le=1, description="probability that a view is masked at all, 0 to 1")
+    ratio: tuple[float, float] = Field(
+        default=(0.1, 0.5), description="share of its patches that are masked, uniform between these"
+    )
+    smallest: int = Field(default=4, ge=1, description="patches of a block at least, before overlaps")
     aspect: float = Field(
         default=0.3, gt=0, le=1, description="height to width of a block is between this and 1 / this"
     )

@@ -23,24 +23,36 @@ from trocar.ssl.run.auto_values import Advice, Auto, DataSize, known
 class SelfDistillation(MethodConfig):
     """Head, temperatures, teacher and centring, with DINO's values where a method names no other."""
 
-    head: DinoHead = DinoHead()
-    student_temperature: float = Field(default=0.1, gt=0)
-    teacher_temperature: Annotated[float, Field(gt=0)] | Auto = 0.04
-    warmup_teacher_temperature: Annotated[float, Field(gt=0)] | Auto = 0.04
-    teacher_temperature_warmup: Duration = "0 epochs"
+    head: DinoHead = Field(default=DinoHead(), description="the projection head")
+    student_temperature: float = Field(default=0.1, gt=0, description="temperature of the student's softmax")
+    teacher_temperature: Annotated[float, Field(gt=0)] | Auto = Field(
+        default=0.04, description="temperature of the teacher's softmax after the warm-up; auto: what suits the data"
+    )
+    warmup_teacher_temperature: Annotated[float, Field(gt=0)] | Auto = Field(
+        default=0.04, description="temperature of the teacher's softmax at the start; auto: what suits the data"
+    )
+    teacher_temperature_warmup: Duration = Field(
+        default="0 epochs",
+        description="length of the linear warm-up of the teacher's temperature, such as `30 epochs`, `500 steps` or "
+        "`10 %`",
+    )
     teacher_temperature_stairs: bool = Field(
         default=True,
         description="a warm-up given in epochs holds each value for an epoch, as in DINO; false: one per step",
     )
     momentum: Annotated[float, Field(ge=0, le=1)] | Auto = Field(
-        default=0.996, description="of the teacher at the start; 1 at the end"
+        default=0.996,
+        description="momentum of the teacher at the start, 0 to 1; it is 1 at the end; auto: what suits the data",
     )
     centring: Literal["mean", "sinkhorn"] = Field(
         default="mean",
         description="what keeps prototypes in use: a moving mean (DINO) or Sinkhorn-Knopp (DINOv2)",
     )
-    centre_momentum: float = Field(default=0.9, ge=0, le=1, description="of the moving mean")
-    freeze_last_layer: Duration = "1 epoch"
+    centre_momentum: float = Field(default=0.9, ge=0, le=1, description="momentum of the moving mean, 0 to 1")
+    freeze_last_layer: Duration = Field(
+        default="1 epoch",
+        description="how long the prototypes stay as they are, such as `1 epoch`, `500 steps` or `10 %`",
+    )
 
     def advice(self, data: DataSize) -> list[Advice]:
         frozen = steps_in(self.freeze_last_layer, data.epoch_steps, data.total)

@@ -38,7 +38,7 @@ class FrozenConfig(Config):
     name: str = Field(description="timm:NAME, published weights, a run or an exported backbone")
     fingerprint: str | None = Field(default=None, description="refuse other weights (`trocar inspect` prints it)")
     size: int | None = Field(
-        default=None, ge=8, description="pixels to which views are resized for the teacher; default: left as they are"
+        default=None, ge=8, description="pixels to which views are resized for the teacher; null: left as they are"
     )
 
     def build(self, networks: Networks) -> FrozenTeacher:

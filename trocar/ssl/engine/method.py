@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from trocar.core.config import Config
@@ -22,9 +23,9 @@ Losses = dict[str, Tensor]
 
 
 class MethodConfig(Config, ABC):
-    """Base of the configurations of all methods. A subclass has `name: Literal["..."]`, by which a file asks for it."""
+    """Base of the configurations of all methods. A subclass has `name: Literal["..."]`."""
 
-    name: str
+    name: str = Field(description="the name by which a file asks for it")
 
     @abstractmethod
     def recipe(self) -> ViewRecipe:

@@ -79,7 +79,7 @@ class Larc(Config):
 
     trust: float = Field(default=0.001, gt=0, description="trust coefficient")
     clip: bool = Field(default=False, description="adapt downwards only: local rate / lr is at most 1")
-    eps: float = Field(default=1e-8, ge=0)
+    eps: float = Field(default=1e-8, ge=0, description="what is added to the denominator of the local rate")
 
 
 class OptimConfig(Config):
@@ -89,23 +89,27 @@ class OptimConfig(Config):
     unless said otherwise.
     """
 
-    name: Literal["adamw", "sgd", "lars"] = "adamw"
+    name: Literal["adamw", "sgd", "lars"] = Field(default="adamw", description="AdamW, SGD or LARS")
     lr: float = Field(default=5e-4, gt=0, description="peak learning rate for a batch of `lr_batch`")
     scaling: Literal["linear", "sqrt", "none"] = Field(
         default="linear", description="lr x batch / lr_batch; lr x sqrt(batch / lr_batch); or lr as it is"
     )
     lr_batch: int = Field(default=256, ge=1, description="batch size that `lr` is meant for")
-    schedule: Literal["cosine", "constant", "steps"] = Field(default="cosine", description="after the warm-up")
-    min_lr: float = Field(default=1e-6, ge=0, description="where the cosine ends")
-    drops: tuple[Duration, ...] = Field(
-        default=(), description="for `steps`: when the rate drops, as in [120 epochs, 160 epochs]"
+    schedule: Literal["cosine", "constant", "steps"] = Field(
+        default="cosine", description="course of the learning rate after the warm-up"
     )
-    drop_factor: float = Field(default=0.1, gt=0, lt=1, description="by which factor")
+    min_lr: float = Field(default=1e-6, ge=0, description="learning rate at the end of the cosine")
+    drops: tuple[Duration, ...] = Field(
+        default=(), description="with `steps`: when the rate drops, such as [120 epochs, 160 epochs]"
+    )
+    drop_factor: float = Field(default=0.1, gt=0, lt=1, description="factor on the rate at each drop, between 0 and 1")
     warmup: Duration | Literal["auto"] = Field(
-        default="10 epochs", description="auto: 10 epochs, but at most 10 % of the run"
+        default="10 epochs",
+        description="length of the linear warm-up, such as `10 epochs`, `500 steps` or `10 %`; auto: 10 epochs, but "
+        "at most 10 % of the run",
     )
     warmup_start: Share = Field(default=0.0, description="first learning rate, as a share of the peak")
-    weight_decay: float = Field(default=0.04, ge=0)
+    weight_decay: float = Field(default=0.04, ge=0, description="weight decay at the start")
     final_weight_decay: float | None = Field(default=0.4, ge=0, description="end of a cosine; null: constant")
     decay: Literal["matrices", "all"] = Field(
         default="matrices", description="what is decayed: not biases and one-dimensional parameters, or those as well"
@@ -114,12 +118,16 @@ class OptimConfig(Config):
         default=None, gt=0, le=1, description="factor on the learning rate per layer from the output to the input"
     )
     patch_embed_lr: float = Field(default=1.0, gt=0, description="factor on the patch embedding's learning rate")
-    betas: tuple[Share, Share] = (0.9, 0.999)
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd and lars")
-    nesterov: bool = False
+    betas: tuple[Share, Share] = Field(
+        default=(0.9, 0.999), description="decay rates of AdamW's two moments, each 0 to 1"
+    )
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of sgd and lars, 0 to below 1")
+    nesterov: bool = Field(default=False, description="Nesterov's momentum, with sgd")
     larc: Larc | None = Field(default=None, description="layer-wise adaptation of sgd")
     trust: float = Field(default=0.001, gt=0, description="trust coefficient of lars")
-    clip: float | None = Field(default=3.0, gt=0)
+    clip: float | None = Field(
+        default=3.0, gt=0, description="largest norm of the gradient; null: gradients are not clipped"
+    )
     clip_by: Literal["parameter", "global"] = Field(
         default="parameter", description="norm of each parameter's gradient (DINO's reference code), or of all together"
     )

@@ -62,11 +62,15 @@ class TrainConfig(Config):
     """How long, how large, how precise."""
 
     batch: int = Field(default=256, ge=1, description="global batch: frames per step, over all ranks")
-    epochs: float | None = Field(default=None, gt=0, description="of the selection; give this or steps")
-    steps: int | None = Field(default=None, ge=1)
+    epochs: float | None = Field(
+        default=None, gt=0, description="length in epochs of the selection; give this or `steps`"
+    )
+    steps: int | None = Field(default=None, ge=1, description="length in steps; give this or `epochs`")
     accumulate: int = Field(default=1, ge=1, description="micro-batches per step and rank")
     precision: Wanted = Field(default="auto", description="auto: bfloat16 on a GPU that has it, else float32")
-    grad_checkpointing: bool = False
+    grad_checkpointing: bool = Field(
+        default=False, description="compute activations again in the backward pass, for less memory"
+    )
     sync_batch_norm: bool = Field(default=False, description="batch norms over the global batch instead of each rank's")
     compile: bool = Field(default=False, description="torch.compile of the backbones, block by block")
     max_skipped: int = Field(default=10, ge=0, description="steps with a non-finite loss or gradient before giving up")

@@ -33,7 +33,7 @@ class AnchorLocal(DinoLocalViews):
 class NeighbourGlobal(ViewGroup):
     """Global views of each neighbour."""
 
-    count: int = Field(default=1, ge=1, description="of each neighbour")
+    count: int = Field(default=1, ge=1, description="views of each neighbour")
     frame: Literal[0] = Field(default=0, description="not to be set: follows from neighbours.count")
     size: int = Field(default=224, ge=8)
     scale: tuple[float, float] = (0.4, 1.0)
@@ -43,7 +43,7 @@ class NeighbourGlobal(ViewGroup):
 class NeighbourLocal(NeighbourGlobal):
     """Local views of each neighbour."""
 
-    count: int = Field(default=2, ge=1, description="of each neighbour")
+    count: int = Field(default=2, ge=1, description="views of each neighbour")
     size: int = Field(default=96, ge=8)
     scale: tuple[float, float] = (0.05, 0.4)
 
@@ -53,8 +53,10 @@ class AugmentedViews(DinoViews):
 
     global_: AnchorGlobal = Field(default=AnchorGlobal(), alias="global")
     local: AnchorLocal | None = AnchorLocal()
-    neighbour_global: NeighbourGlobal = NeighbourGlobal()
-    neighbour_local: NeighbourLocal | None = NeighbourLocal()
+    neighbour_global: NeighbourGlobal = Field(default=NeighbourGlobal(), description="global views of each neighbour")
+    neighbour_local: NeighbourLocal | None = Field(
+        default=NeighbourLocal(), description="local views of each neighbour; null: none"
+    )
 
 
 class DrawnNeighbours(NeighbourSource):
@@ -67,8 +69,8 @@ class AugmentedDistillationConfig(DinoConfig):
     """Defaults are those of LemonFM's code, whose published command takes neighbours in time alone."""
 
     name: Literal["augmented_distillation"] = "augmented_distillation"  # type: ignore[assignment]
-    views: AugmentedViews = AugmentedViews()
-    neighbours: DrawnNeighbours = DrawnNeighbours()
+    views: AugmentedViews = Field(default=AugmentedViews(), description="the views of the anchor and of its neighbours")
+    neighbours: DrawnNeighbours = Field(default=DrawnNeighbours(), description="which neighbours, and how many")
 
     def recipe(self) -> ViewRecipe:
         views = {"neighbour_global": self.views.neighbour_global, "neighbour_local": self.views.neighbour_local}

@@ -40,8 +40,8 @@ class DinoLocalViews(ViewGroup):
 class DinoViews(Config):
     """DINO's multi-crop: two global views with asymmetric blur and solarization, and local views."""
 
-    global_: DinoGlobalViews = Field(default=DinoGlobalViews(), alias="global")
-    local: DinoLocalViews | None = DinoLocalViews()
+    global_: DinoGlobalViews = Field(default=DinoGlobalViews(), alias="global", description="the two large views")
+    local: DinoLocalViews | None = Field(default=DinoLocalViews(), description="the small views; null: none")
 
     def recipe(self) -> ViewRecipe:
         """Global views first: the teacher sees these."""
@@ -53,7 +53,7 @@ class DinoConfig(SelfDistillation):
     """Defaults are those of the reference code (arguments of `main_dino.py`); docs/pretrain.md has the differences."""
 
     name: Literal["dino"] = "dino"
-    views: DinoViews = DinoViews()
+    views: DinoViews = Field(default=DinoViews(), description="the views of a sample")
 
     def recipe(self) -> ViewRecipe:
         return self.views.recipe()

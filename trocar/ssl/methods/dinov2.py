@@ -68,10 +68,10 @@ class Dinov2Config(SelfDistillation):
     """
 
     name: Literal["dinov2"] = "dinov2"
-    views: Dinov2Views = Dinov2Views()
+    views: Dinov2Views = Field(default=Dinov2Views(), description="the views of a sample")
     head: Dinov2Head = Dinov2Head()
     ibot_head: Dinov2Head | None = Field(default=None, description="a head for patches alone; none: `head` serves both")
-    masking: Masking = Masking()
+    masking: Masking = Field(default=Masking(), description="which patches of the student's global views are masked")
     teacher_temperature: Annotated[float, Field(gt=0)] | Auto = 0.07
     teacher_temperature_warmup: Duration = "30 epochs"
     teacher_temperature_stairs: bool = Field(
@@ -80,9 +80,15 @@ class Dinov2Config(SelfDistillation):
     momentum: Annotated[float, Field(ge=0, le=1)] | Auto = Field(
         default=0.992, description="of the teacher at the start; 1 at the end"
     )
-    dino_weight: float = Field(default=1.0, ge=0, description="of the mean over pairs of views")
-    ibot_weight: float = Field(default=1.0, ge=0, description="of the mean over global views")
-    koleo_weight: float = Field(default=0.1, ge=0, description="of the sum over the two global views")
+    dino_weight: float = Field(
+        default=1.0, ge=0, description="weight of the loss of class tokens, the mean over pairs of views"
+    )
+    ibot_weight: float = Field(
+        default=1.0, ge=0, description="weight of the loss of masked patches, the mean over global views"
+    )
+    koleo_weight: float = Field(
+        default=0.1, ge=0, description="weight of the KoLeo loss, the sum over the two global views"
+    )
 
     def recipe(self) -> ViewRecipe:
         return self.views.recipe()

@@ -45,9 +45,9 @@ class DistillationViews(ViewGroup):
 class Weights(Config):
     """Of the losses in the sum. Distances and angles stand 1 to 2 as in RKD-DA for metric learning."""
 
-    feature: float = Field(default=1.0, ge=0)
-    distance: float = Field(default=1.0, ge=0)
-    angle: float = Field(default=2.0, ge=0)
+    feature: float = Field(default=1.0, ge=0, description="of the loss between features")
+    distance: float = Field(default=1.0, ge=0, description="of the loss between distances of pairs of samples")
+    angle: float = Field(default=2.0, ge=0, description="of the loss between angles of triplets of samples")
 
     @model_validator(mode="after")
     def _something(self) -> Weights:
@@ -60,10 +60,12 @@ class DistillationConfig(MethodConfig):
     """The sum of three losses with the papers' defaults. No paper has just this sum: compare with `feature` alone."""
 
     name: Literal["distillation"] = "distillation"
-    teacher: FrozenConfig
-    views: DistillationViews = DistillationViews()
-    weights: Weights = Weights()
-    feature: Literal["cosine", "smooth_l1"] = "cosine"
+    teacher: FrozenConfig = Field(description="the frozen teacher")
+    views: DistillationViews = Field(default=DistillationViews(), description="the views of a sample")
+    weights: Weights = Field(default=Weights(), description="weights of the losses in the sum")
+    feature: Literal["cosine", "smooth_l1"] = Field(
+        default="cosine", description="the loss between the features of student and teacher"
+    )
     projector: tuple[int, ...] = Field(
         default=(), description="widths of hidden layers between the student's features and the teacher's; (): linear"
     )

@@ -39,11 +39,15 @@ class MocoV2Config(MethodConfig):
     """
 
     name: Literal["moco_v2"] = "moco_v2"
-    views: MocoViews = MocoViews()
-    head: MlpHead = MlpHead()
-    temperature: float = Field(default=0.2, gt=0)
-    momentum: Annotated[float, Field(ge=0, le=1)] | Auto = Field(default=0.999, description="of the key encoder")
-    queue: Annotated[int, Field(ge=1)] | Auto = Field(default=65536, description="K, the number of negatives")
+    views: MocoViews = Field(default=MocoViews(), description="the views of a sample")
+    head: MlpHead = Field(default=MlpHead(), description="the projection head")
+    temperature: float = Field(default=0.2, gt=0, description="temperature of the softmax over similarities")
+    momentum: Annotated[float, Field(ge=0, le=1)] | Auto = Field(
+        default=0.999, description="momentum of the key encoder, 0 to 1; auto: what suits the data"
+    )
+    queue: Annotated[int, Field(ge=1)] | Auto = Field(
+        default=65536, description="K, the number of negatives; auto: what suits the data"
+    )
     shuffle_bn: bool = Field(
         default=True, description="keys are computed on another rank than their queries: batch statistics tell nothing"
     )

@@ -25,7 +25,11 @@ class MocoV3Views(ViewGroup):
 
     count: Literal[2] = 2
     size: int = Field(default=224, ge=8)
-    scale: tuple[float, float] = Field(default=(0.2, 1.0), description="published: .2 for ResNet-50, .08 for ViT")
+    scale: tuple[float, float] = Field(
+        default=(0.2, 1.0),
+        description="share of the frame's area that a crop covers; published: 0.2 to 1 for ResNet-50, 0.08 to 1 for "
+        "ViT",
+    )
     interpolation: Interpolation = "bilinear"
     blur: Probability = [1.0, 0.1]
     solarize: Probability = [0.0, 0.2]
@@ -43,12 +47,17 @@ class MocoV3Config(MethodConfig):
     """
 
     name: Literal["moco_v3"] = "moco_v3"
-    views: MocoV3Views = MocoV3Views()
-    head: MlpHead = MlpHead(layers=(4096, 256), batch_norm=True, last_batch_norm=True)
-    predictor: MlpHead = MlpHead(layers=(4096, 256), batch_norm=True)
-    temperature: float = Field(default=1.0, gt=0)
+    views: MocoV3Views = Field(default=MocoV3Views(), description="the views of a sample")
+    head: MlpHead = Field(
+        default=MlpHead(layers=(4096, 256), batch_norm=True, last_batch_norm=True), description="the projection head"
+    )
+    predictor: MlpHead = Field(
+        default=MlpHead(layers=(4096, 256), batch_norm=True), description="the predictor behind the query's head"
+    )
+    temperature: float = Field(default=1.0, gt=0, description="temperature of the softmax over similarities")
     momentum: Annotated[float, Field(ge=0, le=1)] | Auto = Field(
-        default=0.99, description="of the key encoder at the start; 1 at the end"
+        default=0.99,
+        description="momentum of the key encoder at the start, 0 to 1; it is 1 at the end; auto: what suits the data",
     )
     freeze_patch_embed: bool = Field(
         default=True,

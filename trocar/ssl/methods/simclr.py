@@ -33,9 +33,9 @@ class SimclrConfig(MethodConfig):
     """
 
     name: Literal["simclr"] = "simclr"
-    views: SimclrViews = SimclrViews()
-    head: MlpHead = MlpHead(batch_norm=True, last_batch_norm=True)
-    temperature: float = Field(default=0.1, gt=0)
+    views: SimclrViews = Field(default=SimclrViews(), description="the views of a sample")
+    head: MlpHead = Field(default=MlpHead(batch_norm=True, last_batch_norm=True), description="the projection head")
+    temperature: float = Field(default=0.1, gt=0, description="temperature of the softmax over similarities")
 
     def recipe(self) -> ViewRecipe:
         return ViewRecipe(groups={"global": self.views})

@@ -48,8 +48,12 @@ class SwavLocalViews(ViewGroup):
 class SwavViews(Config):
     """SwAV's multi-crop; `local: null` leaves the two global views."""
 
-    global_: SwavGlobalViews = Field(default=SwavGlobalViews(), alias="global")
-    local: SwavLocalViews | None = SwavLocalViews()
+    global_: SwavGlobalViews = Field(
+        default=SwavGlobalViews(), alias="global", description="the two views that get codes"
+    )
+    local: SwavLocalViews | None = Field(
+        default=SwavLocalViews(), description="small views, which only predict; null: none"
+    )
 
 
 class SwavConfig(MethodConfig):
@@ -60,20 +64,26 @@ class SwavConfig(MethodConfig):
     """
 
     name: Literal["swav"] = "swav"
-    views: SwavViews = SwavViews()
-    head: MlpHead = MlpHead(batch_norm=True)
-    prototypes: Annotated[int, Field(ge=2)] | Auto = Field(default=3000, description="K, the number of clusters")
-    temperature: float = Field(default=0.1, gt=0, description="of the predictions")
-    epsilon: float = Field(default=0.05, ge=0.02, description="temperature of Sinkhorn-Knopp")
-    iterations: int = Field(default=3, ge=1, description="of Sinkhorn-Knopp")
+    views: SwavViews = Field(default=SwavViews(), description="the views of a sample")
+    head: MlpHead = Field(default=MlpHead(batch_norm=True), description="the projection head")
+    prototypes: Annotated[int, Field(ge=2)] | Auto = Field(
+        default=3000, description="K, the number of clusters; auto: what suits the data"
+    )
+    temperature: float = Field(default=0.1, gt=0, description="temperature of the predictions' softmax")
+    epsilon: float = Field(default=0.05, ge=0.02, description="temperature of Sinkhorn-Knopp, at least 0.02")
+    iterations: int = Field(default=3, ge=1, description="iterations of Sinkhorn-Knopp")
     queue: Annotated[int, Field(ge=0)] | Auto = Field(
         default=3840,
-        description="earlier samples that take part in the balance; divides by the number of ranks; 0: no queue",
+        description="earlier samples that take part in the balance; divides by the number of ranks; 0: no queue; "
+        "auto: what suits the data",
     )
     queue_start: Duration = Field(
         default="15 epochs", description="the queue is filled from here on, and used when full"
     )
-    freeze_prototypes: Duration = "1 epoch"
+    freeze_prototypes: Duration = Field(
+        default="1 epoch",
+        description="how long the prototypes stay as they are, such as `1 epoch`, `500 steps` or `10 %`",
+    )
 
     def recipe(self) -> ViewRecipe:
         local = {"local": self.views.local} if self.views.local is not None else {}

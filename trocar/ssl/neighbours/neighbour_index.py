@@ -47,16 +47,18 @@ FACTOR = 3.0  # of the paper's rule, for saying what an index is worth
 class NeighbourIndexConfig(Config):
     """What `trocar neighbours` builds."""
 
-    catalog: Path
+    catalog: Path = Field(description="the shards folder that `trocar ingest` wrote")
     backbone: str = Field(description="a timm name, published weights, or a run or exported backbone")
-    name: str = Field(description="of the index; an index of that name is replaced")
+    name: str = Field(description="the name of the index; an index of that name is replaced")
     k: int = Field(default=4, ge=1, description="neighbours per frame")
-    composition: Composition = Composition()
-    size: int | None = Field(default=None, ge=8, description="input size in pixels; default: the backbone's own")
-    batch: int = Field(default=64, ge=1)
+    composition: Composition = Field(default=Composition(), description="which frames are in the index")
+    size: int | None = Field(default=None, ge=8, description="input size in pixels; null: the backbone's own")
+    batch: int = Field(default=64, ge=1, description="frames at a time through the backbone")
     workers: int = Field(default=2, ge=0, description="processes that decode")
-    threads: int | None = Field(default=None, ge=1, description="of torch and faiss; default: OMP_NUM_THREADS or cores")
-    device: str = "auto"
+    threads: int | None = Field(
+        default=None, ge=1, description="threads of torch and faiss; null: OMP_NUM_THREADS, or the cores"
+    )
+    device: str = Field(default="auto", description="auto, cpu or cuda")
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,12 @@ class DataConfig(Config):
     """Which catalog, what of it, in what order."""
 
     catalog: Path = Field(description="the shards folder that `trocar ingest` wrote")
-    composition: Composition = Composition()
-    shuffle: Shuffle = "global"
+    composition: Composition = Field(default=Composition(), description="what of the catalog is used")
+    shuffle: Shuffle = Field(
+        default="global",
+        description="global: any frame may follow any other; window: blocks of 256 rows are permuted, which keeps "
+        "reads local",
+    )
     backend: Literal["auto", "torch", "dali"] = Field(
         default="auto", description="what decodes frames and cuts crops; auto: DALI on a GPU where it is installed"
     )
@@ -45,7 +49,7 @@ class RunConfig(Config):
     """Where the run lives and what it runs on. Nothing here changes what is learned, but for the seed."""
 
     out: Path = Field(description="the run folder; the same folder always resumes")
-    seed: int = 0
+    seed: int = Field(default=0, description="seed of the data's order, the views and the first weights")
     ranks: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default=1, description="processes on this machine, one per GPU; auto: as many as it has GPUs"
     )
@@ -57,7 +61,7 @@ class RunConfig(Config):
     threads: int | None = Field(
         default=None,
         ge=1,
-        description="CPU threads per rank; default: OMP_NUM_THREADS (torchrun sets it to 1), else usable cores / ranks "
+        description="CPU threads per rank; null: OMP_NUM_THREADS (torchrun sets it to 1), else usable cores / ranks "
         "that share them",
     )
     data_timeout_s: float | None = Field(
@@ -66,31 +70,35 @@ class RunConfig(Config):
         description="seconds without a batch after which a rank ends with an error (it warns from the first minute "
         "on); collectives wait 600 s longer. null: never",
     )
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    checkpoint_every: int = Field(default=500, ge=1, description="steps")
-    keep_last: int = Field(default=2, ge=1)
-    milestone_every: int | None = Field(default=None, ge=1, description="steps; these checkpoints are never deleted")
-    log_every: int = Field(default=10, ge=1, description="steps")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="what the run computes on")
+    checkpoint_every: int = Field(default=500, ge=1, description="steps between two checkpoints")
+    keep_last: int = Field(default=2, ge=1, description="checkpoints that are kept, besides milestones")
+    milestone_every: int | None = Field(
+        default=None,
+        ge=1,
+        description="steps between two milestones, checkpoints that are never deleted; null: there are none",
+    )
+    log_every: int = Field(default=10, ge=1, description="steps between two lines of metrics")
 
 
 class ResumeConfig(Config):
     """Differences to the checkpoint that are meant, such as [recipe.train.steps]."""
 
-    allow: tuple[str, ...] = ()
+    allow: tuple[str, ...] = Field(default=(), description="keys that may differ, such as recipe.train.steps")
 
 
 class PretrainConfig(Config):
     """Everything about one pretraining run."""
 
-    data: DataConfig
-    backbone: BackboneConfig
-    method: AnyMethod
-    optim: OptimConfig = OptimConfig()
-    train: TrainConfig
-    run: RunConfig
-    tracking: TrackingConfig = TrackingConfig()
-    privacy: PrivacyConfig = PrivacyConfig()
-    resume: ResumeConfig = ResumeConfig()
+    data: DataConfig = Field(description="which catalog, what of it, in what order")
+    backbone: BackboneConfig = Field(description="the network that is pretrained")
+    method: AnyMethod = Field(description="how it is pretrained; `name` says which method's settings these are")
+    optim: OptimConfig = Field(default=OptimConfig(), description="optimizer, schedules and clipping")
+    train: TrainConfig = Field(description="how long, how large, how precise")
+    run: RunConfig = Field(description="where the run lives and what it runs on")
+    tracking: TrackingConfig = Field(default=TrackingConfig(), description="mlflow beside the local record")
+    privacy: PrivacyConfig = Field(default=PrivacyConfig(), description="what may be seen of what is marked private")
+    resume: ResumeConfig = Field(default=ResumeConfig(), description="what may differ from the checkpoint")
 
     @model_validator(mode="after")
     def _consistent(self) -> PretrainConfig:

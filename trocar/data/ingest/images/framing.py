@@ -25,16 +25,23 @@ version are done again.
 
 
 class IngestSettings(Limits):
-    """Settings of one ingest; the limits decide what is rejected, all else decides the bytes of the frames.
+    """Settings of one ingest; the limits decide what is rejected, all else decides the bytes of the frames."""
 
-    `fps` is in frames per second of video, `short_side` in pixels (None keeps the size; nothing is enlarged).
-    """
-
-    fps: float = Field(1.0, gt=0, le=240)
-    short_side: int | None = Field(256, ge=16, le=8192)
-    jpeg_quality: int = Field(90, ge=1, le=100)
-    crop: Literal["auto", "none"] = "auto"
-    shard_bytes: int = Field(SHARD_BYTES, ge=1 << 12)
+    fps: float = Field(1.0, gt=0, le=240, description="frames per second of video that are kept, above 0 to 240")
+    short_side: int | None = Field(
+        256,
+        ge=16,
+        le=8192,
+        description="pixels of the shorter side that frames are scaled down to, 16 to 8192; null keeps the size; "
+        "nothing is enlarged",
+    )
+    jpeg_quality: int = Field(90, ge=1, le=100, description="quality of the JPEGs that are written, 1 to 100")
+    crop: Literal["auto", "none"] = Field(
+        default="auto", description="auto: cut away what is black around the picture; none: leave it"
+    )
+    shard_bytes: int = Field(
+        SHARD_BYTES, ge=1 << 12, description="bytes after which a new shard of the same video begins"
+    )
 
     def identity(self) -> dict[str, object]:
         """The part that decides the bytes: a finished video with another one is ingested again."""

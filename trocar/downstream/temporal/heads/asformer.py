@@ -30,10 +30,15 @@ class AsFormerConfig(HeadConfig):
 
     name: Literal["asformer"] = "asformer"
     causal: Literal[False] = False
-    decoders: int = Field(default=3, ge=0)
-    layers: int = Field(default=10, ge=1, le=14)
-    maps: int = Field(default=64, ge=2, multiple_of=2)
-    dropout: float = Field(default=0.5, ge=0, lt=1)
+    decoders: int = Field(default=3, ge=0, description="refining decoders behind the encoder")
+    layers: int = Field(
+        default=10,
+        ge=1,
+        le=14,
+        description="layers of the encoder and of each decoder, 1 to 14; layer i looks at 2^i frames",
+    )
+    maps: int = Field(default=64, ge=2, multiple_of=2, description="feature maps, an even number")
+    dropout: float = Field(default=0.5, ge=0, lt=1, description="share of the maps dropped, 0 to below 1")
 
     recipe: ClassVar[HeadRecipe] = HeadRecipe("adam", lr=5e-4, epochs=120, weight_decay=1e-5, feature_dropout=0.3)
 

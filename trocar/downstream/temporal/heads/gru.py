@@ -22,9 +22,11 @@ class GruConfig(HeadConfig):
 
     name: Literal["gru"] = "gru"
     causal: bool = True
-    hidden: int = Field(default=512, ge=1)
-    layers: int = Field(default=1, ge=1, le=4)
-    dropout: float = Field(default=0.5, ge=0, lt=1)
+    hidden: int = Field(default=512, ge=1, description="units of each layer and direction")
+    layers: int = Field(default=1, ge=1, le=4, description="recurrent layers, 1 to 4")
+    dropout: float = Field(
+        default=0.5, ge=0, lt=1, description="share of the units dropped after every layer, 0 to below 1"
+    )
 
     recipe: ClassVar[HeadRecipe] = HeadRecipe("adam", lr=5e-4, epochs=25, clip=1.0)
 

@@ -22,17 +22,17 @@ class MsTcnConfig(HeadConfig):
     SelfSupSurg's (SurgPhaseBench: AdamW 7e-4, weight decay 1e-4, at most 150 epochs). TeCNO's own repository is
     published with 2 stages, 8 layers, 32 maps and Adam 7e-5 for 12 to 16 epochs. MS-TCN (Abu Farha and Gall,
     arXiv:1903.01945) is `causal: false, stages: 4, layers: 10` with Adam 5e-4.
-
-    `kernel`: taps of a dilated convolution, odd if not causal.
     """
 
     name: Literal["mstcn"] = "mstcn"
     causal: bool = True
-    stages: int = Field(default=2, ge=1)
-    layers: int = Field(default=9, ge=1, le=14)
-    maps: int = Field(default=64, ge=1)
-    kernel: int = Field(default=3, ge=2)
-    dropout: float = Field(default=0.5, ge=0, lt=1)
+    stages: int = Field(default=2, ge=1, description="stages, of which each refines the prediction before it")
+    layers: int = Field(
+        default=9, ge=1, le=14, description="dilated layers of each stage, 1 to 14; layer i has dilation 2^i"
+    )
+    maps: int = Field(default=64, ge=1, description="feature maps")
+    kernel: int = Field(default=3, ge=2, description="taps of a dilated convolution, odd if not causal")
+    dropout: float = Field(default=0.5, ge=0, lt=1, description="share of the maps dropped, 0 to below 1")
 
     recipe: ClassVar[HeadRecipe] = HeadRecipe("adam", lr=7e-4, epochs=100)
 

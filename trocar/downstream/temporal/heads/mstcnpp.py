@@ -22,11 +22,11 @@ class MsTcnPpConfig(HeadConfig):
 
     name: Literal["mstcn++"] = "mstcn++"
     causal: bool = False
-    layers: int = Field(default=11, ge=1, le=14)
-    refinements: int = Field(default=3, ge=0)
-    refinement_layers: int = Field(default=10, ge=1, le=14)
-    maps: int = Field(default=64, ge=1)
-    dropout: float = Field(default=0.5, ge=0, lt=1)
+    layers: int = Field(default=11, ge=1, le=14, description="dual dilated layers of the first stage, 1 to 14")
+    refinements: int = Field(default=3, ge=0, description="refinement stages")
+    refinement_layers: int = Field(default=10, ge=1, le=14, description="layers of each refinement stage, 1 to 14")
+    maps: int = Field(default=64, ge=1, description="feature maps")
+    dropout: float = Field(default=0.5, ge=0, lt=1, description="share of the maps dropped, 0 to below 1")
 
     recipe: ClassVar[HeadRecipe] = HeadRecipe("adam", lr=5e-4, epochs=100)
 

@@ -23,19 +23,21 @@ class TransformerConfig(HeadConfig):
     (pre-norm), so that no warm-up is needed, the feed-forward has a GELU, and there are positions: sinusoidal in the
     index of the frame, not in seconds, so train and predict at the same frame rate. The recipe (AdamW 7e-4, weight
     decay 1e-4, clip 1, 150 epochs) is the one SurgPhaseBench trains its causal ASFormer with; its OperA has 1e-5.
-
-    `window`: frames that a frame sees, itself among them (online: it and those before; offline: centred,
-    odd). None: all there are. Then the work, not the memory, grows with T^2; a window keeps both linear.
     """
 
     name: Literal["transformer"] = "transformer"
     causal: bool = True
-    layers: int = Field(default=11, ge=1)
-    heads: int = Field(default=1, ge=1)
-    width: int = Field(default=64, ge=2, multiple_of=2)
-    feed_forward: int = Field(default=256, ge=1)
-    window: int | None = Field(default=None, ge=1)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
+    layers: int = Field(default=11, ge=1, description="transformer blocks")
+    heads: int = Field(default=1, ge=1, description="attention heads; `width` is a multiple of it")
+    width: int = Field(default=64, ge=2, multiple_of=2, description="dimensions, an even number")
+    feed_forward: int = Field(default=256, ge=1, description="hidden dimensions of the feed-forward network")
+    window: int | None = Field(
+        default=None,
+        ge=1,
+        description="frames that a frame sees, itself among them (online: those before it; offline: centred, an odd "
+        "number); null: all, and then the work, not the memory, grows with the square of the length",
+    )
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="share of the units dropped, 0 to below 1")
 
     recipe: ClassVar[HeadRecipe] = HeadRecipe("adamw", lr=7e-4, epochs=150, weight_decay=1e-4, clip=1.0)
 
