@@ -33,7 +33,8 @@ SECRET = (*PRIVATE, "Inselspital", "case20")
 
 def planted(root: Path, marks: str = MARKS, **settings: Any) -> tuple[Any, Any]:
     """Arms called after hospitals, a private case of the catalog among those they were trained on, and labelled cases
-    of which half are private and magenta."""
+    of which half are private and magenta.
+    """
     cases = {"from Inselspital": [["phantom/case20", "phantom/case21"]] * 2}
     leak = {
         "verdict": "test case seen unlabelled",

@@ -25,7 +25,8 @@ from trocar.downstream.tasks import get_task
 
 def make_cholect50(root: Path, videos: tuple[int, ...] = (1, 2, 6, 51)) -> Path:
     """Two frames of each video with one triplet: 1 and 2 train in RDV's split, 6 and 51 are two of its ten test
-    videos."""
+    videos.
+    """
     categories = {
         "instrument": dict(enumerate(TOOLS)),
         "phase": dict(enumerate(CHOLEC80_PHASES)),

@@ -28,7 +28,8 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def catalog(tmp_path_factory):
     """Six cases: one a smaller copy of `test1` that begins four seconds later under another name, one the case `val1`
-    by name, one Cholec80's video 61, and three of nobody's."""
+    by name, one Cholec80's video 61, and three of nobody's.
+    """
     copied = operation(99, 4) + [image.resize((120, 90)) for image in operation(1)]
     videos = {
         "a": ("north", "op17", copied),

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 MIN_KERNEL = 5
 """With 3 x 3 kernels oneDNN's own gradient is the faster one, by far."""
@@ -28,6 +29,7 @@ class Depthwise(nn.Conv2d):
     images in float32.
     """
 
+    @override
     def forward(self, input: Tensor) -> Tensor:
         if not torch.is_grad_enabled() or input.device.type != "cpu" or self.weight.dtype != torch.float32:
             return super().forward(input)

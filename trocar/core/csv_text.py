@@ -26,7 +26,8 @@ _PART = 50_000  # rows that are Python's strings at one time
 @dataclass(frozen=True)
 class CsvText:
     """`columns`: name -> text without the blanks around it, '' where a cell is empty. `rows`: int64 [n], the number
-    of each row, from 1 below the header; rows without a single value are left out and counted."""
+    of each row, from 1 below the header; rows without a single value are left out and counted.
+    """
 
     columns: dict[str, pa.ChunkedArray]
     rows: npt.NDArray[np.int64]
@@ -53,7 +54,7 @@ def parse(data: bytes, separator: str, header: bool) -> CsvText:
 
 
 def decoded(data: bytes) -> str:
-    """The text of a file in UTF-8, with or without a byte order mark, its lines ended by `\\n`.
+    r"""The text of a file in UTF-8, with or without a byte order mark, its lines ended by `\n`.
 
     Raises ValueError, with words that follow on a file's name, for other encodings and for what is no text.
     """
@@ -92,7 +93,8 @@ def _has_blank_lines(body: bytes) -> bool:
 
 def _has_simple_quotes(body: bytes, separator: str) -> bool:
     """Whether there are no quotes, or each one opens or closes a whole cell, in turn. Arrow's parser reads these alone
-    without accepting what is no CSV."""
+    without accepting what is no CSV.
+    """
     if b'"' not in body:
         return True
     text = np.frombuffer(body, dtype=np.uint8)

@@ -84,7 +84,8 @@ class Table:
 
     def texts(self, name: str, *, floats: bool = False) -> Texts:
         """Text [n], exactly as written, '' where the cell is empty; integers of Parquet as decimal digits, and `floats`
-        where it does not matter how they are written."""
+        where it does not matter how they are written.
+        """
         found: Texts = self._text(name, floats).to_numpy(zero_copy_only=False)
         return found
 
@@ -99,7 +100,8 @@ class Table:
 
     def whole(self, name: str, low: int | None = None, high: int | None = None, *, gap: int | None = None) -> Ints:
         """int64 [n], from `low` to `high`; `2.5e+01` and `25.0` are 25. `gap`: stands for an empty cell; without it
-        that is an error."""
+        that is an error.
+        """
         lowest, highest = (-_MOST if low is None else low), (_MOST if high is None else high)
         empty = self._gaps(name, gap is not None)
         values = self._parsed(name, empty, "a whole number")
@@ -127,7 +129,8 @@ class Table:
 
     def codes(self, name: str, code_of: Callable[[str], int], *, gap: int | None = None) -> Ints:
         """int64 [n], `code_of` every text; `gap`: stands for an empty cell. An error that it raises is told with the
-        row at which the text stands first."""
+        row at which the text stands first.
+        """
         self._gaps(name, gap is not None)
         codes: dict[str, int | None] = {}
         for text, index in self.first_rows(name).items():

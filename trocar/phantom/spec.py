@@ -108,6 +108,7 @@ class CasePlan(Config):
 
     @property
     def case_id(self) -> str:
+        """Its id in the labels, such as case01."""
         return f"case{self.index + 1:02d}"
 
     @property

@@ -38,7 +38,8 @@ class GridConfig(Config):
 
     def cells(self) -> dict[str, dict[str, Any]]:
         """Name -> composition as plain values. Raises ValueError for a `skip` that is no cell, and for an axis of the
-        grid that `base` sets as well."""
+        grid that `base` sets as well.
+        """
         self._check_base()
         found = dict(self._all())
         strange = sorted(set(self.skip) - set(found))

@@ -178,7 +178,7 @@ def test_biases_and_one_dimensional_parameters_are_not_decayed_unless_asked():
 
 
 def scales(method, config):
-    """{parameter name: lr_scale}"""
+    """{parameter name: lr_scale}."""
     groups = parameter_groups(method, method.backbones, config)
     by_parameter = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
     assert len(by_parameter) == sum(len(group["params"]) for group in groups)

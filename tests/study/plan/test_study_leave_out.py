@@ -20,7 +20,8 @@ from trocar.study.run.stage_store import Store
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """The pool has four cases of each hospital, even ones of the north. The first four are those of one labelled data
-    set, number 6 and 7 those of another one."""
+    set, number 6 and 7 those of another one.
+    """
     folder = tmp_path_factory.mktemp("study")
     make_study(folder)
     for place, cases in (("early", range(4)), ("late", range(6, 8))):

@@ -32,7 +32,8 @@ def build(
 ) -> nn.Module:
     """A timm model with the given weights, or random ones. `kwargs` are timm's: num_classes, img_size, in_chans,
     features_only, ...; timm adapts the first layer as it does for its own weights. Position tables are resampled as the
-    family says, or `positions`."""
+    family says, or `positions`.
+    """
     cfg = pretrained_cfg(entry)
     if converted is not None:
         cfg["state_dict"] = dict(converted.state)

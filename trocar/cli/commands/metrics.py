@@ -32,7 +32,6 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compute, print the runs of each task side by side, and write metrics.json."""
-
     from trocar.core.progress import table_console
     from trocar.downstream.predictions.metrics_report import METRICS, MaskExtras, report
     from trocar.errors import ConfigError

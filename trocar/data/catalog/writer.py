@@ -56,7 +56,8 @@ class VideoEntry:
     width, height) in source pixels, empty for the whole frame. `source_size` is (width, height) of the upright source
     pictures, empty where they differ; `masks` are the boxes that were blacked out, (left, top, width, height) one after
     another, `text` are such boxes in which text seems to be burned in. `damaged` counts damaged or missing frames of
-    the source that were accepted, `notes` says what a user should know of how it was read."""
+    the source that were accepted, `notes` says what a user should know of how it was read.
+    """
 
     name: str
     case_id: str
@@ -93,6 +94,7 @@ class ContentHash:
         self._digest.update(np.float32(time_s).tobytes() + len(jpeg).to_bytes(8, "little") + jpeg)
 
     def hexdigest(self) -> str:
+        """Of all frames so far, 64 hex digits."""
         return self._digest.hexdigest()
 
 

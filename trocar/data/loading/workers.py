@@ -90,7 +90,8 @@ class Patience:
     @contextmanager
     def watched(self, stuck: Callable[[], None]) -> Iterator[None]:
         """Warn from a thread of its own, and call `stuck` there where the one that waits has missed the limit itself:
-        it may be caught in what it waits for, such as the socket of a process that is stopped."""
+        it may be caught in what it waits for, such as the socket of a process that is stopped.
+        """
         ended = threading.Event()
 
         def watch() -> None:

@@ -72,7 +72,8 @@ def check_file(path: Path) -> None:
 
 def read_picture(path: Path, max_pixels: int) -> bytes:
     """The bytes of an image file. Raises RejectError for one that can't be read, or is longer than `max_pixels` pixels
-    of any format take."""
+    of any format take.
+    """
     check_file(path)
     limit = 8 * max_pixels + (1 << 20)
     try:

@@ -248,7 +248,8 @@ class Pool:
 class Selection:
     """The resolved composition. `share`s of the pools sum to 1; `source_rows` counts selected rows per
     source, `cases` are named source/case. `guarding` says which held-out cases and pictures the pool
-    held, and which of them left it before sampling."""
+    held, and which of them left it before sampling.
+    """
 
     pools: tuple[Pool, ...]
     source_rows: Mapping[str, int]

@@ -165,7 +165,7 @@ def _finish(x: Tensor, dealt: Dealt, first: int) -> None:
 
 
 def _by_view(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """[b, V, ...] -> [b V, ...]"""
+    """[b, V, ...] -> [b V, ...]."""
     return values.reshape(-1, *values.shape[2:])
 
 

@@ -63,6 +63,7 @@ class Agreement:
 
     @property
     def same(self) -> bool:
+        """Whether both found the same frames."""
         return self.frames == self.ffmpeg_frames and self.nearer == 0
 
 

@@ -39,6 +39,7 @@ class PilDino:
         self.views = [first, second] + [view(96, (0.05, 0.4), 0.5, 0.0)] * 8
 
     def __call__(self, image: Image.Image) -> list[Tensor]:
+        """The ten views of an image, float32 [3, size, size] each."""
         return [view(image) for view in self.views]
 
 
@@ -49,6 +50,7 @@ class PilBlur:
         self.p = p
 
     def __call__(self, image: Image.Image) -> Image.Image:
+        """The image, or a blurred copy."""
         if random.random() >= self.p:
             return image
         return image.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2.0)))
@@ -61,6 +63,7 @@ class PilSolarize:
         self.p = p
 
     def __call__(self, image: Image.Image) -> Image.Image:
+        """The image, or a solarized copy."""
         return ImageOps.solarize(image) if random.random() < self.p else image
 
 
@@ -70,6 +73,7 @@ class Decoded:
     takes_bytes = True
 
     def __call__(self, data: bytes) -> list[Tensor]:
+        """One pixel of the decoded picture, so that it was decoded."""
         return [decode_jpeg(data)[:, :1, :1].clone()]  # what comes back from the worker is no part of the limit
 
 

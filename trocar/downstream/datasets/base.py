@@ -16,7 +16,8 @@ Split = Mapping[str, Iterable[int | str]]
 class DatasetOptions:
     """`fps`: labelled frames per second that are used, at most as many as are labelled; `phases`: class names in order,
     where a data set's own are not the published ones; `split`: name of a published split list (None: the adapter's
-    default, if it has one); `remap`: name or path of a file that merges classes of masks."""
+    default, if it has one); `remap`: name or path of a file that merges classes of masks.
+    """
 
     fps: float = 1.0
     phases: tuple[str, ...] = ()

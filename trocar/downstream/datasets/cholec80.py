@@ -205,7 +205,8 @@ def pictures_of(root: Path, video: str) -> Clip | NumberedImages | None:
 
 def is_native(source: Clip | NumberedImages) -> bool:
     """Whether frame indices count at the published rate: every picture is shown within a frame of its time by it, and
-    of 0.04 %, as a clock may run at 24.99."""
+    of 0.04 %, as a clock may run at 24.99.
+    """
     if isinstance(source, NumberedImages):
         return True
     times = source.index.times
@@ -266,7 +267,8 @@ def _join(
     fps: float,
 ) -> tuple[pd.DataFrame, list[str]]:
     """Rows at `fps`: the tool file's own frames where it has them, elsewhere the phase rows of the pictures on display
-    at these times."""
+    at these times.
+    """
     tools: pd.DataFrame = (
         tool.rename(columns=_tool_column) if tool is not None else pd.DataFrame({"frame": []}, dtype=np.int64)
     )

@@ -176,7 +176,8 @@ def _add_ids(task: str, frames: pd.DataFrame, table: Table, given: Names) -> tup
 
 def _add_numbers(task: str, frames: pd.DataFrame, table: Table, given: Names) -> tuple[Names, list[str]]:
     """Integers are places among the `given` names; without any, classes are called by their numbers, from the lowest to
-    the highest, so that labels from 1 have no class 0."""
+    the highest, so that labels from 1 have no class 0.
+    """
     numbers = table.whole(task, 0, gap=UNLABELLED)
     low, high = int(numbers[numbers >= 0].min()), int(numbers.max())
     if not given:

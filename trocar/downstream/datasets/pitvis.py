@@ -117,7 +117,8 @@ def _labels(path: Path, number: int) -> pd.DataFrame:
 
 def _check_map(path: Path, kind: str, names: tuple[str, ...]) -> None:
     """The map files name a number more than once (-1, 0) and have blanks behind names; what counts is that no number
-    of a class means another class. Raises TrocarError where it does."""
+    of a class means another class. Raises TrocarError where it does.
+    """
     if not path.is_file():
         return
     table = read_table(path)

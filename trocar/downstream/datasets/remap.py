@@ -61,7 +61,8 @@ def load_remap(name: str) -> Remap:
 
 class _UniqueKeys(yaml.BaseLoader):
     """All values are text as written, so that `no` and `01` name classes. A class that is listed twice is an error;
-    YAML's own rule is that the last one counts."""
+    YAML's own rule is that the last one counts.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [self.construct_object(key, deep=deep) for key, _ in node.value]

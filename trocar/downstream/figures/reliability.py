@@ -39,7 +39,8 @@ def bins(gt: Ints, scores: Floats) -> list[Bins]:
 
 def _bins(table: Floats) -> Bins:
     """From frames, summed probabilities and true frames [16, 3]; a probability of exactly 1, which has a bin of its own
-    there, is drawn with the last."""
+    there, is drawn with the last.
+    """
     n = table[:, 0].sum()
     ece = float(np.abs(table[:, 2] - table[:, 1]).sum() / n)
     drawn = np.vstack([table[: BINS - 1], table[BINS - 1 :].sum(0)])

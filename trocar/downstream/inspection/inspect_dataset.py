@@ -217,7 +217,8 @@ def _balance_table(
     data: LabelledFrames, space: LabelSpace, column: pd.Series, most: int | None, present: Present | None
 ) -> tuple[Table, str]:
     """Frames per class and split, and what is said of the others: of more than `most` classes only the most frequent
-    are listed."""
+    are listed.
+    """
     parts = _parts(column)
     labels = [split or (ALL if len(parts) == 1 else "no split") for split in parts]
     table = Table("class", *labels, box=None)

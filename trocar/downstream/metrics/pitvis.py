@@ -40,7 +40,8 @@ def instruments_by_case(outcome: Outcome, official: bool) -> Floats:
 class Multitask(Protocol):
     """A metric of a step outcome and a tool outcome of the same cases."""
 
-    def __call__(self, steps: Outcome, tools: Outcome, weights: Floats | None = None) -> float: ...
+    def __call__(self, steps: Outcome, tools: Outcome, weights: Floats | None = None) -> float:
+        """One number; `weights` [cases] are of a bootstrap draw."""
 
 
 def instruments(outcome: Outcome, weights: Floats | None = None, *, official: bool) -> float:

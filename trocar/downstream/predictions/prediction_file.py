@@ -39,7 +39,8 @@ _PARTS = ("gt", "pred")
 
 def lacking(column: str, found: Iterable[str]) -> str:
     """`'gt' (is it 'label'?)`: a column that is not there, and the one that may be meant. Of several columns `column`
-    is the beginning, with a `_` at its end."""
+    is the beginning, with a `_` at its end.
+    """
     listed = [str(name) for name in found]
     meant = _meant(column, listed)
     name = f"{column}<class>" if column.endswith("_") else column

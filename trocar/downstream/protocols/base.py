@@ -127,7 +127,8 @@ class Problem:
 @dataclass(frozen=True)
 class Prediction:
     """`scores` float64 [m, K] of the test frames: probabilities; `others` the same for each partner by task name;
-    `detail` is what was chosen on the way (JSON values)."""
+    `detail` is what was chosen on the way (JSON values).
+    """
 
     scores: Floats
     detail: Mapping[str, Any] = field(default_factory=dict)

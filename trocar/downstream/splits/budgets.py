@@ -108,7 +108,8 @@ def _random_sets(cases: int, count: int, key: int, taken: set[tuple[int, ...]]) 
 
 def _class_counts(data: LabelledFrames, space: LabelSpace, fold: Fold, number: np.ndarray, cases: int) -> Floats:
     """Labelled frames per case and class, [cases, K]; for masks only the number of frames is known without reading
-    them, [cases, 1]."""
+    them, [cases, 1].
+    """
     values = data.frames[list(space.columns)].iloc[fold.train].to_numpy()
     if space.kind == "mask":
         onehot = np.ones((len(values), 1))

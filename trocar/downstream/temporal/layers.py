@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 
 class DilatedConvolution(nn.Module):
@@ -20,6 +21,7 @@ class DilatedConvolution(nn.Module):
         self.padding = (reach, 0) if causal else (reach // 2, reach // 2)
         self.conv = nn.Conv1d(maps, maps, kernel, dilation=dilation)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = self.conv(F.pad(x, self.padding))
         return result
@@ -36,6 +38,7 @@ class DilatedResidual(nn.Module):
         self.mix = nn.Conv1d(maps, maps, 1)
         self.dropout = nn.Dropout(dropout)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         residual: Tensor = self.dropout(self.mix(torch.relu(self.dilated(x))))
         return x + residual

@@ -24,6 +24,7 @@ class Shape:
     bend: float
 
     def half_width(self, s: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+        """Half widths in world units at positions `s` in 0..1 along the axis."""
         return np.asarray(np.interp(s, np.linspace(0, 1, len(self.widths)), self.widths))
 
     def depth(self, along: npt.NDArray[np.floating], across: npt.NDArray[np.floating]) -> Array:
@@ -60,12 +61,14 @@ class Anatomy:
     """Points [n, 2] of the organ's bed, from neck to fundus, as it is peeled off."""
 
     def along_tube(self, tube: int, fraction: float) -> Points:
+        """The world position [2] at a `fraction` in 0..1 of the way along a tube, 0 the duct and 1 the artery."""
         line = self.tubes[tube]
         at = fraction * (len(line) - 1)
         low = min(int(at), len(line) - 2)
         return np.asarray(line[low] + (at - low) * (line[low + 1] - line[low]))
 
     def tube_direction(self, tube: int, fraction: float) -> float:
+        """Direction of a tube there, in radians."""
         step = self.along_tube(tube, min(1, fraction + 0.05)) - self.along_tube(tube, max(0, fraction - 0.05))
         return float(np.arctan2(step[1], step[0]))
 

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 from torch import nn
+from typing_extensions import override
 
 from trocar.backbones.load import load_backbone
 from trocar.backbones.preprocess import Preprocessing, Resampling, describe_backbone, feature_width
@@ -114,6 +115,7 @@ class TimmNetworks(Networks):
             # As they are, without the size of the views: position tables are resampled for it.
             load_backbone(self.config.name, seed=self.seed, expect=self.config.fingerprint)
 
+    @override
     def student(self) -> nn.Module:
         model = self._load(self.config.drop_path)
         if self.config.drop_path_mode == "skip":
@@ -129,14 +131,17 @@ class TimmNetworks(Networks):
                 ) from None
         return model
 
+    @override
     def teacher(self) -> nn.Module:
         return self._load(0.0)
 
     @property
+    @override
     def width(self) -> int:
         return self._facts[0]
 
     @property
+    @override
     def preprocessing(self) -> Preprocessing:
         return self._facts[1]
 

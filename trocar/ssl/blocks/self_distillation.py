@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import override
 
 from trocar.ssl.blocks.heads import DinoHead
 from trocar.ssl.engine.method import Method, MethodConfig
@@ -54,6 +55,7 @@ class SelfDistillation(MethodConfig):
         description="how long the prototypes stay as they are, such as `1 epoch`, `500 steps` or `10 %`",
     )
 
+    @override
     def advice(self, data: DataSize) -> list[Advice]:
         frozen = steps_in(self.freeze_last_layer, data.epoch_steps, data.total)
         return [
@@ -106,13 +108,16 @@ class SelfDistilled(Method):
     teacher: nn.Module
 
     @property
+    @override
     def backbones(self) -> list[nn.Module]:
         return [self.student, self.teacher]
 
     @property
+    @override
     def exported(self) -> nn.Module:
         return self.teacher
 
+    @override
     def reference_loss(self) -> float:
         return math.log(known(self.config.head.prototypes))
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import override
 
 from trocar.backbones.preprocess import Preprocessing, describe_backbone, feature_width, fit_input_size
 from trocar.backbones.weights.fingerprint import fingerprint
@@ -98,6 +99,7 @@ class FrozenTeacher(nn.Module):
         return self._held[0]
 
     @torch.no_grad()
+    @override
     def forward(self, views: Tensor) -> Tensor:
         x = views * self.scale + self.shift
         if self.size is not None and self.size != x.shape[-1]:

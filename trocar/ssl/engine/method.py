@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import override
 
 from trocar.core.config import Config
 from trocar.data.order.neighbours import NeighbourSource
@@ -100,6 +101,7 @@ class Method(nn.Module, ABC):
         """What of the networks determines the result but stands in no configuration, such as a teacher's weights."""
         return {}
 
+    @override
     def forward(self, views: Views, progress: Progress) -> Losses:
         return self.loss(views, progress)
 

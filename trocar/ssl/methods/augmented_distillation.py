@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from trocar.data.order.neighbours import NeighbourSource
 from trocar.data.views.recipe import MAX_FRAME, Jitter, ViewGroup, ViewRecipe
@@ -72,12 +73,14 @@ class AugmentedDistillationConfig(DinoConfig):
     views: AugmentedViews = Field(default=AugmentedViews(), description="the views of the anchor and of its neighbours")
     neighbours: DrawnNeighbours = Field(default=DrawnNeighbours(), description="which neighbours, and how many")
 
+    @override
     def recipe(self) -> ViewRecipe:
         views = {"neighbour_global": self.views.neighbour_global, "neighbour_local": self.views.neighbour_local}
         count = self.neighbours.count
         theirs = {name: _of_each(group, count) for name, group in views.items() if group is not None}
         return ViewRecipe(groups={**super().recipe().groups, **theirs})
 
+    @override
     def neighbour_source(self) -> NeighbourSource:
         return self.neighbours
 

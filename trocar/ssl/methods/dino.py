@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from trocar.core.config import Config
 from trocar.data.views.recipe import Probability, ViewGroup, ViewRecipe
@@ -55,9 +56,11 @@ class DinoConfig(SelfDistillation):
     name: Literal["dino"] = "dino"
     views: DinoViews = Field(default=DinoViews(), description="the views of a sample")
 
+    @override
     def recipe(self) -> ViewRecipe:
         return self.views.recipe()
 
+    @override
     def build(self, networks: Networks) -> Method:
         return Dino(self, networks)
 
@@ -77,6 +80,7 @@ class Dino(SelfDistilled):
         self.register_buffer("centre", torch.zeros(known(config.head.prototypes)))
         self._mean = MeanLogits()
 
+    @override
     def loss(self, views: Views, progress: Progress) -> Losses:
         student = by_view(self.student, views.crops.values(), self.student_head)
         with torch.no_grad():
@@ -89,6 +93,7 @@ class Dino(SelfDistilled):
             "prototypes_used": prototypes_used(target),
         }
 
+    @override
     def after_step(self, progress: Progress) -> dict[str, float]:
         self.centre.copy_(self._mean.moved(self.centre, self.config.centre_momentum))
         momentum = self.config.momentum_at(progress)
@@ -97,9 +102,11 @@ class Dino(SelfDistilled):
         self.forget()
         return {"momentum": momentum, "teacher_temperature": self.config.temperature_at(progress)}
 
+    @override
     def forget(self) -> None:
         self._mean.clear()
 
+    @override
     def gradients_ready(self, progress: Progress) -> None:
         if self.config.is_frozen(progress):
             freeze_gradients(self.student_head.get_submodule("last_layer"))

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import override
 
 from trocar.data.views.recipe import Probability, ViewRecipe
 from trocar.errors import ConfigError
@@ -90,6 +91,7 @@ class Dinov2Config(SelfDistillation):
         default=0.1, ge=0, description="weight of the KoLeo loss, the sum over the two global views"
     )
 
+    @override
     def recipe(self) -> ViewRecipe:
         return self.views.recipe()
 
@@ -98,11 +100,13 @@ class Dinov2Config(SelfDistillation):
         """The head that patches pass."""
         return self.head if self.ibot_head is None else self.ibot_head
 
+    @override
     def build(self, networks: Networks) -> Method:
         if self.patch_head.batch_norm:
             raise ConfigError("method: a head of patches can't have batch_norm, a batch may have no masked patch")
         return Dinov2(self, networks)
 
+    @override
     def advice(self, data: DataSize) -> list[Advice]:
         found = super().advice(data)
         if self.ibot_head is not None:
@@ -135,6 +139,7 @@ class Dinov2(SelfDistilled):
         self.register_buffer("patch_centre", torch.zeros(known(config.patch_head.prototypes)))
         self._mean, self._patch_mean = MeanLogits(), MeanLogits()
 
+    @override
     def loss(self, views: Views, progress: Progress) -> Losses:
         config = self.config
         target, patch_target, masked = self._targets(views, progress)
@@ -153,6 +158,7 @@ class Dinov2(SelfDistilled):
             "prototypes_used": prototypes_used(target),
         }
 
+    @override
     def after_step(self, progress: Progress) -> dict[str, float]:
         self.centre.copy_(self._mean.moved(self.centre, self.config.centre_momentum))
         self.patch_centre.copy_(self._patch_mean.moved(self.patch_centre, self.config.centre_momentum))
@@ -162,10 +168,12 @@ class Dinov2(SelfDistilled):
         self.forget()
         return {"momentum": momentum, "teacher_temperature": self.config.temperature_at(progress)}
 
+    @override
     def forget(self) -> None:
         self._mean.clear()
         self._patch_mean.clear()
 
+    @override
     def gradients_ready(self, progress: Progress) -> None:
         if self.config.is_frozen(progress):
             for head in filter(None, (self.student_head, self.student_patch_head)):

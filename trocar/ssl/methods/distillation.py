@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from typing_extensions import override
 
 from trocar.core.config import Config
 from trocar.data.views.recipe import Probability, ViewGroup, ViewRecipe
@@ -73,9 +74,11 @@ class DistillationConfig(MethodConfig):
         default=32, ge=LEAST, description="samples among which angles are taken; memory grows with it, time squared"
     )
 
+    @override
     def recipe(self) -> ViewRecipe:
         return ViewRecipe(groups={"global": self.views})
 
+    @override
     def build(self, networks: Networks) -> Method:
         return Distillation(self, networks)
 
@@ -91,6 +94,7 @@ class Distillation(Method):
         needed = config.weights.feature > 0
         self.projector = mlp(networks.width, layers, len(layers) - 1, False, False) if needed else None
 
+    @override
     def loss(self, views: Views, progress: Progress) -> Losses:
         student, teacher = by_view(self.student, [views["global"]]), by_view(self.teacher, [views["global"]])
         terms: Losses = {}
@@ -125,12 +129,15 @@ class Distillation(Method):
             terms["angle"] = relational_angle(in_groups(ours, size), in_groups(theirs, size))
         return terms
 
+    @override
     def after_step(self, progress: Progress) -> dict[str, float]:
         return {}
 
     @property
+    @override
     def backbones(self) -> list[nn.Module]:
         return [self.student, self.teacher.network]
 
+    @override
     def identity(self) -> dict[str, str]:
         return {"teacher": self.teacher.fingerprint}

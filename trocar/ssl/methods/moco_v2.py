@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import override
 
 from trocar.data.views.recipe import Interpolation, Jitter, Probability, ViewGroup, ViewRecipe
 from trocar.ssl.blocks.heads import MlpHead, unit
@@ -52,12 +53,15 @@ class MocoV2Config(MethodConfig):
         default=True, description="keys are computed on another rank than their queries: batch statistics tell nothing"
     )
 
+    @override
     def recipe(self) -> ViewRecipe:
         return ViewRecipe(groups={"global": self.views})
 
+    @override
     def build(self, networks: Networks) -> Method:
         return MocoV2(self, networks)
 
+    @override
     def advice(self, data: DataSize) -> list[Advice]:
         return [
             auto_values.queue("queue", self.queue, data),
@@ -86,6 +90,7 @@ class MocoV2(Method):
         self.register_buffer("pushed", torch.zeros((), dtype=torch.int64))
         self._keys: list[tuple[Tensor, Tensor]] = []
 
+    @override
     def loss(self, views: Views, progress: Progress) -> Losses:
         query = unit(self.student_head(self.student(views["global"][:, 0])))
         with torch.no_grad():
@@ -94,6 +99,7 @@ class MocoV2(Method):
         same_frame = views.rows[:, None] == self.queue_rows[None]
         return {"loss": info_nce(query, key, self.queue, same_frame, self.config.temperature)}
 
+    @override
     def after_step(self, progress: Progress) -> dict[str, float]:
         momentum = known(self.config.momentum)
         update_teacher(self.teacher, self.student, momentum)
@@ -103,10 +109,12 @@ class MocoV2(Method):
         self.forget()
         return {}
 
+    @override
     def forget(self) -> None:
         self._keys.clear()
 
     @property
+    @override
     def backbones(self) -> list[nn.Module]:
         return [self.student, self.teacher]
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import override
 
 from trocar.data.views.recipe import Interpolation, Probability, ViewGroup, ViewRecipe
 from trocar.ssl.blocks.heads import MlpHead, unit
@@ -64,12 +65,15 @@ class MocoV3Config(MethodConfig):
         description="keep the patch projection of a vision transformer as it starts; other backbones train whole",
     )
 
+    @override
     def recipe(self) -> ViewRecipe:
         return ViewRecipe(groups={"global": self.views})
 
+    @override
     def build(self, networks: Networks) -> Method:
         return MocoV3(self, networks)
 
+    @override
     def advice(self, data: DataSize) -> list[Advice]:
         return [auto_values.momentum("momentum", self.momentum, data, published=0.99)]
 
@@ -88,6 +92,7 @@ class MocoV3(Method):
         if config.freeze_patch_embed:
             freeze_patch_projection(self.student)
 
+    @override
     def loss(self, views: Views, progress: Progress) -> Losses:
         # One pass per view, as published: batch norm sees views of one augmentation at a time.
         first, second = views["global"].unbind(1)
@@ -97,6 +102,7 @@ class MocoV3(Method):
         losses = [batch_contrast(query, key, views.rows, self.config.temperature) for query, key in pairs]
         return {"loss": losses[0] + losses[1]}
 
+    @override
     def after_step(self, progress: Progress) -> dict[str, float]:
         momentum = cosine(progress.step, known(self.config.momentum), 1.0, progress.total)
         update_teacher(self.teacher, self.student, momentum)
@@ -104,6 +110,7 @@ class MocoV3(Method):
         return {"momentum": momentum}
 
     @property
+    @override
     def backbones(self) -> list[nn.Module]:
         return [self.student, self.teacher]
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 from torch import nn
+from typing_extensions import override
 
 from trocar.data.views.recipe import Jitter, Probability, ViewGroup, ViewRecipe
 from trocar.ssl.blocks.heads import MlpHead, unit
@@ -37,9 +38,11 @@ class SimclrConfig(MethodConfig):
     head: MlpHead = Field(default=MlpHead(batch_norm=True, last_batch_norm=True), description="the projection head")
     temperature: float = Field(default=0.1, gt=0, description="temperature of the softmax over similarities")
 
+    @override
     def recipe(self) -> ViewRecipe:
         return ViewRecipe(groups={"global": self.views})
 
+    @override
     def build(self, networks: Networks) -> Method:
         return Simclr(self, networks)
 
@@ -52,14 +55,17 @@ class Simclr(Method):
         self.config = config
         self.student, self.head = networks.student(), config.head.build(networks.width)
 
+    @override
     def loss(self, views: Views, progress: Progress) -> Losses:
         embedded = unit(by_view(self.student, [views["global"]], self.head))
         loss, accuracy = nt_xent(embedded[0], embedded[1], views.rows, self.config.temperature)
         return {"loss": loss, "pair_accuracy": accuracy}
 
+    @override
     def after_step(self, progress: Progress) -> dict[str, float]:
         return {}
 
     @property
+    @override
     def backbones(self) -> list[nn.Module]:
         return [self.student]

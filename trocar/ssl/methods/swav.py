@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import override
 
 from trocar.core.config import Config
 from trocar.data.views.recipe import Interpolation, Jitter, ViewGroup, ViewRecipe
@@ -85,13 +86,16 @@ class SwavConfig(MethodConfig):
         description="how long the prototypes stay as they are, such as `1 epoch`, `500 steps` or `10 %`",
     )
 
+    @override
     def recipe(self) -> ViewRecipe:
         local = {"local": self.views.local} if self.views.local is not None else {}
         return ViewRecipe(groups={"global": self.views.global_, **local})
 
+    @override
     def build(self, networks: Networks) -> Method:
         return Swav(self, networks)
 
+    @override
     def advice(self, data: DataSize) -> list[Advice]:
         frozen = steps_in(self.freeze_prototypes, data.epoch_steps, data.total)
         return [
@@ -123,6 +127,7 @@ class Swav(Method):
         own_share(self.queue)  # refuses a length that does not divide now, not when the queue begins
         self._embedded: list[Tensor] = []
 
+    @override
     def loss(self, views: Views, progress: Progress) -> Losses:
         features = by_view(self.student, views.crops.values())
         # As in the reference code, the head sees views of all sizes as one batch.
@@ -136,6 +141,7 @@ class Swav(Method):
             "prototypes_used": prototypes_used(targets),
         }
 
+    @override
     def after_step(self, progress: Progress) -> dict[str, float]:
         self._normalise_prototypes()
         if self._queue_runs(progress):
@@ -143,6 +149,7 @@ class Swav(Method):
         self.forget()
         return {}
 
+    @override
     def forget(self) -> None:
         self._embedded.clear()
 
@@ -152,9 +159,11 @@ class Swav(Method):
             freeze_gradients(self.prototypes)
 
     @property
+    @override
     def backbones(self) -> list[nn.Module]:
         return [self.student]
 
+    @override
     def reference_loss(self) -> float:
         return math.log(known(self.config.prototypes))
 

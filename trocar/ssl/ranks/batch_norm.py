@@ -15,6 +15,7 @@ import torch.distributed as dist
 from timm.layers.norm_act import BatchNormAct2d, SyncBatchNormAct, convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from typing_extensions import override
 
 from trocar.core.random import Permutation
 from trocar.errors import TrocarError
@@ -30,6 +31,7 @@ class AllReducedBatchNorm(_BatchNorm):
     Ranks may hold batches of different sizes. Statistics are taken in float32 at least, also under autocast.
     """
 
+    @override
     def forward(self, input: Tensor) -> Tensor:
         return _normalised(self, input)
 
@@ -41,6 +43,7 @@ class AllReducedBatchNorm(_BatchNorm):
 class AllReducedBatchNormAct(BatchNormAct2d):
     """timm's batch norm with dropout and activation behind it, with the statistics of all ranks in train mode."""
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.act(self.drop(_normalised(self, x)))
         return out

@@ -31,7 +31,8 @@ comes in by ssh. Whatever number of tasks the job has, these are one process."""
 @dataclass(frozen=True)
 class SrunTask:
     """Task `rank` of `size`, `local_rank` on its node. `step` is a name that no other step, and no other life of this
-    one after a requeue, has."""
+    one after a requeue, has.
+    """
 
     rank: int
     size: int
@@ -97,7 +98,8 @@ class World:
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> World | None:
         """Of RANK, WORLD_SIZE and LOCAL_RANK, as torchrun and our own launcher set them, else of the tasks of a SLURM
-        step (`srun`); None for a process that nobody started as one of several."""
+        step (`srun`); None for a process that nobody started as one of several.
+        """
         if "RANK" in environ and "WORLD_SIZE" in environ:
             rank = int(environ["RANK"])
             return cls(rank, int(environ["WORLD_SIZE"]), int(environ.get("LOCAL_RANK", rank)))

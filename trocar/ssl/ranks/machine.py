@@ -145,14 +145,16 @@ def default_threads(sharing: int) -> int:
 
 def workers_on(device: str, sharing: int) -> int:
     """Loader workers of one of `sharing` ranks that share the cores: on a GPU all but two cores of its share, for the
-    thread that trains and the one that hands over."""
+    thread that trains and the one that hands over.
+    """
     share = granted_cores() // sharing
     return max(1, min(CPU_WORKERS, share) if device == "cpu" else min(MOST_WORKERS, share - 2))
 
 
 def handed_over(recipe: ViewRecipe, batch: int, device: str) -> int:
     """Bytes of a batch of one rank as a loader worker hands it over in shared memory: float32 views where it makes
-    them, on a CPU, else uint8 crops."""
+    them, on a CPU, else uint8 crops.
+    """
     bytes_each = 4 if device == "cpu" else 1
     return batch * bytes_each * sum(crops.numel() for crops in empty_crops(recipe, 1).values())
 

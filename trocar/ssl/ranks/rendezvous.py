@@ -64,7 +64,8 @@ class Meeting:
 
     def leave(self) -> None:
         """Say that this rank asks nothing more. Rank 0 waits a little for the others: the store ends with it, and a
-        rank that is only late would take that for an error."""
+        rank that is only late would take that for an error.
+        """
         with suppress(RuntimeError):
             gone, deadline = self.store.add("gone", 1), time.monotonic() + _LEAVE_S
             while self.rank == 0 and gone < self.size and time.monotonic() < deadline:

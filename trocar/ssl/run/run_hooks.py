@@ -94,6 +94,7 @@ class RunHooks:
             self._follower.stop()
 
     def logged(self, step: int, values: dict[str, float]) -> None:
+        """Write the numbers of a step to the record, the bar or the output."""
         if self.record is None:
             return
         self.record.log(step, values)
@@ -106,6 +107,7 @@ class RunHooks:
             )
 
     def stepped(self, batch: Batch, done: int) -> None:
+        """Note what was bad in the batch, and move the bar."""
         if batch.bad:
             self._append_bad(batch)
         self._bar.update(self._task, completed=done)
@@ -113,6 +115,7 @@ class RunHooks:
             self.setup.say(f"step {done}/{self.setup.total}  {left}")
 
     def save(self, done: int) -> None:
+        """Save when a checkpoint is due, and whenever the run is complete."""
         self._checkpoints.check()
         due = done % self.run.checkpoint_every == 0
         following = (done // self.run.checkpoint_every + 1) * self.run.checkpoint_every
@@ -126,9 +129,11 @@ class RunHooks:
             self._checkpoints.prepare(self._content(done))
 
     def stop_requested(self) -> int:
+        """The number of the signal that asked this rank to stop, 0 while none has."""
         return self.signals.received
 
     def stopping(self, done: int, number: int) -> None:
+        """Save, see to what comes after, and raise StoppedError with the exit code."""
         self._save(done, wait=True)
         # A SIGTERM during the save outranks what asked for the stop: nothing must bring the job back.
         number = max(number, self.signals.received)
@@ -139,6 +144,7 @@ class RunHooks:
         raise StoppedError(code)
 
     def broken(self, batch: Batch, why: str) -> None:
+        """Write the batch to the run folder, and raise TrocarError with its path."""
         path = self.run.out / f"broken-step-{batch.step}-rank-{self.setup.world.rank}.pt"
         torch.save({"step": batch.step, "rows": torch.from_numpy(batch.rows), "views": batch.views}, path)
         raise TrocarError(

@@ -21,7 +21,8 @@ from trocar.study.run.stages import Stage
 @dataclass(frozen=True)
 class StageCost:
     """Of the stages of one kind that are not done: their number, hours (wall clock of each, added) and bytes that they
-    leave. None where nothing is known; `basis` says where the numbers are from."""
+    leave. None where nothing is known; `basis` says where the numbers are from.
+    """
 
     kind: str
     stages: int

@@ -54,7 +54,8 @@ class ScoredBackbone:
 @dataclass(frozen=True)
 class Evaluation:
     """One evaluation stage and its place in the study. The column `seed` of its predictions counts through `members`,
-    then `draws` of the budget, then `starts` of the protocol; `seed` is the pretraining seed (None: `members` are)."""
+    then `draws` of the budget, then `starts` of the protocol; `seed` is the pretraining seed (None: `members` are).
+    """
 
     arm: str
     kind: str

@@ -62,7 +62,8 @@ class Compared:
 @dataclass(frozen=True)
 class Analysis:
     """`contrasts`: the declared ones that could be tested, corrected together; `untested`: the others -> why.
-    `ranking` only over several cells."""
+    `ranking` only over several cells.
+    """
 
     compared: tuple[Compared, ...]
     contrasts: tuple[Contrast, ...]

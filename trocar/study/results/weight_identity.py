@@ -11,7 +11,8 @@ from trocar.core.files import sha256_of
 
 def identity(name: str) -> dict[str, Any]:
     """JSON values that are equal for equal weights. Raises ConfigError for an unknown name, and for published weights
-    that are not on this machine."""
+    that are not on this machine.
+    """
     source = resolve(name)
     if source.kind == "folder":
         files = (source.folder / WEIGHTS, source.folder / "config.json")

@@ -189,7 +189,8 @@ class Runner:
 
     def _is_free(self, name: str) -> bool:
         """Whether nobody works on the stage. A worker of this host is waited for; what became of one of another host
-        only the lease can tell, which a process of ours then waits for."""
+        only the lease can tell, which a process of ours then waits for.
+        """
         worker = self.store.worker(name)
         if worker is None:
             return True

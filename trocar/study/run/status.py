@@ -28,7 +28,8 @@ class Failing:
 @dataclass(frozen=True)
 class Status:
     """`states` of all stages by name (see STATES; blocked: waits for one that failed), `hours` of work that is left
-    (None: unknown), `left` the same in words."""
+    (None: unknown), `left` the same in words.
+    """
 
     states: Mapping[str, str]
     failing: list[Failing]

@@ -51,9 +51,12 @@ class Predictions(Protocol):
     """What the statistics ask of an outcome: `case` int64 [n], 0 .. cases - 1. The rest is the metric's."""
 
     @property
-    def case(self) -> Ints: ...
+    def case(self) -> Ints:
+        """int64 [n], 0 .. cases - 1."""
+
     @property
-    def cases(self) -> int: ...
+    def cases(self) -> int:
+        """Number of cases."""
 
 
 O = TypeVar("O", bound=Predictions)  # noqa: E741

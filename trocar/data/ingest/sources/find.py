@@ -112,7 +112,7 @@ def video_id(text: str, path: Path) -> str:
 
 
 def printable(path: str | Path) -> str:
-    """A path as text that can be stored and printed: bytes that are no UTF-8 become `\\xNN`."""
+    r"""A path as text that can be stored and printed: bytes that are no UTF-8 become `\xNN`."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 

@@ -46,7 +46,8 @@ Find = Callable[[str, str], FoundSource | None]
 @dataclass(frozen=True)
 class VideoTable:
     """videos.csv by the path of what a row describes; `path` is None where there is none, `strangers` are names of
-    nothing."""
+    nothing.
+    """
 
     path: Path | None = None
     rows: Mapping[Path, Mapping[str, str]] = field(default_factory=dict)

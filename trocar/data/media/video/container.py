@@ -45,7 +45,8 @@ class VideoInfo:
     @property
     def is_counted(self) -> bool:
         """Whether the container (AVI) counts its pictures instead of giving each a time: one that is lost moves all
-        later ones, and only the number that should be there tells."""
+        later ones, and only the number that should be there tells.
+        """
         return self.container == "AVI" and self.exact_duration
 
 

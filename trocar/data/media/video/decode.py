@@ -30,7 +30,8 @@ from trocar.data.media.video.timeline import SampleTimes, Timeline
 class Decoder:
     """One pass over a video at `fps` frames per second. `frames()` can be walked once; `duration_s`, `damage` and
     `notes` (what a user should know of how it was read) are complete after it, `pixel_aspect` (width by height of a
-    coded pixel) from its first frame on."""
+    coded pixel) from its first frame on.
+    """
 
     path: Path
     fps: float

@@ -181,7 +181,8 @@ def _of_packets(container: Any, stream: Any, counted: bool, damage: Damage) -> t
 
 def _agree(path: Path, info: VideoInfo, times: Sequence[int]) -> bool:
     """Whether the first pictures come out of the decoder at these times: fields of one frame may be packets of their
-    own, and some pictures are never shown."""
+    own, and some pictures are never shown.
+    """
     damage = Damage()
     with open_video(path) as (container, stream):
         pictures = every_picture(stream, demux(container, stream), info, damage)

@@ -53,7 +53,8 @@ class Clip:
 
     def grid(self, last: int, fps: float) -> Ints:
         """Pictures 0..`last` taken `fps` times a second, each the one on display at the time as in an ingest; all of
-        them where there are no more."""
+        them where there are no more.
+        """
         if fps >= self.fps:
             return np.arange(last + 1)
         ticks = self._ticks(last)
@@ -136,7 +137,8 @@ def located(labels: pd.DataFrame, clip: Clip, root: Path, video: str) -> tuple[p
 
 def located_by_second(labels: pd.DataFrame, clip: Clip, root: Path, video: str) -> tuple[pd.DataFrame, list[str]]:
     """Labels with a column `second` as rows of the table: the picture on display at that second, as an ingest at 1 fps
-    takes it. Notes and errors are those of `located`."""
+    takes it. Notes and errors are those of `located`.
+    """
     over = pd.Series(clip.index.ended(labels["second"].to_numpy(np.int64), 1.0), index=labels.index)
     if over.any() and labels["second"].max() >= clip.end_s + 1 + 1 / clip.fps:
         raise TrocarError(

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import override
 
 from trocar.downstream.labels import Kind
 from trocar.downstream.temporal.head import Head, HeadConfig, HeadRecipe, probabilities
@@ -42,6 +43,7 @@ class AsFormerConfig(HeadConfig):
 
     recipe: ClassVar[HeadRecipe] = HeadRecipe("adam", lr=5e-4, epochs=120, weight_decay=1e-5, feature_dropout=0.3)
 
+    @override
     def build(self, dimensions: int, classes: int, kind: Kind) -> Head:
         return AsFormer(self, dimensions, classes, kind)
 
@@ -57,6 +59,7 @@ class AsFormer(Head):
             Coder(config, classes, classes, weight=math.exp(-3 * s)) for s in range(config.decoders)
         )
 
+    @override
     def stages(self, x: Tensor) -> list[Tensor]:
         logits, maps = self.encoder(x, None)
         found = [logits]
@@ -79,6 +82,7 @@ class Coder(nn.Module):
         )
         self.out = nn.Conv1d(config.maps, classes, 1)
 
+    @override
     def forward(self, x: Tensor, previous: Tensor | None) -> tuple[Tensor, Tensor]:
         maps = self.embed(x)
         for layer in self.layers:
@@ -99,6 +103,7 @@ class AsFormerLayer(nn.Module):
         self.mix = nn.Conv1d(maps, maps, 1)
         self.dropout = nn.Dropout(dropout)
 
+    @override
     def forward(self, x: Tensor, previous: Tensor | None) -> Tensor:
         local = torch.relu(self.dilated(x))
         near: Tensor = self.dropout(self.mix(self.weight * self._attend(local, previous) + local))

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import override
 
 from trocar.downstream.labels import Kind
 from trocar.downstream.temporal.head import Head, HeadConfig, HeadRecipe
@@ -30,6 +31,7 @@ class GruConfig(HeadConfig):
 
     recipe: ClassVar[HeadRecipe] = HeadRecipe("adam", lr=5e-4, epochs=25, clip=1.0)
 
+    @override
     def build(self, dimensions: int, classes: int, kind: Kind) -> Head:
         return Gru(self, dimensions, classes)
 
@@ -45,6 +47,7 @@ class Gru(Head):
         self.dropout = nn.Dropout(config.dropout)
         self.out = nn.Linear(config.hidden * (1 + both), classes)
 
+    @override
     def stages(self, x: Tensor) -> list[Tensor]:
         states, _ = self.gru(x[0].T)
         logits: Tensor = self.out(self.dropout(states))

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from typing_extensions import override
 
 from trocar.downstream.labels import Kind
 from trocar.downstream.temporal.head import Head, HeadConfig, HeadRecipe, probabilities
@@ -42,6 +43,7 @@ class MsTcnConfig(HeadConfig):
             raise ValueError(f"kernel = {self.kernel} has no centre: use an odd number, or causal: true")
         return self
 
+    @override
     def build(self, dimensions: int, classes: int, kind: Kind) -> Head:
         return MsTcn(self, dimensions, classes, kind)
 
@@ -62,6 +64,7 @@ class MsTcn(Head):
         inputs = [dimensions] + [classes] * (config.stages - 1)
         self.body = nn.ModuleList(DilatedStage(n, classes, **shape) for n in inputs)
 
+    @override
     def stages(self, x: Tensor) -> list[Tensor]:
         found: list[Tensor] = []
         for stage in self.body:

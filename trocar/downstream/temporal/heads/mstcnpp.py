@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import override
 
 from trocar.downstream.labels import Kind
 from trocar.downstream.temporal.head import Head, HeadConfig, HeadRecipe, probabilities
@@ -30,6 +31,7 @@ class MsTcnPpConfig(HeadConfig):
 
     recipe: ClassVar[HeadRecipe] = HeadRecipe("adam", lr=5e-4, epochs=100)
 
+    @override
     def build(self, dimensions: int, classes: int, kind: Kind) -> Head:
         return MsTcnPp(self, dimensions, classes, kind)
 
@@ -44,6 +46,7 @@ class DualDilated(nn.Module):
         self.fuse = nn.Conv1d(2 * maps, maps, 1)
         self.dropout = nn.Dropout(dropout)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         both = torch.cat([self.near(x), self.far(x)], dim=1)
         residual: Tensor = self.dropout(torch.relu(self.fuse(both)))
@@ -72,6 +75,7 @@ class MsTcnPp(Head):
             for _ in range(config.refinements)
         )
 
+    @override
     def stages(self, x: Tensor) -> list[Tensor]:
         found: list[Tensor] = [self.first(x)]
         for stage in self.refine:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from typing_extensions import override
 
 from trocar.downstream.labels import Kind
 from trocar.downstream.temporal.head import Head, HeadConfig, HeadRecipe
@@ -49,6 +50,7 @@ class TransformerConfig(HeadConfig):
             raise ValueError(f"window = {self.window} has no centre: use an odd number, or causal: true")
         return self
 
+    @override
     def build(self, dimensions: int, classes: int, kind: Kind) -> Head:
         return Transformer(self, dimensions, classes)
 
@@ -62,6 +64,7 @@ class Transformer(Head):
         self.blocks = nn.Sequential(*(Block(config) for _ in range(config.layers)))
         self.out = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, classes))
 
+    @override
     def stages(self, x: Tensor) -> list[Tensor]:
         embedded = self.embed(x[0].T)
         logits: Tensor = self.out(self.blocks(embedded + sinusoids(*embedded.shape).to(embedded)))
@@ -86,6 +89,7 @@ class Block(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.dropout(self._attend(self.attention_norm(x)))
         result: Tensor = x + self.dropout(self.feed(self.feed_norm(x)))
