@@ -18,6 +18,7 @@ LISTS = {
     "downstream/protocols",
     "downstream/tasks",
     "downstream/temporal/heads",
+    "jobs",
     "phantom/picture",
     "ssl/losses",
     "ssl/methods",

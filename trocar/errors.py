@@ -18,6 +18,17 @@ class ConfigError(TrocarError):
     exit_code = 2
 
 
+class StoppedError(BaseException):
+    """Work that was asked to stop has saved and ends; a program that has nothing else to do exits with `code`.
+
+    No Exception, as KeyboardInterrupt is none: whoever handles errors must not take a stop for one.
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"stopped on request; as a program: exit code {code}")
+        self.code = code
+
+
 def nearest(word: str, allowed: Iterable[str]) -> str:
     """`" (did you mean 'x'?)"` for the nearest allowed word, capitals aside, or an empty string.
 

@@ -5,7 +5,8 @@ import subprocess
 
 import pytest
 
-from trocar.slurm.requeue import StopBeforeTraining, after_stop, job_id, script_lines
+from trocar.slurm.remote_call import StopBeforeTraining
+from trocar.slurm.requeue import after_stop, job_id, script_lines
 
 
 @pytest.fixture
@@ -30,25 +31,25 @@ def slurm(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
 def test_a_user_signal_makes_rank_0_ask_for_the_requeue(slurm, number):
-    assert after_stop(number, True) == 128 + number
+    assert after_stop(number, True, print) == 128 + number
     assert slurm.asked() == ["squeue -h -j 12 -o %T", "scontrol requeue 12"]
 
 
 def test_other_ranks_ask_nothing(slurm):
-    assert after_stop(signal.SIGUSR2, False) == 128 + signal.SIGUSR2
+    assert after_stop(signal.SIGUSR2, False, print) == 128 + signal.SIGUSR2
     assert slurm.asked() == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_job_that_is_told_to_end_never_comes_back(slurm, number):
-    assert after_stop(number, True) == 128 + number
+    assert after_stop(number, True, print) == 128 + number
     assert slurm.asked() == []
 
 
 @pytest.mark.parametrize("state", ["COMPLETING", "CANCELLED", "PENDING"])
 def test_a_job_that_slurm_is_ending_already_is_left_to_it(slurm, state):
     slurm(state)
-    after_stop(signal.SIGUSR2, True)
+    after_stop(signal.SIGUSR2, True, print)
     assert slurm.asked() == ["squeue -h -j 12 -o %T"]
 
 
@@ -57,23 +58,23 @@ def test_an_element_of_an_array_is_requeued_alone(slurm, monkeypatch):
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "12")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
     assert job_id(os.environ) == "12_3"
-    after_stop(signal.SIGUSR2, True)
+    after_stop(signal.SIGUSR2, True, print)
     assert slurm.asked()[1] == "scontrol requeue 12_3"
 
 
 def test_a_job_does_not_come_back_for_ever(slurm, monkeypatch, capsys):
     monkeypatch.setenv("TROCAR_MAX_REQUEUES", "2")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
-    after_stop(signal.SIGUSR2, True)
+    after_stop(signal.SIGUSR2, True, print)
     assert slurm.asked() == []
-    assert "came back 2 times" in capsys.readouterr().err
+    assert "came back 2 times" in capsys.readouterr().out
 
 
 def test_where_there_is_no_scontrol_the_jobs_script_does_it(slurm, tmp_path, monkeypatch):
     path = os.environ["PATH"]
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("TROCAR_JOB_FOLDER", str(tmp_path))
-    after_stop(signal.SIGUSR2, True)
+    after_stop(signal.SIGUSR2, True, print)
     assert (tmp_path / "requeue-12").exists()
     script = "\n".join(["(exit 7)", *script_lines(tmp_path)])
     for expected in (["scontrol requeue 12"], ["scontrol requeue 12"]):  # once: the file is gone the second time
@@ -88,8 +89,8 @@ def test_submitits_local_executor_starts_again_on_a_code_of_its_own(slurm, monke
     from submitit.local.local import LOCAL_REQUEUE_RETURN_CODE
 
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
-    assert after_stop(signal.SIGUSR2, True) == LOCAL_REQUEUE_RETURN_CODE
-    assert after_stop(signal.SIGTERM, True) == 143
+    assert after_stop(signal.SIGUSR2, True, print) == LOCAL_REQUEUE_RETURN_CODE
+    assert after_stop(signal.SIGTERM, True, print) == 143
     assert slurm.asked() == []
 
 

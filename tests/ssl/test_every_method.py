@@ -5,7 +5,6 @@ All runs go the way that the command goes, once on one rank and once on two.
 
 from __future__ import annotations
 
-import os
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +22,7 @@ from torch import nn
 
 from trocar.core.config import validate
 from trocar.data.loading.batch import Batch
+from trocar.errors import StoppedError
 from trocar.ssl.checkpoints import checkpoint
 from trocar.ssl.engine.optimizer import build_optimizer
 from trocar.ssl.engine.step import Progress, Views
@@ -32,7 +32,7 @@ from trocar.ssl.run.assembly import Pretraining
 from trocar.ssl.run.pretrain import run
 from trocar.ssl.run.pretrain_config import PretrainConfig
 from trocar.ssl.run.run_hooks import RunHooks
-from trocar.ssl.run.signals import StoppedError
+from trocar.ssl.run.stop import Stop, never
 
 pytestmark = pytest.mark.slow
 
@@ -124,26 +124,27 @@ def _every_run(world: World, data: Path, own: Path) -> None:
         pretrain(comparable(name, kind, data, own / name / kind, world.size), world)
 
 
-def pretrain(tree: Tree, world: World, attempt: str = "first") -> None:
+def pretrain(tree: Tree, world: World, attempt: str = "first", stop: Stop = never) -> None:
     out = Path(tree["run"]["out"])
     meet(out.with_suffix(f".{attempt}"))
     try:
-        run(validate(PretrainConfig, tree, "test"), world, say=lambda line: None)
+        run(validate(PretrainConfig, tree, "test"), world, say=lambda line: None, stop=stop)
     except Exception as error:
         raise RuntimeError(f"{out} on rank {world.rank} of {world.size}") from error
 
 
 def stop_halfway(tree: Tree, world: World) -> None:
-    """The last rank gets a signal before step HALF, and all stop after it."""
+    """The last rank is asked to stop before step HALF, and all stop after it."""
     stepped = RunHooks.stepped
+    received: list[int] = []
 
     def then_ask_to_stop(hooks: RunHooks, batch: Batch, done: int) -> None:
         stepped(hooks, batch, done)
         if done == HALF - 1 and world.rank == world.size - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
+            received.append(signal.SIGTERM)
 
     with patch.object(RunHooks, "stepped", then_ask_to_stop), pytest.raises(StoppedError):
-        pretrain(tree, world)
+        pretrain(tree, world, stop=lambda: max(received, default=0))
 
 
 def test_every_method_has_a_tiny_configuration():

@@ -139,6 +139,15 @@ def make_study(root: Path, **changes: Any) -> Path:
 
 
 if __name__ == "__main__":
+    import signal
+
+    from trocar.cli.signals import answered, raise_stopped
+    from trocar.errors import StoppedError
     from trocar.study.run.stage_execution import run_stage
 
-    raise SystemExit(run_stage(Path(sys.argv[1]), command))
+    try:
+        with answered([signal.SIGTERM], raise_stopped):
+            code = run_stage(Path(sys.argv[1]), command)
+    except StoppedError as stop:
+        code = stop.code
+    raise SystemExit(code)

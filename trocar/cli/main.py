@@ -10,14 +10,14 @@ import sys
 from collections.abc import Sequence
 
 from trocar import __version__
-from trocar.cli import commands
-from trocar.core import resources, streams
-from trocar.errors import TrocarError
+from trocar.cli import commands, streams
+from trocar.core import resources
+from trocar.errors import StoppedError, TrocarError
 from trocar.privacy.credentials import redact
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The whole command line; each command declares itself in `trocar/commands/<name>.py`.
+    """The whole command line; each command declares itself in `trocar/cli/commands/<name>.py`.
 
     One that keeps what was done before an interruption declares `continues=True` by the parser's defaults.
     """
@@ -46,10 +46,15 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns 0 only if all of it worked, 1 on a run-time failure, 2 on bad configuration."""
+    """Run one command. Returns 0 only if all of it worked, 1 on a run-time failure, 2 on bad configuration.
+
+    Raises SystemExit with the exit code of a command that was stopped by a signal and has saved.
+    """
     args = parse(argv)
     try:
         return int(args.run(args))
+    except StoppedError as stop:
+        raise SystemExit(stop.code) from None
     except TrocarError as error:
         # An override that is refused may be a tracking URI.
         streams.say(f"trocar {args.command}: {redact(str(error))}")

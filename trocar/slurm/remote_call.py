@@ -1,17 +1,27 @@
-"""What a job runs: the words of a `trocar` command, in the place where they were submitted, as one rank of many."""
+"""What a job runs: the words of a `trocar` command, in the place where they were submitted, as one rank of many.
+
+This is a program, not a library: submitit calls it in the job's own process, before there is a command line.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
+from types import FrameType
 
 import submitit
 
 from trocar.errors import TrocarError
 from trocar.slurm import job_states
-from trocar.slurm.requeue import FOLDER, MOST, StopBeforeTraining
+from trocar.slurm.requeue import FOLDER, MOST, STOPPING, after_stop
+
+PROGRAM = "trocar.cli.main:main"
+"""The command line, by name: words -> exit code. Rooms below it don't import it."""
 
 
 class JobFailedError(TrocarError):
@@ -47,9 +57,7 @@ class Call:
         if here.global_rank == 0:
             self._begin(here.job_id)
         try:
-            from trocar.cli.main import main
-
-            code = main(self.words)
+            code = int(resolve_name(PROGRAM)(self.words))
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 1
             raise
@@ -91,3 +99,26 @@ class Call:
         update_record(
             self.run, slurm=job_states.for_record(job_states.summarise(job, self.submitted, events, time.time()))
         )
+
+
+class StopBeforeTraining:
+    """Answers signals while nothing is there to save: imports, a command that continues by what it left on disk.
+
+    Installed after submitit's own handlers and in their place: those would write the job's pickle anew, let SIGTERM
+    pass, and leave all ranks but the first running.
+    """
+
+    def __init__(self, is_main: bool) -> None:
+        self.is_main = is_main
+        self._stopping = False
+        for number in STOPPING:
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if not self._stopping:  # signals come in bunches; the first one is being answered
+            self._stopping = True
+            raise SystemExit(after_stop(number, self.is_main, _say))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

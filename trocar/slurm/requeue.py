@@ -11,9 +11,8 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType
 
 REQUEUING = (signal.SIGUSR1, signal.SIGUSR2)
 STOPPING = (*REQUEUING, signal.SIGTERM)
@@ -21,30 +20,33 @@ FOLDER, MOST = "TROCAR_JOB_FOLDER", "TROCAR_MAX_REQUEUES"
 """Variables that `Call` sets for the code below: the folder of submitit's files, and how often a job may come back."""
 _PATIENCE_S = 60
 
+Say = Callable[[str], None]
 
-def after_stop(number: int, is_main: bool, environ: Mapping[str, str] = os.environ) -> int:
+
+def after_stop(number: int, is_main: bool, say: Say, environ: Mapping[str, str] = os.environ) -> int:
     """Ask for the requeue if the signal `number` means it (rank 0 does); returns the exit code of this rank.
 
-    Without SLURM it is 128 + number, as shells expect; submitit's local executor restarts on a code of its own.
+    Without SLURM it is 128 + number, as shells expect; submitit's local executor restarts on a code of its own. `say`
+    is told what became of the requeue.
     """
     if number in REQUEUING and environ.get("SUBMITIT_EXECUTOR") == "local":
         from submitit.local.local import LOCAL_REQUEUE_RETURN_CODE
 
         return int(LOCAL_REQUEUE_RETURN_CODE)
     if number in REQUEUING and is_main and "SLURM_JOB_ID" in environ:
-        _say(request(environ))
+        say(request(environ, say))
     return 128 + number
 
 
-def request(environ: Mapping[str, str]) -> str:
+def request(environ: Mapping[str, str], say: Say) -> str:
     """Ask SLURM to requeue this job, unless it is ending the job already. Returns what happened, in words."""
     job, restarts = job_id(environ), int(environ.get("SLURM_RESTART_COUNT") or 0)
     if restarts >= int(environ.get(MOST, sys.maxsize)):
         return f"job {job} came back {restarts} times, which is max_requeues: it ends here; submit it again to go on"
-    state = _ask(["squeue", "-h", "-j", job, "-o", "%T"])
+    state = _ask(["squeue", "-h", "-j", job, "-o", "%T"], say)
     if state not in (None, "", "RUNNING"):
         return f"SLURM is ending job {job} already ({state}): no requeue asked for"
-    if _ask(["scontrol", "requeue", job]) is not None:
+    if _ask(["scontrol", "requeue", job], say) is not None:
         return f"asked SLURM to requeue job {job}"
     if FOLDER in environ:
         # A container has no SLURM commands; the job's script looks for this file when Python has ended.
@@ -71,34 +73,11 @@ def script_lines(folder: Path) -> list[str]:
     ]
 
 
-class StopBeforeTraining:
-    """Answers signals while nothing is there to save: imports, a command that continues by what it left on disk.
-
-    Installed after submitit's own handlers and in their place: those would write the job's pickle anew, let SIGTERM
-    pass, and leave all ranks but the first running.
-    """
-
-    def __init__(self, is_main: bool) -> None:
-        self.is_main = is_main
-        self._stopping = False
-        for number in STOPPING:
-            signal.signal(number, self._handle)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if not self._stopping:  # signals come in bunches; the first one is being answered
-            self._stopping = True
-            raise SystemExit(after_stop(number, self.is_main))
-
-
-def _ask(command: list[str]) -> str | None:
+def _ask(command: list[str], say: Say) -> str | None:
     """What a command prints; None where it doesn't exist, fails or hangs."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_S, check=True)
     except (OSError, subprocess.SubprocessError) as error:
-        _say(f"{' '.join(command)}: {getattr(error, 'stderr', None) or error}".strip())
+        say(f"{' '.join(command)}: {getattr(error, 'stderr', None) or error}".strip())
         return None
     return done.stdout.strip()
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

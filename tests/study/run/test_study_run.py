@@ -15,13 +15,16 @@ from trocar.study.run.stage_execution import HELD, run_stage
 from trocar.study.run.stage_store import Store, attempts
 
 RUN = """
-import sys
+import signal, sys
 from pathlib import Path
 from study_factory import command, launch, make_stages
+from trocar.cli.signals import answered
 from trocar.study.run.local_runner import Runner
 from trocar.study.run.stage_store import Store
 stages = make_stages(takes_s=float(sys.argv[2]))
-ended = Runner(stages, Store(Path(sys.argv[1])), 2, launch=launch, keep="full", say=print).run()
+runner = Runner(stages, Store(Path(sys.argv[1])), 2, launch=launch, keep="full", say=print)
+with answered([signal.SIGINT], runner.stop):
+    ended = runner.run()
 raise SystemExit(1 if ended.failed else 0)
 """
 

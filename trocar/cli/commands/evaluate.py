@@ -71,9 +71,9 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate, print one table per task, and say where the files are."""
     from trocar.core.config import load
     from trocar.core.progress import Console, table_console
-    from trocar.downstream.evaluation.evaluate import evaluate, planned
     from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
     from trocar.errors import ConfigError
+    from trocar.jobs.evaluate import describe, evaluate
 
     path, overrides = _arguments(args)
     config = load(EvaluateConfig, path, overrides)
@@ -83,11 +83,11 @@ def run(args: argparse.Namespace) -> int:
         if config.out is None:
             raise ConfigError("--slurm: give --out, the folder for results and for the job's logs")
         if args.dry_run:
-            for line in planned(config):
+            for line in describe(config):
                 errors.print(line, markup=False, soft_wrap=True)
         return submit_configured(args, profile_of(args).single(), config.out, (path, overrides))
     if args.dry_run:
-        for line in planned(config):
+        for line in describe(config):
             print(line)
         return 0
     if not config.backbone:

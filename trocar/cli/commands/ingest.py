@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from trocar.cli.slurm_args import add_options, check
+from trocar.cli.slurm_args import add_options, check, profile_of
 
 if TYPE_CHECKING:
     from trocar.core.progress import Console
     from trocar.data.ingest.options import IngestOptions, IngestSummary, Progress, Say
+    from trocar.slurm.profile import Profile
 
 
 def register(subparsers: Any) -> None:
@@ -48,6 +49,7 @@ def register(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """0 if every video is in the catalog, 1 if some were rejected (0 with --allow-rejects) or none is there."""
     from trocar.core.progress import Console
+    from trocar.jobs.ingest import ingest
 
     check(args)
     options = _options(args)
@@ -57,12 +59,10 @@ def run(args: argparse.Namespace) -> int:
         console.print(line, markup=False, soft_wrap=True)
 
     if args.slurm is not None:
-        from trocar.slurm.ingest_array import submit_ingest
-
-        return submit_ingest(args, options, say)
+        return _submit(args, options, say)
     started = time.monotonic()
     with _progress(console, "packs of stills" if options.stills else "videos") as progress:
-        summary = _ingest(args, options, say, progress)
+        summary = ingest(options, say, progress, part=args.part, merging=args.merge)
     _report(Console(highlight=False), summary, args.out, time.monotonic() - started)
     if summary.videos == 0 and args.part is None:
         console.print("nothing was ingested", markup=False)
@@ -83,13 +83,32 @@ def _options(args: argparse.Namespace) -> IngestOptions:
     return validate(IngestOptions, {**tree, "settings": settings}, "command line")
 
 
-def _ingest(args: argparse.Namespace, options: IngestOptions, say: Say, progress: Progress) -> IngestSummary:
-    from trocar.data.ingest.distributed import merge, run_part
-    from trocar.data.ingest.run import run_ingest
+def _submit(args: argparse.Namespace, options: IngestOptions, say: Say) -> int:
+    """Submit what is missing, or print the scripts. Exit code 0."""
+    from trocar.jobs.ingest_array import ingest_script, submit_ingest
+    from trocar.slurm.submit import tell
 
-    if args.part is not None:
-        return run_part(options, args.part, say, progress)
-    return merge(options, say) if args.merge else run_ingest(options, say, progress)
+    profile = profile_of(args).single()
+    words = _words(args, profile)
+    if args.dry_run:
+        print(ingest_script(words, options, profile, say), end="")
+        return 0
+    for submission in submit_ingest(words, options, profile, say):
+        tell(submission, print if submission.is_local else say)
+    return 0
+
+
+def _words(args: argparse.Namespace, profile: Profile) -> tuple[str, ...]:
+    """The command line again, with what the parser has understood; workers as the profile has CPUs."""
+    left_out = {"command", "sources", "run", "continues", "slurm", "slurm_set", "dry_run", "part", "merge", "workers"}
+    words = ["ingest", *args.sources]
+    for name, value in vars(args).items():
+        if name in left_out or (value is None and name != "short_side") or value is False or value == "":
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        words.append(flag if value is True else f"{flag}={'none' if value is None else value}")
+    workers = profile.cpus_per_task or args.workers
+    return (*words, f"--workers={workers}")
 
 
 def _add_metadata(group: Any) -> None:

@@ -41,25 +41,40 @@ def run(args: argparse.Namespace) -> int:
         return _submit(args, config)
     world = World.from_environment()
     if world is None and not args.dry_run and (ranks := ranks_to_start(config)) > 1:
-        from trocar.ssl.ranks.launch import launch
-
-        return launch(["pretrain", args.config, *args.overrides], ranks)
+        return _launch(args, ranks)
     world = world or World()
 
+    from trocar.cli.signals import StopSignals
+    from trocar.core.resources import keep_freed
+    from trocar.jobs.pretrain import describe, pretrain
     from trocar.slurm.requeue import after_stop
-    from trocar.ssl.run.assembly import Pretraining
-    from trocar.ssl.run.describe import describe_at_length
-    from trocar.ssl.run.pretrain import run as train
 
     def say(line: str) -> None:
         if world.is_main:
-            print(line, file=sys.stderr, flush=True)
+            _say(line)
 
     if args.dry_run:
-        print("\n".join(describe_at_length(Pretraining(config, world, say))))
+        print("\n".join(describe(config, say, world)))
         return 0
-    train(config, world, say, lambda number, world: after_stop(number, world.is_main))
+    keep_freed()
+    stop = StopSignals()
+    pretrain(
+        config, say, world=world, stop=stop, after_stop=lambda number, world: after_stop(number, world.is_main, _say)
+    )
     return 0
+
+
+def _launch(args: argparse.Namespace, ranks: int) -> int:
+    """The same command once per rank; each answers signals for itself, and those that come here are passed on."""
+    from trocar.cli.signals import answered, stopping
+    from trocar.ssl.ranks.launch import launch
+
+    words = ["pretrain", args.config, *args.overrides]
+    return launch(words, ranks, _say, lambda send: answered(stopping(), send))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _submit(args: argparse.Namespace, config: PretrainConfig) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trocar.cli.slurm_args import add_options, check, profile_of
+from trocar.errors import StoppedError
 
 if TYPE_CHECKING:
     from trocar.slurm.profile import Profile
@@ -58,6 +60,7 @@ def run_plan(args: argparse.Namespace) -> int:
 
 def run_run(args: argparse.Namespace) -> int:
     """Run everything that is missing, then bring mlflow up to it."""
+    from trocar.cli.signals import answered
     from trocar.errors import ConfigError
     from trocar.study.results.private_names import private_of_study
     from trocar.study.run.local_runner import Runner
@@ -77,7 +80,8 @@ def run_run(args: argparse.Namespace) -> int:
     say = private_of_study(lock, store).hidden.saying(_say)
     runner = Runner(plan.stages, store, args.jobs, labels=plan.labels, threads=study.threads, keep=study.keep, say=say)
     try:
-        ended = runner.run()
+        with answered((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), runner.stop):
+            ended = runner.run()
     finally:
         if args.uri != "none":
             sync_study(lock, store, say, args.uri)
@@ -131,9 +135,18 @@ def run_report(args: argparse.Namespace) -> int:
 def run_stage(args: argparse.Namespace) -> int:
     """Run one stage in this process."""
     from trocar.cli.main import main
+    from trocar.cli.signals import answered, raise_stopped
     from trocar.study.run.stage_execution import run_stage as execute
 
-    return execute(args.folder, main)
+    def command(words: Sequence[str]) -> int:
+        try:
+            return main(words)
+        except SystemExit as stop:
+            raise StoppedError(stop.code if isinstance(stop.code, int) else 1) from None
+
+    # SIGTERM ends a command that has no answer of its own in order, so that the stage's lease is given back.
+    with answered([signal.SIGTERM], raise_stopped):
+        return execute(args.folder, command)
 
 
 def _open(args: argparse.Namespace) -> tuple[StudyConfig, Store]:
@@ -148,7 +161,7 @@ def _plan(study: StudyConfig, prepare: bool, profile: Profile | None) -> StudyPl
     from trocar.study.run.data_preparation import require_prepared, run_prepare
 
     if prepare:
-        run_prepare(study.prepare)
+        run_prepare(study.prepare, _say)
     elif said := require_prepared(study):
         _say(said)
     from trocar.study.plan.expand import make_plan  # torch, which nobody should wait for whose data are not there

@@ -19,7 +19,7 @@ from trocar.backbones.weights.weights_file import require_finite
 from trocar.errors import TrocarError
 from trocar.ssl.checkpoints import checkpoint
 from trocar.ssl.checkpoints.snapshot import NoRoomError, Snapshot, kinds_of
-from trocar.ssl.run.signals import STOPPING
+from trocar.ssl.run.stop import STOPPING
 
 GoOn = Callable[[], None]
 Work = Callable[[GoOn], None]

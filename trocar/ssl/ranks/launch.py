@@ -8,24 +8,37 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from trocar.ssl.run.signals import STOPPING
+Send = Callable[[int], object]
+Passing = Callable[[Send], AbstractContextManager[None]]
+"""Within, signals that this process receives go to the `Send` it was given: the command line installs handlers."""
 
 GRACE_S = 60.0  # for the other ranks to notice that one has died, before they are killed
 
 
-def launch(arguments: Sequence[str], ranks: int) -> int:
+def launch(
+    arguments: Sequence[str],
+    ranks: int,
+    say: Callable[[str], None],
+    passing: Passing = lambda send: nullcontext(),
+) -> int:
     """Run `python -m trocar ARGUMENTS` in `ranks` processes and return the first non-zero exit code, else 0.
 
-    Stop signals are passed on. When one rank fails the others are ended: they would wait for it for ever.
+    Stop signals are passed on by `passing`; whatever else ends the wait, such as Ctrl-C in a notebook, asks the ranks
+    to save and stop, and waits for them. When one rank fails the others are ended: they would wait for it for ever.
     """
     with tempfile.TemporaryDirectory(prefix="trocar-rendezvous-") as folder:
         processes = [_start(arguments, rank, ranks, Path(folder) / "store") for rank in range(ranks)]
-        for name in STOPPING:
-            signal.signal(getattr(signal, name), lambda number, _frame: _pass_on(processes, number))
-        return _wait(processes)
+        with passing(lambda number: _pass_on(processes, number)):
+            try:
+                return _wait(processes, say)
+            except BaseException:
+                _pass_on(processes, signal.SIGTERM)
+                _wait(processes, lambda line: None)
+                raise
 
 
 def _start(arguments: Sequence[str], rank: int, ranks: int, store: Path) -> subprocess.Popen[bytes]:
@@ -46,14 +59,15 @@ def _pass_on(processes: Sequence[subprocess.Popen[bytes]], number: int) -> None:
             process.send_signal(number)
 
 
-def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:
+def _wait(processes: Sequence[subprocess.Popen[bytes]], say: Callable[[str], None]) -> int:
     failed, since = 0, 0.0
     while any(process.poll() is None for process in processes):
         codes = [process.poll() for process in processes]
         first = next((code for code in codes if code), 0)
         if first and not failed:
             failed, since = first, time.monotonic()
-            _say_who_was_killed(codes)
+            for line in _who_was_killed(codes):
+                say(line)
             _pass_on(processes, signal.SIGTERM)
         if failed and time.monotonic() - since > GRACE_S:
             for process in processes:
@@ -63,13 +77,11 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:
     return 128 - code if code < 0 else code
 
 
-def _say_who_was_killed(codes: Sequence[int | None]) -> None:
-    """The rank itself can't, and the others only see a connection that broke."""
-    for rank, code in enumerate(codes):
-        if code is not None and code < 0:
-            print(
-                f"trocar: rank {rank} of {len(codes)} was killed by signal {-code} (out of memory?), so the others "
-                f"end; the same command continues from the last checkpoint",
-                file=sys.stderr,
-                flush=True,
-            )
+def _who_was_killed(codes: Sequence[int | None]) -> list[str]:
+    """The rank itself can't say it, and the others only see a connection that broke."""
+    return [
+        f"trocar: rank {rank} of {len(codes)} was killed by signal {-code} (out of memory?), so the others "
+        f"end; the same command continues from the last checkpoint"
+        for rank, code in enumerate(codes)
+        if code is not None and code < 0
+    ]

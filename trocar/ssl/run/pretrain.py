@@ -8,9 +8,8 @@ from pathlib import Path
 
 import torch
 
-from trocar.backbones.device import allow_tf32
+from trocar.backbones.device import allow_tf32, torch_threads
 from trocar.backbones.weights.weights_file import require_finite
-from trocar.core import resources
 from trocar.core.files import write_json_atomic
 from trocar.errors import ConfigError, TrocarError
 from trocar.privacy.marks import withhold
@@ -27,35 +26,38 @@ from trocar.ssl.run.describe import describe
 from trocar.ssl.run.hardware import explained
 from trocar.ssl.run.pretrain_config import PretrainConfig
 from trocar.ssl.run.run_hooks import RunHooks, bad_rows
-from trocar.ssl.run.signals import AfterStop, StopSignals, shell_code
+from trocar.ssl.run.stop import AfterStop, Stop, never, shell_code
 
 
-def run(config: PretrainConfig, world: World, say: Say, after_stop: AfterStop = shell_code) -> None:
-    """Run or resume to the end. A finished run returns at once. `after_stop` decides what follows a saved stop.
+def run(config: PretrainConfig, world: World, say: Say, after_stop: AfterStop = shell_code, stop: Stop = never) -> None:
+    """Run or resume to the end. A finished run returns at once.
 
-    Raises ConfigError / TrocarError for what a user can act on, SystemExit with what `after_stop` returns after a
+    `stop` is polled at each step boundary; when it asks for a stop the run saves, and `after_stop` decides what
+    follows. Nothing of the process is changed: no signal handlers, and torch has as many threads afterwards as before.
+    Raises ConfigError / TrocarError for what a user can act on, StoppedError with what `after_stop` returns after a
     saved stop.
     """
-    signals = StopSignals()
     if wrong := config.indivisible(world.size):
         raise ConfigError(wrong)
     setup = Pretraining(config, world, say)
     allow_tf32(setup.device)
     with process_group(world, setup.device, config.run.out, config.run.data_timeout_s):
         setup.neighbouring = MachineShare.found(gather_words)
-        torch.set_num_threads(config.run.threads or default_threads(setup.neighbouring.cores))
-        _require_one_precision(setup)
-        if finished(config.run.out, setup):
-            say(f"{config.run.out} is finished; its backbone is {config.run.out / 'backbone'}")
-            return
-        lease = _acquire(config.run.out, world)
-        try:
-            setup.stage()
-            with explained(config.train, world.size):
-                _train(setup, signals, lease, after_stop)
-        finally:
-            if lease is not None:
-                lease.release()
+        with torch_threads(config.run.threads or default_threads(setup.neighbouring.cores)):
+            _require_one_precision(setup)
+            if finished(config.run.out, setup):
+                say(f"{config.run.out} is finished; its backbone is {config.run.out / 'backbone'}")
+                return
+            lease = _acquire(config.run.out, world)
+            try:
+                setup.stage()
+                # The noise inside the model is seeded by torch's global generator.
+                devices = [setup.device] if setup.device.type == "cuda" else []
+                with explained(config.train, world.size), torch.random.fork_rng(devices):
+                    _train(setup, lease, after_stop, stop)
+            finally:
+                if lease is not None:
+                    lease.release()
 
 
 def _require_one_precision(setup: Pretraining) -> None:
@@ -84,10 +86,9 @@ def _acquire(out: Path, world: World) -> Lease | None:
     return lease
 
 
-def _train(setup: Pretraining, signals: StopSignals, lease: Lease | None, after_stop: AfterStop) -> None:
+def _train(setup: Pretraining, lease: Lease | None, after_stop: AfterStop, stop: Stop) -> None:
     config, world, method = setup.config, setup.world, setup.placed()
     setup.say = setup.withheld.saying(setup.say)
-    resources.keep_freed()
     for line in describe(setup):
         setup.say(line)
     optimizer = build_optimizer(method, config.optim)
@@ -99,7 +100,7 @@ def _train(setup: Pretraining, signals: StopSignals, lease: Lease | None, after_
     if record is not None:
         update_record(config.run.out, total_steps=setup.total)
         write_json_atomic(config.run.out / "leaks.json", setup.leaks())
-    hooks = RunHooks(setup, method, optimizer, signals, lease, record, start, state, after_stop)
+    hooks = RunHooks(setup, method, optimizer, lease, record, start, state, after_stop, stop)
     trainer = Trainer(
         method,
         optimizer,

@@ -19,7 +19,7 @@ from trocar.core.files import fsync_folder, fsync_tree, write_atomic, write_json
 from trocar.core.progress import Pace
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.loading.batch import Batch
-from trocar.errors import TrocarError
+from trocar.errors import StoppedError, TrocarError
 from trocar.runs.lease import Lease, LeaseLost
 from trocar.runs.mlflow.follower import Follower
 from trocar.runs.run_folder import Run, Status
@@ -31,7 +31,7 @@ from trocar.ssl.engine.method import Method
 from trocar.ssl.engine.trainer import TrainState
 from trocar.ssl.ranks.distributed import barrier
 from trocar.ssl.run.assembly import Pretraining, exported_backbone
-from trocar.ssl.run.signals import AfterStop, StoppedError, StopSignals, shell_code
+from trocar.ssl.run.stop import AfterStop, Stop, never, shell_code
 
 BAD_ROWS = "bad_rows.jsonl"
 
@@ -44,16 +44,16 @@ class RunHooks:
         setup: Pretraining,
         method: Method,
         optimizer: torch.optim.Optimizer,
-        signals: StopSignals,
         lease: Lease | None,
         record: Run | None,
         first_step: int,
         state: TrainState,
         after_stop: AfterStop = shell_code,
+        stop: Stop = never,
     ) -> None:
         self.setup, self.method, self.optimizer = setup, method, optimizer
-        self.signals, self.lease, self.record = signals, lease, record
-        self.after_stop = after_stop
+        self.lease, self.record = lease, record
+        self.after_stop, self.stop_requested = after_stop, stop
         self._first_step, self._state = first_step, state
         self.run = setup.config.run
         self.log_every = self.run.log_every
@@ -128,15 +128,11 @@ class RunHooks:
             # From its first step on the optimizer has all its state. The last checkpoint is waited for and not copied.
             self._checkpoints.prepare(self._content(done))
 
-    def stop_requested(self) -> int:
-        """The number of the signal that asked this rank to stop, 0 while none has."""
-        return self.signals.received
-
     def stopping(self, done: int, number: int) -> None:
         """Save, see to what comes after, and raise StoppedError with the exit code."""
         self._save(done, wait=True)
         # A SIGTERM during the save outranks what asked for the stop: nothing must bring the job back.
-        number = max(number, self.signals.received)
+        number = max(number, self.stop_requested())
         self.setup.say(f"stopped by signal {number} after step {done}; the same command continues from here")
         code = self.after_stop(number, self.setup.world)
         # No rank ends before rank 0 has saved and asked for the requeue: its end could end the whole job.

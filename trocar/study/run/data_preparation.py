@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from trocar.data.catalog.catalog import FOLDER
@@ -13,10 +14,10 @@ from trocar.errors import ConfigError, TrocarError
 from trocar.study.config import StudyConfig
 
 
-def run_prepare(commands: list[str]) -> None:
-    """The trocar commands that make the data. Raises TrocarError for the first that fails."""
+def run_prepare(commands: list[str], say: Callable[[str], None]) -> None:
+    """The trocar commands that make the data; `say` is told each. Raises TrocarError for the first that fails."""
     for command in commands:
-        print(f"$ trocar {command}", file=sys.stderr, flush=True)
+        say(f"$ trocar {command}")
         code = subprocess.run([sys.executable, "-m", "trocar", *shlex.split(command)], check=False).returncode
         if code in (130, -signal.SIGINT):
             raise KeyboardInterrupt

@@ -11,12 +11,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
+from trocar.errors import StoppedError
 from trocar.runs.process_identity import host_name
 from trocar.slurm.arrays import JobStage as Job
 from trocar.slurm.graph import Graph, scripts, submit_graph
@@ -124,21 +123,27 @@ class Runner:
     def run(self) -> Ended:
         """Until all stages have ended or wait for one that failed. Raises TrocarError for a result that got damaged.
 
-        On SIGINT, SIGTERM and SIGHUP the stages are asked to save and stop; a second one kills them. Then raises
-        KeyboardInterrupt for SIGINT, SystemExit for the others.
+        After `stop` raises KeyboardInterrupt for SIGINT, StoppedError for any other signal, when the stages have ended.
         """
-        with self._signals():
-            try:
-                while self._settle() and not self._stop:
-                    self._start_more()
-                    time.sleep(POLL_S)
-            finally:
-                self._end_children()
+        try:
+            while self._settle() and not self._stop:
+                self._start_more()
+                time.sleep(POLL_S)
+        finally:
+            self._end_children()
         if self._stop == signal.SIGINT:
             raise KeyboardInterrupt
         if self._stop:
-            raise SystemExit(128 + self._stop)
+            raise StoppedError(128 + self._stop)
         return self.ended
+
+    def stop(self, number: int) -> None:
+        """Ask the stages to save and stop, for the signal `number`; a second time it kills them."""
+        if self._stop:
+            self._send(signal.SIGKILL)
+        else:
+            self._stop = number
+            self.say("stopping: stages save first; again kills them")
 
     def _settle(self) -> bool:
         """Take note of what has ended; False when nothing is left to be done."""
@@ -229,23 +234,6 @@ class Runner:
     def _failure(self, name: str) -> str | None:
         failure = self.store.failure(name)
         return str(failure["attempt"]) if failure else None
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        def stop(number: int, frame: FrameType | None) -> None:
-            if self._stop:
-                self._send(signal.SIGKILL)
-            else:
-                self._stop = number
-                self.say("stopping: stages save first; again kills them")
-
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {number: signal.signal(number, stop) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _end_children(self) -> None:
         """Every way out waits for the stages: what they save is theirs to finish."""

@@ -12,7 +12,6 @@ import json
 import os
 import platform
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -22,7 +21,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import yaml
@@ -30,7 +28,7 @@ import yaml
 import trocar
 from trocar import __version__
 from trocar.core.files import sha256_of, write_atomic, write_json_atomic
-from trocar.errors import TrocarError
+from trocar.errors import StoppedError, TrocarError
 from trocar.runs.lease import Lease, LeaseHeld
 from trocar.runs.process_identity import host_name
 from trocar.study.run.stage_store import DONE, FAILED, LOG, Store, attempts, check_content, note, read_spec
@@ -87,7 +85,7 @@ def run_stage(folder: Path, command: Command) -> int:
     """Run the stage in `folder` unless it is done; returns an exit code: 0 for done, HELD while another one runs it.
 
     `command` is given the words of a trocar command line. What it prints goes to the stage's log. Raises what the
-    command raises to stop (SystemExit, KeyboardInterrupt).
+    command raises to stop (StoppedError, KeyboardInterrupt).
     """
     folder = folder.absolute()
     store = Store(folder.parents[1])
@@ -177,11 +175,11 @@ def _attempt(folder: Path, command: Callable[[], int]) -> int:
     note(folder, event="start", attempt=identity, host=host_name(), pid=os.getpid())
     code = 1
     try:
-        with _logged(folder / LOG), _terminated_as_exit():
-            code = _call(command)
+        with _logged(folder / LOG):
+            code = _call(command, folder / LOG)
         return code
-    except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else 1
+    except StoppedError as stop:
+        code = stop.code
         raise
     except KeyboardInterrupt:
         code = 130
@@ -192,16 +190,18 @@ def _attempt(folder: Path, command: Callable[[], int]) -> int:
             write_json_atomic(folder / FAILED, {"attempt": identity, "code": code, "host": host_name()})
 
 
-def _call(command: Callable[[], int]) -> int:
+def _call(command: Callable[[], int], log: Path) -> int:
     """The command's exit code; an error that nobody expected goes to the log, whole."""
     try:
         return command()
     except TrocarError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+        words, code = f"{error}\n", error.exit_code
     except Exception:
-        traceback.print_exc()
-        return 1
+        words, code = traceback.format_exc(), 1
+    sys.stderr.flush()
+    with log.open("a", encoding="utf-8") as file:
+        file.write(words)
+    return code
 
 
 @contextmanager
@@ -222,20 +222,6 @@ def _logged(path: Path) -> Iterator[None]:
             os.dup2(old, number)
             os.close(old)
         os.close(log)
-
-
-@contextmanager
-def _terminated_as_exit() -> Iterator[None]:
-    """SIGTERM ends a command that has no answer of its own in an orderly way, so that the lease is given back."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _record(stage: Stage, store: Store) -> dict[str, Any]:

@@ -1,0 +1,53 @@
+import os
+import signal
+
+import pytest
+
+from trocar.cli.signals import StopSignals, answered, raise_stopped, stopping
+from trocar.errors import StoppedError
+from trocar.ssl.ranks.distributed import World
+from trocar.ssl.run.stop import shell_code
+
+
+@pytest.fixture
+def stop():
+    before = {number: signal.getsignal(number) for number in stopping()}
+    yield StopSignals()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("order", [(signal.SIGUSR2, signal.SIGTERM), (signal.SIGTERM, signal.SIGUSR2)])
+def test_sigterm_outranks_a_request_to_come_back_whichever_is_first(stop, order):
+    for number in order:
+        os.kill(os.getpid(), number)
+    assert stop() == signal.SIGTERM
+
+
+def test_a_second_ctrl_c_ends_at_once(stop):
+    os.kill(os.getpid(), signal.SIGINT)
+    assert stop() == signal.SIGINT
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_without_a_cluster_a_stop_is_what_shells_expect():
+    assert shell_code(signal.SIGTERM, World()) == 143
+
+
+def test_answered_signals_call_the_answer_and_later_what_they_called_before(stop):
+    heard = []
+    with answered([signal.SIGUSR1, signal.SIGTERM], heard.append):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert heard == [signal.SIGUSR1, signal.SIGTERM]
+    assert stop() == 0
+    os.kill(os.getpid(), signal.SIGUSR1)
+    assert stop() == signal.SIGUSR1
+
+
+def test_a_stop_is_no_error_that_a_handler_of_errors_could_take():
+    assert not issubclass(StoppedError, Exception)
+    with pytest.raises(StoppedError) as end:
+        raise_stopped(signal.SIGTERM)
+    assert end.value.code == 143
