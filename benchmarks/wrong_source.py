@@ -126,7 +126,7 @@ def report(out: Path, by: list[str], seeds: int) -> None:
     videos = pd.read_csv(out / "phantom" / "videos.csv").drop_duplicates("case_id").set_index("case_id")
     # Random weights are one backbone of several seeds.
     drawn = predictions["backbone"].str.startswith("random")
-    predictions["name"] = predictions["backbone"] + predictions["seed"].astype(str).where(drawn, "")
+    predictions["name"] = predictions["backbone"] + predictions["replicate"].astype(str).where(drawn, "")
     tested = sorted(predictions["case"].unique())
     for key in by:
         cases = {g: [c for c in tested if key == "all" or videos.loc[c, key] == g] for g in GROUPS[key]}

@@ -75,6 +75,7 @@ def test_runs_stand_side_by_side_as_many_as_fit_and_no_name_is_cut(tmp_path: Pat
             assert all(name in text for name in found.rows[0].metrics)
             assert "…" not in text
             assert ("interval over cases" in text) == (draws > 0)
+            assert ("replicate 3" in text, "draw" in text, "start" in text) == (True, False, False)
 
 
 def test_it_recomputes_what_an_evaluation_found(tmp_path: Path) -> None:
@@ -90,7 +91,7 @@ def test_it_recomputes_what_an_evaluation_found(tmp_path: Path) -> None:
         values = results.row(row["task"], row["protocol"], row["backbone"]).values
         for name, per_seed in values.items():
             # Scores are stored as float32.
-            assert row["metrics"][name]["value"] == pytest.approx(per_seed[row["seed"]], abs=1e-6), name
+            assert row["metrics"][name]["value"] == pytest.approx(per_seed[row["replicate"]], abs=1e-6), name
 
 
 def test_steps_and_instruments_of_one_arm_get_the_multitask_score(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from trocar.core.config import find_preset
 from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.results import EvaluationResults, ResultRow
-from trocar.downstream.predictions.prediction_file import About, write_predictions
+from trocar.downstream.predictions.prediction_file import About, RunIndex, write_predictions
 from trocar.downstream.reproduce import PublishedNumber, Reproduction, _check, measure, names, read
 
 PUBLISHED = {  # preset, metric, value, backbone
@@ -165,10 +165,10 @@ def test_what_can_be_reproduced_is_listed_with_the_published_numbers(capsys: pyt
 
 def test_a_metric_of_masks_is_measured_from_their_confusions(tmp_path: Path) -> None:
     confusion = {"a": [2, 0, 1, 1], "b": [2, 0, 0, 2], "c": [4, 0, 0, 0]}  # one image a case, two classes
-    about = {"task": "segmentation", "backbone": "net", "kind": "backbone", "protocol": "segmentation", "seed": 0}
+    about = {"task": "segmentation", "backbone": "net", "kind": "backbone", "protocol": "segmentation"}
     table = pd.DataFrame([{**about, "case": case, "confusion": counts} for case, counts in confusion.items()])
     write_predictions(table, tmp_path / "predictions.parquet", About({"segmentation": ["background", "tool"]}))
-    row = ResultRow("segmentation", "segmentation", "net", "backbone", ["net"], {}, None, {}, [])
+    row = ResultRow("segmentation", "segmentation", "net", "backbone", ["net"], [RunIndex()], {}, None, {}, [])
     results = EvaluationResults({}, {"segmentation": {"headline": "iou@dataset"}}, [row], table)
     (value,), interval = measure(results, row, "iou@class_then_image", tmp_path / "predictions.parquet", 50)
     background, tool = (2 / 3 + 1 + 1) / 3, (1 / 2 + 1) / 2  # the third image has no tool

@@ -213,7 +213,14 @@ def _score(out: Path, planted: Planted, e: Mapping[str, Any]) -> None:
     for member in range(e["members"]):
         seed = member if e["seed"] is None else e["seed"]
         rows = _frames(planted).assign(
-            task=kind, backbone="weights", kind="backbone", protocol=e["protocol"], seed=member, fold="test"
+            task=kind,
+            backbone="weights",
+            kind="backbone",
+            protocol=e["protocol"],
+            fold="test",
+            replicate=member,
+            draw=0,
+            start=0,
         )
         level = accuracy + planted.luck * (seed - (planted.seeds - 1) / 2)
         tables.append(_phases(rows, planted, level) if kind == "phase" else _masks(rows, out, level, member))
@@ -222,7 +229,8 @@ def _score(out: Path, planted: Planted, e: Mapping[str, Any]) -> None:
     labelled = planted.budgets[e["budget"]]
     detail = [[{"labelled_cases": {"count": labelled}}]] * e["members"]
     leak = planted.leak.get(e["arm"], {"verdict": "clean", "cases": [], "why": []})
-    row = {"task": kind, "detail": detail, "metrics": {}, "leak": leak}
+    runs = [{"replicate": member, "draw": 0, "start": 0} for member in range(e["members"])]
+    row = {"task": kind, "runs": runs, "detail": detail, "metrics": {}, "leak": leak}
     (out / "results.json").write_text(json.dumps({"rows": [row]}))
 
 

@@ -73,13 +73,13 @@ def test_every_number_follows_from_the_written_predictions(results: EvaluationRe
         mine = table[(table["task"] == "phase") & (table["backbone"] == row["backbone"])]
         mine = mine[mine["protocol"] == row["protocol"]]
         values = [
-            f1_score(g["gt"].astype(int), g["pred"].astype(int), average="macro") for _, g in mine.groupby("seed")
+            f1_score(g["gt"].astype(int), g["pred"].astype(int), average="macro") for _, g in mine.groupby("replicate")
         ]
         assert row["metrics"]["f1@pooled_macro"]["values"] == pytest.approx(values)
         assert row["metrics"]["f1@pooled_macro"]["mean"] == pytest.approx(np.mean(values))
     assert set(table.columns) >= {"fold", "case", "video", "time_s", "gt", "pred", "scores"}
     assert (table["fold"] == table["case"]).all()
-    assert len(table) == 48 * sum(len(row["members"]) for row in tree["rows"])
+    assert len(table) == 48 * sum(len(row["runs"]) for row in tree["rows"])
 
 
 def test_the_markdown_table_has_a_line_per_row(results: EvaluationResults) -> None:

@@ -20,6 +20,7 @@ from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.features import frame_cache
 from trocar.downstream.features.baselines.base import SIZE
+from trocar.downstream.predictions.prediction_file import RunIndex
 from trocar.downstream.protocols import get_protocol, protocols
 from trocar.errors import ConfigError
 
@@ -168,7 +169,24 @@ def test_metrics_json_is_what_the_metrics_command_writes(tmp_path: Path) -> None
     assert len(written["rows"]) == len(found.rows) == 6
     for row in written["rows"]:
         for name, values in found.row(row["task"], row["protocol"], row["backbone"]).values.items():
-            assert row["metrics"][name]["value"] == pytest.approx(values[row["seed"]], abs=1e-6)
+            assert row["metrics"][name]["value"] == pytest.approx(values[row["replicate"]], abs=1e-6)
+
+
+def test_runs_are_told_apart_by_replicate_draw_and_start(tmp_path: Path) -> None:
+    data = make_folder(tmp_path / "data", cases=3, frames=4)
+    found = evaluate(
+        EvaluateConfig(
+            backbone=["net=random:test_resnet"], data=data, protocol=["knn"], baselines=[], seeds=2, size=32,
+            budget=1, draws=2, bootstrap=0, cache=tmp_path / "cache",
+        )
+    )  # fmt: skip
+    (row,) = found.rows
+    assert row.members == ["seed 0, draw 0", "seed 0, draw 1", "seed 1, draw 0", "seed 1, draw 1"]
+    assert row.runs == [RunIndex(0, 0, 0), RunIndex(0, 1, 0), RunIndex(1, 0, 0), RunIndex(1, 1, 0)]
+    parts = dict(list(found.predictions.groupby(list(RunIndex._fields))))
+    right = [float((parts[run]["gt"] == parts[run]["pred"]).mean()) for run in row.runs]
+    assert row.values["accuracy@pooled"] == pytest.approx(right)
+    assert [run._asdict() for run in row.runs] == found.to_json()["rows"][0]["runs"]
 
 
 def test_figures_are_drawn_unless_they_are_turned_off(tmp_path: Path) -> None:

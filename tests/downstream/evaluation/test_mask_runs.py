@@ -95,7 +95,7 @@ def test_confusions_are_counts_of_the_masks_on_disk_without_ignored_pixels(folde
 def test_numbers_of_the_results_follow_from_the_predictions(folder: Path, table: pd.DataFrame) -> None:
     for row in rows_of(folder, "results.json"):
         mine = table[(table["protocol"] == row["protocol"]) & (table["backbone"] == row["backbone"])]
-        counts = [np.stack(g["confusion"].tolist()).sum(0).reshape(3, 3) for _, g in mine.groupby("seed")]
+        counts = [np.stack(g["confusion"].tolist()).sum(0).reshape(3, 3) for _, g in mine.groupby("replicate")]
         values = [np.nanmean(scores_of(count)) for count in counts]
         assert row["metrics"]["iou@dataset"]["values"] == pytest.approx(values)
         classes = np.stack([scores_of(count) for count in counts])
@@ -118,7 +118,7 @@ def test_metrics_json_has_every_metric_and_is_what_the_command_writes(
         assert set(row["metrics"]) == set(mask_metrics(None))
         assert (row["frames"], row["cases"]) == (9, 3)
         for name, metric in results[row["protocol"], row["backbone"]].items():
-            assert row["metrics"][name]["value"] == pytest.approx(metric["values"][row["seed"]])
+            assert row["metrics"][name]["value"] == pytest.approx(metric["values"][row["replicate"]])
     assert "iou@dataset" in capsys.readouterr().out
 
 
@@ -126,7 +126,7 @@ def test_the_metrics_of_other_peoples_masks_are_those_of_the_confusions(
     folder: Path, table: pd.DataFrame, tmp_path: Path
 ) -> None:
     """Only cases and masks, as other code would write them."""
-    few = table[(table["protocol"] == "segmentation linear") & (table["seed"] == 1)]
+    few = table[(table["protocol"] == "segmentation linear") & (table["replicate"] == 1)]
     few[["case", "gt_mask", "pred_mask"]].to_csv(folder / "out/theirs.csv", index=False)
     (folder / "out/theirs.json").write_text(json.dumps({"classes": {"segmentation": CLASSES}}))
     out = tmp_path / "theirs.json"
@@ -134,7 +134,7 @@ def test_the_metrics_of_other_peoples_masks_are_those_of_the_confusions(
     assert main([*command, "--out", str(out)]) == 0
     (theirs,) = json.loads(out.read_text())["rows"]
     rows = rows_of(folder, "metrics.json")
-    (own,) = (row for row in rows if (row["protocol"], row["seed"]) == ("segmentation linear", 1))
+    (own,) = (row for row in rows if (row["protocol"], row["replicate"]) == ("segmentation linear", 1))
     for name, value in own["metrics"].items():
         assert theirs["metrics"][name]["value"] == value["value"]
 

@@ -13,6 +13,7 @@ from trocar.cli.main import main
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.mlflow_record import record, track
 from trocar.downstream.evaluation.results import EvaluationResults, ResultRow
+from trocar.downstream.predictions.prediction_file import RunIndex
 from trocar.errors import ConfigError
 from trocar.privacy.marks import Withheld
 from trocar.runs.step_metrics import read_metrics
@@ -21,7 +22,17 @@ from trocar.runs.step_metrics import read_metrics
 def row(arm: str, score: float, protocol: str = "knn") -> ResultRow:
     values = {"f1@pooled_macro": [score, score + 0.2], "accuracy": [0.5, 0.7]}
     return ResultRow(
-        "phase", protocol, arm, "backbone", ["a", "b"], values, (0.1, 0.9), {}, [[], []], {"verdict": "clean"}
+        "phase",
+        protocol,
+        arm,
+        "backbone",
+        ["a", "b"],
+        [RunIndex(0), RunIndex(1)],
+        values,
+        (0.1, 0.9),
+        {},
+        [[], []],
+        {"verdict": "clean"},
     )
 
 

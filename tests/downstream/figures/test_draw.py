@@ -83,7 +83,7 @@ def test_backbones_are_drawn_and_not_their_baselines_unless_there_is_nothing_els
 
 
 def test_of_several_runs_the_first_is_drawn_and_the_title_says_so() -> None:
-    runs = [phase_rows([0, 1], [seed % 3, 1], seed=seed) for seed in (1, 2)]
+    runs = [phase_rows([0, 1], [seed % 3, 1], run=(0, seed, 0)) for seed in (1, 2)]
     (one,) = shown(pd.concat(runs), TASKS)
     assert one.pred.tolist() == [1, 1]
     assert one.title == "phase · net · linear · run 1 of 2"

@@ -48,7 +48,7 @@ def test_masks_beside_the_file_become_confusions(tmp_path: Path) -> None:
 
 def test_a_file_without_a_column_task_is_read_where_the_task_is_said(tmp_path: Path) -> None:
     path = write_table(tmp_path, task=None)
-    assert mask_outcomes(path, "segmentation")[Key("segmentation", "", "", 0)].confusions.tolist() == [COUNTS]
+    assert mask_outcomes(path, "segmentation")[Key("segmentation", "", "")].confusions.tolist() == [COUNTS]
     assert main(["metrics", str(path), "--task", "segmentation", "--bootstrap", "0"]) == 0
     (row,) = json.loads((tmp_path / "metrics.json").read_text())["rows"]
     assert row["metrics"]["iou@dataset"]["value"] == pytest.approx((3 / 4 + 2 / 3) / 2)
@@ -113,7 +113,7 @@ def test_the_background_is_the_class_that_is_named_or_called_so(
     if named is not None:
         about = {"classes": {"segmentation": classes}, "background": {"segmentation": named}}
         (tmp_path / "p.json").write_text(json.dumps(about))
-    assert mask_outcomes(path)[Key("segmentation", "", "", 0)].background == background
+    assert mask_outcomes(path)[Key("segmentation", "", "")].background == background
 
 
 def test_a_background_that_is_no_class_is_refused(tmp_path: Path) -> None:

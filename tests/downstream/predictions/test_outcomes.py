@@ -13,7 +13,7 @@ from metrics_factory import random_multiclass, random_multilabel
 
 from trocar.downstream.metrics.outcome import Outcome
 from trocar.downstream.predictions.outcomes import outcomes
-from trocar.downstream.predictions.prediction_file import About, Key, write_predictions
+from trocar.downstream.predictions.prediction_file import About, Key, RunIndex, write_predictions
 from trocar.errors import ConfigError, TrocarError
 
 
@@ -39,9 +39,13 @@ def only(path: Path, task: str | None = None) -> Outcome:
 def test_a_written_file_comes_back_with_what_its_rows_do_not_say(tmp_path: Path) -> None:
     given = random_multiclass(0)
     about = About({"phase": given.classes}, fps=2.0, unscored={"phase": [given.classes[3]]})
-    write_predictions(phase_table(given, backbone="dino", protocol="linear", seed=1), tmp_path / "p.parquet", about)
+    write_predictions(
+        phase_table(given, backbone="dino", protocol="linear", replicate=1, draw=2, start=3),
+        tmp_path / "p.parquet",
+        about,
+    )
     found = outcomes(tmp_path / "p.parquet")
-    assert list(found) == [Key("phase", "dino", "linear", 1)]
+    assert list(found) == [Key("phase", "dino", "linear", replicate=1, draw=2, start=3)]
     (outcome,) = found.values()
     for name in ("gt", "pred", "scores", "case"):
         np.testing.assert_array_equal(getattr(outcome, name), getattr(given, name))
@@ -118,13 +122,21 @@ def test_labels_alone_are_enough_for_one_label_a_frame(tmp_path: Path) -> None:
 
 def test_several_arms_seeds_and_tasks_in_one_file(tmp_path: Path) -> None:
     given, tools = random_multiclass(0), random_multilabel(0)
-    parts = [phase_table(given, backbone=b, seed=s) for b in ("a", "b") for s in (0, 1)]
-    pd.concat([*parts, tool_table(tools, backbone="a", seed=0)]).to_parquet(tmp_path / "p.parquet")
+    parts = [phase_table(given, backbone=b, replicate=s) for b in ("a", "b") for s in (0, 1)]
+    pd.concat([*parts, tool_table(tools, backbone="a", replicate=0)]).to_parquet(tmp_path / "p.parquet")
     found = outcomes(tmp_path / "p.parquet")
-    assert [(key.task, key.backbone, key.seed) for key in found] == [
+    assert [(key.task, key.backbone, key.replicate) for key in found] == [
         ("phase", "a", 0), ("phase", "a", 1), ("phase", "b", 0), ("phase", "b", 1), ("tools", "a", 0),
     ]  # fmt: skip
     assert [key.task for key in outcomes(tmp_path / "p.parquet", "tools")] == ["tools"]
+
+
+def test_other_code_tells_runs_apart_by_a_seed_which_is_read_as_the_replicate(tmp_path: Path) -> None:
+    given = random_multiclass(0)
+    pd.concat([phase_table(given, seed=seed) for seed in (7, 11)]).to_parquet(tmp_path / "p.parquet")
+    assert [key.run for key in outcomes(tmp_path / "p.parquet")] == [RunIndex(7), RunIndex(11)]
+    phase_table(given).to_parquet(tmp_path / "p.parquet")
+    assert [key.run for key in outcomes(tmp_path / "p.parquet")] == [RunIndex(0, 0, 0)]
 
 
 def test_folds_are_numbered(tmp_path: Path) -> None:
@@ -152,6 +164,8 @@ BROKEN = {
     "row 1: column 'time_s' is empty in 3 rows": lambda t: t.assign(time_s=t["time_s"].where(t.index > 2)),
     "row 1: seed 'first': expected a number": lambda t: t.assign(seed="first"),
     "row 1: column 'seed' has values that are not whole": lambda t: t.assign(seed=0.5),
+    "columns seed, draw: 'seed' is another name of 'replicate'": lambda t: t.assign(seed=0, draw=1),
+    "row 1: column 'draw' has values that are not whole": lambda t: t.assign(draw=0.5),
     "column 'seed' is empty in": lambda t: t.assign(seed=np.where(t.index > 2, 0, np.nan)),
 }
 

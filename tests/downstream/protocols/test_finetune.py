@@ -17,6 +17,7 @@ from trocar.backbones.preprocess import describe_backbone
 from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.features.feature_cache import extract
+from trocar.downstream.predictions.prediction_file import RunIndex
 from trocar.downstream.protocols import finetune, get_protocol
 from trocar.downstream.protocols.base import Problem, Solution
 from trocar.downstream.protocols.finetune import Finetune, finetuned
@@ -219,6 +220,8 @@ def test_phase_and_tools_are_learned_together_from_data_to_table(tmp_path: Path)
     assert found.row("phase", name, "random:test_resnet").mean("accuracy@pooled") > 0.8  # the constant has 0.5
     tools = found.predictions[found.predictions["task"] == "tools"]
     assert len(tools) == 2 * 24
+    assert found.rows[0].runs == [RunIndex(0, 0, 0), RunIndex(0, 0, 1)]
+    assert tools.groupby(["replicate", "draw", "start"]).size().to_dict() == {(0, 0, 0): 24, (0, 0, 1): 24}
     assert set(tools["gt_labels"].map(len)) == {1}
 
 

@@ -26,6 +26,7 @@ from trocar.downstream.labels import Mask
 from trocar.downstream.metrics.outcome import Ints, bootstrap_interval
 from trocar.downstream.metrics.segmentation import image_scores, per_class, row_mean
 from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome, confusions
+from trocar.downstream.predictions.prediction_file import RunIndex
 from trocar.downstream.protocols.base import Problem, Solution
 from trocar.downstream.protocols.segmentation import MaskProtocol, SizeOf, read_mask
 from trocar.downstream.segmentation.overlay import draw_overlays, ranked
@@ -37,10 +38,11 @@ GROUND_TRUTH = "gt"
 
 @dataclass(frozen=True)
 class MaskRun:
-    """One member through all folds: confusions int64 [m, K, K] of `bench.rows`, and the files of the predicted masks
-    relative to the output folder ('' where none are kept).
+    """One run through all folds, and what it is called: confusions int64 [m, K, K] of `bench.rows`, and the files of
+    the predicted masks relative to the output folder ('' where none are kept).
     """
 
+    index: RunIndex
     member: str
     confusions: Ints
     files: list[str]
@@ -82,6 +84,7 @@ def file_stem(*words: str) -> str:
 
 
 def run_masks(
+    index: RunIndex,
     member: str,
     arm: str,
     bench: Experiment,
@@ -99,7 +102,7 @@ def run_masks(
     ]
     files = [name for one in found for name in one.words["files"]]
     counts = np.concatenate([one.arrays["confusions"] for one in found])
-    return MaskRun(member, counts, files, [one.words["detail"] for one in found], folds)
+    return MaskRun(index, member, counts, files, [one.words["detail"] for one in found], folds)
 
 
 def _segmented(protocol: MaskProtocol, problem: Problem, shelf: Shelf, folder: str) -> Solution:
@@ -143,6 +146,7 @@ def make_mask_row(
         arm=arm.label,
         kind=arm.kind,
         members=[run.member for run in runs],
+        runs=[run.index for run in runs],
         values={name: [metric(found, None) for found in outcomes] for name, metric in metrics.items()},
         interval=bootstrap_interval(lead, outcomes, draws=draws),
         per_class={c: None if np.isnan(v) else float(v) for c, v in zip(outcomes[0].classes, mean, strict=True)},
@@ -150,11 +154,11 @@ def make_mask_row(
     )
 
 
-def mask_table(arm: Contender, seed: int, bench: Experiment, protocol: str, run: MaskRun) -> pd.DataFrame:
+def mask_table(arm: Contender, bench: Experiment, protocol: str, run: MaskRun) -> pd.DataFrame:
     """One row per test image: `gt_mask` and `pred_mask` are PNGs beside the table, `confusion` K x K pixel counts, row
     by row, the ground truth first.
     """
-    table = test_frames(arm, seed, bench, bench.tasks[0], protocol)
+    table = test_frames(arm, bench, bench.tasks[0], protocol, run.index)
     table["pred_mask"] = run.files
     table["gt_mask"] = [f"masks/{GROUND_TRUTH}/{row:07d}.png" if run.files[0] else "" for row in bench.rows]
     table["confusion"] = [counts.ravel() for counts in run.confusions]

@@ -15,10 +15,10 @@ from rich.table import Table
 from trocar import __version__
 from trocar.core.files import write_atomic
 from trocar.downstream.metrics.registry import NO_BACKGROUND, class_lines
-from trocar.downstream.predictions.prediction_file import About, write_predictions
+from trocar.downstream.predictions.prediction_file import About, RunIndex, write_predictions
 from trocar.privacy.marks import Withheld
 
-FORMAT = 1
+FORMAT = 2
 PREDICTIONS = "predictions.parquet"
 ABREAST = 5
 """Columns of a table of classes in the terminal."""
@@ -30,10 +30,10 @@ FEW, FIRST = 6, 3
 class ResultRow:
     """One arm on one task with one protocol.
 
-    `values` has one number per member (seed) for every metric; `interval` is the 95 % bootstrap interval over
-    cases of the headline's mean over members; `per_class` the mean over members, None for a class that does
-    not occur; `detail` is what the protocol chose, [members][folds]; `leak` says whether the backbone has seen the test
-    cases (`trocar.leak.judge`).
+    `runs` are those behind it, `members` what they are called. `values` has one number per run for every metric;
+    `interval` is the 95 % bootstrap interval over cases of the headline's mean over runs; `per_class` the mean over
+    runs, None for a class that does not occur; `detail` is what the protocol chose, [runs][folds]; `leak` says whether
+    the backbone has seen the test cases (`trocar.leak.judge`).
     """
 
     task: str
@@ -41,6 +41,7 @@ class ResultRow:
     arm: str
     kind: str
     members: list[str]
+    runs: list[RunIndex]
     values: dict[str, list[float]]
     interval: tuple[float, float] | None
     per_class: dict[str, float | None]
@@ -48,18 +49,18 @@ class ResultRow:
     leak: Mapping[str, Any] = field(default_factory=dict)
 
     def mean(self, metric: str) -> float:
-        """Mean over members."""
+        """Mean over runs."""
         return float(np.mean(self.values[metric]))
 
     def deviation(self, metric: str) -> float | None:
-        """Standard deviation over members (n - 1 in the denominator); None for a single one."""
+        """Standard deviation over runs (n - 1 in the denominator); None for a single one."""
         values = self.values[metric]
         return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 @dataclass(frozen=True)
 class EvaluationResults:
-    """`data` and `tasks` describe what was evaluated; `predictions` has one row per arm, protocol, member and
+    """`data` and `tasks` describe what was evaluated; `predictions` has one row per arm, protocol, run and
     frame. `hidden`: names that tables for others must not have; results.json and the predictions have them.
     """
 
@@ -220,6 +221,7 @@ def _row_json(row: ResultRow, headline: str) -> dict[str, Any]:
         "backbone": row.arm,
         "kind": row.kind,
         "members": row.members,
+        "runs": [run._asdict() for run in row.runs],
         "headline": headline,
         "metrics": metrics,
         "interval": row.interval,

@@ -14,6 +14,7 @@ from trocar.downstream.evaluation.experiment import Experiment
 from trocar.downstream.evaluation.results import ResultRow
 from trocar.downstream.metrics.outcome import Floats, Ints, Outcome, bootstrap_interval
 from trocar.downstream.metrics.registry import REGISTRY
+from trocar.downstream.predictions.prediction_file import RunIndex
 from trocar.downstream.protocols.base import decide
 from trocar.downstream.splits.folds import TRAIN_TEST, Fold
 from trocar.downstream.tasks.base import Task
@@ -21,10 +22,11 @@ from trocar.downstream.tasks.base import Task
 
 @dataclass(frozen=True)
 class ContenderRun:
-    """One member of an arm through all folds of a bench: scores [m, K] of `bench.rows` by task, what was chosen in each
-    fold, and the folds with the labelled cases they had.
+    """One run of an arm through all folds of a bench, and what it is called: scores [m, K] of `bench.rows` by task,
+    what was chosen in each fold, and the folds with the labelled cases they had.
     """
 
+    index: RunIndex
     member: str
     scores: Mapping[str, Floats]
     detail: list[Mapping[str, Any]]
@@ -71,6 +73,7 @@ def make_row(
         arm=arm.label,
         kind=arm.kind,
         members=[run.member for run in runs],
+        runs=[run.index for run in runs],
         values={name: [_value(task, name, found) for found in outcomes] for name in task.metrics},
         interval=bootstrap_interval(task.metrics[task.headline], outcomes, draws=draws),
         per_class={c: None if np.isnan(v) else float(v) for c, v in zip(classes, per_class, strict=True)},
@@ -83,12 +86,10 @@ def _value(task: Task, name: str, found: Outcome) -> float:
     return named.metric(found, None) if named.offered(found) else float("nan")
 
 
-def prediction_table(
-    arm: Contender, seed: int, bench: Experiment, task: Task, protocol: str, run: ContenderRun
-) -> pd.DataFrame:
+def prediction_table(arm: Contender, bench: Experiment, task: Task, protocol: str, run: ContenderRun) -> pd.DataFrame:
     """One row per test frame; `gt` and `pred` are class indices, `gt_labels` and `pred_labels` 0/1 per class."""
     known, space = bench.labelled(task), bench.space(task)
-    table = test_frames(arm, seed, bench, task, protocol)
+    table = test_frames(arm, bench, task, protocol, run.index)
     found = outcome(bench, task, run.scores[task.name])
     single, none = space.kind == "multiclass", [None] * len(found.gt)
     table["gt"] = pd.array(found.gt if single else none, dtype="Int64")
@@ -101,10 +102,10 @@ def prediction_table(
     return table
 
 
-def test_frames(arm: Contender, seed: int, bench: Experiment, task: Task, protocol: str) -> pd.DataFrame:
+def test_frames(arm: Contender, bench: Experiment, task: Task, protocol: str, run: RunIndex) -> pd.DataFrame:
     """The columns that say what a prediction is of: one row per test frame that carries the task's labels."""
     known = bench.labelled(task)
-    names = {"task": task.name, "backbone": arm.label, "kind": arm.kind, "protocol": protocol, "seed": seed}
+    names = {"task": task.name, "backbone": arm.label, "kind": arm.kind, "protocol": protocol, **run._asdict()}
     fold = np.array([fold.name for fold in bench.folds])[fold_numbers(bench)[known]]
     columns = ["case", "video", "path", "frame", "time_s"]
     frames: pd.DataFrame = bench.data.frames.iloc[bench.rows[known]][columns].reset_index(drop=True)

@@ -30,6 +30,7 @@ from trocar.downstream.evaluation.rows import ContenderRun, make_row, prediction
 from trocar.downstream.features.baselines import BASELINES
 from trocar.downstream.features.feature_cache import Encoder, Features
 from trocar.downstream.features.frame_cache import FrameCache
+from trocar.downstream.predictions.prediction_file import RunIndex
 from trocar.downstream.protocols.base import Prediction, Protocol
 from trocar.downstream.protocols.segmentation import MaskProtocol
 from trocar.downstream.splits.budgets import most_draws
@@ -93,14 +94,12 @@ def score(
     if isinstance(protocol, MaskProtocol):
         return _score_masks(arm, bench, protocol, encoders, config, private, finished)
     runs = [
-        _run(member, bench, folds, protocol, encoder, seed, finished)
-        for member, encoder, folds, seed in _attempts(bench, protocol, encoders, config)
+        _run(index, member, bench, folds, protocol, encoder, finished)
+        for index, member, encoder, folds in _runs(bench, protocol, encoders, config)
     ]
     label = label_on(bench, protocol)
     rows = [make_row(arm, bench, task, label, runs, config.bootstrap) for task in bench.tasks]
-    tables = [
-        prediction_table(arm, seed, bench, task, label, run) for task in bench.tasks for seed, run in enumerate(runs)
-    ]
+    tables = [prediction_table(arm, bench, task, label, run) for task in bench.tasks for run in runs]
     return ScoredContender(rows, tables)
 
 
@@ -116,11 +115,11 @@ def _score_masks(
     (task,) = bench.tasks
     assert isinstance(task, SegmentationTask)
     runs = []
-    for member, encoder, folds, seed in _attempts(bench, protocol, encoders, config):
-        problems = (bench.problem(fold, encoder, seed) for fold in folds)
-        runs.append(run_masks(member, arm.label, bench, folds, protocol, problems, Shelf(config.out), finished))
+    for index, member, encoder, folds in _runs(bench, protocol, encoders, config):
+        problems = (bench.problem(fold, encoder, index.start) for fold in folds)
+        runs.append(run_masks(index, member, arm.label, bench, folds, protocol, problems, Shelf(config.out), finished))
     row = make_mask_row(arm, bench, task, protocol.label, runs, config.bootstrap)
-    tables = [mask_table(arm, seed, bench, protocol.label, run) for seed, run in enumerate(runs)]
+    tables = [mask_table(arm, bench, protocol.label, run) for run in runs]
     overlays: list[Callable[[], list[Path]]] = []
     if config.out is not None and config.figures and arm.kind != "majority":
         name = f"segmentation-{file_stem(private.hidden.text(arm.label), protocol.label)}-overlays.png"
@@ -129,39 +128,41 @@ def _score_masks(
     return ScoredContender([row], tables, {task.name: images_with_class(bench, runs[0])}, overlays)
 
 
-def _attempts(
+def _runs(
     bench: Experiment, protocol: Protocol, encoders: dict[str, Encoder], config: EvaluateConfig
-) -> Iterator[tuple[str, Encoder, list[Fold], int]]:
-    """(name, encoder, folds, seed): every member with every draw of the budget and every random start."""
+) -> Iterator[tuple[RunIndex, str, Encoder, list[Fold]]]:
+    """(which, its name, encoder, folds): every replicate with every draw of the budget and every random start."""
     draws = most_draws(bench.data, config.budget, config.draws)
     repeats = config.repeats if protocol.random_start else 1
-    for name, encoder in encoders.items():
+    for replicate, (name, encoder) in enumerate(encoders.items()):
         for draw in range(draws):
             folds = drawn(bench, config, draw)
-            for seed in range(repeats):
-                words = [name] + [f"draw {draw}"] * (draws > 1) + [f"start {seed}"] * (repeats > 1)
-                yield ", ".join(words), encoder, folds, seed
+            for start in range(repeats):
+                words = [name] + [f"draw {draw}"] * (draws > 1) + [f"start {start}"] * (repeats > 1)
+                yield RunIndex(replicate, draw, start), ", ".join(words), encoder, folds
 
 
 def _run(
+    index: RunIndex,
     member: str,
     bench: Experiment,
     folds: list[Fold],
     protocol: Protocol,
     encoder: Encoder,
-    seed: int,
     finished: Finished,
 ) -> ContenderRun:
     small = protocol.trains_network or encoder.features.size < SMALL
     with threadpool_limits(limits=1 if small else None, user_api="blas"):
-        found: list[Prediction] = [finished.predict(protocol, bench.problem(fold, encoder, seed)) for fold in folds]
+        found: list[Prediction] = [
+            finished.predict(protocol, bench.problem(fold, encoder, index.start)) for fold in folds
+        ]
     for prediction in found:
         _require_finite_scores(prediction, f"{member}, {protocol.label}")
     lead = bench.tasks[0].name
     scores = {lead: np.concatenate([p.scores for p in found])}
     for task in bench.tasks[1:]:
         scores[task.name] = np.concatenate([p.others[task.name] for p in found])
-    return ContenderRun(member, scores, [dict(p.detail) for p in found], folds)
+    return ContenderRun(index, member, scores, [dict(p.detail) for p in found], folds)
 
 
 def _require_finite_scores(prediction: Prediction, whose: str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from trocar.downstream.metrics.outcome import Floats, Ints
+from trocar.downstream.predictions.prediction_file import RunIndex
 
 _KINDS = ("backbone", "random", "baseline", "majority")
 
@@ -57,9 +58,9 @@ def shown(predictions: pd.DataFrame, tasks: Mapping[str, Mapping[str, Any]]) -> 
     kept = _of_first_kind(predictions)
     for key, rows in kept.groupby(["task", "backbone", "protocol"], sort=False):
         task, backbone, protocol = (str(part) for part in key)
-        seeds = rows["seed"].unique()
-        run = f" · run 1 of {len(seeds)}" if len(seeds) > 1 else ""
-        first = _in_time_order(rows[rows["seed"] == seeds[0]])
+        runs = [part for _, part in rows.groupby(list(RunIndex._fields), sort=False)]
+        run = f" · run 1 of {len(runs)}" if len(runs) > 1 else ""
+        first = _in_time_order(runs[0])
         found = _labels(first)
         if found is not None:
             classes = tuple(str(name) for name in tasks[task]["classes"])

@@ -27,7 +27,7 @@ BACKGROUND = "background"
 
 
 def mask_outcomes(path: Path, task: str | None = None, classes: Sequence[str] = ()) -> dict[Key, SegmentationOutcome]:
-    """One outcome per backbone, protocol and seed of the rows of segmentation; empty where there are none. `task` names
+    """One outcome per backbone, protocol and run of the rows of segmentation; empty where there are none. `task` names
     the task of a file without such a column, `classes` its classes.
 
     Columns: `case`, and either `confusion` (K x K pixel counts, row by row, the ground truth first) or `gt_mask` and
@@ -42,13 +42,12 @@ def mask_outcomes(path: Path, task: str | None = None, classes: Sequence[str] = 
 def mask_rows(
     path: Path, task: str | None = None, classes: Sequence[str] = ()
 ) -> Iterator[tuple[Key, pd.DataFrame, About]]:
-    """The rows of every backbone, protocol and seed of segmentation, and what the file says of them."""
+    """The rows of every backbone, protocol and run of segmentation, and what the file says of them."""
     table, about = read_predictions(path)
     table = with_keys(table, path, task)
     about = replace(about, classes=with_classes(about.classes, classes, task, table["task"].unique(), path))
     for _, rows in table[table["task"] == MASKS].groupby(list(Key._fields), sort=False):
-        first = rows.iloc[0]
-        yield Key(MASKS, str(first["backbone"]), str(first["protocol"]), int(first["seed"])), rows, about
+        yield Key.of(rows.iloc[0]), rows, about
 
 
 def outcome_of(path: Path, rows: pd.DataFrame, about: About) -> SegmentationOutcome:
@@ -130,7 +129,7 @@ def read_mask_file(path: Path, name: object) -> Mask:
 def surface_metrics(
     path: Path, task: str | None, tolerance: float, draws: int, classes: Sequence[str] = ()
 ) -> dict[Key, dict[str, Value]]:
-    """Normalised surface Dice of every backbone, protocol and seed; `tolerance` in pixels of the masks.
+    """Normalised surface Dice of every backbone, protocol and run; `tolerance` in pixels of the masks.
 
     Raises TrocarError where the masks were not kept.
     """
@@ -150,7 +149,7 @@ def surface_metrics(
 
 
 def consistency(path: Path, task: str | None, draws: int, classes: Sequence[str] = ()) -> dict[Key, dict[str, Value]]:
-    """`tc_iou` of every backbone, protocol and seed: consecutive predictions of each video in the order of time.
+    """`tc_iou` of every backbone, protocol and run: consecutive predictions of each video in the order of time.
 
     Raises TrocarError where the masks were not kept or no video has two.
     """

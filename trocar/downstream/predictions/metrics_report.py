@@ -23,7 +23,7 @@ from trocar.downstream.predictions.outcomes import outcomes
 from trocar.downstream.predictions.prediction_file import MASKS, Key
 from trocar.errors import TrocarError
 
-FORMAT = 1
+FORMAT = 2
 METRICS = "metrics.json"
 CELL = len("0.1234 [0.123, 0.123]")
 
@@ -153,10 +153,12 @@ def _table(rows: Sequence[MetricsRow]) -> Table:
         captions.append("no background class is declared, so there are no metrics without it")
     table = Table(title=rows[0].key.task, caption="; ".join(captions) or None)
     table.add_column("metric", no_wrap=True)
+    told = {"replicate", *(name for row in rows for name, number in row.key.run._asdict().items() if number)}
     for row in rows:
         words = [word for word in (row.key.backbone, row.key.protocol) if word]
+        words += [f"{name} {number}" for name, number in row.key.run._asdict().items() if name in told]
         size = f"{row.frames} frames, {row.cases} cases"
-        table.add_column("\n".join([*words, f"seed {row.key.seed}", size]), justify="right", overflow="fold")
+        table.add_column("\n".join([*words, size]), justify="right", overflow="fold")
     for name in dict.fromkeys(name for row in rows for name in row.metrics):
         table.add_row(name, *(_cell(row.metrics.get(name)) for row in rows))
     for name in dict.fromkeys(name for row in rows for name in row.per_class or ()):

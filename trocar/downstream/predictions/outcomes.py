@@ -57,7 +57,7 @@ class _KeyRows:
 def outcomes(
     path: Path, task: str | None = None, classes: Sequence[str] = (), say: Say = lambda line: None
 ) -> dict[Key, Outcome]:
-    """One outcome per task, backbone, protocol and seed in the file.
+    """One outcome per task, backbone, protocol and run in the file.
 
     `task` keeps one task, and names the task of a file without such a column; `classes` names its classes, where the
     file does not. `say` is told what metrics are left out and why. Raises ConfigError for an unknown task, TrocarError
@@ -74,8 +74,7 @@ def outcomes(
     table = with_keys(table, path, task)
     about = replace(about, classes=with_classes(about.classes, classes, task, tasks, path))
     for _, rows in table.groupby(list(Key._fields), sort=False):
-        first = rows.iloc[0]
-        key = Key(str(first["task"]), str(first["backbone"]), str(first["protocol"]), int(first["seed"]))
+        key = Key.of(rows.iloc[0])
         if task in (None, key.task):
             # A column of another task in the same file is empty here: as good as not there.
             group = _KeyRows(path, key, rows.dropna(axis=1, how="all"), about, say)
@@ -133,7 +132,7 @@ def _check_frames(group: _KeyRows) -> None:
         again = rows.duplicated(frame).to_numpy()
         if again.any():
             where = ", ".join(f"{name} {rows[again].iloc[0][name]}" for name in frame)
-            what = f"{int(again.sum())} frames are there twice (the first: {where}); tell runs apart by 'seed'"
+            what = f"{int(again.sum())} frames are there twice (the first: {where}); tell runs apart by 'replicate'"
             raise group.error(what, again)
 
 

@@ -144,16 +144,41 @@ SAID = ("classes", "fps", "unscored", "background")
 MASKS = "segmentation"
 """The task whose rows are masks: `mask_predictions` reads them."""
 _TEXTS = ("task", "backbone", "protocol", "case", "video", "path", "gt_mask", "pred_mask")
-_NUMBERS = ("seed", "frame", "time_s")
+_NUMBERS = ("seed", "replicate", "draw", "start", "frame", "time_s")
+
+
+class RunIndex(NamedTuple):
+    """Which run of a contender with a protocol: of which of its replicates (seeds of its weights), on which draw of the
+    label budget, from which random start of the protocol; all from 0.
+    """
+
+    replicate: int = 0
+    draw: int = 0
+    start: int = 0
 
 
 class Key(NamedTuple):
-    """What one outcome is of. Columns that a file does not have are '' and 0."""
+    """What one outcome is of: a task, backbone and protocol, and the three numbers of `RunIndex`. Columns that a file
+    does not have are '' and 0.
+    """
 
     task: str
     backbone: str
     protocol: str
-    seed: int
+    replicate: int = 0
+    draw: int = 0
+    start: int = 0
+
+    @property
+    def run(self) -> RunIndex:
+        """Which run of the backbone with the protocol."""
+        return RunIndex(self.replicate, self.draw, self.start)
+
+    @classmethod
+    def of(cls, row: pd.Series) -> Key:
+        """From a row of a table that `with_keys` has checked."""
+        numbers = (int(row[name]) for name in RunIndex._fields)
+        return cls(str(row["task"]), str(row["backbone"]), str(row["protocol"]), *numbers)
 
 
 @dataclass(frozen=True)
@@ -207,7 +232,9 @@ def read_predictions(path: Path) -> tuple[pd.DataFrame, About]:
 
 
 def with_keys(table: pd.DataFrame, path: Path, task: str | None) -> pd.DataFrame:
-    """The table with all columns of `Key`, checked."""
+    """The table with all columns of `Key`, checked. Other code tells runs apart by one column `seed`: it becomes
+    `replicate`.
+    """
     if "task" not in table:
         if task is None:
             raise TrocarError(f"{path}: no column 'task'; add it or say --task ({', '.join((*REGISTRY, MASKS))})")
@@ -219,17 +246,23 @@ def with_keys(table: pd.DataFrame, path: Path, task: str | None) -> pd.DataFrame
         )
     table = table.assign(**{name: "" for name in ("backbone", "protocol") if name not in table})
     table = table.fillna({"backbone": "", "protocol": ""})
-    table = table if "seed" in table else table.assign(seed=0)
-    for name in ("task", "seed"):
+    numbers = [name for name in ("seed", *RunIndex._fields) if name in table]
+    if "seed" in numbers and len(numbers) > 1:
+        raise TrocarError(
+            f"{path}: columns {', '.join(numbers)}: 'seed' is another name of 'replicate', leave it out or rename it"
+        )
+    for name in ("task", *numbers):
         empty = table[name].isna()
         if empty.any():
             raise TrocarError(
                 f"{path}: row {empty.idxmax()}: column {name!r} is empty in {int(empty.sum())} rows; fill it in"
             )
-    odd = table["seed"] != table["seed"].round()
-    if odd.any():
-        raise TrocarError(f"{path}: row {odd.idxmax()}: column 'seed' has values that are not whole numbers")
-    return table
+    for name in numbers:
+        odd = table[name] != table[name].round()
+        if odd.any():
+            raise TrocarError(f"{path}: row {odd.idxmax()}: column {name!r} has values that are not whole numbers")
+    table = table.rename(columns={"seed": "replicate"})
+    return table.assign(**{name: 0 for name in RunIndex._fields if name not in table})
 
 
 def _column(table: Table, name: str) -> Any:

@@ -79,7 +79,8 @@ def labelled_cases(results: StudyResults, scores: Iterable[Score]) -> int:
     """Labelled cases that a budget took, those of validation included: the mean over folds and draws, rounded."""
     counts = []
     for score in scores:
-        folds = results.about(score)["detail"][score.key.seed]
+        about = results.about(score)
+        folds = about["detail"][about["runs"].index(score.key.run._asdict())]
         counts += [fold["labelled_cases"]["count"] for fold in folds]
     return round(_mean(counts))
 

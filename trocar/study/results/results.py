@@ -179,7 +179,6 @@ class StudyResults:
         for member in range(e["members"]):
             for draw in range(e["draws"]):
                 for start in range(e["starts"]):
-                    number = (member * e["draws"] + draw) * e["starts"] + start
                     yield Score(
                         arm=e["arm"],
                         kind=e["kind"],
@@ -192,7 +191,7 @@ class StudyResults:
                         labelled=_mean_size(draws[draw]),
                         stage=e["stage"],
                         predictions=predictions,
-                        key=Key(about["task"], label, e["protocol"], number),
+                        key=Key(about["task"], label, e["protocol"], member, draw, start),
                         test_cases=tested,
                         scored=tuple(about["scored"]) if about["scored"] is not None else None,
                     )
