@@ -80,7 +80,7 @@ def stored(catalog: Catalog, video: str) -> list[tuple[float, Image.Image]]:
     return found
 
 
-def ingest(folder: Path, out: Path, **options: Any) -> tuple[IngestSummary, list[str]]:
+def ingest(folder: Path, out: Path, /, **options: Any) -> tuple[IngestSummary, list[str]]:
     """The summary of an ingest that keeps size and border, and what it said."""
     said: list[str] = []
     options = {"settings": KEEP, **options}

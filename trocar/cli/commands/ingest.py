@@ -26,7 +26,10 @@ def register(subparsers: Any) -> None:
         "catalog. Running the same command again continues: finished videos are not decoded again.",
     )
     parser.add_argument(
-        "sources", nargs="+", metavar="SRC", help="a video, a folder of videos, of frame folders or of pictures"
+        "sources",
+        nargs="+",
+        metavar="SRC",
+        help="a video, a folder of videos, of frame folders or of pictures; with --in-place a tar",
     )
     parser.add_argument("--out", required=True, metavar="SHARDS", help="folder for shards and catalog")
     _add_metadata(parser.add_argument_group("what the videos are"))
@@ -37,6 +40,7 @@ def register(subparsers: Any) -> None:
     )
     _add_frames(parser.add_argument_group("pictures (also columns of videos.csv)"))
     _add_settings(parser.add_argument_group("frames to store"))
+    _add_tars(parser.add_argument_group("tars that others wrote (WebDataset), read where they lie"))
     parser.add_argument("--workers", type=int, default=_cores(), metavar="N", help="processes (default: %(default)s)")
     parser.add_argument("--allow-rejects", action="store_true", help="exit 0 although some videos were rejected")
     add_options(parser)
@@ -61,7 +65,9 @@ def run(args: argparse.Namespace) -> int:
     if args.slurm is not None:
         return _submit(args, options, say)
     started = time.monotonic()
-    with _progress(console, "packs of stills" if options.stills else "videos") as progress:
+    with _progress(
+        console, "tars" if options.in_place else "packs of stills" if options.stills else "videos"
+    ) as progress:
         summary = ingest(options, say, progress, part=args.part, merging=args.merge)
     _report(Console(highlight=False), summary, args.out, time.monotonic() - started)
     if summary.videos == 0 and args.part is None:
@@ -80,7 +86,8 @@ def _options(args: argparse.Namespace) -> IngestOptions:
 
     tree = {key: value for key, value in vars(args).items() if key in IngestOptions.model_fields}
     settings = {key: value for key, value in vars(args).items() if key in IngestSettings.model_fields}
-    return validate(IngestOptions, {**tree, "settings": settings}, "command line")
+    wds = {key.removeprefix("wds_"): value for key, value in vars(args).items() if key.startswith("wds_")}
+    return validate(IngestOptions, {**tree, "settings": settings, "wds": wds}, "command line")
 
 
 def _submit(args: argparse.Namespace, options: IngestOptions, say: Say) -> int:
@@ -134,13 +141,40 @@ def _add_frames(group: Any) -> None:
 
 
 def _add_settings(group: Any) -> None:
-    group.add_argument("--fps", type=float, default=1.0, help="frames per second of video (default: 1)")
-    group.add_argument("--short-side", type=_side, default=256, metavar="PX", help="pixels, or none (default: 256)")
+    group.add_argument("--fps", type=float, default=argparse.SUPPRESS, help="frames per second of video (default: 1)")
+    group.add_argument(
+        "--short-side", type=_side, default=argparse.SUPPRESS, metavar="PX", help="pixels, or none (default: 256)"
+    )
     group.add_argument("--jpeg-quality", type=int, default=90, metavar="Q", help="1..100 (default: 90)")
-    group.add_argument("--crop", default="auto", help="auto: cut black borders away; none (default: auto)")
+    group.add_argument("--crop", default=argparse.SUPPRESS, help="auto: cut black borders away; none (default: auto)")
     group.add_argument("--max-pixels", type=int, default=36_000_000, metavar="N", help="reject larger frames")
     group.add_argument("--max-hours", type=float, default=24.0, metavar="H", help="reject longer videos")
     group.add_argument("--max-damaged", type=int, default=0, metavar="N", help="damaged frames accepted per video")
+
+
+def _add_tars(group: Any) -> None:
+    where = "field of the JSON beside a picture"
+    group.add_argument(
+        "--in-place", action="store_true", help="SRC are tars, ranges such as data-{000..009}.tar, or folders of tars"
+    )
+    group.add_argument(
+        "--unfit",
+        choices=("transcode", "leave-out"),
+        default=argparse.SUPPRESS,
+        help="pictures that a run cannot read where they lie: written anew (default), or left out",
+    )
+    for name, what in (
+        ("video", f"{where}: the video's name (default: each picture is a still)"),
+        ("time", "the time in seconds, or with --frames-fps a frame number"),
+        ("case", "the case id (default: a case per video or still)"),
+        ("source", "the data set (default: --source, else the tar's name)"),
+        ("hospital", "where it was recorded"),
+        ("procedure", "kind of operation"),
+        ("split", "tag of a split, or a list of tags"),
+    ):
+        group.add_argument(f"--wds-{name}", metavar="FIELD", help=what)
+    group.add_argument("--wds-key", metavar="RE", help="(?P<video>...), (?P<time>...) and the like, of the whole key")
+    group.add_argument("--wds-image", metavar="EXT", help="which picture of a key with several, such as left.jpg")
 
 
 def _side(text: str) -> int | None:
@@ -194,6 +228,8 @@ def _report(console: Console, summary: IngestSummary, out: str, elapsed: float) 
     videos = f"{summary.ingested} videos, {summary.seconds / 3600:.2f} h"
     stills = [f"{summary.ingested_stills} stills"] if summary.ingested_stills else []
     table.add_row("ingested now", ", ".join([videos, *stills] if summary.ingested or not stills else stills))
+    if summary.in_place:
+        table.add_row("read in place", f"{summary.in_place} pictures")
     if summary.seconds:
         table.add_row("speed", f"{summary.seconds / max(elapsed, 1e-6):.0f} x real time")
     table.add_row("finished before", str(summary.finished_before))
@@ -201,6 +237,9 @@ def _report(console: Console, summary: IngestSummary, out: str, elapsed: float) 
         table.add_row("from other ingests", str(summary.elsewhere))
     for reason, count in reason_counts(summary.rejected).items():
         table.add_row("rejected", f"{count} {reason}")
+    for what, counts in (("written anew", summary.transcoded), ("left out", summary.left_out)):
+        for reason, number in sorted(counts.items()):
+            table.add_row(what, f"{number} {reason}")
     if summary.damaged:
         table.add_row("damaged", f"{len(summary.damaged)} videos, {sum(summary.damaged)} frames; accepted")
     for note, count in sorted(summary.notes.items()):

@@ -17,13 +17,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trocar.errors import ConfigError, TrocarError, nearest
+
+if TYPE_CHECKING:
+    from trocar.data.loading.catalog_samples import CatalogSamples
+    from trocar.data.selection.composition import Composition
+    from trocar.data.selection.selection import Selection
 
 FORMAT_VERSION = 2
 FOLDER = "catalog"
@@ -200,6 +205,24 @@ class Catalog:
         index = names.index(video)
         known = 0 <= row < int(self.videos["rows"][index].as_py())
         return int(self.videos["first_row"][index].as_py()) + row if known else None
+
+    def webdataset(
+        self,
+        selection: Selection | Composition | None = None,
+        *,
+        seed: int | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> CatalogSamples:
+        """The frames of a selection or composition (None: all) as WebDataset samples, for pipelines of others.
+
+        Each is `{"__key__", "__url__", "jpg", "json"}` with bytes, as before any decoding. In catalog order, or with
+        `seed` in the order of a plan of one epoch; `rank` of `world` takes its share. Raises ConfigError for a
+        composition that cannot be resolved.
+        """
+        from trocar.data.loading.catalog_samples import CatalogSamples, of_composition  # torch
+
+        return CatalogSamples(self, of_composition(self, selection), seed=seed, rank=rank, world=world)
 
     def rejected(self) -> pa.Table:
         """What could not be ingested: path, reason, detail."""

@@ -38,6 +38,8 @@ def plan(options: IngestOptions, say: Say) -> list[Work]:
     """One job per video, by name, then one per pack of stills. Raises ConfigError for anything in the arguments that is
     wrong.
     """
+    if options.in_place:
+        raise ConfigError("--in-place reads tars in one process group: run it on one machine, without --slurm")
     sources = prefixed(find(options.sources, options.source, stills=options.stills), options.prefix)
     aliases = aliases_of(options)
     if aliases is not None:

@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
 from trocar.core.config import Config
 from trocar.data.catalog.writer import Rejected
 from trocar.data.ingest.images.framing import IngestSettings
+from trocar.data.ingest.tars.tar_fields import TarFields
 from trocar.data.ingest.video import JobOutcome
 
 
@@ -51,6 +53,12 @@ class IngestOptions(Config):
         default=None,
         description="key file for hashes in place of file names and case ids, made if absent; null: names stay",
     )
+    in_place: bool = Field(default=False, description="sources are tars of others, whose pictures stay where they lie")
+    unfit: Literal["transcode", "leave-out"] = Field(
+        default="transcode",
+        description="what becomes of pictures in tars that a run cannot read where they lie (progressive, turned, PNG)",
+    )
+    wds: TarFields = Field(default=TarFields(), description="what keys and JSON of tars say of a frame")
     workers: int = Field(1, ge=1, description="processes")
 
 
@@ -61,6 +69,7 @@ class IngestSummary:
 
     `videos` of the catalog count `stills` too, as it does; `ingested` and `ingested_stills` are apart. `alike` is what
     is to be said of stills that look like each other, `text` of text burned into videos; None for nothing.
+    Of tars of others `in_place` pictures are read where they lie, `transcoded` and `left_out` are counts by reason.
     """
 
     fingerprint: str = ""
@@ -78,6 +87,9 @@ class IngestSummary:
     text: str | None = None
     damaged: list[int] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
+    in_place: int = 0
+    transcoded: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
 
     def remark(self, damaged: int, notes: tuple[str, ...]) -> None:
         """Count what is to be said of one finished video."""

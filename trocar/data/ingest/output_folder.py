@@ -11,13 +11,13 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from trocar.data.catalog.catalog import FOLDER as CATALOG
 from trocar.data.catalog.catalog import read_header
-from trocar.data.catalog.writer import write_catalog
+from trocar.data.catalog.writer import Rejected, VideoEntry, write_catalog
 from trocar.data.ingest import record
 from trocar.data.ingest.images.burned_text import advice
 from trocar.data.ingest.jobs import aliases_of
@@ -165,14 +165,15 @@ def sweep(root: Path, sources: Sequence[Path], names: Collection[str]) -> None:
 
     Rejections of these sources go too, where the file has gone; of other sources nothing can be said.
     """
-    _sweep_temporary(root)
+    sweep_temporary(root)
     below = tuple(printable(source).rstrip("/") + "/" for source in sources)
     for path in (root / record.FOLDER).glob("*.rejected.json"):
         if path.name.removesuffix(".rejected.json") not in names and record.load_rejected(path).path.startswith(below):
             path.unlink()
 
 
-def _sweep_temporary(root: Path) -> None:
+def sweep_temporary(root: Path) -> None:
+    """Remove what has no final name yet."""
     shutil.rmtree(root / "tmp", ignore_errors=True)
     for folder in (root / record.FOLDER, root / CATALOG):
         for stale in folder.glob(".*.tmp"):
@@ -190,15 +191,22 @@ def count(summary: IngestSummary, outcome: JobOutcome) -> None:
 
 def finish(root: Path, jobs: Sequence[Work], summary: IngestSummary) -> None:
     """Write the catalog of all finished videos, and count them."""
-    _sweep_temporary(root)  # a worker that was killed leaves such files too, and its ingest goes on
+    sweep_temporary(root)  # a worker that was killed leaves such files too, and its ingest goes on
     videos = list(record.entries(root))
-    summary.fingerprint = write_catalog(root, videos, record.rejections(root))
+    write_entries(root, videos, record.rejections(root), summary)
+    here = {name for job in jobs for name in job.videos}
+    summary.elsewhere = len({video.name for video in videos} - here)
+    summary.text = advice([(v.name, v.source, v.text) for v in videos if v.name in here and v.fps])
+
+
+def write_entries(
+    root: Path, videos: Sequence[VideoEntry], rejected: Iterable[Rejected], summary: IngestSummary
+) -> None:
+    """Write the catalog of these videos, and count what is in it."""
+    summary.fingerprint = write_catalog(root, videos, rejected)
     summary.videos, summary.frames = len(videos), sum(video.frames.num_rows for video in videos)
     summary.stills = sum(video.fps == 0 for video in videos)
     summary.cases = len({(video.source, video.case_id) for video in videos})
-    summary.elsewhere = len({video.name for video in videos} - {name for job in jobs for name in job.videos})
-    here = {name for job in jobs for name in job.videos}
-    summary.text = advice([(v.name, v.source, v.text) for v in videos if v.name in here and v.fps])
     summary.alike = alike_stills(videos)
 
 

@@ -11,14 +11,42 @@ from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Protocol
 
 from trocar.data.catalog.writer import Rejected
 from trocar.data.ingest import record
-from trocar.data.ingest.pack import DIED, Work
+from trocar.data.ingest.pack import DIED
 from trocar.data.ingest.video import JobOutcome
 
 
-def run_jobs(jobs: Sequence[Work], workers: int, suspects: Collection[str] = ()) -> Iterator[JobOutcome]:
+class PooledJob(Protocol):
+    """What a worker does at a time: a video, a pack of stills, a tar of others."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the shards folder."""
+
+    @property
+    def root(self) -> Path:
+        """The shards folder."""
+
+    @property
+    def shown(self) -> str:
+        """For messages."""
+
+    @property
+    def bytes(self) -> int:
+        """Size of the source."""
+
+    def run(self) -> JobOutcome:
+        """Do it."""
+
+    def after_crash(self) -> PooledJob | None:
+        """What is left to do when its process died; None for nothing."""
+
+
+def run_jobs(jobs: Sequence[PooledJob], workers: int, suspects: Collection[str] = ()) -> Iterator[JobOutcome]:
     """Outcomes in order of completion. With one worker everything runs in this process.
 
     A video whose decoding kills its process is found by running what was left one by one, and is rejected. `suspects`
@@ -37,7 +65,7 @@ def run_jobs(jobs: Sequence[Work], workers: int, suspects: Collection[str] = ())
             yield _alone(job)
 
 
-def _pooled(jobs: Sequence[Work], workers: int) -> Iterator[JobOutcome]:
+def _pooled(jobs: Sequence[PooledJob], workers: int) -> Iterator[JobOutcome]:
     # The workers hold one end, the kernel closes the other when this process ends, however that happens.
     alive, held = multiprocessing.Pipe(duplex=False)
     # A server that has the imports done once forks workers in no time, and they share its memory.
@@ -64,12 +92,12 @@ def _pooled(jobs: Sequence[Work], workers: int) -> Iterator[JobOutcome]:
         alive.close()
 
 
-def _run(job: Work) -> JobOutcome:
+def _run(job: PooledJob) -> JobOutcome:
     return job.run()
 
 
-def _alone(job: Work) -> JobOutcome:
-    left: Work | None = job
+def _alone(job: PooledJob) -> JobOutcome:
+    left: PooledJob | None = job
     while left is not None:
         try:
             (outcome,) = _pooled([left], 1)

@@ -26,6 +26,7 @@ from trocar.data.ingest.output_folder import (
 from trocar.data.ingest.pack import Work
 from trocar.data.ingest.pool import run_jobs
 from trocar.data.ingest.record import VideoRecord
+from trocar.data.ingest.tars.in_place import run_in_place
 from trocar.data.ingest.video import Job
 
 
@@ -35,6 +36,8 @@ def run_ingest(options: IngestOptions, say: Say, progress: Progress) -> IngestSu
     Running it again does only what is not finished. Raises ConfigError for bad arguments before anything is written,
     TrocarError for a full disk or a second ingest of the same folder.
     """
+    if options.in_place:
+        return run_in_place(options, say, progress)
     jobs = plan(options, say)
     root = options.out
     summary = IngestSummary()

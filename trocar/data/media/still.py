@@ -63,6 +63,12 @@ def open_jpeg(jpeg: bytes) -> Image.Image:
     return _upright(jpeg, ("JPEG",), MOST_PIXELS)
 
 
+def is_upright(data: bytes) -> bool:
+    """Whether a picture is stored the way up it is shown. Raises RejectError for what is no picture."""
+    with _refusals(FORMATS), _opened(data, FORMATS) as image:
+        return bool(image.getexif().get(ExifTags.Base.Orientation, 1) == 1)
+
+
 def still_size(path: Path) -> tuple[int, int]:
     """(width, height) of what `read_still` gives, from the header alone where it says so. Raises RejectError for a file
     that is no picture.

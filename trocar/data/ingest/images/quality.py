@@ -124,6 +124,14 @@ def quality_table(measures: Sequence[FrameMeasures]) -> pa.Table:
     )
 
 
+def judged_again(rows: pa.Table) -> pa.Table:
+    """Rows with the columns of QUALITY_SCHEMA, in time order, with what a frame owes to the one before it put right."""
+    distances, duplicates = _duplicates(rows["dhash"].to_pylist())
+    at = rows.column_names.index
+    rows = rows.set_column(at("dhash_distance"), "dhash_distance", pa.array(distances, pa.uint16()))
+    return rows.set_column(at("near_duplicate"), "near_duplicate", pa.array(duplicates))
+
+
 def _duplicates(hashes: Sequence[bytes]) -> tuple[list[int], np.ndarray[Any, Any]]:
     # The first frame has no predecessor: 256, which no pair of hashes of real pictures reaches.
     kept: bytes | None = None

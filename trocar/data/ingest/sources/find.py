@@ -141,6 +141,8 @@ def _find_one(root: Path, source: str | None, stills: bool) -> Sources:
     if not root.exists():
         raise ConfigError(f"{root}: no such file or folder")
     label = source or _label(root)
+    if root.is_file() and root.suffix.lower() == ".tar":
+        raise ConfigError(f"{root} is a tar: --in-place makes a catalog of the pictures in it")
     if root.is_file() and root.suffix.lower() in IMAGE_SUFFIXES:
         if not stills:
             raise ConfigError(f"{root} is a single picture: --stills takes pictures one by one")

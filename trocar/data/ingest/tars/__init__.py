@@ -1,0 +1,1 @@
+"""Shards that others wrote: a catalog of their pictures where they lie."""
