@@ -10,6 +10,8 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 LANES = ROOT / ".ci" / "lanes"
+SINGLE = ("slurm", "mlflow", "index", "onnx")
+"""The extras that name packages; the others name these."""
 
 
 def pins(path):
@@ -19,7 +21,8 @@ def pins(path):
 
 def test_the_lane_of_lowest_versions_has_the_lowest_that_are_allowed():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    promised = [*project["dependencies"], *project["optional-dependencies"]["onnx"]]
+    extras = project["optional-dependencies"]
+    promised = [*project["dependencies"], *(line for name in SINGLE for line in extras[name])]
     floors = dict(re.fullmatch(r"([\w-]+)>=([\d.]+).*", line).groups() for line in promised)
     lowest = pins(LANES / "lowest.txt")
     for name in ("torch", "torchvision"):  # the lanes keep these as they are installed
@@ -35,3 +38,19 @@ def test_every_lane_keeps_the_torch_that_is_tested(lane):
 
 def test_every_place_that_a_lane_runs_is_there():
     assert [name for name in LANE if not (ROOT / "tests" / name).exists()] == []
+
+
+def test_all_brings_every_extra_that_no_gpu_decides():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+
+    def named(name):
+        inner = [re.fullmatch(r"trocar\[([\w,]+)\]", line) for line in extras[name]]
+        return {name}.union(*(named(part) for match in inner if match for part in match[1].split(",")))
+
+    assert named("all") == set(extras) - {"cuda12", "cuda13", "dev"}
+    assert "all" in named("dev")
+    assert {name for name in extras if not any(line.startswith("trocar[") for line in extras[name])} == {
+        *SINGLE,
+        "cuda12",
+        "cuda13",
+    }

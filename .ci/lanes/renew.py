@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ("torch", "torchvision")
-LOWEST_EXTRAS = ("onnx",)
+LOWEST_EXTRAS = ("slurm", "mlflow", "index", "onnx")
 """What users install; the tools of `dev` are no promise to anybody."""
 
 

@@ -41,7 +41,7 @@ class Check:
 
 IMPORTED = ("torch", "torchvision", "torchcodec", "timm", "av", "pyarrow", "PIL")
 """With native code that can be there and not load: imported, which takes most of the time of `trocar doctor`."""
-INSTALLED = ("lightly", "webdataset", "pandas", "scikit-learn", "pydantic", "safetensors")
+INSTALLED = ("lightly", "pandas", "scikit-learn", "pydantic", "safetensors")
 
 SHARED = "/dev/shm"
 ENOUGH_GIB = 1
@@ -162,7 +162,7 @@ def mlflow() -> Check:
     try:
         version = importlib.metadata.version("mlflow")
     except importlib.metadata.PackageNotFoundError:
-        return Check("mlflow", "absent", "not installed", "pip install mlflow, or run with tracking.uri=none")
+        return Check("mlflow", "absent", "not installed", "pip install 'trocar[mlflow]', or run with tracking.uri=none")
     return Check("mlflow", "ok", f"mlflow {version}; metrics.jsonl is written whether it works or not")
 
 

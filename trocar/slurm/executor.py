@@ -9,14 +9,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import submitit
-from submitit.core.utils import CommandFunction, DelayedSubmission, FailedJobError
-from submitit.slurm.slurm import SlurmExecutor, SlurmJob, _make_sbatch_string
-
+from trocar.core.extras import extra
 from trocar.errors import ConfigError, TrocarError
 from trocar.slurm.profile import MEMORY, Profile
 from trocar.slurm.remote_call import Call
 from trocar.slurm.requeue import script_lines
+
+with extra("slurm"):
+    import submitit
+    from submitit.core.utils import CommandFunction, DelayedSubmission, FailedJobError
+    from submitit.slurm.slurm import SlurmExecutor, SlurmJob, _make_sbatch_string
 
 LAST_WORDS_S = 60
 """How long the other tasks may go on when one has ended, before srun ends them: they would wait for it for ever."""

@@ -14,14 +14,16 @@ from pathlib import Path
 from pkgutil import resolve_name
 from types import FrameType
 
-import submitit
-
+from trocar.core.extras import extra
 from trocar.errors import TrocarError
 from trocar.slurm import job_states
 from trocar.slurm.requeue import FOLDER, MOST, STOPPING, after_stop
 
 PROGRAM = "trocar.cli.main:main"
 """The command line, by name: words -> exit code. Rooms below it don't import it."""
+
+with extra("slurm"):
+    import submitit
 
 
 class JobFailedError(TrocarError):

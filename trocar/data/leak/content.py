@@ -3,7 +3,7 @@
 Of two videos one frame that matches proves nothing: there are many frames, and the more the larger the pool. Several
 *different* pictures at one offset are a copy. Isolated pictures have no offset, and are fewer: there one match within
 the radius is a copy; where one side is a video two are, or one of half the distance. Every pair of hashes is compared:
-faiss compares about 10^9 pairs a second and core, so no copy is lost to an approximate index. Limits that
+`hash_index` compares all of them, so no copy is lost to an approximate index. Limits that
 `benchmarks/leak_threshold.py` measures: frames played at another speed have no constant offset, copies turned by a
 quarter match nothing, nor do those that lost more than a tenth of their border.
 """
@@ -13,12 +13,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 
+from trocar.core.hamming import HashIndex, hash_index
 from trocar.core.random import I64
 from trocar.data.leak.pictures import U8, Pictures, distance
 
@@ -128,8 +127,7 @@ def compare(
     queries, pool = queries.informative(), pool.informative()
     if not len(queries) or not len(pool):
         return PictureComparison()
-    index = faiss.IndexBinaryFlat(256)
-    index.add(np.ascontiguousarray(pool.hashes[:, 0]))
+    index = hash_index(pool.hashes[:, 0])
     query, row, bits = _matches(index, queries.hashes, rule.radius, tick)
     # A test frame that so many videos look like is a menu or a logo.
     videos = np.unique(np.stack([query, pool.video[row]]), axis=1)[0]
@@ -163,15 +161,14 @@ def _numbers(queries: Pictures, pool: Pictures) -> tuple[I64, I64]:
     return one, other
 
 
-def _matches(index: Any, hashes: U8, radius: int, tick: Callable[[int], None]) -> tuple[I64, I64, Ints]:
+def _matches(index: HashIndex, hashes: U8, radius: int, tick: Callable[[int], None]) -> tuple[I64, I64, Ints]:
     """Positions in the queries, in the pool, and differing bits, of every pair within the radius, once per pair."""
     parts = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64))]
     for start in range(0, len(hashes), QUERIES):
         block = hashes[start : start + QUERIES]
         owner, chosen = _different_variants(block)
-        limits, bits, rows = index.range_search(np.ascontiguousarray(chosen), radius + 1)
-        at = owner[np.repeat(np.arange(len(limits) - 1), np.diff(limits.astype(np.int64)))]
-        parts.append(_nearest(at + start, rows.astype(np.int64), bits.astype(np.int64)))
+        found, rows, bits = index.within(chosen, radius)
+        parts.append(_nearest(owner[found] + start, rows, bits))
         tick(min(len(hashes), start + QUERIES))
     query, row, bits = (np.concatenate(column) for column in zip(*parts, strict=True))
     return query, row, bits
@@ -194,7 +191,7 @@ def _nearest(query: I64, row: I64, bits: Ints) -> tuple[I64, I64, Ints]:
     return query[first], row[first], bits[first]
 
 
-def _chance(index: Any, queries: Pictures, pool: Pictures, query: I64, row: I64, radius: int) -> float:
+def _chance(index: HashIndex, queries: Pictures, pool: Pictures, query: I64, row: I64, radius: int) -> float:
     """How many pairs of different pictures come within the radius, at most, by those that come nearly so.
 
     The number of pairs within b bits falls ever more steeply as b falls, so its logarithm drawn on as a straight line

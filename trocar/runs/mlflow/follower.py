@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from trocar.errors import TrocarError
@@ -45,6 +46,9 @@ class Follower:
         folder = Path(folder).resolve()
         if uri == "none":
             return cls(None)
+        if find_spec("mlflow") is None:
+            todo = "pip install 'trocar[mlflow]' and `trocar track sync` later, or tracking.uri=none"
+            return cls(None, f"mlflow isn't installed, so the numbers are in the run folder alone: {todo}")
         resolved = resolve_uri(folder, uri)
         if not may_follow(resolved, os.environ):
             return cls(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from trocar.core.extras import extra
 from trocar.core.files import sha256_of
 from trocar.privacy.credentials import redact, secrets_in
 from trocar.privacy.marks import Withheld, withheld
@@ -52,7 +53,8 @@ def scrub(message: str, uri: str) -> str:
 
 def client_of(uri: str) -> Any:
     """A client of the tracking server, and of the model registry that goes with it."""
-    from mlflow import MlflowClient
+    with extra("mlflow"):
+        from mlflow import MlflowClient
 
     quiet_mlflow()
     return MlflowClient(tracking_uri=uri, registry_uri=uri)

@@ -39,7 +39,7 @@ from trocar.data.selection.composition import Composition
 from trocar.data.selection.selection import Selection
 from trocar.errors import ConfigError, TrocarError
 from trocar.leak.resolve import LeakSearch, resolve
-from trocar.ssl.neighbours.neighbour_search import EXACT_UP_TO, nearest_of_other_groups, use_threads
+from trocar.ssl.neighbours.neighbour_search import EXACT_UP_TO, nearest_of_other_groups, require_faiss, use_threads
 
 FACTOR = 3.0  # of the paper's rule, for saying what an index is worth
 
@@ -81,6 +81,7 @@ def build_index(config: NeighbourIndexConfig, say: Callable[[str], None]) -> Bui
     catalog = Catalog.open(config.catalog)
     index_folder(catalog, config.name)
     device = choose_device(config.device)
+    require_faiss()  # before the features are computed
     rows, cases = _selected(catalog, resolve(config.composition, catalog, search=LeakSearch(say)))
     if config.threads is not None:
         torch.set_num_threads(config.threads)

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 
+from trocar.core.extras import extra
 from trocar.core.progress import track
 from trocar.core.random import I64
 
@@ -41,13 +41,21 @@ def nearest_of_other_groups(vectors: F32, groups: I64, k: int, *, exact: bool) -
         yield block, *_sorted(vectors, queries, found, k)
 
 
+def require_faiss() -> Any:
+    """The module. Raises ConfigError where it is not installed."""
+    with extra("index"):
+        import faiss
+    return faiss
+
+
 def use_threads(count: int) -> None:
     """Let faiss use so many; without this it takes OMP_NUM_THREADS, or all cores."""
-    faiss.omp_set_num_threads(count)
+    require_faiss().omp_set_num_threads(count)
 
 
 def _compare(vectors: F32, queries: F32, low: int, high: int, k: int) -> I64:
     """The k best in front of a group, and the k best behind it: positions, in no order."""
+    faiss = require_faiss()
     found = []
     for start, part in ((0, vectors[:low]), (high, vectors[high:])):
         if len(part):
@@ -57,6 +65,7 @@ def _compare(vectors: F32, queries: F32, low: int, high: int, k: int) -> I64:
 
 
 def _inverted_file(vectors: F32) -> Any:
+    faiss = require_faiss()
     lists = 4 * math.isqrt(len(vectors))
     index = faiss.index_factory(vectors.shape[1], f"IVF{lists},Flat", faiss.METRIC_INNER_PRODUCT)
     index.train(np.ascontiguousarray(vectors[:: max(1, len(vectors) // (64 * lists))]))
@@ -65,6 +74,7 @@ def _inverted_file(vectors: F32) -> Any:
 
 
 def _probe(index: Any, queries: F32, low: int, high: int, k: int) -> I64:
+    faiss = require_faiss()
     others = faiss.IDSelectorNot(faiss.IDSelectorRange(low, high))
     _, at = index.search(queries, k, params=faiss.SearchParametersIVF(nprobe=PROBES, sel=others))
     found: I64 = at

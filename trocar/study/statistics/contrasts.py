@@ -184,15 +184,18 @@ def _untested(scored: ScoredTask[Any], a: str, b: str, *, flips: int) -> Contras
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's corrected p through statsmodels, NaN where p is; a NaN counts as a test that didn't reject."""
-    # statsmodels takes seconds to import, which every other use of a study would pay for.
-    from statsmodels.stats.multitest import multipletests
+    """Holm's corrected p (Scandinavian Journal of Statistics 1979), NaN where p is; a NaN counts as a test that didn't
+    reject.
 
-    if len(p) == 0:
-        return []
-    known = np.nan_to_num(np.array(p, dtype=np.float64), nan=1.0)
-    corrected = multipletests(known, method="holm")[1]
-    return [float("nan") if np.isnan(raw) else float(value) for raw, value in zip(p, corrected, strict=True)]
+    The i-th smallest of n is multiplied by n - i + 1 and is at least as large as those before it.
+    """
+    raw = np.array(p, dtype=np.float64)
+    known = np.nan_to_num(raw, nan=1.0)
+    order = np.argsort(known, kind="stable")
+    corrected = np.empty_like(known)
+    corrected[order] = np.minimum(np.maximum.accumulate(known[order] * np.arange(len(known), 0, -1)), 1.0)
+    values: list[float] = np.where(np.isnan(raw), np.nan, corrected).tolist()
+    return values
 
 
 def _check(contrasts: Sequence[tuple[str, str]], arms: Mapping[str, object]) -> None:

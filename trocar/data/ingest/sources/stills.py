@@ -150,7 +150,7 @@ def _cases_near(hashes: npt.NDArray[np.uint8], case: npt.NDArray[np.int64], radi
     """int64[n, 2]: the lowest and the highest number of a case among the pictures within the radius of each one of
     uint8[n, 32], itself among them.
     """
-    import faiss
+    from trocar.core.hamming import hash_index
 
     # Equal hashes are compared once: a thousand copies would be a million pairs.
     distinct, which = np.unique(hashes, axis=0, return_inverse=True)
@@ -158,12 +158,11 @@ def _cases_near(hashes: npt.NDArray[np.uint8], case: npt.NDArray[np.int64], radi
     lowest, highest = np.full(len(distinct), len(case)), np.full(len(distinct), -1)
     np.minimum.at(lowest, which, case)
     np.maximum.at(highest, which, case)
-    index = faiss.IndexBinaryFlat(8 * hashes.shape[1])
-    index.add(distinct)
+    index = hash_index(distinct)
     near = np.empty((len(distinct), 2), np.int64)
     for start in range(0, len(distinct), _BLOCK):
-        limits, _, rows = index.range_search(distinct[start : start + _BLOCK], radius + 1)
-        begins = limits[:-1].astype(np.int64)  # each finds itself, so none is empty
+        query, rows, _ = index.within(distinct[start : start + _BLOCK], radius)
+        begins = np.flatnonzero(np.diff(query, prepend=-1))  # each finds itself, so none is empty
         near[start : start + _BLOCK, 0] = np.minimum.reduceat(lowest[rows], begins)
         near[start : start + _BLOCK, 1] = np.maximum.reduceat(highest[rows], begins)
     return near[which]
