@@ -38,6 +38,7 @@ from trocar.downstream.features.feature_cache import extract, features_path
 from trocar.downstream.features.frame_cache import FrameCache, Pixels
 from trocar.downstream.protocols import protocols
 from trocar.downstream.protocols.base import Prediction, Problem, Protocol
+from trocar.leakage import judge
 
 BATCH = 32
 SIZE = 224  # of both networks: what an evaluation takes without a word
@@ -131,7 +132,7 @@ def second_probe(name: str, root: Path) -> Cost:
     config = EvaluateConfig(backbone=[str(root / name)], data=root, protocol=["stop"], folds=5, cache=root / "cache")
     watch = Stopwatch()
     try:
-        evaluate(config)
+        evaluate(config, judge)
     except ReachedError:
         return watch.stop()
     raise AssertionError("the evaluation ended before its first fit")

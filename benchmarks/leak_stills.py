@@ -23,14 +23,14 @@ from PIL import Image
 
 from trocar.cli.main import main as trocar
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.ingest.images.quality import dhash
+from trocar.data.ingest.images.quality import LEAST_BITS, dhash, distance, set_bits
 from trocar.data.ingest.sources.find import IMAGE_SUFFIXES
-from trocar.data.leak.content import ISOLATED_RADIUS, RADIUS
-from trocar.data.leak.guard import LeakGuard
-from trocar.data.leak.pictures import LEAST_BITS, U8, distance, set_bits, variants
 from trocar.data.media.still import open_jpeg, read_still
 from trocar.data.selection.composition import Composition
-from trocar.leak.resolve import resolve
+from trocar.data.selection.leak_config import LeakConfig
+from trocar.leakage.guard import resolve
+from trocar.leakage.matching import ISOLATED_RADIUS, RADIUS
+from trocar.leakage.pictures import U8, variants
 
 STILLS, EVERY = 20, 4
 LIMITS = (ISOLATED_RADIUS, RADIUS, 26, 28, 30, 32, 36, 40)
@@ -134,7 +134,7 @@ def main() -> None:
     if trocar(["ingest", str(given.out / "pool"), "--out", str(shards), "--stills"]):
         raise SystemExit(1)
     catalog = Catalog.open(shards)
-    guard = LeakGuard(against=[str(data)])
+    guard = LeakConfig(against=[str(data)])
     selection = resolve(Composition(curate="none", leak=guard), catalog)
     print("\n".join(note for note in selection.notes if "compared" in note or "left out" in note))
     kept = np.concatenate([pool.runs.rows(np.arange(len(pool))) for pool in selection.pools])

@@ -26,11 +26,11 @@ import numpy as np
 from PIL import Image
 
 from trocar.data.ingest.images.content_area import find_content
-from trocar.data.ingest.images.quality import dhash
-from trocar.data.leak.content import RADIUS, RUN, Rule, find_copies
-from trocar.data.leak.pictures import VARIANTS, Pictures, distance, variants
+from trocar.data.ingest.images.quality import dhash, distance
 from trocar.data.media.folders import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from trocar.data.media.still import open_jpeg, read_still
+from trocar.leakage.matching import RADIUS, RUN, Rule, find_copies
+from trocar.leakage.pictures import VARIANTS, Pictures, variants
 
 Images = list[Image.Image]
 Video = tuple[str, Images, list[float]]

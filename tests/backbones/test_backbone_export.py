@@ -17,6 +17,7 @@ from trocar.backbones.export import export_timm, save_backbone
 from trocar.backbones.load import load_backbone
 from trocar.backbones.preprocess import Preprocessing
 from trocar.errors import ConfigError, TrocarError
+from trocar.leakage.weight_history import RecordedHistory
 
 WITHOUT_TROCAR = """
 import sys, numpy, torch
@@ -90,7 +91,7 @@ def test_a_run_is_exported_with_a_card_that_says_what_the_run_says(tmp_path: Pat
     (run / "metrics/0001.jsonl").write_text('{"step": 20, "time": 1.0, "loss": 6.25}\n')
     (run / "config.yaml").write_text("method: dino\nsteps: 20\n")
     out = tmp_path / "out"
-    assert export_timm(run, out) == str(run / "checkpoints/step-20/backbone")
+    assert export_timm(run, out, RecordedHistory()) == str(run / "checkpoints/step-20/backbone")
     card = (out / "README.md").read_text()
     for fact in ("resnet18", "checkpoint step-20", "method: dino", "| loss | 6.25 |", "cases: 12"):
         assert fact in card
@@ -102,9 +103,9 @@ def test_nothing_is_overwritten_and_a_missing_run_is_named(tmp_path: Path) -> No
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine.txt").write_text("kept")
     with pytest.raises(ConfigError, match="not empty"):
-        export_timm(tmp_path / "run", tmp_path / "out")
+        export_timm(tmp_path / "run", tmp_path / "out", RecordedHistory())
     with pytest.raises(ConfigError, match="no file or folder"):
-        export_timm(tmp_path / "gone", tmp_path / "new")
+        export_timm(tmp_path / "gone", tmp_path / "new", RecordedHistory())
 
 
 WITHOUT_TROCAR_BUT_THE_FOLDER = """
@@ -119,7 +120,7 @@ def test_an_architecture_timm_has_no_name_for_comes_with_its_own_file(tmp_path: 
         folder = tmp_path / name.removeprefix("random:")
         model = load_backbone(name, seed=3).eval()
         images = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
-        export_timm(name, folder)
+        export_timm(name, folder, RecordedHistory())
         np.save(folder / "in.npy", images.numpy())
         script = WITHOUT_TROCAR_BUT_THE_FOLDER + WITHOUT_TROCAR
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
@@ -141,7 +142,7 @@ def test_origin_is_inherited_by_exports_and_named_in_the_card(tmp_path: Path) ->
     case = next(case for case in CASES if case.name == "surgenet_convnextv2_tiny")
     torch.save(case.build()[1], tmp_path / "w.pth")
     name = f"{case.name}@{tmp_path / 'w.pth'}"
-    export_timm(name, tmp_path / "first")
+    export_timm(name, tmp_path / "first", RecordedHistory())
     save_backbone(load_backbone(tmp_path / "first"), tmp_path / "second", extra={"method": "dino"})
     for folder in (tmp_path / "first", tmp_path / "second"):
         assert origin_of(load_backbone(folder)) == origin_of(load_backbone(name))

@@ -17,6 +17,7 @@ from trocar.backbones.load import load_backbone, random_like
 from trocar.backbones.preprocess import Preprocessing, describe_backbone
 from trocar.cli.main import main
 from trocar.errors import ConfigError
+from trocar.leakage.weight_history import RecordedHistory
 from trocar.ssl.blocks.networks import BackboneConfig, TimmNetworks
 
 __all__: list[str] = []  # filled by timm
@@ -73,7 +74,7 @@ def test_the_card_and_the_command_say_that_timm_alone_leaves_the_weights_aside(
     card = (tmp_path / "out" / "README.md").read_text()
     assert "import the module that registers it first" in card
     assert "timm.create_model" not in card
-    export_timm("test_resnet", tmp_path / "timms")
+    export_timm("test_resnet", tmp_path / "timms", RecordedHistory())
     assert 'timm.create_model("local-dir:PATH", pretrained=True)' in (tmp_path / "timms" / "README.md").read_text()
 
 

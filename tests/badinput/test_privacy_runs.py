@@ -17,6 +17,7 @@ from trocar.cli.main import main
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.catalog.private_videos import is_private, private_names
 from trocar.errors import TrocarError
+from trocar.leakage.weight_history import RecordedHistory
 from trocar.privacy.marks import Withheld, withheld, withhold
 
 
@@ -169,7 +170,7 @@ def test_the_model_card_has_no_private_name(tmp_path: Path) -> None:
     (run / "backbone").mkdir()
     (run / "backbone" / "config.json").write_text('{"architecture": "resnet18"}')
     save_file({"w": torch.zeros(2)}, run / "backbone" / "model.safetensors")
-    card = model_card(run, run / "backbone")
+    card = model_card(run, run / "backbone", RecordedHistory())
     assert [name for name in SECRET if name in card] == []
     assert "Openclinic1" in card
 
@@ -192,14 +193,14 @@ def test_a_pretraining_leaves_the_names_and_logs_none(tmp_path: Path, capsys: py
 
 def test_an_exported_backbone_has_no_private_name_in_its_configuration(tmp_path: Path) -> None:
     from trocar.backbones.export import export_timm, save_backbone
-    from trocar.backbones.exposure import Part
     from trocar.backbones.load import load_backbone
+    from trocar.leakage.exposure import Part
 
     run = tmp_path / "on_Inselspital0"
     part = Part("pretraining", run.name, cases=("ours/case-0815",), catalog="/data/Inselspital0/shards")
     save_backbone(load_backbone("random:test_resnet"), run / "backbone", extra={"exposure": [part.as_json()]})
     withhold(run, ["Inselspital0", "case-0815"])
-    export_timm(run, tmp_path / "out")
+    export_timm(run, tmp_path / "out", RecordedHistory())
     text = (tmp_path / "out" / "config.json").read_text()
     assert "withheld-" in text
     assert [name for name in ("Inselspital0", "case-0815") if name in text] == []
@@ -208,7 +209,7 @@ def test_an_exported_backbone_has_no_private_name_in_its_configuration(tmp_path:
 def test_names_of_labelled_data_that_the_leak_guard_compares_with_are_withheld(tmp_path: Path) -> None:
     from downstream_factory import make_folder
 
-    from trocar.leak.against import held_out
+    from trocar.leakage.held_out_sources import held_out
 
     data = make_folder(tmp_path / "labels_Inselspital", cases=2, frames=2)
     (data / "private.yaml").write_text("cases: [case1]\nnames: [Inselspital]\n")

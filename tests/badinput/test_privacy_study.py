@@ -18,7 +18,7 @@ from matplotlib.text import Text
 from PIL import Image
 from planted_study import FRAMES, Planted, plant
 
-from trocar.backbones.exposure import Part
+from trocar.leakage.exposure import Part
 from trocar.privacy.marks import withhold
 from trocar.study.report.page import write
 from trocar.study.results.private_names import private_of_study

@@ -16,12 +16,12 @@ from metrics_factory import labelled, random_multiclass
 from rich.console import Console
 
 from trocar.cli.main import main, parse
-from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.metrics.registry import MULTITASK, REGISTRY
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
 from trocar.downstream.predictions.metrics_report import report
 from trocar.downstream.predictions.prediction_file import About, write_predictions
+from trocar.jobs.evaluate import evaluate
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 

@@ -14,11 +14,11 @@ from downstream_factory import make_cholec80
 
 from trocar.cli.main import main
 from trocar.core.config import find_preset
-from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.results import EvaluationResults, ResultRow
 from trocar.downstream.predictions.prediction_file import About, RunIndex, write_predictions
 from trocar.downstream.reproduce import PublishedNumber, Reproduction, _check, measure, names, read
+from trocar.jobs.evaluate import evaluate
 
 PUBLISHED = {  # preset, metric, value, backbone
     "cholec80_tecno_resnet50": ("cholec80_phase_tecno", "accuracy@video", 0.8856, "timm:resnet50.tv_in1k"),

@@ -9,10 +9,10 @@ import pytest
 from downstream_factory import make_folder
 from finished_factory import settings
 
-from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.protocols.base import Prediction, Problem
 from trocar.downstream.protocols.knn import KNN
 from trocar.errors import TrocarError
+from trocar.jobs.evaluate import evaluate
 
 
 def test_scores_that_are_not_finite_end_the_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

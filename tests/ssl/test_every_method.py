@@ -23,6 +23,7 @@ from torch import nn
 from trocar.core.config import validate
 from trocar.data.loading.batch import Batch
 from trocar.errors import StoppedError
+from trocar.leakage.run_guard import RunGuard
 from trocar.ssl.checkpoints import checkpoint
 from trocar.ssl.engine.optimizer import build_optimizer
 from trocar.ssl.engine.step import Progress, Views
@@ -128,7 +129,7 @@ def pretrain(tree: Tree, world: World, attempt: str = "first", stop: Stop = neve
     out = Path(tree["run"]["out"])
     meet(out.with_suffix(f".{attempt}"))
     try:
-        run(validate(PretrainConfig, tree, "test"), world, say=lambda line: None, stop=stop)
+        run(validate(PretrainConfig, tree, "test"), world, say=lambda line: None, guard=RunGuard(), stop=stop)
     except Exception as error:
         raise RuntimeError(f"{out} on rank {world.rank} of {world.size}") from error
 
@@ -184,7 +185,7 @@ def of_all_ranks(row: dict[str, float]) -> dict[str, float]:
 def test_all_that_a_step_changes_is_in_the_checkpoint(name, tmp_path):
     prepare(tmp_path)
     tree = resumable(name, tmp_path / "data", tmp_path / "run", 1)
-    setup = Pretraining(validate(PretrainConfig, tree, "test"), World(), say=print)
+    setup = Pretraining(validate(PretrainConfig, tree, "test"), World(), say=print, guard=RunGuard())
     method = setup.placed().train()
     optimizer = build_optimizer(method, setup.config.optim)
     before: dict[str, Any] = {}

@@ -14,6 +14,7 @@ from trainer_hooks import Recorder
 
 from trocar.core.config import validate
 from trocar.data.loading.batch import Batch
+from trocar.leakage.run_guard import RunGuard
 from trocar.ssl.engine import trainer as training
 from trocar.ssl.engine.health import feature_std, rankme
 from trocar.ssl.engine.method import Method
@@ -43,7 +44,7 @@ def one_step(name: str, data: Path, monkeypatch: pytest.MonkeyPatch, backbone: s
     case = METHODS[name]
     train = {"accumulate": case.accumulate, "precision": "bfloat16"}
     tree = tiny_run(name, data, data / "run", 1, case.method, backbone={"name": backbone}, train=train)
-    setup = Pretraining(validate(PretrainConfig, tree, "test"), World(), print)
+    setup = Pretraining(validate(PretrainConfig, tree, "test"), World(), print, RunGuard())
     real = setup.placed()
     with fake_cuda():
         method = without_data(real, CUDA).train()

@@ -10,10 +10,8 @@ from typing import Any
 import yaml
 from safetensors import safe_open
 
-from trocar.backbones.exposure import KEY, WEIGHTS_KEY, Exposure, by_identity
+from trocar.backbones.history import KEY, WEIGHTS_KEY, WeightHistory
 from trocar.backbones.source import WEIGHTS, is_timms
-from trocar.data.leak.identities import identities
-from trocar.data.leak.verdict import Verdict
 from trocar.privacy.marks import tree_without_folders, withheld
 from trocar.runs.step_metrics import read_metrics
 
@@ -21,9 +19,10 @@ OWN_ARCHITECTURES = "architectures.py"
 """Beside weights whose architecture timm does not know: the file that registers it."""
 
 
-def model_card(run: Path, source: Path) -> str:
+def model_card(run: Path, source: Path, history: WeightHistory) -> str:
     """README.md in Markdown for the backbone in `source`, a folder of `run`.
 
+    `history` has the section on what the weights have seen (`trocar.leakage.weight_history`).
     Data composition, recipe, steps and last metrics come from config.yaml, run.json, the checkpoint's
     manifest.json and metrics/; what is absent is said to be unknown. Names that the run withholds are not in it. Raises
     TrocarError where it is not known what to withhold.
@@ -35,7 +34,7 @@ def model_card(run: Path, source: Path) -> str:
         f"# {config.get('architecture', 'backbone')}, self-supervised on surgical video\n",
         _facts(run, source, config),
         _usage(config, (source / OWN_ARCHITECTURES).is_file()),
-        _origin(config),
+        _origin(config.get("trocar") or {}, history),
         _yaml_section("Pretraining configuration", hidden.tree(_read_yaml(run / "config.yaml"))),
         _yaml_section("Recorded with the weights", _recorded(config)),
         _metrics_section(run),
@@ -93,60 +92,14 @@ def _usage(config: dict[str, Any], own: bool) -> str:
     )
 
 
-def _origin(config: dict[str, Any]) -> str:
+def _origin(about: dict[str, Any], history: WeightHistory) -> str:
     """What the weights have seen, as far as it is recorded: the first thing to know before testing on public data."""
-    init = (config.get("trocar") or {}).get("init")
     text = "## What it was trained on, and test data\n\n"
-    exposure = _exposure(config)
-    if init:
+    if init := about.get("init"):
         from_whom = f": {init['citation']} ({init['homepage']})" if init.get("citation") else ""
         text += f"The first weights are {init['name']}{from_whom}, licence {init['licence']}"
         text += f", sha256 `{init['sha256']}`.\n" if init.get("sha256") else ".\n"
-    if exposure is None:
-        return text + "Verdict on test data: unknown. What the weights have seen is not recorded.\n"
-    return text + _parts_table(exposure) + _verdicts(exposure)
-
-
-def _exposure(config: dict[str, Any]) -> Exposure | None:
-    tree = (config.get("trocar") or {}).get(KEY)
-    try:
-        return None if tree is None else Exposure.from_json(tree)
-    except (TypeError, KeyError, ValueError):
-        return None
-
-
-def _parts_table(exposure: Exposure) -> str:
-    lines = ["\n| part of the history | data set | cases | labels used | |", "|---|---|---|---|---|"]
-    for part in exposure.parts:
-        who = f"{part.role}: {part.name}"
-        for seen in part.seen:
-            used = "yes" if seen.labels else "no"
-            lines.append(f"| {who} | {seen.dataset} | {seen.cases} | {used} | {seen.note} |")
-        for source in sorted({case.partition("/")[0] for case in part.cases}):
-            count = sum(case.startswith(f"{source}/") for case in part.cases)
-            lines.append(f"| {who} | {source} | {count} | no | |")
-        if not part.known:
-            lines.append(f"| {who} | not recorded | | | |")
-    return "\n".join(lines) + "\n\n"
-
-
-def _verdicts(exposure: Exposure) -> str:
-    """By names alone: what stands beside a score also rests on pictures, where they can be compared."""
-    table = identities()
-    lines = [
-        "Verdict on test data, by the names of cases alone and over all cases of each data set. `trocar evaluate`",
-        "gives it for the test cases of a score, and compares pictures where the pretraining frames are at hand:",
-        "",
-        "| data set | verdict |",
-        "|---|---|",
-    ]
-    for slug in table.table.datasets:
-        if cases := table.cases_of(slug):
-            worst = Verdict.worst(f.verdict for part in exposure.parts for f in by_identity(part, cases))
-            lines.append(f"| {slug} | {worst.value} |")
-    compared = sum(len(part.compared) for part in exposure.parts)
-    told = f"\nPictures of {compared} held-out cases were compared before training.\n" if compared else ""
-    return "\n".join(lines) + "\n" + told
+    return text + history.section(about)
 
 
 def _recorded(config: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from trocar.backbones import architectures
 from trocar.backbones.card import OWN_ARCHITECTURES, model_card
-from trocar.backbones.exposure import KEY, WEIGHTS_KEY, Exposure, exposure_of
+from trocar.backbones.history import KEY, WEIGHTS_KEY, WeightHistory
 from trocar.backbones.load import load_backbone
 from trocar.backbones.origin import origin_of
 from trocar.backbones.preprocess import (
@@ -167,9 +167,10 @@ def architecture_args(model: nn.Module) -> dict[str, Any]:
     return args
 
 
-def export_timm(name_or_path: str | Path, out: Path) -> str:
+def export_timm(name_or_path: str | Path, out: Path, history: WeightHistory) -> str:
     """Write a backbone to `out` as timm's folder with a model card (README.md); returns where the weights came from.
 
+    `history` knows what weights have seen (`trocar.leakage.weight_history`).
     A run, a checkpoint or an export is copied as it is, but for the names of its cases, which may be private and become
     hashes; anything else `load_backbone` takes is loaded and saved. Raises ConfigError if it holds no backbone or `out`
     exists and is not empty, TrocarError for weights that are damaged or not finite; what was begun is removed on an
@@ -183,15 +184,15 @@ def export_timm(name_or_path: str | Path, out: Path) -> str:
     out.mkdir(parents=True, exist_ok=True)
     try:
         if source is None:
-            save_backbone(load_backbone(name_or_path), out, extra={KEY: exposure_of(name_or_path).as_json()})
+            save_backbone(load_backbone(name_or_path), out, extra={KEY: history.recorded(name_or_path)})
         else:
             require_finite(load_file(source / WEIGHTS), str(source))
             for name in ("config.json", WEIGHTS, OWN_ARCHITECTURES):
                 if name != OWN_ARCHITECTURES or (source / name).is_file():
                     shutil.copyfile(source / name, out / name)
-            text = public_config(source / "config.json", withheld(run))
+            text = public_config(source / "config.json", withheld(run), history)
             (out / "config.json").write_text(text, encoding="utf-8")
-        (out / "README.md").write_text(model_card(run, source or out), encoding="utf-8")
+        (out / "README.md").write_text(model_card(run, source or out, history), encoding="utf-8")
     except BaseException as error:
         for name in ("config.json", WEIGHTS, OWN_ARCHITECTURES, "README.md"):
             (out / name).unlink(missing_ok=True)
@@ -205,12 +206,12 @@ def export_timm(name_or_path: str | Path, out: Path) -> str:
     return str(source or name_or_path)
 
 
-def public_config(path: Path, hidden: Withheld) -> str:
+def public_config(path: Path, hidden: Withheld, history: WeightHistory) -> str:
     """A backbone's config.json for others: names of cases are sealed, and what the run withholds is not in it."""
     config = json.loads(path.read_text(encoding="utf-8"))
     about = config.get("trocar") or {}
     if KEY in about:
-        about[KEY] = Exposure.from_json(about[KEY]).sealed().as_json()
+        about[KEY] = history.sealed(about[KEY])
     return json.dumps(hidden.tree(config), indent=2, sort_keys=True) + "\n"
 
 

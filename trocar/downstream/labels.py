@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from trocar.downstream.datasets.readers.shown import ShownPictures
+from trocar.data.catalog.shown_pictures import ShownPictures
 from trocar.errors import ConfigError, TrocarError, nearest
 
 Kind = Literal["multiclass", "multilabel", "mask"]

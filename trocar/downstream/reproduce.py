@@ -17,6 +17,7 @@ from trocar.downstream.datasets import adapters
 from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.results import EvaluationResults, ResultRow
+from trocar.downstream.leak_checks import LeakChecks
 from trocar.downstream.metrics.outcome import Floats, Predicted, bootstrap_interval
 from trocar.downstream.metrics.registry import REGISTRY, mask_metrics, metrics_of
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
@@ -132,9 +133,14 @@ def read(name: str) -> PublishedExperiment:
 
 
 def reproduce(
-    name: str, data: Path, out: Path, overrides: list[str] | None = None, say: Callable[[str], None] = lambda _: None
+    name: str,
+    data: Path,
+    out: Path,
+    judge: LeakChecks,
+    overrides: list[str] | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Reproduction:
-    """Run the experiment on `data`; write what `evaluate` writes and reproduce.json to `out`.
+    """Run the experiment on `data`; write what `evaluate` writes and reproduce.json to `out`; `judge` as there.
 
     `overrides` are `key=value` of the evaluation that do not change the number, such as `device=cpu`. Raises
     ConfigError for an unknown name, for data that are not there and for a metric the task does not have.
@@ -146,7 +152,7 @@ def reproduce(
     changes = [f"{key}={json.dumps(value)}" for key, value in given.items()] + (overrides or [])
     config = load(EvaluateConfig, experiment.preset, changes)
     _check_data(name, data, config.layout)
-    results = evaluate(config, say)
+    results = evaluate(config, judge, say)
     row = _row(results, target.task)
     values, interval = measure(results, row, target.metric, out / "predictions.parquet", config.bootstrap)
     incomplete = results.tasks[target.task]["incomplete"]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from trocar.downstream.evaluation import evaluate as comparison
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.results import EvaluationResults
+from trocar.leakage import judge
 
 Say = Callable[[str], None]
 
@@ -17,7 +18,7 @@ def evaluate(config: EvaluateConfig, say: Say = lambda line: None) -> Evaluation
     `say` gets a line for every step that takes long. Raises ConfigError for a bad configuration before anything is
     decoded, TrocarError for data that cannot be read.
     """
-    return comparison.evaluate(config, say)
+    return comparison.evaluate(config, judge, say)
 
 
 def describe(config: EvaluateConfig) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from trocar.errors import StoppedError, TrocarError
+from trocar.leakage.run_guard import RunGuard
 from trocar.ssl.ranks.distributed import World
 from trocar.ssl.ranks.launch import launch
 from trocar.ssl.ranks.machine import ranks_to_start
@@ -38,7 +39,7 @@ def pretrain(
     if world is None and (ranks := ranks_to_start(config)) > 1:
         _on_ranks(config, ranks, say)
     else:
-        run(config, world or World(), say, after_stop, stop)
+        run(config, world or World(), say, RunGuard(say), after_stop, stop)
     return config.run.out
 
 
@@ -49,7 +50,7 @@ def describe(config: PretrainConfig, say: Say, world: World | None = None) -> li
     """
     from trocar.ssl.run.describe import describe_at_length  # a run that starts has no use for what this imports
 
-    return describe_at_length(Pretraining(config, world or World(), say))
+    return describe_at_length(Pretraining(config, world or World(), say, RunGuard(say)))
 
 
 def _on_ranks(config: PretrainConfig, ranks: int, say: Say) -> None:

@@ -171,7 +171,7 @@ def selected_rows(catalog: Catalog, config: Mapping[str, Any], notes: list[str])
     """
     from trocar.core.config import validate
     from trocar.data.selection.composition import Composition
-    from trocar.leak.resolve import resolve
+    from trocar.leakage.guard import resolve
 
     data = config.get("data")
     composition = data.get("composition", {}) if isinstance(data, Mapping) else {}

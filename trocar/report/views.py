@@ -20,11 +20,12 @@ def first_views(config: Mapping[str, Any]) -> dict[str, Images]:
     import torch
 
     from trocar.core.config import validate
+    from trocar.leakage.run_guard import RunGuard
     from trocar.ssl.ranks.distributed import World
     from trocar.ssl.run.assembly import Pretraining
     from trocar.ssl.run.pretrain_config import PretrainConfig
 
-    setup = Pretraining(validate(PretrainConfig, config, "config.yaml"), World(0, 1, 0), lambda _: None)
+    setup = Pretraining(validate(PretrainConfig, config, "config.yaml"), World(0, 1, 0), lambda _: None, RunGuard())
     shape = setup.networks.preprocessing
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (shape.mean, shape.std))
     found = {}

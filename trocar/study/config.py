@@ -10,8 +10,8 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from trocar.backbones.device import Wanted
 from trocar.core.config import AsWritten, Config, load
-from trocar.data.leak.guard import Policy
 from trocar.data.selection.composition import Composition, VideoFilter
+from trocar.data.selection.leak_config import Policy
 from trocar.downstream.protocols import get_protocol
 from trocar.downstream.protocols.base import Protocol
 from trocar.downstream.tasks import TOGETHER, get_task

@@ -17,8 +17,8 @@ from trocar.backbones.preprocess import describe_backbone
 from trocar.backbones.published import entries
 from trocar.backbones.published.convert import convert
 from trocar.backbones.published.family import unchunked
-from trocar.data.leak.identities import parse_numbers
 from trocar.errors import ConfigError, TrocarError
+from trocar.leakage.identities import parse_numbers
 
 SMALL = next(case for case in CASES if case.name == "surgenetxl_caformer_s18")
 

@@ -14,15 +14,15 @@ import torch
 from published_files import CASES
 
 from trocar.backbones import load_backbone, published, source
-from trocar.backbones.exposure import by_identity, exposure_of
 from trocar.backbones.origin import origin_of
 from trocar.backbones.published import entries
 from trocar.backbones.weights import weight_store
 from trocar.backbones.weights.fetch import fetch
 from trocar.cli import main
 from trocar.core.files import sha256_of
-from trocar.data.leak.verdict import Verdict
 from trocar.errors import ConfigError, TrocarError
+from trocar.leakage.exposure import by_identity, exposure_of
+from trocar.leakage.verdict import Verdict
 
 NAME = "surgenetxl_caformer_s18"
 CASE = next(case for case in CASES if case.name == NAME)

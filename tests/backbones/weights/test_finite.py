@@ -16,6 +16,7 @@ from trocar.backbones.load import load_backbone
 from trocar.backbones.weights.weights_file import require_finite
 from trocar.cli.main import main
 from trocar.errors import TrocarError
+from trocar.leakage.weight_history import RecordedHistory
 from trocar.ssl.blocks.networks import BackboneConfig, TimmNetworks
 from trocar.ssl.blocks.teachers import FrozenConfig
 
@@ -42,7 +43,7 @@ def test_a_folder_is_refused_with_the_name_of_the_tensor(poisoned: Path) -> None
 
 def test_an_export_copies_no_such_weights_and_leaves_nothing(poisoned: Path, tmp_path: Path) -> None:
     with pytest.raises(TrocarError, match=WHERE):
-        export_timm(poisoned, tmp_path / "out")
+        export_timm(poisoned, tmp_path / "out", RecordedHistory())
     assert not (tmp_path / "out").exists()
 
 

@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from trocar.backbones.export import export_timm, save_backbone
-from trocar.backbones.exposure import by_identity, exposure_of
 from trocar.backbones.load import load_backbone, random_like
 from trocar.backbones.origin import origin_of
 from trocar.backbones.preprocess import describe_backbone
@@ -17,8 +16,10 @@ from trocar.backbones.source import resolve
 from trocar.backbones.weights import identify
 from trocar.cli import main
 from trocar.core.files import sha256_of
-from trocar.data.leak.verdict import Verdict
 from trocar.errors import ConfigError, TrocarError
+from trocar.leakage.exposure import by_identity, exposure_of
+from trocar.leakage.verdict import Verdict
+from trocar.leakage.weight_history import RecordedHistory
 from trocar.study.results.weight_identity import absolute, identity, is_random, random_name
 
 ARCH = "test_vit"
@@ -126,7 +127,7 @@ def test_the_verdict_on_own_weights_is_unknown_also_after_an_export(own: Path, t
     origin = origin_of(load_backbone(name))
     assert origin is not None
     assert (origin.name, origin.sha256, origin.licence) == (f"{ARCH}@own.pth", sha256_of(own), "unknown")
-    export_timm(name, tmp_path / "export")
+    export_timm(name, tmp_path / "export", RecordedHistory())
     assert verdict(tmp_path / "export") is Verdict.UNKNOWN
     card = (tmp_path / "export" / "README.md").read_text()
     assert f"The first weights are {ARCH}@own.pth, licence unknown" in card
@@ -134,7 +135,7 @@ def test_the_verdict_on_own_weights_is_unknown_also_after_an_export(own: Path, t
 
 
 def test_weights_laid_beside_the_history_of_others_are_unknown(tmp_path: Path) -> None:
-    export_timm(f"random:{ARCH}", tmp_path / "export")
+    export_timm(f"random:{ARCH}", tmp_path / "export", RecordedHistory())
     assert verdict(tmp_path / "export") is Verdict.CLEAN
     file = tmp_path / "export" / "model.safetensors"
     other = {key: value + 1 for key, value in load_file(file).items()}

@@ -20,9 +20,9 @@ import trocar.downstream.evaluation.evaluate as evaluation
 from trocar.backbones.export import save_backbone
 from trocar.backbones.load import load_backbone
 from trocar.cli.main import main
-from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.results import EvaluationResults
+from trocar.jobs.evaluate import evaluate
 
 
 @pytest.fixture(scope="module")

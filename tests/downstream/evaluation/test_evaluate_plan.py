@@ -16,13 +16,13 @@ from training_factory import open_bench
 import trocar.downstream.evaluation.evaluate as evaluate_module
 from trocar.cli.main import main
 from trocar.downstream.evaluation.contenders import Contender, Replicate, sizes, usable
-from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.features import frame_cache
 from trocar.downstream.features.baselines.base import SIZE
 from trocar.downstream.predictions.prediction_file import RunIndex
 from trocar.downstream.protocols import get_protocol, protocols
 from trocar.errors import ConfigError
+from trocar.jobs.evaluate import evaluate
 
 NET = Contender("net", "backbone", (Replicate("net", None, 48),))
 PIXELS, MAJORITY = (

@@ -14,11 +14,11 @@ from training_factory import make_encoder, open_bench
 
 import trocar.downstream.evaluation.evaluate as evaluate_module
 from trocar.downstream.datasets import open_dataset
-from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.experiment import drawn
 from trocar.downstream.protocols.base import Problem
 from trocar.errors import ConfigError
+from trocar.jobs.evaluate import evaluate
 
 
 def split_folder(root: Path, cases: int = 5) -> Path:

@@ -14,13 +14,13 @@ from PIL import Image
 
 from trocar.cli.main import main
 from trocar.downstream.evaluation import mask_runs
-from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.mask_runs import file_stem
 from trocar.downstream.evaluation.results import EvaluationResults
 from trocar.downstream.metrics.registry import mask_metrics
 from trocar.downstream.metrics.segmentation import scores_of
 from trocar.downstream.predictions.mask_outcomes import mask_outcomes
+from trocar.jobs.evaluate import evaluate
 
 QUICK = {"name": "segmentation", "epochs": 1, "batch": 4, "decoder": "linear"}
 ARM = "random:test_resnet"

@@ -18,12 +18,12 @@ from mask_factory import make_mask_folder
 
 from trocar.cli.main import main
 from trocar.downstream.evaluation import result_cache
-from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.evaluation.result_cache import FOLDER, Finished
 from trocar.downstream.protocols.base import Problem, Protocol, Solution, read_solution, write_solution
 from trocar.downstream.protocols.finetune import Finetune
 from trocar.downstream.protocols.knn import KNN
 from trocar.downstream.protocols.segmentation import SegmentationProtocol
+from trocar.jobs.evaluate import evaluate
 
 
 def after(calls: int) -> Callable[..., object]:

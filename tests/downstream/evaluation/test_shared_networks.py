@@ -13,11 +13,11 @@ from downstream_factory import make_folder
 from finished_factory import TUNED, StoppedError, files, settings
 
 from trocar.downstream.evaluation import result_cache
-from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.result_cache import FOLDER, NETWORK
 from trocar.downstream.protocols.base import Solution, write_solution
 from trocar.downstream.training.loop import FinetuneTrainer
+from trocar.jobs.evaluate import evaluate
 
 GRU = {"name": "temporal_finetuned", "head": {"name": "gru", "hidden": 8}, "epochs": 2}
 

@@ -12,12 +12,12 @@ from figure_factory import TASKS, phase_rows, tool_rows
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.figures import draw
 from trocar.downstream.figures.ribbons import draw_ribbons
 from trocar.downstream.figures.shown import shown
 from trocar.downstream.figures.style import colour
+from trocar.jobs.evaluate import evaluate
 
 
 def area(path: Path, index: int) -> int:

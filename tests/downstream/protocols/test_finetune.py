@@ -14,7 +14,6 @@ from downstream_factory import make_folder
 from training_factory import colour_problem, make_encoder, open_bench, soft_problem, truth, with_validation
 
 from trocar.backbones.preprocess import describe_backbone
-from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.features.feature_cache import extract
 from trocar.downstream.predictions.prediction_file import RunIndex
@@ -23,6 +22,7 @@ from trocar.downstream.protocols.base import Problem, Solution
 from trocar.downstream.protocols.finetune import Finetune, finetuned
 from trocar.downstream.training.loop import FinetuneTrainer
 from trocar.errors import ConfigError, TrocarError
+from trocar.jobs.evaluate import evaluate
 
 QUICK = Finetune(epochs=2, batch=8, lr=2e-3, layer_decay=0.9, warmup=0, augment=None, select="fixed_epochs")
 

@@ -15,6 +15,7 @@ from tiny_methods import FRAMES, METHODS, make_models, merged, tiny_run
 from torch import Tensor, nn
 
 from trocar.core.config import validate
+from trocar.leakage.run_guard import RunGuard
 from trocar.ssl.blocks import networks as compiled_blocks
 from trocar.ssl.blocks.networks import compile_backbone, eagerly, repeated_blocks
 from trocar.ssl.engine.step import Progress, Views
@@ -98,7 +99,7 @@ def placed(name: str, data: Path, compile: bool) -> tuple[Pretraining, Passes]:
     method = merged(case.method, {"views": larger} if larger else {})
     backbone = str(data / case.backbone) if (data / case.backbone).exists() else case.backbone
     tree = tiny_run(name, data, data / "run", 1, method, backbone={"name": backbone}, train={"compile": compile})
-    setup = Pretraining(validate(PretrainConfig, tree, "test"), World(), print)
+    setup = Pretraining(validate(PretrainConfig, tree, "test"), World(), print, RunGuard())
     return setup, Passes(setup.placed().train().backbones)
 
 

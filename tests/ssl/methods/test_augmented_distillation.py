@@ -8,6 +8,7 @@ from method_factory import START, build, some_views
 
 from trocar.core.config import validate
 from trocar.errors import ConfigError
+from trocar.leakage.run_guard import RunGuard
 from trocar.ssl.blocks.heads import DinoHead
 from trocar.ssl.losses.dino import dino_loss, teacher_probabilities
 from trocar.ssl.methods.augmented_distillation import AugmentedDistillationConfig
@@ -121,7 +122,7 @@ def test_a_run_delivers_neighbours_and_remembers_how_they_were_drawn(tmp_path):
             "train": {"batch": 4, "steps": 2},
             "run": {"out": str(tmp_path / "run"), "workers": 0},
         }
-        return Pretraining(validate(PretrainConfig, tree, "test"), World(), print)
+        return Pretraining(validate(PretrainConfig, tree, "test"), World(), print, RunGuard())
 
     ours = setup()
     batch = ours.loader().batch(0)

@@ -9,6 +9,7 @@ from data_factory import make_catalog
 from trocar.cli.main import main
 from trocar.core.config import load
 from trocar.errors import ConfigError
+from trocar.leakage.run_guard import RunGuard
 from trocar.ssl.checkpoints.checkpoint import check_same
 from trocar.ssl.ranks.distributed import World
 from trocar.ssl.run import assembly as setting_up
@@ -27,7 +28,7 @@ def pretraining(shards, *overrides):
     words = [f"data.catalog={shards}", f"run.out={shards / 'run'}", "train.batch=4", "data.composition.curate=none"]
     words.append("train.precision=float32")  # which needs no card to be asked
     config = load(PretrainConfig, "small_dino", [*words, *overrides])
-    return Pretraining(config, World(0, 1, 0), print)
+    return Pretraining(config, World(0, 1, 0), print, RunGuard())
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import torch
 from data_factory import make_catalog
 
 from trocar.core.config import load
+from trocar.leakage.run_guard import RunGuard
 from trocar.ssl.engine.step import Progress, Views
 from trocar.ssl.ranks.distributed import World
 from trocar.ssl.run.assembly import Pretraining
@@ -14,7 +15,7 @@ from trocar.ssl.run.pretrain_config import PretrainConfig
 def placed(shards, compiled):
     words = [f"data.catalog={shards}", f"run.out={shards / 'run'}", "train.batch=4", "data.composition.curate=none"]
     words += [f"train.compile={compiled}", "train.precision=float32", "backbone.name=test_convnext"]
-    return Pretraining(load(PretrainConfig, "small_dino", words), World(0, 1, 0), print)
+    return Pretraining(load(PretrainConfig, "small_dino", words), World(0, 1, 0), print, RunGuard())
 
 
 @pytest.mark.slow

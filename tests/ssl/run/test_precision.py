@@ -7,6 +7,7 @@ from data_factory import make_catalog
 from trocar.backbones.device import allow_tf32, resolved
 from trocar.core.config import load
 from trocar.errors import ConfigError
+from trocar.leakage.run_guard import RunGuard
 from trocar.ssl.checkpoints import checkpoint
 from trocar.ssl.ranks.distributed import World
 from trocar.ssl.run import pretrain
@@ -36,7 +37,7 @@ def shards(tmp_path_factory):
 def pretraining(shards, device, *overrides):
     words = [f"data.catalog={shards}", f"run.out={shards / 'run'}", "train.batch=4", "data.composition.curate=none"]
     config = load(PretrainConfig, "small_dino", [*words, "train.precision=auto", "data.backend=torch", *overrides])
-    setup = Pretraining(config, World(), print)
+    setup = Pretraining(config, World(), print, RunGuard())
     setup.__dict__["device"] = device
     return setup
 

@@ -8,7 +8,7 @@ from downstream_factory import make_folder
 from study_factory import make_study
 
 from trocar.errors import ConfigError
-from trocar.leak.resolve import LeakSearch
+from trocar.leakage.guard import LeakSearch
 from trocar.study.config import load_study
 from trocar.study.plan.costs import Rates, price
 from trocar.study.plan.expand import make_plan
@@ -120,13 +120,12 @@ def test_where_no_case_leaves_a_pool_there_is_nothing_to_leave_out_per_task(root
 
 
 def test_held_out_cases_are_read_and_a_pool_searched_once_whatever_the_number_of_seeds(root, monkeypatch):
-    from trocar.leak import against, resolve
+    from trocar.leakage import guard, held_out_sources
 
     read, searched = [], []
-    monkeypatch.setattr(against, "held_out", lambda *words, real=against.held_out: read.append(1) or real(*words))
-    monkeypatch.setattr(
-        resolve, "find_leaks", lambda *words, real=resolve.find_leaks: searched.append(1) or real(*words)
-    )
+    reading, searching = held_out_sources.held_out, guard.find_leaks
+    monkeypatch.setattr(held_out_sources, "held_out", lambda *words: read.append(1) or reading(*words))
+    monkeypatch.setattr(guard, "find_leaks", lambda *words: searched.append(1) or searching(*words))
     found = plan(root, "pretrain_seeds=4")
     assert len(found.runs) == 8
     assert (len(read), len(searched)) == (1, 2)  # two hospitals are two pools
@@ -134,13 +133,13 @@ def test_held_out_cases_are_read_and_a_pool_searched_once_whatever_the_number_of
 
 def test_a_search_that_is_remembered_finds_what_a_fresh_one_does(root):
     from trocar.data.catalog.catalog import Catalog
-    from trocar.leak.resolve import resolve
+    from trocar.leakage.guard import guarding_of, resolve
     from trocar.study.plan.pretrainings import guard_of
 
     study = load_study(make_study(root), [f"tasks.phase.data={root / 'early' / 'phantom'}"])
     arm = study.arms["north"]
     composition = arm.composition.model_copy(update={"leak": guard_of(study, arm, study.tasks)})
     catalog, search = Catalog.open(study.catalog), LeakSearch()
-    twice = [resolve(composition, catalog, search=search) for _ in range(2)]
-    assert twice[0].leaks == twice[1].leaks == resolve(composition, catalog).leaks
-    assert {leak.pool for leak in twice[1].leaks} == {"phantom/case00", "phantom/case02"}
+    twice = [guarding_of(search.resolve(composition, catalog)).leaks for _ in range(2)]
+    assert twice[0] == twice[1] == guarding_of(resolve(composition, catalog)).leaks
+    assert {leak.pool for leak in twice[1]} == {"phantom/case00", "phantom/case02"}

@@ -5,7 +5,7 @@ import pytest
 from planted_study import Planted, plant
 from statistics_factory import known, scored
 
-from trocar.data.leak.verdict import Verdict
+from trocar.leakage.verdict import Verdict
 from trocar.study.report.analysis import analyse, bounds_of
 from trocar.study.report.arms import arms_of, cells, design_of, labelled_cases
 from trocar.study.report.how import arms

@@ -11,7 +11,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from trocar.backbones.exposure import exposure_of
+from trocar.backbones.history import WeightHistory
 from trocar.backbones.load import load_backbone
 from trocar.backbones.preprocess import describe_backbone
 from trocar.backbones.published.convert import nests
@@ -43,7 +43,7 @@ def show(path: Path, console: Console, *, sheet: Path | None = None, verify: boo
     return code
 
 
-def show_named(name: str, console: Console, *, verify: bool = False) -> int:
+def show_named(name: str, console: Console, history: WeightHistory, *, verify: bool = False) -> int:
     """Print what `NAME@FILE` or `ARCH@FILE` loads; the rest as `show`. Raises what `load_backbone` raises."""
     model = load_backbone(name)
     source, shape = resolve(name), describe_backbone(model)
@@ -52,9 +52,9 @@ def show_named(name: str, console: Console, *, verify: bool = False) -> int:
     _line(console, "input", f"{shape.size}, mean {shape.mean}, std {shape.std}")
     tensors = model.state_dict().values()
     _line(console, "tensors", f"{len(tensors)}, {sum(t.numel() for t in tensors) / 1e6:.2f} M values; every one fits")
-    for part in exposure_of(name).parts:
-        seen = ", ".join(seen.dataset for seen in part.seen) if part.known else "not recorded"
-        _line(console, "trained on", f"{seen} ({part.name})")
+    for part in history.recorded(name):
+        seen = ", ".join(seen["dataset"] for seen in part["seen"]) if part["known"] else "not recorded"
+        _line(console, "trained on", f"{seen} ({part['name']})")
     return _verify(name, console) if verify else 0
 
 

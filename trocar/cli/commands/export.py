@@ -26,8 +26,9 @@ def run(args: argparse.Namespace) -> int:
         return _onnx(args.source, args.out)
     from trocar.backbones.export import export_timm
     from trocar.backbones.source import is_timms, resolve
+    from trocar.leakage.weight_history import RecordedHistory
 
-    source = export_timm(args.source, args.out)
+    source = export_timm(args.source, args.out, RecordedHistory())
     print(f"backbone of {source} written to {args.out}")
     if is_timms(resolve(args.out).architecture):
         print(f'load it with timm.create_model("local-dir:{args.out}", pretrained=True)')

@@ -49,8 +49,9 @@ def run(args: argparse.Namespace) -> int:
     path = Path(args.path)
     if not path.exists() and "@" in args.path and not (args.sheet or args.review or args.all):
         from trocar.backbones.weights.inspect_checkpoint import show_named
+        from trocar.leakage.weight_history import RecordedHistory
 
-        return show_named(args.path, Console(highlight=False), verify=args.verify)
+        return show_named(args.path, Console(highlight=False), RecordedHistory(), verify=args.verify)
     if not path.exists():
         raise ConfigError(f"{path}: no such file or folder")
     sheet = Path(args.sheet) if args.sheet else None
@@ -64,7 +65,9 @@ def run(args: argparse.Namespace) -> int:
         if module.recognises(path):
             if args.all and kind != DATA_SET:
                 raise ConfigError(f"--all goes with {DATA_SET}; {path} is {kind}")
-            more = {"whole": True} if args.all else {}
+            more: dict[str, Any] = {"whole": True} if args.all else {}
+            if kind == DATA_SET:
+                more["check"] = importlib.import_module("trocar.leakage.judge")
             return int(module.show(path, Console(highlight=False), sheet=sheet, verify=args.verify, **more))
     raise ConfigError(f"{path}: nothing that can be inspected; expected {', or '.join(KINDS)}{_layouts(path)}")
 

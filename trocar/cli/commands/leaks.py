@@ -36,9 +36,10 @@ def run(args: argparse.Namespace) -> int:
 
     from trocar.core.progress import table_console
     from trocar.data.catalog.catalog import Catalog
-    from trocar.data.leak.folding import fold
-    from trocar.data.leak.guard import Guarded, find_leaks
-    from trocar.leak.against import held_out
+    from trocar.data.selection.leak_config import Guarded
+    from trocar.leakage.held_out_sources import held_out
+    from trocar.leakage.search import find_leaks
+    from trocar.leakage.verdict import fold
 
     catalog = Catalog.open(args.shards)
     entries = [

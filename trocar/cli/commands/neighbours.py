@@ -39,12 +39,17 @@ def register(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Build it, and say where it is and how many frames got a neighbour."""
     from trocar.core.config import load
+    from trocar.leakage.run_guard import RunGuard
     from trocar.ssl.neighbours.neighbour_index import FACTOR, NeighbourIndexConfig, build_index
 
     given = {name: getattr(args, name) for name in ("catalog", *OPTIONS)}
     flags = [f"{name}={json.dumps(value)}" for name, value in given.items() if value is not None]
     config = load(NeighbourIndexConfig, None, [*args.overrides, *flags])
-    built = build_index(config, say=lambda line: print(line, file=sys.stderr, flush=True))
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    built = build_index(config, RunGuard(say), say)
     if built.bad:
         print(f"{built.bad} frames can't be read as ingested and were left out", file=sys.stderr)
     print(f"{built.near} of {built.frames} frames have a neighbour nearer than {FACTOR:g} x the frame before them")

@@ -30,6 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from trocar.core.progress import Console
     from trocar.downstream.reproduce import names, reproduce
     from trocar.errors import ConfigError
+    from trocar.leakage import judge
 
     if args.list:
         return _list()
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         f"{key}={json.dumps(value)}" for key in ("device", "cache") if (value := getattr(args, key)) is not None
     ]
     errors = Console(stderr=True, highlight=False)
-    found = reproduce(args.name, args.data, out, overrides, say=lambda line: errors.print(line, markup=False))
+    found = reproduce(args.name, args.data, out, judge, overrides, say=lambda line: errors.print(line, markup=False))
     print("\n".join(found.lines()))
     print(f"reproduce.json is in {out}")
     return 0 if found.verdict == "within" else 1

@@ -146,7 +146,7 @@ def resolve_neighbours(
     videos = _videos(catalog, selection)
     _check_reach(config, catalog, videos)
     table = None if config.index is None else NeighbourTable.open(catalog, config.index)
-    return NeighbourRule(config, catalog, videos, seed, table, selection.guarding.rows)
+    return NeighbourRule(config, catalog, videos, seed, table, selection.excluded.rows)
 
 
 def _nearest(times: npt.NDArray[np.float32], at: int, offset: float, reach: float) -> int | None:

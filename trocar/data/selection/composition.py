@@ -13,14 +13,22 @@ from pydantic import Field
 from trocar.core.config import AsWritten, Config
 from trocar.core.random import I64
 from trocar.data.catalog.catalog import DEFAULT_CURATION, STRICT_CURATION, Catalog, to_numpy
-from trocar.data.leak.guard import FoundLeaks, Guarding, LeakGuard, find_leaks, guard
-from trocar.data.leak.held_out import HeldOut
 from trocar.data.selection.curation import LeftOut, Mask
-from trocar.data.selection.selection import EMPTY, Pool, RowRuns, Selection, hash_runs, limit_repeats, nominal_shares
+from trocar.data.selection.leak_config import LeakConfig
+from trocar.data.selection.selection import (
+    EMPTY,
+    Exclusion,
+    Pool,
+    RowRuns,
+    Selection,
+    hash_runs,
+    limit_repeats,
+    nominal_shares,
+)
 from trocar.errors import ConfigError, nearest
 
-Search = Callable[[Catalog, HeldOut, Sequence[int]], FoundLeaks]
-"""search(catalog, held_out, videos): the held-out cases among these videos, as `find_leaks` does it."""
+Exclude = Callable[[Catalog, Sequence[int], Mapping[str, int]], Exclusion]
+"""exclude(catalog, videos, sizes): what must not be sampled from these videos; `sizes` are the frames of each case."""
 
 
 class VideoFilter(Config):
@@ -101,36 +109,30 @@ class Composition(Config):
         gt=0,
         description="most epochs that a source is seen; what is over goes to the others; null: no limit",
     )
-    leak: LeakGuard = Field(
-        default=LeakGuard(), description="which cases are held out, and what becomes of those in the pool"
+    leak: LeakConfig = Field(
+        default=LeakConfig(), description="which cases are held out, and what becomes of those in the pool"
     )
 
-    def resolve(
-        self,
-        catalog: Catalog,
-        samples: int | None = None,
-        held_out: HeldOut | None = None,
-        search: Search = find_leaks,
-    ) -> Selection:
+    def resolve(self, catalog: Catalog, samples: int | None = None, exclude: Exclude | None = None) -> Selection:
         """Rows, shares and fingerprint.
 
         `samples` is the length of the run in samples; `max_repeat` needs it. A sample of n cases is nested in one of
         m > n cases, and new cases in the catalog change it only where they hash in front of chosen ones.
-        `held_out` is what `leak.against` stands for, as `trocar.leak.against` reads it; without it a composition that
-        names any is refused (TypeError). `search` finds these cases in the pool.
-        Raises ConfigError when nothing matches, a cell is too small, a name does not occur in the catalog, or the pool
-        holds a held-out case under `leak.policy: error`.
+        `exclude` says what leaves the pool before anything is sampled; without it a composition whose `leak.against`
+        names data is refused (TypeError), since they would stay in the pool unseen.
+        Raises ConfigError when nothing matches, a cell is too small, or a name does not occur in the catalog, and what
+        `exclude` raises.
         """
-        if self.leak.against and held_out is None:
-            raise TypeError("a composition with leak.against is resolved by trocar.leak.resolve")
-        return _Resolver(self, catalog, held_out, search).resolve(samples)
+        if self.leak.against and exclude is None:
+            raise TypeError("a composition with leak.against is resolved by trocar.leakage.guard")
+        return _Resolver(self, catalog, exclude).resolve(samples)
 
 
 class _Resolver:
     """One resolution: the columns of the video table as lists, and the choices made on the way."""
 
-    def __init__(self, config: Composition, catalog: Catalog, held_out: HeldOut | None, search: Search) -> None:
-        self.config, self.catalog, self.held_out, self.search = config, catalog, held_out, search
+    def __init__(self, config: Composition, catalog: Catalog, exclude: Exclude | None) -> None:
+        self.config, self.catalog, self.exclude = config, catalog, exclude
         table = catalog.videos
         names = (
             "name",
@@ -147,11 +149,11 @@ class _Resolver:
         self.first: I64 = to_numpy(table.column("first_row")).astype(np.int64)
         self.count: I64 = to_numpy(table.column("rows")).astype(np.int64)
         self.notes: list[str] = []
-        self.guarding = Guarding(FoundLeaks())
+        self.excluded = Exclusion()
 
     def resolve(self, samples: int | None) -> Selection:
-        # Held-out cases leave before anything is sampled: a sample of n cases keeps its n.
-        videos = self._sampled(self._guarded(self._matching()))
+        # Excluded cases leave before anything is sampled: a sample of n cases keeps its n.
+        videos = self._sampled(self._without_excluded(self._matching()))
         runs = self._budgeted(self._kept(videos), videos)
         source_rows = {source: len(r) for source, r in runs.items()}
         pools = self._pools(runs, samples)
@@ -162,19 +164,18 @@ class _Resolver:
             cases=tuple(sorted({self._case(v) for v in videos})),
             fingerprint=hash_runs(named, pools, self.first),
             notes=tuple(self.notes),
-            guarding=self.guarding,
+            excluded=self.excluded,
         )
 
-    def _guarded(self, videos: list[int]) -> list[int]:
-        if self.held_out is None or not self.config.leak.against:
+    def _without_excluded(self, videos: list[int]) -> list[int]:
+        if self.exclude is None:
             return videos
-        found = self.search(self.catalog, self.held_out, videos)
         size: Counter[str] = Counter()
         for v in videos:
             size[self._case(v)] += int(self.count[v])
-        self.guarding = guard(found, self.held_out, self.config.leak, size)
-        self.notes += self.guarding.describe(self.config.leak.policy)
-        kept = [v for v in videos if self._case(v) not in self.guarding.cases]
+        self.excluded = self.exclude(self.catalog, videos, size)
+        self.notes += self.excluded.notes
+        kept = [v for v in videos if self._case(v) not in self.excluded.cases]
         if not kept:
             raise ConfigError("composition: every case that it matches is held out; " + "; ".join(self.notes))
         return kept
@@ -281,7 +282,7 @@ class _Resolver:
         return hashlib.sha256(f"{self.config.sample_seed}\x1f{case}".encode()).hexdigest()
 
     def _kept(self, videos: list[int]) -> dict[int, RowRuns]:
-        """The frames of each video that pass the time grid and curation, without copies of held-out pictures."""
+        """The frames of each video that pass the time grid and curation, without the excluded rows."""
         runs, before = {}, 0
         with LeftOut(self.catalog, self._limits()) as left_out:
             for v in sorted(videos):
@@ -289,8 +290,8 @@ class _Resolver:
                 keep = self._on_time_grid(v, span)
                 before += int(np.count_nonzero(keep))
                 keep &= ~left_out.rows(span.start, span.stop)
-                copies = self.guarding.rows
-                keep[copies[(copies >= span.start) & (copies < span.stop)] - span.start] = False
+                rows = self.excluded.rows
+                keep[rows[(rows >= span.start) & (rows < span.stop)] - span.start] = False
                 runs[v] = RowRuns.of_video(np.flatnonzero(keep).astype(np.int64) + span.start)
         after = sum(len(r) for r in runs.values())
         self.notes.append(f"curation leaves {after} of {before} frames")

@@ -24,7 +24,6 @@ import numpy as np
 import numpy.typing as npt
 
 from trocar.core.random import I64
-from trocar.data.leak.guard import FoundLeaks, Guarding, Leak
 from trocar.errors import ConfigError, nearest
 
 U8: TypeAlias = npt.NDArray[np.uint8]
@@ -245,10 +244,20 @@ class Pool:
 
 
 @dataclass(frozen=True)
+class Exclusion:
+    """What leaves a pool before anything is sampled: `cases` (`source/case`) as a whole, and the catalog rows `rows`
+    int64[n] of others. `notes` say why, in lines.
+    """
+
+    cases: frozenset[str] = frozenset()
+    rows: I64 = field(default_factory=_nowhere)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Selection:
     """The resolved composition. `share`s of the pools sum to 1; `source_rows` counts selected rows per
-    source, `cases` are named source/case. `guarding` says which held-out cases and pictures the pool
-    held, and which of them left it before sampling.
+    source, `cases` are named source/case. `excluded` is what left the pool before sampling.
     """
 
     pools: tuple[Pool, ...]
@@ -256,12 +265,7 @@ class Selection:
     cases: tuple[str, ...]
     fingerprint: str
     notes: tuple[str, ...] = ()
-    guarding: Guarding = field(default_factory=lambda: Guarding(FoundLeaks()))
-
-    @property
-    def leaks(self) -> tuple[Leak, ...]:
-        """The held-out cases that were found in the pool, whatever became of them."""
-        return self.guarding.found.leaks
+    excluded: Exclusion = field(default_factory=Exclusion)
 
     def __len__(self) -> int:
         return sum(len(pool) for pool in self.pools)

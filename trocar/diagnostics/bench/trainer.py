@@ -93,6 +93,7 @@ def _trial(name: str, repeat: int, found: dict[str, Any]) -> Trial:
 
 def contender(settings: dict[str, Any], kind: str, precision: str, compiled: bool = False) -> dict[str, float]:
     """One trial of our trainer ("ours") or of the bare loop ("bare"); `settings` are the fields of `Settings`."""
+    from trocar.leakage.run_guard import RunGuard
     from trocar.ssl.ranks.distributed import World
     from trocar.ssl.run.assembly import Pretraining
     from trocar.ssl.run.pretrain_config import PretrainConfig
@@ -107,7 +108,7 @@ def contender(settings: dict[str, Any], kind: str, precision: str, compiled: boo
             "run": {"out": "unused", "workers": given.workers, "device": given.device},
         }
     )
-    setup = Pretraining(config, World(), lambda line: None)
+    setup = Pretraining(config, World(), lambda line: None, RunGuard())
     setup.placed()
     clock = Clock(setup.loader().iterate(0, WARM_UP + given.steps), waiter(setup.device))
     (_ours if kind == "ours" else _bare)(setup, clock)

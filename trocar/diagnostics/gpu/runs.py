@@ -10,6 +10,7 @@ import torch
 
 from trocar.data.loading.loader import Backend
 from trocar.diagnostics.gpu.runner import Subject
+from trocar.leakage.run_guard import RunGuard
 from trocar.ssl.blocks.networks import BackboneConfig, TimmNetworks
 from trocar.ssl.engine.method import Method
 from trocar.ssl.engine.optimizer import build_optimizer
@@ -90,7 +91,7 @@ def dino(subject: Subject, backbone: str, batch: int, steps: int, backend: Backe
 
 def set_up(tree: Tree) -> Pretraining:
     """A run in this process, its method placed on its device."""
-    setup = Pretraining(PretrainConfig.model_validate(tree), World(), lambda line: None)
+    setup = Pretraining(PretrainConfig.model_validate(tree), World(), lambda line: None, RunGuard())
     setup.placed()
     return setup
 
@@ -111,10 +112,11 @@ def script(folder: Path, tree: Tree, name: str) -> Path:
     path.write_text(
         "import sys, torch\n"
         "torch.use_deterministic_algorithms(True, warn_only=True)\n"
+        "from trocar.leakage.run_guard import RunGuard\n"
         "from trocar.ssl.ranks.distributed import World\n"
         "from trocar.ssl.run.pretrain import run\n"
         "from trocar.ssl.run.pretrain_config import PretrainConfig\n"
-        f"run(PretrainConfig.model_validate({tree!r}), World(), print)\n",
+        f"run(PretrainConfig.model_validate({tree!r}), World(), print, RunGuard())\n",
         encoding="utf-8",
     )
     return path

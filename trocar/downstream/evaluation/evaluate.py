@@ -29,11 +29,10 @@ from trocar.downstream.features.feature_cache import cache_folder
 from trocar.downstream.features.frame_cache import FrameCache, Size, extent
 from trocar.downstream.inspection.mask_survey import check_masks
 from trocar.downstream.labels import LabelledFrames
+from trocar.downstream.leak_checks import CopyCheck, LeakChecks
 from trocar.downstream.predictions.metrics_report import METRICS, report
 from trocar.downstream.protocols import get_protocol
 from trocar.errors import ConfigError
-from trocar.leak.judge import Judge
-from trocar.leak.within import copies_within, rows_to_compare
 from trocar.privacy.marks import Withheld, withhold
 
 LOCK = ".writing.lock"
@@ -41,19 +40,24 @@ LEAST_SIDE = 32
 """Pixels from which a decoded frame is large enough to tell pictures apart."""
 
 
-def evaluate(config: EvaluateConfig, say: Callable[[str], None] = lambda _: None) -> EvaluationResults:
+def evaluate(
+    config: EvaluateConfig, judge: LeakChecks, say: Callable[[str], None] = lambda _: None
+) -> EvaluationResults:
     """Score every backbone of `config` and its baselines; write the results if `config.out` is set.
 
-    `say` gets a line of text for every step that takes long. Raises ConfigError for a bad configuration
-    before anything is decoded, TrocarError for data that cannot be read.
+    `judge` says of every backbone whether it has seen the test cases (`trocar.leakage.judge`). `say` gets a line of
+    text for every step that takes long. Raises ConfigError for a bad configuration before anything is decoded,
+    TrocarError for data that cannot be read.
     """
     _check_out(config)
     computing = Computing.of(config)
     with computing.products():
-        return _evaluate(config, computing, say)
+        return _evaluate(config, computing, judge, say)
 
 
-def _evaluate(config: EvaluateConfig, computing: Computing, say: Callable[[str], None]) -> EvaluationResults:
+def _evaluate(
+    config: EvaluateConfig, computing: Computing, judge: LeakChecks, say: Callable[[str], None]
+) -> EvaluationResults:
     protocols = [get_protocol(wanted) for wanted in config.protocol]
     data = _open(config)
     benches = [make_experiment(names, data, config) for names in config.task]
@@ -73,14 +77,14 @@ def _evaluate(config: EvaluateConfig, computing: Computing, say: Callable[[str],
     if any("mask" in bench.kinds for bench in benches):
         check_masks(data, frames.folder)
     frames.prepare(list(sizes(arms, benches, protocols)))
-    data = _with_copies(data, frames, sizes(arms, benches, protocols), say)
-    judge = Judge(data, {str(case) for bench in benches for case in data.frames["case"].iloc[bench.rows]}, say)
+    data = _with_copies(data, frames, sizes(arms, benches, protocols), judge, say)
+    judged = judge.judging(data, {str(case) for bench in benches for case in data.frames["case"].iloc[bench.rows]}, say)
     finished = _finished(config)
     found, leaks = ScoredContender(), {}
     for arm in arms:
         say(arm.label)
         weights = [member.name for member in arm.members] if arm.kind == "backbone" else []
-        leaks[arm.label] = judge.verdict(weights).as_json()
+        leaks[arm.label] = judged(weights)
         encoders = {member.name: make_encoder(arm, member, frames, config, computing) for member in arm.members}
         for bench in benches:
             theirs = usable(arm, protocols, bench)
@@ -136,14 +140,14 @@ def _found(data: LabelledFrames) -> str:
 
 
 def _with_copies(
-    data: LabelledFrames, frames: FrameCache, decoded: Iterable[Size], say: Callable[[str], None]
+    data: LabelledFrames, frames: FrameCache, decoded: Iterable[Size], check: CopyCheck, say: Callable[[str], None]
 ) -> LabelledFrames:
     """With notes that name copies between its training and test cases, found in the frames that are decoded anyway."""
     enough = [size for size in decoded if min(extent(size)) >= LEAST_SIDE]
     if not enough:
         return data
-    pixels, rows = frames.get(min(enough, key=extent)), rows_to_compare(data)
-    lines = copies_within(data, rows, (pixels[row] for row in rows))
+    pixels, rows = frames.get(min(enough, key=extent)), check.rows_to_compare(data)
+    lines = check.copies_within(data, rows, (pixels[row] for row in rows))
     for line in lines:
         say(f"note: {line}")
     return replace(data, notes=(*data.notes, *lines))

@@ -33,7 +33,7 @@ class ResultRow:
     `runs` are those behind it, `members` what they are called. `values` has one number per run for every metric;
     `interval` is the 95 % bootstrap interval over cases of the headline's mean over runs; `per_class` the mean over
     runs, None for a class that does not occur; `detail` is what the protocol chose, [runs][folds]; `leak` says whether
-    the backbone has seen the test cases (`trocar.leak.judge`).
+    the backbone has seen the test cases (`trocar.leakage.judge`).
     """
 
     task: str

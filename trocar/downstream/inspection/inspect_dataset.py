@@ -23,9 +23,9 @@ from trocar.downstream.features.frame_cache import decoded
 from trocar.downstream.figures.style import colour
 from trocar.downstream.inspection.mask_survey import Present, refuse_white, survey
 from trocar.downstream.labels import IGNORED_PIXEL, LabelledFrames, LabelSpace, Mask
+from trocar.downstream.leak_checks import CopyCheck
 from trocar.downstream.splits.folds import published_split
 from trocar.errors import TrocarError
-from trocar.leak.within import copies_within, rows_to_compare
 
 SHAPE = TALL, CELL - 2
 """(height, width) to which frames are squashed: all of one size, as evaluation squashes them to squares."""
@@ -110,8 +110,18 @@ def recognises(path: Path) -> bool:
     return path.is_dir() and bool(_fitting(path))
 
 
-def show(path: Path, console: Console, *, sheet: Path | None = None, verify: bool = False, whole: bool = False) -> int:
+def show(
+    path: Path,
+    console: Console,
+    *,
+    check: CopyCheck,
+    sheet: Path | None = None,
+    verify: bool = False,
+    whole: bool = False,
+) -> int:
     """Print what is there; write a contact sheet; with `verify` decode every labelled frame. Returns the exit code.
+
+    `check` finds pictures that two splits share (`trocar.leakage.judge`).
 
     Classes are counted in the first split list, of many only the most frequent; `whole`: all classes in all lists.
 
@@ -126,9 +136,9 @@ def show(path: Path, console: Console, *, sheet: Path | None = None, verify: boo
             contact_sheet(data).save(sheet)
             _say(console, f"contact sheet: {sheet}")
         if verify:
-            _verify(data, console)
+            _verify(data, check, console)
         elif (data.frames["frame"] < 0).all():
-            _say_copies(data, rows_to_compare(data, LOOKED_AT), console)
+            _say_copies(data, check, console)
             for present in surveys.values():
                 masks = int(present.any(axis=1).sum())
                 _say(console, f"verified: {masks} masks hold known classes and fit their pictures")
@@ -256,26 +266,27 @@ def class_counts(
     return [int(n) for n in present[rows, : len(space.classes)].sum(axis=0)]
 
 
-def _verify(data: LabelledFrames, console: Console) -> None:
-    rows = rows_to_compare(data)
+def _verify(data: LabelledFrames, check: CopyCheck, console: Console) -> None:
+    rows = check.rows_to_compare(data)
     wanted, kept, count = set(rows.tolist()), {}, 0
     for row, (pixels,) in decoded(data, [HASHED]):
         count += 1
         if row in wanted:
             kept[row] = pixels
     _say(console, f"verified: {count} of {len(data)} labelled frames can be decoded")
-    _say_notes(copies_within(data, rows, (kept[row] for row in rows.tolist())), console)
+    _say_notes(check.copies_within(data, rows, (kept[row] for row in rows.tolist())), console)
 
 
-def _say_copies(data: LabelledFrames, rows: npt.NDArray[np.int64], console: Console) -> None:
+def _say_copies(data: LabelledFrames, check: CopyCheck, console: Console) -> None:
     """Pictures of training cases in test cases, in some of the pictures; frames of videos take long to reach."""
+    rows = check.rows_to_compare(data, LOOKED_AT)
     part = replace(data, frames=data.frames.iloc[rows].reset_index(drop=True))
     try:
         kept = {row: pixels for row, (pixels,) in decoded(part, [HASHED])}
     except TrocarError as error:
         return _say(console, f"note: {error}")
     every = np.arange(len(part))
-    _say_notes(copies_within(part, every, (kept[row] for row in every.tolist())), console)
+    _say_notes(check.copies_within(part, every, (kept[row] for row in every.tolist())), console)
 
 
 def _say_notes(lines: Iterable[str], console: Console) -> None:

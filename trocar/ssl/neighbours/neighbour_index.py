@@ -4,8 +4,6 @@ The rule of LemonFM's paper (Che et al., arXiv 2503.19740): a frame of another v
 three times the distance between the anchor and the frame before it. The distances are stored, so the factor stays a
 setting of the run that uses the index. The published code has another rule (three times the distance of the nearest
 entry of a file that nobody published); it is not followed.
-
-What a neighbour index has seen: its backbone chose which frames count as alike.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from trocar import __version__
 from trocar.backbones.device import choose_device
 from trocar.backbones.embed import Embedder, require_finite_features
-from trocar.backbones.exposure import KEY, Exposure, Part, exposure_of
+from trocar.backbones.history import KEY
 from trocar.backbones.load import load_backbone
 from trocar.backbones.preprocess import describe_backbone, fit_input_size
 from trocar.backbones.weights.fingerprint import fingerprint
@@ -34,12 +32,12 @@ from trocar.core.random import I64
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.loading.reader import BadContentError, Reader
 from trocar.data.loading.torch_backend import crop_resize, decode
-from trocar.data.order.neighbour_table import F32, NeighbourTable, index_folder, write_table
+from trocar.data.order.neighbour_table import F32, index_folder, write_table
 from trocar.data.selection.composition import Composition
 from trocar.data.selection.selection import Selection
 from trocar.errors import ConfigError, TrocarError
-from trocar.leak.resolve import LeakSearch, resolve
 from trocar.ssl.neighbours.neighbour_search import EXACT_UP_TO, nearest_of_other_groups, require_faiss, use_threads
+from trocar.ssl.pool_guard import PoolGuard
 
 FACTOR = 3.0  # of the paper's rule, for saying what an index is worth
 
@@ -72,9 +70,10 @@ class Built:
     search: str
 
 
-def build_index(config: NeighbourIndexConfig, say: Callable[[str], None]) -> Built:
+def build_index(config: NeighbourIndexConfig, guard: PoolGuard, say: Callable[[str], None]) -> Built:
     """Embed the frames of the composition, search, write.
 
+    `guard` resolves the composition and knows what the backbone has seen (`trocar.leakage.run_guard`).
     Frames that can't be read as ingested are left out and counted. Raises ConfigError for a composition with frames of
     one case only, a name or backbone that means nothing, TrocarError where shards can't be read.
     """
@@ -82,7 +81,7 @@ def build_index(config: NeighbourIndexConfig, say: Callable[[str], None]) -> Bui
     index_folder(catalog, config.name)
     device = choose_device(config.device)
     require_faiss()  # before the features are computed
-    rows, cases = _selected(catalog, resolve(config.composition, catalog, search=LeakSearch(say)))
+    rows, cases = _selected(catalog, guard.resolve(config.composition, catalog))
     if config.threads is not None:
         torch.set_num_threads(config.threads)
         use_threads(config.threads)
@@ -97,7 +96,7 @@ def build_index(config: NeighbourIndexConfig, say: Callable[[str], None]) -> Bui
         "trocar": __version__,
         "backbone": config.backbone,
         "backbone_fingerprint": known_as,
-        KEY: exposure_of(config.backbone).as_json(),
+        KEY: guard.recorded(config.backbone),
         "size": config.size,
         "rule": "distance < factor x reference, the distance to the frame before it in the same video",
         "distance": "Euclidean, L2-normalised pooled features",
@@ -202,19 +201,3 @@ def _table(catalog: Catalog, rows: I64, cases: I64, features: F32, k: int, exact
         neighbours[rows[block]] = np.where(found >= 0, rows[found], -1)
         distances[rows[block]] = apart
     return neighbours, distances, reference
-
-
-ROLE = "neighbour index"
-
-
-def exposure_of_index(table: NeighbourTable) -> Exposure:
-    """The history of the index's backbone, as the index recorded it when it was built.
-
-    Raises TrocarError for a record that cannot be understood.
-    """
-    if KEY not in table.about:
-        return Exposure((Part(ROLE, str(table.about.get("backbone", "unnamed")), known=False),))
-    try:
-        return Exposure.from_json(table.about[KEY]).as_role(ROLE)
-    except (TypeError, KeyError, ValueError) as error:
-        raise TrocarError(f"the neighbour index's record of its backbone cannot be understood: {error!r}") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,10 @@ from trocar import __version__
 from trocar.backbones.depthwise import use_fast_weight_gradient
 from trocar.backbones.device import choose_device, resolved
 from trocar.backbones.export import BackboneFiles, backbone_files, require_exportable
-from trocar.backbones.exposure import KEY, Exposure, Part, exposure_of
+from trocar.backbones.history import KEY, Record
 from trocar.data.catalog import staging
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.catalog.private_videos import private_names
-from trocar.data.leak.guard import compared
 from trocar.data.loading.dali_pipeline import decoder_identity, is_available, require
 from trocar.data.loading.loader import Backend, Loader
 from trocar.data.loading.reader import Reader
@@ -27,13 +26,12 @@ from trocar.data.order.neighbours import NeighbourRule, resolve_neighbours
 from trocar.data.order.plan import Plan
 from trocar.data.selection.selection import Selection
 from trocar.data.views.recipe import ViewPlan
-from trocar.leak.resolve import LeakSearch, resolve
 from trocar.privacy.marks import Withheld
 from trocar.ssl.blocks.networks import TimmNetworks, compile_backbone
 from trocar.ssl.blocks.teachers import FrozenConfig
 from trocar.ssl.engine.method import Method, MethodConfig
 from trocar.ssl.engine.optimizer import Schedule
-from trocar.ssl.neighbours.neighbour_index import exposure_of_index
+from trocar.ssl.pool_guard import PoolGuard, TrainingData
 from trocar.ssl.ranks.batch_norm import convert
 from trocar.ssl.ranks.distributed import World, wait_for_all
 from trocar.ssl.ranks.machine import (
@@ -57,15 +55,15 @@ STAGING_S = 12 * 3600.0
 class Pretraining:
     """A run that is set up but has not started: catalog opened, selection resolved, nothing written yet.
 
-    `search`: the leak guard's, for setting up several runs on what it has found already. `neighbouring`: ranks that
-    share this one's cores and memory.
+    `guard` keeps test cases out of the selection (`trocar.leakage.run_guard`). `neighbouring`: ranks that share this
+    one's cores and memory.
     """
 
     config: PretrainConfig
     world: World
     say: Say
+    guard: PoolGuard
     staged: Mapping[int, Path] = field(default_factory=dict)
-    search: LeakSearch | None = None
     neighbouring: MachineShare = field(default_factory=MachineShare)
 
     @cached_property
@@ -78,61 +76,36 @@ class Pretraining:
         """The names that nothing of this run may show: of the catalog, and of the data the leak guard compares with."""
         if self.config.privacy.share_frames:
             return Withheld()
-        held_out = self._search.held_out(self.config.data.composition)
-        guarded = held_out.private if held_out is not None else ()
-        return Withheld([*private_names(self.catalog), *guarded])
+        return Withheld([*private_names(self.catalog), *self.guard.private_names(self.config.data.composition)])
 
     @cached_property
     def selection(self) -> Selection:
         """What the composition resolves to."""
         steps, batch = self.config.train.steps, self.config.train.batch
         samples = steps * batch if steps is not None else None
-        return resolve(self.config.data.composition, self.catalog, samples, self._search)
+        return self.guard.resolve(self.config.data.composition, self.catalog, samples)
 
     @cached_property
-    def _search(self) -> LeakSearch:
-        return self.search or LeakSearch(self.say)
+    def training_data(self) -> TrainingData:
+        """All that reaches the weights."""
+        return TrainingData(
+            self.config.run.out,
+            self.config.data.composition,
+            self.catalog,
+            self.selection,
+            self.config.backbone.name,
+            tuple(value.name for _, value in self.method_config if isinstance(value, FrozenConfig)),
+            self.neighbours.table if self.neighbours is not None else None,
+        )
 
     @cached_property
-    def exposure(self) -> Exposure:
+    def exposure(self) -> Record:
         """What the trained weights will have seen, through their first weights, teachers and neighbour index too."""
-        method = self.method_config
-        teachers = [value.name for _, value in method if isinstance(value, FrozenConfig)]
-        table = self.neighbours.table if self.neighbours is not None else None
-        parts = [
-            Exposure((self._own_part(),)),
-            exposure_of(self.config.backbone.name).as_role("init"),
-            *(exposure_of(name).as_role("teacher") for name in teachers),
-            *([exposure_of_index(table)] if table is not None else []),
-        ]
-        return Exposure(tuple(part for one in parts for part in one.parts))
-
-    def _own_part(self) -> Part:
-        wanted = self._search.held_out(self.config.data.composition)
-        found = {} if wanted is None else compared(wanted, self.selection.guarding.kept, self.selection.cases)
-        root, known_as = str(self.catalog.root), self.catalog.fingerprint
-        part = Part("pretraining", self.config.run.out.name, (), self.selection.cases, root, known_as, found)
-        return replace(part, left_out=self._left_out())
-
-    def _left_out(self) -> dict[str, tuple[int, ...]]:
-        """Content hash of a video -> its frames, by number, that left the pool as copies of held-out pictures."""
-        left_out: dict[str, tuple[int, ...]] = {}
-        for row in self.selection.guarding.rows.tolist():
-            place = self.catalog.place(row)
-            content = self.catalog.videos["content_hash"][int(self.catalog.frames["video"][row])].as_py()
-            left_out[content] = (*left_out.get(content, ()), place["row"])
-        return left_out
+        return self.guard.seen(self.training_data)
 
     def leaks(self) -> dict[str, Any]:
         """The record of the leak guard, for the run folder."""
-        guard = self.config.data.composition.leak
-        return {
-            "format": 2,
-            "leak": guard.model_dump(mode="json"),
-            "compared": list(self.selection.guarding.found.compared),
-            "found": self.selection.guarding.records(),
-            "exposure": self.exposure.as_json(),
-        }
+        return {**self.guard.report(self.training_data), KEY: self.exposure}
 
     @cached_property
     def total(self) -> int:
@@ -316,6 +289,6 @@ def exported_backbone(setup: Pretraining, method: Method, step: int) -> Backbone
         "steps": setup.total,
         "seed": setup.config.run.seed,
         "data": setup.selection.fingerprint,
-        KEY: setup.exposure.as_json(),
+        KEY: setup.exposure,
     }
     return backbone_files(method.exported, extra=extra, preprocessing=setup.networks.preprocessing)

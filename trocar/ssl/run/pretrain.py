@@ -19,6 +19,7 @@ from trocar.ssl.checkpoints import checkpoint
 from trocar.ssl.engine.method import Method
 from trocar.ssl.engine.optimizer import build_optimizer, restore
 from trocar.ssl.engine.trainer import Trainer, TrainState
+from trocar.ssl.pool_guard import PoolGuard
 from trocar.ssl.ranks.distributed import World, agree, broadcast_int, gather_words, process_group
 from trocar.ssl.ranks.machine import MachineShare, default_threads
 from trocar.ssl.run.assembly import Pretraining, Say
@@ -29,9 +30,17 @@ from trocar.ssl.run.run_hooks import RunHooks, bad_rows
 from trocar.ssl.run.stop import AfterStop, Stop, never, shell_code
 
 
-def run(config: PretrainConfig, world: World, say: Say, after_stop: AfterStop = shell_code, stop: Stop = never) -> None:
+def run(
+    config: PretrainConfig,
+    world: World,
+    say: Say,
+    guard: PoolGuard,
+    after_stop: AfterStop = shell_code,
+    stop: Stop = never,
+) -> None:
     """Run or resume to the end. A finished run returns at once.
 
+    `guard` keeps test cases out of the data (`trocar.leakage.run_guard`).
     `stop` is polled at each step boundary; when it asks for a stop the run saves, and `after_stop` decides what
     follows. Nothing of the process is changed: no signal handlers, and torch has as many threads afterwards as before.
     Raises ConfigError / TrocarError for what a user can act on, StoppedError with what `after_stop` returns after a
@@ -39,7 +48,7 @@ def run(config: PretrainConfig, world: World, say: Say, after_stop: AfterStop = 
     """
     if wrong := config.indivisible(world.size):
         raise ConfigError(wrong)
-    setup = Pretraining(config, world, say)
+    setup = Pretraining(config, world, say, guard)
     allow_tf32(setup.device)
     with process_group(world, setup.device, config.run.out, config.run.data_timeout_s):
         setup.neighbouring = MachineShare.found(gather_words)

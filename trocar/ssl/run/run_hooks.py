@@ -154,7 +154,8 @@ class RunHooks:
             self._check_lease()
             source = checkpoint.path_of(self.run.out, self.setup.total) / "backbone"
             _replace_folder(source, self.run.out / "backbone")
-            write_atomic(self.run.out / "backbone" / "README.md", model_card(self.run.out, self.run.out / "backbone"))
+            card = model_card(self.run.out, self.run.out / "backbone", self.setup.guard)
+            write_atomic(self.run.out / "backbone" / "README.md", card)
             write_json_atomic(
                 self.run.out / "finished.json", {"step": self.setup.total, "identity": self.setup.identity()}
             )

@@ -10,7 +10,7 @@ from functools import cached_property
 from trocar.core.config import fingerprint
 from trocar.data.catalog.catalog import Catalog
 from trocar.errors import ConfigError
-from trocar.leak.resolve import LeakSearch
+from trocar.leakage.run_guard import RunGuard
 from trocar.slurm.profile import Profile
 from trocar.study.config import INIT, RANDOM, StudyConfig
 from trocar.study.plan.evaluations import Evaluation, ScoredBackbone, TaskPlan, labels_of
@@ -91,8 +91,8 @@ def make_plan(study: StudyConfig, profile: Profile | None = None) -> StudyPlan:
     Raises ConfigError for anything that can't be, before any work.
     """
     catalog = Catalog.open(study.catalog)
-    search = LeakSearch()
-    found = plan_arms(study, search, profile)
+    guard = RunGuard()
+    found = plan_arms(study, guard, profile)
     for name, why in found.short.items():
         if study.all_arms()[name].on_short != "skip" or study.leak == "error":
             raise ConfigError(f"arm {name}: {why}")
@@ -114,7 +114,7 @@ def make_plan(study: StudyConfig, profile: Profile | None = None) -> StudyPlan:
         for e in task.evaluations(backbone)
     )
     together = study.model_copy(update={"leave_out": "all"})
-    shared = plan_arms(together, search, profile) if study.leave_out == "task" else None
+    shared = plan_arms(together, guard, profile) if study.leave_out == "task" else None
     return StudyPlan(study, catalog.fingerprint, runs, found.stages, init_of, tasks, evaluations, found.short, shared)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from trocar.core.progress import duration
-from trocar.data.leak.guard import KEPT
+from trocar.leakage.guard import KEPT
 from trocar.study.plan.costs import Rates, StageCost, costs, price
 from trocar.study.plan.expand import StudyPlan
 from trocar.study.plan.pretrainings import served

@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
 from trocar.core.config import fingerprint, tree_of, validate
-from trocar.data.leak.guard import Guarded, LeakGuard
+from trocar.data.selection.leak_config import Guarded, LeakConfig
 from trocar.errors import ConfigError
-from trocar.leak.resolve import LeakSearch
+from trocar.leakage.guard import guarding_of
+from trocar.leakage.run_guard import RunGuard
 from trocar.slurm.profile import Profile
 from trocar.ssl.ranks.distributed import World
 from trocar.ssl.run.assembly import Pretraining
@@ -87,7 +88,7 @@ class Pretrainings:
     short: dict[str, str]
 
 
-def plan_arms(study: StudyConfig, search: LeakSearch, profile: Profile | None = None) -> Pretrainings:
+def plan_arms(study: StudyConfig, guard: RunGuard, profile: Profile | None = None) -> Pretrainings:
     """The pretrainings of every arm and seed. `profile`: of the jobs that are to run them.
 
     Raises ConfigError where they would run in a precision that can't be known.
@@ -97,7 +98,7 @@ def plan_arms(study: StudyConfig, search: LeakSearch, profile: Profile | None = 
     for name, arm in study.all_arms().items():
         try:
             for seed in range(study.pretrain_seeds):
-                found += plan_runs(study, name, arm, seed, search, profile)
+                found += plan_runs(study, name, arm, seed, guard, profile)
         except PrecisionUnknownError:
             raise
         except ConfigError as error:
@@ -106,7 +107,7 @@ def plan_arms(study: StudyConfig, search: LeakSearch, profile: Profile | None = 
 
 
 def plan_runs(
-    study: StudyConfig, name: str, arm: ArmConfig, seed: int, search: LeakSearch, profile: Profile | None = None
+    study: StudyConfig, name: str, arm: ArmConfig, seed: int, guard: RunGuard, profile: Profile | None = None
 ) -> list[Run]:
     """The pretrainings of one arm with one seed: one for all tasks, or one for each set of tasks that leave the same
     out. Raises ConfigError for a recipe or composition that can't be.
@@ -114,7 +115,7 @@ def plan_runs(
     found: dict[str, Run] = {}
     for tasks in task_sets(study):
         config = _config(study, name, arm, seed, tasks)
-        run, stage = _plan_run(config, name, seed, tasks, search, profile)
+        run, stage = _plan_run(config, name, seed, tasks, guard, profile)
         if stage.name in found:  # what they leave out is not in this pool, or was not drawn from it
             run = _joined(found[stage.name][0], run)
             stage = found[stage.name][1]
@@ -139,10 +140,10 @@ def _joined(one: ArmRun, other: ArmRun) -> ArmRun:
 
 
 def _plan_run(
-    asked: PretrainConfig, name: str, seed: int, tasks: tuple[str, ...], search: LeakSearch, profile: Profile | None
+    asked: PretrainConfig, name: str, seed: int, tasks: tuple[str, ...], guard: RunGuard, profile: Profile | None
 ) -> Run:
     config = asked.computing_in(planned(asked, profile))
-    setup = Pretraining(config, World(), lambda _: None, search=search)
+    setup = Pretraining(config, World(), lambda _: None, guard)
     selection, steps, stage = setup.selection, setup.total, _stage(setup)
     run = ArmRun(
         arm=name,
@@ -157,7 +158,7 @@ def _plan_run(
         samples=steps * config.train.batch,
         epochs=setup.plan.epochs(steps),
         notes=selection.notes,
-        leaks=tuple(selection.guarding.records()),
+        leaks=tuple(guarding_of(selection).records()),
         init=absolute(config.backbone.name),
         size=next(iter(setup.method_config.recipe().groups.values())).size,
         precision=config.train.precision,
@@ -185,11 +186,11 @@ def _config(study: StudyConfig, name: str, arm: ArmConfig, seed: int, tasks: tup
     return validate(PretrainConfig, tree, source)
 
 
-def guard_of(study: StudyConfig, arm: ArmConfig, tasks: Iterable[str]) -> LeakGuard:
+def guard_of(study: StudyConfig, arm: ArmConfig, tasks: Iterable[str]) -> LeakConfig:
     """What must stay out of the arm's pool: its own list, and the test and validation cases of these tasks."""
     guarded = dict.fromkeys(_guarded(study.tasks[task]) for task in tasks)
     against = [*arm.leak.against, *guarded]
-    return LeakGuard(against=against, policy=study.leak, suspects=arm.leak.suspects)
+    return LeakConfig(against=against, policy=study.leak, suspects=arm.leak.suspects)
 
 
 def _guarded(task: TaskConfig) -> Guarded:

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from trocar.core.progress import duration
-from trocar.data.leak.folding import fold
-from trocar.data.leak.guard import KEPT
+from trocar.leakage.guard import KEPT
+from trocar.leakage.verdict import fold
 from trocar.privacy.marks import tree_without_folders
 from trocar.study.plan.pretrainings import served
 from trocar.study.report.arms import source_fields, sources_of

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from trocar.data.leak.verdict import Verdict
+from trocar.leakage.verdict import Verdict
 from trocar.report.charts import bar, scale_of
 from trocar.study.plan.evaluations import labels_of
 from trocar.study.report.analysis import LEVEL, Analysis, Compared

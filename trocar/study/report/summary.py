@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from trocar.data.leak.verdict import Verdict
+from trocar.leakage.verdict import Verdict
 from trocar.study.report.analysis import Analysis, Compared
 from trocar.study.results.results import StudyResults
 from trocar.study.statistics.contrasts import Contrast

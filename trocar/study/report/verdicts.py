@@ -11,10 +11,10 @@ from html import escape
 
 import numpy as np
 
-from trocar.data.leak.verdict import Verdict
 from trocar.downstream.metrics.registry import class_lines
 from trocar.downstream.metrics.segmentation import per_class, row_mean
 from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome
+from trocar.leakage.verdict import Verdict
 from trocar.study.report.analysis import Compared
 from trocar.study.report.html import cell, head, number, table
 from trocar.study.report.known_cases import KnownCases

@@ -13,6 +13,7 @@ from typing import Any
 from trocar.backbones.export import public_config
 from trocar.core.files import write_json_atomic
 from trocar.errors import TrocarError
+from trocar.leakage.weight_history import RecordedHistory
 from trocar.privacy.marks import Withheld, withhold
 from trocar.runs.mlflow.server import Placement, client_of, resolve_uri
 from trocar.runs.mlflow.sync import sync
@@ -178,7 +179,7 @@ def _log_backbone(out: Path, uri: str, run_id: str, model: str, hidden: Withheld
     for path in sorted(file for file in backbone.rglob("*") if file.is_file()):
         folder = path.parent.relative_to(out).as_posix()
         if path.name == "config.json":
-            client.log_text(run_id, public_config(path, hidden), f"{folder}/{path.name}")
+            client.log_text(run_id, public_config(path, hidden, RecordedHistory()), f"{folder}/{path.name}")
         elif path.suffix != ".md":  # the card is among the files that every run has
             client.log_artifact(run_id, str(path), artifact_path=folder)
     _register(client, run_id, model)

@@ -31,8 +31,13 @@ TISSUE_SHARE = 0.4
 """A frame with this share of tissue-coloured pixels among its lit ones has an out_of_body score of 0."""
 NEAR_DUPLICATE_BITS = 6
 """near_duplicate: at most this many of the 256 dhash bits differ from the previous kept frame."""
+COPY_BITS = 24
+"""Pictures of which at most this many dhash bits differ are copies of one picture (measured in docs/leaks.md)."""
+LEAST_BITS = 40
+"""Fewer set dhash bits than this: black, blank or fog, which looks the same in every operation."""
 
 _DARK, _LIT, _GLARE = 20, 30, 235
+_SET = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,17 @@ def differences(lumas: npt.NDArray[np.int16]) -> npt.NDArray[np.uint8]:
 def hamming(first: bytes, second: bytes) -> int:
     """Number of bits in which two hashes differ."""
     return (int.from_bytes(first, "big") ^ int.from_bytes(second, "big")).bit_count()
+
+
+def set_bits(hashes: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+    """Number of set bits of uint8[..., 32]."""
+    count: npt.NDArray[Any] = _SET[hashes].sum(-1, dtype=np.int64)
+    return count
+
+
+def distance(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+    """Differing bits of uint8[..., 32] and uint8[..., 32]."""
+    return set_bits(one ^ other)
 
 
 def quality_table(measures: Sequence[FrameMeasures]) -> pa.Table:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from trocar.data.catalog.catalog import to_numpy
 from trocar.data.catalog.writer import VideoEntry
+from trocar.data.ingest.images.quality import COPY_BITS, LEAST_BITS, distance, set_bits
 from trocar.data.ingest.sources.find import MAX_NAME, FoundSource, Sources, fit_name, printable, video_id
 from trocar.data.ingest.sources.lookup import Lookup
 from trocar.data.ingest.sources.metadata import STILLS, Find, VideoTable
@@ -119,9 +120,6 @@ def alike_stills(videos: Sequence[VideoEntry]) -> str | None:
 
     Pictures without structure (black, fog) look like each other in every operation and do not count.
     """
-    from trocar.data.leak.content import RADIUS
-    from trocar.data.leak.pictures import LEAST_BITS, set_bits
-
     stills = [video for video in videos if video.fps == 0]
     stills = stills[:: -(-len(stills) // MOST)] if stills else []
     if len(stills) < 2:
@@ -131,17 +129,17 @@ def alike_stills(videos: Sequence[VideoEntry]) -> str | None:
     places = np.flatnonzero(set_bits(hashes) >= LEAST_BITS)
     numbers = {case: number for number, case in enumerate(dict.fromkeys(cases))}
     case = np.array([numbers[cases[place]] for place in places.tolist()], np.int64)
-    near = _cases_near(hashes[places], case, RADIUS)
+    near = _cases_near(hashes[places], case, COPY_BITS)
     alike = np.flatnonzero((near != case[:, None]).any(1))
     if not len(alike):
         return None
     one = int(alike[0])
     others = np.flatnonzero(np.isin(case, near[one][near[one] != case[one]]))
-    other = others[np.argmin(set_bits(hashes[places][others] ^ hashes[places][one]))]
+    other = others[np.argmin(distance(hashes[places][others], hashes[places][one]))]
     example = f"{stills[places[one]].name} and {stills[places[other]].name}"
     return (
-        f"{len(alike)} of {len(stills)} stills look like a still of another case (at most {RADIUS} of the 256 bits of "
-        f"their hashes differ), such as {example}. Pictures of one patient in training and test are a leak: give "
+        f"{len(alike)} of {len(stills)} stills look like a still of another case (at most {COPY_BITS} of the 256 bits "
+        f"of their hashes differ), such as {example}. Pictures of one patient in training and test are a leak: give "
         "videos.csv a case_id column, or --case-regex on their paths"
     )
 

@@ -10,7 +10,7 @@ from PIL import Image
 from trocar.cli.main import main
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.features.frame_cache import decoded
-from trocar.leak.within import copies_within, rows_to_compare
+from trocar.leakage.judge import copies_within, rows_to_compare
 
 SPLITS = {"a": "train", "b": "train", "c": "test", "d": "test"}
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from trocar.data.ingest.images.quality import dhash
-from trocar.data.leak.content import Rule, find_copies
-from trocar.data.leak.pictures import Pictures, variants
+from trocar.leakage.matching import Rule, find_copies
+from trocar.leakage.pictures import Pictures, variants
 
 FPS = 1
 SMALL = (427, 240)

@@ -8,17 +8,17 @@ import pytest
 from leak_factory import make_labelled, make_pool, operation
 from PIL import Image
 
-from trocar.backbones.exposure import Exposure, Part
 from trocar.cli.main import main
-from trocar.data.leak.guard import LeakGuard, compared
-from trocar.data.leak.verdict import Verdict
 from trocar.data.order.neighbours import NeighbourRule, NeighbourSource
 from trocar.data.selection.composition import Composition
+from trocar.data.selection.leak_config import LeakConfig
 from trocar.downstream.datasets import open_dataset
 from trocar.errors import ConfigError
-from trocar.leak.against import held_out
-from trocar.leak.judge import Judge
-from trocar.leak.resolve import resolve
+from trocar.leakage.exposure import Exposure, Part
+from trocar.leakage.guard import compared, guarding_of, resolve
+from trocar.leakage.held_out_sources import held_out
+from trocar.leakage.judge import Judge
+from trocar.leakage.verdict import Verdict
 
 
 def still(seed):
@@ -72,7 +72,7 @@ def pool(tmp_path_factory):
 
 
 def guarded(data, **fields):
-    return Composition(curate="none", leak=LeakGuard(against=[str(data)], **fields))
+    return Composition(curate="none", leak=LeakConfig(against=[str(data)], **fields))
 
 
 def rows_of(selection):
@@ -88,23 +88,23 @@ def test_every_copy_leaves_and_nothing_else(data, pool):
     free = sorted([*(f"free{i}" for i in range(20)), "trio0", "trio2"])
     assert names_of(pool, rows_of(selection)) == free
     assert set(selection.cases) == {*(f"web/free{i}" for i in range(20)), "web/trio"}
-    assert {leak.verdict for leak in selection.leaks} == {Verdict.SEEN}
-    assert len(selection.leaks) == 4 * len(COPIES) + 2
+    assert {leak.verdict for leak in guarding_of(selection).leaks} == {Verdict.SEEN}
+    assert len(guarding_of(selection).leaks) == 4 * len(COPIES) + 2
 
 
 def test_a_picture_leaves_alone_and_its_case_only_if_it_has_two(data, pool):
     selection = resolve(guarded(data), pool)
-    assert names_of(pool, selection.guarding.rows) == ["trio1"]
-    became = {leak["pool"]: leak["became"] for leak in selection.guarding.records()}
+    assert names_of(pool, guarding_of(selection).rows) == ["trio1"]
+    became = {leak["pool"]: leak["became"] for leak in guarding_of(selection).records()}
     assert (became["web/trio"], became["web/pair"]) == ("1 picture(s) left out", "left out")
-    (trio,) = (leak for leak in selection.guarding.records() if leak["pool"] == "web/trio")
+    (trio,) = (leak for leak in guarding_of(selection).records() if leak["pool"] == "web/trio")
     assert (trio["pictures"], "rows" in trio) == (1, False)
 
 
 def test_the_fingerprint_covers_single_pictures(data, pool):
     everything = Composition(curate="none", include=[{"case": ["trio"]}])
-    without = everything.model_copy(update={"leak": LeakGuard(against=[str(data)])})
-    of_others = everything.model_copy(update={"leak": LeakGuard(against=["heichole/1"])})
+    without = everything.model_copy(update={"leak": LeakConfig(against=[str(data)])})
+    of_others = everything.model_copy(update={"leak": LeakConfig(against=["heichole/1"])})
     prints = [resolve(one, pool).fingerprint for one in (everything, without, of_others)]
     assert prints[0] == prints[2] != prints[1]
 
@@ -116,7 +116,7 @@ def test_error_stops_on_copies_of_stills_and_allow_keeps_them(data, pool):
         resolve(guarded(data, policy="error"), pool)
     kept = resolve(guarded(data, policy="allow"), pool)
     assert len(kept) == len(pool)
-    assert {leak["became"] for leak in kept.guarding.records()} == {"kept in the pool"}
+    assert {leak["became"] for leak in guarding_of(kept).records()} == {"kept in the pool"}
 
 
 def test_what_was_compared_and_what_chance_gives_is_said(data, pool, capsys):
@@ -133,9 +133,9 @@ def test_a_still_in_a_video_takes_its_frames_and_a_frame_in_a_still_the_still(tm
     data = make_labelled(tmp_path / "stills", {"p": [jpeg(video[3])]})
     selection = resolve(guarded(data), pool)
     assert len(selection) == len(pool) - 1
-    assert selection.guarding.rows.tolist() == [3]
+    assert guarding_of(selection).rows.tolist() == [3]
     whole = make_labelled(tmp_path / "videos", {"op": [jpeg(picture) for picture in video]})
-    assert resolve(guarded(whole, policy="allow"), pool).guarding.records()[1]["pool"] == "web/w"
+    assert guarding_of(resolve(guarded(whole, policy="allow"), pool)).records()[1]["pool"] == "web/w"
     with pytest.raises(ConfigError, match="every case that it matches is held out"):
         resolve(guarded(whole), pool)
 
@@ -145,7 +145,7 @@ def test_a_left_out_picture_is_no_neighbour_either(tmp_path):
     pool = make_pool(tmp_path / "pool", {"v": ("north", "op", video)})
     selection = resolve(guarded(make_labelled(tmp_path / "stills", {"p": [jpeg(video[3])]})), pool)
     inside = np.ones(1, bool)
-    rule = NeighbourRule(NeighbourSource(), pool, inside, 0, None, selection.guarding.rows)
+    rule = NeighbourRule(NeighbourSource(), pool, inside, 0, None, guarding_of(selection).rows)
     assert NeighbourRule(NeighbourSource(), pool, inside, 0).candidates(4) == [2, 3, 5, 6]
     assert rule.candidates(4) == [2, 5, 6]
 
@@ -163,7 +163,7 @@ def shuffled(tmp_path_factory):
 def test_suspects_leave_unless_they_are_to_stay(shuffled):
     data, pool = shuffled
     selection = resolve(guarded(data), pool)
-    assert [leak.verdict for leak in selection.leaks] == [Verdict.SUSPECT]
+    assert [leak.verdict for leak in guarding_of(selection).leaks] == [Verdict.SUSPECT]
     assert selection.cases == ("north/free",)
     assert resolve(guarded(data, policy="error"), pool).cases == ("north/free",)
 
@@ -175,7 +175,7 @@ def test_a_held_out_set_that_is_wholly_suspect_stops_a_plan_that_keeps_suspects(
     two = make_labelled(tmp_path / "own", {"one": operation(5), "two": operation(77)})
     kept = resolve(guarded(two, suspects="keep"), pool)
     assert len(kept.cases) == 2
-    assert [leak["became"] for leak in kept.guarding.records()] == ["kept in the pool"]
+    assert [leak["became"] for leak in guarding_of(kept).records()] == ["kept in the pool"]
     assert any("by leak.suspects: keep" in note for note in kept.notes)
     assert len(resolve(guarded(data, policy="allow", suspects="keep"), pool).cases) == 2
 
@@ -187,9 +187,9 @@ def part_of(selection, pool, left_out=None, found=None):
 
 def test_what_left_the_pool_does_not_count_as_seen_now_or_by_another_test_set(data, pool, tmp_path):
     selection = resolve(guarded(data), pool)
-    (row,) = selection.guarding.rows.tolist()
+    (row,) = guarding_of(selection).rows.tolist()
     content = pool.videos["content_hash"][int(pool.frames["video"][row])].as_py()
-    found = compared(held_out([str(data)]), selection.guarding.kept, selection.cases)
+    found = compared(held_out([str(data)]), guarding_of(selection).kept, selection.cases)
     assert set(found.values()) == {()}
     other = make_labelled(tmp_path / "other", {"q": [still(1).resize((160, 120))]})
     judge = Judge(open_dataset(other), ["q"])
@@ -211,13 +211,13 @@ def test_pictures_without_times_are_stills_however_many_a_case_has(tmp_path):
     pool = make_pool(tmp_path / "pool", {"copy": ("web", "w", [jpeg(still(3))]), "free": ("web", "f", [still(70)])})
     assert open_dataset(without_times(make_labelled(tmp_path / "stills", labelled))).untimed
     selection = resolve(guarded(tmp_path / "stills", policy="allow"), pool)
-    assert [(leak.pool, leak.rows) for leak in selection.leaks] == [("web/w", (0,))]
+    assert [(leak.pool, leak.rows) for leak in guarding_of(selection).leaks] == [("web/w", (0,))]
 
 
 def test_pictures_without_times_that_are_a_video_in_order_are_found_as_one(tmp_path):
     video = operation(5, frames=8)
     pool = make_pool(tmp_path / "pool", {"v": ("north", "op", operation(6, 3) + video)})
     data = without_times(make_labelled(tmp_path / "own", {"p": video}))
-    (leak,) = resolve(guarded(data, policy="allow"), pool).leaks
+    (leak,) = guarding_of(resolve(guarded(data, policy="allow"), pool)).leaks
     assert "+3.0 s away" in leak.how
     assert leak.rows == ()

@@ -11,9 +11,10 @@ from trocar.backbones.export import save_backbone
 from trocar.backbones.load import load_backbone
 from trocar.cli.main import main
 from trocar.core.config import validate
-from trocar.data.leak import content, pictures
 from trocar.data.selection.composition import Composition
-from trocar.leak.against import held_out
+from trocar.leakage import matching as content
+from trocar.leakage import pictures
+from trocar.leakage.held_out_sources import held_out
 
 PAGE = (Path(__file__).parents[2] / "docs" / "leaks.md").read_text(encoding="utf-8")
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from trocar.data.leak.identities import Case
-from trocar.data.leak.pictures import Pictures
+from trocar.leakage.identities import Case
+from trocar.leakage.pictures import Pictures
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from trocar.data.leak.content import COMMON, ISOLATED_RADIUS, RADIUS, RUN, Rule, compare, different, find_copies
-from trocar.data.leak.pictures import BORDERS, CROPS, VARIANTS, Pictures, distance, variants
+from trocar.data.ingest.images.quality import distance
+from trocar.leakage.matching import COMMON, ISOLATED_RADIUS, RADIUS, RUN, Rule, compare, different, find_copies
+from trocar.leakage.pictures import BORDERS, CROPS, VARIANTS, Pictures, variants
 
 
 def hashes(rng, count):

@@ -7,13 +7,13 @@ from leak_factory import make_labelled, make_pool, operation
 
 from trocar.cli.main import main
 from trocar.core.files import user_cache
-from trocar.data.leak.guard import Guarded, LeakGuard
-from trocar.data.leak.verdict import Verdict
 from trocar.data.selection.composition import Amount, Composition
+from trocar.data.selection.leak_config import Guarded, LeakConfig
 from trocar.errors import ConfigError, TrocarError
-from trocar.leak import against
-from trocar.leak.against import held_out
-from trocar.leak.resolve import resolve
+from trocar.leakage import held_out_sources
+from trocar.leakage.guard import guarding_of, resolve
+from trocar.leakage.held_out_sources import held_out
+from trocar.leakage.verdict import Verdict
 
 SPLITS = {"train1": "train", "test1": "test", "val1": "val"}
 
@@ -41,7 +41,7 @@ def catalog(tmp_path_factory):
 
 
 def guarded(*against, policy="exclude", **fields):
-    return Composition(curate="none", leak=LeakGuard(against=list(against), policy=policy), **fields)
+    return Composition(curate="none", leak=LeakConfig(against=list(against), policy=policy), **fields)
 
 
 def free_cases():
@@ -51,7 +51,7 @@ def free_cases():
 def test_cases_leave_by_content_by_name_and_by_published_identity(data, catalog):
     selection = resolve(guarded(str(data), "m2cai16_tool/11"), catalog)
     assert set(selection.cases) == free_cases()
-    found = {(leak.pool, leak.test): leak for leak in selection.leaks}
+    found = {(leak.pool, leak.test): leak for leak in guarding_of(selection).leaks}
     assert found.keys() == {
         ("north/op17", "clinic/test1"),
         ("clinic/val1", "clinic/val1"),
@@ -87,12 +87,12 @@ def test_error_names_case_task_and_the_ways_out(data, catalog):
 def test_allow_keeps_the_cases_and_records_them(data, catalog):
     selection = resolve(guarded(str(data), policy="allow"), catalog)
     assert len(selection.cases) == 6
-    assert {leak.verdict for leak in selection.leaks} == {Verdict.SEEN}
+    assert {leak.verdict for leak in guarding_of(selection).leaks} == {Verdict.SEEN}
 
 
 def test_training_cases_of_the_labelled_data_are_no_leak(tmp_path, data):
     pool = make_pool(tmp_path, {"a": ("north", "x", operation(0)), "b": ("north", "y", operation(70))})
-    assert resolve(guarded(str(data)), pool).leaks == ()
+    assert guarding_of(resolve(guarded(str(data)), pool)).leaks == ()
 
 
 def test_data_without_a_split_is_held_out_as_a_whole(tmp_path):
@@ -126,12 +126,12 @@ def test_published_splits_and_lists_are_read(tmp_path):
 def test_a_pool_of_published_cases_is_found_however_their_numbers_are_written(tmp_path, held):
     names = {"07": "a", "video08": "b", "20": "c"}
     pool = make_pool(tmp_path, {v: ("cholec80", case, operation(i)) for i, (case, v) in enumerate(names.items())})
-    found = [leak.pool for leak in resolve(guarded(held, policy="allow"), pool).leaks]
+    found = [leak.pool for leak in guarding_of(resolve(guarded(held, policy="allow"), pool)).leaks]
     assert found == (["cholec80/07", "cholec80/video08"] if ":" in held else ["cholec80/07"])
 
 
 def test_a_composition_with_a_guard_cannot_be_resolved_without_it(catalog):
-    with pytest.raises(TypeError, match=r"trocar\.leak\.resolve"):
+    with pytest.raises(TypeError, match=r"trocar\.leakage\.guard"):
         guarded("cholec80").resolve(catalog)
 
 
@@ -152,9 +152,9 @@ def test_hashes_are_computed_once(data):
 def test_hashes_in_a_cache_of_before_are_not_used(data):
     said = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(against, "FORMAT", against.FORMAT - 1)
+        patch.setattr(held_out_sources, "FORMAT", held_out_sources.FORMAT - 1)
         old = held_out([Guarded(data=data)], said.append)
-        (path,) = (user_cache() / "leak").glob(f"hashes-{against.FORMAT}-*.npy")
+        (path,) = (user_cache() / "leak").glob(f"hashes-{held_out_sources.FORMAT}-*.npy")
     np.save(path, np.zeros_like(np.load(path)))
     new = held_out([Guarded(data=data)], said.append)
     assert len(said) == 2
@@ -189,7 +189,7 @@ def test_frames_csv_says_which_data_set_a_case_is_of(tmp_path):
     data = with_sources(make_labelled(tmp_path / "mix", cases), {"video61": "Cholec80", "op2": ""})
     assert held_out([str(data)]).cases == {("cholec80", "61"), ("mix", "op2")}
     pool = make_pool(tmp_path / "pool", {"a": ("m2cai16_tool", "tool_video_11", operation(30))})
-    (leak,) = resolve(guarded(str(data), policy="allow"), pool).leaks
+    (leak,) = guarding_of(resolve(guarded(str(data), policy="allow"), pool)).leaks
     assert leak.test == "cholec80/61"
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trocar.data.leak.folding import ALONE, called, fold
+from trocar.leakage.verdict import ALONE, called, fold
 
 
 def leak(

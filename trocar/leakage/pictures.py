@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +18,7 @@ from PIL import Image
 
 from trocar.core.random import I64
 from trocar.data.ingest.images.content_area import SAMPLES, find_content
-from trocar.data.ingest.images.quality import cells, differences
+from trocar.data.ingest.images.quality import LEAST_BITS, cells, differences, set_bits
 
 U8 = npt.NDArray[np.uint8]
 BORDERS = (0.0, 0.04, 0.08)
@@ -34,9 +33,6 @@ TURNS: tuple[tuple[slice, slice, tuple[int, ...]], ...] = (
 )
 """As it is, mirrored, upside down, turned by half: order of rows and columns, and the crops that are hashed so."""
 VARIANTS = sum(len(crops) for _, _, crops in TURNS)
-LEAST_BITS = 40
-"""Fewer set bits than this (of 256): black, blank or fog, which looks the same in every operation."""
-_BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1).astype(np.uint8)
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom, as parts of width and height."""
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
@@ -138,17 +134,6 @@ def _surround(images: Sequence[Image.Image], brighter: bool = False, cut: float 
     w, h = images[0].size
     across, down = outer[0] + left, outer[1] + top
     return across / w, down / h, (across + width) / w, (down + height) / h
-
-
-def set_bits(hashes: U8) -> npt.NDArray[Any]:
-    """Number of set bits of uint8[..., 32]."""
-    count: npt.NDArray[Any] = _BITS[hashes].sum(-1, dtype=np.int64)
-    return count
-
-
-def distance(one: U8, other: U8) -> npt.NDArray[Any]:
-    """Differing bits of uint8[..., 32] and uint8[..., 32]."""
-    return set_bits(one ^ other)
 
 
 def _inside(box: Box, border: float, size: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -15,20 +15,20 @@ from typing import Any
 
 import timm
 
+from trocar.backbones.history import KEY, WEIGHTS_KEY
 from trocar.backbones.published.family import Published, Seen
 from trocar.backbones.source import WEIGHTS, BackboneSource, resolve
 from trocar.backbones.weights.weight_store import is_published_file
 from trocar.core.files import sha256_of
-from trocar.data.leak.identities import Case, identities, parse_numbers
-from trocar.data.leak.verdict import Finding, Verdict, by_severity
+from trocar.data.order.neighbour_table import NeighbourTable
 from trocar.errors import TrocarError
+from trocar.leakage.identities import Case, identities, parse_numbers
+from trocar.leakage.verdict import Finding, Verdict, by_severity
 
-KEY = "exposure"
-WEIGHTS_KEY = "weights_sha256"
-"""Of the `model.safetensors` that the record beside it is about."""
 IMAGENET_TAG = re.compile(r"(?:^|[_.])in(?:1k|12k|21k|22k)(?:$|[_.])")
 """timm names in a tag what weights were trained on: these are photographs alone, where no other token is known."""
 SEAL = "#"
+INDEX = "neighbour index"
 PICTURES_FOUND = "its pictures were found among the pretraining frames"
 OTHER_DATA = re.compile(r"laion|openai|webli|lvd|yfcc|datacomp|dfn|metaclip|merged|sa1b|ig|swsl|ssl|seer|siglip|cc12m")
 
@@ -90,6 +90,11 @@ class Exposure:
 
     parts: tuple[Part, ...] = ()
 
+    @classmethod
+    def join(cls, histories: Iterable[Exposure]) -> Exposure:
+        """The parts of all of them."""
+        return cls(tuple(part for one in histories for part in one.parts))
+
     def as_role(self, role: str) -> Exposure:
         """The same as the history of something else's `role`, such as its init."""
         return Exposure(tuple(replace(part, role=_chain(role, part.role)) for part in self.parts))
@@ -125,6 +130,19 @@ def exposure_of(name_or_path: str | Path) -> Exposure:
         assert source.file is not None
         return Exposure((Part("pretraining", f"{source.name}@{source.file.name}", known=False),))
     return _of_timm(source) if source.kind == "timm" else _of_folder(source.folder)
+
+
+def exposure_of_index(table: NeighbourTable) -> Exposure:
+    """What a neighbour index has seen: its backbone chose which frames count as alike, and recorded its history.
+
+    Raises TrocarError for a record that cannot be understood.
+    """
+    if KEY not in table.about:
+        return Exposure((Part(INDEX, str(table.about.get("backbone", "unnamed")), known=False),))
+    try:
+        return Exposure.from_json(table.about[KEY]).as_role(INDEX)
+    except (TypeError, KeyError, ValueError) as error:
+        raise TrocarError(f"the neighbour index's record of its backbone cannot be understood: {error!r}") from None
 
 
 def by_identity(part: Part, tests: Iterable[Case]) -> list[Finding]:

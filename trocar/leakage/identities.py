@@ -1,4 +1,4 @@
-"""Which published cases are the same operation: the table `configs/leak/_identities.yaml`, every row with its source.
+"""Which published cases are the same operation: the table `identities.yaml`, every row with its source.
 
 A case is (data set, case). A case of a catalog becomes a published one by two rules: the catalog's `source` is a data
 set of the table or one of its names (spelling aside: `Cholec-80` is `cholec80`), and the whole case id is a number that
@@ -12,15 +12,16 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 
 import yaml
 from pydantic import Field, TypeAdapter
 
-from trocar.core.config import PRESETS, Config
+from trocar.core.config import Config
 from trocar.errors import ConfigError, nearest
 
 Case = tuple[str, str]
-TABLE = PRESETS / "leak" / "_identities.yaml"
+TABLE = Path(__file__).with_name("identities.yaml")
 
 
 class Dataset(Config):

@@ -7,18 +7,20 @@ from leak_factory import make_labelled, make_pool, operation
 from run_factory import small_run
 
 from trocar.backbones.export import export_timm, save_backbone
-from trocar.backbones.exposure import Exposure, Part, by_identity, exposure_of
 from trocar.backbones.load import load_backbone
 from trocar.backbones.published.family import Seen
 from trocar.core.config import validate
-from trocar.data.leak.verdict import Finding, Verdict
 from trocar.data.order.neighbour_table import NeighbourTable
 from trocar.data.selection.composition import Composition
 from trocar.downstream.datasets import open_dataset
-from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
-from trocar.leak.judge import Judge, verdict_of
-from trocar.ssl.neighbours.neighbour_index import NeighbourIndexConfig, build_index, exposure_of_index
+from trocar.jobs.evaluate import evaluate
+from trocar.leakage.exposure import Exposure, Part, by_identity, exposure_of, exposure_of_index
+from trocar.leakage.judge import Judge, verdict_of
+from trocar.leakage.run_guard import RunGuard
+from trocar.leakage.verdict import Finding, Verdict
+from trocar.leakage.weight_history import RecordedHistory
+from trocar.ssl.neighbours.neighbour_index import NeighbourIndexConfig, build_index
 from trocar.ssl.ranks.distributed import World
 from trocar.ssl.run.assembly import Pretraining
 from trocar.ssl.run.pretrain import run as pretrain
@@ -131,7 +133,7 @@ def trained(catalog, out, backbone=NET, leak=None, method=None):
         "run": {"workers": 0, "device": "cpu", "checkpoint_every": 1},
     }
     config = validate(PretrainConfig, small_run(catalog.root, out, **sections), "test")
-    pretrain(config, World(), lambda line: None)
+    pretrain(config, World(), lambda line: None, RunGuard())
     return out
 
 
@@ -152,7 +154,7 @@ def test_the_verdict_passes_on_to_what_is_trained_from_it_and_to_its_export(tmp_
     clean, leaky = pools
     first = trained(leaky, tmp_path / "first")
     second = trained(clean, tmp_path / "second", backbone=str(first))
-    export_timm(second, tmp_path / "export")
+    export_timm(second, tmp_path / "export", RecordedHistory())
     found = judged(tmp_path / "export", data)
     assert found.verdict is Verdict.SEEN
     assert "(init)" in found.findings[0].why
@@ -180,6 +182,7 @@ def test_the_verdict_passes_on_from_the_backbone_of_a_neighbour_index(tmp_path, 
         NeighbourIndexConfig(
             catalog=clean.root, backbone=str(backbone), name="alike", size=32, workers=0, composition=composition
         ),
+        RunGuard(),
         lambda line: None,
     )
     found = Verdict.worst(
@@ -200,7 +203,7 @@ def test_the_verdict_passes_on_from_the_backbone_of_a_neighbour_index(tmp_path, 
         ),
         "test",
     )
-    parts = Pretraining(config, World(), lambda line: None).exposure.parts
+    parts = Exposure.from_json(Pretraining(config, World(), lambda line: None, RunGuard()).exposure).parts
     assert [part.role for part in parts] == ["pretraining", "neighbour index"]
     assert parts[1].cases == exposure_of(backbone).parts[0].cases
 

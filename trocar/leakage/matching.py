@@ -19,9 +19,10 @@ import numpy.typing as npt
 
 from trocar.core.hamming import HashIndex, hash_index
 from trocar.core.random import I64
-from trocar.data.leak.pictures import U8, Pictures, distance
+from trocar.data.ingest.images.quality import COPY_BITS, distance
+from trocar.leakage.pictures import U8, Pictures
 
-RADIUS = 24
+RADIUS = COPY_BITS
 """Bits in which frames of one copy may differ."""
 RUN = 3
 """Different pictures at one offset that make a copy."""

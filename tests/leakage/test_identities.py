@@ -1,8 +1,8 @@
 import pytest
 
-from trocar.data.leak.identities import identities, numbers
 from trocar.downstream.datasets.triplets import CHOLECT50_SPLITS
 from trocar.errors import ConfigError
+from trocar.leakage.identities import identities, numbers
 
 TABLE = identities()
 

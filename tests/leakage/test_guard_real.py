@@ -6,8 +6,8 @@ import pytest
 
 from trocar.cli.main import main
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.leak.guard import find_leaks
-from trocar.leak.against import held_out
+from trocar.leakage.held_out_sources import held_out
+from trocar.leakage.search import find_leaks
 
 
 @pytest.fixture(scope="module")

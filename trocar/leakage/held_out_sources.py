@@ -14,18 +14,18 @@ from PIL import Image
 
 from trocar.core.files import user_cache, write_atomic
 from trocar.core.tables import read_lines, read_table
-from trocar.data.leak.content import RUN
-from trocar.data.leak.guard import Guarded
-from trocar.data.leak.held_out import HeldOut
-from trocar.data.leak.identities import Case, identities
-from trocar.data.leak.pictures import U8, Pictures, variants
 from trocar.data.media.folders import video_key
+from trocar.data.selection.leak_config import Guarded
 from trocar.downstream.datasets import adapters, open_dataset
 from trocar.downstream.datasets.base import DatasetOptions
 from trocar.downstream.evaluation.private_labels import private_of
 from trocar.downstream.features.frame_cache import FrameCache, decoded
 from trocar.downstream.labels import LabelledFrames
 from trocar.errors import ConfigError, TrocarError, nearest
+from trocar.leakage.held_out import HeldOut
+from trocar.leakage.identities import Case, identities
+from trocar.leakage.matching import RUN
+from trocar.leakage.pictures import U8, Pictures, variants
 
 SIDE = 160
 """Pixels of the square that a frame is squashed to before it is hashed: over nine for a cell of the hash."""
@@ -34,7 +34,7 @@ Say = Callable[[str], None]
 
 
 def held_out(against: Sequence[str | Guarded], say: Say = lambda line: None) -> HeldOut:
-    """All held-out cases of these entries (see `LeakGuard`), hashed where their pictures are at hand."""
+    """All held-out cases of these entries (see `LeakConfig`), hashed where their pictures are at hand."""
     return HeldOut.join([_one(entry, say) for entry in against])
 
 

@@ -1,24 +1,39 @@
-"""The verdict that stands beside a score: has any part of a backbone's history seen the test cases?"""
+"""The verdict that stands beside a score: has any part of a backbone's history seen the test cases?
+
+And copies between the training and the test cases of one labelled data set: the same picture in two of its splits.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from trocar.backbones.exposure import Exposure, Part, by_identity, exposure_of
-from trocar.data.catalog.catalog import Catalog
-from trocar.data.leak.guard import Leak, find_leaks
-from trocar.data.leak.held_out import HeldOut
-from trocar.data.leak.identities import Case
-from trocar.data.leak.verdict import Finding, Verdict, by_severity
-from trocar.downstream.labels import LabelledFrames
-from trocar.errors import TrocarError
-from trocar.leak.against import case_names, of_data
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from PIL import Image
 
-SHOWN = 8
+from trocar.core.random import I64
+from trocar.data.catalog.catalog import Catalog
+from trocar.downstream.labels import LabelledFrames
+from trocar.downstream.leak_checks import Judged
+from trocar.errors import TrocarError
+from trocar.leakage.exposure import Exposure, Part, by_identity, exposure_of
+from trocar.leakage.held_out import HeldOut
+from trocar.leakage.held_out_sources import case_names, of_data
+from trocar.leakage.identities import Case
+from trocar.leakage.matching import Copy, compare
+from trocar.leakage.pictures import Pictures, plain_variants
+from trocar.leakage.search import Leak, find_leaks
+from trocar.leakage.verdict import Finding, Verdict, by_severity
+
+REASONS_SHOWN = 8
+MOST = 10_000
+"""Frames that are compared, one a second at most; of a larger set every so many seconds of each video."""
+PAIRS_SHOWN = 6
 
 
 @dataclass(frozen=True)
@@ -40,7 +55,7 @@ class JudgedScore:
         return {
             "verdict": self.verdict.value,
             "cases": sorted({finding.case for finding in worst if finding.case}),
-            "why": list(dict.fromkeys(finding.why for finding in worst))[:SHOWN],
+            "why": list(dict.fromkeys(finding.why for finding in worst))[:REASONS_SHOWN],
         }
 
 
@@ -92,6 +107,12 @@ class Judge:
         return of_data(self.data, self.cases, self.say)
 
 
+def judging(data: LabelledFrames, cases: Collection[str], say: Callable[[str], None] = lambda _: None) -> Judged:
+    """`Judge.verdict` of these cases as JSON values, for who does not know this room."""
+    judge = Judge(data, cases, say)
+    return lambda backbones: judge.verdict(backbones).as_json()
+
+
 def verdict_of(backbone: str | Path, data: LabelledFrames, cases: Collection[str]) -> JudgedScore:
     """Whether a backbone has seen these cases of a data set; see `Judge`."""
     return Judge(data, cases).verdict([backbone])
@@ -128,3 +149,62 @@ def _reachable(part: Part) -> _Pool | None:
     first, content = (catalog.videos.column(name).to_pylist() for name in ("first_row", "content_hash"))
     without = [first[video] + row for video in videos for row in part.left_out.get(content[video], ())]
     return _Pool(catalog, videos, without)
+
+
+def rows_to_compare(data: LabelledFrames, most: int = MOST) -> I64:
+    """int64[m] rows of the table, at most about `most`, spread over all videos."""
+    frames = data.frames
+    second = pd.Series(np.floor(frames["time_s"] + 1e-6), index=frames.index)
+    timed = (frames.groupby("video")["time_s"].transform("nunique") > 1) & (not data.untimed)
+    rows = np.flatnonzero(~(pd.DataFrame({"video": frames["video"], "second": second}).duplicated() & timed))
+    every = -(-len(rows) // most)
+    # By the clock of each video and not by place: a copy is then looked for at the same moments.
+    kept = np.where(timed.iloc[rows], second.iloc[rows] % every == 0, np.arange(len(rows)) % every == 0)
+    chosen: I64 = rows[kept.astype(bool)].astype(np.int64)
+    return chosen
+
+
+def copies_within(data: LabelledFrames, rows: I64, images: Iterable[npt.NDArray[np.uint8]]) -> list[str]:
+    """In lines, which test cases show pictures of training cases, of uint8 [H, W, 3] of each of the `rows` in order.
+
+    Without a training and a test split every case is compared with every other one, as any two may be divided by one.
+    """
+    frames = data.frames.iloc[rows]
+    hashes = (
+        np.stack([plain_variants(Image.fromarray(image)) for image in images]) if len(rows) else np.zeros((0, 1, 32))
+    )
+    videos = list(dict.fromkeys(frames["video"]))
+    number = {video: index for index, video in enumerate(videos)}
+    case_of = frames.groupby("video")["case"].first()
+    every = Pictures(
+        hashes.astype(np.uint8),
+        frames["video"].map(number).to_numpy(np.int64),
+        frames["time_s"].to_numpy(np.float64),
+        tuple(map(str, videos)),
+        tuple(("", str(case_of[video])) for video in videos),
+        untimed=data.untimed,
+    )
+    split = frames["split"].to_numpy(str)
+    halves = bool((split == "train").any() and np.isin(split, ("test", "val")).any())
+    queries = every.only(np.isin(split, ("test", "val"))) if halves else every
+    pool = every.only(split == "train") if halves else every
+    found = compare(queries, replace(pool, hashes=pool.hashes[:, :1]), other_cases=True)
+    return _copy_lines(every, found.copies, found.pairs, "training" if halves else "other")
+
+
+def _copy_lines(every: Pictures, copies: Sequence[Copy], pairs: int, whose: str) -> list[str]:
+    alike: dict[tuple[str, str], Copy] = {}
+    for copy in copies:
+        pair = every.cases[copy.query][1], every.cases[copy.pool][1]
+        alike.setdefault(pair if whose == "training" else (min(pair), max(pair)), copy)
+    if not alike:
+        return []
+    lines = [
+        f"{len(alike)} pair(s) of cases show the same pictures ({pairs:,} pairs of pictures compared): what a test "
+        f"case shares with a {whose} case makes a score look better than it is"
+    ]
+    for (test, other), copy in list(alike.items())[:PAIRS_SHOWN]:
+        where = "at no common offset in time" if copy.offset_s is None else f"{copy.offset_s:+.1f} s away"
+        where = "isolated pictures" if copy.rows else where
+        lines.append(f"case {test} and the {whose} case {other}: {copy.frames} picture(s), {where}")
+    return [*lines, f"and {len(alike) - PAIRS_SHOWN} more pairs"] if len(alike) > PAIRS_SHOWN else lines

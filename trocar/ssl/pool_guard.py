@@ -1,0 +1,53 @@
+"""What keeps test cases out of the data that a run trains on, and writes down what its weights have seen.
+
+`trocar.leakage.run_guard` does, and is handed in: training does not know how copies are found, nor what is published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from trocar.backbones.history import Record, WeightHistory
+from trocar.data.catalog.catalog import Catalog
+from trocar.data.order.neighbour_table import NeighbourTable
+from trocar.data.selection.composition import Composition
+from trocar.data.selection.selection import Selection
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """All that reaches the weights of a run: its frames, and through other networks theirs.
+
+    `init`, `teachers`: names as for `load_backbone`; `index`: the neighbour index, None without one.
+    """
+
+    run: Path
+    composition: Composition
+    catalog: Catalog
+    selection: Selection
+    init: str
+    teachers: Sequence[str] = ()
+    index: NeighbourTable | None = None
+
+
+class PoolGuard(WeightHistory, Protocol):
+    """Resolves compositions without held-out cases, and knows the history of what is trained on them."""
+
+    def resolve(self, composition: Composition, catalog: Catalog, samples: int | None = None) -> Selection:
+        """`Composition.resolve` without the held-out cases; raises ConfigError too for a pool that is refused."""
+        ...
+
+    def private_names(self, composition: Composition) -> Collection[str]:
+        """Names of the held-out data that nothing of the run may show."""
+        ...
+
+    def seen(self, data: TrainingData) -> Record:
+        """What the trained weights will have seen, for `config.json` of the exported backbone."""
+        ...
+
+    def report(self, data: TrainingData) -> dict[str, Any]:
+        """What the guard compared, found and did, as JSON values for the run folder."""
+        ...
