@@ -96,7 +96,7 @@ def test_archives_are_never_unpacked_so_links_devices_and_ways_out_of_the_folder
     ] == []
     # Shards are read at the catalog's offsets; a tar is opened to be written, by a stream that can't seek.
     opened = [(file, keyword(call, "mode")) for file, name, call in calls() if name == "tarfile.open"]
-    assert opened == [("shards.py", "'w|'")]
+    assert opened == [("shard_writer.py", "'w|'")]
 
 
 @pytest.mark.parametrize(
