@@ -25,17 +25,13 @@ LISTS = {
 }
 """Folders that list alike things: a file is called after what is in the list, whoever else has that name."""
 REPEATED = {
-    "charts.py",
     "config.py",
     "distributed.py",
-    "gather.py",
     "labels.py",
     "loss.py",
     "mlflow_record.py",
-    "page.py",
     "results.py",
     "shown.py",
-    "summary.py",
     "train.py",
     "writer.py",
 }

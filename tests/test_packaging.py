@@ -30,6 +30,17 @@ def test_the_lane_of_lowest_versions_has_the_lowest_that_are_allowed():
     assert {name: Version(lowest[name]) for name in floors} == {name: Version(low) for name, low in floors.items()}
 
 
+def test_every_file_that_the_package_reads_is_in_the_wheel():
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    packed = {path for pattern in setuptools["package-data"]["trocar"] for path in (ROOT / "trocar").glob(pattern)}
+    files = {path for path in (ROOT / "trocar").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert {path for path in files if path.name.endswith((".css", ".j2", ".yaml"))} >= {
+        ROOT / "trocar/report/style.css",
+        ROOT / "trocar/report/templates/base.html.j2",
+    }
+    assert files - packed == set()
+
+
 @pytest.mark.parametrize("lane", ["lowest", "newest"])
 def test_every_lane_keeps_the_torch_that_is_tested(lane):
     tested, pinned = pins(ROOT / "constraints.txt"), pins(LANES / f"{lane}.txt")

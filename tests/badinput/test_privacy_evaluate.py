@@ -110,8 +110,8 @@ def test_predictions_and_results_stay_whole_in_the_folder_of_the_evaluation(told
 
 
 def test_a_report_with_this_evaluation_names_nobody(told: Told, tmp_path: Path) -> None:
-    from trocar.report.gather import gather
-    from trocar.report.page import render
+    from trocar.report.gather_run import gather
+    from trocar.report.run_report import render
     from trocar.runs.run_folder import Run
 
     with Run.open(tmp_path / "run", {"run": {"seed": 1}}):

@@ -74,7 +74,7 @@ def test_what_is_left_of_the_list_is_what_the_next_ingest_leaves_out(
 
 
 def test_the_report_shows_no_frame_that_nobody_has_looked_at(tmp_path: Path) -> None:
-    from trocar.report.gather import gather
+    from trocar.report.gather_run import gather
 
     catalog = doubtful_catalog(tmp_path / "shards", SCORES)
     run = tmp_path / "run"

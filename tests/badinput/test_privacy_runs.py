@@ -87,8 +87,8 @@ def run_folder(tmp_path: Path, catalog: Catalog, names: set[str], share: bool = 
 
 
 def test_the_report_shows_public_frames_only_and_no_private_name(tmp_path: Path) -> None:
-    from trocar.report.gather import gather
-    from trocar.report.page import render
+    from trocar.report.gather_run import gather
+    from trocar.report.run_report import render
 
     catalog = private_catalog(tmp_path / "shards", (True, False, True))
     run = run_folder(tmp_path, catalog, private_names(catalog))
@@ -103,8 +103,8 @@ def test_the_report_shows_public_frames_only_and_no_private_name(tmp_path: Path)
 
 
 def test_a_mark_that_was_set_after_the_run_counts_too(tmp_path: Path) -> None:
-    from trocar.report.gather import gather
-    from trocar.report.page import render
+    from trocar.report.gather_run import gather
+    from trocar.report.run_report import render
 
     catalog = private_catalog(tmp_path / "shards", (True, True, True))
     run = run_folder(tmp_path, catalog, set())
@@ -115,8 +115,8 @@ def test_a_mark_that_was_set_after_the_run_counts_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("by_flag", [True, False])
 def test_sharing_is_asked_for_and_then_said_on_the_page(tmp_path: Path, by_flag: bool) -> None:
-    from trocar.report.gather import gather
-    from trocar.report.page import render
+    from trocar.report.gather_run import gather
+    from trocar.report.run_report import render
 
     catalog = private_catalog(tmp_path / "shards", (True, False, True))
     run = run_folder(tmp_path, catalog, set(), share=not by_flag)

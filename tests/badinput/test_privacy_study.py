@@ -20,7 +20,7 @@ from planted_study import FRAMES, Planted, plant
 
 from trocar.leakage.exposure import Part
 from trocar.privacy.marks import withhold
-from trocar.study.report.page import write
+from trocar.report.study_report import write
 from trocar.study.results.private_names import private_of_study
 from trocar.study.results.results import StudyResults
 

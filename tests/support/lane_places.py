@@ -14,6 +14,7 @@ LANE = (
     "downstream/evaluation/test_evaluate.py",
     "downstream/predictions/test_outcomes.py",
     "e2e/test_demo.py",
+    "report/test_run_report.py",
     "ssl/methods",
     "ssl/engine/test_trainer.py",
     "study/statistics",

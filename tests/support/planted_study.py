@@ -51,7 +51,7 @@ class Planted:
 
 
 def plant(root: Path, planted: Planted) -> tuple[Any, Any]:
-    """Write it below `root`; returns (study, store) as `trocar.study.report.page` takes them."""
+    """Write it below `root`; returns (study, store) as `trocar.report.study_report` takes them."""
     from trocar.study.config import StudyConfig
     from trocar.study.plan.study_lock import write_lock
     from trocar.study.run.stage_store import Store

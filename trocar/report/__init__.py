@@ -1,1 +1,1 @@
-"""One offline HTML page about a run."""
+"""Offline HTML pages: about a run, and about a study."""

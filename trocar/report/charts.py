@@ -1,29 +1,25 @@
-"""Diagrams as inline SVG whose colours follow the page: light, dark, print.
-
-A dot with its interval as a small inline picture, for tables.
-
-Training curves as inline SVG whose colours follow the page (light, dark, print).
+"""Diagrams as inline SVG whose colours follow the page, light, dark and print: intervals, training curves, learning
+curves, scaling.
 """
 
 from __future__ import annotations
 
 import io
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trocar.runs.step_metrics import judged_loss
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from trocar.study.statistics.scaling import LearningCurve, PowerLaw, Scaling
 
 # matplotlib needs real colours; these never occur otherwise and are replaced by the page's own.
 INK, LINE, REFERENCE, GRID = "#010203", "#010204", "#010205", "#010206"
@@ -32,6 +28,13 @@ SERIES = tuple(f"#0102{number:02x}" for number in range(16, 24))
 _CSS = {INK: "var(--muted)", LINE: "var(--series)", REFERENCE: "var(--reference)", GRID: "var(--grid)"} | {
     colour: f"var(--series-{number})" for number, colour in enumerate(SERIES)
 }
+LINES = ("-", "--", ":", "-.")
+MARKS = "osD^vPX*"
+SPREAD = 0.06  # of the axis of learning curves, from the first arm to the last one at a budget
+BAR_WIDTH = 180  # pixels
+MAX_POINTS = 600
+"""Of a training curve."""
+_FLAT = "A loss that stays on ln K has collapsed to uniform outputs."
 
 
 @contextmanager
@@ -77,9 +80,6 @@ def _themed(svg: str) -> str:
     return svg
 
 
-WIDTH = 180
-
-
 def scale_of(values: Iterable[float]) -> tuple[float, float]:
     """The ends of a scale that holds all values that are finite, with a margin."""
     finite = [value for value in values if math.isfinite(value)]
@@ -96,7 +96,7 @@ def bar(value: float | None, interval: Sequence[float] | None, scale: tuple[floa
         return ""
 
     def at(number: float) -> float:
-        return WIDTH * (number - scale[0]) / (scale[1] - scale[0])
+        return BAR_WIDTH * (number - scale[0]) / (scale[1] - scale[0])
 
     line, text = "", f"{value:.3f}"
     if interval and all(map(math.isfinite, interval)):
@@ -105,19 +105,17 @@ def bar(value: float | None, interval: Sequence[float] | None, scale: tuple[floa
         text += f", 95 % interval {low:.3f} to {high:.3f}"
     mark = f'<path class="zero" d="M{at(0):.1f} 1V17"/>' if zero and scale[0] < 0 < scale[1] else ""
     return (
-        f'<svg viewBox="0 0 {WIDTH} 18" width="{WIDTH}" height="18" role="img" aria-label="{text}">'
-        f'<title>{text}</title><path d="M0 9H{WIDTH}"/>{mark}{line}'
+        f'<svg viewBox="0 0 {BAR_WIDTH} 18" width="{BAR_WIDTH}" height="18" role="img" aria-label="{text}">'
+        f'<title>{text}</title><path d="M0 9H{BAR_WIDTH}"/>{mark}{line}'
         f'<circle cx="{at(value):.1f}" cy="9" r="4.5"/></svg>'
     )
 
 
-_FLAT = "A loss that stays on ln K has collapsed to uniform outputs."
-MAX_POINTS = 600
-
-
 @dataclass(frozen=True)
 class Panel:
-    """One small diagram. `reference` is a horizontal line and its label; `scale` multiplies the values."""
+    """One small diagram. `reference` is a horizontal line and its label; `scale` multiplies the values; what is rarely
+    looked at `is_folded` away.
+    """
 
     key: str
     title: str
@@ -127,6 +125,7 @@ class Panel:
     reference: tuple[float, str] | None = None
     from_zero: bool = False
     wide: bool = False
+    is_folded: bool = False
 
 
 def panels(metrics: Sequence[Mapping[str, Any]], uniform_loss: float | None) -> list[Panel]:
@@ -151,15 +150,22 @@ def panels(metrics: Sequence[Mapping[str, Any]], uniform_loss: float | None) -> 
         ),
         Panel("data_wait", "Waiting for data", "Share of the time; above 10 %, add workers.", "%", 100, None, True),
         Panel("device_wait", "GPU waiting for data", "Share of the time, of rank 0's GPU.", "%", 100, None, True),
-        Panel("peak_memory_mib", "Peak GPU memory", "MiB that torch had allocated on rank 0's GPU.", from_zero=True),
+        Panel(
+            "peak_memory_mib",
+            "Peak GPU memory",
+            "MiB that torch had allocated on rank 0's GPU.",
+            from_zero=True,
+            is_folded=True,
+        ),
         Panel("grad_norm", "Gradient norm", "Before clipping."),
     ]
     known = [replace(panel, reference=uniform) if panel.key == judged else panel for panel in known]
     names = {panel.key for panel in known}
-    return [p for p in known if p.key in logged] + [Panel(key, key, "") for key in sorted(logged - names)]
+    others = [Panel(key, key, "", is_folded=True) for key in sorted(logged - names)]
+    return [panel for panel in known if panel.key in logged] + others
 
 
-def draw(panel: Panel, metrics: Sequence[Mapping[str, Any]], resumes: Sequence[int] = ()) -> str:
+def draw_panel(panel: Panel, metrics: Sequence[Mapping[str, Any]], resumes: Sequence[int] = ()) -> str:
     """The panel as an `<svg>` element. Non-finite values are gaps; `resumes` are marked by dotted lines."""
     from matplotlib.figure import Figure
 
@@ -215,3 +221,83 @@ def _style(axes: Any, panel: Panel) -> None:
         axes.set_ylim(0.0, max(axes.get_ylim()[1], 1e-9))
     if panel.unit:
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} {panel.unit}")
+
+
+def draw_learning_curves(curves: Sequence[LearningCurve], name: str) -> str:
+    """Score over labelled cases, one line per arm; arms are drawn a little apart. `name` differs between the diagrams
+    of a page.
+    """
+    from matplotlib.figure import Figure
+
+    with drawing(f"labels-{name}"):
+        figure = Figure(figsize=(7.5, 3.0 + 0.2 * (len(curves) // 3)), layout="constrained")
+        axes = figure.subplots()
+        sizes = sorted({size for curve in curves for size in curve.labelled})
+        shifts = np.linspace(-SPREAD / 2, SPREAD / 2, len(curves)) if curves[1:] else np.zeros(1)
+        for place, curve in enumerate(curves):
+            x = np.array(curve.labelled) * (sizes[-1] / sizes[0]) ** shifts[place]
+            value, low, high = (np.array([getattr(p, end) for p in curve.points]) for end in ("value", "low", "high"))
+            _points(axes, x, value, low, high, place, curve.arm)
+            axes.plot(x, value, color=_colour(place), linestyle=_line(place), linewidth=1.6)
+        axes.set_xscale("log")
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.minorticks_off()
+        axes.set_xlabel("labelled cases", color=INK, fontsize=8)
+        plain_axes(axes)
+        _legend(figure)
+        return to_svg(figure)
+
+
+def draw_scaling(found: Scaling, metric: str, bounds: tuple[float, float], salt: str) -> str:
+    """Points with intervals over the number of cases, and the power law with its band, dotted where it extrapolates.
+    Intervals are cut to the `bounds` of the metric.
+    """
+    from matplotlib.figure import Figure
+
+    with drawing(salt):
+        figure = Figure(figsize=(7.5, 2.8), layout="constrained")
+        axes = figure.subplots()
+        x = np.array(found.sizes)
+        value, low, high = (np.array([getattr(p, end) for p in found.points]) for end in ("value", "low", "high"))
+        _points(axes, x, value, low.clip(*bounds), high.clip(*bounds), 0, "")
+        if found.law is not None:
+            _law(axes, found.law, bounds)
+        axes.set_xscale("log")
+        axes.set_xticks(x, [f"{size:g}" for size in x])
+        axes.minorticks_off()
+        axes.set_xlabel("cases", color=INK, fontsize=8)
+        axes.set_ylabel(metric, color=INK, fontsize=8)
+        plain_axes(axes)
+        return to_svg(figure)
+
+
+def _law(axes: Any, law: PowerLaw, bounds: tuple[float, float]) -> None:
+    at, curve, end = np.array(law.at), np.array(law.curve), (law.largest, law.predict(law.largest))
+    inside = at < law.largest
+    axes.plot([*at[inside], end[0]], [*curve[inside], end[1]], color=_colour(0), linewidth=1.6)
+    axes.plot([end[0], *at[~inside]], [end[1], *curve[~inside]], color=_colour(0), linewidth=1.6, linestyle=":")
+    low, high = np.clip([law.low, law.high], *bounds)
+    axes.fill_between(at, low, high, color=_colour(0), alpha=0.15, linewidth=0)
+
+
+def _points(axes: Any, x: Any, value: Any, low: Any, high: Any, place: int, label: str) -> None:
+    known = np.isfinite(low) & np.isfinite(high)
+    axes.vlines(x[known], low[known], high[known], color=_colour(place), linewidth=1.2, alpha=0.7)
+    mark = MARKS[place % len(MARKS)]
+    axes.plot(x, value, color=_colour(place), marker=mark, markersize=5, linestyle="", label=label or None)
+
+
+def _legend(figure: Any) -> None:
+    names = figure.axes[0].get_legend_handles_labels()[1]
+    columns = 4 if max(map(len, names)) < 20 else 2
+    legend = figure.legend(loc="outside lower left", ncols=columns, fontsize=8, frameon=False, handlelength=1.2)
+    for text in legend.get_texts():
+        text.set_color(INK)
+
+
+def _colour(place: int) -> str:
+    return SERIES[place % len(SERIES)]
+
+
+def _line(place: int) -> str:
+    return LINES[place // len(SERIES) % len(LINES)]

@@ -7,10 +7,10 @@ from study_factory import make_study
 
 from trocar.cli.main import main
 from trocar.errors import ConfigError
+from trocar.report.study_arms import arms_of, starts_at_random
 from trocar.study.config import load_study
 from trocar.study.plan.expand import make_plan
 from trocar.study.plan.study_lock import make_lock, write_lock
-from trocar.study.report.arms import arms_of, starts_at_random
 from trocar.study.results.results import StudyResults
 from trocar.study.run.stage_execution import run_stage
 from trocar.study.run.stage_store import Store

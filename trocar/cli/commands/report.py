@@ -27,9 +27,9 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Gather, render, say where it is."""
-    from trocar.report.gather import gather
-    from trocar.report.page import write
-    from trocar.report.views import first_views
+    from trocar.report.first_views import first_views
+    from trocar.report.gather_run import gather
+    from trocar.report.run_report import write
     from trocar.runs.run_folder import read_config, read_record
 
     def say(text: str) -> None:

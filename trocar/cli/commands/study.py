@@ -124,7 +124,7 @@ def run_status(args: argparse.Namespace) -> int:
 
 def run_report(args: argparse.Namespace) -> int:
     """Write the report."""
-    from trocar.study.report.page import write
+    from trocar.report.study_report import write
 
     study, store = _open(args)
     out = args.out or store.study(study.name) / "report"

@@ -131,6 +131,11 @@ class Contrast(Result):
     different: bool
     exact: bool
 
+    @property
+    def result(self) -> str:
+        """The result of the test in words."""
+        return self.underpowered or ("different" if self.different else "not shown to differ")
+
 
 def declared_contrasts(
     tasks: Sequence[ScoredTask[Any]],

@@ -1,0 +1,33 @@
+import pytest
+from planted_study import Planted, plant
+
+from trocar.report.hardest_frames import hardest
+from trocar.study.results.results import StudyResults
+
+
+def scores_of(root, planted):
+    study, store = plant(root, planted)
+    return StudyResults.load(study, store).scores
+
+
+def test_the_frame_that_most_runs_get_wrong_stands_for_its_case(tmp_path):
+    # Frames 6 to 8 of a case are wrong in the init alone, frame 9 in both.
+    found = hardest(scores_of(tmp_path, Planted({"north": 0.8}, given={"init": 0.6}, seeds=1)), 4)
+    assert len(found) == 4
+    assert len({hard.case for hard in found}) == 4
+    assert {hard.wrong for hard in found} == {1.0}
+    assert all(hard.time_s >= 7 for hard in found)
+    assert found[0].said == "truth: Closing\npredicted: Preparation (2 of 2 runs)"
+
+
+def test_cases_stand_by_their_worst_frame(tmp_path):
+    found = hardest(scores_of(tmp_path, Planted({"north": 1.0}, given={"init": 1.0}, seeds=1)), 12)
+    # Of every third case the last frame is wrong; nothing else is.
+    assert [hard.wrong for hard in found] == [1.0] * 4 + [0.0] * 8
+
+
+def test_masks_are_hard_where_little_of_them_is_found(tmp_path):
+    found = hardest(scores_of(tmp_path, Planted({"north": 0.5}, given={"init": 0.5}, seeds=1, tasks=("masks",))), 2)
+    background = (32 * 42 - 144) / (32 * 42 - 144 + 72)
+    assert found[0].wrong == pytest.approx(1 - (background + 0.5) / 2)
+    assert found[0].said == f"mean IoU {(background + 0.5) / 2:.3f} over 2 runs"

@@ -1,0 +1,172 @@
+"""Pictures of a page and what they are made of: embedded files, contact sheets, feature maps as colours, nearest
+neighbours, and the features of a timm backbone that these need.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from trocar.backbones.embed import require_finite_features
+from trocar.backbones.preprocess import describe_backbone
+from trocar.errors import TrocarError
+
+Images = npt.NDArray[np.uint8]
+Features = npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image that is embedded in a page: its data URI, its size in pixels, and what it shows in words."""
+
+    uri: str
+    width: int
+    height: int
+    text: str
+
+    @classmethod
+    def of(cls, image: Images, text: str, height: int | None = None) -> Picture:
+        """uint8 [h, w, 3] as a JPEG, scaled to `height` pixels where that is given."""
+        pixels = image if height is None else resized(image, height)
+        return cls(data_uri(pixels), pixels.shape[1], pixels.shape[0], text)
+
+    @classmethod
+    def of_png(cls, path: Path) -> Picture:
+        """A PNG file as it is; its name without the suffix says what it shows."""
+        with Image.open(path) as image:  # noqa: TID251  a figure of our own
+            width, height = image.size
+        data = base64.b64encode(path.read_bytes()).decode("ascii")
+        return cls(f"data:image/png;base64,{data}", width, height, path.stem)
+
+
+def pca_maps(features: Features) -> Images:
+    """Patch features [n, h, w, c] -> uint8 [n, h, w, 3]: their first three principal components as red,
+    green, blue.
+
+    One decomposition over the patches of all n images, so a colour means the same thing in each of them. Each
+    component is scaled from its 2nd to its 98th percentile, and its sign is fixed (the largest loading is
+    positive): equal features give equal pictures. A component without variance is mid-grey. Raises ValueError
+    for another shape or values that are not finite.
+    """
+    if features.ndim != 4 or not np.isfinite(features).all():
+        raise ValueError(f"expected finite features [n, h, w, c], got {features.shape}")
+    n, h, w, c = features.shape
+    x = features.reshape(-1, c).astype(np.float64)
+    x -= x.mean(0)
+    spread, axes = np.linalg.eigh(x.T @ x)
+    axes = axes[:, ::-1][:, :3]
+    axes = axes * np.sign(axes[np.abs(axes).argmax(0), np.arange(axes.shape[1])])
+    component = x @ axes
+    component[:, spread[::-1][: axes.shape[1]] <= 1e-12 * max(float(spread[-1]), 1e-300)] = 0
+    low, high = np.percentile(component, [2, 98], axis=0)
+    flat = high - low <= 0
+    scaled = np.where(flat, 0.5, (component - low) / np.where(flat, 1, high - low))
+    colours = np.full((len(x), 3), 0.5)
+    colours[:, : scaled.shape[1]] = scaled
+    return np.round(colours.clip(0, 1) * 255).astype(np.uint8).reshape(n, h, w, 3)
+
+
+def contact_sheet(images: Images, columns: int, *, gap: int = 4, background: int = 128) -> Images:
+    """uint8 [n, h, w, 3] -> one picture [rows * (h + gap) - gap, columns * (w + gap) - gap, 3], in reading
+    order.
+    """
+    n, h, w, _ = images.shape
+    rows = -(-n // columns)
+    sheet = np.full((rows * (h + gap) - gap, columns * (w + gap) - gap, 3), background, np.uint8)
+    for index, image in enumerate(images):
+        top, left = index // columns * (h + gap), index % columns * (w + gap)
+        sheet[top : top + h, left : left + w] = image
+    return sheet
+
+
+def neighbours(
+    features: Features, cases: Sequence[str], queries: npt.NDArray[np.int64], k: int = 5
+) -> npt.NDArray[np.int64]:
+    """The k most similar frames (cosine) to each query, from other cases than the query's own: int64 [q, k].
+
+    features [m, d] with one case id each; a frame of the query's own case would be found because it is almost
+    the same picture. Ties go to the lower index. Raises TrocarError when other cases hold fewer than k
+    frames.
+    """
+    unit = features.astype(np.float64)
+    unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
+    case = np.asarray(cases)
+    similarity = unit[queries] @ unit.T
+    own = case[queries][:, None] == case[None]
+    if (~own).sum(1).min() < k:
+        raise TrocarError(f"nearest neighbours need {k} frames of other cases; there are {(~own).sum(1).min()}")
+    similarity[own] = -np.inf
+    # Rounded, so that equal frames don't swap places with the last bit of a matrix product.
+    return np.argsort(-similarity.round(9), axis=1, kind="stable")[:, :k].astype(np.int64)
+
+
+def data_uri(image: Images, *, quality: int = 86) -> str:
+    """uint8 [h, w, 3] as a JPEG inside a data URI."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def resized(image: Images, height: int, *, smooth: bool = True) -> Images:
+    """uint8 [h, w, 3] scaled to `height` pixels with its own aspect ratio; `smooth` is bicubic, else nearest."""
+    width = max(1, round(image.shape[1] * height / image.shape[0]))
+    how = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
+    return np.asarray(Image.fromarray(image).resize((width, height), how))
+
+
+def spread(length: int, count: int) -> list[int]:
+    """At most `count` indices, evenly spaced over `length`, in the middle of their stretches."""
+    count = min(count, length)
+    return [int((index + 0.5) * length / count) for index in range(count)]
+
+
+# A convolutional map has a 32nd of the input's side: enlarged frames give a map one can look at.
+CONV_SIZE = 448
+BATCH = 16
+
+
+class PictureFeatures:
+    """`model` in eval mode on the CPU, fed with uint8 [n, h, w, 3] at the size it expects."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model.eval()
+        self.preprocessing = describe_backbone(model)
+        self.is_grid = not hasattr(model, "patch_embed") and not hasattr(model, "cls_token")
+
+    @torch.inference_mode()
+    def pooled(self, images: Images) -> npt.NDArray[np.float32]:
+        """The features [n, d] that a head would get."""
+        size = self.preprocessing.size
+        parts = [self.model(self._input(images[i : i + BATCH], size)) for i in range(0, len(images), BATCH)]
+        found: npt.NDArray[np.float32] = torch.cat(parts).flatten(1).float().numpy()
+        require_finite_features(found, "the backbone")
+        return found
+
+    @torch.inference_mode()
+    def maps(self, images: Images) -> npt.NDArray[np.float32]:
+        """The last patch features [n, h, w, c]."""
+        size = (CONV_SIZE, CONV_SIZE) if self.is_grid and not self.preprocessing.fixed_size else self.preprocessing.size
+        parts = [self._last_map(self._input(images[i : i + BATCH], size)) for i in range(0, len(images), BATCH)]
+        found: npt.NDArray[np.float32] = torch.cat(parts).permute(0, 2, 3, 1).float().numpy()
+        require_finite_features(found, "the backbone")
+        return found
+
+    def _last_map(self, x: Tensor) -> Tensor:
+        found = self.model.forward_intermediates(x, indices=1, output_fmt="NCHW", intermediates_only=True)  # type: ignore[operator]
+        return found[-1]  # type: ignore[no-any-return]
+
+    def _input(self, images: Images, size: tuple[int, int]) -> Tensor:
+        x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+        if tuple(x.shape[-2:]) != size:
+            x = F.interpolate(x.float(), size, mode="bicubic", antialias=True).round().clamp(0, 255).byte()
+        return self.preprocessing.normalise(x)
