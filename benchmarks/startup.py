@@ -63,6 +63,17 @@ def imports() -> float:
     return time.perf_counter() - started
 
 
+def bare_import(repeats: int = 9) -> float:
+    """Seconds that `import trocar` adds to an interpreter: the median of pairs."""
+
+    def seconds(program: str) -> float:
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-c", program], check=True)
+        return time.perf_counter() - started
+
+    return statistics.median(seconds("import trocar") - seconds("pass") for _ in range(repeats))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
@@ -80,6 +91,7 @@ def main() -> None:
     )
     rows, memory = measured.stdout.split()
     print(f"rows in the catalog             {args.rows}, selected {rows}")
+    print(f"`import trocar`                 {1000 * bare_import():.0f} ms over an interpreter that does nothing")
     print(f"imports alone (reference)       {reference:.1f} s")
     print(f"command to first step           {ours:.1f} s, {ours / reference:.1f} x the reference")
     print(f"anonymous memory, data side     {float(memory):.0f} MiB")

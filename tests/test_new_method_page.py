@@ -16,6 +16,7 @@ from trocar.core.config import validate
 from trocar.leakage.run_guard import RunGuard
 from trocar.ssl import methods
 from trocar.ssl.ranks.distributed import World
+from trocar.ssl.run.assembly import Pretraining
 from trocar.ssl.run.pretrain import run
 from trocar.ssl.run.pretrain_config import PretrainConfig
 
@@ -69,7 +70,7 @@ def test_the_page_s_preset_has_the_paper_s_values(byol, tmp_path):
 def test_the_page_s_method_trains_two_steps_in_a_run_folder(byol, tmp_path):
     make_catalog(tmp_path / "shards", 2, 8)
     said = []
-    run(config_of(small(tmp_path)), World(), said.append, RunGuard())
+    run(Pretraining(config_of(small(tmp_path)), World(), said.append, RunGuard()))
     lines = (tmp_path / "run/metrics/0001.jsonl").read_text(encoding="utf-8").splitlines()
     logged = [record for record in map(json.loads, lines) if "loss" in str(record)]
     assert len(logged) >= 2

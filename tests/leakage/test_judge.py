@@ -133,7 +133,7 @@ def trained(catalog, out, backbone=NET, leak=None, method=None):
         "run": {"workers": 0, "device": "cpu", "checkpoint_every": 1},
     }
     config = validate(PretrainConfig, small_run(catalog.root, out, **sections), "test")
-    pretrain(config, World(), lambda line: None, RunGuard())
+    pretrain(Pretraining(config, World(), lambda line: None, RunGuard()))
     return out
 
 

@@ -129,7 +129,7 @@ def pretrain(tree: Tree, world: World, attempt: str = "first", stop: Stop = neve
     out = Path(tree["run"]["out"])
     meet(out.with_suffix(f".{attempt}"))
     try:
-        run(validate(PretrainConfig, tree, "test"), world, say=lambda line: None, guard=RunGuard(), stop=stop)
+        run(Pretraining(validate(PretrainConfig, tree, "test"), world, lambda line: None, RunGuard()), stop=stop)
     except Exception as error:
         raise RuntimeError(f"{out} on rank {world.rank} of {world.size}") from error
 

@@ -14,11 +14,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from trocar.backbones import own_module
 from trocar.backbones.origin import Origin, set_origin
 from trocar.backbones.preprocess import POSITIONS, Resampling, fit_input_size, resampling_of, set_resampling
 from trocar.backbones.published import entries
 from trocar.backbones.published.build import build, is_classifier, load_fetched, load_from_file
-from trocar.backbones.source import WEIGHTS, BackboneSource, resolve
+from trocar.backbones.source import MODULE, WEIGHTS, BackboneSource, resolve
 from trocar.backbones.weights.fetch import why_not
 from trocar.backbones.weights.fingerprint import Fingerprint, fingerprint
 from trocar.backbones.weights.identify import fitting, read_own, stored_size
@@ -39,6 +40,7 @@ def load_backbone(
     num_classes: int = 0,
     expect: str | None = None,
     positions: Resampling | None = None,
+    model: nn.Module | None = None,
     **timm_kwargs: Any,
 ) -> nn.Module:
     """A timm model in train mode on the CPU; with `num_classes=0` its forward gives pooled features [B,
@@ -50,15 +52,35 @@ def load_backbone(
     is filled, except the classifier when `num_classes` asks for another one. `expect` pins the weights: a
     fingerprint (`trocar inspect` prints it) that the loaded model must have. `positions` says how a vision
     transformer's position table is resampled (`trocar.backbones.preprocess`); None: as in DINO for weights that come
-    from its code or are DINOv2's without registers, as in timm for all others. Raises ConfigError for an unknown name
-    or an argument the architecture does not take, TrocarError for weights that do not fit or are not finite.
+    from its code or are DINOv2's without registers, as in timm for all others. `model`, for a folder that holds a
+    module of somebody's own class, is one of that class to load the weights into a copy of. Raises ConfigError for an
+    unknown name or an argument the architecture does not take, TrocarError for weights that do not fit or are not
+    finite.
     """
     source = resolve(name_or_path)
-    model = _load(source, seed, {"num_classes": num_classes, **timm_kwargs}, positions)
-    require_finite(model.state_dict(), str(name_or_path))
+    if source.kind == "module":
+        raise ConfigError(f"{name_or_path} is no name of weights but a class: hand in the module itself, in Python")
+    if source.kind == "folder" and source.architecture.startswith(MODULE):
+        loaded = _load_module(source.folder, model)
+    elif model is not None:
+        raise ConfigError(f"{name_or_path}: model is for a folder with a module of your own class, and this is none")
+    else:
+        loaded = _load(source, seed, {"num_classes": num_classes, **timm_kwargs}, positions)
+    require_finite(loaded.state_dict(), str(name_or_path))
     if expect is not None:
-        _check_fingerprint(model, Fingerprint.parse(expect), str(name_or_path))
-    return model
+        _check_fingerprint(loaded, Fingerprint.parse(expect), str(name_or_path))
+    return loaded
+
+
+def _load_module(folder: Path, model: nn.Module | None) -> nn.Module:
+    """The module of somebody's own class in `folder`, in a copy of `model` or in a new one of the class it names."""
+    architecture = BackboneSource("folder", folder=folder).architecture
+    if model is not None and own_module.name_of(model) != architecture:
+        raise ConfigError(f"{folder} holds a {architecture}, and model is a {own_module.name_of(model)}")
+    network = own_module.build(architecture, folder) if model is None else model
+    found = own_module.adopt(network, own_module.stored_preprocessing(folder))
+    load_strict(found, load_weights(folder), str(folder))
+    return found.train()
 
 
 def _load(source: BackboneSource, seed: int, kwargs: dict[str, Any], positions: Resampling | None) -> nn.Module:
@@ -122,16 +144,20 @@ def _load_published(
 def _load_folder(folder: Path, seed: int, positions: Resampling | None, num_classes: int, **kwargs: Any) -> nn.Module:
     size = kwargs.pop("img_size", None)
     model = _build(f"{LOCAL}{folder}", seed, num_classes=num_classes, **kwargs)
-    try:
-        state = load_file(folder / WEIGHTS)
-    except (OSError, SafetensorError) as error:
-        raise TrocarError(f"{folder / WEIGHTS} cannot be read: {error}") from None
-    load_strict(model, state, str(folder))
+    load_strict(model, load_weights(folder), str(folder))
     if inherited := read_origin(folder):
         set_origin(model, inherited)
     if how := positions or read_resampling(folder):
         set_resampling(model, how)
     return fit_input_size(model, _side(size)) if size else model
+
+
+def load_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors in the folder of a backbone. Raises TrocarError for a file that cannot be read."""
+    try:
+        return load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise TrocarError(f"{folder / WEIGHTS} cannot be read: {error}") from None
 
 
 def _side(size: int | tuple[int, int]) -> int:

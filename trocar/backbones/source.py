@@ -17,6 +17,8 @@ from trocar.backbones.weights.weights_file import SUFFIXES
 from trocar.errors import ConfigError, TrocarError, nearest
 
 RANDOM, TIMM = "random:", "timm:"
+MODULE = "module:"
+"""Before the path of a class of the user's own, which stands in records for a module that was handed in."""
 WEIGHTS = "model.safetensors"
 
 
@@ -27,10 +29,11 @@ class BackboneSource:
     `random` and `timm` carry a timm name (`random` also a published one, for its architecture), `folder` a directory,
     `published` an entry, with `file` for the user's own copy of it (None: the fetched one) and the `part` of a training
     checkpoint that is meant ("teacher", "student", or "" for the family's own choice). `file` is weights of the user's
-    own: a timm name, the `file`, and the `part` of it.
+    own: a timm name, the `file`, and the `part` of it. `module` is a class of the user's own, of a module that was
+    handed in.
     """
 
-    kind: Literal["random", "timm", "folder", "published", "file"]
+    kind: Literal["random", "timm", "folder", "published", "file", "module"]
     name: str = ""
     folder: Path = Path()
     entry: Published | None = None
@@ -67,6 +70,8 @@ def resolve(name_or_path: str | Path) -> BackboneSource:
     checkpoint of a run. Raises ConfigError, with the nearest name for a mistyped one.
     """
     text = str(name_or_path)
+    if text.startswith(MODULE):
+        return BackboneSource("module", text)
     if text.startswith(RANDOM):
         return BackboneSource("random", _check_name(text.removeprefix(RANDOM)))
     if text.startswith(TIMM):

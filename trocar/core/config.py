@@ -114,14 +114,15 @@ def _read_tree(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         found = find_preset(beside if beside.is_file() else str(parent))
     except ConfigError as error:
         raise ConfigError(f"{path}: extends: {error}") from None
-    return _merge(_read_tree(found, (*seen, path)), tree)
+    return merge(_read_tree(found, (*seen, path)), tree)
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the keys of `over` in place of its own; sections that both have are merged."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
 
 

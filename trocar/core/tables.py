@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,9 @@ import pyarrow.compute as pc
 
 from trocar.core.csv_text import decoded, parse
 from trocar.errors import TrocarError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd  # which whoever reads a small table does not wait for
 
 Texts = npt.NDArray[np.object_]
 Ints = npt.NDArray[np.int64]
@@ -271,6 +275,18 @@ def of_texts(path: Path, columns: Mapping[str, Sequence[str | None]], rows: Ints
     return Table(path, rows, cells)
 
 
+def of_frame(path: Path, frame: pd.DataFrame) -> Table:
+    """A table of somebody's DataFrame, whose errors call it `path`; None and NaN are empty cells.
+
+    Raises TrocarError for columns of one name, or of values of mixed types.
+    """
+    try:
+        found = pa.Table.from_pandas(frame.rename(columns=str), preserve_index=False)
+        return _of_arrow(path, found, TrocarError)
+    except (ValueError, pa.ArrowException) as error:
+        raise TrocarError(f"{path}: {error}") from None
+
+
 def is_number(text: str) -> bool:
     """Whether `numbers` would read this text."""
     return re.match(_NUMBER, text) is not None
@@ -280,7 +296,11 @@ def _read_parquet(path: Path, failure: type[TrocarError]) -> Table:
     from pyarrow.parquet import ParquetFile  # not `read_table`, which imports pandas
 
     with ParquetFile(path) as file:
-        found = file.read()
+        return _of_arrow(path, file.read(), failure)
+
+
+def _of_arrow(path: Path, found: pa.Table, failure: type[TrocarError]) -> Table:
+    """Raises ValueError for two columns of one name."""
     twice = next((name for name in found.column_names if found.column_names.count(name) > 1), None)
     if twice is not None:
         raise ValueError(f"two columns are called {twice!r}; rename one")

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,9 @@ import pandas as pd
 
 from trocar.data.catalog.shown_pictures import ShownPictures
 from trocar.errors import ConfigError, TrocarError, nearest
+
+if TYPE_CHECKING:
+    from trocar.downstream.features.torch_dataset import LabelledPictures
 
 Kind = Literal["multiclass", "multilabel", "mask"]
 Mask = npt.NDArray[np.uint8]
@@ -148,6 +151,25 @@ class LabelledFrames:
         of_split = self.frames["split"].to_numpy(str)[self.rows(task)] == split
         found = int(of_split.sum())
         return None if found == expected else (found, expected)
+
+    def as_torch(
+        self,
+        task: str,
+        transform: Callable[..., Any] | None = None,
+        *,
+        split: str | None = None,
+        size: int | None = None,
+        cache: str | Path | None = None,
+    ) -> LabelledPictures:
+        """A torch Dataset of (picture, label) of the frames that carry the task's labels, all or of one `split`.
+
+        `transform` is called with the RGB PIL image (of masks with image and mask); without it pictures are uint8
+        [3, H, W]. With `size` every picture is squashed to a square of so many pixels, decoded once and kept in `cache`
+        (default: the user's), which frames of videos need. Raises ConfigError for a task or split that is not there.
+        """
+        from trocar.downstream.features.torch_dataset import LabelledPictures
+
+        return LabelledPictures(self, task, transform, split=split, size=size, cache=cache)
 
     @property
     def fingerprint(self) -> str:

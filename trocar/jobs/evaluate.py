@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
+from torch import nn
+
+from trocar.downstream.datasets.folder import LabelTable
 from trocar.downstream.evaluation import evaluate as comparison
+from trocar.downstream.evaluation.contenders import own_contender
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.results import EvaluationResults
 from trocar.leakage import judge
@@ -12,13 +16,22 @@ from trocar.leakage import judge
 Say = Callable[[str], None]
 
 
-def evaluate(config: EvaluateConfig, say: Say = lambda line: None) -> EvaluationResults:
+def evaluate(
+    config: EvaluateConfig,
+    say: Say = lambda line: None,
+    *,
+    modules: Mapping[str, Sequence[nn.Module]] | None = None,
+    labels: LabelTable | None = None,
+) -> EvaluationResults:
     """Score every backbone of `config` and its baselines; write the results if `config.out` is set.
 
+    `modules` are backbones of one's own by label, whose leak verdict is unknown; `labels` are labels of one's own, in
+    place of those in `config.data`.
     `say` gets a line for every step that takes long. Raises ConfigError for a bad configuration before anything is
     decoded, TrocarError for data that cannot be read.
     """
-    return comparison.evaluate(config, judge, say)
+    own = [own_contender(label, seeds, config.size) for label, seeds in (modules or {}).items()]
+    return comparison.evaluate(config, judge, say, own=own, labels=labels)
 
 
 def describe(config: EvaluateConfig) -> list[str]:

@@ -8,13 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import yaml
+from torch import nn
 
-from trocar.errors import StoppedError, TrocarError
+from trocar.backbones.source import MODULE
+from trocar.errors import ConfigError, StoppedError, TrocarError
 from trocar.leakage.run_guard import RunGuard
 from trocar.ssl.ranks.distributed import World
 from trocar.ssl.ranks.launch import launch
 from trocar.ssl.ranks.machine import ranks_to_start
 from trocar.ssl.run.assembly import Pretraining
+from trocar.ssl.run.own_batches import NO_CATALOG, Batches, OwnBatchesRun
 from trocar.ssl.run.pretrain import run
 from trocar.ssl.run.pretrain_config import PretrainConfig
 from trocar.ssl.run.stop import STOPPING, AfterStop, Stop, never, shell_code
@@ -29,18 +32,43 @@ def pretrain(
     world: World | None = None,
     stop: Stop = never,
     after_stop: AfterStop = shell_code,
+    model: nn.Module | None = None,
+    batches: Batches | None = None,
 ) -> Path:
     """Pretrain, or resume, to the end; returns the run folder, whose `backbone/` is the result.
 
     Without `world` it is one rank in this process, or as many processes of their own as `run.ranks` says. `stop` is
-    polled at each step boundary (`trocar.ssl.run.stop`). Raises ConfigError for a bad configuration, TrocarError for
-    what fails at run time, StoppedError after a stop that `stop` asked for or that ranks were sent.
+    polled at each step boundary (`trocar.ssl.run.stop`). `model` is a backbone of one's own, `batches` are data of
+    one's own (`trocar.ssl.run.own_batches`); both stay in this process. Raises ConfigError for a bad configuration,
+    TrocarError for what fails at run time, StoppedError after a stop that `stop` asked for or that ranks were sent.
     """
-    if world is None and (ranks := ranks_to_start(config)) > 1:
+    require_own(config, model, batches)
+    ranks = world.size if world is not None else ranks_to_start(config)
+    if ranks > 1 and (model is not None or batches is not None):
+        raise ConfigError(
+            f"run.ranks={ranks}: a module or batches of your own stay in the process that made them; use run.ranks=1"
+        )
+    if world is None and ranks > 1:
         _on_ranks(config, ranks, say)
+    elif batches is None:
+        run(Pretraining(config, world or World(), say, RunGuard(say), model=model), after_stop, stop)
     else:
-        run(config, world or World(), say, RunGuard(say), after_stop, stop)
+        run(OwnBatchesRun(config, world or World(), say, RunGuard(say), model=model, own=batches), after_stop, stop)
     return config.run.out
+
+
+def require_own(config: PretrainConfig, model: nn.Module | None = None, batches: Batches | None = None) -> None:
+    """Raises ConfigError for a configuration of a run on a module or batches of one's own where they are not at hand.
+
+    They are in the process that made them and nowhere else: not on the command line, not in a job on a cluster.
+    """
+    lacking = [f"model ({config.backbone.name})"] if config.backbone.name.startswith(MODULE) and model is None else []
+    lacking += ["batches"] if str(config.data.catalog) == NO_CATALOG and batches is None else []
+    if lacking:
+        raise ConfigError(
+            f"this run has {' and '.join(lacking)} of its own, which a file cannot hold: hand them in from Python, "
+            "trocar.pretrain(..., model=..., batches=...). On a cluster, register them from a package of your own"
+        )
 
 
 def describe(config: PretrainConfig, say: Say, world: World | None = None) -> list[str]:
@@ -50,6 +78,7 @@ def describe(config: PretrainConfig, say: Say, world: World | None = None) -> li
     """
     from trocar.ssl.run.describe import describe_at_length  # a run that starts has no use for what this imports
 
+    require_own(config)
     return describe_at_length(Pretraining(config, world or World(), say, RunGuard(say)))
 
 

@@ -123,6 +123,8 @@ def exposure_of(name_or_path: str | Path) -> Exposure:
     source = resolve(name_or_path)
     if source.kind == "random":
         return Exposure()
+    if source.kind == "module":
+        return Exposure((Part("pretraining", source.name, known=False),))
     if source.kind == "published":
         assert source.entry is not None
         return _of_published(source.entry, source.file)

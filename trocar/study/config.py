@@ -240,7 +240,11 @@ class StudyConfig(Config):
 
 def load_study(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
     """Read a study file or preset, and check every name that can be checked without data. Raises ConfigError."""
-    study = load(StudyConfig, path, overrides)
+    return checked(load(StudyConfig, path, overrides), str(path))
+
+
+def checked(study: StudyConfig, path: str) -> StudyConfig:
+    """The same, with every name checked that can be without data; `path` is what errors call it. Raises ConfigError."""
     for name, task in study.tasks.items():
         try:
             _check_task(name, task)

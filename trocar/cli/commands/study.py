@@ -60,11 +60,7 @@ def run_plan(args: argparse.Namespace) -> int:
 
 def run_run(args: argparse.Namespace) -> int:
     """Run everything that is missing, then bring mlflow up to it."""
-    from trocar.cli.signals import answered
     from trocar.errors import ConfigError
-    from trocar.study.results.private_names import private_of_study
-    from trocar.study.run.local_runner import Runner
-    from trocar.study.run.mlflow_record import sync_study
 
     check(args, own_dry_run=True)  # which says below what it needs
     if args.dry_run and args.slurm is None:
@@ -72,26 +68,23 @@ def run_run(args: argparse.Namespace) -> int:
             "--dry-run prints the scripts for --slurm; `trocar study plan` says what a local run would do"
         )
     study, store = _open(args)
-    profile = profile_of(args) if args.slurm is not None else None
-    plan = _plan(study, not args.dry_run, profile)
-    lock = _locked(plan, store, update=False)
-    if profile is not None:
-        return _submit(args, profile, plan, lock, store)
-    say = private_of_study(lock, store).hidden.saying(_say)
-    runner = Runner(plan.stages, store, args.jobs, labels=plan.labels, threads=study.threads, keep=study.keep, say=say)
-    try:
-        with answered((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), runner.stop):
-            ended = runner.run()
-    finally:
-        if args.uri != "none":
-            sync_study(lock, store, say, args.uri)
-    if ended.failed:
-        _say(
-            f"{len(ended.failed)} stages failed, {len(ended.blocked)} wait for them; the same command tries again. "
-            f"`trocar study report {args.study}` writes a report of what is done"
-        )
-        return 1
-    print(f"finished; the report is in {store.out(plan.report.name)}")
+    if args.slurm is not None:
+        profile = profile_of(args)
+        plan = _plan(study, not args.dry_run, profile)
+        return _submit(args, profile, plan, _locked(plan, store, update=False), store)
+    from trocar.cli.signals import answered
+    from trocar.study.run.whole_study import run_whole
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    report = run_whole(
+        study,
+        _say,
+        jobs=args.jobs,
+        uri=args.uri,
+        called=args.study,
+        answering=lambda stop: answered(numbers, stop),
+    )
+    print(f"finished; the report is in {report}")
     return 0
 
 
@@ -170,26 +163,10 @@ def _plan(study: StudyConfig, prepare: bool, profile: Profile | None) -> StudyPl
 
 
 def _locked(plan: StudyPlan, store: Store, update: bool) -> Tree:
-    """The lock of the plan, written; refuses to go on with other data than were locked. Raises ConfigError."""
-    from trocar.errors import ConfigError
-    from trocar.study.plan.study_lock import drift, edits, make_lock, read_lock, write_lock
+    """The lock of the plan, written. Raises ConfigError."""
+    from trocar.study.run.whole_study import lock_plan
 
-    new, old = make_lock(plan), read_lock(store, plan.study.name)
-    if old is not None:
-        changes, keys = drift(old, new), edits(old, new)
-        listed = "\n".join(f"  {line}" for line in changes)
-        if changes and not update:
-            raise ConfigError(
-                f"study {plan.study.name} was planned on other data or versions:\n{listed}\n"
-                "`trocar study plan --update` accepts that; results of the old plan stay in the store"
-            )
-        if changes:
-            _say(f"accepted, compared with the last plan:\n{listed}")
-        if keys:
-            _say(f"the study file has been edited since the last plan: {', '.join(keys)}")
-    path = write_lock(store, new)
-    _say(f"locked in {path}")
-    return new
+    return lock_plan(plan, store, update, _say)
 
 
 def _print_plan(plan: StudyPlan, lock: Tree, store: Store) -> None:

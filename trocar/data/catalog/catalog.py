@@ -26,6 +26,8 @@ import pyarrow.parquet as pq
 from trocar.errors import ConfigError, TrocarError, nearest
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from trocar.data.loading.catalog_samples import CatalogSamples
     from trocar.data.selection.composition import Composition
     from trocar.data.selection.selection import Selection
@@ -169,6 +171,25 @@ class Catalog:
 
     def __len__(self) -> int:
         return len(self.frames["video"])
+
+    def __getitem__(self, row: int) -> Image.Image:
+        """The picture of a catalog row, in RGB; a negative row counts from the end.
+
+        Raises IndexError for a row that is not there, TrocarError for a frame that cannot be read.
+        """
+        from PIL import Image
+
+        from trocar.data.loading.reader import BadContentError, Reader  # these two import torch
+        from trocar.data.media.input_file import RejectError
+        from trocar.data.media.jpeg import decode_jpeg
+
+        number = row + len(self) if row < 0 else row
+        if not 0 <= number < len(self):
+            raise IndexError(f"row {row} of a catalog of {len(self)} frames")
+        try:
+            return Image.fromarray(decode_jpeg(Reader(self).read(number)).permute(1, 2, 0).numpy())
+        except (BadContentError, RejectError) as error:
+            raise TrocarError(f"{self.root}: row {number}: {error}; run `trocar inspect --verify`") from None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Catalog.open, (str(self.root),))

@@ -114,9 +114,10 @@ def script(folder: Path, tree: Tree, name: str) -> Path:
         "torch.use_deterministic_algorithms(True, warn_only=True)\n"
         "from trocar.leakage.run_guard import RunGuard\n"
         "from trocar.ssl.ranks.distributed import World\n"
+        "from trocar.ssl.run.assembly import Pretraining\n"
         "from trocar.ssl.run.pretrain import run\n"
         "from trocar.ssl.run.pretrain_config import PretrainConfig\n"
-        f"run(PretrainConfig.model_validate({tree!r}), World(), print, RunGuard())\n",
+        f"run(Pretraining(PretrainConfig.model_validate({tree!r}), World(), print, RunGuard()))\n",
         encoding="utf-8",
     )
     return path

@@ -17,7 +17,8 @@ are written (`001`, `NA`); only an empty cell is empty.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +28,7 @@ import yaml
 
 from trocar.core import yaml_text
 from trocar.core.splits import SPLITS
-from trocar.core.tables import Table, is_number, read_table
+from trocar.core.tables import Table, is_number, of_frame, read_table
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
 from trocar.downstream.datasets.names import CHOLEC80_PHASES, CHOLEC80_TOOLS, all_known, index_of
 from trocar.downstream.datasets.readers.label_times import refuse_numbers_of_seconds
@@ -43,19 +44,40 @@ MOST_OFF_S = 0.5
 Names = tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class LabelTable:
+    """Labels that are no file: the columns of frames.csv, and class names as in classes.yaml: task -> its names."""
+
+    frames: pd.DataFrame
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def read(self, root: Path, options: DatasetOptions) -> LabelledFrames:
+        """The labelled frames of pictures below `root`.
+
+        Raises ConfigError for an unknown task among `classes`, TrocarError as for a file, with rows counted from 1.
+        """
+        for task in self.classes:
+            if task not in NAMED:
+                raise ConfigError(f"classes: no task {task!r}{nearest(task, NAMED)}; expected {', '.join(NAMED)}")
+        names = {task: tuple(map(str, given)) for task, given in self.classes.items()}
+        return _labelled(root, of_frame(root / "the table of labels", self.frames), options, names)
+
+
 def _matches(root: Path) -> bool:
     return (root / CSV).is_file()
 
 
 def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
+    return _labelled(root, read_table(root / CSV), options, _class_names(root))
+
+
+def _labelled(root: Path, table: Table, options: DatasetOptions, names: dict[str, Names]) -> LabelledFrames:
     if options.split is not None:
         raise ConfigError(f"the folder layout has no published split {options.split!r}; give {CSV} a column `split`")
-    table = read_table(root / CSV)
     if "path" not in table or not {"case", "video"} & set(table.names):
         raise table.error(f"needs the columns `path` and `case` or `video`; found {', '.join(table.names)}")
     if "frame" in table and "time_s" not in table:
         raise table.error("rows with a `frame` of a video need `time_s` too")
-    names = _class_names(root)
     frames = _locators(table, options.fps)
     phases, notes = _add_ids("phase", frames, table, options.phases or names.get("phase", ()))
     steps, said = _add_ids("step", frames, table, names.get("step", ()))
@@ -67,7 +89,7 @@ def _read(root: Path, options: DatasetOptions) -> LabelledFrames:
         _add_masks(frames, table, names.get("segmentation", ())),
     ]
     kept = _thin(frames, table, options.fps)
-    notes += said + _check_times(root, kept)
+    notes += said + _check_times(root, kept, table.path)
     if len(kept) < len(frames):
         notes.append(f"{len(kept)} of {len(frames)} rows used, at {options.fps:g} per second")
     data = build_table(root, "folder", [kept], spaces, notes=notes)
@@ -139,7 +161,7 @@ def _refuse_seconds(path: Path, frames: pd.DataFrame) -> None:
             refuse_numbers_of_seconds(rows["frame"], rows["time_s"], rate, f"{path}: {video}")
 
 
-def _check_times(root: Path, frames: pd.DataFrame) -> list[str]:
+def _check_times(root: Path, frames: pd.DataFrame, labels: Path) -> list[str]:
     """Notes on rows of videos whose `time_s` is not when their picture is shown.
 
     Raises TrocarError for a picture that the video does not have, and for a video that cannot be read.
@@ -151,7 +173,7 @@ def _check_times(root: Path, frames: pd.DataFrame) -> list[str]:
             continue  # said of all missing files together
         clip, last = probe(path), int(rows["frame"].max())
         if last >= clip.frames:
-            raise TrocarError(f"{root / CSV}: frame {last} of {name} is labelled, but it has {clip.frames}, from 0 on")
+            raise TrocarError(f"{labels}: frame {last} of {name} is labelled, but it has {clip.frames}, from 0 on")
         off = float(np.abs(clip.seconds(rows["frame"]) - rows["time_s"]).max())
         if off > MOST_OFF_S:
             notes.append(

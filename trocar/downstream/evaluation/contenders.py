@@ -5,6 +5,7 @@ Which arm goes through which protocol on which task, and what is told before any
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from typing import Literal
 
 from torch import nn
 
+from trocar.backbones import own_module
 from trocar.backbones.load import load_backbone, outline, random_like
 from trocar.backbones.preprocess import describe_backbone
-from trocar.backbones.source import RANDOM, TIMM, resolve
+from trocar.backbones.source import MODULE, RANDOM, TIMM, resolve
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.experiment import Experiment, drawn
 from trocar.downstream.features.baselines import BASELINES
@@ -54,14 +56,27 @@ class Contender:
     members: tuple[Replicate, ...]
 
 
-def expand(config: EvaluateConfig) -> list[Contender]:
-    """The arms of an evaluation: given backbones in order, random weights of the same architectures,
+def own_contender(label: str, seeds: Sequence[nn.Module], size: int | None) -> Contender:
+    """A row of modules that no name stands for, for input of `size` pixels (None: what each says it takes).
+
+    Each is copied, now and for every use. It has no row of random weights: what would draw those is not known.
+    """
+    members = []
+    for number, seed in enumerate(seeds):
+        model = own_module.adopt(seed)
+        name = own_module.name_of(seed) + (f" #{number}" if len(seeds) > 1 else "")
+        members.append(Replicate(name, partial(copy.deepcopy, model), size or describe_backbone(model).size[0]))
+    return Contender(label, "backbone", tuple(members))
+
+
+def expand(config: EvaluateConfig, own: Sequence[Contender] = ()) -> list[Contender]:
+    """The arms of an evaluation: given backbones in order, `own` ones, random weights of the same architectures,
     baselines.
 
     Raises ConfigError for a name that means nothing, or a label that is used twice.
     """
     _check_baselines(config.baselines)
-    arms = [_given(text, config) for text in config.backbone]
+    arms = [*(_given(text, config) for text in config.backbone), *own]
     _check_labels(arms)
     if "random" in config.baselines:
         arms += _random_weights(arms, config)
@@ -109,9 +124,9 @@ def _random_weights(given: list[Contender], config: EvaluateConfig) -> list[Cont
     """
     arms: dict[str, Contender] = {}
     for arm in given:
-        if arm.kind != "backbone":
-            continue
         first = arm.members[0]
+        if arm.kind != "backbone" or resolve(first.name).architecture.startswith(MODULE):
+            continue  # what would draw the weights of somebody's own class is not known
         model = outline(first.name)
         shapes = [(name, tensor.shape) for name, tensor in model.state_dict().items()]
         key = repr((architecture_of(model), describe_backbone(model), shapes, first.size))

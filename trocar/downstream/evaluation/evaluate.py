@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from trocar.core.files import locked
 from trocar.downstream import figures
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.base import DatasetOptions
+from trocar.downstream.datasets.folder import LabelTable
 from trocar.downstream.datasets.readers.from_shards import locate
 from trocar.downstream.datasets.remap import load_remap
 from trocar.downstream.evaluation.contenders import Contender, check_arms, check_tasks, expand, sizes, usable
@@ -41,28 +42,39 @@ LEAST_SIDE = 32
 
 
 def evaluate(
-    config: EvaluateConfig, judge: LeakChecks, say: Callable[[str], None] = lambda _: None
+    config: EvaluateConfig,
+    judge: LeakChecks,
+    say: Callable[[str], None] = lambda _: None,
+    *,
+    own: Sequence[Contender] = (),
+    labels: LabelTable | None = None,
 ) -> EvaluationResults:
     """Score every backbone of `config` and its baselines; write the results if `config.out` is set.
 
-    `judge` says of every backbone whether it has seen the test cases (`trocar.leakage.judge`). `say` gets a line of
-    text for every step that takes long. Raises ConfigError for a bad configuration before anything is decoded,
-    TrocarError for data that cannot be read.
+    `judge` says of every backbone whether it has seen the test cases (`trocar.leakage.judge`). `own` are contenders
+    that no name stands for (`own_contender`); `labels` are in place of those in `config.data`, where only pictures are
+    then. `say` gets a line of text for every step that takes long. Raises ConfigError for a bad configuration before
+    anything is decoded, TrocarError for data that cannot be read.
     """
     _check_out(config)
     computing = Computing.of(config)
     with computing.products():
-        return _evaluate(config, computing, judge, say)
+        return _evaluate(config, computing, judge, say, own, labels)
 
 
 def _evaluate(
-    config: EvaluateConfig, computing: Computing, judge: LeakChecks, say: Callable[[str], None]
+    config: EvaluateConfig,
+    computing: Computing,
+    judge: LeakChecks,
+    say: Callable[[str], None],
+    own: Sequence[Contender],
+    labels: LabelTable | None,
 ) -> EvaluationResults:
     protocols = [get_protocol(wanted) for wanted in config.protocol]
-    data = _open(config)
+    data = _open(config, labels)
     benches = [make_experiment(names, data, config) for names in config.task]
     check_tasks(benches, protocols, config)
-    arms = expand(config)
+    arms = expand(config, own)
     check_arms(arms, benches, protocols)
     private = _private(data, arms, config)
     say = private.hidden.saying(say)
@@ -153,9 +165,10 @@ def _with_copies(
     return replace(data, notes=(*data.notes, *lines))
 
 
-def _open(config: EvaluateConfig) -> LabelledFrames:
+def _open(config: EvaluateConfig, labels: LabelTable | None = None) -> LabelledFrames:
     options = DatasetOptions(config.fps, tuple(config.phases), config.split, config.remap)
-    data = open_dataset(config.data, config.layout, options)
+    own = None if labels is None else labels.read(config.data, options)
+    data = open_dataset(config.data, config.layout, options) if own is None else own
     return data if config.shards is None else locate(data, config.shards)
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from trocar import __version__
+from trocar.backbones import own_module
 from trocar.backbones.depthwise import use_fast_weight_gradient
 from trocar.backbones.device import choose_device, resolved
 from trocar.backbones.export import BackboneFiles, backbone_files, require_exportable
@@ -19,6 +21,7 @@ from trocar.backbones.history import KEY, Record
 from trocar.data.catalog import staging
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.catalog.private_videos import private_names
+from trocar.data.loading.batch import Batch
 from trocar.data.loading.dali_pipeline import decoder_identity, is_available, require
 from trocar.data.loading.loader import Backend, Loader
 from trocar.data.loading.reader import Reader
@@ -28,6 +31,7 @@ from trocar.data.selection.selection import Selection
 from trocar.data.views.recipe import ViewPlan
 from trocar.privacy.marks import Withheld
 from trocar.ssl.blocks.networks import TimmNetworks, compile_backbone
+from trocar.ssl.blocks.own_networks import OwnNetworks
 from trocar.ssl.blocks.teachers import FrozenConfig
 from trocar.ssl.engine.method import Method, MethodConfig
 from trocar.ssl.engine.optimizer import Schedule
@@ -43,6 +47,7 @@ from trocar.ssl.ranks.machine import (
     workers_on,
 )
 from trocar.ssl.run.auto_values import DataSize
+from trocar.ssl.run.bad_rows import bad_rows
 from trocar.ssl.run.hardware import cpu_model, dali_version, gpu_facts
 from trocar.ssl.run.pretrain_config import PretrainConfig
 
@@ -56,7 +61,7 @@ class Pretraining:
     """A run that is set up but has not started: catalog opened, selection resolved, nothing written yet.
 
     `guard` keeps test cases out of the selection (`trocar.leakage.run_guard`). `neighbouring`: ranks that share this
-    one's cores and memory.
+    one's cores and memory. `model`: a backbone of somebody's own, in place of the one that the configuration names.
     """
 
     config: PretrainConfig
@@ -65,6 +70,7 @@ class Pretraining:
     guard: PoolGuard
     staged: Mapping[int, Path] = field(default_factory=dict)
     neighbouring: MachineShare = field(default_factory=MachineShare)
+    model: nn.Module | None = None
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -103,8 +109,8 @@ class Pretraining:
         """What the trained weights will have seen, through their first weights, teachers and neighbour index too."""
         return self.guard.seen(self.training_data)
 
-    def leaks(self) -> dict[str, Any]:
-        """The record of the leak guard, for the run folder."""
+    def leaks(self) -> dict[str, Any] | None:
+        """The record of the leak guard, for the run folder; None where nothing was compared."""
         return {**self.guard.report(self.training_data), KEY: self.exposure}
 
     @cached_property
@@ -184,10 +190,12 @@ class Pretraining:
         return resolve_neighbours(source, self.catalog, self.selection, self.config.run.seed)
 
     @cached_property
-    def networks(self) -> TimmNetworks:
+    def networks(self) -> TimmNetworks | OwnNetworks:
         """What the method is built from."""
         sizes = [group.size for group in self.method_config.recipe().groups.values()]
         config = self.config
+        if self.model is not None:
+            return OwnNetworks(self.model, config.backbone, config.run.seed, sizes, config.train.grad_checkpointing)
         return TimmNetworks(config.backbone, config.run.seed, sizes, config.train.grad_checkpointing)
 
     @cached_property
@@ -250,6 +258,28 @@ class Pretraining:
             self.config.run.data_timeout_s,
         )
 
+    def batches(self, start: int) -> Generator[Batch]:
+        """This rank's batches from step `start` to the end of the run."""
+        return self.loader(bad_rows(self.config.run.out, self.catalog)).iterate(start, self.total)
+
+    def data_lines(self) -> list[str]:
+        """What the run trains on, for people."""
+        epochs, selection = self.plan.epochs(self.total), self.selection
+        return [
+            f"data       {len(selection)} frames of {len(selection.cases)} cases, fingerprint {selection.fingerprint}",
+            *(
+                f"           {s}: {n} frames, seen {epochs[s]:.1f} times"
+                for s, n in selection.source_rows.items()
+                if s in epochs
+            ),
+            *(f"           {note}" for note in selection.notes),
+        ]
+
+    @property
+    def loading(self) -> str:
+        """Who makes the views, for people."""
+        return f"{self.workers} loader worker(s) each, frames decoded by {self.backend}"
+
     def identity(self) -> dict[str, Any]:
         """Data and recipe: equal for two attempts of one run."""
         # `auto` as resolved: decoders and precisions round differently, and a resume on another machine must not change
@@ -263,7 +293,25 @@ class Pretraining:
             )
         if self.neighbours is not None:
             recipe["neighbours"] = self.neighbours.identity()
-        return {"data": self.selection.fingerprint, "recipe": recipe}
+        if self.model is not None:
+            recipe["own_backbone"] = self._own_backbone
+        return {"data": self.data_identity, "recipe": recipe}
+
+    @cached_property
+    def _own_backbone(self) -> dict[str, str]:
+        # Of the first weights: the method trains copies.
+        assert self.model is not None
+        return own_module.identity(self.model)
+
+    @property
+    def data_identity(self) -> str:
+        """By which two attempts of one run train on the same data."""
+        return self.selection.fingerprint
+
+    @property
+    def history(self) -> dict[str, Any]:
+        """What the exported weights will have seen, for the `trocar` section of their config.json."""
+        return {KEY: self.exposure}
 
     def environment(self) -> dict[str, Any]:
         """What may differ between attempts, and is logged when it does."""
@@ -288,7 +336,7 @@ def exported_backbone(setup: Pretraining, method: Method, step: int) -> Backbone
         "step": step,
         "steps": setup.total,
         "seed": setup.config.run.seed,
-        "data": setup.selection.fingerprint,
-        KEY: setup.exposure,
+        "data": setup.data_identity,
+        **setup.history,
     }
     return backbone_files(method.exported, extra=extra, preprocessing=setup.networks.preprocessing)

@@ -16,19 +16,12 @@ from trocar.ssl.run.assembly import Pretraining
 
 def describe(setup: Pretraining) -> list[str]:
     """What the run will do, and what of it makes no sense for this much data."""
-    config, selection = setup.config, setup.selection
-    epochs = setup.plan.epochs(setup.total)
+    config = setup.config
     method = setup.method
     count = sum(p.numel() for p in method.exported.parameters())
     groups = setup.method_config.recipe().groups
     lines = [
-        f"data       {len(selection)} frames of {len(selection.cases)} cases, fingerprint {selection.fingerprint}",
-        *(
-            f"           {s}: {n} frames, seen {epochs[s]:.1f} times"
-            for s, n in selection.source_rows.items()
-            if s in epochs
-        ),
-        *(f"           {note}" for note in selection.notes),
+        *setup.data_lines(),
         f"method     {setup.method_config.name}",
         f"backbone   {config.backbone.name}, {count / 1e6:.2f} M parameters{_started_from(method)}",
         f"views      {', '.join(f'{g.count} x {g.size} px {n}' for n, g in groups.items())}",
@@ -38,7 +31,7 @@ def describe(setup: Pretraining) -> list[str]:
         f"{setup.schedule.warmup_steps} steps",
         f"runs on    {setup.device} in {setup.resolved.train.precision}, {setup.world.size} rank(s), "
         f"{torch.get_num_threads()} thread(s), "
-        f"{setup.workers} loader worker(s) each, frames decoded by {setup.backend}",
+        f"{setup.loading}",
         f"run folder {config.run.out}",
     ]
     warnings = config.method.warnings(setup.data_size) + setup.schedule.warnings(setup.data_size)

@@ -19,36 +19,26 @@ from trocar.ssl.checkpoints import checkpoint
 from trocar.ssl.engine.method import Method
 from trocar.ssl.engine.optimizer import build_optimizer, restore
 from trocar.ssl.engine.trainer import Trainer, TrainState
-from trocar.ssl.pool_guard import PoolGuard
 from trocar.ssl.ranks.distributed import World, agree, broadcast_int, gather_words, process_group
 from trocar.ssl.ranks.machine import MachineShare, default_threads
-from trocar.ssl.run.assembly import Pretraining, Say
+from trocar.ssl.run.assembly import Pretraining
 from trocar.ssl.run.describe import describe
 from trocar.ssl.run.hardware import explained
-from trocar.ssl.run.pretrain_config import PretrainConfig
-from trocar.ssl.run.run_hooks import RunHooks, bad_rows
+from trocar.ssl.run.run_hooks import RunHooks
 from trocar.ssl.run.stop import AfterStop, Stop, never, shell_code
 
 
-def run(
-    config: PretrainConfig,
-    world: World,
-    say: Say,
-    guard: PoolGuard,
-    after_stop: AfterStop = shell_code,
-    stop: Stop = never,
-) -> None:
-    """Run or resume to the end. A finished run returns at once.
+def run(setup: Pretraining, after_stop: AfterStop = shell_code, stop: Stop = never) -> None:
+    """Run or resume what is set up, to the end. A finished run returns at once.
 
-    `guard` keeps test cases out of the data (`trocar.leakage.run_guard`).
     `stop` is polled at each step boundary; when it asks for a stop the run saves, and `after_stop` decides what
-    follows. Nothing of the process is changed: no signal handlers, and torch has as many threads afterwards as before.
-    Raises ConfigError / TrocarError for what a user can act on, StoppedError with what `after_stop` returns after a
-    saved stop.
+    follows. Nothing of the process is changed: no signal handlers, and torch's threads and random state are afterwards
+    what they were. Raises ConfigError / TrocarError for what a user can act on, StoppedError with what `after_stop`
+    returns after a saved stop.
     """
+    config, world, say = setup.config, setup.world, setup.say
     if wrong := config.indivisible(world.size):
         raise ConfigError(wrong)
-    setup = Pretraining(config, world, say, guard)
     allow_tf32(setup.device)
     with process_group(world, setup.device, config.run.out, config.run.data_timeout_s):
         setup.neighbouring = MachineShare.found(gather_words)
@@ -108,7 +98,8 @@ def _train(setup: Pretraining, lease: Lease | None, after_stop: AfterStop, stop:
     record = Run.open(config.run.out, config.model_dump(mode="json", by_alias=True)) if world.is_main else None
     if record is not None:
         update_record(config.run.out, total_steps=setup.total)
-        write_json_atomic(config.run.out / "leaks.json", setup.leaks())
+        if (leaks := setup.leaks()) is not None:
+            write_json_atomic(config.run.out / "leaks.json", leaks)
     hooks = RunHooks(setup, method, optimizer, lease, record, start, state, after_stop, stop)
     trainer = Trainer(
         method,
@@ -123,8 +114,7 @@ def _train(setup: Pretraining, lease: Lease | None, after_stop: AfterStop, stop:
         state,
     )
     with hooks:
-        loader = setup.loader(bad_rows(config.run.out, setup.catalog))
-        with closing(loader.iterate(start, setup.total)) as batches:  # an error's traceback would keep its workers
+        with closing(setup.batches(start)) as batches:  # an error's traceback would keep its workers
             trainer.fit(batches, setup.total, setup.epoch_steps)
         if state.skipped >= setup.total:  # a checkpoint of the last step, saved by a version that did not look
             raise TrocarError(f"none of the {setup.total} steps of {config.run.out} counted: start anew elsewhere")

@@ -17,7 +17,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from trocar.backbones.card import model_card
 from trocar.core.files import fsync_folder, fsync_tree, write_atomic, write_json_atomic
 from trocar.core.progress import Pace
-from trocar.data.catalog.catalog import Catalog
 from trocar.data.loading.batch import Batch
 from trocar.errors import StoppedError, TrocarError
 from trocar.runs.lease import Lease, LeaseLost
@@ -31,9 +30,8 @@ from trocar.ssl.engine.method import Method
 from trocar.ssl.engine.trainer import TrainState
 from trocar.ssl.ranks.distributed import barrier
 from trocar.ssl.run.assembly import Pretraining, exported_backbone
+from trocar.ssl.run.bad_rows import BAD_ROWS
 from trocar.ssl.run.stop import AfterStop, Stop, never, shell_code
-
-BAD_ROWS = "bad_rows.jsonl"
 
 
 class RunHooks:
@@ -198,25 +196,6 @@ class RunHooks:
         finally:
             os.close(descriptor)
         self.setup.say(f"step {batch.step}: replaced {len(batch.bad)} bad frame(s), see {self.run.out / BAD_ROWS}")
-
-
-def bad_rows(run: Path, catalog: Catalog) -> frozenset[int]:
-    """Catalog rows that earlier attempts found bad; torn lines are ignored.
-
-    The file names video and row within it, because a catalog that has grown numbers its rows anew.
-    """
-    try:
-        lines = (run / BAD_ROWS).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return frozenset()
-    rows: set[int] = set()
-    for line in filter(None, lines):
-        with suppress(ValueError, KeyError, TypeError):
-            place = json.loads(line)
-            row = catalog.row_at(place["video"], place["row"])
-            if row is not None:
-                rows.add(row)
-    return frozenset(rows)
 
 
 def _shares(values: dict[str, float]) -> str:

@@ -1,0 +1,81 @@
+"""A whole study on this machine: plan, lock, run everything that is missing, bring mlflow up to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from trocar.errors import ConfigError, TrocarError
+from trocar.study.config import StudyConfig
+from trocar.study.plan.expand import StudyPlan, make_plan
+from trocar.study.plan.study_lock import Tree, drift, edits, make_lock, read_lock, write_lock
+from trocar.study.results.private_names import private_of_study
+from trocar.study.run.data_preparation import run_prepare
+from trocar.study.run.local_runner import Runner
+from trocar.study.run.mlflow_record import sync_study
+from trocar.study.run.stage_store import Store
+
+Say = Callable[[str], None]
+Answering = Callable[[Callable[[int], object]], AbstractContextManager[None]]
+"""Within, signals that this process receives go to the function it was given: the command line installs handlers."""
+
+
+def lock_plan(plan: StudyPlan, store: Store, update: bool, say: Say) -> Tree:
+    """The lock of the plan, written.
+
+    Raises ConfigError, with what changed, for a plan on other data or versions than were locked, unless `update`
+    accepts them.
+    """
+    new, old = make_lock(plan), read_lock(store, plan.study.name)
+    if old is not None:
+        changes, keys = drift(old, new), edits(old, new)
+        listed = "\n".join(f"  {line}" for line in changes)
+        if changes and not update:
+            raise ConfigError(
+                f"study {plan.study.name} was planned on other data or versions:\n{listed}\n"
+                "`trocar study plan --update` accepts that; results of the old plan stay in the store"
+            )
+        if changes:
+            say(f"accepted, compared with the last plan:\n{listed}")
+        if keys:
+            say(f"the study file has been edited since the last plan: {', '.join(keys)}")
+    path = write_lock(store, new)
+    say(f"locked in {path}")
+    return new
+
+
+def run_whole(
+    study: StudyConfig,
+    say: Say,
+    *,
+    jobs: int = 1,
+    uri: str | None = None,
+    update: bool = False,
+    called: str = "",
+    answering: Answering = lambda stop: nullcontext(),
+) -> Path:
+    """Run everything that is missing, `jobs` stages at a time; returns the folder of the report.
+
+    `called` is what the command line calls the study.
+    Results go to mlflow at `uri` (None: as in `trocar track sync`; "none": nowhere). Raises ConfigError for a plan that
+    cannot be or has changed, TrocarError with what failed when all that could run has run.
+    """
+    store = Store(study.store)
+    run_prepare(study.prepare, say)
+    plan = make_plan(study, None)
+    lock = lock_plan(plan, store, update, say)
+    told = private_of_study(lock, store).hidden.saying(say)
+    runner = Runner(plan.stages, store, jobs, labels=plan.labels, threads=study.threads, keep=study.keep, say=told)
+    try:
+        with answering(runner.stop):
+            ended = runner.run()
+    finally:
+        if uri != "none":
+            sync_study(lock, store, told, uri)
+    if ended.failed:
+        raise TrocarError(
+            f"{len(ended.failed)} stages failed, {len(ended.blocked)} wait for them; the same command tries again. "
+            f"`trocar study report {called or study.name}` writes a report of what is done"
+        )
+    return store.out(plan.report.name)
