@@ -5,15 +5,16 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Annotated, Union
 
 import pytest
 import yaml
 from data_factory import make_catalog
-from registry_factory import changeable
+from pydantic import Field
 
 from trocar.core.config import validate
 from trocar.leakage.run_guard import RunGuard
-from trocar.ssl.engine.method import METHODS
+from trocar.ssl import methods
 from trocar.ssl.ranks.distributed import World
 from trocar.ssl.run.assembly import Pretraining
 from trocar.ssl.run.pretrain import run
@@ -26,17 +27,21 @@ MODULE, TEST = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 @pytest.fixture
 def byol(tmp_path, monkeypatch):
-    """The page's file as a module that registers its method."""
-    changeable(METHODS, monkeypatch)
+    """The page's file as a module among the methods."""
     (tmp_path / "byol.py").write_text(MODULE, encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    importlib.import_module("byol")
-    yield METHODS.get("byol")
-    del sys.modules["byol"]
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    importlib.invalidate_caches()
+    yield methods.configs()["byol"]
+    del sys.modules["trocar.ssl.methods.byol"], methods.byol
 
 
 def config_of(tree):
-    return validate(PretrainConfig, tree, "docs/new-method.md")
+    """As a process that has the file from the start would validate it."""
+
+    class WithByol(PretrainConfig):
+        method: Annotated[Union[tuple(methods.configs().values())], Field(discriminator="name")]  # noqa: UP007
+
+    return validate(WithByol, tree, "docs/new-method.md")
 
 
 def small(tmp_path):

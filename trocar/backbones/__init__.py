@@ -4,8 +4,8 @@ Importing it makes the published names known to timm.
 """
 
 from trocar.backbones.load import load_backbone
-from trocar.backbones.published.family import BACKBONES
+from trocar.backbones.published.build import register_all
 
-BACKBONES.import_own()
+register_all()
 
 __all__ = ["load_backbone"]

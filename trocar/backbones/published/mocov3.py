@@ -7,17 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from trocar.backbones.published.family import (
-    BACKBONES,
-    Family,
-    FileLayout,
-    Published,
-    Seen,
-    State,
-    Unused,
-    image_size,
-    same,
-)
+from trocar.backbones.published.family import Family, FileLayout, Published, Seen, State, Unused, image_size, same
 
 VIT = Family(
     name="mocov3_vit",
@@ -75,4 +65,3 @@ ENTRIES = (
         url=f"{FILES}/r-50-1000ep/r-50-1000ep.pth.tar",
     ),
 )
-BACKBONES.register_each(ENTRIES)
