@@ -23,8 +23,8 @@ from trocar.slurm.profile import Profile
 from trocar.study.config import StudyConfig
 from trocar.study.plan.expand import StudyPlan
 from trocar.study.run.stage_execution import HELD
-from trocar.study.stage_store import Store, check_size
-from trocar.study.stages import Keep, Kind, Stage
+from trocar.study.run.stage_store import Store, check_size
+from trocar.study.run.stages import Kind, Stage
 
 
 def submit(plan: StudyPlan, store: Store, profile: Profile) -> Graph:
@@ -106,7 +106,7 @@ class Runner:
         *,
         labels: Mapping[str, str] | None = None,
         threads: int | None = None,
-        keep: Keep = "backbone",
+        keep: str = "backbone",
         say: Callable[[str], None] = lambda _: None,
         launch: Launch | None = None,
     ) -> None:
@@ -233,7 +233,7 @@ class Runner:
 
     def _failure(self, name: str) -> str | None:
         failure = self.store.failure(name)
-        return failure.attempt if failure is not None else None
+        return str(failure["attempt"]) if failure else None
 
     def _end_children(self) -> None:
         """Every way out waits for the stages: what they save is theirs to finish."""
