@@ -22,7 +22,7 @@ import torch
 import trocar
 from trocar.core.config import Config
 from trocar.downstream.protocols.base import (
-    Goal,
+    FoldFrames,
     Prediction,
     Problem,
     Protocol,
@@ -183,26 +183,23 @@ def _recipe(protocol: Protocol) -> str:
 
 def _key(method: str, settings: str, problem: Problem, remap: str) -> str:
     """32 hex digits over everything that a prediction follows from."""
-    encoder = problem.encoder
+    encoder, space = problem.encoder, problem.space
     words = [
         *(_code(), torch.__version__, timm.__version__, torch.device(encoder.device).type),
         *(remap, encoder.identity, encoder.frames.key, encoder.size, encoder.frames_at_once),
         *(encoder.precision, problem.seed),
         *(method, settings),
-        *(_labels(goal) for goal in problem.goals),
+        *(problem.task.name, space.kind, space.classes, space.soft, space.unscored),
+        *((partner.task.name, partner.space.kind, partner.space.classes) for partner in problem.partners),
     ]
     digest = hashlib.sha256(repr(words).encode())
-    for rows in (problem.train, problem.val, problem.test):
-        _add(digest, *(() if rows is None else (rows,)))
-    _add(digest, problem.case, problem.time_s, *(goal.targets for goal in problem.goals))
-    if problem.space.kind == "mask":
+    for part in (problem.train, problem.val):
+        _add(digest, *((part.rows, part.case, part.targets) if part is not None else ()))
+    _add(digest, problem.test.rows, problem.test.case, problem.case, problem.time_s)
+    _add(digest, *(partner.targets for partner in problem.partners))
+    if space.kind == "mask":
         _add_masks(digest, problem)
     return digest.hexdigest()[:32]
-
-
-def _labels(goal: Goal) -> tuple[Any, ...]:
-    space = goal.space
-    return goal.task.name, space.kind, space.classes, space.soft, space.unscored
 
 
 def _add(digest: Any, *arrays: Targets) -> None:
@@ -217,8 +214,8 @@ def _add_masks(digest: Any, problem: Problem) -> None:
     which part of it is taken.
     """
     data = problem.encoder.frames.data
-    parts = [problem.train, problem.test, *([] if problem.val is None else [problem.val])]
-    for row in np.concatenate(parts):
+    parts: list[FoldFrames] = [problem.train, problem.test, *([] if problem.val is None else [problem.val])]
+    for row in np.concatenate([part.rows for part in parts]):
         for file in problem.space.files_at(data.root / str(data.frames["mask"].iloc[row])):
             status = os.stat(file)  # noqa: PTH116  as for the frames
             digest.update(f"{status.st_size}|{status.st_mtime_ns}\n".encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -82,11 +82,7 @@ def predict(
     """All runs of an arm on a bench with one protocol, but for what is `finished`; pictures show no `private` case."""
     runs = []
     for index, name, encoder, folds in _runs(bench, protocol, encoders, config):
-        said = private.hidden.text(", ".join(dict.fromkeys([bench.name, arm.label, name])))
-        problems = (
-            replace(bench.problem(fold, encoder, index.start), title=f"{said}, fold {number} of {len(folds)}")
-            for number, fold in enumerate(folds, start=1)
-        )
+        problems = (bench.problem(fold, encoder, index.start) for fold in folds)
         if isinstance(protocol, MaskProtocol):
             run = run_masks(index, name, arm.label, bench, folds, protocol, problems, MaskWriter(config.out), finished)
         else:

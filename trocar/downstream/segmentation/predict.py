@@ -15,7 +15,7 @@ from trocar.backbones.device import Precision, autocast
 from trocar.backbones.preprocess import describe_backbone
 from trocar.downstream.metrics.segmentation_outcome import confusions
 from trocar.downstream.segmentation.segmenter import Segmenter
-from trocar.downstream.training.batches import Bytes, Stack
+from trocar.downstream.segmentation.training_pictures import Bytes, Stack
 from trocar.errors import TrocarError
 
 

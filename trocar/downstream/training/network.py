@@ -6,17 +6,17 @@ The settings of fine-tuning.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
+from timm.optim._param_groups import param_groups_layer_decay
 from torch import Tensor, nn
 
 from trocar.backbones.device import Wanted
 from trocar.core.config import Config
-from trocar.downstream.protocols.base import Goal
 from trocar.downstream.training.batches import Augmentation
-from trocar.downstream.training.loss import ClassWeights
+from trocar.downstream.training.loss import ClassWeights, Goal
 
 
 class FinetuneRecipe(Config):
@@ -110,6 +110,24 @@ class Classifier(nn.Module):
         logits = {name: self.heads[name](features) for name in self.several}
         beside = torch.cat([features, *logits.values()], dim=1)
         return logits | {name: self.heads[name](beside) for name in self.single}
+
+
+def parameter_groups(network: Classifier, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
+    """Groups for an optimiser with `lr_scale`: 1 for the heads, times `layer_decay` for every layer further down.
+
+    Layers are timm's (the stem, then block by block), as in BEiT and MAE. Biases, norms and what the backbone itself
+    names (position table, class token) are not decayed.
+    """
+    named = getattr(network.backbone, "no_weight_decay", set)
+    groups: list[dict[str, Any]] = param_groups_layer_decay(
+        network.backbone, weight_decay, no_weight_decay_list=sorted(named()), layer_decay=layer_decay
+    )
+    for group in groups:  # timm gives a backbone without classifier's last block the scale of the classifier
+        group["lr_scale"] *= layer_decay
+    heads = list(network.heads.parameters())
+    for decay, chosen in ((weight_decay, [p for p in heads if p.ndim > 1]), (0.0, [p for p in heads if p.ndim == 1])):
+        groups.append({"params": chosen, "weight_decay": decay, "lr_scale": 1.0})
+    return groups
 
 
 def hold_batch_norm(network: nn.Module) -> None:
