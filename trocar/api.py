@@ -210,9 +210,7 @@ def score_predictions(
     `predictions` is a file or a table with the columns of docs/metrics.md; `task` and `classes` say what it does not.
     `low` and `high` are the 95 % interval over cases of `bootstrap` draws.
     """
-    from trocar.downstream.predictions.metrics_report import MetricsReport
-    from trocar.downstream.predictions.prediction_file import Predictions
-    from trocar.downstream.predictions.prediction_scores import PredictionScores
+    from trocar.downstream.predictions.metrics_report import report
 
     with tempfile.TemporaryDirectory(prefix="trocar-predictions-") as folder:
         path = Path(folder) / "predictions.parquet"
@@ -220,7 +218,7 @@ def score_predictions(
             predictions.to_parquet(path, index=False)
         else:
             path = Path(predictions)
-        found = MetricsReport(PredictionScores.of(Predictions.read(path, task, classes), bootstrap))
+        found = report(path, task, bootstrap, classes=classes)
     for note in found.notes:
         log.warning(note)
     lines = [
