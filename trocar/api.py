@@ -210,7 +210,9 @@ def score_predictions(
     `predictions` is a file or a table with the columns of docs/metrics.md; `task` and `classes` say what it does not.
     `low` and `high` are the 95 % interval over cases of `bootstrap` draws.
     """
-    from trocar.downstream.predictions.metrics_report import report
+    from trocar.downstream.predictions.metrics_report import MetricsReport
+    from trocar.downstream.predictions.prediction_file import Predictions
+    from trocar.downstream.predictions.prediction_scores import PredictionScores
 
     with tempfile.TemporaryDirectory(prefix="trocar-predictions-") as folder:
         path = Path(folder) / "predictions.parquet"
@@ -218,7 +220,7 @@ def score_predictions(
             predictions.to_parquet(path, index=False)
         else:
             path = Path(predictions)
-        found = report(path, task, bootstrap, classes=classes)
+        found = MetricsReport(PredictionScores.of(Predictions.read(path, task, classes), bootstrap))
     for note in found.notes:
         log.warning(note)
     lines = [

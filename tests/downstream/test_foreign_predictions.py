@@ -16,7 +16,7 @@ TOOLS = "case,frame,gt_Hook,prob_Hook\nv1,0,1,.5\nv1,1,0,.5\n"
 @pytest.mark.parametrize(
     ("text", "words", "says"),
     [
-        ("video,gt,pred\na,0,0\n", [], "no column 'task'; add it or say --task (phase, step"),
+        ("video,gt,pred\na,0,0\n", [], "no column 'task'; add it or say --task (cvs, phase"),
         ("video,gt,pred\na,0,0\n", ["--task", "phase"], "no column 'case' (is it 'video'? rename it)"),
         ("case,label,pred\na,0,0\n", ["--task", "phase"], "no column 'gt' (is it 'label'? rename it)"),
         ("case,phase_gt,phase_pred\na,0,0\n", ["--task", "phase"], "no column 'gt' (is it 'phase_gt'? rename it)"),

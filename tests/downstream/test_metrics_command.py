@@ -19,8 +19,9 @@ from trocar.cli.main import main, parse
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.metrics.registry import MULTITASK, REGISTRY
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
-from trocar.downstream.predictions.metrics_report import report
-from trocar.downstream.predictions.prediction_file import About, write_predictions
+from trocar.downstream.predictions.metrics_report import MetricsReport
+from trocar.downstream.predictions.prediction_file import About, Predictions
+from trocar.downstream.predictions.prediction_scores import PredictionScores
 from trocar.jobs.evaluate import evaluate
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
@@ -30,7 +31,7 @@ def write_phases(path: Path, fps: float = 1.0) -> None:
     outcome = random_multiclass(0)
     rows = {"task": "phase", "case": outcome.case, "gt": outcome.gt, "pred": outcome.pred}
     table = pd.DataFrame({**rows, "scores": list(outcome.scores)})
-    write_predictions(table, path, About({"phase": outcome.classes}, fps))
+    Predictions(table, About({"phase": outcome.classes}, fps), path).write()
 
 
 def test_every_name_has_a_value_and_an_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,7 +66,7 @@ def test_runs_stand_side_by_side_as_many_as_fit_and_no_name_is_cut(tmp_path: Pat
     parts = [pd.DataFrame({**rows, "backbone": "mine", "seed": seed}) for seed in range(4)]
     pd.concat(parts).to_parquet(tmp_path / "p.parquet")
     for draws in (0, 10):
-        found = report(tmp_path / "p.parquet", draws=draws)
+        found = MetricsReport(PredictionScores.of(Predictions.read(tmp_path / "p.parquet"), draws))
         for width, tables in ((60, 4), (80, 2), (120, 2), (200, 1)):
             console = Console(width=width, record=True, file=io.StringIO())
             for table in found.tables(width):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ from downstream_factory import make_cholec80
 from trocar.cli.main import main
 from trocar.core.config import find_preset
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
-from trocar.downstream.evaluation.results import EvaluationResults, ResultRow
-from trocar.downstream.predictions.prediction_file import About, RunIndex, write_predictions
+from trocar.downstream.evaluation.results import EvaluationResults, ResultRow, RowOrigin
+from trocar.downstream.predictions.prediction_file import About, Predictions, RunIndex
+from trocar.downstream.predictions.prediction_scores import PredictionScores
 from trocar.downstream.reproduce import PublishedNumber, Reproduction, _check, measure, names, read
 from trocar.jobs.evaluate import evaluate
 
@@ -128,13 +128,11 @@ def test_values_and_interval_from_the_predictions_are_those_of_the_evaluation(tm
     )
     results = evaluate(config)
     row = results.row("phase", "knn", "random:test_resnet")
-    headline, predictions = "f1@pooled_macro", tmp_path / "out/predictions.parquet"
+    headline = "f1@pooled_macro"
     expected = (tuple(row.values[headline]), row.interval)
     assert len(expected[0]) == 2
-    assert measure(results, row, headline, predictions, 50) == expected
-    elsewhere = replace(results, tasks={"phase": {**results.tasks["phase"], "headline": "another"}})
-    assert measure(elsewhere, row, headline, predictions, 50) == expected
-    values, interval = measure(results, row, "edit@surgphasebench", predictions, 50)  # in no table
+    assert measure(results, row, headline) == expected
+    values, interval = measure(results, row, "edit@surgphasebench")  # in no table
     assert len(values) == 2
     assert interval is not None
 
@@ -167,10 +165,12 @@ def test_a_metric_of_masks_is_measured_from_their_confusions(tmp_path: Path) -> 
     confusion = {"a": [2, 0, 1, 1], "b": [2, 0, 0, 2], "c": [4, 0, 0, 0]}  # one image a case, two classes
     about = {"task": "segmentation", "backbone": "net", "kind": "backbone", "protocol": "segmentation"}
     table = pd.DataFrame([{**about, "case": case, "confusion": counts} for case, counts in confusion.items()])
-    write_predictions(table, tmp_path / "predictions.parquet", About({"segmentation": ["background", "tool"]}))
-    row = ResultRow("segmentation", "segmentation", "net", "backbone", ["net"], [RunIndex()], {}, None, {}, [])
-    results = EvaluationResults({}, {"segmentation": {"headline": "iou@dataset"}}, [row], table)
-    (value,), interval = measure(results, row, "iou@class_then_image", tmp_path / "predictions.parquet", 50)
+    Predictions(table, About({"segmentation": ["background", "tool"]}), tmp_path / "predictions.parquet").write()
+    scores = PredictionScores.of(Predictions.read(tmp_path / "predictions.parquet"), draws=50)
+    origin = RowOrigin("segmentation", "segmentation", "net", "backbone", ["net"], [RunIndex()], [])
+    row = ResultRow(**vars(origin), values={}, interval=None, per_class={})
+    results = EvaluationResults({}, {}, [row], scores)
+    (value,), interval = measure(results, row, "iou@class_then_image")
     background, tool = (2 / 3 + 1 + 1) / 3, (1 / 2 + 1) / 2  # the third image has no tool
     assert value == pytest.approx((background + tool) / 2)
     assert interval is not None

@@ -205,7 +205,7 @@ def _backbone(folder: Path, seed: int) -> None:
 
 def _score(out: Path, planted: Planted, e: Mapping[str, Any]) -> None:
     """predictions.parquet and results.json of one evaluation."""
-    from trocar.downstream.predictions.prediction_file import About, write_predictions
+    from trocar.downstream.predictions.prediction_file import About, Predictions
 
     kind = "phase" if e["task"] == "phase" else "segmentation"
     accuracy = {**planted.arms, **planted.given}[e["arm"]]
@@ -225,7 +225,8 @@ def _score(out: Path, planted: Planted, e: Mapping[str, Any]) -> None:
         level = accuracy + planted.luck * (seed - (planted.seeds - 1) / 2)
         tables.append(_phases(rows, planted, level) if kind == "phase" else _masks(rows, out, level, member))
     classes = {"phase": list(planted.classes), "segmentation": list(MASK_CLASSES)}[kind]
-    write_predictions(pd.concat(tables, ignore_index=True), out / "predictions.parquet", About({kind: classes}, 1.0))
+    table = pd.concat(tables, ignore_index=True)
+    Predictions(table, About({kind: classes}, 1.0), out / "predictions.parquet").write()
     labelled = planted.budgets[e["budget"]]
     detail = [[{"labelled_cases": {"count": labelled}}]] * e["members"]
     leak = planted.leak.get(e["arm"], {"verdict": "clean", "cases": [], "why": []})

@@ -18,12 +18,7 @@ from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.results import EvaluationResults, ResultRow
 from trocar.downstream.leak_checks import LeakChecks
-from trocar.downstream.metrics.outcome import Floats, Predicted, bootstrap_interval
-from trocar.downstream.metrics.registry import REGISTRY, mask_metrics, metrics_of
-from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
-from trocar.downstream.predictions.mask_outcomes import mask_outcomes
-from trocar.downstream.predictions.outcomes import outcomes
-from trocar.downstream.predictions.prediction_file import MASKS, Key
+from trocar.downstream.metrics.registry import named_metrics
 from trocar.downstream.tasks import get_task
 from trocar.errors import ConfigError, TrocarError, nearest
 
@@ -154,7 +149,7 @@ def reproduce(
     _check_data(name, data, config.layout)
     results = evaluate(config, judge, say)
     row = _row(results, target.task)
-    values, interval = measure(results, row, target.metric, out / "predictions.parquet", config.bootstrap)
+    values, interval = measure(results, row, target.metric)
     incomplete = results.tasks[target.task]["incomplete"]
     found = Reproduction(Path(name).stem, target, values, interval, incomplete)
     write_atomic(out / "reproduce.json", json.dumps(found.to_json(), indent=1) + "\n")
@@ -163,7 +158,7 @@ def reproduce(
 
 def _check(name: str, target: PublishedNumber) -> None:
     get_task(target.task)
-    known = SEGMENTATION_METRICS if target.task == MASKS else REGISTRY[target.task]
+    known = named_metrics(target.task)
     if target.metric not in known:
         raise ConfigError(
             f"{name}: task {target.task!r} has no metric {target.metric!r}{nearest(target.metric, known)}; "
@@ -188,33 +183,16 @@ def _row(results: EvaluationResults, task: str) -> ResultRow:
 
 
 def measure(
-    results: EvaluationResults, row: ResultRow, metric: str, predictions: Path, draws: int
+    results: EvaluationResults, row: ResultRow, metric: str
 ) -> tuple[tuple[float, ...], tuple[float, float] | None]:
-    """Value of every run, and the interval of their mean: what the row holds, or anew from the predictions.
+    """Value of every run, and the interval of their mean: of any metric of the task, also of one that no table shows.
 
-    A metric that is not in tables is only in the predictions. Raises TrocarError for one that is not defined on them.
+    Raises TrocarError for one that is not defined on the predictions.
     """
-    if metric == results.tasks[row.task]["headline"]:
-        return tuple(row.values[metric]), row.interval
-    if row.task == MASKS:
-        masks = _of(row, mask_outcomes(predictions))
-        meant = mask_metrics(masks[0].background)
-        if metric not in meant:
-            raise TrocarError(f"{metric} is not defined where no class is declared to be the background")
-        return _anew(meant[metric], masks, draws)
-    found = _of(row, outcomes(predictions, row.task))
-    offered = metrics_of(row.task, found[0])
-    if metric not in offered:
-        raise TrocarError(f"{metric} is not defined for these labels and scores; defined are: {', '.join(offered)}")
-    return _anew(offered[metric], found, draws)
-
-
-def _of(row: ResultRow, found: dict[Key, Predicted]) -> list[Predicted]:
-    """The runs of one arm and protocol."""
-    return [one for key, one in found.items() if (key.backbone, key.protocol) == (row.arm, row.protocol)]
-
-
-def _anew(
-    metric: Callable[[Predicted, Floats | None], float], found: list[Predicted], draws: int
-) -> tuple[tuple[float, ...], tuple[float, float] | None]:
-    return tuple(metric(one, None) for one in found), bootstrap_interval(metric, found, draws=draws)
+    scores = results.scores.contenders[row.task, row.arm, row.protocol]
+    if metric not in scores.names:
+        raise TrocarError(
+            f"{metric} is not defined for these labels and predictions (without background: where no class is declared "
+            f"to be it); defined are: {', '.join(scores.names)}"
+        )
+    return tuple(scores.values(metric)), scores.interval(metric)

@@ -17,7 +17,7 @@ from trocar.downstream.features.frame_cache import Size, decoded
 from trocar.downstream.labels import LabelledFrames
 from trocar.downstream.metrics.outcome import Floats
 from trocar.downstream.metrics.segmentation import scores_of
-from trocar.downstream.predictions.prediction_file import About, read_predictions
+from trocar.downstream.predictions.prediction_file import Predictions
 from trocar.errors import TrocarError
 from trocar.report.page_pictures import Images
 from trocar.report.words import count
@@ -29,19 +29,20 @@ HEIGHT = 216
 
 def rows_of(score: Score) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """The rows of one run in the order of case, video and time, of the cases that count; and the class names."""
-    table, about = _read(score.predictions)
+    found = _read(score.predictions)
+    table = found.table
     mine = np.ones(len(table), dtype=bool)
     for column, value in score.key._asdict().items():
         mine &= (table[column] == value).to_numpy(bool)
     if score.scored is not None:
         mine &= table["case"].isin(score.scored).to_numpy(bool)
     rows: pd.DataFrame = table[mine].sort_values(PLACE, kind="stable", ignore_index=True)
-    return rows, tuple(str(name) for name in about.classes.get(score.key.task, ()))
+    return rows, tuple(str(name) for name in found.about.classes.get(score.key.task, ()))
 
 
 @lru_cache(maxsize=2)
-def _read(path: Path) -> tuple[pd.DataFrame, About]:
-    return read_predictions(path)
+def _read(path: Path) -> Predictions:
+    return Predictions.read(path)
 
 
 def frames_of(results: StudyResults, task: str, rows: pd.DataFrame) -> LabelledFrames:

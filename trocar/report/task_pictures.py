@@ -17,7 +17,7 @@ from trocar.backbones.load import load_backbone, random_like
 from trocar.downstream.figures.curves import draw_curves
 from trocar.downstream.figures.ribbons import draw_ribbons
 from trocar.downstream.figures.shown import shown
-from trocar.downstream.metrics.segmentation import image_scores
+from trocar.downstream.metrics.segmentation import row_mean, scores_of
 from trocar.downstream.segmentation.overlay import draw_overlays, ranked
 from trocar.errors import TrocarError
 from trocar.report.hardest_frames import Hard, frames_of, hardest, pictures, rows_of
@@ -132,7 +132,7 @@ def _figures(one: Compared, arm: str, known: KnownCases, folder: Path) -> Iterat
     """Ribbons of some test cases, or precision and recall of all."""
     rows, classes = rows_of(_first_run(one, arm))
     names = known.named(rows["case"].unique())
-    rows = rows.assign(task=one.cell[0], backbone=known.hidden.text(arm), kind="backbone", seed=0)
+    rows = rows.assign(task=one.cell[0], backbone=known.hidden.text(arm), kind="backbone")
     single = "gt" in rows and rows["gt"].notna().all()
     if single:
         rows = rows[rows["case"].isin(_some(list(names), RIBBONS))]
@@ -151,7 +151,8 @@ def _overlay(results: StudyResults, one: Compared, arm: str, known: KnownCases, 
     open_rows = np.array([known.may_show(case) for case in rows["case"]])
     if not open_rows.any():
         raise TrocarError("all test cases are private")
-    values = np.where(open_rows, image_scores(score.outcome), np.nan)  # type: ignore[arg-type]
+    counts = np.stack(list(rows["confusion"])).reshape(-1, len(classes), len(classes))
+    values = np.where(open_rows, row_mean(scores_of(counts)), np.nan)
     places = sorted(set(ranked(values).values()))
     gt, pred = ([_mask(score, rows[column][place]) for place in places] for column in ("gt_mask", "pred_mask"))
     frames = frames_of(results, one.cell[0], rows)

@@ -12,13 +12,13 @@ from trocar.backbones.device import Wanted
 from trocar.core.config import AsWritten, Config, load
 from trocar.data.selection.composition import Composition, VideoFilter
 from trocar.data.selection.leak_config import Policy
+from trocar.downstream.metrics.registry import metric_named
 from trocar.downstream.protocols import get_protocol
 from trocar.downstream.protocols.base import Protocol
 from trocar.downstream.tasks import TOGETHER, get_task
 from trocar.errors import ConfigError, nearest
 from trocar.privacy.marks import NO_MARKS, Marks, PrivacyConfig
 from trocar.study.grid import GridConfig
-from trocar.study.results.metric_lookup import metric_named
 
 Name = Annotated[str, StringConstraints(pattern=r"^[\w.+ -]+$")]
 """What arms, tasks and studies are called: letters, digits, blanks and `_ . + -`."""

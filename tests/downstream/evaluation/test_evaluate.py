@@ -22,6 +22,7 @@ from trocar.backbones.load import load_backbone
 from trocar.cli.main import main
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.results import EvaluationResults
+from trocar.downstream.predictions.prediction_file import Key
 from trocar.jobs.evaluate import evaluate
 
 
@@ -80,6 +81,26 @@ def test_every_number_follows_from_the_written_predictions(results: EvaluationRe
     assert set(table.columns) >= {"fold", "case", "video", "time_s", "gt", "pred", "scores"}
     assert (table["fold"] == table["case"]).all()
     assert len(table) == 48 * sum(len(row["runs"]) for row in tree["rows"])
+
+
+def test_every_number_of_the_tables_is_the_one_in_metrics_json(results: EvaluationResults) -> None:
+    out = Path(results.data["root"]).parent / "out"
+    table, found = json.loads((out / "results.json").read_text()), json.loads((out / "metrics.json").read_text())
+    runs = {tuple(row[name] for name in Key._fields): row["metrics"] for row in found["rows"]}
+    means = {(row["task"], row["backbone"], row["protocol"]): row for row in found["means"]}
+    assert len(means) == len(table["rows"])
+    for row in table["rows"]:
+        contender = row["task"], row["backbone"], row["protocol"]
+        mean = means[contender]
+        assert mean["runs"] == len(row["runs"])
+        for name, shown in row["metrics"].items():
+            value = mean["metrics"].get(name, {"value": None, "sd": None})
+            assert (shown["mean"], shown["sd"]) == (value["value"], value["sd"]), (contender, name)
+            for run, one in zip(row["runs"], shown["values"], strict=True):
+                assert one == runs[(*contender, *run.values())].get(name, {"value": None})["value"], (contender, name)
+        lead = mean["metrics"][row["headline"]]
+        assert row["interval"] == [lead["low"], lead["high"]]
+        assert row["per_class"] == mean["per_class"]
 
 
 def test_the_markdown_table_has_a_line_per_row(results: EvaluationResults) -> None:

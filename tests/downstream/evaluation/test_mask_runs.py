@@ -17,9 +17,10 @@ from trocar.downstream.evaluation import mask_runs
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.mask_runs import file_stem
 from trocar.downstream.evaluation.results import EvaluationResults
-from trocar.downstream.metrics.registry import mask_metrics
-from trocar.downstream.metrics.segmentation import scores_of
-from trocar.downstream.predictions.mask_outcomes import mask_outcomes
+from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS, scores_of
+from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome
+from trocar.downstream.predictions.prediction_file import Predictions
+from trocar.downstream.predictions.prediction_scores import outcomes
 from trocar.jobs.evaluate import evaluate
 
 QUICK = {"name": "segmentation", "epochs": 1, "batch": 4, "decoder": "linear"}
@@ -115,11 +116,24 @@ def test_metrics_json_has_every_metric_and_is_what_the_command_writes(
     assert len(written["rows"]) == 5
     results = {(r["protocol"], r["backbone"]): r["metrics"] for r in rows_of(folder, "results.json")}
     for row in written["rows"]:
-        assert set(row["metrics"]) == set(mask_metrics(None))
+        assert set(row["metrics"]) == {name for name in SEGMENTATION_METRICS if not name.endswith("_no_background")}
         assert (row["frames"], row["cases"]) == (9, 3)
         for name, metric in results[row["protocol"], row["backbone"]].items():
             assert row["metrics"][name]["value"] == pytest.approx(metric["values"][row["replicate"]])
     assert "iou@dataset" in capsys.readouterr().out
+
+
+def test_every_number_of_the_table_is_the_one_in_metrics_json(folder: Path) -> None:
+    found = json.loads((folder / "out/metrics.json").read_text())
+    means = {(row["protocol"], row["backbone"]): row for row in found["means"]}
+    for row in rows_of(folder, "results.json"):
+        mean = means[row["protocol"], row["backbone"]]
+        for name, shown in row["metrics"].items():
+            value = mean["metrics"][name]
+            assert (shown["mean"], shown["sd"]) == (value["value"], value["sd"])
+        lead = mean["metrics"][row["headline"]]
+        assert row["interval"] == [lead["low"], lead["high"]]
+        assert row["per_class"] == mean["per_class"]
 
 
 def test_the_metrics_of_other_peoples_masks_are_those_of_the_confusions(
@@ -230,8 +244,8 @@ def test_tables_lead_without_the_declared_background_and_show_the_classes(tmp_pa
     text = (tmp_path / "out/results.md").read_text()
     assert f"| iou by class | {ARM}, segmentation linear | majority, constant_mask |" in text
     assert [table.title for table in results.tables()] == ["segmentation", "segmentation, classes"]
-    (read,) = {found.background for found in mask_outcomes(tmp_path / "out/predictions.parquet").values()}
-    assert read == 0
+    read = outcomes(Predictions.read(tmp_path / "out/predictions.parquet"))
+    assert {found.background for found in read.values() if isinstance(found, SegmentationOutcome)} == {0}
     written = {row["backbone"]: row for row in rows_of(tmp_path, "metrics.json")}
     lead = written[ARM]["metrics"]["iou@dataset_no_background"]["value"]
     assert lead == pytest.approx(trained.mean("iou@dataset_no_background"))

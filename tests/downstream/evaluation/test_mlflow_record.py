@@ -12,35 +12,28 @@ import pytest
 from trocar.cli.main import main
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.mlflow_record import record, track
-from trocar.downstream.evaluation.results import EvaluationResults, ResultRow
-from trocar.downstream.predictions.prediction_file import RunIndex
+from trocar.downstream.evaluation.results import EvaluationResults, ResultRow, RowOrigin
+from trocar.downstream.predictions.prediction_file import About, Predictions, RunIndex
+from trocar.downstream.predictions.prediction_scores import PredictionScores
 from trocar.errors import ConfigError
-from trocar.privacy.aliases import Aliases
+from trocar.privacy.marks import Withheld
 from trocar.runs.step_metrics import read_metrics
 
 
 def row(arm: str, score: float, protocol: str = "knn") -> ResultRow:
     values = {"f1@pooled_macro": [score, score + 0.2], "accuracy": [0.5, 0.7]}
-    return ResultRow(
-        "phase",
-        protocol,
-        arm,
-        "backbone",
-        ["a", "b"],
-        [RunIndex(0), RunIndex(1)],
-        values,
-        (0.1, 0.9),
-        {},
-        [[], []],
-        {"verdict": "clean"},
+    said = RowOrigin(
+        "phase", protocol, arm, "backbone", ["a", "b"], [RunIndex(0), RunIndex(1)], [[], []], {"verdict": "clean"}
     )
+    return ResultRow(**vars(said), values=values, interval=(0.1, 0.9), per_class={})
 
 
 def results(*rows: ResultRow, hidden: tuple[str, ...] = ()) -> EvaluationResults:
     import pandas as pd
 
     about = {"headline": "f1@pooled_macro", "budget": "", "metrics": ["f1@pooled_macro", "accuracy"]}
-    return EvaluationResults({"layout": "folder"}, {"phase": about}, list(rows), pd.DataFrame(), Aliases(hidden))
+    nothing = PredictionScores(Predictions(pd.DataFrame(), About(), Path("none")), {}, draws=0)
+    return EvaluationResults({"layout": "folder"}, {"phase": about}, list(rows), nothing, Withheld(hidden))
 
 
 @pytest.fixture
@@ -111,7 +104,7 @@ def test_the_folder_is_all_that_a_later_sync_needs(
 
 
 def test_names_that_are_withheld_do_not_reach_mlflow(tmp_path: Path, database: str) -> None:
-    from trocar.privacy.aliases import withhold
+    from trocar.privacy.marks import withhold
 
     config = settings(tmp_path / "scores", database)
     withhold(tmp_path / "scores", ["Inselspital"])

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from metrics_factory import listed, random_multiclass, random_multilabel, triplet_outcome
 
 from trocar.downstream.metrics.outcome import Outcome
-from trocar.downstream.metrics.registry import HEADLINES, REGISTRY, compute, metrics_of
+from trocar.downstream.metrics.registry import HEADLINES, REGISTRY, metrics_of
+from trocar.downstream.predictions.prediction_file import Key
+from trocar.downstream.predictions.prediction_scores import RunScores
 from trocar.errors import ConfigError
 
 # Scores that weigh columns or classes by their place.
@@ -104,16 +106,17 @@ def test_labels_alone_get_the_metrics_that_need_no_scores() -> None:
     assert set(REGISTRY["phase"]) - set(alone) == {"map", "ece", "brier", "nll"}
 
 
-def test_undefined_values_are_none_and_intervals_enclose_the_value() -> None:
+def test_undefined_values_have_no_interval_and_intervals_enclose_the_value() -> None:
     outcome = random_multilabel(0, cases=8, classes=3)
-    found = compute(outcome, "cvs", draws=200)
-    assert found["ap@c3"] == {"value": None, "low": None, "high": None}
+    metrics = {name: (metric, outcome) for name, metric in metrics_of("cvs", outcome).items()}
+    found = RunScores(Key("cvs", "", ""), outcome, tuple("abcdefgh"), metrics, draws=200)
+    assert np.isnan(found.value("ap@c3"))
+    assert found.interval("ap@c3") is None
     for name in ("map", "ap@c1", "balanced_accuracy"):
-        value, low, high = found[name]["value"], found[name]["low"], found[name]["high"]
-        assert None not in (value, low, high)
-        assert low < value < high
+        low, high = found.interval(name) or (1, 0)
+        assert low < found.value(name) < high
 
 
 def test_an_unknown_task_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'phase'"):
-        compute(random_multiclass(0), "phases")
+        metrics_of("phases", random_multiclass(0))

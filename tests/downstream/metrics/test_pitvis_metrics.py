@@ -8,7 +8,7 @@ from metrics_factory import labelled
 
 from trocar.downstream.metrics.outcome import Ints, Outcome
 from trocar.downstream.metrics.pitvis import instruments
-from trocar.downstream.metrics.registry import compute_multitask, metrics_of
+from trocar.downstream.metrics.registry import metrics_of, multitask_metrics
 
 
 def two_hot(frames: list[list[int]]) -> Ints:
@@ -69,19 +69,19 @@ def test_a_false_alarm_out_of_the_patient_counts_as_in_the_script_of_12_septembe
     assert instruments(outside, official=False) == pytest.approx(2 * 0.5 / 1.5)
     assert script([[16], [16], [], []], [[16], [16], [16], [16]]) == pytest.approx(2 / 3)
     steps = labelled([0, 0, 1, 1], [0, 0, 1, 1], [0] * 4)
-    found = compute_multitask(steps, outside, draws=0)
-    assert found["multitask@pitvis_official"]["value"] == pytest.approx((1 + 2 / 3) / 2)
+    found = multitask_metrics(steps, outside)
+    assert found["multitask@pitvis_official"](steps, None) == pytest.approx((1 + 2 / 3) / 2)
 
 
 def test_the_multitask_score_is_the_mean_of_steps_and_instruments() -> None:
     steps = labelled([0, 0, 1, 1, 1], [0, 0, 1, 1, 1], [0] * 5)
     alarm = one_case(GT, [[0], [1, 2], [2], [4], [4]])
-    found = compute_multitask(steps, alarm, draws=0)
-    assert found["multitask@pitvis"]["value"] == pytest.approx(1.0)
-    assert found["multitask@pitvis_official"]["value"] == pytest.approx((1 + 7 / 15) / 2)
+    found = multitask_metrics(steps, alarm)
+    assert found["multitask@pitvis"](steps, None) == pytest.approx(1.0)
+    assert found["multitask@pitvis_official"](steps, None) == pytest.approx((1 + 7 / 15) / 2)
 
 
 def test_other_tools_get_no_pitvis_score() -> None:
     tools = Outcome(np.eye(7, dtype=np.int64), np.eye(7, dtype=np.int64), np.eye(7), np.arange(7))
     assert not [name for name in metrics_of("tools", tools) if "pitvis" in name]
-    assert compute_multitask(labelled([0], [0], [0]), tools, draws=0) == {}
+    assert multitask_metrics(labelled([0], [0], [0]), tools) == {}

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from trocar.downstream.labels import LabelSpace
-from trocar.downstream.metrics.registry import in_tables, mask_metrics, surface_metrics
+from trocar.downstream.metrics.outcome import AnyMetric
+from trocar.downstream.metrics.registry import in_tables, metrics_of, surface_metrics
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
 from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome
 from trocar.downstream.tasks import get_task
@@ -19,28 +20,32 @@ def outcome(background: int | None) -> SegmentationOutcome:
     return SegmentationOutcome(COUNTS, np.array([0]), ("liver", "tool", "rest"), background)
 
 
+def offered(background: int | None) -> dict[str, AnyMetric]:
+    return metrics_of("segmentation", outcome(background))
+
+
 @pytest.mark.parametrize(
     ("background", "mean"),
     [(2, (6 / 9 + 3 / 10) / 2), (0, (3 / 10 + 84 / 88) / 2), (None, (6 / 9 + 3 / 10 + 84 / 88) / 3)],
 )
 def test_the_declared_class_is_left_out_wherever_it_stands(background: int | None, mean: float) -> None:
     name = in_tables(background)[0]
-    assert mask_metrics(background)[name](outcome(background), None) == pytest.approx(mean)
+    assert offered(background)[name](outcome(background), None) == pytest.approx(mean)
 
 
 def test_a_mask_of_nothing_but_background_leads_with_0() -> None:
     counts = np.array([[[90, 0], [10, 0]]])
     found = SegmentationOutcome(counts, np.array([0]), ("background", "tool"))
-    assert mask_metrics(0)[in_tables(0)[0]](found, None) == 0
-    assert mask_metrics(0)["iou@dataset"](found, None) == pytest.approx(0.45)
+    assert offered(0)[in_tables(0)[0]](found, None) == 0
+    assert offered(0)["iou@dataset"](found, None) == pytest.approx(0.45)
 
 
 def test_without_a_declared_background_no_metric_speaks_of_one() -> None:
-    assert {*mask_metrics(0)} == {*SEGMENTATION_METRICS}
-    assert next(iter(mask_metrics(0))) == "iou@dataset_no_background"
-    without = {*mask_metrics(None)}
+    assert {*offered(0)} == {*SEGMENTATION_METRICS}
+    assert next(iter(offered(0))) == "iou@dataset_no_background"
+    without = {*offered(None)}
     assert without == {name for name in SEGMENTATION_METRICS if not name.endswith("_no_background")}
-    assert next(iter(mask_metrics(None))) == "iou@dataset"
+    assert next(iter(offered(None))) == "iou@dataset"
     assert {*surface_metrics(None)} == {"nsd@class_then_image", "nsd@empty_1"}
     assert {*in_tables(None)} <= without
 

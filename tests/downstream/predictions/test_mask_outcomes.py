@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from trocar.cli.main import main
-from trocar.downstream.predictions.mask_outcomes import mask_outcomes
-from trocar.downstream.predictions.prediction_file import Key
+from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome
+from trocar.downstream.predictions.prediction_file import Key, Predictions
+from trocar.downstream.predictions.prediction_scores import outcomes
 from trocar.errors import TrocarError
 
 GT = [[0, 0, 1, 255], [0, 0, 1, 255]]
@@ -37,6 +38,11 @@ def write_table(folder: Path, classes: tuple[str, ...] = ("ground", "tool"), **c
     if classes:
         (folder / "p.json").write_text(json.dumps({"classes": {"segmentation": classes}}))
     return folder / "p.csv"
+
+
+def mask_outcomes(path: Path, task: str | None = None) -> dict[Key, SegmentationOutcome]:
+    found = outcomes(Predictions.read(path, task))
+    return {key: outcome for key, outcome in found.items() if isinstance(outcome, SegmentationOutcome)}
 
 
 def test_masks_beside_the_file_become_confusions(tmp_path: Path) -> None:
@@ -69,7 +75,7 @@ def test_confusions_are_taken_before_masks_and_need_no_class_names(tmp_path: Pat
 
 def test_a_file_of_other_tasks_has_no_masks(tmp_path: Path) -> None:
     pd.DataFrame({"task": ["phase"], "case": ["a"], "gt": [0], "pred": [0]}).to_csv(tmp_path / "p.csv")
-    assert mask_outcomes(tmp_path / "p.csv") == {}
+    assert [key.task for key in outcomes(Predictions.read(tmp_path / "p.csv"))] == ["phase"]
     assert main(["metrics", str(tmp_path / "p.csv"), "--task", "segmentation"]) == 1
 
 

@@ -33,7 +33,10 @@ def register(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compute, print the runs of each task side by side, and write metrics.json."""
     from trocar.core.progress import table_console
-    from trocar.downstream.predictions.metrics_report import METRICS, MaskExtras, report
+    from trocar.downstream.predictions.mask_outcomes import MaskExtras
+    from trocar.downstream.predictions.metrics_report import METRICS, MetricsReport
+    from trocar.downstream.predictions.prediction_file import Predictions
+    from trocar.downstream.predictions.prediction_scores import PredictionScores
     from trocar.errors import ConfigError
 
     path = Path(args.predictions)
@@ -48,7 +51,9 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--out {out}: that is read as part of the predictions; give another file")
     if args.nsd is not None and args.nsd < 0:
         raise ConfigError(f"--nsd {args.nsd}: give 0 or more pixels")
-    found = report(path, args.task, args.bootstrap, MaskExtras(args.nsd, args.consistency), args.classes)
+    predictions = Predictions.read(path, args.task, args.classes)
+    extras = MaskExtras(args.nsd, args.consistency)
+    found = MetricsReport(PredictionScores.of(predictions, args.bootstrap, extras))
     console = table_console(120)
     for table in found.tables(console.width):
         console.print(table)

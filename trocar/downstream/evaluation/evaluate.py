@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ import pandas as pd
 
 from trocar.core.config import fingerprint
 from trocar.core.files import locked
-from trocar.data.catalog.catalog import Catalog
 from trocar.downstream import figures
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.base import DatasetOptions
@@ -22,20 +21,21 @@ from trocar.downstream.evaluation.contenders import Contender, check_arms, check
 from trocar.downstream.evaluation.evaluate_config import Computing, EvaluateConfig
 from trocar.downstream.evaluation.experiment import Experiment, make_experiment
 from trocar.downstream.evaluation.mlflow_record import track
+from trocar.downstream.evaluation.private_labels import Private, names_of, private_of, to_show
 from trocar.downstream.evaluation.result_cache import FOLDER, Finished
-from trocar.downstream.evaluation.results import PREDICTIONS, EvaluationResults, ResultRow
+from trocar.downstream.evaluation.results import PREDICTIONS, EvaluationResults, ResultRow, RowOrigin
 from trocar.downstream.evaluation.rows import about_task
-from trocar.downstream.evaluation.runner import FIGURES, ScoredContender, make_encoder, score
+from trocar.downstream.evaluation.runner import FIGURES, PredictedContender, make_encoder, predict
 from trocar.downstream.features.feature_cache import cache_folder
 from trocar.downstream.features.frame_cache import FrameCache, Size, extent
 from trocar.downstream.inspection.mask_survey import check_masks
 from trocar.downstream.labels import LabelledFrames
 from trocar.downstream.leak_checks import CopyCheck, LeakChecks
-from trocar.downstream.predictions.metrics_report import METRICS, report
+from trocar.downstream.predictions.prediction_file import About, Predictions
+from trocar.downstream.predictions.prediction_scores import PredictionScores
 from trocar.downstream.protocols import get_protocol
 from trocar.errors import ConfigError
-from trocar.privacy.aliases import Aliases, aliases_of, withhold
-from trocar.privacy.private_data import Private, private_of, private_of_runs, to_show
+from trocar.privacy.marks import Withheld, withhold
 
 LOCK = ".writing.lock"
 LEAST_SIDE = 32
@@ -82,8 +82,7 @@ def _evaluate(
     if config.out is not None:
         config.out.mkdir(parents=True, exist_ok=True)
         (config.out / LOCK).touch()  # a folder that cannot be written to is better known now
-        # Before anything that others could pick up.
-        withhold(config.out, private.names, private.cases, private.called)
+        withhold(config.out, private.names)  # before anything that others could pick up
     say(_found(data))
     for note in data.notes:
         say(f"note: {note}")
@@ -94,7 +93,7 @@ def _evaluate(
     data = _with_copies(data, frames, sizes(arms, benches, protocols), judge, say)
     judged = judge.judging(data, {str(case) for bench in benches for case in data.frames["case"].iloc[bench.rows]}, say)
     finished = _finished(config)
-    found, leaks = ScoredContender(), {}
+    found, leaks = PredictedContender(), {}
     for arm in arms:
         say(arm.label)
         weights = [member.name for member in arm.members] if arm.kind == "backbone" else []
@@ -106,7 +105,7 @@ def _evaluate(
             for protocol in theirs:
                 if protocol.trains_network:  # a log should say what takes so long
                     say(f"  {bench.name}: {protocol.label}")
-                found += score(arm, bench, protocol, encoders, config, private, finished)
+                found += predict(arm, bench, protocol, encoders, config, private, finished)
             finished.let_go()
         for line in finished.said():
             say(f"  {line}")
@@ -178,12 +177,8 @@ def _private(data: LabelledFrames, arms: list[Contender], config: EvaluateConfig
     """What must not be shown: of the data, and of what the backbones were trained on."""
     if config.privacy.share_frames:
         return Private()
-    catalog = None if data.shards is None else Catalog.open(data.shards)
-    runs = private_of_runs(member.name for arm in arms for member in arm.members)
-    found = Private.join([private_of(data, config.private, catalog), runs])
-    return (
-        found if config.out is None else found.called_as(aliases_of(config.out, found.names, found.cases, found.called))
-    )
+    found = private_of(data, config.private)
+    return replace(found, names=found.names | names_of(member.name for arm in arms for member in arm.members))
 
 
 def _finished(config: EvaluateConfig) -> Finished:
@@ -194,18 +189,31 @@ def _finished(config: EvaluateConfig) -> Finished:
 def _results(
     data: LabelledFrames,
     benches: list[Experiment],
-    found: ScoredContender,
+    found: PredictedContender,
     config: EvaluateConfig,
     computing: Computing,
-    hidden: Aliases,
+    hidden: Withheld,
 ) -> EvaluationResults:
     about = {task.name: about_task(bench, task) for bench in benches for task in bench.tasks}
-    for task, counts in found.counts.items():
-        about[task] |= {"counts": counts, "absent": [name for name, n in counts.items() if n == 0]}
-    predictions = pd.concat(found.tables, ignore_index=True)
-    return EvaluationResults(
-        _about(data, config) | {"computed": computing.record()}, about, _ordered(found.rows, about), predictions, hidden
-    )
+    path = Path(PREDICTIONS) if config.out is None else config.out / PREDICTIONS
+    predictions = Predictions(pd.concat(found.tables, ignore_index=True), _about_tasks(about), path)
+    scores = PredictionScores.of(predictions, config.bootstrap)
+    for key, run in scores.runs.items():
+        counts = {name: int(n) for name, n in zip(run.outcome.classes, run.outcome.occurrences, strict=True)}
+        about[key.task] |= {"counts": counts, "absent": [name for name, n in counts.items() if n == 0]}
+    rows = [
+        ResultRow.of(row, scores.contenders[row.task, row.arm, row.protocol], about[row.task]["metrics"])
+        for row in _ordered(found.rows, about)
+    ]
+    return EvaluationResults(_about(data, config) | {"computed": computing.record()}, about, rows, scores, hidden)
+
+
+def _about_tasks(tasks: Mapping[str, Mapping[str, Any]]) -> About:
+    """What rows of predictions do not say, of what results.json says of the tasks."""
+    classes = {task: about["classes"] for task, about in tasks.items()}
+    unscored = {task: about["unscored"] for task, about in tasks.items()}
+    background = {task: name for task, about in tasks.items() if (name := about.get("background")) is not None}
+    return About(classes, next(iter(tasks.values()))["fps"], unscored, background)
 
 
 def _write(
@@ -217,7 +225,6 @@ def _write(
     say: Callable[[str], None],
 ) -> None:
     results.write(out)
-    report(out / PREDICTIONS, draws=config.bootstrap).write(out / METRICS)
     drawn = [path for draw_overlay in overlays for path in draw_overlay()]
     if config.figures:
         say("figures")
@@ -242,7 +249,7 @@ def _about(data: LabelledFrames, config: EvaluateConfig) -> dict[str, Any]:
     }
 
 
-def _ordered(rows: list[ResultRow], tasks: dict[str, Any]) -> list[ResultRow]:
+def _ordered(rows: list[RowOrigin], tasks: dict[str, Any]) -> list[RowOrigin]:
     """By task, then protocol in the order it was asked for with the prior last, keeping the order of arms."""
     names = list(dict.fromkeys(row.protocol for row in rows if row.kind != "majority"))
     places = {name: i for i, name in enumerate(names)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from rich.table import Table
 from trocar import __version__
 from trocar.core.files import write_atomic
 from trocar.downstream.metrics.registry import NO_BACKGROUND, class_lines
-from trocar.downstream.predictions.prediction_file import About, RunIndex, write_predictions
-from trocar.privacy.aliases import Aliases
+from trocar.downstream.predictions.metrics_report import METRICS, MetricsReport
+from trocar.downstream.predictions.prediction_file import RunIndex
+from trocar.downstream.predictions.prediction_scores import ContenderScores, PredictionScores
+from trocar.privacy.marks import Withheld
 
 FORMAT = 2
 PREDICTIONS = "predictions.parquet"
@@ -27,13 +29,11 @@ FEW, FIRST = 6, 3
 
 
 @dataclass(frozen=True)
-class ResultRow:
-    """One arm on one task with one protocol.
+class RowOrigin:
+    """What a row of the table says besides its numbers: one arm on one task with one protocol.
 
-    `runs` are those behind it, `members` what they are called. `values` has one number per run for every metric;
-    `interval` is the 95 % bootstrap interval over cases of the headline's mean over runs; `per_class` the mean over
-    runs, None for a class that does not occur; `detail` is what the protocol chose, [runs][folds]; `leak` says whether
-    the backbone has seen the test cases (`trocar.leakage.judge`).
+    `runs` are those behind it, `members` what they are called. `detail` is what the protocol chose, [runs][folds];
+    `leak` says whether the backbone has seen the test cases (`trocar.leakage.judge`).
     """
 
     task: str
@@ -42,11 +42,29 @@ class ResultRow:
     kind: str
     members: list[str]
     runs: list[RunIndex]
+    detail: list[list[Mapping[str, Any]]]
+    leak: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultRow(RowOrigin):
+    """With its numbers: `values` has one per run for every metric in tables; `interval` is the 95 % bootstrap interval
+    over cases of the headline's mean over runs; `per_class` the mean over runs, None for a class that does not occur.
+    """
+
     values: dict[str, list[float]]
     interval: tuple[float, float] | None
     per_class: dict[str, float | None]
-    detail: list[list[Mapping[str, Any]]]
-    leak: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, origin: RowOrigin, scores: ContenderScores, metrics: Sequence[str]) -> ResultRow:
+        """`metrics` are those in tables, the headline first."""
+        return cls(
+            *(getattr(origin, each.name) for each in fields(origin)),
+            values={name: scores.values(name) for name in metrics},
+            interval=scores.interval(metrics[0]),
+            per_class=scores.per_class(),
+        )
 
     def mean(self, metric: str) -> float:
         """Mean over runs."""
@@ -60,15 +78,21 @@ class ResultRow:
 
 @dataclass(frozen=True)
 class EvaluationResults:
-    """`data` and `tasks` describe what was evaluated; `predictions` has one row per arm, protocol, run and
-    frame. `hidden`: names that tables for others must not have; results.json and the predictions have them.
+    """`data` and `tasks` describe what was evaluated; `scores` has the predictions and every metric of them, from which
+    the numbers of the `rows` are. `hidden`: names that tables for others must not have; results.json and the
+    predictions have them.
     """
 
     data: dict[str, Any]
     tasks: dict[str, dict[str, Any]]
     rows: list[ResultRow]
-    predictions: pd.DataFrame
-    hidden: Aliases = field(default_factory=Aliases)
+    scores: PredictionScores
+    hidden: Withheld = field(default_factory=Withheld)
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """One row per arm, protocol, run and frame."""
+        return self.scores.predictions.table
 
     def row(self, task: str, protocol: str, arm: str) -> ResultRow:
         """One row of the table. Raises KeyError if it is not there."""
@@ -107,15 +131,14 @@ class EvaluationResults:
         return self.hidden.text("\n".join(parts))
 
     def write(self, out: Path) -> None:
-        """Write results.json, results.md and predictions.parquet under `out`, each complete or not at all."""
+        """Write predictions.parquet, metrics.json, results.json and results.md under `out`, each complete or not at
+        all.
+        """
         out.mkdir(parents=True, exist_ok=True)
-        classes = {task: about["classes"] for task, about in self.tasks.items()}
-        unscored = {task: about["unscored"] for task, about in self.tasks.items()}
-        fps = next(iter(self.tasks.values()))["fps"]
-        background = {task: name for task, about in self.tasks.items() if (name := about.get("background")) is not None}
-        write_predictions(self.predictions, out / PREDICTIONS, About(classes, fps, unscored, background))
+        replace(self.scores.predictions, path=out / PREDICTIONS).write()
         write_atomic(out / "results.md", self.to_markdown())
         write_atomic(out / "results.json", json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
+        MetricsReport(self.scores).write(out / METRICS)
 
     def _caption(self, task: str) -> str:
         about = self.tasks[task]

@@ -14,29 +14,20 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped,unuse
 from trocar.downstream.evaluation.contenders import Contender, Replicate, label_on
 from trocar.downstream.evaluation.evaluate_config import Computing, EvaluateConfig
 from trocar.downstream.evaluation.experiment import Experiment, drawn
-from trocar.downstream.evaluation.mask_runs import (
-    Shelf,
-    draw_masks,
-    file_stem,
-    images_with_class,
-    make_mask_row,
-    mask_table,
-    run_masks,
-)
+from trocar.downstream.evaluation.mask_runs import MaskWriter, draw_masks, file_stem, run_masks
+from trocar.downstream.evaluation.private_labels import Private
 from trocar.downstream.evaluation.result_cache import Finished
-from trocar.downstream.evaluation.results import ResultRow
-from trocar.downstream.evaluation.rows import ContenderRun, make_row, prediction_table
+from trocar.downstream.evaluation.results import RowOrigin
+from trocar.downstream.evaluation.rows import ContenderRun, details, frame_payload, prediction_table
 from trocar.downstream.features.baselines import BASELINES
 from trocar.downstream.features.feature_cache import Encoder, Features
 from trocar.downstream.features.frame_cache import FrameCache
 from trocar.downstream.predictions.prediction_file import RunIndex
-from trocar.downstream.protocols.base import Prediction, Protocol
+from trocar.downstream.protocols.base import Prediction, Problem, Protocol
 from trocar.downstream.protocols.segmentation import MaskProtocol
 from trocar.downstream.splits.budgets import most_draws
 from trocar.downstream.splits.folds import Fold
-from trocar.downstream.tasks.segmentation import SegmentationTask
 from trocar.errors import TrocarError
-from trocar.privacy.private_data import Private
 
 # Below this many feature values BLAS threads wait for each other longer than they compute, above all on a busy machine.
 SMALL = 20_000_000
@@ -44,20 +35,18 @@ FIGURES = "figures"
 
 
 @dataclass
-class ScoredContender:
-    """Rows of the comparison, the predictions behind them, class counts that only scoring tells, and what draws the
+class PredictedContender:
+    """What the rows of the comparison say besides numbers, the predictions that these follow from, and what draws the
     pictures of masks.
     """
 
-    rows: list[ResultRow] = field(default_factory=list)
+    rows: list[RowOrigin] = field(default_factory=list)
     tables: list[pd.DataFrame] = field(default_factory=list)
-    counts: dict[str, dict[str, int]] = field(default_factory=dict)
     overlays: list[Callable[[], list[Path]]] = field(default_factory=list)
 
-    def __iadd__(self, other: ScoredContender) -> ScoredContender:
+    def __iadd__(self, other: PredictedContender) -> PredictedContender:
         self.rows += other.rows
         self.tables += other.tables
-        self.counts |= other.counts
         self.overlays += other.overlays
         return self
 
@@ -81,7 +70,7 @@ def make_encoder(
     )
 
 
-def score(
+def predict(
     arm: Contender,
     bench: Experiment,
     protocol: Protocol,
@@ -89,43 +78,26 @@ def score(
     config: EvaluateConfig,
     private: Private,
     finished: Finished,
-) -> ScoredContender:
+) -> PredictedContender:
     """All runs of an arm on a bench with one protocol, but for what is `finished`; pictures show no `private` case."""
-    if isinstance(protocol, MaskProtocol):
-        return _score_masks(arm, bench, protocol, encoders, config, private, finished)
-    runs = [
-        _run(index, member, bench, folds, protocol, encoder, finished)
-        for index, member, encoder, folds in _runs(bench, protocol, encoders, config)
-    ]
-    label = label_on(bench, protocol)
-    rows = [make_row(arm, bench, task, label, runs, config.bootstrap) for task in bench.tasks]
-    tables = [prediction_table(arm, bench, task, label, run) for task in bench.tasks for run in runs]
-    return ScoredContender(rows, tables)
-
-
-def _score_masks(
-    arm: Contender,
-    bench: Experiment,
-    protocol: MaskProtocol,
-    encoders: dict[str, Encoder],
-    config: EvaluateConfig,
-    private: Private,
-    finished: Finished,
-) -> ScoredContender:
-    (task,) = bench.tasks
-    assert isinstance(task, SegmentationTask)
     runs = []
-    for index, member, encoder, folds in _runs(bench, protocol, encoders, config):
+    for index, name, encoder, folds in _runs(bench, protocol, encoders, config):
         problems = (bench.problem(fold, encoder, index.start) for fold in folds)
-        runs.append(run_masks(index, member, arm.label, bench, folds, protocol, problems, Shelf(config.out), finished))
-    row = make_mask_row(arm, bench, task, protocol.label, runs, config.bootstrap)
-    tables = [mask_table(arm, bench, protocol.label, run) for run in runs]
+        if isinstance(protocol, MaskProtocol):
+            run = run_masks(index, name, arm.label, bench, folds, protocol, problems, MaskWriter(config.out), finished)
+        else:
+            run = _run_frames(index, name, bench, folds, protocol, encoder, problems, finished)
+        runs.append(run)
+    label = label_on(bench, protocol)
+    members, indices = [run.member for run in runs], [run.index for run in runs]
+    detail = [details(bench, run.detail, run.folds) for run in runs]
+    rows = [RowOrigin(task.name, label, arm.label, arm.kind, members, indices, detail) for task in bench.tasks]
+    tables = [prediction_table(arm, bench, task, label, run) for task in bench.tasks for run in runs]
     overlays: list[Callable[[], list[Path]]] = []
-    if config.out is not None and config.figures and arm.kind != "majority":
-        name = f"segmentation-{file_stem(private.hidden.text(arm.label), protocol.label)}-overlays.png"
-        path = config.out / FIGURES / name
-        overlays = [partial(draw_masks, bench, runs[0], config.out, path, private.cases)]
-    return ScoredContender([row], tables, {task.name: images_with_class(bench, runs[0])}, overlays)
+    if isinstance(protocol, MaskProtocol) and config.out is not None and config.figures and arm.kind != "majority":
+        name = f"segmentation-{file_stem(private.hidden.text(arm.label), label)}-overlays.png"
+        overlays = [partial(draw_masks, bench, runs[0], config.out, config.out / FIGURES / name, private.cases)]
+    return PredictedContender(rows, tables, overlays)
 
 
 def _runs(
@@ -142,27 +114,26 @@ def _runs(
                 yield RunIndex(replicate, draw, start), ", ".join(words), encoder, folds
 
 
-def _run(
+def _run_frames(
     index: RunIndex,
     member: str,
     bench: Experiment,
     folds: list[Fold],
     protocol: Protocol,
     encoder: Encoder,
+    problems: Iterator[Problem],
     finished: Finished,
 ) -> ContenderRun:
     small = protocol.trains_network or encoder.features.size < SMALL
     with threadpool_limits(limits=1 if small else None, user_api="blas"):
-        found: list[Prediction] = [
-            finished.predict(protocol, bench.problem(fold, encoder, index.start)) for fold in folds
-        ]
+        found: list[Prediction] = [finished.predict(protocol, problem) for problem in problems]
     for prediction in found:
         _require_finite_scores(prediction, f"{member}, {protocol.label}")
-    lead = bench.tasks[0].name
-    scores = {lead: np.concatenate([p.scores for p in found])}
-    for task in bench.tasks[1:]:
-        scores[task.name] = np.concatenate([p.others[task.name] for p in found])
-    return ContenderRun(index, member, scores, [dict(p.detail) for p in found], folds)
+    lead, *others = bench.tasks
+    scores = {lead.name: np.concatenate([p.scores for p in found])}
+    scores |= {task.name: np.concatenate([p.others[task.name] for p in found]) for task in others}
+    payloads = {task.name: frame_payload(bench, task, scores[task.name]) for task in bench.tasks}
+    return ContenderRun(index, member, payloads, [dict(p.detail) for p in found], folds)
 
 
 def _require_finite_scores(prediction: Prediction, whose: str) -> None:

@@ -6,16 +6,23 @@ Bootstrap over cases: frames of one operation are not independent, so whole oper
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
 
 class HasCases(Protocol):
-    """Predictions that belong to cases, numbered from 0."""
+    """Predictions of frames that belong to cases, numbered from 0; a dataclass."""
+
+    per_item: ClassVar[tuple[str, ...]]
+    """Its fields that have an entry per frame, besides `case`."""
+
+    @property
+    def case(self) -> Ints:
+        """int64 [n], the case of each frame."""
 
     @property
     def cases(self) -> int:
@@ -33,19 +40,31 @@ def bootstrap_interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float] | None:
-    """Percentile interval of `metric`, averaged over `outcomes` (the seeds of one arm, all on the same
-    cases).
-
-    Each draw takes as many cases as there are, with replacement, the same ones for every seed and, with one
-    `seed`, for every arm. Draws on which the metric is undefined are left out. None for fewer than 3 cases,
-    no draws, or a metric that is undefined on all of them.
+    """Percentile interval of `metric`, averaged over `outcomes` (the runs of one contender, all on the same cases):
+    `percentile_interval` of the mean of their `resampled` values.
     """
-    cases = outcomes[0].cases
-    if cases < 3 or draws == 0:
-        return None
+    return percentile_interval(np.mean([resampled(metric, one, draws, seed) for one in outcomes], axis=0), level)
+
+
+def resampled(
+    metric: Callable[[Predicted, Floats | None], float], outcome: Predicted, draws: int, seed: int = 0
+) -> Floats:
+    """`metric` on every draw of the bootstrap, float64 [draws], NaN where it is undefined; empty for fewer than 3
+    cases.
+
+    Each draw takes as many cases as there are, with replacement: the same ones for every outcome of as many cases, so
+    that the runs of one contender, and contenders, can be compared draw by draw.
+    """
+    cases = outcome.cases
+    if cases < 3:
+        return np.zeros(0)
     generator = np.random.Generator(np.random.Philox(key=seed))
     drawn = generator.multinomial(cases, np.full(cases, 1 / cases), size=draws).astype(np.float64)
-    values = np.array([np.mean([metric(outcome, weights) for outcome in outcomes]) for weights in drawn])
+    return np.array([metric(outcome, weights) for weights in drawn], dtype=np.float64)
+
+
+def percentile_interval(values: Floats, level: float = 0.95) -> tuple[float, float] | None:
+    """The interval that leaves out (1 - `level`) / 2 of the defined values [draws] on either side; None without any."""
     defined = values[~np.isnan(values)]
     if len(defined) == 0:
         return None
@@ -83,6 +102,7 @@ class Outcome:
     soft: Floats | None = None
     unscored: tuple[int, ...] = ()
     fold: Ints | None = None
+    per_item: ClassVar[tuple[str, ...]] = ("gt", "pred", "scores", "time_s", "soft", "fold")
     _tables: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
@@ -101,6 +121,12 @@ class Outcome:
         """Bool [n]: False for frames whose phase or step the data set does not score."""
         return ~np.isin(self.gt, self.unscored) if self.gt.ndim == 1 else np.ones(len(self.gt), dtype=bool)
 
+    @cached_property
+    def occurrences(self) -> Ints:
+        """Frames whose label has the class, int64 [K]."""
+        classes = self.scores.shape[1]
+        return np.bincount(self.gt, minlength=classes) if self.gt.ndim == 1 else self.gt.sum(0)
+
     def once(self, table: Callable[..., T], *args: Hashable) -> T:
         """`table(self, *args)`, computed once however often a metric is resampled.
 
@@ -116,8 +142,11 @@ class Outcome:
 Metric = Callable[[Outcome, "Floats | None"], float]
 """metric(outcome, weights): `weights` is float64 [cases], how often each case counts (None: once)."""
 
+AnyMetric = Callable[[Any, "Floats | None"], float]
+"""A metric of whatever outcome its task has: labels of frames, or masks."""
 
-def always(outcome: Outcome) -> bool:
+
+def always(outcome: HasCases) -> bool:
     """A metric that is defined for any outcome of its task."""
     return True
 
@@ -131,8 +160,16 @@ def has_scores(outcome: Outcome) -> bool:
 class Named:
     """A metric under its name; `offered` says whether it means anything for an outcome."""
 
-    metric: Metric
-    offered: Callable[[Outcome], bool] = always
+    metric: AnyMetric
+    offered: Callable[[Any], bool] = always
+
+
+def of_cases(outcome: Predicted, wanted: Bools) -> Predicted:
+    """The outcome of some of its cases alone, `wanted` bool [cases]; they are numbered anew."""
+    keep = wanted[outcome.case]
+    case = np.unique(outcome.case[keep], return_inverse=True)[1].astype(np.int64)
+    cut = {name: values[keep] for name in outcome.per_item if (values := getattr(outcome, name)) is not None}
+    return cast("Predicted", replace(cast("Any", outcome), **cut, case=case))
 
 
 def frame_weights(outcome: Outcome, weights: Floats | None) -> Floats:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trocar.downstream.metrics.outcome import Floats, Ints, Outcome, case_weights
+from trocar.downstream.metrics.outcome import Floats, Ints, Outcome, case_weights, has_scores
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,10 @@ def rankings(outcome: Outcome, fold: int | None = None) -> list[ClassRanking]:
 
 def ap_pooled(outcome: Outcome, weights: Floats | None = None, fold: int | None = None) -> Floats:
     """AP of each class over all frames together (of one fold), [K]; NaN for a class that does not occur or is
-    not scored.
+    not scored, and of all where frames have labels alone.
     """
+    if not outcome.once(has_scores):
+        return np.full(outcome.gt.shape[1], np.nan)
     drawn = case_weights(outcome, weights)
     # Several metrics are means of these, and a bootstrap gives them the same draws.
     return outcome.once(_ap_weighted, tuple(drawn.tolist()), fold)

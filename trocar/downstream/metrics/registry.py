@@ -1,26 +1,22 @@
 """Every metric by task and name. docs/metrics.md says of each what it is, who reports it and what to beware of.
 
 Which metrics of masks mean something where a background class is declared, and where none is.
-
-Every named metric of an outcome, with its interval.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TypedDict
 
 from trocar.downstream.metrics import calibration, cvs, phase, pitvis, relaxed, segmental, tools, triplets
-from trocar.downstream.metrics.outcome import Floats, Metric, Named, Outcome, Predicted, bootstrap_interval
+from trocar.downstream.metrics.outcome import AnyMetric, Named, Outcome, always
 from trocar.downstream.metrics.segmentation import (
     SEGMENTATION_METRICS,
     SURFACE_METRICS,
     surface_class_then_image,
     surface_empty_1,
 )
-from trocar.downstream.metrics.segmentation_outcome import SegmentationMetric
+from trocar.downstream.metrics.segmentation_outcome import AnyOutcome, SegmentationMetric, SegmentationOutcome
 from trocar.errors import ConfigError, nearest
 
 _PHASE = {**phase.METRICS, **relaxed.METRICS, **segmental.METRICS, **calibration.MULTICLASS}
@@ -46,16 +42,6 @@ MULTILABEL = ("tools", "cvs", "triplet")
 """Tasks with any number of labels a frame."""
 
 
-def metrics_of(task: str, outcome: Outcome) -> dict[str, Metric]:
-    """The metrics of `task` that mean something for `outcome`, the headline first. Raises ConfigError for an
-    unknown task.
-    """
-    if task not in REGISTRY:
-        raise ConfigError(f"no task {task!r}{nearest(task, REGISTRY)}; tasks with metrics: {', '.join(REGISTRY)}")
-    names = sorted(REGISTRY[task], key=lambda name: name != HEADLINES[task])
-    return {name: REGISTRY[task][name].metric for name in names if REGISTRY[task][name].offered(outcome)}
-
-
 NO_BACKGROUND = "_no_background"
 LEAD = f"iou@dataset{NO_BACKGROUND}"
 """What tables lead with where a background is declared: a mask of nothing else scores 0 there."""
@@ -63,13 +49,40 @@ WHOLE = "iou@dataset"
 """What tables lead with elsewhere, and what selects epochs everywhere."""
 
 
-def mask_metrics(background: int | None) -> Mapping[str, SegmentationMetric]:
-    """Metrics of outcomes with this background class by name, the one that tables lead with first; without one, those
-    "without background" are left out.
+def _has_background(outcome: SegmentationOutcome) -> bool:
+    return outcome.background is not None
+
+
+MASKS = {
+    name: Named(metric, _has_background if name.endswith(NO_BACKGROUND) else always)
+    for name, metric in SEGMENTATION_METRICS.items()
+}
+
+
+def named_metrics(task: str) -> Mapping[str, Named]:
+    """Every metric of a task, of frames or of masks, by name. Raises ConfigError for an unknown task."""
+    known = {**REGISTRY, "segmentation": MASKS}
+    if task not in known:
+        raise ConfigError(f"no task {task!r}{nearest(task, known)}; tasks with metrics: {', '.join(known)}")
+    return known[task]
+
+
+def metrics_of(task: str, outcome: AnyOutcome) -> dict[str, AnyMetric]:
+    """The metrics of `task` that mean something for `outcome`, the one that tables lead with first. Raises ConfigError
+    for an unknown task.
     """
-    if background is None:
-        return {name: metric for name, metric in SEGMENTATION_METRICS.items() if not name.endswith(NO_BACKGROUND)}
-    return {LEAD: SEGMENTATION_METRICS[LEAD], **SEGMENTATION_METRICS}
+    found = {name: one.metric for name, one in named_metrics(task).items() if one.offered(outcome)}
+    lead = LEAD if LEAD in found else HEADLINES[task]
+    return dict(sorted(found.items(), key=lambda entry: entry[0] != lead))
+
+
+def metric_named(task: str, name: str) -> AnyMetric:
+    """A metric of a task; NaN for outcomes that it means nothing for. Raises ConfigError with the nearest name."""
+    known = named_metrics(task)
+    if name not in known:
+        raise ConfigError(f"no metric {name!r}{nearest(name, known)}; metrics of {task}: {', '.join(known)}")
+    named = known[name]
+    return lambda outcome, weights: named.metric(outcome, weights) if named.offered(outcome) else float("nan")
 
 
 def surface_metrics(background: int | None) -> Mapping[str, SegmentationMetric]:
@@ -102,42 +115,14 @@ MULTITASK: dict[str, pitvis.Multitask] = {
 """Metrics of a step outcome and a tool outcome of the same frames."""
 
 
-class Value(TypedDict):
-    """A metric and its 95 % interval over cases; None is undefined, or no interval."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-
-
-def compute(outcome: Outcome, task: str, draws: int = 1000) -> dict[str, Value]:
-    """All metrics of `task` that mean something for `outcome`, the headline first; `draws` of the bootstrap
-    (0: no intervals). Raises ConfigError for an unknown task.
-    """
-    return evaluate_metrics(outcome, metrics_of(task, outcome), draws)
-
-
-def compute_multitask(steps: Outcome, tools: Outcome, draws: int = 1000) -> dict[str, Value]:
-    """The PitVis scores of steps and instruments together; empty where `tools` are not PitVis' or the cases
-    are not the same number.
+def multitask_metrics(steps: Outcome, tools: Outcome) -> dict[str, AnyMetric]:
+    """The PitVis scores of steps and instruments together, as metrics of the steps; none where `tools` are not PitVis'
+    or the cases are not the same number.
     """
     if not pitvis.has_instruments(tools) or steps.cases != tools.cases:
         return {}
-    found: dict[str, Metric] = {name: _joined(metric, tools) for name, metric in MULTITASK.items()}
-    return evaluate_metrics(steps, found, draws)
 
+    def joined(metric: pitvis.Multitask) -> AnyMetric:
+        return lambda steps, weights: metric(steps, tools, weights)
 
-def evaluate_metrics(
-    outcome: Predicted, metrics: Mapping[str, Callable[[Predicted, Floats | None], float]], draws: int
-) -> dict[str, Value]:
-    """Value and interval of each of `metrics`."""
-    found: dict[str, Value] = {}
-    for name, metric in metrics.items():
-        low, high = bootstrap_interval(metric, [outcome], draws=draws) or (None, None)
-        value = metric(outcome, None)
-        found[name] = {"value": None if math.isnan(value) else value, "low": low, "high": high}
-    return found
-
-
-def _joined(metric: pitvis.Multitask, tools: Outcome) -> Metric:
-    return lambda steps, weights: metric(steps, tools, weights)
+    return {name: joined(metric) for name, metric in MULTITASK.items()}

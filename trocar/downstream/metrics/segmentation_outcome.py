@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from trocar.downstream.metrics.outcome import Floats, Ints
+from trocar.downstream.metrics.outcome import Floats, Ints, Outcome
 from trocar.errors import TrocarError
 
 Masks = npt.NDArray[np.uint8]
@@ -30,11 +31,18 @@ class SegmentationOutcome:
     classes: tuple[str, ...]
     background: int | None = 0
     surface: Floats | None = None
+    per_item: ClassVar[tuple[str, ...]] = ("confusions", "surface")
 
     @cached_property
     def cases(self) -> int:
         """Number of cases."""
         return int(self.case.max()) + 1 if len(self.case) else 0
+
+    @cached_property
+    def occurrences(self) -> Ints:
+        """Images whose ground truth has the class, int64 [K]."""
+        found: Ints = (self.confusions.sum(2) > 0).sum(0)
+        return found
 
     @cached_property
     def by_case(self) -> Floats:
@@ -52,6 +60,8 @@ class SegmentationOutcome:
             chosen[self.background] = False
         return chosen
 
+
+AnyOutcome = Outcome | SegmentationOutcome
 
 SegmentationMetric = Callable[[SegmentationOutcome, "Floats | None"], float]
 """metric(outcome, weights): `weights` is float64 [cases], how often each case counts (None: once)."""

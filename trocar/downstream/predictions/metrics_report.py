@@ -1,56 +1,65 @@
-"""metrics.json: all metrics of a predictions file."""
+"""metrics.json: all metrics of predictions, of every run and of the mean over the runs of a contender."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from rich.table import Table
 
 from trocar import __version__
 from trocar.core.files import write_atomic
-from trocar.downstream.metrics.outcome import Outcome
-from trocar.downstream.metrics.phase import phase_spread
-from trocar.downstream.metrics.registry import Value, compute, compute_multitask, evaluate_metrics, mask_metrics
-from trocar.downstream.metrics.segmentation import per_class
 from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome
-from trocar.downstream.predictions.mask_outcomes import consistency, mask_outcomes, surface_metrics
-from trocar.downstream.predictions.outcomes import outcomes
-from trocar.downstream.predictions.prediction_file import MASKS, Key
-from trocar.errors import TrocarError
+from trocar.downstream.predictions.prediction_file import Key
+from trocar.downstream.predictions.prediction_scores import ContenderScores, Interval, PredictionScores, RunScores
 
 FORMAT = 2
 METRICS = "metrics.json"
 CELL = len("0.1234 [0.123, 0.123]")
 
 
+class Value(TypedDict):
+    """A metric and its 95 % interval over cases; None is undefined, or no interval."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
 @dataclass(frozen=True)
 class MetricsRow:
-    """All metrics of one key: `metrics` with their intervals, `spread` the standard deviations by name. Of masks also
-    the IoU of every class, None where it is undefined, and the name of the background class, if there is one.
+    """All metrics of one run with their intervals; `spread` the standard deviations by name. Of masks also the IoU of
+    every class, None where it is undefined, and the name of the background class, if there is one.
     """
 
     key: Key
     frames: int
     cases: int
-    metrics: dict[str, Value]
-    spread: dict[str, float]
-    per_class: dict[str, float | None] | None = None
+    metrics: Mapping[str, Value]
+    spread: Mapping[str, float | None]
+    per_class: Mapping[str, float | None] | None = None
     background: str | None = None
 
 
 @dataclass(frozen=True)
 class MetricsReport:
-    """What `trocar metrics` prints and writes; `notes` say what was left out and why."""
+    """What `trocar metrics` prints and writes. Computing it computes every metric of `scores`."""
 
-    predictions: Path
-    draws: int
-    rows: list[MetricsRow]
-    notes: Sequence[str] = ()
+    scores: PredictionScores
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What was left out and why."""
+        return self.scores.notes
+
+    @property
+    def rows(self) -> list[MetricsRow]:
+        """One per run."""
+        return [_row(run) for run in self.scores.runs.values()]
 
     def to_json(self) -> dict[str, Any]:
         """What metrics.json holds; undefined values are null."""
@@ -60,7 +69,7 @@ class MetricsReport:
                 "frames": row.frames,
                 "cases": row.cases,
                 "metrics": row.metrics,
-                "spread": {name: None if math.isnan(x) else x for name, x in row.spread.items()},
+                "spread": row.spread,
                 **({} if row.per_class is None else {"per_class": row.per_class, "background": row.background}),
             }
             for row in self.rows
@@ -68,9 +77,10 @@ class MetricsReport:
         return {
             "format": FORMAT,
             "trocar": __version__,
-            "predictions": self.predictions.name,
-            "bootstrap": self.draws,
+            "predictions": self.scores.predictions.path.name,
+            "bootstrap": self.scores.draws,
             "rows": rows,
+            "means": [_mean(contender) for contender in self.scores.contenders.values()],
         }
 
     def write(self, path: Path) -> None:
@@ -80,70 +90,52 @@ class MetricsReport:
     def tables(self, width: int) -> list[Table]:
         """Runs of one task side by side, as many to a table as `width` characters hold."""
         tables: list[Table] = []
-        for task in dict.fromkeys(row.key.task for row in self.rows):
-            rows = [row for row in self.rows if row.key.task == task]
+        found = self.rows
+        for task in dict.fromkeys(row.key.task for row in found):
+            rows = [row for row in found if row.key.task == task]
             names = max(len(name) for row in rows for name in (*row.metrics, *map(_class_line, row.per_class or ())))
             abreast = max(1, (width - names - 4) // (CELL + 3))
             tables += [_table(rows[i : i + abreast]) for i in range(0, len(rows), abreast)]
         return tables
 
 
-@dataclass(frozen=True)
-class MaskExtras:
-    """What is read from the masks themselves, image by image: surface Dice with a tolerance in pixels (None: not), and
-    consistency in time.
-    """
-
-    nsd: float | None = None
-    consistency: bool = False
-
-    def measure(self, path: Path, task: str | None, draws: int, classes: Sequence[str]) -> dict[Key, dict[str, Value]]:
-        """The metrics asked for, by key."""
-        parts = [surface_metrics(path, task, self.nsd, draws, classes)] if self.nsd is not None else []
-        parts += [consistency(path, task, draws, classes)] if self.consistency else []
-        keys = {key for part in parts for key in part}
-        return {key: {name: value for part in parts for name, value in part.get(key, {}).items()} for key in keys}
-
-
-def report(
-    path: Path,
-    task: str | None = None,
-    draws: int = 1000,
-    extras: MaskExtras | None = None,
-    classes: Sequence[str] = (),
-) -> MetricsReport:
-    """All metrics of the predictions in `path`, of one task or of all; `extras` adds some of masks, `classes` are names
-    that the file does not say.
-
-    Raises as `predictions.outcomes` and `mask_predictions.mask_outcomes`, and TrocarError where there is nothing.
-    """
-    notes: list[str] = []
-    found = {} if task == MASKS else outcomes(path, task, classes, notes.append)
-    rows = [_scored(key, outcome, found, draws) for key, outcome in found.items()]
-    if task in (None, MASKS):
-        more = extras.measure(path, task, draws, classes) if extras is not None else {}
-        masks = mask_outcomes(path, task, classes)
-        rows += [_scored_masks(key, outcome, draws, more.get(key, {})) for key, outcome in masks.items()]
-    if not rows:
-        raise TrocarError(f"{path}: no predictions{f' of task {task!r}' if task else ''} in it")
-    return MetricsReport(path, draws, rows, notes)
-
-
-def _scored_masks(key: Key, outcome: SegmentationOutcome, draws: int, more: dict[str, Value]) -> MetricsRow:
-    metrics = evaluate_metrics(outcome, mask_metrics(outcome.background), draws) | more
-    values = zip(outcome.classes, per_class(outcome), strict=True)
-    classes = {name: None if math.isnan(value) else float(value) for name, value in values}
+def _row(run: RunScores) -> MetricsRow:
+    outcome = run.outcome
+    metrics = {name: _value(run.value(name), run.interval(name)) for name in run.metrics}
+    spread = {name: _defined(value) for name, value in run.spread.items()}
+    row = MetricsRow(run.key, len(outcome.case), outcome.cases, metrics, spread)
+    if not isinstance(outcome, SegmentationOutcome):
+        return row
+    classes = {name: _defined(float(value)) for name, value in zip(outcome.classes, run.per_class, strict=True)}
     background = None if outcome.background is None else outcome.classes[outcome.background]
-    return MetricsRow(key, len(outcome.case), outcome.cases, metrics, {}, classes, background)
+    return replace(row, per_class=classes, background=background)
 
 
-def _scored(key: Key, outcome: Outcome, found: dict[Key, Outcome], draws: int) -> MetricsRow:
-    metrics = compute(outcome, key.task, draws)
-    tools = found.get(key._replace(task="tools"))
-    if key.task == "step" and tools is not None:
-        metrics |= compute_multitask(outcome, tools, draws)
-    spread = phase_spread(outcome) if key.task in ("phase", "step") else {}
-    return MetricsRow(key, len(outcome.case), outcome.cases, metrics, spread)
+def _mean(contender: ContenderScores) -> dict[str, Any]:
+    metrics = {
+        name: {
+            **_value(contender.mean(name), contender.interval(name)),
+            "sd": _defined(contender.deviation(name)),
+        }
+        for name in contender.names
+    }
+    return {
+        "task": contender.task,
+        "backbone": contender.backbone,
+        "protocol": contender.protocol,
+        "runs": len(contender.runs),
+        "metrics": metrics,
+        "per_class": contender.per_class(),
+    }
+
+
+def _value(value: float, interval: Interval) -> Value:
+    low, high = interval or (None, None)
+    return {"value": _defined(value), "low": low, "high": high}
+
+
+def _defined(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value
 
 
 def _table(rows: Sequence[MetricsRow]) -> Table:

@@ -1,16 +1,13 @@
-"""predictions.parquet on the disk: its rows, and what they do not say. Files from other code in the same columns are
-read alike; docs/metrics.md has the table of columns.
+"""Predictions of test frames, as rows in memory and as predictions.parquet on the disk.
 
-Predictions of other people's code: columns that are called otherwise.
-
-Class names of predictions files, and labels that are names, places among them, or numbers that could be either.
+Files of other code in the same columns are read alike; docs/metrics.md has the table of columns.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,120 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trocar.core.files import writing
-from trocar.core.tables import Table, is_number, read_table
-from trocar.downstream.metrics.outcome import Floats, Ints
-from trocar.downstream.metrics.registry import REGISTRY
+from trocar.core.tables import Table, read_table
+from trocar.downstream.metrics.outcome import Bools
+from trocar.downstream.predictions.foreign_columns import lacking, with_classes
+from trocar.downstream.tasks import tasks
 from trocar.errors import ConfigError, TrocarError, nearest
-
-OTHERWISE: Mapping[str, Sequence[str]] = {
-    "case": ("case_id", "caseid", "operation", "patient", "video", "video_id", "vid", "vid_id"),
-    "gt": ("label", "labels", "truth", "target", "ground_truth", "groundtruth", "true", "y_true", "phase", "step"),
-    "pred": ("prediction", "predictions", "predicted", "preds", "y_pred", "output"),
-    "score_": ("prob_", "probability_", "logit_", "p_"),
-    "gt_": ("label_", "truth_", "true_", "target_"),
-    "pred_": ("prediction_", "predicted_"),
-}
-"""Column, or the beginning of columns -> what they are called elsewhere."""
-_PARTS = ("gt", "pred")
-
-
-def lacking(column: str, found: Iterable[str]) -> str:
-    """`'gt' (is it 'label'?)`: a column that is not there, and the one that may be meant. Of several columns `column`
-    is the beginning, with a `_` at its end.
-    """
-    listed = [str(name) for name in found]
-    meant = _meant(column, listed)
-    name = f"{column}<class>" if column.endswith("_") else column
-    return f"{name!r}" + (f" (is it {meant!r}? rename it)" if meant else "")
-
-
-def _meant(column: str, found: Sequence[str]) -> str | None:
-    lower = {name.lower(): name for name in found}
-    if column.endswith("_"):
-        return next((lower[n] for n in lower for start in OTHERWISE[column] if n.startswith(start)), None)
-    named = [lower[other] for other in OTHERWISE.get(column, ()) if other in lower]
-    inside = [name for name in found if column in _PARTS and column in name.lower().split("_")]
-    return next(iter([*named, *inside]), None)
-
-
-def with_classes(
-    classes: Mapping[str, Sequence[str]], given: Sequence[str], task: str | None, tasks: Iterable[str], path: Path
-) -> Mapping[str, Sequence[str]]:
-    """The class names of the tasks with those that were `given` for `task`, or for the only one in the file.
-
-    Raises ConfigError where that is not a single one, or for a name that is there twice.
-    """
-    if not given:
-        return classes
-    meant = {task} if task is not None else set(tasks)
-    if len(meant) != 1:
-        raise ConfigError(f"--classes: {path} has {', '.join(sorted(map(str, meant)))}; say of which with --task")
-    twice = next((name for name in given if list(given).count(name) > 1), None)
-    if twice is not None or "" in given:
-        raise ConfigError(f"--classes: give each class once, with commas between them, not {','.join(given)!r}")
-    return {**classes, meant.pop(): tuple(given)}
-
-
-def called_by_numbers(classes: Sequence[str]) -> bool:
-    """Whether classes are called by numbers that are not their places, such as `1` to `7`."""
-    return any(map(is_number, classes)) and list(classes) != [str(place) for place in range(len(classes))]
-
-
-def places_of(labels: pd.Series, classes: Sequence[str], places: bool, stranger: str) -> Ints:
-    """int64 [n]: the place of every label among `classes`.
-
-    Text is a name; where it is a number, and classes are not called by numbers, it is a place. Integers that were
-    stored as such are places if `places` says so or classes are not called by numbers, else names. `stranger` says
-    what to do about a name that is no class. Raises ValueError(row of `labels`, words) for a label that cannot be.
-    """
-    stored = pd.api.types.is_numeric_dtype(labels)
-    if not stored and (labels.isin(classes).all() or not all(map(is_number, labels.unique()))):
-        return _named(labels, classes, stranger)
-    numbers = labels.astype(np.float64)
-    odd = numbers != numbers.round()
-    if odd.any():
-        raise ValueError(odd.idxmax(), f"{labels[odd].iloc[0]} is no class index")
-    if called_by_numbers(classes) and not (stored and places):
-        written = numbers.astype(np.int64).astype(str).astype(object)
-        return _named(labels.astype(object).where(labels.isin(classes), written), classes, stranger)
-    return np.asarray(numbers, dtype=np.int64)
-
-
-def _named(labels: pd.Series, classes: Sequence[str], stranger: str) -> Ints:
-    found = labels.map({name: place for place, name in enumerate(classes)})
-    lost = found.isna()
-    if lost.any():
-        name = str(labels[lost].iloc[0])
-        listed = f"{nearest(name, classes)}; classes are: {', '.join(classes)}" if classes else stranger
-        raise ValueError(lost.idxmax(), f"unknown class {name!r}{listed}")
-    return np.asarray(found, dtype=np.int64)
-
-
-def how_to_name(task: str, path: Path) -> str:
-    """What to do about a name where a file does not say its classes."""
-    beside = f'{path.with_suffix(".json").name}: {{"classes": {{"{task}": [...]}}}}'
-    return (
-        ": the file does not say which classes there are; give all of them "
-        f"in the order of their scores with --classes NAME,NAME,..., or in {beside}; or write class indices"
-    )
-
-
-def check_counting(gt: Ints, pred: Ints, scores: Floats | None, classes: Sequence[str]) -> None:
-    """Raises ValueError where labels that are places seem to count from 1, so that each is taken for its neighbour."""
-    if scores is not None and len(gt) > 1 and bool((pred == scores.argmax(1) + 1).all()):
-        raise ValueError(
-            "'pred' is one more than the place of the largest score in every row: its classes count from 1, the scores "
-            "from 0; subtract 1 from 'gt' and 'pred', or write the names of the classes"
-        )
-    lowest = int(min(gt.min(), pred.min()))
-    if not classes and lowest > 0:
-        highest = int(max(gt.max(), pred.max()))
-        raise ValueError(
-            f"'gt' and 'pred' are {lowest} to {highest}, and the file does not say which classes there are: with or "
-            f"without a class 0? Give all names with --classes, such as {','.join(map(str, range(1, highest + 1)))} "
-            "in a CSV file; integers of Parquet are places and count from 0"
-        )
-
 
 LISTS = ("scores", "gt_labels", "pred_labels", "gt_soft")
 """Columns with one value per class: lists in Parquet; in CSV one column per class, `<prefix>_<class>`."""
@@ -141,8 +29,6 @@ LISTS = ("scores", "gt_labels", "pred_labels", "gt_soft")
 PREFIXES = {"scores": "score_", "gt_labels": "gt_", "pred_labels": "pred_", "gt_soft": "soft_"}
 SAID = ("classes", "fps", "unscored", "background")
 """What a file says beside its rows, as JSON."""
-MASKS = "segmentation"
-"""The task whose rows are masks: `mask_predictions` reads them."""
 _TEXTS = ("task", "backbone", "protocol", "case", "video", "path", "gt_mask", "pred_mask")
 _NUMBERS = ("seed", "replicate", "draw", "start", "frame", "time_s")
 
@@ -174,18 +60,12 @@ class Key(NamedTuple):
         """Which run of the backbone with the protocol."""
         return RunIndex(self.replicate, self.draw, self.start)
 
-    @classmethod
-    def of(cls, row: pd.Series) -> Key:
-        """From a row of a table that `with_keys` has checked."""
-        numbers = (int(row[name]) for name in RunIndex._fields)
-        return cls(str(row["task"]), str(row["backbone"]), str(row["protocol"]), *numbers)
-
 
 @dataclass(frozen=True)
 class About:
     """What the rows do not say: names of `classes`, of those that are `unscored` and of the `background` per task, and
     labelled frames per second (None: from the times). `places`: integers in `gt` and `pred` are places among the
-    names, as `write_predictions` has them; in a file of other code they may be names.
+    names, as `Predictions.write` has them; in a file of other code they may be names.
     """
 
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -195,49 +75,128 @@ class About:
     places: bool = True
 
 
-def write_predictions(table: pd.DataFrame, path: Path, about: About) -> None:
-    """Write `table` as Parquet with `about` in its metadata (`trocar.classes`, `trocar.fps`,
-    `trocar.unscored`, `trocar.background`; JSON), complete or not at all.
+@dataclass(frozen=True)
+class RunRows:
+    """The rows of one run in the order of time, and what is needed to explain an error. A column of another payload or
+    task in the same file is empty for this run, and left out.
     """
-    values = {name: getattr(about, name) for name in SAID}
-    arrow = pa.Table.from_pandas(table, preserve_index=False)
-    metadata = {f"trocar.{name}": json.dumps(value) for name, value in values.items()}
-    # A file of Python's: Arrow's own says neither which one it was nor, in a way to be read, what was wrong.
-    with writing(path) as file:
-        pq.write_table(arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), **metadata}), file)
+
+    path: Path
+    key: Key
+    rows: pd.DataFrame
+    about: About
+
+    @property
+    def columns(self) -> list[str]:
+        """Those of the file."""
+        return [str(name) for name in self.rows.columns if name not in Key._fields]
+
+    def error(self, what: str, wrong: Bools | None = None) -> TrocarError:
+        """With the number of the first row that is `wrong`, bool [n]."""
+        row = "" if wrong is None else f"row {self.rows.index[int(wrong.argmax())]}: "
+        return TrocarError(f"{self.path}: task {self.key.task!r}: {row}{what}")
 
 
-def read_predictions(path: Path) -> tuple[pd.DataFrame, About]:
-    """The rows of a Parquet or CSV file, numbered in its index as `core.tables` numbers them. What they do not say
-    comes from the Parquet metadata, or from `<file name without ending>.json` beside it, with the keys classes, fps,
-    unscored and background; in CSV the class names are in the columns.
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions of test frames by any number of backbones, with protocols, in runs. Every number that is shown of an
+    evaluation is computed from them.
 
-    Ids and words are text as written, missing where empty; times, seeds and values per class are numbers. `gt` and
-    `pred` of CSV are text, of Parquet what they are there. Raises TrocarError if it cannot be read.
+    `table` has the columns of `Key` (`case` and, where they are known, `video`, `time_s`, `path`, `frame` and `fold`),
+    and one of two payloads a row: labels and scores of a frame, or the confusion matrix of a mask. `path` is the file
+    that they are in or go to; masks are named relative to its folder.
     """
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file")
-    table = read_table(path)
-    found, own = _metadata(table), "trocar.classes" in table.metadata
-    sidecar = path.with_suffix(".json")
-    try:
-        if sidecar.is_file():
-            found |= json.loads(sidecar.read_text(encoding="utf-8"))
-        words = {name: found.get(name) or {} for name in ("classes", "unscored", "background")}
-        about = About(fps=found.get("fps"), places=own, **words)
-    except (ValueError, AttributeError, TypeError, OSError) as error:
-        raise TrocarError(f"{sidecar}: not the JSON of a predictions file ({error})") from None
-    columns = {name: _column(table, name) for name in table.names if not name.startswith("__index_level_")}
-    return pd.DataFrame(columns, index=pd.Index(table.rows)), about
+
+    table: pd.DataFrame
+    about: About
+    path: Path
+
+    @classmethod
+    def read(cls, path: Path, task: str | None = None, classes: Sequence[str] = ()) -> Predictions:
+        """A Parquet or CSV file, its rows numbered in the index as `core.tables` numbers them. What they do not say
+        comes from the Parquet metadata, or from `<file name without ending>.json` beside it, with the keys classes,
+        fps, unscored and background; in CSV the class names are in the columns.
+
+        `task` keeps one task, and names the task of a file without such a column; `classes` names its classes, where
+        the file does not. Ids and words are text as written, missing where empty; times, numbers of runs and values per
+        class are numbers. `gt` and `pred` of CSV are text, of Parquet what they are there. Raises ConfigError for an
+        unknown task, TrocarError for a file that cannot be read or has no rows of the task.
+        """
+        if task is not None and task not in tasks():
+            raise ConfigError(f"no task {task!r}{nearest(task, tasks())}; tasks with metrics: {', '.join(tasks())}")
+        if not path.is_file():
+            raise ConfigError(f"{path}: no such file")
+        table, about = _read(path)
+        named = table["task"].dropna().unique() if "task" in table else ()
+        about = replace(about, classes=with_classes(about.classes, classes, task, named, path))
+        table = _with_keys(table, path, task)
+        table = table if task is None else table[table["task"] == task]
+        if table.empty:
+            raise TrocarError(f"{path}: no predictions{f' of task {task!r}' if task else ''} in it")
+        return cls(table, about, path)
+
+    def write(self) -> None:
+        """Write `table` to `path` as Parquet with `about` in its metadata (`trocar.classes`, `trocar.fps`,
+        `trocar.unscored`, `trocar.background`; JSON), complete or not at all.
+        """
+        values = {name: getattr(self.about, name) for name in SAID}
+        arrow = pa.Table.from_pandas(self.table, preserve_index=False)
+        metadata = {f"trocar.{name}": json.dumps(value) for name, value in values.items()}
+        # A file of Python's: Arrow's own says neither which one it was nor, in a way to be read, what was wrong.
+        with writing(self.path) as file:
+            pq.write_table(arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), **metadata}), file)
+
+    def runs(self) -> Iterator[RunRows]:
+        """The rows of one run after another, in the order of their first rows.
+
+        Raises TrocarError for a task that nothing is known of, and for frames that are there twice or have no case.
+        """
+        for _, rows in self.table.groupby(list(Key._fields), sort=False):
+            first = rows.iloc[0]
+            run = RunIndex(*(int(first[name]) for name in RunIndex._fields))
+            key = Key(str(first["task"]), str(first["backbone"]), str(first["protocol"]), *run)
+            found = RunRows(self.path, key, rows.dropna(axis=1, how="all"), self.about)
+            if key.task not in tasks():
+                known = ", ".join(tasks())
+                raise found.error(f"unknown task{nearest(key.task, tasks())}; tasks with metrics: {known}")
+            _check_frames(found)
+            yield replace(found, rows=_in_time_order(found.rows))
 
 
-def with_keys(table: pd.DataFrame, path: Path, task: str | None) -> pd.DataFrame:
+def _check_frames(run: RunRows) -> None:
+    rows = run.rows
+    for name in ("case", "time_s"):
+        empty = rows[name].isna().to_numpy() if name in rows else np.zeros(0, dtype=bool)
+        if empty.any():
+            raise run.error(f"column {name!r} is empty in {int(empty.sum())} rows; fill it in", empty)
+    if "case" not in rows:
+        raise run.error("column 'case' is empty")
+    frame = [name for name in ("case", "video", "path", "frame", "time_s") if name in rows]
+    if "time_s" in rows or "frame" in rows:
+        again = rows.duplicated(frame).to_numpy()
+        if again.any():
+            where = ", ".join(f"{name} {rows[again].iloc[0][name]}" for name in frame)
+            what = f"{int(again.sum())} frames are there twice (the first: {where}); tell runs apart by 'replicate'"
+            raise run.error(what, again)
+
+
+def _in_time_order(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows by case, video and time; videos of a case stay in the order of their first row."""
+    if "time_s" not in rows:
+        return rows
+    video = pd.factorize(rows["video"])[0] if "video" in rows else np.zeros(len(rows), dtype=np.int64)
+    order = np.lexsort((rows["time_s"], video, rows["case"].astype(str)))
+    ordered: pd.DataFrame = rows.iloc[order]
+    return ordered
+
+
+def _with_keys(table: pd.DataFrame, path: Path, task: str | None) -> pd.DataFrame:
     """The table with all columns of `Key`, checked. Other code tells runs apart by one column `seed`: it becomes
     `replicate`.
     """
     if "task" not in table:
         if task is None:
-            raise TrocarError(f"{path}: no column 'task'; add it or say --task ({', '.join((*REGISTRY, MASKS))})")
+            raise TrocarError(f"{path}: no column 'task'; add it or say --task ({', '.join(tasks())})")
         table = table.assign(task=task)
     if "case" not in table:
         known = [name for name in table.columns if name != "task"]
@@ -263,6 +222,21 @@ def with_keys(table: pd.DataFrame, path: Path, task: str | None) -> pd.DataFrame
             raise TrocarError(f"{path}: row {odd.idxmax()}: column {name!r} has values that are not whole numbers")
     table = table.rename(columns={"seed": "replicate"})
     return table.assign(**{name: 0 for name in RunIndex._fields if name not in table})
+
+
+def _read(path: Path) -> tuple[pd.DataFrame, About]:
+    table = read_table(path)
+    found, own = _metadata(table), "trocar.classes" in table.metadata
+    sidecar = path.with_suffix(".json")
+    try:
+        if sidecar.is_file():
+            found |= json.loads(sidecar.read_text(encoding="utf-8"))
+        words = {name: found.get(name) or {} for name in ("classes", "unscored", "background")}
+        about = About(fps=found.get("fps"), places=own, **words)
+    except (ValueError, AttributeError, TypeError, OSError) as error:
+        raise TrocarError(f"{sidecar}: not the JSON of a predictions file ({error})") from None
+    columns = {name: _column(table, name) for name in table.names if not name.startswith("__index_level_")}
+    return pd.DataFrame(columns, index=pd.Index(table.rows)), about
 
 
 def _column(table: Table, name: str) -> Any:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from trocar.downstream.labels import LabelledFrames, LabelSpace
-from trocar.downstream.metrics.outcome import Floats, Metric, Outcome
-from trocar.downstream.metrics.registry import HEADLINES, REGISTRY
+from trocar.downstream.metrics.outcome import AnyMetric, Floats, Outcome
+from trocar.downstream.metrics.registry import HEADLINES, named_metrics
 
 
 @dataclass(frozen=True)
@@ -15,12 +16,14 @@ class Task:
     """A thing to predict from a frame; a data set's label space of the same name says how it is labelled.
 
     `shown` are the metrics in tables, beside the headline that also model selection uses; every other metric of the
-    task is in metrics.json. `per_class` gives a value per class for the details; None for masks.
+    task is in metrics.json. `per_class` is the score of every class, [K], with its name. `masks` says that its labels
+    and predictions are masks.
     """
 
     name: str
     shown: tuple[str, ...]
-    per_class: tuple[str, Callable[[Outcome], Floats]] | None = None
+    per_class: tuple[str, Callable[[Any], Floats]]
+    masks: ClassVar[bool] = False
 
     @property
     def headline(self) -> str:
@@ -28,9 +31,9 @@ class Task:
         return HEADLINES[self.name]
 
     @property
-    def metrics(self) -> Mapping[str, Metric]:
+    def metrics(self) -> Mapping[str, AnyMetric]:
         """The metrics in tables, the headline first."""
-        return {name: REGISTRY[self.name][name].metric for name in (self.headline, *self.shown)}
+        return {name: named_metrics(self.name)[name].metric for name in (self.headline, *self.shown)}
 
     def in_tables(self, space: LabelSpace) -> tuple[str, ...]:
         """Names of the metrics in tables of a data set with these labels, the one that they lead with first."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from trocar.downstream.labels import LabelledFrames, LabelSpace
-from trocar.downstream.metrics.outcome import Floats, Metric
+from trocar.downstream.metrics.outcome import Floats
 from trocar.downstream.metrics.registry import in_tables
-from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
-from trocar.downstream.metrics.segmentation_outcome import SegmentationMetric
+from trocar.downstream.metrics.segmentation import per_class
 from trocar.downstream.tasks.base import Task
 
 
@@ -19,10 +18,7 @@ from trocar.downstream.tasks.base import Task
 class SegmentationTask(Task):
     """Scored on masks: its metrics take confusion matrices of images, not labels of frames."""
 
-    @property
-    def metrics(self) -> Mapping[str, Metric]:
-        """None for labels of frames."""
-        return {}
+    masks: ClassVar[bool] = True
 
     def targets(self, data: LabelledFrames) -> Floats:
         """0 for a frame with a mask, -1 for one without: the masks themselves are read when they are needed."""
@@ -35,9 +31,5 @@ class SegmentationTask(Task):
         """
         return in_tables(space.background)
 
-    def mask_metrics(self, space: LabelSpace) -> Mapping[str, SegmentationMetric]:
-        """The metrics in tables, the one that they lead with first."""
-        return {name: SEGMENTATION_METRICS[name] for name in self.in_tables(space)}
 
-
-TASK = SegmentationTask("segmentation", in_tables(None)[1:])
+TASK = SegmentationTask("segmentation", in_tables(None)[1:], ("iou", per_class))

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from trocar.downstream.predictions.prediction_file import Key
+from trocar.downstream.metrics.outcome import AnyMetric, of_cases
+from trocar.downstream.metrics.registry import metric_named
+from trocar.downstream.metrics.segmentation_outcome import AnyOutcome
+from trocar.downstream.predictions.prediction_file import Key, Predictions
+from trocar.downstream.predictions.prediction_scores import outcomes
 from trocar.errors import TrocarError
 from trocar.study.config import StudyConfig
 from trocar.study.plan.pretrainings import ArmRun, fields_in
 from trocar.study.plan.study_lock import Tree, require_lock
-from trocar.study.results.metric_lookup import AnyOutcome, CaseMetric, metric_named, outcomes_in, restricted
 from trocar.study.run.stage_execution import RESULTS
 from trocar.study.run.stage_store import Store, check_content, read_spec
 
@@ -56,8 +60,10 @@ class Score:
     @property
     def outcome(self) -> AnyOutcome:
         """Labels, predictions and cases of the test frames that are compared; `cases` has the names of the cases."""
-        outcome = outcomes_in(self.predictions)[self.key]
-        return outcome if self.scored is None else restricted(outcome, self.test_cases, self.scored)
+        outcome = _outcomes_in(self.predictions)[self.key]
+        if self.scored is None:
+            return outcome
+        return of_cases(outcome, np.array([case in self.scored for case in self.test_cases]))
 
     @property
     def cases(self) -> tuple[str, ...]:
@@ -161,7 +167,7 @@ class StudyResults:
         table: pd.DataFrame = pd.DataFrame(rows)
         return table
 
-    def measure(self, task: str) -> CaseMetric:
+    def measure(self, task: str) -> AnyMetric:
         """The metric of a task as a function of an outcome and weights of its cases."""
         return metric_named(self.lock["tasks"][task]["task"], self.metric(task))
 
@@ -195,6 +201,12 @@ class StudyResults:
                         test_cases=tested,
                         scored=tuple(about["scored"]) if about["scored"] is not None else None,
                     )
+
+
+# A study's scores are asked for file by file, and one file may have gigabytes of scores.
+@lru_cache(maxsize=1)
+def _outcomes_in(path: Path) -> dict[Key, AnyOutcome]:
+    return outcomes(Predictions.read(path))
 
 
 def _mean_size(folds: Mapping[str, list[str]]) -> float:

@@ -47,7 +47,7 @@ def plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no plain form" + (" (not a Result)" if is_dataclass(value) else ""))
 
 
-class Predictions(Protocol):
+class ArmOutcome(Protocol):
     """What the statistics ask of an outcome: `case` int64 [n], 0 .. cases - 1. The rest is the metric's."""
 
     @property
@@ -59,7 +59,7 @@ class Predictions(Protocol):
         """Number of cases."""
 
 
-O = TypeVar("O", bound=Predictions)  # noqa: E741
+O = TypeVar("O", bound=ArmOutcome)  # noqa: E741
 CaseMetric = Callable[[O, "Floats | None"], float]
 """metric(outcome, weights over cases): the named metric, recomputed from the predictions."""
 

@@ -1,16 +1,16 @@
 import numpy as np
 import pytest
 
-from trocar.downstream.metrics.outcome import Outcome
+from trocar.downstream.metrics.outcome import Outcome, of_cases
+from trocar.downstream.metrics.registry import metric_named
 from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome
 from trocar.errors import ConfigError
-from trocar.study.results.metric_lookup import metric_named, restricted
 
 
 def test_an_outcome_of_some_cases_has_their_frames_alone():
     case = np.array([0, 0, 1, 2, 2, 2])
     outcome = Outcome(np.arange(6), np.arange(6), np.eye(6), case, time_s=np.arange(6.0))
-    some = restricted(outcome, ["a", "b", "c"], {"a", "c"})
+    some = of_cases(outcome, np.array([True, False, True]))
     assert some.gt.tolist() == [0, 1, 3, 4, 5]
     assert some.case.tolist() == [0, 0, 1, 1, 1]
     assert some.cases == 2
@@ -21,7 +21,7 @@ def test_an_outcome_of_some_cases_has_their_frames_alone():
 def test_masks_of_some_cases_are_their_images_alone():
     confusions = np.array([[[9, 1], [0, 0]], [[0, 0], [5, 5]], [[1, 0], [0, 1]]])
     outcome = SegmentationOutcome(confusions, np.array([0, 1, 2]), ("background", "organ"))
-    some = restricted(outcome, ["a", "b", "c"], {"b", "c"})
+    some = of_cases(outcome, np.array([False, True, True]))
     assert some.case.tolist() == [0, 1]
     assert some.confusions.tolist() == confusions[1:].tolist()
     # intersection over union of background: 1 of 6, of organ: 6 of 11

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import pytest
 from metrics_factory import random_multiclass, random_multilabel
 
 from trocar.downstream.metrics.outcome import Outcome
-from trocar.downstream.predictions.outcomes import outcomes
-from trocar.downstream.predictions.prediction_file import About, Key, RunIndex, write_predictions
+from trocar.downstream.predictions.prediction_file import About, Key, Predictions, RunIndex
+from trocar.downstream.predictions.prediction_scores import outcomes as outcomes_of
 from trocar.errors import ConfigError, TrocarError
 
 
@@ -31,19 +32,21 @@ def tool_table(outcome: Outcome, **more: Any) -> pd.DataFrame:
     return pd.DataFrame({"task": "tools", "case": case, **lists, **more})
 
 
+def outcomes(path: Path, task: str | None = None, classes: Sequence[str] = (), **more: Any) -> dict[Key, Any]:
+    return outcomes_of(Predictions.read(path, task, classes), **more)
+
+
 def only(path: Path, task: str | None = None) -> Outcome:
     (outcome,) = outcomes(path, task).values()
+    assert isinstance(outcome, Outcome)
     return outcome
 
 
 def test_a_written_file_comes_back_with_what_its_rows_do_not_say(tmp_path: Path) -> None:
     given = random_multiclass(0)
     about = About({"phase": given.classes}, fps=2.0, unscored={"phase": [given.classes[3]]})
-    write_predictions(
-        phase_table(given, backbone="dino", protocol="linear", replicate=1, draw=2, start=3),
-        tmp_path / "p.parquet",
-        about,
-    )
+    table = phase_table(given, backbone="dino", protocol="linear", replicate=1, draw=2, start=3)
+    Predictions(table, about, tmp_path / "p.parquet").write()
     found = outcomes(tmp_path / "p.parquet")
     assert list(found) == [Key("phase", "dino", "linear", replicate=1, draw=2, start=3)]
     (outcome,) = found.values()
@@ -186,7 +189,7 @@ def test_labels_of_several_annotators_do_not_pass_for_labels(tmp_path: Path) -> 
 
 
 def test_names_and_scores_must_agree_in_number(tmp_path: Path) -> None:
-    write_predictions(phase_table(random_multiclass(0)), tmp_path / "p.parquet", About({"phase": ["a", "b"]}))
+    Predictions(phase_table(random_multiclass(0)), About({"phase": ["a", "b"]}), tmp_path / "p.parquet").write()
     with pytest.raises(TrocarError, match="2 class names but 7 scores"):
         outcomes(tmp_path / "p.parquet")
 
@@ -239,7 +242,7 @@ def test_integers_stored_beside_a_list_of_numbers_for_names_could_be_either(tmp_
     (tmp_path / "p.json").write_text(json.dumps({"classes": {"phase": list(range(1, 8))}}))
     with pytest.raises(TrocarError, match="places from 0, or names"):
         outcomes(tmp_path / "p.parquet")
-    write_predictions(phase_table(given), tmp_path / "own.parquet", About({"phase": [str(i) for i in range(1, 8)]}))
+    Predictions(phase_table(given), About({"phase": [str(i) for i in range(1, 8)]}), tmp_path / "own.parquet").write()
     np.testing.assert_array_equal(only(tmp_path / "own.parquet").gt, given.gt)  # our own files have places
     phase_table(given).assign(gt=(given.gt + 1).astype(str), pred=(given.pred + 1).astype(str)).to_parquet(
         tmp_path / "p.parquet"

@@ -1,0 +1,168 @@
+"""Every metric of predictions with its interval, each computed once and when it is first asked for: metrics.json,
+results.json and all tables read the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from trocar.downstream.metrics.outcome import (
+    AnyMetric,
+    Floats,
+    Outcome,
+    mean_defined,
+    percentile_interval,
+    resampled,
+)
+from trocar.downstream.metrics.phase import phase_spread
+from trocar.downstream.metrics.registry import metrics_of, multitask_metrics
+from trocar.downstream.metrics.segmentation_outcome import AnyOutcome, SegmentationOutcome
+from trocar.downstream.predictions.frame_outcomes import frame_outcome
+from trocar.downstream.predictions.mask_outcomes import MaskExtras, mask_outcome
+from trocar.downstream.predictions.prediction_file import Key, Predictions, RunRows
+from trocar.downstream.tasks import get_task
+
+Interval = tuple[float, float] | None
+Say = Callable[[str], None]
+
+
+def outcome_of(run: RunRows, say: Say = lambda line: None) -> AnyOutcome:
+    """What a metric sees of one run: its labels and scores of frames, or its confusion matrices of masks.
+
+    Raises TrocarError as `frame_outcome` and `mask_outcome`.
+    """
+    return mask_outcome(run) if get_task(run.key.task).masks else frame_outcome(run, say)
+
+
+def outcomes(predictions: Predictions, say: Say = lambda line: None) -> dict[Key, AnyOutcome]:
+    """One outcome per task, backbone, protocol and run. Raises TrocarError as `Predictions.runs` and `outcome_of`."""
+    return {run.key: outcome_of(run, say) for run in predictions.runs()}
+
+
+@dataclass(frozen=True)
+class RunScores:
+    """The metrics of one run that mean something for it, by name, the one that tables lead with first: each with the
+    outcome that it is computed from. `cases` are the names of the cases that the outcome numbers; `draws` how many of
+    the bootstrap.
+    """
+
+    key: Key
+    outcome: AnyOutcome
+    cases: tuple[str, ...]
+    metrics: Mapping[str, tuple[AnyMetric, AnyOutcome]]
+    draws: int
+    _values: dict[str, float] = field(default_factory=dict, repr=False, compare=False)
+    _resampled: dict[str, Floats] = field(default_factory=dict, repr=False, compare=False)
+
+    def value(self, name: str) -> float:
+        """A metric; NaN where it is undefined or means nothing for the outcome."""
+        if name not in self.metrics:
+            return float("nan")
+        if name not in self._values:
+            metric, outcome = self.metrics[name]
+            self._values[name] = float(metric(outcome, None))
+        return self._values[name]
+
+    def resampled(self, name: str) -> Floats:
+        """The metric on every draw of cases, float64 [draws]; empty for fewer than three cases."""
+        if name not in self._resampled:
+            metric, outcome = self.metrics[name]
+            self._resampled[name] = resampled(metric, outcome, self.draws)
+        return self._resampled[name]
+
+    def interval(self, name: str) -> Interval:
+        """95 % over cases; None without draws, for fewer than three cases, or where it is never defined."""
+        return percentile_interval(self.resampled(name)) if name in self.metrics else None
+
+    @cached_property
+    def per_class(self) -> Floats:
+        """The task's score of every class, [K]; NaN for one that does not occur."""
+        return get_task(self.key.task).per_class[1](self.outcome)
+
+    @property
+    def spread(self) -> dict[str, float]:
+        """Standard deviations that papers print, by name."""
+        outcome = self.outcome
+        return phase_spread(outcome) if isinstance(outcome, Outcome) and self.key.task in ("phase", "step") else {}
+
+
+@dataclass(frozen=True)
+class ContenderScores:
+    """All runs of a backbone on a task with a protocol."""
+
+    task: str
+    backbone: str
+    protocol: str
+    runs: tuple[RunScores, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """Metrics that mean something for any of the runs."""
+        return list(dict.fromkeys(name for run in self.runs for name in run.metrics))
+
+    def values(self, name: str) -> list[float]:
+        """The metric of every run."""
+        return [run.value(name) for run in self.runs]
+
+    def mean(self, name: str) -> float:
+        """Mean over runs."""
+        return float(np.mean(self.values(name)))
+
+    def deviation(self, name: str) -> float | None:
+        """Standard deviation over runs (n - 1 in the denominator); None for a single one."""
+        return float(np.std(self.values(name), ddof=1)) if len(self.runs) > 1 else None
+
+    def interval(self, name: str) -> Interval:
+        """95 % interval over cases of the mean over runs; None where runs have other cases or lack the metric."""
+        if any(run.cases != self.runs[0].cases or name not in run.metrics for run in self.runs):
+            return None
+        return percentile_interval(np.mean([run.resampled(name) for run in self.runs], axis=0))
+
+    def per_class(self) -> dict[str, float | None]:
+        """The task's score of every class, the mean over the runs in which the class occurs; None where in none."""
+        means = mean_defined(np.stack([run.per_class for run in self.runs], axis=1))
+        names = self.runs[0].outcome.classes or [str(place) for place in range(len(means))]
+        return {name: None if np.isnan(mean) else float(mean) for name, mean in zip(names, means, strict=True)}
+
+
+@dataclass(frozen=True)
+class PredictionScores:
+    """Scores of predictions; `notes` say which metrics were left out and why."""
+
+    predictions: Predictions
+    runs: Mapping[Key, RunScores]
+    draws: int
+    notes: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, predictions: Predictions, draws: int = 1000, extras: MaskExtras | None = None) -> PredictionScores:
+        """The scores of every run, with `draws` of the bootstrap (0: no intervals); `extras` adds some of masks.
+
+        Raises TrocarError as `outcomes`.
+        """
+        notes: list[str] = []
+        found: dict[Key, tuple[AnyOutcome, tuple[str, ...], dict[str, tuple[AnyMetric, AnyOutcome]]]] = {}
+        for run in predictions.runs():
+            outcome = outcome_of(run, notes.append)
+            metrics = {name: (metric, outcome) for name, metric in metrics_of(run.key.task, outcome).items()}
+            if extras is not None and isinstance(outcome, SegmentationOutcome):
+                metrics |= extras.measures(run, outcome)
+            found[run.key] = outcome, tuple(sorted(set(run.rows["case"].astype(str)))), metrics
+        for key, (outcome, _, metrics) in found.items():
+            tools = found.get(key._replace(task="tools"), (None,))[0]
+            if key.task == "step" and isinstance(outcome, Outcome) and isinstance(tools, Outcome):
+                metrics |= {name: (metric, outcome) for name, metric in multitask_metrics(outcome, tools).items()}
+        runs = {key: RunScores(key, outcome, cases, metrics, draws) for key, (outcome, cases, metrics) in found.items()}
+        return cls(predictions, runs, draws, notes)
+
+    @cached_property
+    def contenders(self) -> dict[tuple[str, str, str], ContenderScores]:
+        """By task, backbone and protocol, in the order of the predictions."""
+        parts: dict[tuple[str, str, str], list[RunScores]] = {}
+        for key, run in self.runs.items():
+            parts.setdefault(key[:3], []).append(run)
+        return {names: ContenderScores(*names, tuple(runs)) for names, runs in parts.items()}
