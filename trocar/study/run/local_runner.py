@@ -13,18 +13,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trocar.errors import StoppedError
 from trocar.runs.process_identity import host_name
 from trocar.slurm.arrays import JobStage as Job
 from trocar.slurm.graph import Graph, scripts, submit_graph
 from trocar.slurm.profile import Profile
-from trocar.study.config import StudyConfig
-from trocar.study.plan.expand import StudyPlan
 from trocar.study.run.stage_execution import HELD
 from trocar.study.run.stage_store import Store, check_size
 from trocar.study.run.stages import Kind, Stage
+
+if TYPE_CHECKING:  # each loads torch, and a runner starts many processes that need none
+    from trocar.study.config import StudyConfig
+    from trocar.study.plan.expand import StudyPlan
 
 
 def submit(plan: StudyPlan, store: Store, profile: Profile) -> Graph:
