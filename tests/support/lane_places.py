@@ -12,7 +12,7 @@ LANE = (
     "downstream/metrics",
     "downstream/segmentation",
     "downstream/evaluation/test_evaluate.py",
-    "downstream/predictions/test_outcomes.py",
+    "downstream/predictions/test_frame_outcomes.py",
     "e2e/test_demo.py",
     "report/test_run_report.py",
     "ssl/methods",
