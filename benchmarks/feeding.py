@@ -37,7 +37,7 @@ from trocar.data.ingest.shard_writer import ShardWriter
 from trocar.data.loading.dali_pipeline import inputs, tags
 from trocar.data.loading.reader import READERS, ReadAhead, Reader
 from trocar.data.loading.steps import Delivered, Steps
-from trocar.data.media.jpeg import Jpeg
+from trocar.data.media.jpeg_markers import Jpeg
 from trocar.data.order.plan import Plan
 from trocar.data.selection.composition import Composition
 from trocar.data.views.recipe import ViewParams, ViewPlan

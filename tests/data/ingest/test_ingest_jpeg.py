@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from trocar.data.ingest.images.framing import encode, is_canonical, target_size
-from trocar.data.media.jpeg import frame_size
+from trocar.data.media.jpeg_markers import frame_size
 from trocar.data.media.still import open_jpeg
 
 

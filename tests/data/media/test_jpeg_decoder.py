@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from trocar.data.media.input_file import RejectError
-from trocar.data.media.jpeg import decode_jpeg, frame_size
+from trocar.data.media.jpeg_decoder import decode_jpeg
+from trocar.data.media.jpeg_markers import frame_size
 
 
 def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:

@@ -181,7 +181,7 @@ class Catalog:
 
         from trocar.data.loading.reader import BadContentError, Reader  # these two import torch
         from trocar.data.media.input_file import RejectError
-        from trocar.data.media.jpeg import decode_jpeg
+        from trocar.data.media.jpeg_decoder import decode_jpeg
 
         number = row + len(self) if row < 0 else row
         if not 0 <= number < len(self):

@@ -16,7 +16,7 @@ from torchvision import transforms
 
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.loading.reader import Reader
-from trocar.data.media.jpeg import decode_jpeg
+from trocar.data.media.jpeg_decoder import decode_jpeg
 from trocar.diagnostics.bench.recipe import MEAN, STD, scattered
 
 

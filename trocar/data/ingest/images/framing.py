@@ -15,7 +15,7 @@ from pydantic import Field
 from trocar.data.ingest.images.content_area import ContentArea, find_content
 from trocar.data.ingest.shard_writer import SHARD_BYTES
 from trocar.data.media.input_file import Limits, RejectError
-from trocar.data.media.jpeg import end_and_size
+from trocar.data.media.jpeg_markers import end_and_size
 from trocar.data.media.video.frame_conversion import Box
 
 INGEST_VERSION = 4

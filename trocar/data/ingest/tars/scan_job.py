@@ -28,7 +28,7 @@ from trocar.data.ingest.tars.tar_fields import Said, TarFields, said_of
 from trocar.data.ingest.tars.tar_samples import MOST_JSON, TarSample, read_json, samples
 from trocar.data.ingest.video import JobOutcome, publish_files
 from trocar.data.media.input_file import RejectError, check_size
-from trocar.data.media.jpeg import end_and_size
+from trocar.data.media.jpeg_markers import end_and_size
 from trocar.data.media.still import open_jpeg, open_still
 
 FOLDER = "tars"

@@ -1,4 +1,4 @@
-"""JPEG files: decoded for training and evaluation, and told whole from damaged by their markers.
+"""Is this a whole JPEG, and of which size? Answered from its markers (ITU-T T.81, annex B), without decoding it.
 
 Decoders differ in what damage they put up with: a marker inside the image data or a missing end is refused by
 torch's decoder and painted over by DALI. Which frames a run sees must not depend on the decoder, so these are refused
@@ -7,34 +7,9 @@ before either.
 
 from __future__ import annotations
 
-import re
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torchcodec.decoders import decode_jpeg as _decode_jpeg
-
-from trocar.data.media.input_file import RejectError
-
-_WHERE = re.compile(r"^\S+, \S+:\d+, ")  # the function and line of TorchCodec that an error begins with
-
-
-def decode_jpeg(jpeg: Jpeg) -> Tensor:
-    """JPEG -> uint8[3, height, width] in RGB, channels last in memory: chroma smoothly upsampled, as it is shown.
-
-    Other threads run meanwhile. Raises RejectError for what does not decode to its end; noise inside of the image data
-    that libjpeg paints over is none (`jpeg_markers` finds markers where there can be none). An EXIF orientation is
-    applied, but frames in shards have none (`ingest.jpeg.is_canonical`).
-    """
-    if not jpeg:
-        raise RejectError("empty file", "0 bytes")
-    try:
-        source = torch.frombuffer(bytearray(jpeg), dtype=torch.uint8)
-        return cast(Tensor, _decode_jpeg(source, mode="RGB"))
-    except RuntimeError as error:
-        raise RejectError("undecodable image", _WHERE.sub("", str(error).splitlines()[0])) from None
-
 
 Jpeg = bytes | memoryview
 
