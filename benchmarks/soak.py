@@ -23,7 +23,7 @@ import numpy as np
 import psutil
 import yaml
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from data_factory import make_catalog
 from run_factory import small_run

@@ -226,12 +226,12 @@ def _frames(
     for what, values in (("labels", gt), ("predictions", pred)):
         if values.min() < 0 or values.max() > highest:
             raise ConfigError(f"{what}: expected 0 to {highest}; leave frames without a label out")
-    order = _in_time(cases, times, len(gt))
+    case = _numbered(cases, len(gt))
+    order = _in_time(case, times)
     seconds = None if times is None else np.asarray(times, dtype=np.float64)[order]
     means = None if soft is None else _per_class("soft", soft, len(gt))[order]
     fold = None if folds is None else _numbered(folds, len(gt))[order]
     known = np.full((len(gt), count), np.nan) if given is None else given
-    case = _numbered(cases, len(gt))
     return Outcome(gt[order], pred[order], known[order], case[order], seconds, fps, names, means, tuple(unscored), fold)
 
 
@@ -278,10 +278,11 @@ def _numbered(ids: npt.ArrayLike | None, frames: int) -> Ints:
     return np.unique(array.astype(str), return_inverse=True)[1].astype(np.int64)
 
 
-def _in_time(cases: npt.ArrayLike | None, times: npt.ArrayLike | None, frames: int) -> Ints:
+def _in_time(case: Ints, times: npt.ArrayLike | None) -> Ints:
+    frames = len(case)
     if times is None:
         return np.arange(frames, dtype=np.int64)
     seconds = np.asarray(times, dtype=np.float64)
     if seconds.shape != (frames,) or not np.isfinite(seconds).all():
         raise ConfigError(f"times: expected finite seconds [{frames}], got shape {seconds.shape}")
-    return np.lexsort((seconds, _numbered(cases, frames))).astype(np.int64)
+    return np.lexsort((seconds, case)).astype(np.int64)

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from data_factory import make_catalog
 from filelock import FileLock
 from ranks_factory import launch
+from tiny_methods import FRAMES, make_models
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +28,15 @@ def launched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
             folder.mkdir()
             launch(list(dict.fromkeys(item.module for item in request.session.items if _needs_ranks(item))), folder)
             (folder / "complete").touch()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small catalog, and the backbones that tiny configurations begin with."""
+    folder = tmp_path_factory.mktemp("data")
+    make_catalog(folder, 4, FRAMES // 4)
+    make_models(folder)
     return folder
 
 

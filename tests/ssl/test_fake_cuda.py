@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from data_factory import make_catalog
 from fake_cuda import CUDA, fake_cuda
-from tiny_methods import FRAMES, METHODS, make_models, tiny_run
+from tiny_methods import METHODS, tiny_run
 from torch import Tensor, nn
 from trainer_hooks import Recorder
 
@@ -29,14 +28,6 @@ from trocar.ssl.run.describe import empty_views
 from trocar.ssl.run.pretrain_config import PretrainConfig
 
 LATE = Progress(9, 10, 2)  # past what is frozen or warmed up at first
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    make_catalog(folder, 4, FRAMES // 4)
-    make_models(folder)
-    return folder
 
 
 def one_step(name: str, data: Path, monkeypatch: pytest.MonkeyPatch, backbone: str) -> list[torch.dtype]:

@@ -127,17 +127,6 @@ def resolved(wanted: Wanted, device: torch.device, option: str = "precision") ->
     return "float32"
 
 
-@contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """`count` threads of torch inside, as many as before after it: the process may be somebody's notebook."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def allow_tf32(device: torch.device) -> None:
     """Let products of float32 matrices on a GPU round their factors to TF32's 10 bits, as its convolutions do anyway.
 

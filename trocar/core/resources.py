@@ -11,7 +11,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -130,3 +130,16 @@ def _left(group: Path, limit: str, used: str, files: str) -> int:
     most, now = int((group / limit).read_text()), int((group / used).read_text())
     stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
     return most - now + int(stat.get(files, 0))
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """`count` threads of torch inside, as many as before after it: the process may be somebody's notebook."""
+    import torch  # not at the top: what only asks for cores or memory loads no torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

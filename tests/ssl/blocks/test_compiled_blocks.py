@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import timm
 import torch
-from data_factory import make_catalog
 from method_factory import convolutional
-from tiny_methods import FRAMES, METHODS, make_models, merged, tiny_run
+from tiny_methods import METHODS, merged, tiny_run
 from torch import Tensor, nn
 
 from trocar.core.config import validate
@@ -82,14 +81,6 @@ class Passes:
     def _note(self, part: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self.total += 1
         self.sizes.setdefault(part, set()).add(tuple(inputs[0].shape[1:]))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    make_catalog(folder, 4, FRAMES // 4)
-    make_models(folder)
-    return folder
 
 
 def placed(name: str, data: Path, compile: bool) -> tuple[Pretraining, Passes]:

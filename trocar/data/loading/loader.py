@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from trocar.core.random import I64
+from trocar.core.resources import torch_threads
 from trocar.data.loading.batch import Batch, Crops
 from trocar.data.loading.reader import Reader
 from trocar.data.loading.steps import Steps, empty_crops
@@ -165,9 +166,5 @@ def _room(shape: tuple[int, ...]) -> Tensor:
 
 
 def _one_thread(function: Callable[[Any], Batch], argument: Any) -> Batch:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with torch_threads(1):
         return function(argument)
-    finally:
-        torch.set_num_threads(threads)

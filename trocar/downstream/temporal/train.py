@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trocar.backbones.device import explained
+from trocar.core.resources import torch_threads
 from trocar.data.views.pixel_ops import sent
 from trocar.downstream.labels import Kind
 from trocar.downstream.temporal.config import TemporalConfig
@@ -235,17 +236,6 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         module.train(before)
-
-
-@contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """`count` threads of torch inside, as many as before after it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager
