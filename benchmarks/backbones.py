@@ -19,8 +19,7 @@ from torch import nn
 
 from trocar.backbones import load_backbone
 from trocar.backbones.preprocess import describe_backbone
-from trocar.backbones.published import entries
-from trocar.backbones.published.family import Published
+from trocar.backbones.published.family import BACKBONES, Published
 
 BATCH = 4
 REFERENCE = "resnet50"
@@ -72,7 +71,7 @@ def main() -> None:
     print("| name | architecture | pretrained on | licence | where | M parameters | pixels | speed x ResNet-50 |")
     print("|---|---|---|---|---|---|---|---|")
     known: dict[tuple[Any, ...], tuple[float, str, float | None]] = {}
-    for entry in entries().values():
+    for entry in BACKBONES.values():
         key = (entry.architecture, str(entry.arguments), entry.preprocessing.size)
         if key not in known:
             known[key] = measure(entry.name, reference, args.repeats, args.largest)

@@ -36,8 +36,7 @@ from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.features.feature_cache import extract, features_path
 from trocar.downstream.features.frame_cache import FrameCache, Pixels
-from trocar.downstream.protocols import protocols
-from trocar.downstream.protocols.base import Prediction, Problem, Protocol
+from trocar.downstream.protocols.base import PROTOCOLS, Prediction, Problem, Protocol
 from trocar.leakage import judge
 
 BATCH = 32
@@ -152,7 +151,7 @@ def main() -> None:
         for name in ARCHITECTURES:
             plain, mine, ratio, cpu = throughput(name, args.size, frames, args.pairs, Path(folder))
             print(f"| {name} | {plain:.1f} | {mine:.1f} | {ratio:.2f} | {cpu:.2f} |", flush=True)
-        protocols()["stop"] = Stop
+        PROTOCOLS.register(Stop)
         make_probe(Path(folder) / "probe", args.probe, list(ARCHITECTURES))
         print(f"\n| {args.probe} frames, features in the cache | s to the first fit | CPU s |\n|---|---|---|")
         for name in ARCHITECTURES:

@@ -27,11 +27,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from trocar.backbones.load import load_backbone
 from trocar.errors import ConfigError
 from trocar.ssl.blocks.networks import BackboneConfig, TimmNetworks
-from trocar.ssl.engine.method import Method, MethodConfig
+from trocar.ssl.engine.method import METHODS, Method, MethodConfig
 from trocar.ssl.engine.optimizer import OptimConfig, build_optimizer
 from trocar.ssl.engine.step import Progress, Views
 from trocar.ssl.engine.trainer import TrainConfig
-from trocar.ssl.methods import configs, default
+from trocar.ssl.methods import default
 from trocar.ssl.run.auto_values import DataSize
 from trocar.ssl.run.cost import FORMULAS, estimate
 from trocar.ssl.run.describe import empty_views
@@ -87,7 +87,7 @@ def cost_table() -> list[str]:
     lines.append("|---" * (1 + 2 * len(BACKBONES)) + "|")
     columns = [(b, make) for b in BACKBONES for make in (published, two_views)]
     dino = {column: gflop(column[1]("dino"), column[0]) for column in columns}
-    for name in configs():
+    for name in METHODS.names():
         cells = [_cell(partial(gflop, make(name), b), dino[b, make]) for b, make in columns]
         lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
     return lines
@@ -126,7 +126,7 @@ def time_table(backbone: str, batch: int, repeats: int) -> list[str]:
     lines = [f"| method on `{backbone}`, batch {batch} | x DINO | pairs |", "|---|---|---|"]
     dino = Steps("dino", backbone, batch)
     dino.seconds()
-    for name in configs():
+    for name in METHODS.names():
         try:
             other = Steps(name, backbone, batch)
         except ConfigError:

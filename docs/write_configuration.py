@@ -6,8 +6,6 @@ description. A test compares the page with what the models say.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import re
 from collections.abc import Iterator
 from enum import Enum
@@ -21,16 +19,17 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from trocar.core.config import Config
+from trocar.core.registry import NameOf, Registry
 from trocar.data.ingest.options import IngestOptions
 from trocar.downstream.datasets.remap import Remap
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
-from trocar.downstream.protocols.base import Protocol
+from trocar.downstream.protocols.base import PROTOCOLS, Protocol
 from trocar.downstream.reproduce import PublishedExperiment
-from trocar.downstream.temporal.head import HeadConfig
+from trocar.downstream.temporal.head import HEADS, HeadConfig
 from trocar.phantom.spec import PhantomSpec
 from trocar.privacy.marks import Marks
 from trocar.slurm.profile import Profile
-from trocar.ssl.engine.method import MethodConfig
+from trocar.ssl.engine.method import METHODS, MethodConfig
 from trocar.ssl.neighbours.neighbour_index import NeighbourIndexConfig
 from trocar.ssl.run.pretrain_config import PretrainConfig
 from trocar.study.config import StudyConfig
@@ -48,12 +47,12 @@ FILES: dict[str, tuple[type[Config], str]] = {
     "Private data": (Marks, "The file `private.yaml` in a folder of labelled data."),
     "Published numbers": (PublishedExperiment, "The presets of `trocar reproduce`."),
 }
-FAMILIES: dict[str, tuple[type[Config], str]] = {
-    "Methods": (MethodConfig, "trocar.ssl.methods"),
-    "Protocols": (Protocol, "trocar.downstream.protocols"),
-    "Temporal heads": (HeadConfig, "trocar.downstream.temporal.heads"),
+FAMILIES: dict[str, tuple[type[Config], Registry[Any]]] = {
+    "Methods": (MethodConfig, METHODS),
+    "Protocols": (Protocol, PROTOCOLS),
+    "Temporal heads": (HeadConfig, HEADS),
 }
-"""What a file chooses by `name`: the base of these models, and the package whose files they are."""
+"""What a file chooses by `name`: the base of these models, and the registry they are in."""
 HEAD = """# Every key of every configuration file
 
 This page is made from the models by `python docs/write_configuration.py`; do not edit it.
@@ -81,21 +80,13 @@ def page() -> str:
 
 def _family(base: type[Config]) -> dict[str, type[Config]]:
     """The models that come with Trocar of one family, by the names that files ask for them with, sorted."""
-    package = importlib.import_module(next(place for root, place in FAMILIES.values() if root is base))
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
-    found = {
-        model.model_fields["name"].default: model
-        for model in _below(base)
-        if model.__module__.startswith(f"{package.__name__}.") and not model.model_fields["name"].is_required()
-    }
-    return {name: found[name] for name in sorted(found) if not getattr(found[name], "constant", False)}
+    registry = next(registry for root, registry in FAMILIES.values() if root is base)
+    return {name: registry.get(name) for name in _own_names(registry)}
 
 
-def _below(base: type[Config]) -> Iterator[type[Config]]:
-    for model in base.__subclasses__():
-        yield model
-        yield from _below(model)
+def _own_names(registry: Registry[Any]) -> list[str]:
+    """The names that come with Trocar, not those of plugins that happen to be installed."""
+    return [name for name in registry.names() if registry.module_of(name).startswith("trocar.")]
 
 
 def _sections(model: type[BaseModel], shown: set[type[BaseModel]]) -> list[str]:
@@ -158,6 +149,9 @@ def _type(annotation: Any, metadata: Any = ()) -> str:
     """A type in a reader's words, with the limits that `metadata` sets."""
     origin, inner = get_origin(annotation), get_args(annotation)
     limits = _limits(metadata)
+    for mark in metadata:
+        if isinstance(mark, NameOf):
+            return " or ".join(f"`{name}`" for name in _own_names(mark.registry))
     if origin is Annotated:
         return _type(inner[0], [item for extra in inner[1:] for item in getattr(extra, "metadata", [extra])])
     if origin in (Union, UnionType):

@@ -14,7 +14,7 @@ from trocar.cli.main import main, parse
 from trocar.core.config import load, preset_names, validate
 from trocar.data.order.neighbour_table import NeighbourTable
 from trocar.data.selection.composition import Composition
-from trocar.ssl.methods import configs
+from trocar.ssl.engine.method import METHODS
 from trocar.ssl.methods.augmented_distillation import AugmentedDistillationConfig, DrawnNeighbours
 from trocar.ssl.run.pretrain_config import PretrainConfig
 
@@ -91,7 +91,7 @@ def test_the_commands_and_settings_of_the_methods_page_are_legal(tmp_path, monke
 def test_the_methods_page_has_every_method_in_both_tables_and_every_preset():
     page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
     tables = page.partition("## Measured")[0]
-    for name in configs():
+    for name in METHODS.names():
         assert tables.count(f"\n| `{name}` |") == 2, name
     presets = set(re.findall(r"`((?:selfsupsurg|surgenet|lemonfm|jumpstarting)\w+)`", page.partition("## Recipes")[2]))
     assert presets == {name.removeprefix("pretrain/") for name in preset_names() if name.startswith("pretrain/")}

@@ -5,16 +5,15 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Union
 
 import pytest
 import yaml
 from data_factory import make_catalog
-from pydantic import Field
+from registry_factory import changeable
 
 from trocar.core.config import validate
 from trocar.leakage.run_guard import RunGuard
-from trocar.ssl import methods
+from trocar.ssl.engine.method import METHODS
 from trocar.ssl.ranks.distributed import World
 from trocar.ssl.run.assembly import Pretraining
 from trocar.ssl.run.pretrain import run
@@ -27,21 +26,17 @@ MODULE, TEST = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 @pytest.fixture
 def byol(tmp_path, monkeypatch):
-    """The page's file as a module among the methods."""
+    """The page's file as a module that registers its method."""
+    changeable(METHODS, monkeypatch)
     (tmp_path / "byol.py").write_text(MODULE, encoding="utf-8")
-    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
-    importlib.invalidate_caches()
-    yield methods.configs()["byol"]
-    del sys.modules["trocar.ssl.methods.byol"], methods.byol
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("byol")
+    yield METHODS.get("byol")
+    del sys.modules["byol"]
 
 
 def config_of(tree):
-    """As a process that has the file from the start would validate it."""
-
-    class WithByol(PretrainConfig):
-        method: Annotated[Union[tuple(methods.configs().values())], Field(discriminator="name")]  # noqa: UP007
-
-    return validate(WithByol, tree, "docs/new-method.md")
+    return validate(PretrainConfig, tree, "docs/new-method.md")
 
 
 def small(tmp_path):

@@ -5,8 +5,9 @@ import pytest
 
 import trocar.metrics as metrics
 from trocar.downstream.metrics.outcome import Outcome
-from trocar.downstream.metrics.registry import REGISTRY
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
+from trocar.downstream.tasks import get_task
+from trocar.downstream.tasks.base import TASKS
 from trocar.errors import ConfigError
 
 LABELS = np.array([0, 0, 1, 1, 0, 0, 0, 1])
@@ -15,7 +16,7 @@ CASES = ["b", "b", "b", "b", "a", "a", "a", "a"]
 
 
 def test_every_registered_metric_is_a_function_of_its_readable_name():
-    names = {name.replace("@", "_") for task in REGISTRY.values() for name in task}
+    names = {name.replace("@", "_") for task in TASKS.values() for name in task.named}
     names |= {name.replace("@", "_") for name in SEGMENTATION_METRICS}
     assert names <= {*dir(metrics)}
     assert {*dir(metrics)} - names == {f"{measure}_video_macro" for measure in ("f1", "jaccard", "precision", "recall")}
@@ -59,7 +60,7 @@ def test_functions_give_what_the_registry_gives_for_the_same_frames(task):
     shuffled = rng.permutation(60)  # times put the frames in order
     given = {"scores": scores[shuffled], "times": times[shuffled]}
     compared = 0
-    for name, named in REGISTRY[task].items():
+    for name, named in get_task(task).named.items():
         if named.offered(outcome):
             function = getattr(metrics, name.replace("@", "_"))
             value = function(labels[shuffled], cases=cases[shuffled], **given)

@@ -11,9 +11,9 @@ import yaml
 
 from trocar.cli.main import parse
 from trocar.core.config import preset_names, validate
-from trocar.downstream.metrics.registry import REGISTRY
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS, SURFACE_METRICS
 from trocar.downstream.reproduce import PublishedExperiment, names, read
+from trocar.downstream.tasks.base import TASKS
 
 DOCS = Path(__file__).parents[1] / "docs"
 REPRODUCE = DOCS / "reproduce.md"
@@ -37,7 +37,7 @@ def test_every_preset_is_on_one_page_of_a_task_and_no_other_is() -> None:
 
 @pytest.mark.parametrize("page", [*PAGES, REPRODUCE], ids=lambda page: page.stem)
 def test_every_metric_named_with_a_convention_is_there(page: Path) -> None:
-    known = {name for metrics in REGISTRY.values() for name in metrics} | {*SEGMENTATION_METRICS, *SURFACE_METRICS}
+    known = {name for task in TASKS.values() for name in task.named} | {*SEGMENTATION_METRICS, *SURFACE_METRICS}
     conventions = {name for name in quoted(page) if re.fullmatch(r"\w+@\w+", name) and not name.startswith("@")}
     assert conventions - known == set()
 

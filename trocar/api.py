@@ -22,12 +22,11 @@ from torch import nn
 
 from trocar.api_results import EvaluationResult, IngestResult, RunResult, StudyResult
 from trocar.backbones import load_backbone, own_module
-from trocar.backbones.published import entries
+from trocar.backbones.published.family import BACKBONES
 from trocar.core.config import Model, merge, tree_of, validate
 from trocar.data.catalog.catalog import Catalog
-from trocar.downstream.datasets import adapters
 from trocar.downstream.datasets import open_dataset as read_dataset
-from trocar.downstream.datasets.base import DatasetOptions
+from trocar.downstream.datasets.base import DATASETS, DatasetOptions
 from trocar.downstream.datasets.folder import LabelTable
 from trocar.downstream.datasets.readers.from_shards import locate
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
@@ -251,21 +250,21 @@ def open_dataset(
 
 def list_methods() -> list[str]:
     """Names of the pretraining methods, for `method.name`."""
-    from trocar.ssl.methods import configs
+    from trocar.ssl.engine.method import METHODS
 
-    return sorted(configs())
+    return METHODS.names()
 
 
 def list_tasks() -> list[str]:
     """Names of the tasks, for `tasks`; two that are learned together are joined by `+`."""
-    from trocar.downstream.tasks import tasks
+    from trocar.downstream.tasks.base import TASKS
 
-    return sorted(tasks())
+    return TASKS.names()
 
 
 def list_datasets() -> list[str]:
     """Names of the data set layouts that are recognised, for `layout`."""
-    return sorted(adapters())
+    return DATASETS.names()
 
 
 def list_backbones(pattern: str = "*", *, timm: bool = False) -> list[str]:
@@ -273,7 +272,7 @@ def list_backbones(pattern: str = "*", *, timm: bool = False) -> list[str]:
 
     Every architecture of timm can be named too: alone, with random weights.
     """
-    names = list(entries())
+    names = BACKBONES.names()
     if timm:
         from timm import list_pretrained
 

@@ -31,9 +31,10 @@ import numpy as np
 import numpy.typing as npt
 
 from trocar.downstream.metrics.outcome import Floats, Ints, Named, Outcome
-from trocar.downstream.metrics.registry import MULTILABEL, REGISTRY
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
 from trocar.downstream.metrics.segmentation_outcome import SegmentationMetric, SegmentationOutcome, confusions
+from trocar.downstream.tasks import get_task
+from trocar.downstream.tasks.base import TASKS
 from trocar.errors import ConfigError, nearest
 
 Function = Callable[..., float]
@@ -59,13 +60,13 @@ def __dir__() -> list[str]:
 def _functions() -> dict[str, Function]:
     """Python name -> function, of all registered metrics."""
     found: dict[str, _Metric] = {}
-    for task, metrics in REGISTRY.items():
-        for name, named in metrics.items():
-            found.setdefault(_python(name), _Metric(name)).add(named, several=task in MULTILABEL)
+    for task in TASKS.values():
+        for name, named in task.named.items():
+            found.setdefault(_python(name), _Metric(name)).add(named, several=task.kind == "multilabel")
     for name, metric in SEGMENTATION_METRICS.items():
         found.setdefault(_python(name), _Metric(name)).of_masks = metric
     functions: dict[str, Function] = {name: metric.function(name) for name, metric in found.items()}
-    for measure in {name.partition("@")[0] for name in REGISTRY["phase"] if f"@{RULES}_" in name}:
+    for measure in {name.partition("@")[0] for name in get_task("phase").named if f"@{RULES}_" in name}:
         functions[f"{measure}_{RULES}"] = _by_rule(measure, functions)
     return functions
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from published_files import CASES
 
-from trocar.backbones.published import entries
+from trocar.backbones.published.family import BACKBONES
 from trocar.cli.main import main
 
 PAGE = (Path(__file__).parents[2] / "docs" / "backbones.md").read_text(encoding="utf-8")
@@ -20,9 +20,9 @@ def test_the_table_lists_every_entry_with_architecture_licence_and_data() -> Non
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \| ([\w, ]+) \| ([\w.-]+) \|", PAGE, re.MULTILINE)
     expected = [
         (e.name, e.architecture, ", ".join(seen.dataset for seen in e.seen), e.family.licence)
-        for e in entries().values()
+        for e in BACKBONES.values()
     ]
-    assert rows == expected
+    assert sorted(rows) == expected
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from torch import Tensor
 from trocar.backbones import load_backbone
 from trocar.backbones.export import save_backbone
 from trocar.backbones.preprocess import fit_input_size, resample_as_dino, resampling_of, set_resampling
-from trocar.backbones.published import entries
 from trocar.backbones.published.build import build
 from trocar.backbones.published.convert import convert
+from trocar.backbones.published.family import BACKBONES
 from trocar.errors import ConfigError, TrocarError
 from trocar.ssl.blocks.networks import BackboneConfig, TimmNetworks
 
@@ -101,7 +101,7 @@ def test_tokens_before_the_patches_keep_their_place(registers: dict[str, object]
 
 
 def test_published_weights_of_dino_at_another_size_are_what_its_own_code_computes() -> None:
-    entry = replace(entries()["dino_vits16"], arguments={"depth": 1})
+    entry = replace(BACKBONES.get("dino_vits16"), arguments={"depth": 1})
     state = load_backbone("vit_small_patch16_224", seed=1, depth=1).state_dict()
     torch.nn.init.normal_(state["pos_embed"])
     expected = as_in_dino(state["pos_embed"], 14, 6)
@@ -117,7 +117,7 @@ def test_published_weights_of_dino_at_another_size_are_what_its_own_code_compute
 
 
 def test_families_say_how_their_own_code_resamples() -> None:
-    by_name = {entry.name: entry.family.positions for entry in entries().values()}
+    by_name = {entry.name: entry.family.positions for entry in BACKBONES.values()}
     dino = {name for name, how in by_name.items() if how == "dino"}
     plain = {f"dinov2_vit{letter}14" for letter in "sblg"}
     assert dino == {f"dino_vit{size}{patch}" for size in "sb" for patch in (8, 16)} | plain | {

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from trocar.ssl.methods import configs
+from trocar.ssl.engine.method import METHODS
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import method_cost
@@ -24,7 +24,7 @@ def test_attention_is_counted():
 
 
 def test_two_views_are_left_of_every_method_or_of_each_frame():
-    for name in configs():
+    for name in METHODS.names():
         groups = method_cost.two_views(name).recipe().groups
         assert all(group.size == 224 for group in groups.values()), name
         assert groups["global"].count == 2

@@ -9,7 +9,7 @@ import pytest
 
 from trocar.cli.main import main
 from trocar.core.config import PRESETS, load, preset_names
-from trocar.downstream.datasets import adapters
+from trocar.downstream.datasets.base import DATASETS
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.protocols import get_protocol
 from trocar.errors import ConfigError
@@ -116,7 +116,7 @@ def test_what_a_preset_names_is_there(name: str) -> None:
     wanted = asked if isinstance(asked, str) else str(asked["name"])
     assert get_protocol(asked).name == wanted
     assert config.layout is not None
-    assert config.split in adapters()[config.layout].splits
+    assert config.split in DATASETS.get(config.layout).splits
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

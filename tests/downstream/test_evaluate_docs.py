@@ -12,8 +12,8 @@ from trocar.backbones.export import save_backbone
 from trocar.backbones.load import load_backbone
 from trocar.cli.main import main
 from trocar.downstream.metrics.registry import in_tables
-from trocar.downstream.protocols import protocols
-from trocar.downstream.tasks import tasks
+from trocar.downstream.protocols.base import PROTOCOLS
+from trocar.downstream.tasks.base import TASKS
 from trocar.phantom import PhantomSpec, generate
 
 ORDER = ("knn", "linear", "finetune", "temporal_frozen", "temporal_finetuned", "segmentation")
@@ -51,14 +51,14 @@ def table(heading: str) -> list[list[str]]:
 
 
 def test_the_tables_have_every_task_and_every_protocol() -> None:
-    assert [row[0].strip("`") for row in table("Protocols")] == sorted(protocols(), key=ORDER.index)
-    assert {row[0].strip("`") for row in table("Tasks")} == {*tasks(), "phase+tools"}
+    assert [row[0].strip("`") for row in table("Protocols")] == sorted(PROTOCOLS.names(), key=ORDER.index)
+    assert {row[0].strip("`") for row in table("Tasks")} == {*TASKS.names(), "phase+tools"}
 
 
 def test_the_table_of_metrics_has_what_the_tasks_show_the_headline_first() -> None:
     found = {name: row for row in table("Metrics") for name in row[0].split(", ")}
-    assert set(found) == set(tasks())
-    for name, task in tasks().items():
+    assert set(found) == set(TASKS.names())
+    for name, task in TASKS.items():
         _, headline, beside = found[name]
         assert headline.split("`")[1] == task.headline
         said = tuple(re.findall(r"`([^`]+)`", beside))

@@ -36,11 +36,12 @@ from trocar.downstream.protocols.knn import KNN
 from trocar.downstream.protocols.linear import Linear
 from trocar.downstream.segmentation import predict, train
 from trocar.downstream.segmentation.loss import segmentation_loss
-from trocar.downstream.segmentation.segmenter import DECODERS, DecoderName, build_segmenter
+from trocar.downstream.segmentation.segmenter import DECODERS, build_segmenter
 from trocar.downstream.segmentation.train import SegmentationTraining
 from trocar.downstream.temporal import train as temporal
 from trocar.downstream.temporal.config import TemporalConfig
-from trocar.downstream.temporal.heads import configs, get_head
+from trocar.downstream.temporal.head import HEADS
+from trocar.downstream.temporal.heads import get_head
 from trocar.downstream.temporal.loss import TemporalLoss
 from trocar.downstream.temporal.sequence import Sequence, fit_standard
 from trocar.downstream.training.batches import NetworkImages
@@ -166,8 +167,8 @@ def test_a_step_of_fine_tuning_and_a_prediction(tmp_path: Path, tasks: str, prec
     assert seen == {getattr(torch, precision)}
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
-def test_a_step_of_segmentation_and_its_logits(decoder: DecoderName) -> None:
+@pytest.mark.parametrize("decoder", DECODERS.names())
+def test_a_step_of_segmentation_and_its_logits(decoder: str) -> None:
     size, classes = (32, 64), 3
     real = build_segmenter(load_backbone("random:resnet10t"), decoder, classes, size, freeze=decoder == "linear")
     config = SegmentationTraining(class_weights=[1, 2, 3])
@@ -186,14 +187,12 @@ def test_a_step_of_segmentation_and_its_logits(decoder: DecoderName) -> None:
         assert predict.class_map(logits).device == CUDA
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"), [*((name, "multiclass") for name in sorted(configs())), ("mstcn", "multilabel")]
-)
+@pytest.mark.parametrize(("name", "kind"), [*((name, "multiclass") for name in HEADS.names()), ("mstcn", "multilabel")])
 def test_a_step_of_a_temporal_head_and_its_prediction(name: str, kind: Kind) -> None:
     generator = np.random.default_rng(0)
     targets = generator.integers(-1, 2, 40 if kind == "multiclass" else (40, 3))
     sequence = Sequence("a", generator.normal(size=(40, 8)).astype(np.float32), targets, np.arange(40.0))
-    small = {"layers": 2} if "layers" in configs()[name].model_fields else {}
+    small = {"layers": 2} if "layers" in HEADS.get(name).model_fields else {}
     config = TemporalConfig(head=get_head(name, **small), feature_noise=0.1)
     real = config.head.build(8, 3, kind)
     loss = TemporalLoss(kind, torch.ones(3), 0.15, 16.0)

@@ -17,11 +17,12 @@ from rich.console import Console
 
 from trocar.cli.main import main, parse
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
-from trocar.downstream.metrics.registry import MULTITASK, REGISTRY
+from trocar.downstream.metrics.registry import MULTITASK
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
 from trocar.downstream.predictions.metrics_report import MetricsReport
 from trocar.downstream.predictions.prediction_file import About, Predictions
 from trocar.downstream.predictions.prediction_scores import PredictionScores
+from trocar.downstream.tasks import frame_tasks, get_task
 from trocar.jobs.evaluate import evaluate
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
@@ -39,7 +40,7 @@ def test_every_name_has_a_value_and_an_interval(tmp_path: Path, capsys: pytest.C
     assert main(["metrics", str(tmp_path / "p.parquet"), "--bootstrap", "20"]) == 0
     found = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
     (row,) = found["rows"]
-    assert set(row["metrics"]) == set(REGISTRY["phase"])
+    assert set(row["metrics"]) == set(get_task("phase").named)
     assert (found["bootstrap"], row["cases"]) == (20, 4)
     outcome = random_multiclass(0)
     value = row["metrics"]["accuracy@pooled"]
@@ -138,13 +139,13 @@ def test_bad_arguments_exit_two(
 SECTIONS = {"phase": "Phase and step", "step": "Phase and step", "tools": "Tools", "cvs": "CVS", "triplet": "Triplets"}
 
 
-@pytest.mark.parametrize("task", REGISTRY)
+@pytest.mark.parametrize("task", frame_tasks())
 def test_every_name_is_in_its_section_of_the_page_and_no_other(task: str) -> None:
     page = PAGE.read_text(encoding="utf-8").partition(f"## {SECTIONS[task]}\n")[2].partition("\n## ")[0]
     rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
     documented = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
     together = set(MULTITASK) if task in ("phase", "step") else set()
-    assert documented - together == set(REGISTRY[task])
+    assert documented - together == set(get_task(task).named)
     assert together <= documented
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from trocar.downstream.protocols import protocols
+from trocar.downstream.protocols.base import PROTOCOLS as REGISTERED
 from trocar.phantom import PhantomSpec, generate
 
 pytestmark = pytest.mark.slow
@@ -77,7 +77,7 @@ def headlines(out: Path) -> dict[tuple[str, str, str], float]:
 
 
 def test_no_protocol_is_forgotten_here() -> None:
-    assert {str(one["name"]) for one in PROTOCOLS} == set(protocols())
+    assert {str(one["name"]) for one in PROTOCOLS} == set(REGISTERED.names())
 
 
 def test_every_task_has_a_row_of_every_network_and_protocol_that_can_learn_it(out: Path) -> None:

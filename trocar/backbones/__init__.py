@@ -4,8 +4,8 @@ Importing it makes the published names known to timm.
 """
 
 from trocar.backbones.load import load_backbone
-from trocar.backbones.published.build import register_all
+from trocar.backbones.published.family import BACKBONES
 
-register_all()
+BACKBONES.import_own()
 
 __all__ = ["load_backbone"]

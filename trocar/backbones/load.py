@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from trocar.backbones import own_module
 from trocar.backbones.origin import Origin, set_origin
 from trocar.backbones.preprocess import POSITIONS, Resampling, fit_input_size, resampling_of, set_resampling
-from trocar.backbones.published import entries
 from trocar.backbones.published.build import build, is_classifier, load_fetched, load_from_file
+from trocar.backbones.published.family import BACKBONES
 from trocar.backbones.source import MODULE, WEIGHTS, BackboneSource, resolve
 from trocar.backbones.weights.fetch import why_not
 from trocar.backbones.weights.fingerprint import Fingerprint, fingerprint
@@ -209,7 +209,7 @@ def _difference(key: str, own: Tensor | None, stored: Tensor | None) -> str:
 
 
 def _build(name: str, seed: int, **kwargs: Any) -> nn.Module:
-    known = entries().get(name)
+    known = BACKBONES.get(name) if name in BACKBONES else None
     with _explained(name, kwargs), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: nn.Module = build(known, None, **kwargs) if known is not None else timm.create_model(name, **kwargs)

@@ -10,8 +10,7 @@ from typing import Any, Literal
 
 import timm
 
-from trocar.backbones.published import entries
-from trocar.backbones.published.family import Published
+from trocar.backbones.published.family import BACKBONES, Published
 from trocar.backbones.weights.identify import only_match
 from trocar.backbones.weights.weights_file import SUFFIXES
 from trocar.errors import ConfigError, TrocarError, nearest
@@ -45,8 +44,7 @@ class BackboneSource:
         """timm name of the architecture. Raises TrocarError for a folder with a broken `config.json`."""
         if self.kind == "folder":
             return _architecture_in(self.folder / "config.json")
-        known = entries().get(self.name)
-        return known.architecture if known is not None else self.name.partition(".")[0]
+        return BACKBONES.get(self.name).architecture if self.name in BACKBONES else self.name.partition(".")[0]
 
     @property
     def text(self) -> str:
@@ -79,16 +77,16 @@ def resolve(name_or_path: str | Path) -> BackboneSource:
     if Path(text).is_dir():
         return BackboneSource("folder", folder=find_backbone_folder(Path(text)))
     name, at, file = text.partition("@")
-    if at and name in entries():
-        return BackboneSource("published", name, entry=entries()[name], **_file_and_part(text, file))
+    if at and name in BACKBONES:
+        return BackboneSource("published", name, entry=BACKBONES.get(name), **_file_and_part(text, file))
     path, _, part = text.partition("#")
     if at and not Path(path).is_file():
         return BackboneSource("file", _check_name(name), **_file_and_part(text, file))
     if Path(path).is_file():
         entry = only_match(Path(path), part)
         return BackboneSource("published", entry.name, entry=entry, file=Path(path), part=part)
-    if path in entries():
-        return BackboneSource("published", path, entry=entries()[path], part=part)
+    if path in BACKBONES:
+        return BackboneSource("published", path, entry=BACKBONES.get(path), part=part)
     if "/" in text or "@" in text or path.endswith(SUFFIXES):
         raise ConfigError(f"no file or folder {text!r}; give a run folder, an exported backbone, weights, or a name")
     name = _check_name(text)
@@ -136,18 +134,31 @@ def is_timms(architecture: str) -> bool:
     return known and timm.model_entrypoint(architecture).__module__.partition(".")[0] in ("timm", "trocar")
 
 
+def modules_behind(name: str) -> set[str]:
+    """The modules that define the architecture of a backbone and, for published weights, how their file is read.
+
+    Raises ConfigError for a name that means nothing.
+    """
+    source = resolve(name)
+    known = source.entry.name if source.entry is not None else source.name
+    found = {BACKBONES.module_of(known)} if known in BACKBONES else set()
+    architecture = source.architecture
+    return found | ({timm.model_entrypoint(architecture).__module__} if timm.is_model(architecture) else set())
+
+
 def _step(folder: Path) -> int:
     match = re.fullmatch(r"step-(\d+)", folder.name)
     return int(match.group(1)) if match else -1
 
 
 def _check_name(name: str) -> str:
-    if name in entries():
+    if name in BACKBONES:
         return name
     known = timm.list_models()
     base, _, tag = name.partition(".")
     if base not in known:
-        hint = nearest(base, [*known, *entries()]) or "; timm.list_models() and `trocar fetch --list` have the names"
+        names = [*known, *BACKBONES.names()]
+        hint = nearest(base, names) or "; timm.list_models() and `trocar fetch --list` have the names"
         raise ConfigError(f"no timm model, published weights, run or folder is called {base!r}{hint}")
     tagged = timm.list_pretrained(f"{base}.*") if tag else []
     if tag and name not in tagged:

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from trocar.core import yaml_text
+from trocar.core.plugins import import_plugins
+from trocar.core.registry import NAME_MISSING, NAME_UNKNOWN, ByName
 from trocar.errors import ConfigError, nearest
 
 PRESETS = Path(__file__).parents[1] / "configs"
@@ -33,6 +35,26 @@ class Config(BaseModel):
             for base in cls.__mro__[1:]:
                 if field.description is None and issubclass(base, BaseModel) and name in base.model_fields:
                     field.description = base.model_fields[name].description
+
+
+class WithPlugins(Config):
+    """Base of the configurations that stand in files: what their names stand for may come from a plugin."""
+
+    plugins: tuple[str, ...] = Field(
+        default=(),
+        description="packages of your own to import first, by the names that Python knows them by; an installed one "
+        "that declares entry points need not be listed",
+    )
+
+    @field_validator("plugins")
+    @classmethod
+    def _import_plugins(cls, plugins: tuple[str, ...]) -> tuple[str, ...]:
+        """The first field, so before any other is looked at: these may name what a plugin registers."""
+        try:
+            import_plugins(plugins)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        return plugins
 
 
 Model = TypeVar("Model", bound=Config)
@@ -65,7 +87,9 @@ def validate(model: type[Model], tree: Mapping[str, Any], source: str, overrides
     try:
         return model.model_validate(dict(tree))
     except ValidationError as error:
-        lines = [_explain(model, item, _blamed(item["loc"], tree, source, overrides)) for item in error.errors()]
+        # Without a plugin the names that it has are unknown, which is no news.
+        items = [item for item in error.errors() if item["loc"][:1] == ("plugins",)] or error.errors()
+        lines = [_explain(model, tree, item, _blamed(item["loc"], tree, source, overrides)) for item in items]
         raise ConfigError("bad configuration\n" + "\n".join(f"  {line}" for line in lines)) from None
 
 
@@ -175,23 +199,23 @@ def _keys(loc: Sequence[Any], tree: Any) -> list[str]:
     return keys
 
 
-def _explain(model: type[BaseModel], item: Any, source: str) -> str:
-    where = ".".join(_path(model, item["loc"])) or "(top level)"
+def _explain(model: type[BaseModel], tree: Any, item: Any, source: str) -> str:
+    where = ".".join(map(str, item["loc"])) or "(top level)"
     message = item["msg"].removeprefix("Value error, ")  # pydantic's words for a validator of ours
     if item["type"] == "extra_forbidden":
-        allowed = _keys_at(model, item["loc"][:-1])
+        allowed = _keys_at(model, tree, item["loc"][:-1])
         choice = f"; allowed here: {', '.join(allowed)}" if allowed else ""
         return f"{source}: unknown key {where!r}{nearest(str(item['loc'][-1]), allowed)}{choice}"
     if item["type"] == "missing":
-        within = _models_in(_annotation(_models_at(model, item["loc"][:-1])[0], item["loc"][-1]))
+        within = _models_in(_annotation(_models_at(model, tree, item["loc"][:-1])[0], item["loc"][-1]))
         keys = [f"{where}.{name}" for m in within[:1] for name, field in m.model_fields.items() if field.is_required()]
         return f"{source}: {', '.join(map(repr, keys or [where]))} is required"
-    if item["type"] == "union_tag_not_found":
-        return f"{source}: '{where}.{_tag_key(item)}' is required; one of: {', '.join(_tags(model, item['loc']))}"
-    if item["type"] == "union_tag_invalid":
-        tags = _tags(model, item["loc"])
-        hint = nearest(item["ctx"]["tag"], tags)
-        return f"{source}: {where}.{_tag_key(item)} = {item['ctx']['tag']!r}{hint}; one of: {', '.join(tags)}"
+    if item["type"] in (NAME_MISSING, NAME_UNKNOWN):
+        key, name, allowed = (item["ctx"][word] for word in ("key", "name", "allowed"))
+        one_of = f"one of: {', '.join(allowed)}"
+        if item["type"] == NAME_MISSING:
+            return f"{source}: '{where}{key}' is required; {one_of}"
+        return f"{source}: {where}{key} = {name!r}{nearest(str(name), allowed)}; {one_of}"
     if isinstance(item["input"], dict):
         # About several keys: the whole section would be printed.
         return f"{source}: {where}: {message}" if item["loc"] else f"{source}: {message}"
@@ -204,42 +228,29 @@ def _explain(model: type[BaseModel], item: Any, source: str) -> str:
     return f"{source}: {where} = {given[:80]}: {message}{hint}"
 
 
-def _keys_at(model: type[BaseModel], loc: Sequence[Any]) -> list[str]:
+def _keys_at(model: type[BaseModel], tree: Any, loc: Sequence[Any]) -> list[str]:
     """Field names of the model that sits at `loc`, following model-valued fields (also inside unions and dicts)."""
-    models = _models_at(model, loc)
+    models = _models_at(model, tree, loc)
     return sorted({field.alias or name for current in models for name, field in current.model_fields.items()})
 
 
-def _models_at(model: type[BaseModel], loc: Sequence[Any]) -> list[type[BaseModel]]:
+def _models_at(model: type[BaseModel], tree: Any, loc: Sequence[Any]) -> list[type[BaseModel]]:
+    """The models that what `tree` has at `loc` may be validated by: one, but for a union."""
     models: list[type[BaseModel]] = [model]
     for part in loc:
-        following = [m for current in models for m in _models_in(_annotation(current, part))]
-        models = following or [m for m in models if _tag(m) == part] or models
+        inside = isinstance(tree, Mapping) or (isinstance(tree, list) and isinstance(part, int) and part < len(tree))
+        tree = (tree.get(part) if isinstance(tree, Mapping) else tree[part]) if inside else None
+        models = [m for current in models for m in _following(current, part, tree)] or models
     return models
 
 
-def _path(model: type[BaseModel], loc: Sequence[Any]) -> list[str]:
-    """A location as its keys: pydantic also names which of several models of a section it took, by the tag."""
-    keep = []
-    for index, part in enumerate(loc):
-        models = _models_at(model, loc[:index])
-        if len(models) < 2 or part not in [_tag(m) for m in models]:
-            keep.append(str(part))
-    return keep
-
-
-def _tag(model: type[BaseModel]) -> Any:
-    """The name by which one model is told from the others that a section may be."""
-    field = model.model_fields.get("name")
-    return field.default if field is not None else None
-
-
-def _tags(model: type[BaseModel], loc: Sequence[Any]) -> list[str]:
-    return sorted(str(_tag(m)) for m in _models_at(model, loc))
-
-
-def _tag_key(item: Any) -> str:
-    return str(item["ctx"]["discriminator"]).strip("'")
+def _following(model: type[BaseModel], part: Any, value: Any) -> list[type[BaseModel]]:
+    """The models of a field that holds `value`."""
+    field = model.model_fields.get(str(part))
+    for mark in field.metadata if field is not None else ():
+        if isinstance(mark, ByName) and (named := mark.model_for(value)):
+            return [named]
+    return _models_in(_annotation(model, part))
 
 
 def _annotation(model: type[BaseModel], part: Any) -> Any:

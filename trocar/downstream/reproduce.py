@@ -13,7 +13,7 @@ from pydantic import Field
 
 from trocar.core.config import Config, find_preset, load, preset_names
 from trocar.core.files import write_atomic
-from trocar.downstream.datasets import adapters
+from trocar.downstream.datasets.base import DATASETS
 from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.results import EvaluationResults, ResultRow
@@ -168,12 +168,12 @@ def _check(name: str, target: PublishedNumber) -> None:
 
 def _check_data(name: str, data: Path, layout: str | None) -> None:
     """Raises ConfigError where the folder is another data set than the number was published for."""
-    if layout is None or not data.is_dir() or adapters()[layout].matches(data):
+    if layout is None or not data.is_dir() or DATASETS.get(layout).matches(data):
         return
-    others = [other for other, adapter in adapters().items() if adapter.matches(data)]
+    others = [other for other, adapter in DATASETS.items() if adapter.matches(data)]
     seen = f"it looks like {' or '.join(others)}" if others else "it has no layout that is known"
     raise ConfigError(
-        f"{data} is not what {name} is measured on: {seen}; needed is {layout}: {adapters()[layout].expects}"
+        f"{data} is not what {name} is measured on: {seen}; needed is {layout}: {DATASETS.get(layout).expects}"
     )
 
 

@@ -16,8 +16,8 @@ from trocar.core.files import user_cache, write_atomic
 from trocar.core.tables import read_lines, read_table
 from trocar.data.media.folders import video_key
 from trocar.data.selection.leak_config import Guarded
-from trocar.downstream.datasets import adapters, open_dataset
-from trocar.downstream.datasets.base import DatasetOptions
+from trocar.downstream.datasets import open_dataset
+from trocar.downstream.datasets.base import DATASETS, DatasetOptions
 from trocar.downstream.evaluation.private_labels import private_of
 from trocar.downstream.features.frame_cache import FrameCache, decoded
 from trocar.downstream.labels import LabelledFrames
@@ -123,7 +123,7 @@ def _from_list(path: Path) -> HeldOut:
 
 def _of_split(name: str, split: str) -> list[Case]:
     slug = identities().dataset(name)
-    lists = {key: adapter.splits for key, adapter in adapters().items() if adapter.splits}
+    lists = {key: adapter.splits for key, adapter in DATASETS.items() if adapter.splits}
     if slug not in lists:
         raise ConfigError(f"leak.against: no published splits of {name!r} are known; there are: {', '.join(lists)}")
     if split not in lists[slug]:

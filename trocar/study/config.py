@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from trocar.backbones.device import Wanted
-from trocar.core.config import AsWritten, Config, load
+from trocar.core.config import AsWritten, Config, WithPlugins, load
 from trocar.data.selection.composition import Composition, VideoFilter
 from trocar.data.selection.leak_config import Policy
 from trocar.downstream.metrics.registry import metric_named
@@ -146,7 +146,7 @@ class SpeedConfig(Config):
     evaluate_min: float | None = Field(default=None, gt=0, description="minutes of one evaluation")
 
 
-class StudyConfig(Config):
+class StudyConfig(WithPlugins):
     """Everything about one study."""
 
     name: Name = Field(description="the name of the study: letters, digits, blanks and `_ . + -`")

@@ -14,9 +14,8 @@ from torch import Tensor
 from trocar.backbones import load_backbone
 from trocar.backbones.origin import origin_of
 from trocar.backbones.preprocess import describe_backbone
-from trocar.backbones.published import entries
 from trocar.backbones.published.convert import convert
-from trocar.backbones.published.family import unchunked
+from trocar.backbones.published.family import BACKBONES, unchunked
 from trocar.errors import ConfigError, TrocarError
 from trocar.leakage.identities import parse_numbers
 
@@ -45,7 +44,7 @@ def test_features_are_those_of_an_independent_network_with_the_same_weights(case
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_key_dropped_added_or_swapped_is_an_error_that_names_it(case: Case) -> None:
-    entry = entries()[case.name]
+    entry = BACKBONES.get(case.name)
     with torch.device("meta"):
         content = case.wrap({k: v for k, v in case.network().state_dict().items() if "fc." not in k[:3]})
     convert(entry, content, "file")
@@ -94,19 +93,19 @@ def innermost(tree: Any) -> dict[str, Tensor]:
 
 
 def test_every_name_is_built_by_timm_and_knows_its_provenance() -> None:
-    for name, entry in entries().items():
+    for name, entry in BACKBONES.items():
         assert entry.seen, name
         assert entry.family.citation
         assert entry.family.homepage.startswith("https://")
         assert entry.url is None or entry.url.startswith("https://")
         assert entry.url is not None or "homepage" in entry.note or "https://" in entry.note
-    cholec = {seen.dataset: seen for seen in entries()["surgenetxl_caformer_s18"].seen}["cholec80"]
+    cholec = {seen.dataset: seen for seen in BACKBONES.get("surgenetxl_caformer_s18").seen}["cholec80"]
     assert cholec.cases.startswith("76 of 80")
-    assert {seen.dataset for seen in entries()["surgenet_public_caformer_s18"].seen} & {
+    assert {seen.dataset for seen in BACKBONES.get("surgenet_public_caformer_s18").seen} & {
         "ramie_umcu",
         "rarp_avl",
     } == set()
-    assert entries()["surgenet_public_caformer_s18"].url.endswith("Public_checkpoint_epoch0050_teacher.pth")
+    assert BACKBONES.get("surgenet_public_caformer_s18").url.endswith("Public_checkpoint_epoch0050_teacher.pth")
 
 
 def test_the_teacher_is_taken_from_a_training_checkpoint_unless_the_student_is_asked_for(tmp_path: Path) -> None:
@@ -166,7 +165,7 @@ def test_preprocessing_is_the_family_s_own() -> None:
     ],
 )
 def test_of_cholec80_endovit_saw_all_but_what_its_script_takes_out(task: str, left_out: set[int]) -> None:
-    seen = entries()[f"endovit_{task}_vitb16"].seen[0]
+    seen = BACKBONES.get(f"endovit_{task}_vitb16").seen[0]
     assert seen.dataset == "cholec80"
     assert parse_numbers(seen.cases) == set(range(1, 81)) - left_out
 
@@ -193,7 +192,7 @@ def test_pretraining_starts_from_published_weights_and_its_backbone_says_so(tmp_
 
 
 def test_a_tensor_that_is_there_twice_is_refused_and_not_overwritten() -> None:
-    entry = entries()[SMALL.name]
+    entry = BACKBONES.get(SMALL.name)
     with torch.device("meta"):
         state = SMALL.network().state_dict()
     key = "stages.0.0.norm1.weight"

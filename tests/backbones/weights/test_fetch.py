@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 from published_files import CASES
+from registry_factory import changeable
 
-from trocar.backbones import load_backbone, published, source
+from trocar.backbones import load_backbone
 from trocar.backbones.origin import origin_of
-from trocar.backbones.published import entries
+from trocar.backbones.published.family import BACKBONES
 from trocar.backbones.weights import weight_store
 from trocar.backbones.weights.fetch import fetch
 from trocar.cli import main
@@ -64,13 +65,13 @@ def site(weights: Path) -> Iterator[str]:
 
 def test_a_download_is_recorded_and_loads_by_name(site: str, weights: Path) -> None:
     seen: list[tuple[int, int | None]] = []
-    record = fetch(entries()[NAME], f"{site}/teacher.pth?download=true", lambda *step: seen.append(step))
+    record = fetch(BACKBONES.get(NAME), f"{site}/teacher.pth?download=true", lambda *step: seen.append(step))
     assert (record.file, record.bytes, record.sha256) == ("teacher.pth", weights.stat().st_size, sha256_of(weights))
     assert seen[-1] == (record.bytes, record.bytes)
     origin = origin_of(load_backbone(NAME))
     assert origin is not None
     assert origin.sha256 == record.sha256
-    assert fetch(entries()[NAME], "http://127.0.0.1:9/gone") == record  # there already: nothing is downloaded
+    assert fetch(BACKBONES.get(NAME), "http://127.0.0.1:9/gone") == record  # there already: nothing is downloaded
 
 
 def test_nothing_is_kept_of_a_download_that_fails(site: str, weights: Path) -> None:
@@ -79,20 +80,20 @@ def test_nothing_is_kept_of_a_download_that_fails(site: str, weights: Path) -> N
         ("gone.pth", "File not found|404"),
     ):
         with pytest.raises(TrocarError, match=message):
-            fetch(entries()[NAME], f"{site}/{path}")
+            fetch(BACKBONES.get(NAME), f"{site}/{path}")
     with pytest.raises(TrocarError, match="Nothing was kept"):
-        fetch(entries()[NAME], "http://127.0.0.1:9/teacher.pth")
+        fetch(BACKBONES.get(NAME), "http://127.0.0.1:9/teacher.pth")
     assert sorted(p.name for p in (weight_store.root() / NAME).iterdir()) == [".lock"]
 
 
 def test_a_file_of_another_model_is_not_kept_under_the_name(weights: Path) -> None:
     with pytest.raises(TrocarError, match="no weights where files of SelfSupSurg have them"):
-        fetch(entries()["selfsupsurg_dino_resnet50"], str(weights))
+        fetch(BACKBONES.get("selfsupsurg_dino_resnet50"), str(weights))
     assert weight_store.read_record("selfsupsurg_dino_resnet50") is None
 
 
 def test_a_fetched_file_that_changed_is_refused(weights: Path) -> None:
-    fetch(entries()[NAME], str(weights))
+    fetch(BACKBONES.get(NAME), str(weights))
     file = weight_store.root() / NAME / "teacher.pth"
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
@@ -105,7 +106,7 @@ def test_a_fetched_file_that_changed_is_refused(weights: Path) -> None:
 
 
 def test_a_published_sha256_is_demanded(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = dataclasses.replace(entries()[NAME], sha256="0" * 64)
+    entry = dataclasses.replace(BACKBONES.get(NAME), sha256="0" * 64)
     with pytest.raises(TrocarError, match="has sha256"):
         fetch(entry, str(weights))
     assert weight_store.read_record(NAME) is None
@@ -133,12 +134,12 @@ def test_without_a_fetched_file_the_error_says_both_ways(weights: Path) -> None:
 
 
 def test_another_file_for_a_name_that_is_there_is_refused_and_the_same_one_is_fine(weights: Path) -> None:
-    record = fetch(entries()[NAME], str(weights))
-    assert fetch(entries()[NAME], str(weights)) == record
+    record = fetch(BACKBONES.get(NAME), str(weights))
+    assert fetch(BACKBONES.get(NAME), str(weights)) == record
     other = weights.with_name("other.pth")
     torch.save(CASE.build(seed=8)[1], other)
     with pytest.raises(ConfigError, match=r"has another file already, teacher\.pth; delete"):
-        fetch(entries()[NAME], str(other))
+        fetch(BACKBONES.get(NAME), str(other))
     assert weight_store.read_record(NAME) == record
 
 
@@ -146,7 +147,7 @@ def test_weights_that_are_not_finite_are_named_and_not_kept(weights: Path) -> No
     content = CASE.build()[1]
     content["norm.weight"][3] = float("nan")
     torch.save(content, weights)
-    for load in (lambda: fetch(entries()[NAME], str(weights)), lambda: load_backbone(f"{NAME}@{weights}")):
+    for load in (lambda: fetch(BACKBONES.get(NAME), str(weights)), lambda: load_backbone(f"{NAME}@{weights}")):
         with pytest.raises(TrocarError, match=r"norm\.weight: NaN or infinity"):
             load()
     assert weight_store.read_record(NAME) is None
@@ -165,9 +166,10 @@ def verdict(name: str) -> Verdict:
 
 def known(entry: str, monkeypatch: pytest.MonkeyPatch, **facts: str | None) -> None:
     """The entry with another address or sha256 than it ships with."""
-    changed = {**entries(), entry: dataclasses.replace(entries()[entry], **facts)}
-    for module in (published, source, weight_store):
-        monkeypatch.setattr(module, "entries", lambda: changed)
+    changed = dataclasses.replace(BACKBONES.get(entry), **facts)
+    registry = changeable(BACKBONES, monkeypatch)
+    registry.unregister(entry)
+    registry.register(changed)
 
 
 def test_a_file_counts_as_published_only_if_it_was_fetched_from_there_or_has_its_sha256(
@@ -179,10 +181,10 @@ def test_a_file_counts_as_published_only_if_it_was_fetched_from_there_or_has_its
     torch.save(case.build()[1], file)
     assert verdict(clean) is Verdict.CLEAN  # what is published, as long as nothing else can be loaded under the name
     assert verdict(f"{clean}@{file}") is Verdict.UNKNOWN
-    fetch(entries()[clean], str(file))
+    fetch(BACKBONES.get(clean), str(file))
     assert verdict(clean) is Verdict.UNKNOWN
     shutil.rmtree(weight_store.root() / clean)
-    fetch(entries()[clean], f"{site}/{file.name}")
+    fetch(BACKBONES.get(clean), f"{site}/{file.name}")
     assert verdict(clean) is Verdict.UNKNOWN  # another address than the entry's
     known(clean, monkeypatch, url=f"{site}/{file.name}")
     assert verdict(clean) is Verdict.CLEAN

@@ -9,10 +9,14 @@ import pandas as pd
 import pytest
 from downstream_factory import make_folder, write_clip
 from PIL import Image
+from registry_factory import changeable
 
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.base import DatasetOptions
 from trocar.downstream.features.frame_cache import FrameCache
+from trocar.downstream.metrics.phase import f1_per_class
+from trocar.downstream.metrics.ranking import ap_pooled
+from trocar.downstream.tasks.base import TASKS, Task
 from trocar.errors import ConfigError, TrocarError
 
 
@@ -53,6 +57,23 @@ def test_steps_and_criteria(tmp_path: Path) -> None:
     assert (data.space("cvs").classes, data.space("cvs").soft) == (("C1", "C2"), True)
     assert data.frames[["cvs/C1", "cvs/C2"]].to_numpy().tolist() == [[1, 0.333], [-1, -1]]
     assert data.rows("cvs").tolist() == [0]
+
+
+def test_tasks_of_plugins_have_columns_of_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changeable(TASKS, monkeypatch)
+    TASKS.register(Task("smoke", "multiclass", "accuracy@pooled", (), ("f1", f1_per_class)))
+    TASKS.register(Task("devices", "multilabel", "map@pooled", (), ("ap", ap_pooled)))
+    rows: list[dict[str, object]] = [
+        {"path": "a.png", "case": "c", "smoke": "dense", "devices_clip": 1, "devices_bag": 0},
+        {"path": "b.png", "case": "c", "smoke": "none", "devices_clip": 0, "devices_bag": ""},
+    ]
+    data = open_dataset(write(tmp_path, rows, "smoke: [none, dense]\n"))
+    assert data.space("smoke").classes == ("none", "dense")
+    assert data.frames["smoke"].tolist() == [1, 0]
+    assert (data.space("devices").kind, data.space("devices").classes) == ("multilabel", ("clip", "bag"))
+    assert data.frames[["devices/clip", "devices/bag"]].to_numpy().tolist() == [[1, 0], [0, -1]]
+    with pytest.raises(TrocarError, match=r"no task 'smok' .did you mean 'smoke'"):
+        open_dataset(write(tmp_path, rows, "smok: [none, dense]\n"))
 
 
 def test_hard_criteria_are_not_soft(tmp_path: Path) -> None:

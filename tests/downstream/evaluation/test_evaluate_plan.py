@@ -20,7 +20,8 @@ from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.features import frame_cache
 from trocar.downstream.features.baselines.base import SIZE
 from trocar.downstream.predictions.prediction_file import RunIndex
-from trocar.downstream.protocols import get_protocol, protocols
+from trocar.downstream.protocols import get_protocol
+from trocar.downstream.protocols.base import PROTOCOLS
 from trocar.errors import ConfigError
 from trocar.jobs.evaluate import evaluate
 
@@ -41,7 +42,7 @@ def refused(root: Path, **settings: Any) -> str:
 
 
 def test_an_arm_goes_through_the_protocols_that_fit_the_task_and_the_arm(tmp_path: Path) -> None:
-    some = [get_protocol(name) for name in protocols()]
+    some = [get_protocol(name) for name in PROTOCOLS.names()]
     labels = make_folder(tmp_path / "labels", cases=2, frames=2)
     masks = make_mask_folder(tmp_path / "masks", cases=2)
     found = {
@@ -110,7 +111,7 @@ def test_a_task_that_no_protocol_here_can_learn_names_those_that_can(tmp_path: P
     said = refused(root, task=["segmentation"], protocol=["knn", "linear"])
     assert "'segmentation' (mask labels) cannot be learned by knn, linear; those that can: segmentation" in said
     said = refused(root, task=["phase"], protocol=["segmentation"])
-    assert "those that can: finetune, knn, linear, temporal_frozen, temporal_finetuned" in said
+    assert "those that can: finetune, knn, linear, temporal_finetuned, temporal_frozen" in said
     said = refused(root, task=["phase+segmentation"], protocol=["finetune"])
     assert "cannot be learned by finetune; those that can: none" in said
 

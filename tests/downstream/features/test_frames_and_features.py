@@ -17,7 +17,7 @@ from trocar.backbones.preprocess import Preprocessing, describe_backbone
 from trocar.cli.main import main
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.features import frame_cache as frames_module
-from trocar.downstream.features.baselines import BASELINES
+from trocar.downstream.features.baselines.base import BASELINES
 from trocar.downstream.features.feature_cache import cached_features, extract, features_path
 from trocar.downstream.features.frame_cache import FrameCache, decoded
 from trocar.downstream.labels import LabelledFrames
@@ -252,8 +252,8 @@ def test_features_that_overflow_are_refused_with_the_frame_and_not_kept(tmp_path
 def test_baseline_features_by_hand(tmp_path: Path) -> None:
     frames = FrameCache(open_dataset(make_folder(tmp_path / "data", cases=1, frames=4)), tmp_path / "cache")
     pixels = frames.get(32) / 255
-    assert BASELINES["raw pixels"](frames)[2] == pytest.approx(pixels[2].ravel(), abs=1e-6)
-    assert BASELINES["mean colour"](frames)[2] == pytest.approx(
+    assert BASELINES.get("raw pixels")(frames)[2] == pytest.approx(pixels[2].ravel(), abs=1e-6)
+    assert BASELINES.get("mean colour")(frames)[2] == pytest.approx(
         [*pixels[2].mean((0, 1)), *pixels[2].std((0, 1))], abs=1e-4
     )
-    assert BASELINES["time"](frames)[1] == pytest.approx([1, 1 / 3, 1 / 9, 1 / 27, np.log(2)], abs=1e-6)
+    assert BASELINES.get("time")(frames)[1] == pytest.approx([1, 1 / 3, 1 / 9, 1 / 27, np.log(2)], abs=1e-6)

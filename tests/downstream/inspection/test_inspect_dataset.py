@@ -13,7 +13,8 @@ from PIL import Image, ImageColor
 from video_set_factory import write_text, write_video, write_workbook
 
 from trocar.cli.main import main
-from trocar.downstream.datasets import adapters, open_dataset
+from trocar.downstream.datasets import open_dataset
+from trocar.downstream.datasets.base import DATASETS
 from trocar.downstream.figures.style import colour
 from trocar.downstream.inspection import inspect_dataset
 from trocar.downstream.inspection.inspect_dataset import contact_sheet
@@ -44,7 +45,7 @@ def test_splits_balance_and_official_counts_are_printed(tmp_path: Path, capsys: 
 
 def test_every_published_split_list_of_the_data_set_is_shown(tmp_path: Path) -> None:
     data = open_dataset(make_cholec80(tmp_path))
-    tables = inspect_dataset.split_columns(data, adapters()["cholec80"])
+    tables = inspect_dataset.split_columns(data, DATASETS.get("cholec80"))
     assert list(tables) == ["40-40", "32-8-40", "40-8-32", "rivoir-60-20"]
     assert set(tables["40-40"]) == {"train"}
 
@@ -54,7 +55,7 @@ def test_the_data_sets_own_split_is_shown_as_such(tmp_path: Path) -> None:
     rows = [("video01", "train"), ("video02", "train"), ("video03", "test")]
     pd.DataFrame(rows, columns=["video", "split"]).to_csv(tmp_path / "videos.csv", index=False)
     data = open_dataset(tmp_path)
-    tables = inspect_dataset.split_columns(data, adapters()["cholec80"])
+    tables = inspect_dataset.split_columns(data, DATASETS.get("cholec80"))
     assert list(tables) == ["its own"]
     assert tables["its own"].tolist() == ["train"] * 8 + ["test"] * 4
     space = data.space("phase")

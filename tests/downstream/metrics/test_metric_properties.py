@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from metrics_factory import listed, random_multiclass, random_multilabel, triplet_outcome
 
 from trocar.downstream.metrics.outcome import Outcome
-from trocar.downstream.metrics.registry import HEADLINES, REGISTRY, metrics_of
+from trocar.downstream.metrics.registry import metrics_of
 from trocar.downstream.predictions.prediction_file import Key
 from trocar.downstream.predictions.prediction_scores import RunScores
+from trocar.downstream.tasks import frame_tasks, get_task
 from trocar.errors import ConfigError
 
 # Scores that weigh columns or classes by their place.
@@ -32,13 +33,13 @@ def same(a: float, b: float) -> bool:
     return (np.isnan(a) and np.isnan(b)) or a == pytest.approx(b, abs=1e-9)
 
 
-@pytest.mark.parametrize("task", REGISTRY)
+@pytest.mark.parametrize("task", frame_tasks())
 def test_the_examples_are_offered_every_metric(task: str) -> None:
-    assert set(metrics_of(task, outcome_of(task, 0))) == set(REGISTRY[task])
-    assert next(iter(metrics_of(task, outcome_of(task, 0)))) == HEADLINES[task]
+    assert set(metrics_of(task, outcome_of(task, 0))) == set(get_task(task).named)
+    assert next(iter(metrics_of(task, outcome_of(task, 0)))) == get_task(task).headline
 
 
-@pytest.mark.parametrize("task", REGISTRY)
+@pytest.mark.parametrize("task", frame_tasks())
 @settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 1000), times=st.lists(st.integers(0, 3), min_size=4, max_size=4).filter(any))
 def test_a_case_of_weight_k_counts_like_the_case_listed_k_times(task: str, seed: int, times: list[int]) -> None:
@@ -48,7 +49,7 @@ def test_a_case_of_weight_k_counts_like_the_case_listed_k_times(task: str, seed:
         assert same(metric(outcome, np.array(times, dtype=float)), metric(repeated, None)), name
 
 
-@pytest.mark.parametrize("task", REGISTRY)
+@pytest.mark.parametrize("task", frame_tasks())
 @settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 1000), order=st.permutations(range(4)))
 def test_the_order_of_cases_does_not_matter(task: str, seed: int, order: list[int]) -> None:
@@ -58,7 +59,7 @@ def test_the_order_of_cases_does_not_matter(task: str, seed: int, order: list[in
         assert same(metric(outcome, None), metric(renumbered, None)), name
 
 
-@pytest.mark.parametrize("task", REGISTRY)
+@pytest.mark.parametrize("task", frame_tasks())
 @settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 1000))
 def test_the_order_of_classes_does_not_matter(task: str, seed: int) -> None:
@@ -79,7 +80,7 @@ def test_the_order_of_classes_does_not_matter(task: str, seed: int) -> None:
             assert same(metric(outcome, None), metric(moved, None)), name
 
 
-@pytest.mark.parametrize("task", REGISTRY)
+@pytest.mark.parametrize("task", frame_tasks())
 def test_a_perfect_prediction_is_perfect_whatever_is_absent(task: str) -> None:
     outcome = outcome_of(task, 1)
     truth = np.eye(7)[outcome.gt] if outcome.gt.ndim == 1 else outcome.gt.astype(float)
@@ -87,7 +88,7 @@ def test_a_perfect_prediction_is_perfect_whatever_is_absent(task: str) -> None:
     perfect = replace(outcome, pred=outcome.gt, scores=truth, soft=soft)
     errors = {"ece", "brier", "nll", "brier@soft", "brier@rounded"}
     # These say in their descriptions that an absent class costs.
-    punished = {name for name in REGISTRY[task] if "macro_all" in name or name == "map@absent_zero"}
+    punished = {name for name in get_task(task).named if "macro_all" in name or name == "map@absent_zero"}
     for name, metric in metrics_of(task, perfect).items():
         value = metric(perfect, None)
         if name in errors:
@@ -103,7 +104,7 @@ def test_a_perfect_prediction_is_perfect_whatever_is_absent(task: str) -> None:
 def test_labels_alone_get_the_metrics_that_need_no_scores() -> None:
     outcome = random_multiclass(0)
     alone = metrics_of("phase", replace(outcome, scores=np.full_like(outcome.scores, np.nan)))
-    assert set(REGISTRY["phase"]) - set(alone) == {"map", "ece", "brier", "nll"}
+    assert set(get_task("phase").named) - set(alone) == {"map", "ece", "brier", "nll"}
 
 
 def test_undefined_values_have_no_interval_and_intervals_enclose_the_value() -> None:

@@ -32,7 +32,7 @@ def images(count: int = 2, size: tuple[int, int] = SIZE) -> torch.Tensor:
     return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("decoder", DECODERS.names())
 @pytest.mark.parametrize("name", FAMILIES)
 def test_logits_have_the_size_of_odd_images_and_gradients_reach_the_first_layer(name: str, decoder: str) -> None:
     model = build_segmenter(backbone(name, **FAMILIES[name]), decoder, 3, SIZE, freeze=False)

@@ -8,12 +8,13 @@ import yaml
 
 from trocar.core.config import validate
 from trocar.downstream.temporal.config import TemporalConfig
-from trocar.downstream.temporal.heads import configs, get_head
+from trocar.downstream.temporal.head import HEADS
+from trocar.downstream.temporal.heads import get_head
 
 PAGE = (Path(__file__).parents[3] / "docs" / "temporal.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", sorted(configs()))
+@pytest.mark.parametrize("name", HEADS.names())
 def test_the_page_has_every_head_with_its_real_recipe_and_whether_it_is_online(name):
     (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| `{name}` |")]
     head = get_head(name)

@@ -6,7 +6,8 @@ from torch import nn
 
 from trocar.core.config import load
 from trocar.downstream.temporal.config import TemporalConfig
-from trocar.downstream.temporal.heads import configs, get_head
+from trocar.downstream.temporal.head import HEADS
+from trocar.downstream.temporal.heads import get_head
 from trocar.downstream.temporal.heads.mstcn import MsTcnConfig
 from trocar.downstream.temporal.heads.transformer import sinusoids
 from trocar.errors import ConfigError, TrocarError
@@ -37,7 +38,7 @@ def touched_frames(head, frames, perturbed):
 
 
 def test_every_head_is_tried_here():
-    assert set(SMALL) == set(configs())
+    assert set(SMALL) == set(HEADS.names())
 
 
 @pytest.mark.parametrize(("name", "causal"), BOTH)

@@ -19,12 +19,12 @@ from torch import nn
 
 from trocar.backbones.origin import Origin, set_origin
 from trocar.backbones.preprocess import Resampling, set_resampling
-from trocar.backbones.published import entries
 from trocar.backbones.published.convert import Converted, convert
-from trocar.backbones.published.family import Published
+from trocar.backbones.published.family import BACKBONES, Published
 from trocar.backbones.weights import weight_store
 from trocar.backbones.weights.fingerprint import fingerprint
 from trocar.backbones.weights.weights_file import read_checkpoint
+from trocar.errors import ConfigError
 
 
 def build(
@@ -92,7 +92,7 @@ class PublishedKeys:
         own = module.state_dict()
         if prefix or all(key in own and own[key].shape == value.shape for key, value in state_dict.items()):
             return
-        entry = entries()[self.name]
+        entry = BACKBONES.get(self.name)
         converted = convert(entry, state_dict, "the checkpoint")
         twin = build(entry, converted, **self.kwargs).state_dict()
         # A classifier of the file's user is in neither: the twin's is random, and so is this model's.
@@ -132,17 +132,13 @@ __all__: list[str] = []  # filled by timm
 default_cfgs: Any = {}
 
 
-def register_all() -> None:
-    """Make every published name known to timm, once."""
-    if __all__:
-        return
-    default_cfgs.update(
-        generate_default_cfgs(
-            {name: {**pretrained_cfg(entry), "architecture": name} for name, entry in entries().items()}
-        )
-    )
-    for entry in entries().values():
-        register_model(_entrypoint(entry))
+def make_known_to_timm(entry: Published) -> None:
+    """Give timm the name of published weights. Raises ConfigError for a name that timm has for a model of its own."""
+    if timm.is_model(entry.name) and timm.model_entrypoint(entry.name).__module__ != __name__:
+        raise ConfigError(f"published weights {entry.name!r}: timm has a model of that name; give them another")
+    cfg = {**pretrained_cfg(entry), "architecture": entry.name}
+    default_cfgs.update(generate_default_cfgs({entry.name: cfg}))
+    register_model(_entrypoint(entry))
 
 
 def _entrypoint(entry: Published) -> Any:
@@ -164,3 +160,6 @@ def _entrypoint(entry: Published) -> Any:
     create.__doc__ = f"{entry.family.title} ({entry.family.citation})"
     setattr(sys.modules[__name__], entry.name, create)
     return create
+
+
+BACKBONES.on_register(make_known_to_timm)

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from trocar.backbones.preprocess import Resampling
-from trocar.backbones.published.family import Family, FileLayout, Published, Seen, State, Unused, image_size, same
+from trocar.backbones.published.family import (
+    BACKBONES,
+    Family,
+    FileLayout,
+    Published,
+    Seen,
+    State,
+    Unused,
+    image_size,
+    same,
+)
 
 LAYOUTS = (
     FileLayout(("teacher",), "backbone.", "teacher"),
@@ -69,3 +79,4 @@ ENTRIES = (
         url=f"{FILES}/dino_resnet50_pretrain/dino_resnet50_pretrain.pth",
     ),
 )
+BACKBONES.register_each(ENTRIES)

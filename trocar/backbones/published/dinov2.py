@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from trocar.backbones.published.family import (
+    BACKBONES,
     Family,
     FileLayout,
     Published,
@@ -78,3 +79,4 @@ ENTRIES = (
     *(_entry(letter, size, False) for letter, size in SIZES.items()),
     *(_entry(letter, size, True) for letter, size in SIZES.items() if size != "giant"),
 )
+BACKBONES.register_each(ENTRIES)

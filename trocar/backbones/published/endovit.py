@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from trocar.backbones.preprocess import Preprocessing
-from trocar.backbones.published.family import Family, FileLayout, Published, Seen, State, Unused, image_size, same
+from trocar.backbones.published.family import (
+    BACKBONES,
+    Family,
+    FileLayout,
+    Published,
+    Seen,
+    State,
+    Unused,
+    image_size,
+    same,
+)
 
 FAMILY = Family(
     name="endovit",
@@ -52,3 +62,4 @@ ENTRIES = tuple(
     )
     for task, which in CHOLEC80.items()
 )
+BACKBONES.register_each(ENTRIES)

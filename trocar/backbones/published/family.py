@@ -16,6 +16,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from trocar.backbones.preprocess import Preprocessing, Resampling
+from trocar.core.registry import Registry
 
 State = Mapping[str, Tensor]
 
@@ -104,6 +105,17 @@ class Published:
     fits: Callable[[State], dict[str, Any]] = lambda state: {}
     """Further timm arguments that only the file can tell, such as the size of its position table."""
     note: str = ""
+
+
+BACKBONES: Registry[Published] = Registry(
+    "backbones",
+    "published backbone",
+    plural="published backbones",
+    package="trocar.backbones.published",
+    accepts=lambda thing: isinstance(thing, Published),
+    expected="a Published",
+)
+"""Every published weight file by name, of all families."""
 
 
 def same(key: str) -> Source:

@@ -9,7 +9,7 @@ import re
 
 from torch import Tensor
 
-from trocar.backbones.published.family import Family, FileLayout, Published, Seen, Source, Unused
+from trocar.backbones.published.family import BACKBONES, Family, FileLayout, Published, Seen, Source, Unused
 
 BLOCK = {"conv_dw": "block.0", "norm": "block.2", "mlp.fc1": "block.3", "mlp.fc2": "block.5"}
 
@@ -61,3 +61,4 @@ ENTRIES = (
         note="The frames it was trained on were stored with red and blue exchanged and read back that way: RGB.",
     ),
 )
+BACKBONES.register_each(ENTRIES)

@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from trocar.backbones.published.family import Family, FileLayout, Published, Seen, State, Unused, image_size, same
+from trocar.backbones.published.family import (
+    BACKBONES,
+    Family,
+    FileLayout,
+    Published,
+    Seen,
+    State,
+    Unused,
+    image_size,
+    same,
+)
 
 VIT = Family(
     name="mocov3_vit",
@@ -65,3 +75,4 @@ ENTRIES = (
         url=f"{FILES}/r-50-1000ep/r-50-1000ep.pth.tar",
     ),
 )
+BACKBONES.register_each(ENTRIES)

@@ -5,7 +5,7 @@ VISSL checkpoints: the trunk lies five dictionaries deep, under `_feature_blocks
 
 from __future__ import annotations
 
-from trocar.backbones.published.family import Family, FileLayout, Published, Seen, same
+from trocar.backbones.published.family import BACKBONES, Family, FileLayout, Published, Seen, same
 
 TRUNK = ("classy_state_dict", "base_model", "model", "trunk")
 FILES = "https://s3.unistra.fr/camma_public/github/selfsupsurg/models"
@@ -40,3 +40,4 @@ ENTRIES = tuple(
     )
     for method, file in METHODS.items()
 )
+BACKBONES.register_each(ENTRIES)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from trocar.backbones.published.family import Family, FileLayout, Published, Seen, Source, Unused, renamed
+from trocar.backbones.published.family import BACKBONES, Family, FileLayout, Published, Seen, Source, Unused, renamed
 
 HOST = "https://huggingface.co/TimJaspersTue/SurgeNetModels/resolve/main"
 LAYOUTS = (
@@ -140,3 +140,4 @@ ENTRIES = (
     _entry("surgenet", CONVNEXTV2, "convnextv2_tiny", "SurgeNet_ConvNextv2", SURGENET),
     _entry("surgenet", PVTV2, "pvt_v2_b2", "SurgeNet_PVTv2", SURGENET),
 )
+BACKBONES.register_each(ENTRIES)

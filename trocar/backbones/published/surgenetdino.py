@@ -13,7 +13,16 @@ from trocar.backbones.preprocess import Preprocessing
 from trocar.backbones.published.dino import LAYOUTS as DINO_LAYOUTS
 from trocar.backbones.published.dinov2 import LAYOUTS as DINOV2_LAYOUTS
 from trocar.backbones.published.dinov2 import UNUSED
-from trocar.backbones.published.family import Family, Published, Unused, dinov3, same, unchunked, with_registers
+from trocar.backbones.published.family import (
+    BACKBONES,
+    Family,
+    Published,
+    Unused,
+    dinov3,
+    same,
+    unchunked,
+    with_registers,
+)
 from trocar.backbones.published.surgenet import SURGENET, YOUTUBE
 
 FILES = "https://huggingface.co/rlpddejong/SurgeNetXL_DINOv1-v3/resolve/main"
@@ -78,3 +87,4 @@ ENTRIES = (
         for letter, size in (("s", "small"), ("b", "base"), ("l", "large"))
     ),
 )
+BACKBONES.register_each(ENTRIES)

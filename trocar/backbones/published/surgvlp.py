@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trocar.backbones.published.family import Family, FileLayout, Published, Seen, Unused, same
+from trocar.backbones.published.family import BACKBONES, Family, FileLayout, Published, Seen, Unused, same
 
 FILES = "https://seafile.unistra.fr/f"
 
@@ -39,3 +39,4 @@ ENTRIES = tuple(
         ("peskavlp", "65a2b1bf113e428280d0"),
     )
 )
+BACKBONES.register_each(ENTRIES)

@@ -21,9 +21,8 @@ import timm
 from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-from trocar.backbones.published import entries
 from trocar.backbones.published.convert import convert
-from trocar.backbones.published.family import Published
+from trocar.backbones.published.family import BACKBONES, Published
 from trocar.backbones.source import TIMM
 from trocar.backbones.weights.weight_store import FetchedFile, read_record, root, verified, write_record
 from trocar.backbones.weights.weights_file import read_checkpoint
@@ -134,7 +133,7 @@ def weights_in(tree: Any, tree_of: Callable[[str], Mapping[str, Any]], seen: Seq
         found = [name for value in tree for name in weights_in(value, tree_of, seen)]
     elif isinstance(tree, str):
         words = (word.strip().partition("#")[0] for word in re.split(r"[=,]", tree))
-        found = [word for word in words if word.startswith(TIMM) or word in entries()]
+        found = [word for word in words if word.startswith(TIMM) or word in BACKBONES]
     else:
         found = []
     return list(dict.fromkeys(found))

@@ -17,9 +17,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from trocar.backbones.published import entries
 from trocar.backbones.published.convert import Converted, convert, describe_nesting, nests, skeleton, unwrapped
-from trocar.backbones.published.family import Published
+from trocar.backbones.published.family import BACKBONES, Published
 from trocar.backbones.weights.weights_file import read_checkpoint
 from trocar.errors import ConfigError, TrocarError
 
@@ -35,7 +34,7 @@ class WeightMatch:
 def matches(raw: Mapping[str, Any], part: str = "") -> list[WeightMatch]:
     """All published entries that `raw` fits, key by key and shape by shape; `raw` may be without data."""
     found, failed = [], set()
-    for entry in entries().values():
+    for entry in BACKBONES.values():
         # Entries of one family and architecture differ in nothing that a file's names and shapes could tell.
         twin = (entry.family.name, entry.architecture, str(entry.arguments))
         if twin in failed:

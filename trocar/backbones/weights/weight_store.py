@@ -7,8 +7,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from trocar.backbones.published import entries
-from trocar.backbones.published.family import Published
+from trocar.backbones.published.family import BACKBONES, Published
 from trocar.core.files import sha256_of, user_cache, write_json_atomic
 from trocar.errors import ConfigError, TrocarError, nearest
 
@@ -37,10 +36,10 @@ def root() -> Path:
 
 def entry(name: str) -> Published:
     """The published weights of that name. Raises ConfigError with the nearest one."""
-    known = entries()
-    if name not in known:
-        raise ConfigError(f"no published weights {name!r}{nearest(name, known)}; `trocar fetch --list` has all of them")
-    return known[name]
+    if name not in BACKBONES:
+        hint = nearest(name, BACKBONES.names())
+        raise ConfigError(f"no published weights {name!r}{hint}; `trocar fetch --list` has all of them")
+    return BACKBONES.get(name)
 
 
 def read_record(name: str) -> FetchedFile | None:

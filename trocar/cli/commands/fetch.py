@@ -105,10 +105,10 @@ def _advance(bar: Any, task: Any, done: int, total: int | None) -> None:
 
 def _list() -> int:
     """One line per name, never cut: they are for copying and for scripts."""
-    from trocar.backbones.published import entries
+    from trocar.backbones.published.family import BACKBONES
     from trocar.backbones.weights import weight_store
 
-    found = entries().values()
+    found = BACKBONES.values()
     widths = [max(map(len, column)) for column in zip(*((e.name, e.architecture) for e in found), strict=True)]
     for e in found:
         fetched = "fetched" if weight_store.read_record(e.name) else ""

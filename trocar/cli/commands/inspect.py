@@ -92,6 +92,6 @@ def _layouts(path: Path) -> str:
     """What a data set's folder would have to hold."""
     if not path.is_dir():
         return ""
-    from trocar.downstream.datasets import adapters
+    from trocar.downstream.datasets.base import DATASETS
 
-    return ". Data sets: " + "; ".join(f"{name}: {one.expects}" for name, one in adapters().items())
+    return ". Data sets: " + "; ".join(f"{name}: {one.expects}" for name, one in DATASETS.items())

@@ -12,11 +12,11 @@ from trocar.data.loading.loader import Backend
 from trocar.diagnostics.gpu.runner import Subject
 from trocar.leakage.run_guard import RunGuard
 from trocar.ssl.blocks.networks import BackboneConfig, TimmNetworks
-from trocar.ssl.engine.method import Method
+from trocar.ssl.engine.method import METHODS, Method
 from trocar.ssl.engine.optimizer import build_optimizer
 from trocar.ssl.engine.step import Views
 from trocar.ssl.engine.trainer import Hooks, Trainer
-from trocar.ssl.methods import configs, default
+from trocar.ssl.methods import default
 from trocar.ssl.ranks.distributed import World
 from trocar.ssl.run.assembly import Pretraining
 from trocar.ssl.run.pretrain_config import PretrainConfig
@@ -27,7 +27,7 @@ BATCH = 8
 
 def small_methods() -> list[str]:
     """All methods that are built in."""
-    return sorted(configs())
+    return METHODS.names()
 
 
 def small_method(name: str, subject: Subject) -> tuple[Method, Views]:

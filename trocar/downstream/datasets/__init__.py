@@ -1,30 +1,21 @@
 """Data set adapters: one file per published folder layout, each yielding one table of labelled frames.
 
-A file here with an `ADAPTER` is one: there is no list to edit.
+A file registers its `Adapter` with `DATASETS`: there is no list to edit.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
-from trocar.core.discover import modules
-from trocar.downstream.datasets.base import Adapter, DatasetOptions
+from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions
 from trocar.downstream.datasets.remap import remap_masks
 from trocar.downstream.labels import LabelledFrames
 from trocar.downstream.splits.folds import here_of
-from trocar.errors import ConfigError, nearest
+from trocar.errors import ConfigError
 
 OWN = "folder"
 """Asked last: a published data set with a CSV of one's own in it is still that data set."""
-
-
-@cache
-def adapters() -> dict[str, Adapter]:
-    """Every adapter by name, in the order of their names."""
-    found = [module.ADAPTER for module in modules(__name__, __path__) if hasattr(module, "ADAPTER")]
-    return {adapter.name: adapter for adapter in sorted(found, key=lambda a: a.name)}
 
 
 def open_dataset(root: str | Path, layout: str | None = None, options: DatasetOptions | None = None) -> LabelledFrames:
@@ -36,12 +27,9 @@ def open_dataset(root: str | Path, layout: str | None = None, options: DatasetOp
     root = Path(root)
     if not root.is_dir():
         raise ConfigError(f"no data folder {str(root)!r}")
-    known = adapters()
-    if layout is not None and layout not in known:
-        raise ConfigError(f"no layout {layout!r}{nearest(layout, known)}; layouts: {', '.join(known)}")
-    adapter = known[layout] if layout is not None else recognise(root)
+    adapter = DATASETS.get(layout) if layout is not None else recognise(root)
     if adapter is None:
-        expected = "; ".join(f"{one.name}: {one.expects}" for one in known.values())
+        expected = "; ".join(f"{one.name}: {one.expects}" for one in DATASETS.values())
         raise ConfigError(f"{root} has no layout Trocar knows. Expected one of {expected}")
     options = options or DatasetOptions()
     data = _listed(adapter.read(root, options), adapter, options)
@@ -59,9 +47,9 @@ def _listed(data: LabelledFrames, adapter: Adapter, options: DatasetOptions) -> 
 
 def recognise(root: Path) -> Adapter | None:
     """The adapter whose layout the folder has; None if none. Raises ConfigError if several fit."""
-    fitting = [adapter for name, adapter in adapters().items() if name != OWN and adapter.matches(root)]
+    fitting = [adapter for name, adapter in DATASETS.items() if name != OWN and adapter.matches(root)]
     if len(fitting) > 1:
         names = ", ".join(adapter.name for adapter in fitting)
         raise ConfigError(f"{root} could be any of {names}; name it with --layout")
-    own = adapters()[OWN]
+    own = DATASETS.get(OWN)
     return fitting[0] if fitting else own if own.matches(root) else None

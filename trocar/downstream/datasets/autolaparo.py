@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from trocar.core.tables import read_table
-from trocar.downstream.datasets.base import Adapter, DatasetOptions, Split
+from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions, Split
 from trocar.downstream.datasets.readers.label_times import unlabelled_end
 from trocar.downstream.datasets.readers.videos import every_nth_second, find_clip, left_out, located_by_second
 from trocar.downstream.labels import LabelledFrames, LabelSpace, build_table
@@ -64,11 +64,13 @@ def _labels(path: Path) -> pd.DataFrame:
     return found
 
 
-ADAPTER = Adapter(
-    name="autolaparo",
-    expects=f"videos/01.mp4 with labels/label_01.txt, here or in '{TASK_FOLDER}/'",
-    matches=_matches,
-    read=_read,
-    splits=SPLITS,
-    default_split="official",
+ADAPTER = DATASETS.register(
+    Adapter(
+        name="autolaparo",
+        expects=f"videos/01.mp4 with labels/label_01.txt, here or in '{TASK_FOLDER}/'",
+        matches=_matches,
+        read=_read,
+        splits=SPLITS,
+        default_split="official",
+    )
 )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trocar.core.registry import Registry
 from trocar.downstream.labels import LabelledFrames
 
 Split = Mapping[str, Iterable[int | str]]
@@ -40,3 +41,14 @@ class Adapter:
     read: Callable[[Path, DatasetOptions], LabelledFrames]
     splits: Mapping[str, Split] = field(default_factory=dict)
     default_split: str | None = None
+
+
+DATASETS: Registry[Adapter] = Registry(
+    "datasets",
+    "layout",
+    plural="layouts",
+    package="trocar.downstream.datasets",
+    accepts=lambda thing: isinstance(thing, Adapter),
+    expected="an Adapter",
+)
+"""The adapter of every folder layout by name."""

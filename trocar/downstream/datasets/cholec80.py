@@ -21,7 +21,7 @@ from trocar.core.splits import split_tags
 from trocar.core.tables import read_table
 from trocar.data.media.folders import composed, entry, listed, video_key
 from trocar.data.media.video.index import Ints
-from trocar.downstream.datasets.base import Adapter, DatasetOptions
+from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions
 from trocar.downstream.datasets.names import CHOLEC80_PHASES, CHOLEC80_TOOLS, index_of, phase_set
 from trocar.downstream.datasets.readers.foreign_tables import read_frame_lists
 from trocar.downstream.datasets.readers.label_times import (
@@ -356,10 +356,12 @@ def _budgets(root: Path, case: Mapping[str, str]) -> tuple[dict[str, list[list[s
     return {name: [[case[video] for video in draw] for draw in draws] for name, draws in kept.items()}, notes
 
 
-ADAPTER = Adapter(
-    name="cholec80",
-    expects=f"videos/ or frames/ with {PHASE_FOLDER}/ or {TOOL_FOLDER}/",
-    matches=_matches,
-    read=_read,
-    splits=SPLITS,
+ADAPTER = DATASETS.register(
+    Adapter(
+        name="cholec80",
+        expects=f"videos/ or frames/ with {PHASE_FOLDER}/ or {TOOL_FOLDER}/",
+        matches=_matches,
+        read=_read,
+        splits=SPLITS,
+    )
 )

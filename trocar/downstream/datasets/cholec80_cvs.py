@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from trocar.downstream.datasets.base import Adapter, DatasetOptions, Split
+from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions, Split
 from trocar.downstream.datasets.cholec80 import (
     NATIVE_FPS,
     PHASE_FOLDER,
@@ -133,11 +133,13 @@ def _criteria(intervals: pd.DataFrame, end: int, video: str) -> npt.NDArray[np.i
     return met
 
 
-ADAPTER = Adapter(
-    name="cholec80_cvs",
-    expects=f"Cholec80's videos/ and {PHASE_FOLDER}/ with surgeons_annotations.xlsx beside them",
-    matches=_matches,
-    read=_read,
-    splits=SPLITS,
-    default_split="official",
+ADAPTER = DATASETS.register(
+    Adapter(
+        name="cholec80_cvs",
+        expects=f"Cholec80's videos/ and {PHASE_FOLDER}/ with surgeons_annotations.xlsx beside them",
+        matches=_matches,
+        read=_read,
+        splits=SPLITS,
+        default_split="official",
+    )
 )

@@ -18,7 +18,7 @@ import pandas as pd
 from PIL import Image, ImageDraw
 
 from trocar.data.media.folders import listed
-from trocar.downstream.datasets.base import Adapter, DatasetOptions, Split
+from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions, Split
 from trocar.downstream.labels import LabelledFrames, LabelSpace, Mask, build_table
 from trocar.downstream.splits.folds import published_split
 from trocar.errors import TrocarError, nearest
@@ -133,11 +133,13 @@ def _check_folders(root: Path, frames: pd.DataFrame) -> None:
         raise TrocarError(f"{root}: {row['path']}: {row['case']} is in the published split {row['split']!r}")
 
 
-ADAPTER = Adapter(
-    name="cholec_instance_seg",
-    expects=f"{ANNOTATIONS}/ with labelme JSON beside {IMAGES}/",
-    matches=_matches,
-    read=_read,
-    splits=SPLITS,
-    default_split="official",
+ADAPTER = DATASETS.register(
+    Adapter(
+        name="cholec_instance_seg",
+        expects=f"{ANNOTATIONS}/ with labelme JSON beside {IMAGES}/",
+        matches=_matches,
+        read=_read,
+        splits=SPLITS,
+        default_split="official",
+    )
 )

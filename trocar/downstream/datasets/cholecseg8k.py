@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from trocar.downstream.datasets.base import Adapter, DatasetOptions, Split
+from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions, Split
 from trocar.downstream.datasets.readers.masks import look_up, read_grey
 from trocar.downstream.labels import IGNORED_PIXEL, LabelledFrames, LabelSpace, Mask, build_table
 from trocar.downstream.splits.budgets import published_budgets
@@ -110,11 +110,13 @@ def _number(case: str) -> int:
     return int(case.removeprefix("video"))
 
 
-ADAPTER = Adapter(
-    name="cholecseg8k",
-    expects=f"video01/video01_00080/ with frame_80{IMAGE} and frame_80{MASK}",
-    matches=_matches,
-    read=_read,
-    splits=SPLITS,
-    default_split=SILVA22,
+ADAPTER = DATASETS.register(
+    Adapter(
+        name="cholecseg8k",
+        expects=f"video01/video01_00080/ with frame_80{IMAGE} and frame_80{MASK}",
+        matches=_matches,
+        read=_read,
+        splits=SPLITS,
+        default_split=SILVA22,
+    )
 )

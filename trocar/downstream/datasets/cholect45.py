@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from trocar.core.tables import read_lines, read_table
-from trocar.downstream.datasets.base import Adapter, DatasetOptions
+from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions
 from trocar.downstream.datasets.names import index_of
 from trocar.downstream.datasets.readers.label_times import refuse_dense, refuse_shifted
 from trocar.downstream.datasets.triplets import CHOLECT45_SPLITS as SPLITS
@@ -114,10 +114,12 @@ def _disagreements(part: pd.DataFrame, video: str) -> list[str]:
     )
 
 
-ADAPTER = Adapter(
-    name="cholect45",
-    expects="data/VIDxx/ with triplet/VIDxx.txt",
-    matches=_matches,
-    read=_read,
-    splits=SPLITS,
+ADAPTER = DATASETS.register(
+    Adapter(
+        name="cholect45",
+        expects="data/VIDxx/ with triplet/VIDxx.txt",
+        matches=_matches,
+        read=_read,
+        splits=SPLITS,
+    )
 )

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from trocar.data.media.folders import listed
-from trocar.downstream.datasets.base import Adapter, DatasetOptions
+from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions
 from trocar.downstream.datasets.names import CHOLEC80_PHASES, index_of
 from trocar.downstream.datasets.readers.label_times import refuse_dense, refuse_shifted
 from trocar.downstream.datasets.triplets import CHOLECT50_SPLITS as SPLITS
@@ -153,10 +153,12 @@ def _load(file: Path) -> dict[str, Any]:
     return dict(tree)
 
 
-ADAPTER = Adapter(
-    name="cholect50",
-    expects="videos/VIDxx/ with labels/VIDxx.json",
-    matches=_matches,
-    read=_read,
-    splits=SPLITS,
+ADAPTER = DATASETS.register(
+    Adapter(
+        name="cholect50",
+        expects="videos/VIDxx/ with labels/VIDxx.json",
+        matches=_matches,
+        read=_read,
+        splits=SPLITS,
+    )
 )

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from trocar.downstream.datasets.base import Adapter, DatasetOptions, Split
+from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions, Split
 from trocar.downstream.datasets.readers.masks import open_mask
 from trocar.downstream.labels import IGNORED_PIXEL, LabelledFrames, LabelSpace, Mask, build_table
 from trocar.downstream.splits.folds import published_split
@@ -143,11 +143,13 @@ def _read_surgery(root: Path, surgery: Path, several: bool) -> pd.DataFrame:
     return part
 
 
-ADAPTER = Adapter(
-    name="dsad",
-    expects=f"{MULTILABEL}/ or one organ's folder with 01/image00.png and 01/mask00.png",
-    matches=_matches,
-    read=_read,
-    splits=SPLITS,
-    default_split=KOLBINGER23,
+ADAPTER = DATASETS.register(
+    Adapter(
+        name="dsad",
+        expects=f"{MULTILABEL}/ or one organ's folder with 01/image00.png and 01/mask00.png",
+        matches=_matches,
+        read=_read,
+        splits=SPLITS,
+        default_split=KOLBINGER23,
+    )
 )

@@ -21,7 +21,7 @@ import pandas as pd
 
 from trocar.core.tables import read_lines
 from trocar.data.media.folders import listed
-from trocar.downstream.datasets.base import Adapter, DatasetOptions, Split
+from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions, Split
 from trocar.downstream.datasets.readers.masks import read_indices
 from trocar.downstream.labels import LabelledFrames, LabelSpace, build_table
 from trocar.downstream.splits.folds import published_split
@@ -174,11 +174,13 @@ def _load(file: Path) -> dict[str, Any]:
     return tree
 
 
-ADAPTER = Adapter(
-    name="endoscapes",
-    expects=f"train/, val/, test/ with {CVS_FILE}, semseg/",
-    matches=_matches,
-    read=_read,
-    splits=SPLITS,
-    default_split="official",
+ADAPTER = DATASETS.register(
+    Adapter(
+        name="endoscapes",
+        expects=f"train/, val/, test/ with {CVS_FILE}, semseg/",
+        matches=_matches,
+        read=_read,
+        splits=SPLITS,
+        default_split="official",
+    )
 )

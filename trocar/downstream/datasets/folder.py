@@ -8,9 +8,12 @@ Columns: `path` (relative to the folder); `case`, `video` or both; and what ther
 - `phase`, `step`: names, or integers: places among the names of classes.yaml from 0, else names themselves;
 - `tool_<name>`, or a column called like one of Cholec80's tools: 0, 1 or empty (unlabelled);
 - `cvs_<criterion>`: 0 to 1 (a mean of several annotators is soft), or empty;
+- for a task of a plugin a column called like it, of names or integers (one label a frame), or columns `<task>_<class>`
+  of 0, 1 or empty (any number of labels);
 - `mask`: path of an image whose value is the class index, 255 where a pixel is not scored; needs classes.yaml.
 
-classes.yaml lists names in the order of their integers under `phase`, `step` and `segmentation`; `background` names the
+classes.yaml lists names in the order of their integers under `phase`, `step` and `segmentation` (and under a plugin's
+task with one label a frame); `background` names the
 class of masks that means without it leave out, and `not_scored: 255` says that 255 is meant. Ids and names stay as they
 are written (`001`, `NA`); only an empty cell is empty.
 """
@@ -29,16 +32,19 @@ import yaml
 from trocar.core import yaml_text
 from trocar.core.splits import SPLITS
 from trocar.core.tables import Table, is_number, of_frame, read_table
-from trocar.downstream.datasets.base import Adapter, DatasetOptions
+from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions
 from trocar.downstream.datasets.names import CHOLEC80_PHASES, CHOLEC80_TOOLS, all_known, index_of
 from trocar.downstream.datasets.readers.label_times import refuse_numbers_of_seconds
 from trocar.downstream.datasets.readers.masks import MASK_KEYS, mask_keys, read_indices
 from trocar.downstream.datasets.readers.videos import probe
 from trocar.downstream.labels import UNLABELLED, LabelledFrames, LabelSpace, build_table
+from trocar.downstream.tasks.base import TASKS, Task
 from trocar.errors import ConfigError, TrocarError, nearest
 
 CSV, CLASSES = "frames.csv", "classes.yaml"
 NAMED = ("phase", "step", "segmentation")
+BUILT_IN = (*NAMED, "tools", "cvs", "triplet")
+"""Tasks whose columns are told above; triplets have none here."""
 MOST_OFF_S = 0.5
 """Seconds between a row's `time_s` and the time of its picture that are said."""
 Names = tuple[str, ...]
@@ -88,6 +94,10 @@ def _labelled(root: Path, table: Table, options: DatasetOptions, names: dict[str
         _add_criteria(frames, table),
         _add_masks(frames, table, names.get("segmentation", ())),
     ]
+    for task in _of_plugins():
+        space, more = _add_task(task, frames, table, names.get(task.name, ()))
+        spaces.append(space)
+        notes += more
     kept = _thin(frames, table, options.fps)
     notes += said + _check_times(root, kept, table.path)
     if len(kept) < len(frames):
@@ -107,6 +117,22 @@ def _sources(frames: pd.DataFrame, table: Table) -> dict[str, str]:
     return found
 
 
+def _of_plugins() -> list[Task]:
+    return [task for name, task in TASKS.items() if name not in BUILT_IN and task.kind != "mask"]
+
+
+def _add_task(task: Task, frames: pd.DataFrame, table: Table, given: Names) -> tuple[LabelSpace, list[str]]:
+    """The labels of a task of a plugin, and notes on them."""
+    if task.kind == "multiclass":
+        classes, notes = _add_ids(task.name, frames, table, given)
+        return task.space(classes), notes
+    columns = [column for column in table.names if column.startswith(f"{task.name}_")]
+    names = tuple(column.removeprefix(f"{task.name}_") for column in columns)
+    for column, name in zip(columns, names, strict=True):
+        frames[f"{task.name}/{name}"] = table.flags(column, gaps=True)
+    return task.space(names), []
+
+
 def _class_names(root: Path) -> dict[str, Names]:
     path = root / CLASSES
     if not path.is_file():
@@ -118,10 +144,11 @@ def _class_names(root: Path) -> dict[str, Names]:
     if isinstance(tree, dict):
         tree = {task: names for task, names in tree.items() if task not in MASK_KEYS}
     for task, names in tree.items() if isinstance(tree, dict) else [("", tree)]:
-        if task not in NAMED:
+        listed = (*NAMED, *(one.name for one in _of_plugins() if one.kind == "multiclass"))
+        if task not in listed:
             raise TrocarError(
-                f"{path}: no task {task!r}{nearest(str(task), (*NAMED, *MASK_KEYS))}; expected lists under "
-                f"{', '.join(NAMED)}, and {', '.join(MASK_KEYS)}"
+                f"{path}: no task {task!r}{nearest(str(task), (*listed, *MASK_KEYS))}; expected lists under "
+                f"{', '.join(listed)}, and {', '.join(MASK_KEYS)}"
             )
         if not isinstance(names, list) or not names or len({str(name) for name in names if name}) != len(names):
             raise TrocarError(f"{path}: {task}: expected a list of different names")
@@ -267,4 +294,4 @@ def _thin(frames: pd.DataFrame, table: Table, fps: float) -> pd.DataFrame:
     return kept
 
 
-ADAPTER = Adapter(name="folder", expects=f"images with a {CSV}", matches=_matches, read=_read)
+ADAPTER = DATASETS.register(Adapter(name="folder", expects=f"images with a {CSV}", matches=_matches, read=_read))

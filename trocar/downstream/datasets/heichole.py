@@ -14,7 +14,7 @@ import pandas as pd
 
 from trocar.core.tables import read_table
 from trocar.data.media.folders import listed
-from trocar.downstream.datasets.base import Adapter, DatasetOptions, Split
+from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions, Split
 from trocar.downstream.datasets.names import CHOLEC80_PHASES
 from trocar.downstream.datasets.readers.label_times import refuse_seconds, unlabelled_end
 from trocar.downstream.datasets.readers.videos import Clip, find_clip, left_out, located
@@ -107,10 +107,12 @@ def _numbers(path: Path, labels: list[str], highest: int, count: int) -> pd.Data
     return numbers
 
 
-ADAPTER = Adapter(
-    name="heichole",
-    expects="Videos/Full/Hei-Chole1.mp4 with Annotations/Phase/Hei-Chole1_Annotation_Phase.csv or .../Instrument/",
-    matches=_matches,
-    read=_read,
-    splits=SPLITS,
+ADAPTER = DATASETS.register(
+    Adapter(
+        name="heichole",
+        expects="Videos/Full/Hei-Chole1.mp4 with Annotations/Phase/Hei-Chole1_Annotation_Phase.csv or .../Instrument/",
+        matches=_matches,
+        read=_read,
+        splits=SPLITS,
+    )
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from trocar.core.tables import read_table
-from trocar.downstream.datasets.base import Adapter, DatasetOptions
+from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions
 from trocar.downstream.datasets.m2cai16 import OFFICIAL, check_split, label_files, videos
 from trocar.downstream.datasets.names import PHASE_SETS, index_of
 from trocar.downstream.datasets.readers.label_times import refuse_seconds, unlabelled_end
@@ -52,11 +52,14 @@ def _labels(path: Path, phases: tuple[str, ...]) -> pd.DataFrame:
     return found
 
 
-ADAPTER = Adapter(
-    name="m2cai16_workflow",
-    expects="train_dataset/workflow_video_01.mp4 with workflow_video_01.txt, test_dataset/test_workflow_video_01.mp4",
-    matches=_matches,
-    read=_read,
-    splits={OFFICIAL: {}},
-    default_split=OFFICIAL,
+ADAPTER = DATASETS.register(
+    Adapter(
+        name="m2cai16_workflow",
+        expects="train_dataset/workflow_video_01.mp4 with workflow_video_01.txt, "
+        "test_dataset/test_workflow_video_01.mp4",
+        matches=_matches,
+        read=_read,
+        splits={OFFICIAL: {}},
+        default_split=OFFICIAL,
+    )
 )

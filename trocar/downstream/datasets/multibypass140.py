@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from trocar.data.media.folders import listed
-from trocar.downstream.datasets.base import Adapter, DatasetOptions
+from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions
 from trocar.downstream.datasets.names import canonical
 from trocar.downstream.datasets.readers.foreign_tables import read_frame_lists
 from trocar.downstream.datasets.readers.label_times import first_number, numbered, refuse_dense, unlabelled_end
@@ -218,11 +218,13 @@ def _of_images(root: Path, video: str, labels: pd.DataFrame, images: dict[int, P
     return labels.assign(path=paths, frame=-1, time_s=labels["second"].astype(float)), notes
 
 
-ADAPTER = Adapter(
-    name="multibypass140",
-    expects="labels/{bern,strasbourg}/labels_by70/ with BernBypass70/ and StrasBypass70/ (frames/ or videos/)",
-    matches=_matches,
-    read=_read,
-    # Which cases a fold has is in its files, which come with the labels.
-    splits={f"{centre}-fold{fold}": {} for centre in (*CENTRES, "both") for fold in range(FOLDS)},
+ADAPTER = DATASETS.register(
+    Adapter(
+        name="multibypass140",
+        expects="labels/{bern,strasbourg}/labels_by70/ with BernBypass70/ and StrasBypass70/ (frames/ or videos/)",
+        matches=_matches,
+        read=_read,
+        # Which cases a fold has is in its files, which come with the labels.
+        splits={f"{centre}-fold{fold}": {} for centre in (*CENTRES, "both") for fold in range(FOLDS)},
+    )
 )

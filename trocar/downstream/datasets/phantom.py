@@ -15,7 +15,7 @@ import pandas as pd
 
 from trocar.core.tables import read_table
 from trocar.data.media.folders import listed, video_key
-from trocar.downstream.datasets.base import Adapter, DatasetOptions
+from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions
 from trocar.downstream.datasets.cholec80 import ADAPTER as CHOLEC80
 from trocar.downstream.datasets.cholec80 import PHANTOM_FILE
 from trocar.downstream.datasets.readers.masks import read_indices
@@ -94,9 +94,11 @@ def _masks(root: Path) -> pd.DataFrame:
     return found
 
 
-ADAPTER = Adapter(
-    name="phantom",
-    expects=f"{PHANTOM_FILE} with videos/, {CVS_FILE} and {MASK_FOLDER}/",
-    matches=lambda root: (root / PHANTOM_FILE).is_file(),
-    read=_read,
+ADAPTER = DATASETS.register(
+    Adapter(
+        name="phantom",
+        expects=f"{PHANTOM_FILE} with videos/, {CVS_FILE} and {MASK_FOLDER}/",
+        matches=lambda root: (root / PHANTOM_FILE).is_file(),
+        read=_read,
+    )
 )

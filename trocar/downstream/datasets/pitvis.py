@@ -14,7 +14,7 @@ import pandas as pd
 
 from trocar.core.tables import read_table
 from trocar.data.media.folders import VIDEO_SUFFIXES, listed
-from trocar.downstream.datasets.base import Adapter, DatasetOptions, Split
+from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions, Split
 from trocar.downstream.datasets.names import canonical
 from trocar.downstream.datasets.readers.label_times import unlabelled_end
 from trocar.downstream.datasets.readers.videos import every_nth_second, find_clip, left_out, located_by_second
@@ -134,10 +134,12 @@ def _unlabelled(root: Path, numbers: dict[str, Path]) -> list[str]:
     return [path.stem for path in videos if path.stem.removeprefix("video_") not in numbers]
 
 
-ADAPTER = Adapter(
-    name="pitvis",
-    expects="video_01.mp4 with annotations_01.csv",
-    matches=_matches,
-    read=_read,
-    splits=SPLITS,
+ADAPTER = DATASETS.register(
+    Adapter(
+        name="pitvis",
+        expects="video_01.mp4 with annotations_01.csv",
+        matches=_matches,
+        read=_read,
+        splits=SPLITS,
+    )
 )

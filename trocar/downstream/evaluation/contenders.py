@@ -21,13 +21,11 @@ from trocar.backbones.preprocess import describe_backbone
 from trocar.backbones.source import MODULE, RANDOM, TIMM, resolve
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.experiment import Experiment, drawn
-from trocar.downstream.features.baselines import BASELINES
-from trocar.downstream.features.baselines.base import SIZE
+from trocar.downstream.features.baselines.base import BASELINES, SIZE
 from trocar.downstream.features.feature_cache import architecture_of
 from trocar.downstream.features.frame_cache import Size
 from trocar.downstream.protocols import get_protocol
-from trocar.downstream.protocols import protocols as known_protocols
-from trocar.downstream.protocols.base import Protocol
+from trocar.downstream.protocols.base import PROTOCOLS, Protocol
 from trocar.downstream.protocols.prior import Prior
 from trocar.downstream.protocols.segmentation import ConstantMask
 from trocar.downstream.splits.budgets import most_draws
@@ -148,7 +146,7 @@ def _short(text: str) -> str:
 
 
 def _check_baselines(names: list[str]) -> None:
-    allowed = ["random", *BASELINES, "majority"]
+    allowed = ["random", *BASELINES.names(), "majority"]
     for name in names:
         if name not in allowed:
             raise ConfigError(f"no baseline {name!r}{nearest(name, allowed)}; baselines: {', '.join(allowed)}")
@@ -222,5 +220,5 @@ def _check_names(benches: Sequence[Experiment], protocols: Sequence[Protocol]) -
 
 
 def _fitting(bench: Experiment) -> list[Protocol]:
-    known = [get_protocol(name) for name in known_protocols()]
+    known = [get_protocol(name) for name in PROTOCOLS.names()]
     return [protocol for protocol in known if fits(protocol, bench)]

@@ -14,12 +14,12 @@ import torch
 from pydantic import Field
 
 from trocar.backbones.device import Precision, Wanted, choose_device, float32_means_float32, resolved
-from trocar.core.config import AsWritten, Config
+from trocar.core.config import AsWritten, WithPlugins
 from trocar.privacy.marks import NO_MARKS, Marks, PrivacyConfig
 from trocar.runs.mlflow.tracking_config import TrackingConfig
 
 
-class EvaluateConfig(Config):
+class EvaluateConfig(WithPlugins):
     """What is compared, on which labels, and how."""
 
     backbone: list[str] = Field(

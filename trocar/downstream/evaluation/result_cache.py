@@ -21,6 +21,9 @@ import torch
 
 import trocar
 from trocar.core.config import Config
+from trocar.core.plugins import plugins_in
+from trocar.core.registry import modules_of
+from trocar.downstream.datasets.base import DATASETS
 from trocar.downstream.protocols.base import (
     FoldFrames,
     Prediction,
@@ -31,6 +34,7 @@ from trocar.downstream.protocols.base import (
     read_solution,
     write_solution,
 )
+from trocar.downstream.tasks.base import TASKS
 
 FOLDER, NETWORK = "finished", ".network.npz"
 STALE = 7 * 86400
@@ -78,7 +82,7 @@ class Finished:
 
     def predict(self, protocol: Protocol, problem: Problem) -> Prediction:
         """`protocol.predict(problem)`, or what it gave before."""
-        network = self._network_path(_recipe(protocol), problem)
+        network = self._network_path(protocol, problem)
 
         def kept(_: Config, train: Callable[[], Solution]) -> Solution:
             return train() if network is None else self._kept(network, train, lambda _: True, self._keep_network)[0]
@@ -105,7 +109,7 @@ class Finished:
         if self.folder is None:
             return solve()
         settings = protocol.model_dump_json(exclude={"title"})
-        path = self.folder / f"{_key(protocol.name, settings, problem, self.remap)}.npz"
+        path = self.folder / f"{_key(protocol.name, settings, protocol, problem, self.remap)}.npz"
         found, new = self._kept(path, solve, usable, self._keep_solution)
         self.made += new
         self.reused += not new and path not in self._mine
@@ -127,10 +131,12 @@ class Finished:
         self.reused = self.made = self.damaged = self.homeless = 0
         return lines
 
-    def _network_path(self, recipe: str, problem: Problem) -> Path | None:
+    def _network_path(self, protocol: Protocol, problem: Problem) -> Path | None:
+        recipe = _recipe(protocol)
         if self.folder is None or recipe not in self._last:
             return None
-        path = self.folder / (_key("fine-tuning", recipe, problem, self.remap) + NETWORK)
+        made_of = [type(protocol), protocol.fine_tuning()]  # a head on top of it is none of its business
+        path = self.folder / (_key("fine-tuning", recipe, made_of, problem, self.remap) + NETWORK)
         self._networks.add(path)
         return path
 
@@ -181,11 +187,12 @@ def _recipe(protocol: Protocol) -> str:
     return "" if settings is None else settings.model_dump_json()
 
 
-def _key(method: str, settings: str, problem: Problem, remap: str) -> str:
-    """32 hex digits over everything that a prediction follows from."""
+def _key(method: str, settings: str, made_of: Any, problem: Problem, remap: str) -> str:
+    """32 hex digits over everything that a prediction follows from; `made_of` is what may have come from a plugin."""
     encoder, space = problem.encoder, problem.space
+    plugins = plugins_in(modules_of(made_of) | _modules(problem))
     words = [
-        *(_code(), torch.__version__, timm.__version__, torch.device(encoder.device).type),
+        *(_code(), repr(plugins), torch.__version__, timm.__version__, torch.device(encoder.device).type),
         *(remap, encoder.identity, encoder.frames.key, encoder.size, encoder.frames_at_once),
         *(encoder.precision, problem.seed),
         *(method, settings),
@@ -200,6 +207,15 @@ def _key(method: str, settings: str, problem: Problem, remap: str) -> str:
     if space.kind == "mask":
         _add_masks(digest, problem)
     return digest.hexdigest()[:32]
+
+
+def _modules(problem: Problem) -> set[str]:
+    """Where labels and features come from; what a network is made of is in the encoder's identity."""
+    layout = problem.encoder.frames.data.layout
+    names = [problem.task.name, *(partner.task.name for partner in problem.partners)]
+    tasks = {TASKS.module_of(name) for name in names if name in TASKS}
+    adapter = {DATASETS.module_of(layout)} if layout in DATASETS else set()
+    return tasks | adapter | modules_of(problem.encoder.plain)
 
 
 def _add(digest: Any, *arrays: Targets) -> None:

@@ -19,7 +19,7 @@ from trocar.downstream.evaluation.private_labels import Private
 from trocar.downstream.evaluation.result_cache import Finished
 from trocar.downstream.evaluation.results import RowOrigin
 from trocar.downstream.evaluation.rows import ContenderRun, details, frame_payload, prediction_table
-from trocar.downstream.features.baselines import BASELINES
+from trocar.downstream.features.baselines.base import BASELINES
 from trocar.downstream.features.feature_cache import Encoder, Features
 from trocar.downstream.features.frame_cache import FrameCache
 from trocar.downstream.predictions.prediction_file import RunIndex
@@ -55,8 +55,9 @@ def make_encoder(
     arm: Contender, member: Replicate, frames: FrameCache, config: EvaluateConfig, computing: Computing
 ) -> Encoder:
     """What a protocol may ask of one member of an arm."""
-    plain = _nothing if arm.kind == "majority" else BASELINES.get(member.name)
-    without = plain if member.model is None else None
+    without = None
+    if member.model is None:
+        without = _nothing if arm.kind == "majority" else BASELINES.get(member.name)
     return Encoder(
         frames,
         member.size,

@@ -23,6 +23,7 @@ from trocar.backbones.device import Precision, Wanted, explained, resolved
 from trocar.backbones.embed import Embedder, require_finite_features, usual_batch
 from trocar.backbones.preprocess import Preprocessing, describe_backbone, fit_input_size
 from trocar.core.files import user_cache
+from trocar.core.plugins import plugins_in
 from trocar.core.progress import track
 from trocar.data.loading.cuda_stream import pinned
 from trocar.data.loading.prefetch import in_thread
@@ -120,8 +121,12 @@ def features_path(model: nn.Module, frames: FrameCache, size: int, precision: Pr
 
 
 def weights_hash(model: nn.Module, preprocessing: Preprocessing) -> str:
-    """16 hex digits over architecture, preprocessing and every value of the state dict."""
+    """16 hex digits over architecture, preprocessing and every value of the state dict, and over the source of plugins
+    that the network is made of.
+    """
     digest = hashlib.sha256(repr((*architecture_of(model), preprocessing)).encode())
+    if plugins := plugins_in(type(module).__module__ for module in model.modules()):
+        digest.update(repr(plugins).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())

@@ -17,8 +17,8 @@ from rich.table import Table
 
 from trocar.core.progress import Console
 from trocar.data.catalog.contact_sheet import CELL, COLUMNS, ROWS, TALL, Cell, Colour, Groups, draw_sheet
-from trocar.downstream.datasets import OWN, adapters
-from trocar.downstream.datasets.base import Adapter, DatasetOptions
+from trocar.downstream.datasets import OWN
+from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions
 from trocar.downstream.features.frame_cache import decoded
 from trocar.downstream.figures.style import colour
 from trocar.downstream.inspection.mask_survey import Present, refuse_white, survey
@@ -149,8 +149,8 @@ def show(
 
 def _fitting(path: Path) -> list[Adapter]:
     """Published layouts that fit; the own layout only where none does."""
-    found = [adapter for name, adapter in adapters().items() if name != OWN and adapter.matches(path)]
-    own = adapters()[OWN]
+    found = [adapter for name, adapter in DATASETS.items() if name != OWN and adapter.matches(path)]
+    own = DATASETS.get(OWN)
     return found or ([own] if own.matches(path) else [])
 
 

@@ -1,6 +1,7 @@
-"""Every metric by task and name. docs/metrics.md says of each what it is, who reports it and what to beware of.
+"""The metrics of tasks as they are computed: which mean something for an outcome, with their intervals.
 
-Which metrics of masks mean something where a background class is declared, and where none is.
+docs/metrics.md says of each what it is, who reports it and what to beware of. Some metrics of masks only mean something
+where a background class is declared.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from trocar.downstream.metrics import calibration, cvs, phase, pitvis, relaxed, segmental, tools, triplets
+from trocar.downstream.metrics import pitvis
 from trocar.downstream.metrics.outcome import AnyMetric, Named, Outcome, always
 from trocar.downstream.metrics.segmentation import (
     SEGMENTATION_METRICS,
@@ -17,30 +18,8 @@ from trocar.downstream.metrics.segmentation import (
     surface_empty_1,
 )
 from trocar.downstream.metrics.segmentation_outcome import AnyOutcome, SegmentationMetric, SegmentationOutcome
+from trocar.downstream.tasks import get_task
 from trocar.errors import ConfigError, nearest
-
-_PHASE = {**phase.METRICS, **relaxed.METRICS, **segmental.METRICS, **calibration.MULTICLASS}
-
-REGISTRY: dict[str, dict[str, Named]] = {
-    "phase": _PHASE,
-    "step": _PHASE,
-    "tools": tools.METRICS,
-    "cvs": cvs.METRICS,
-    "triplet": triplets.METRICS,
-}
-HEADLINES = {
-    "phase": "f1@pooled_macro",
-    "step": "f1@pooled_macro",
-    "tools": "map@pooled",
-    "cvs": "map",
-    "triplet": "ap_ivt@video",
-    "segmentation": "iou@dataset",
-}
-"""The one metric per task that tables and model selection use."""
-
-MULTILABEL = ("tools", "cvs", "triplet")
-"""Tasks with any number of labels a frame."""
-
 
 NO_BACKGROUND = "_no_background"
 LEAD = f"iou@dataset{NO_BACKGROUND}"
@@ -61,10 +40,7 @@ MASKS = {
 
 def named_metrics(task: str) -> Mapping[str, Named]:
     """Every metric of a task, of frames or of masks, by name. Raises ConfigError for an unknown task."""
-    known = {**REGISTRY, "segmentation": MASKS}
-    if task not in known:
-        raise ConfigError(f"no task {task!r}{nearest(task, known)}; tasks with metrics: {', '.join(known)}")
-    return known[task]
+    return get_task(task).named
 
 
 def metrics_of(task: str, outcome: AnyOutcome) -> dict[str, AnyMetric]:
@@ -72,7 +48,7 @@ def metrics_of(task: str, outcome: AnyOutcome) -> dict[str, AnyMetric]:
     for an unknown task.
     """
     found = {name: one.metric for name, one in named_metrics(task).items() if one.offered(outcome)}
-    lead = LEAD if LEAD in found else HEADLINES[task]
+    lead = LEAD if LEAD in found else get_task(task).headline
     return dict(sorted(found.items(), key=lambda entry: entry[0] != lead))
 
 

@@ -9,7 +9,6 @@ import pandas as pd
 
 from trocar.downstream.metrics.calibration import improbable
 from trocar.downstream.metrics.outcome import Bools, Floats, Ints, Outcome
-from trocar.downstream.metrics.registry import MULTILABEL
 from trocar.downstream.predictions.foreign_columns import (
     called_by_numbers,
     check_counting,
@@ -18,6 +17,7 @@ from trocar.downstream.predictions.foreign_columns import (
     places_of,
 )
 from trocar.downstream.predictions.prediction_file import LISTS, PREFIXES, RunRows
+from trocar.downstream.tasks import get_task
 from trocar.errors import nearest
 
 THRESHOLD = 0.5
@@ -30,7 +30,7 @@ def frame_outcome(run: RunRows, say: Say = lambda line: None) -> Outcome:
     Raises TrocarError for missing columns or values that cannot be (each says what is needed).
     """
     classes = _classes(run)
-    single = run.key.task not in MULTILABEL
+    single = get_task(run.key.task).kind == "multiclass"
     gt, pred, scores = _single(run, classes, say) if single else _several(run, classes, say)
     if classes and len(classes) != scores.shape[1]:
         raise run.error(f"{len(classes)} class names but {scores.shape[1]} scores a frame")

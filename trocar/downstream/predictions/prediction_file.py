@@ -20,7 +20,8 @@ from trocar.core.files import writing
 from trocar.core.tables import Table, read_table
 from trocar.downstream.metrics.outcome import Bools
 from trocar.downstream.predictions.foreign_columns import lacking, with_classes
-from trocar.downstream.tasks import tasks
+from trocar.downstream.tasks import get_task
+from trocar.downstream.tasks.base import TASKS
 from trocar.errors import ConfigError, TrocarError, nearest
 
 LISTS = ("scores", "gt_labels", "pred_labels", "gt_soft")
@@ -122,8 +123,8 @@ class Predictions:
         class are numbers. `gt` and `pred` of CSV are text, of Parquet what they are there. Raises ConfigError for an
         unknown task, TrocarError for a file that cannot be read or has no rows of the task.
         """
-        if task is not None and task not in tasks():
-            raise ConfigError(f"no task {task!r}{nearest(task, tasks())}; tasks with metrics: {', '.join(tasks())}")
+        if task is not None:
+            get_task(task)
         if not path.is_file():
             raise ConfigError(f"{path}: no such file")
         table, about = _read(path)
@@ -156,9 +157,9 @@ class Predictions:
             run = RunIndex(*(int(first[name]) for name in RunIndex._fields))
             key = Key(str(first["task"]), str(first["backbone"]), str(first["protocol"]), *run)
             found = RunRows(self.path, key, rows.dropna(axis=1, how="all"), self.about)
-            if key.task not in tasks():
-                known = ", ".join(tasks())
-                raise found.error(f"unknown task{nearest(key.task, tasks())}; tasks with metrics: {known}")
+            if key.task not in TASKS:
+                known = ", ".join(TASKS.names())
+                raise found.error(f"unknown task{nearest(key.task, TASKS.names())}; tasks: {known}")
             _check_frames(found)
             yield replace(found, rows=_in_time_order(found.rows))
 
@@ -196,7 +197,7 @@ def _with_keys(table: pd.DataFrame, path: Path, task: str | None) -> pd.DataFram
     """
     if "task" not in table:
         if task is None:
-            raise TrocarError(f"{path}: no column 'task'; add it or say --task ({', '.join(tasks())})")
+            raise TrocarError(f"{path}: no column 'task'; add it or say --task ({', '.join(TASKS.names())})")
         table = table.assign(task=task)
     if "case" not in table:
         known = [name for name in table.columns if name != "task"]

@@ -19,6 +19,7 @@ from pydantic import Field
 
 from trocar.core.config import Config
 from trocar.core.files import writing
+from trocar.core.registry import Registry
 from trocar.downstream.features.feature_cache import Encoder
 from trocar.downstream.features.frame_cache import Size
 from trocar.downstream.labels import Kind, LabelSpace
@@ -156,8 +157,6 @@ class Protocol(Config):
     """Whether its result follows from `Problem.seed`: then `repeats` of it are run."""
     goes_on: ClassVar[bool] = False
     """Whether more than predicting comes after its fine-tuning: then the network is worth keeping meanwhile."""
-    constant: ClassVar[bool] = False
-    """Whether it answers without looking at the frames: what the majority arm does, not to be asked for."""
 
     @property
     def label(self) -> str:
@@ -182,6 +181,16 @@ class Protocol(Config):
     @abstractmethod
     def predict(self, problem: Problem) -> Prediction:
         """Fit on the labelled frames, predict the test frames."""
+
+
+PROTOCOLS: Registry[type[Protocol]] = Registry(
+    "protocols",
+    "protocol",
+    package="trocar.downstream.protocols",
+    accepts=lambda thing: isinstance(thing, type) and issubclass(thing, Protocol),
+    expected="a subclass of Protocol whose `name` has a default",
+)
+"""The class of every protocol that can be asked for, by name."""
 
 
 def decide(kind: Kind, scores: Floats) -> Ints:

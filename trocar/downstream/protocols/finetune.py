@@ -12,7 +12,16 @@ import torch
 from trocar.backbones.preprocess import describe_backbone, fit_input_size
 from trocar.backbones.weights.weights_file import require_finite
 from trocar.downstream.metrics.outcome import Floats, Ints
-from trocar.downstream.protocols.base import Labelled, Prediction, Problem, Protocol, Solution, headline, take
+from trocar.downstream.protocols.base import (
+    PROTOCOLS,
+    Labelled,
+    Prediction,
+    Problem,
+    Protocol,
+    Solution,
+    headline,
+    take,
+)
 from trocar.downstream.training.batches import NetworkImages
 from trocar.downstream.training.loop import FinetuneTrainer, TrainingHistory, seeded
 from trocar.downstream.training.loss import Goal, goals_of
@@ -21,6 +30,7 @@ from trocar.downstream.training.network import Classifier, FinetuneRecipe
 EVERY = 5
 
 
+@PROTOCOLS.register
 class Finetune(Protocol, FinetuneRecipe):
     """See `FinetuneRecipe` for the settings and where they come from.
 

@@ -9,11 +9,12 @@ from pydantic import Field
 
 from trocar.downstream.labels import Kind
 from trocar.downstream.metrics.outcome import Floats
-from trocar.downstream.protocols.base import Prediction, Problem, Protocol, one_hot, standardise
+from trocar.downstream.protocols.base import PROTOCOLS, Prediction, Problem, Protocol, one_hot, standardise
 
 CHUNK = 1024
 
 
+@PROTOCOLS.register
 class KNN(Protocol):
     """score_c = sum over the k nearest training frames i of class c of exp(cos_i / T), divided by the sum
     over all k.

@@ -23,6 +23,7 @@ from sklearn.model_selection import GroupKFold
 from trocar.downstream.labels import Kind
 from trocar.downstream.metrics.outcome import Floats
 from trocar.downstream.protocols.base import (
+    PROTOCOLS,
     Labelled,
     Prediction,
     Problem,
@@ -122,6 +123,7 @@ PATIENCE = 2
 FALLBACK = 0.1  # for a single training case: there is nothing to validate on
 
 
+@PROTOCOLS.register
 class Linear(Protocol):
     """Softmax regression for one label a frame, one logistic regression per class for several; L2 penalty.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -15,7 +15,6 @@ class Prior(Protocol):
     """
 
     name: Literal["prior"] = "prior"
-    constant: ClassVar[bool] = True
 
     def predict(self, problem: Problem) -> Prediction:
         """One score per class, the same for all test frames."""

@@ -14,12 +14,13 @@ import torch.nn.functional as F
 from pydantic import Field
 
 from trocar.backbones.device import Precision
+from trocar.core.registry import NameOf
 from trocar.downstream.features.frame_cache import Pixels, Size, extent
 from trocar.downstream.labels import IGNORED_PIXEL, Kind, Mask
 from trocar.downstream.metrics.outcome import Ints
-from trocar.downstream.protocols.base import Labelled, Prediction, Problem, Protocol
+from trocar.downstream.protocols.base import PROTOCOLS, Labelled, Prediction, Problem, Protocol
 from trocar.downstream.segmentation.predict import predict
-from trocar.downstream.segmentation.segmenter import DecoderName, Segmenter, build_segmenter
+from trocar.downstream.segmentation.segmenter import DECODERS, Segmenter, build_segmenter
 from trocar.downstream.segmentation.train import SegmentationTraining, fit_segmenter
 from trocar.downstream.segmentation.training_pictures import LabelledImages, Picked
 from trocar.errors import TrocarError
@@ -53,6 +54,7 @@ class MaskProtocol(Protocol):
         """Fit, and predict the test frames; of their ground truth only the size is asked for."""
 
 
+@PROTOCOLS.register
 class SegmentationProtocol(MaskProtocol, SegmentationTraining):
     """See `SegmentationTraining` for how it is trained.
 
@@ -62,7 +64,7 @@ class SegmentationProtocol(MaskProtocol, SegmentationTraining):
     name: Literal["segmentation"] = "segmentation"
     trains_network: ClassVar[bool] = True
     random_start: ClassVar[bool] = True
-    decoder: DecoderName = Field(
+    decoder: Annotated[str, NameOf(DECODERS)] = Field(
         default="fpn",
         description="what makes masks of the backbone's features; `linear` with `freeze` is the probe of frozen "
         "features",
@@ -114,7 +116,6 @@ class ConstantMask(MaskProtocol):
     """The class with most pixels in the training masks, everywhere: the answer without looking."""
 
     name: Literal["constant_mask"] = "constant_mask"
-    constant: ClassVar[bool] = True
 
     def segment(self, problem: Problem, size_of: SizeOf) -> Segmented:
         """The same mask for all test frames."""

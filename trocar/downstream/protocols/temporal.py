@@ -10,7 +10,7 @@ from pydantic import Field
 
 from trocar.downstream.features.feature_cache import Features, extract
 from trocar.downstream.metrics.outcome import Floats, Ints
-from trocar.downstream.protocols.base import Labelled, Prediction, Problem, Protocol, headline
+from trocar.downstream.protocols.base import PROTOCOLS, Labelled, Prediction, Problem, Protocol, headline
 from trocar.downstream.protocols.finetune import finetuned
 from trocar.downstream.temporal.config import TemporalConfig
 from trocar.downstream.temporal.sequence import Sequence
@@ -74,6 +74,7 @@ class Temporal(Protocol, TemporalConfig):
         return Prediction(scores, {**fitted.detail(), **about})
 
 
+@PROTOCOLS.register
 class TemporalFrozen(Temporal):
     """On the cached features of the frozen backbone."""
 
@@ -84,6 +85,7 @@ class TemporalFrozen(Temporal):
         return problem.encoder.features, {}
 
 
+@PROTOCOLS.register
 class TemporalFinetuned(Temporal):
     """The field's standard in two stages: the backbone is fine-tuned on single frames, then its features are frozen and
     the head is trained on them (Czempiel et al., "TeCNO", arXiv:2003.10751).

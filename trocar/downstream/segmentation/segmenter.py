@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, get_args
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +17,10 @@ from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 
+from trocar.core.registry import Registry
 from trocar.downstream.segmentation.encoder import STRIDES, SegmentationEncoder, check, fit_rectangle, layout
-from trocar.errors import ConfigError, nearest
+from trocar.errors import ConfigError
 
-DecoderName = Literal["fpn", "upernet", "segformer", "dpt", "pyramid", "linear"]
 NECK_CHANNELS = 256
 PYRAMID_CHANNELS = 128
 
@@ -135,40 +135,83 @@ class DptDecoder(nn.Module):
         return logits
 
 
-def build_decoder(
-    name: DecoderName, channels: Sequence[int], classes: int, *, scale: float | None, prefixed: bool
-) -> nn.Module:
-    """The decoder for maps of these channels.
+@dataclass(frozen=True)
+class DecoderInputs:
+    """What a decoder is built for: `channels` of the maps from fine to coarse, and the number of `classes`.
 
     `scale` is None for a hierarchy, and for a plain transformer how much larger than its token grid the finest map
     shall be. `prefixed`: the transformer has a class token.
     """
-    if name == "linear":
-        return LinearDecoder(channels[-1], classes)
-    if name == "dpt":
-        # smp takes strides only to find how to resize each map. Told the one that makes that a power of two, it also
-        # runs on patches of 14 pixels, where the true stride makes its maps differ by a row.
-        strides = STRIDES if scale is None else [round(STRIDES[0] * scale)] * len(channels)
-        return DptDecoder(channels, classes, strides, prefixed)
-    neck: nn.Module = nn.Identity() if scale is None else Neck(channels, scale)
-    inputs = list(channels) if scale is None else [NECK_CHANNELS] * len(channels)
-    if name == "pyramid":
-        return PyramidDecoder(inputs, classes, neck)
-    listed = [3, 0, *inputs]
-    if name == "fpn":
-        return SmpDecoder(FPNDecoder(listed, dropout=0.2), 128, classes, neck)
-    if name == "upernet":
-        return SmpDecoder(UPerNetDecoder(listed), 256, classes, neck)
-    return SmpDecoder(SegformerDecoder(listed), 256, classes, neck)
+
+    channels: tuple[int, ...]
+    classes: int
+    scale: float | None
+    prefixed: bool
+
+    def neck(self) -> tuple[nn.Module, list[int]]:
+        """What makes a hierarchy of the maps (nothing, where they are one), and its channels."""
+        if self.scale is None:
+            return nn.Identity(), list(self.channels)
+        return Neck(self.channels, self.scale), [NECK_CHANNELS] * len(self.channels)
+
+
+DecoderBuilder = Callable[[DecoderInputs], nn.Module]
+"""The module takes `(maps, tokens)`: maps [b, C, h, w] from fine to coarse, and the prefix tokens [b, n, C] of each,
+None where there are none; it returns logits [b, K, H, W] of any stride. Its weights are drawn from torch's generator.
+"""
+
+DECODERS: Registry[DecoderBuilder] = Registry(
+    "decoders", "decoder", accepts=callable, expected="a function of DecoderInputs that returns a module"
+)
+"""What builds each decoder, by name."""
+
+
+def build_linear(inputs: DecoderInputs) -> nn.Module:
+    """`linear`, on the coarsest map."""
+    return LinearDecoder(inputs.channels[-1], inputs.classes)
+
+
+def build_pyramid(inputs: DecoderInputs) -> nn.Module:
+    """`pyramid`."""
+    neck, channels = inputs.neck()
+    return PyramidDecoder(channels, inputs.classes, neck)
+
+
+def build_dpt(inputs: DecoderInputs) -> nn.Module:
+    """`dpt`."""
+    # smp takes strides only to find how to resize each map. Told the one that makes that a power of two, it also runs
+    # on patches of 14 pixels, where the true stride makes its maps differ by a row.
+    scale, levels = inputs.scale, len(inputs.channels)
+    strides = STRIDES if scale is None else [round(STRIDES[0] * scale)] * levels
+    return DptDecoder(list(inputs.channels), inputs.classes, strides, inputs.prefixed)
+
+
+def build_fpn(inputs: DecoderInputs) -> nn.Module:
+    """`fpn`."""
+    neck, channels = inputs.neck()
+    return SmpDecoder(FPNDecoder([3, 0, *channels], dropout=0.2), 128, inputs.classes, neck)
+
+
+def build_upernet(inputs: DecoderInputs) -> nn.Module:
+    """`upernet`."""
+    neck, channels = inputs.neck()
+    return SmpDecoder(UPerNetDecoder([3, 0, *channels]), 256, inputs.classes, neck)
+
+
+def build_segformer(inputs: DecoderInputs) -> nn.Module:
+    """`segformer`."""
+    neck, channels = inputs.neck()
+    return SmpDecoder(SegformerDecoder([3, 0, *channels]), 256, inputs.classes, neck)
+
+
+for builder in (build_linear, build_pyramid, build_dpt, build_fpn, build_upernet, build_segformer):
+    DECODERS.register(builder, builder.__name__.removeprefix("build_"))
 
 
 def _resize(x: Tensor, scale: float) -> Tensor:
     if scale < 1:
         return F.avg_pool2d(x, round(1 / scale))
     return x if scale == 1 else F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
-
-
-DECODERS: tuple[str, ...] = get_args(DecoderName)
 
 
 class Segmenter(nn.Module):
@@ -218,16 +261,16 @@ def build_segmenter(
     """A timm model, as `load_backbone` gives it, with a decoder for images of `size` (height, width).
 
     `decoder`: `fpn`, `upernet`, `segformer` and `dpt` (segmentation_models_pytorch), `pyramid` (own, light), `linear`
-    (1 x 1 convolution). Its weights follow from `seed` alone. The backbone is used as it is, not copied: a position
-    table is resampled for `size` in place, and `freeze` leaves its parameters without gradients. Hierarchies (ResNet,
-    ConvNeXt, CAFormer, PVT, Swin) and plain transformers (ViT, DINOv2, DINOv3, BEiT) take every decoder; a plain one
-    gets a neck that makes maps of strides around 4, 8, 16 and 32 of four of its blocks.
+    (1 x 1 convolution), or one that a plugin registers with `DECODERS`. Its weights follow from `seed` alone. The
+    backbone is used as it is, not copied: a position table is resampled for `size` in place, and `freeze` leaves its
+    parameters without gradients. Hierarchies (ResNet, ConvNeXt, CAFormer, PVT, Swin) and plain transformers (ViT,
+    DINOv2, DINOv3, BEiT) take each of these; a plain one gets a neck that makes maps of strides around 4, 8, 16 and 32
+    of four of its blocks.
 
     Raises ConfigError for an unknown decoder, fewer than two classes, or a backbone that gives no such maps or cannot
     take the size.
     """
-    if decoder not in DECODERS:
-        raise ConfigError(f"no decoder {decoder!r}{nearest(decoder, DECODERS)}; decoders: {', '.join(DECODERS)}")
+    build = DECODERS.get(decoder)
     if classes < 2:
         raise ConfigError(f"classes = {classes}: segmentation needs two or more, the background is one of them")
     where = layout(backbone)
@@ -239,7 +282,7 @@ def build_segmenter(
     scale = None if where.patch is None else where.scale
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = build_decoder(decoder, channels, classes, scale=scale, prefixed=all(prefixed))  # type: ignore[arg-type]
+        head = build(DecoderInputs(tuple(channels), classes, scale, all(prefixed)))
     return Segmenter(encoder, head, classes, size, padded)
 
 

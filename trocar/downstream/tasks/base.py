@@ -1,50 +1,110 @@
-"""What a task is made of."""
+"""What a task is made of, and the registries of tasks and of the metrics that are added to them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from trocar.downstream.labels import LabelledFrames, LabelSpace
-from trocar.downstream.metrics.outcome import AnyMetric, Floats, Outcome
-from trocar.downstream.metrics.registry import HEADLINES, named_metrics
+from trocar.core.registry import Registry
+from trocar.downstream.labels import Kind, LabelledFrames, LabelSpace
+from trocar.downstream.metrics.outcome import AnyMetric, Floats, Named, Outcome
+from trocar.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class Task:
-    """A thing to predict from a frame; a data set's label space of the same name says how it is labelled.
+    """A thing to predict from a frame: how it is labelled, and how predictions of it are scored.
 
-    `shown` are the metrics in tables, beside the headline that also model selection uses; every other metric of the
-    task is in metrics.json. `per_class` is the score of every class, [K], with its name. `masks` says that its labels
-    and predictions are masks.
+    `kind` says whether a frame has one label (multiclass), any number of them (multilabel), or one for every pixel
+    (mask). `headline` is the metric that model selection uses; tables lead with it unless `in_tables` says otherwise,
+    and `shown` are the others in tables. `own_metrics` are all metrics that its file names; those that are not shown
+    are in metrics.json. `per_class` is the score of every class,
+    [K], with its name. `masks` says that its labels and predictions are masks.
     """
 
     name: str
+    kind: Kind
+    headline: str
     shown: tuple[str, ...]
     per_class: tuple[str, Callable[[Any], Floats]]
+    own_metrics: Mapping[str, Named] = field(default_factory=dict, compare=False)
     masks: ClassVar[bool] = False
 
     @property
-    def headline(self) -> str:
-        """The one metric that model selection uses, and tables lead with unless `in_tables` says otherwise."""
-        return HEADLINES[self.name]
+    def named(self) -> Mapping[str, Named]:
+        """All metrics by name: its own, then those that were added with `METRICS`."""
+        return {**self.own_metrics, **{added.metric: added.named for added in _added_to(self)}}
 
     @property
     def metrics(self) -> Mapping[str, AnyMetric]:
         """The metrics in tables, the headline first."""
-        return {name: named_metrics(self.name)[name].metric for name in (self.headline, *self.shown)}
+        return {name: self.named[name].metric for name in (self.headline, *self.shown)}
 
     def in_tables(self, space: LabelSpace) -> tuple[str, ...]:
         """Names of the metrics in tables of a data set with these labels, the one that they lead with first."""
         return (self.headline, *self.shown)
 
+    def space(self, classes: tuple[str, ...], *, soft: bool = False) -> LabelSpace:
+        """The labels of a data set that has these classes; see `LabelSpace`."""
+        return LabelSpace(self.name, self.kind, classes, soft=soft)
+
     def targets(self, data: LabelledFrames) -> Floats:
-        """Labels of all frames as they stand in the table: [N] of class indices, [N, K] of values; -1 is unlabelled."""
+        """Labels of all frames as they stand in the table: [N] of class indices, [N, K] of values; -1 is unlabelled.
+
+        Raises ConfigError where the data set labels the task in another way.
+        """
         space = data.space(self.name)
+        if space.kind != self.kind:
+            raise ConfigError(f"{data.root}: labels of {self.name!r} are {space.kind}, and the task is {self.kind}")
         values: Floats = data.frames[list(space.columns)].to_numpy()
         return values[:, 0] if space.kind == "multiclass" else values
 
     def score(self, outcome: Outcome) -> float:
         """The headline."""
-        return self.metrics[self.headline](outcome, None)
+        return self.named[self.headline].metric(outcome, None)
+
+
+TASKS: Registry[Task] = Registry(
+    "tasks",
+    "task",
+    package="trocar.downstream.tasks",
+    accepts=lambda thing: isinstance(thing, Task),
+    expected="a Task",
+)
+"""Every task by name."""
+
+
+@dataclass(frozen=True)
+class AddedMetric:
+    """A metric called `metric` that is added to the task called `task`; the registry knows it as `task/metric`."""
+
+    task: str
+    metric: str
+    named: Named
+
+    @property
+    def name(self) -> str:
+        """What entry points call it."""
+        return f"{self.task}/{self.metric}"
+
+
+METRICS: Registry[AddedMetric] = Registry(
+    "metrics",
+    "metric",
+    accepts=lambda thing: isinstance(thing, AddedMetric),
+    expected="an AddedMetric",
+)
+"""The metrics that are added to tasks from outside their files."""
+
+
+def _added_to(task: Task) -> list[AddedMetric]:
+    """Raises ConfigError for a name that the task has already."""
+    found = [added for added in METRICS.values() if added.task == task.name]
+    for added in found:
+        if added.metric in task.own_metrics:
+            raise ConfigError(
+                f"two metrics of {task.name} are called {added.metric!r}: {TASKS.module_of(task.name)} and "
+                f"{METRICS.module_of(added.name)}; rename one, or remove its plugin"
+            )
+    return found

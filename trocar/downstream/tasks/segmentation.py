@@ -9,9 +9,9 @@ import numpy as np
 
 from trocar.downstream.labels import LabelledFrames, LabelSpace
 from trocar.downstream.metrics.outcome import Floats
-from trocar.downstream.metrics.registry import in_tables
+from trocar.downstream.metrics.registry import MASKS, WHOLE, in_tables
 from trocar.downstream.metrics.segmentation import per_class
-from trocar.downstream.tasks.base import Task
+from trocar.downstream.tasks.base import TASKS, Task
 
 
 @dataclass(frozen=True)
@@ -32,4 +32,7 @@ class SegmentationTask(Task):
         return in_tables(space.background)
 
 
-TASK = SegmentationTask("segmentation", in_tables(None)[1:], ("iou", per_class))
+SEGMENTATION = TASKS.register(
+    SegmentationTask("segmentation", "mask", WHOLE, in_tables(None)[1:], ("iou", per_class), MASKS)
+)
+"""A class for every pixel of a frame."""

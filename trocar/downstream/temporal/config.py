@@ -8,8 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from trocar.core.config import Config
-from trocar.downstream.temporal.head import HeadConfig, HeadRecipe, Optimiser
-from trocar.downstream.temporal.heads import AnyHead
+from trocar.downstream.temporal.head import AnyHead, HeadConfig, HeadRecipe, Optimiser
 from trocar.downstream.temporal.heads.mstcn import MsTcnConfig
 from trocar.downstream.temporal.loss import LossConfig
 

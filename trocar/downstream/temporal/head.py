@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 from torch import Tensor, nn
 
 from trocar.core.config import Config
+from trocar.core.registry import ByName, Registry
 from trocar.downstream.labels import Kind
 from trocar.errors import TrocarError
 
@@ -49,6 +50,19 @@ class HeadConfig(Config, ABC):
     @abstractmethod
     def build(self, dimensions: int, classes: int, kind: Kind) -> Head:
         """The head for features [T, dimensions], with fresh weights from torch's generator."""
+
+
+HEADS: Registry[type[HeadConfig]] = Registry(
+    "heads",
+    "temporal head",
+    package="trocar.downstream.temporal.heads",
+    accepts=lambda thing: isinstance(thing, type) and issubclass(thing, HeadConfig),
+    expected="a subclass of HeadConfig whose `name` has a default",
+)
+"""The configuration class of every temporal head, by the name that a file asks for it with."""
+
+AnyHead = Annotated[SerializeAsAny[HeadConfig], ByName(HEADS)]
+"""The type of a field that holds the configuration of any temporal head."""
 
 
 class Head(nn.Module, ABC):

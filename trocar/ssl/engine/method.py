@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from typing import Annotated
 
 import torch
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 from torch import Tensor, nn
 from typing_extensions import override
 
 from trocar.core.config import Config
+from trocar.core.registry import ByName, Registry
 from trocar.data.order.neighbours import NeighbourSource
 from trocar.data.views.recipe import ViewRecipe
 from trocar.ssl.blocks.networks import Networks
@@ -51,6 +53,19 @@ class MethodConfig(Config, ABC):
     def warnings(self, data: DataSize) -> list[str]:
         """A line per value that makes no sense for this much data, with the reason and one that would suit."""
         return [warning("method", item) for item in self.advice(data) if item.wrong]
+
+
+METHODS: Registry[type[MethodConfig]] = Registry(
+    "methods",
+    "method",
+    package="trocar.ssl.methods",
+    accepts=lambda thing: isinstance(thing, type) and issubclass(thing, MethodConfig),
+    expected="a subclass of MethodConfig whose `name` has a default",
+)
+"""The configuration class of every method, by the name that a file asks for it with."""
+
+AnyMethod = Annotated[SerializeAsAny[MethodConfig], ByName(METHODS)]
+"""The type of a field that holds the configuration of any method."""
 
 
 class Method(nn.Module, ABC):

@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from trocar.data.order.neighbours import NeighbourSource
 from trocar.data.views.recipe import MAX_FRAME, Jitter, ViewGroup, ViewRecipe
+from trocar.ssl.engine.method import METHODS
 from trocar.ssl.methods.dino import DinoConfig, DinoGlobalViews, DinoLocalViews, DinoViews
 
 NO_HUE = Jitter(hue=0.0)
@@ -66,6 +67,7 @@ class DrawnNeighbours(NeighbourSource):
     count: int = Field(default=2, ge=1, le=MAX_FRAME, description="neighbour frames of each sample")
 
 
+@METHODS.register
 class AugmentedDistillationConfig(DinoConfig):
     """Defaults are those of LemonFM's code, whose published command takes neighbours in time alone."""
 

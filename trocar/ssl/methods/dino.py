@@ -14,7 +14,7 @@ from trocar.data.views.recipe import Probability, ViewGroup, ViewRecipe
 from trocar.ssl.blocks.networks import Networks
 from trocar.ssl.blocks.self_distillation import MeanLogits, SelfDistillation, SelfDistilled
 from trocar.ssl.blocks.teachers import start_teacher, update_teacher
-from trocar.ssl.engine.method import Losses, Method, freeze_gradients
+from trocar.ssl.engine.method import METHODS, Losses, Method, freeze_gradients
 from trocar.ssl.engine.step import Progress, Views, by_view
 from trocar.ssl.losses.dino import dino_loss, entropy, prototypes_used
 from trocar.ssl.run.auto_values import known
@@ -50,6 +50,7 @@ class DinoViews(Config):
         return ViewRecipe(groups={"global": self.global_, **local})
 
 
+@METHODS.register
 class DinoConfig(SelfDistillation):
     """Defaults are those of the reference code (arguments of `main_dino.py`); docs/pretrain.md has the differences."""
 

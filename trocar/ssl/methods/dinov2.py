@@ -20,7 +20,7 @@ from trocar.ssl.blocks.networks import Networks
 from trocar.ssl.blocks.patches import MaskedPatches, Masking, Tokens, block_masks
 from trocar.ssl.blocks.self_distillation import MeanLogits, SelfDistillation, SelfDistilled
 from trocar.ssl.blocks.teachers import start_teacher, update_teacher
-from trocar.ssl.engine.method import Losses, Method, freeze_gradients
+from trocar.ssl.engine.method import METHODS, Losses, Method, freeze_gradients
 from trocar.ssl.engine.optimizer_config import Duration
 from trocar.ssl.engine.step import Progress, Views
 from trocar.ssl.losses.dino import dino_loss, entropy, ibot_loss, koleo, prototypes_used
@@ -60,6 +60,7 @@ class Dinov2Head(DinoHead):
     norm_last_layer: bool = Field(default=False, description="keep the prototypes at unit length")
 
 
+@METHODS.register
 class Dinov2Config(SelfDistillation):
     """Defaults are those of the reference code (ssl_default_config.yaml, ViT-L/16 on ImageNet-1k), and of its views
     what was in effect.

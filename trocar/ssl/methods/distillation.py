@@ -19,7 +19,7 @@ from trocar.errors import ConfigError
 from trocar.ssl.blocks.heads import mlp
 from trocar.ssl.blocks.networks import Networks
 from trocar.ssl.blocks.teachers import FrozenConfig
-from trocar.ssl.engine.method import Losses, Method, MethodConfig
+from trocar.ssl.engine.method import METHODS, Losses, Method, MethodConfig
 from trocar.ssl.engine.step import Progress, Views, by_view
 from trocar.ssl.losses.distillation import (
     cosine_distance,
@@ -57,6 +57,7 @@ class Weights(Config):
         return self
 
 
+@METHODS.register
 class DistillationConfig(MethodConfig):
     """The sum of three losses with the papers' defaults. No paper has just this sum: compare with `feature` alone."""
 

@@ -13,7 +13,7 @@ from trocar.data.views.recipe import Interpolation, Jitter, Probability, ViewGro
 from trocar.ssl.blocks.heads import MlpHead, unit
 from trocar.ssl.blocks.networks import Networks
 from trocar.ssl.blocks.teachers import start_teacher, update_teacher
-from trocar.ssl.engine.method import Losses, Method, MethodConfig
+from trocar.ssl.engine.method import METHODS, Losses, Method, MethodConfig
 from trocar.ssl.engine.step import Progress, Views
 from trocar.ssl.losses.contrastive import info_nce
 from trocar.ssl.ranks.batch_norm import ShuffledBatch
@@ -33,6 +33,7 @@ class MocoViews(ViewGroup):
     blur: Probability = 0.5
 
 
+@METHODS.register
 class MocoV2Config(MethodConfig):
     """Defaults are those of the reference code's command for v2 (`--mlp --moco-t 0.2 --aug-plus`), ResNet-50.
 

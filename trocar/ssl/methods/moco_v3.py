@@ -13,7 +13,7 @@ from trocar.data.views.recipe import Interpolation, Probability, ViewGroup, View
 from trocar.ssl.blocks.heads import MlpHead, unit
 from trocar.ssl.blocks.networks import Networks
 from trocar.ssl.blocks.teachers import start_teacher, update_teacher
-from trocar.ssl.engine.method import Losses, Method, MethodConfig
+from trocar.ssl.engine.method import METHODS, Losses, Method, MethodConfig
 from trocar.ssl.engine.optimizer_config import cosine
 from trocar.ssl.engine.step import Progress, Views
 from trocar.ssl.losses.contrastive import batch_contrast
@@ -36,6 +36,7 @@ class MocoV3Views(ViewGroup):
     solarize: Probability = [0.0, 0.2]
 
 
+@METHODS.register
 class MocoV3Config(MethodConfig):
     """Defaults are those of the reference code for ResNet-50.
 

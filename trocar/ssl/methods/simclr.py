@@ -11,7 +11,7 @@ from typing_extensions import override
 from trocar.data.views.recipe import Jitter, Probability, ViewGroup, ViewRecipe
 from trocar.ssl.blocks.heads import MlpHead, unit
 from trocar.ssl.blocks.networks import Networks
-from trocar.ssl.engine.method import Losses, Method, MethodConfig
+from trocar.ssl.engine.method import METHODS, Losses, Method, MethodConfig
 from trocar.ssl.engine.step import Progress, Views, by_view
 from trocar.ssl.losses.contrastive import nt_xent
 
@@ -26,6 +26,7 @@ class SimclrViews(ViewGroup):
     blur: Probability = 0.5
 
 
+@METHODS.register
 class SimclrConfig(MethodConfig):
     """Defaults are those of the paper for ResNet-50.
 

@@ -14,7 +14,7 @@ from trocar.core.config import Config
 from trocar.data.views.recipe import Interpolation, Jitter, ViewGroup, ViewRecipe
 from trocar.ssl.blocks.heads import MlpHead, unit
 from trocar.ssl.blocks.networks import Networks
-from trocar.ssl.engine.method import Losses, Method, MethodConfig, freeze_gradients
+from trocar.ssl.engine.method import METHODS, Losses, Method, MethodConfig, freeze_gradients
 from trocar.ssl.engine.optimizer_config import Duration, steps_in
 from trocar.ssl.engine.step import Progress, Views, by_view
 from trocar.ssl.losses.dino import entropy, prototypes_used
@@ -57,6 +57,7 @@ class SwavViews(Config):
     )
 
 
+@METHODS.register
 class SwavConfig(MethodConfig):
     """Defaults are those of the reference code for ResNet-50 with a batch of 256, the recipe with a queue.
 

@@ -18,6 +18,9 @@ from trocar.backbones.depthwise import use_fast_weight_gradient
 from trocar.backbones.device import choose_device, resolved
 from trocar.backbones.export import BackboneFiles, backbone_files, require_exportable
 from trocar.backbones.history import KEY, Record
+from trocar.backbones.source import modules_behind
+from trocar.core.plugins import plugins_in
+from trocar.core.registry import modules_of
 from trocar.data.catalog import staging
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.catalog.private_videos import private_names
@@ -100,7 +103,7 @@ class Pretraining:
             self.catalog,
             self.selection,
             self.config.backbone.name,
-            tuple(value.name for _, value in self.method_config if isinstance(value, FrozenConfig)),
+            self._teachers,
             self.neighbours.table if self.neighbours is not None else None,
         )
 
@@ -108,6 +111,17 @@ class Pretraining:
     def exposure(self) -> Record:
         """What the trained weights will have seen, through their first weights, teachers and neighbour index too."""
         return self.guard.seen(self.training_data)
+
+    @cached_property
+    def plugins(self) -> dict[str, dict[str, str]]:
+        """The plugins whose code takes part in the training, as `plugins_in` gives them."""
+        own = (self.config.backbone.name,) if self.model is None else ()
+        names = (*own, *self._teachers)
+        return plugins_in({*modules_of(self.method_config), *(m for name in names for m in modules_behind(name))})
+
+    @property
+    def _teachers(self) -> tuple[str, ...]:
+        return tuple(value.name for _, value in self.method_config if isinstance(value, FrozenConfig))
 
     def leaks(self) -> dict[str, Any] | None:
         """The record of the leak guard, for the run folder; None where nothing was compared."""
@@ -293,6 +307,8 @@ class Pretraining:
             )
         if self.neighbours is not None:
             recipe["neighbours"] = self.neighbours.identity()
+        if self.plugins:
+            recipe["plugins"] = self.plugins
         if self.model is not None:
             recipe["own_backbone"] = self._own_backbone
         return {"data": self.data_identity, "recipe": recipe}

@@ -8,15 +8,15 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from trocar.backbones.device import Precision
-from trocar.core.config import Config
+from trocar.core.config import Config, WithPlugins
 from trocar.data.order.plan import Shuffle
 from trocar.data.selection.composition import Composition
 from trocar.privacy.marks import PrivacyConfig
 from trocar.runs.mlflow.tracking_config import TrackingConfig
 from trocar.ssl.blocks.networks import BackboneConfig
+from trocar.ssl.engine.method import AnyMethod
 from trocar.ssl.engine.optimizer import OptimConfig
 from trocar.ssl.engine.trainer import TrainConfig
-from trocar.ssl.methods import AnyMethod
 
 
 class DataConfig(Config):
@@ -87,7 +87,7 @@ class ResumeConfig(Config):
     allow: tuple[str, ...] = Field(default=(), description="keys that may differ, such as recipe.train.steps")
 
 
-class PretrainConfig(Config):
+class PretrainConfig(WithPlugins):
     """Everything about one pretraining run."""
 
     data: DataConfig = Field(description="which catalog, what of it, in what order")

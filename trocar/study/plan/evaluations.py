@@ -8,11 +8,14 @@ from functools import cached_property
 from typing import Any
 
 from trocar.backbones.device import Precision
+from trocar.backbones.source import modules_behind
 from trocar.core.config import fingerprint
+from trocar.core.plugins import plugins_in
+from trocar.core.registry import modules_of
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.selection.composition import Composition
 from trocar.downstream.datasets import open_dataset
-from trocar.downstream.datasets.base import DatasetOptions
+from trocar.downstream.datasets.base import DATASETS, DatasetOptions
 from trocar.downstream.evaluation.contenders import check_tasks
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.experiment import Experiment, drawn, make_experiment
@@ -21,7 +24,7 @@ from trocar.downstream.metrics.outcome import Ints
 from trocar.downstream.metrics.registry import NO_BACKGROUND
 from trocar.downstream.protocols import get_protocol
 from trocar.downstream.splits.budgets import most_draws
-from trocar.downstream.tasks.base import Task
+from trocar.downstream.tasks.base import METRICS, TASKS, Task
 from trocar.errors import ConfigError
 from trocar.study.config import StudyConfig, called_on, task_name
 from trocar.study.plan.planned_precision import settled
@@ -190,6 +193,7 @@ class TaskPlan:
     ) -> EvaluateConfig:
         config = self.config
         return EvaluateConfig(
+            plugins=self.study.plugins,
             backbone=[f"{_label(scored)}={scored.source}"] if scored is not None and scored.source else [],
             data=config.data.absolute(),
             layout=config.layout,
@@ -220,11 +224,13 @@ class TaskPlan:
 
     def _stage(self, scored: ScoredBackbone, settings: EvaluateConfig, protocol: dict[str, Any], draws: int) -> Stage:
         plain = settings.model_dump(mode="json")
+        plugins = plugins_in(self._modules(scored, protocol))
         protocol = settled(protocol, self.precision)
         # Of equal results the names are equal: evaluations computed in float32 before they said so.
         computed = {} if self.precision == "float32" else {"precision": self.precision}
         inputs = {name: plain[name] for name in _SETTINGS} | {
             **computed,
+            **({"plugins": plugins} if plugins else {}),
             "protocol": protocol,
             "layout": self.data.layout,
             "data": self.data.fingerprint,
@@ -235,6 +241,17 @@ class TaskPlan:
         work = float(scored.members * draws * settings.repeats)
         parents = (scored.parent,) if scored.parent is not None else ()
         return Stage("evaluate", inputs, plain, parents, scored.parent, like, work)
+
+    def metric_modules(self) -> set[str]:
+        """The modules that define the metric which the report compares."""
+        added = f"{self.task.name}/{self.config.metric}"
+        return {METRICS.module_of(added) if added in METRICS else TASKS.module_of(self.task.name)}
+
+    def _modules(self, scored: ScoredBackbone, protocol: dict[str, Any]) -> set[str]:
+        """Where the code comes from that may be a plugin's; a pretraining of the study has named its own."""
+        tasks = {TASKS.module_of(task.name) for task in self.bench.tasks}
+        backbone = modules_behind(scored.source) if scored.source is not None else set()
+        return tasks | backbone | {DATASETS.module_of(self.data.layout)} | modules_of(get_protocol(protocol))
 
     def _scored_rows(self, rows: Ints) -> Ints:
         """Those that carry a label of what is compared."""

@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from trocar.core.config import fingerprint
+from trocar.core.plugins import plugins_in
 from trocar.data.catalog.catalog import Catalog
 from trocar.errors import ConfigError
 from trocar.leakage.run_guard import RunGuard
@@ -54,13 +56,15 @@ class StudyPlan:
     def report(self) -> Stage:
         """The last stage."""
         where = [(e.arm, e.seed, e.task, e.protocol, e.budget, e.stage.name) for e in self.evaluations]
+        plugins = plugins_in(module for task in self.tasks for module in task.metric_modules())
         metrics = {task.name: [task.config.metric, task.scored()] for task in self.tasks}
-        inputs = {
+        inputs: dict[str, Any] = {
             "study": self.study.name,
             "places": where,
             "contrasts": self.contrasts,
             "metrics": metrics,
             "unavailable": {**self.study.unavailable, **self.left_out},
+            **({"plugins": plugins} if plugins else {}),
         }
         parents = tuple(sorted({evaluation.stage.name for evaluation in self.evaluations}))
         return Stage("report", inputs, self.study.model_dump(mode="json"), parents)

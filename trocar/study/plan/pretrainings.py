@@ -181,6 +181,7 @@ def _config(study: StudyConfig, name: str, arm: ArmConfig, seed: int, tasks: tup
     tree["run"] = run | {"out": NOT_HERE, "seed": total, "device": run.get("device", study.device)}
     train = _section(tree, "train")
     tree["train"] = _matched(study, train | {"precision": _precision(study, train)}, source)
+    tree["plugins"] = list(dict.fromkeys([*(tree.get("plugins") or []), *study.plugins]))
     tree["privacy"] = study.privacy.model_dump(mode="json")
     tree["tracking"] = {"uri": "none"}  # the study syncs it when it has ended
     return validate(PretrainConfig, tree, source)
@@ -242,6 +243,7 @@ def _stage(setup: Pretraining) -> Stage:
         "selection": setup.selection.fingerprint,
         "backend": _decoder(config),
         "neighbours": neighbours,
+        **({"plugins": setup.plugins} if setup.plugins else {}),
     }
     tree = config.model_dump(mode="json", by_alias=True)
     tree["backbone"]["name"] = absolute(config.backbone.name)

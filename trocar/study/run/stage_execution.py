@@ -28,6 +28,7 @@ import yaml
 import trocar
 from trocar import __version__
 from trocar.core.files import sha256_of, write_atomic, write_json_atomic
+from trocar.core.plugins import changed_plugins
 from trocar.errors import StoppedError, TrocarError
 from trocar.runs.lease import Lease, LeaseHeld
 from trocar.runs.process_identity import host_name
@@ -112,7 +113,17 @@ def run_stage(folder: Path, command: Command) -> int:
 def _run(stage: Stage, store: Store, command: Command, words: Sequence[str], keep: str) -> int:
     for parent in stage.parents:
         check_content(store, parent)
+    _check_plugins(stage)
     return command(words) or finish(stage, store, keep)
+
+
+def _check_plugins(stage: Stage) -> None:
+    """Raises TrocarError if the stage is named after another state of a plugin than would run here."""
+    if changes := changed_plugins(stage.inputs.get("plugins", {})):
+        listed = "; ".join(changes)
+        raise TrocarError(
+            f"{stage.name} was planned with other code: {listed}; `trocar study plan --update` plans it anew"
+        )
 
 
 def prepare(stage: Stage, store: Store) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from trocar.downstream.features.baselines.base import BASELINES
 from trocar.downstream.features.feature_cache import Features
 from trocar.downstream.features.frame_cache import FrameCache
 
@@ -19,3 +20,6 @@ def time_in_video(frames: FrameCache) -> Features:
     last = table.groupby("video")["time_s"].transform("max").to_numpy(np.float32)
     share = np.divide(seconds, last, out=np.zeros_like(seconds), where=last > 0)
     return np.stack([seconds, share, share**2, share**3, np.log1p(seconds)], axis=1).astype(np.float32)
+
+
+BASELINES.register(time_in_video, "time")

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from trocar.downstream.labels import Kind
-from trocar.downstream.temporal.head import Head, HeadConfig, HeadRecipe, probabilities
+from trocar.downstream.temporal.head import HEADS, Head, HeadConfig, HeadRecipe, probabilities
 from trocar.downstream.temporal.layers import DilatedConvolution, window_attention
 
 
+@HEADS.register
 class AsFormerConfig(HeadConfig):
     """ASFormer (Yi et al., BMVC 2021, arXiv:2110.08568), offline; defaults of its repository: encoder and 3
     decoders of 10 layers, 64 maps, windows 2^i, queries, keys and values at half width, 30 % of the

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from trocar.downstream.labels import Kind
-from trocar.downstream.temporal.head import Head, HeadConfig, HeadRecipe
+from trocar.downstream.temporal.head import HEADS, Head, HeadConfig, HeadRecipe
 
 
+@HEADS.register
 class GruConfig(HeadConfig):
     """GRU whose state runs through the case from its first frame, unlike the LSTM of SV-RCNet (Jin et al., TMI 2018),
     which sees clips of 3 frames, and those of TMRNet (10) and SurgPhaseBench (8).

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from trocar.downstream.labels import Kind
-from trocar.downstream.temporal.head import Head, HeadConfig, HeadRecipe, probabilities
+from trocar.downstream.temporal.head import HEADS, Head, HeadConfig, HeadRecipe, probabilities
 from trocar.downstream.temporal.layers import DilatedStage
 
 
+@HEADS.register
 class MsTcnConfig(HeadConfig):
     """Causal MS-TCN (TeCNO, Czempiel et al., arXiv:2003.10751), the common denominator of online phase
     recognition.

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from trocar.downstream.labels import Kind
-from trocar.downstream.temporal.head import Head, HeadConfig, HeadRecipe, probabilities
+from trocar.downstream.temporal.head import HEADS, Head, HeadConfig, HeadRecipe, probabilities
 from trocar.downstream.temporal.layers import DilatedConvolution, DilatedStage
 
 
+@HEADS.register
 class MsTcnPpConfig(HeadConfig):
     """MS-TCN++ (Li et al., arXiv:2006.09220); defaults of its repository: 11 dual dilated layers, then 3
     refinement stages of 10 layers, 64 maps, Adam 5e-4, up to 100 epochs.

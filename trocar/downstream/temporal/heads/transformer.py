@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from trocar.downstream.labels import Kind
-from trocar.downstream.temporal.head import Head, HeadConfig, HeadRecipe
+from trocar.downstream.temporal.head import HEADS, Head, HeadConfig, HeadRecipe
 from trocar.downstream.temporal.layers import window_attention
 
 
+@HEADS.register
 class TransformerConfig(HeadConfig):
     """Causal transformer in the shape that SurgPhaseBench gives OperA (Czempiel et al., MICCAI 2021): 11 layers, 1
     head, 64 dimensions, feed-forward 256, dropout 0.1.
