@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from registry_factory import changeable
 
 import trocar.metrics as metrics
-from trocar.downstream.metrics.outcome import Outcome
+from trocar.downstream.metrics.outcome import Named, Outcome
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
 from trocar.downstream.tasks import get_task
-from trocar.downstream.tasks.base import TASKS
+from trocar.downstream.tasks.base import METRICS, TASKS, AddedMetric
 from trocar.errors import ConfigError
 
 LABELS = np.array([0, 0, 1, 1, 0, 0, 0, 1])
@@ -76,6 +77,27 @@ def test_masks_are_scored_without_what_is_not_labelled():
     assert metrics.iou_dataset_no_background(gt, predicted, classes=["rest", "tool"], background=0) == 0.5
     of_sizes = metrics.iou_dataset([gt[0], gt[0, :1]], [predicted[0], predicted[0, :1]], classes=2)
     assert of_sizes == pytest.approx(np.mean([2 / 4, 1 / 3]))
+
+
+def test_a_metric_that_is_added_later_is_a_function_until_it_is_taken_out(monkeypatch):
+    changeable(METRICS, monkeypatch)
+    assert "half_always" not in dir(metrics)
+    METRICS.register(AddedMetric("phase", "half@always", Named(lambda outcome, weights: 0.5)))
+    assert metrics.half_always(LABELS, PREDICTED) == 0.5
+    METRICS.unregister("phase/half@always")
+    METRICS.register(AddedMetric("phase", "half@always", Named(lambda outcome, weights: 0.25)))
+    assert metrics.half_always(LABELS, PREDICTED) == 0.25
+    METRICS.unregister("phase/half@always")
+    with pytest.raises(AttributeError, match="no metric 'half_always'"):
+        metrics.half_always  # noqa: B018
+
+
+def test_a_metric_that_is_added_to_masks_is_a_function_of_masks_alone(monkeypatch):
+    changeable(METRICS, monkeypatch)
+    METRICS.register(AddedMetric("segmentation", "images@all", Named(lambda outcome, weights: len(outcome.case))))
+    assert metrics.images_all(np.zeros((3, 2, 2), int), np.zeros((3, 2, 2), int), classes=2) == 3
+    with pytest.raises(ConfigError, match=r"images@all takes masks, not labels of shape \[8\]"):
+        metrics.images_all(LABELS, PREDICTED)
 
 
 @pytest.mark.parametrize(

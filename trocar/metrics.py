@@ -1,8 +1,9 @@
 """Every metric as a plain function: arrays in, one float out.
 
-The functions are made from the registry of metrics, under readable names: `f1@video_macro_A` is `f1_video_macro_A`, and
-`f1_video_macro(..., absent="A")` is all four rules of one measure. `dir(trocar.metrics)` lists them; docs/metrics.md
-says of each what it is, who reports it and what to beware of. All take the same arguments:
+The functions are made from the metrics of all registered tasks and from those that plugins add to them, under readable
+names: `f1@video_macro_A` is `f1_video_macro_A`, and `f1_video_macro(..., absent="A")` is all four rules of one measure.
+`dir(trocar.metrics)` lists them; docs/metrics.md says of each what it is, who reports it and what to beware of. All
+take the same arguments:
 
     labels       int [n], class indices from 0; [n, K] of 0 and 1 where a frame may have several labels; or
                  uint8 [n, H, W], the class of each pixel, 255 where none is labelled (or a sequence of [H, W])
@@ -24,22 +25,25 @@ what the metric needs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from trocar.downstream.labels import Kind
 from trocar.downstream.metrics.outcome import Floats, Ints, Named, Outcome
-from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
-from trocar.downstream.metrics.segmentation_outcome import SegmentationMetric, SegmentationOutcome, confusions
+from trocar.downstream.metrics.registry import NO_BACKGROUND
+from trocar.downstream.metrics.segmentation_outcome import AnyOutcome, SegmentationOutcome, confusions
 from trocar.downstream.tasks import get_task
-from trocar.downstream.tasks.base import TASKS
+from trocar.downstream.tasks.base import METRICS, TASKS, Task
 from trocar.errors import ConfigError, nearest
 
 Function = Callable[..., float]
 RULES = "video_macro"
 """Metrics in four versions, `<measure>@video_macro_<rule>`: what is done about classes that a video does not have."""
+LABELS: dict[Kind, str] = {"multiclass": "labels [n]", "multilabel": "labels [n, K]", "mask": "masks"}
+"""What the labels of each kind look like, for errors."""
 ABSENT = ("A", "B", "C", "all")
 THRESHOLD = 0.5
 IGNORED = 255
@@ -56,15 +60,25 @@ def __dir__() -> list[str]:
     return sorted(_functions())
 
 
-@cache
+_made: tuple[list[Any], dict[str, Function]] = ([], {})
+"""What the functions were made from when a name was last asked for, and the functions."""
+
+
 def _functions() -> dict[str, Function]:
-    """Python name -> function, of all registered metrics."""
+    """Python name -> function, of all metrics that are registered now: a notebook may have added one."""
+    global _made
+    tasks, added = TASKS.values(), METRICS.values()
+    sources = [*tasks, *added]
+    if len(sources) != len(_made[0]) or any(one is not other for one, other in zip(sources, _made[0], strict=True)):
+        _made = sources, _made_of(tasks)
+    return _made[1]
+
+
+def _made_of(tasks: Sequence[Task]) -> dict[str, Function]:
     found: dict[str, _Metric] = {}
-    for task in TASKS.values():
+    for task in tasks:
         for name, named in task.named.items():
-            found.setdefault(_python(name), _Metric(name)).add(named, several=task.kind == "multilabel")
-    for name, metric in SEGMENTATION_METRICS.items():
-        found.setdefault(_python(name), _Metric(name)).of_masks = metric
+            found.setdefault(_python(name), _Metric(name)).add(named, task.kind)
     functions: dict[str, Function] = {name: metric.function(name) for name, metric in found.items()}
     for measure in {name.partition("@")[0] for name in get_task("phase").named if f"@{RULES}_" in name}:
         functions[f"{measure}_{RULES}"] = _by_rule(measure, functions)
@@ -80,13 +94,12 @@ class _Metric:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.of_frames: dict[bool, list[Named]] = {False: [], True: []}
-        self.of_masks: SegmentationMetric | None = None
+        self.of: dict[Kind, list[Named]] = {"multiclass": [], "multilabel": [], "mask": []}
 
-    def add(self, named: Named, several: bool) -> None:
-        """A task's metric of this name, of frames with one label or with `several`; a shared one is there once."""
-        if not any(_parts(named.metric) == _parts(other.metric) for other in self.of_frames[several]):
-            self.of_frames[several].append(named)
+    def add(self, named: Named, kind: Kind) -> None:
+        """A task's metric of this name, for labels of its kind; one that tasks share is there once."""
+        if not any(_parts(named.metric) == _parts(other.metric) for other in self.of[kind]):
+            self.of[kind].append(named)
 
     def function(self, python_name: str) -> Function:
         """The metric as a function of arrays."""
@@ -116,11 +129,20 @@ class _Metric:
         return compute
 
     def _score_frames(self, outcome: Outcome) -> float:
-        fitting = self.of_frames[outcome.gt.ndim == 2]
+        fitting = self.of["multilabel" if outcome.gt.ndim == 2 else "multiclass"]
         if not fitting:
-            kinds = {"labels [n]": self.of_frames[False], "labels [n, K]": self.of_frames[True], "masks": self.of_masks}
-            takes = " or ".join(kind for kind, metric in kinds.items() if metric)
+            takes = " or ".join(LABELS[kind] for kind, metrics in self.of.items() if metrics)
             raise ConfigError(f"{self.name} takes {takes}, not labels of shape {list(outcome.gt.shape)}")
+        return self._score(outcome, fitting)
+
+    def _score_masks(self, labels: Any, predictions: Any, cases: Any, classes: Any, background: int | None) -> float:
+        if not self.of["mask"]:
+            raise ConfigError(f"{self.name} is no metric of masks")
+        if background is None and self.name.endswith(NO_BACKGROUND):
+            raise ConfigError(f"{self.name}: give `background`, the class to leave out")
+        return self._score(_masks(labels, predictions, cases, classes, background), self.of["mask"])
+
+    def _score(self, outcome: AnyOutcome, fitting: Sequence[Named]) -> float:
         offered = [named for named in fitting if named.offered(outcome)]
         if not offered:
             needs = "; or ".join(_first_line(named.offered) for named in fitting)
@@ -130,17 +152,8 @@ class _Metric:
             raise ConfigError(f"{self.name} is another metric for each of several tasks; give `classes` to tell which")
         return values.pop()
 
-    def _score_masks(self, labels: Any, predictions: Any, cases: Any, classes: Any, background: int | None) -> float:
-        if self.of_masks is None:
-            raise ConfigError(f"{self.name} is no metric of masks")
-        if background is None and self.name.endswith("_no_background"):
-            raise ConfigError(f"{self.name}: give `background`, the class to leave out")
-        return float(self.of_masks(_masks(labels, predictions, cases, classes, background), None))
-
     def _about(self) -> str:
-        metrics: list[Any] = [named.metric for named in (*self.of_frames[False], *self.of_frames[True])]
-        metrics += [self.of_masks] if self.of_masks is not None else []
-        texts = dict.fromkeys(_doc(metric) for metric in metrics)
+        texts = dict.fromkeys(_doc(named.metric) for metrics in self.of.values() for named in metrics)
         return f"`{self.name}`.\n\n" + "\n\n".join(filter(None, texts))
 
 
