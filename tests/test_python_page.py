@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 from downstream_factory import make_folder, write_clip
+from registry_factory import changeable, forget
 
 import trocar
 from trocar.cli.main import main
+from trocar.downstream.tasks.base import METRICS
 
 PAGE = Path(__file__).parents[1] / "docs" / "python.md"
 TINY = {
@@ -44,11 +46,14 @@ def test_the_blocks_of_the_page_run_in_order(here, monkeypatch, capsys):
     monkeypatch.setattr("trocar.api.pretrain", lambda *args, **given: pretrain(*args, **given | TINY))
     light = {"bootstrap": 0, "figures": False, "size": 32, "baselines": ["majority"]}
     monkeypatch.setattr("trocar.api.evaluate", lambda *args, **given: evaluate(*args, **light | given))
-    names = {}
+    changeable(METRICS, monkeypatch)
+    forget(monkeypatch)
+    names = {"__name__": "__main__"}  # as in a notebook
     for block in blocks("python"):
         exec(compile(small(block), str(PAGE), "exec"), names)
     assert set(names["result"].table["backbone"]) == {"a", "random", "majority"}
     assert names["page"].is_file()
+    assert names["recall"] == 0.5
     for command in (line for block in blocks("bash") for line in block.splitlines()):
         assert main(shlex.split(command)[1:]) == 0
     assert (here / "features.npy").is_file()

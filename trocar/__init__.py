@@ -35,6 +35,17 @@ if TYPE_CHECKING:
     )
     from trocar.data.catalog.catalog import Catalog
     from trocar.errors import ConfigError, TrocarError
+    from trocar.registries import (
+        register_backbone,
+        register_baseline,
+        register_dataset,
+        register_decoder,
+        register_head,
+        register_method,
+        register_metric,
+        register_protocol,
+        register_task,
+    )
 
 __version__ = "0.1.0"
 __all__ = [
@@ -57,10 +68,24 @@ __all__ = [
     "metrics",
     "open_dataset",
     "pretrain",
+    "register_backbone",
+    "register_baseline",
+    "register_dataset",
+    "register_decoder",
+    "register_head",
+    "register_method",
+    "register_metric",
+    "register_protocol",
+    "register_task",
     "run_study",
     "score_predictions",
 ]
-_ELSEWHERE = {"Catalog": "trocar.data.catalog.catalog", "ConfigError": "trocar.errors", "TrocarError": "trocar.errors"}
+_ELSEWHERE = {
+    "Catalog": "trocar.data.catalog.catalog",
+    "ConfigError": "trocar.errors",
+    "TrocarError": "trocar.errors",
+    **{name: "trocar.registries" for name in __all__ if name.startswith("register_")},
+}
 """Public names that `trocar.api` does not define -> their module."""
 
 

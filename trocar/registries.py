@@ -1,4 +1,4 @@
-"""What people register their own things with: `from trocar.registries import register_method`.
+"""What people register their own things with: `from trocar import register_method` takes it from here.
 
 Each is the `register` of one registry: a decorator for a class, and a function for any other object; a second argument
 names what has no name of its own, such as a function. docs/plugins.md has an example of each.

@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from trocar import register_method
 from trocar.data.views.recipe import Probability, ViewGroup, ViewRecipe
-from trocar.registries import register_method
 from trocar.ssl.blocks.heads import MlpHead
 from trocar.ssl.blocks.networks import Networks
 from trocar.ssl.engine.method import Losses, Method, MethodConfig

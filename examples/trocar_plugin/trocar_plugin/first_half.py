@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from trocar import register_metric
 from trocar.downstream.metrics.outcome import Floats, Named, Outcome, frame_weights
 from trocar.downstream.tasks.base import AddedMetric
-from trocar.registries import register_metric
 
 
 def accuracy_first_half(outcome: Outcome, weights: Floats | None = None) -> float:

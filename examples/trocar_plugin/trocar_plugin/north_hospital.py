@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
+from trocar import register_backbone
 from trocar.backbones.published.family import Family, FileLayout, Published, Seen, Unused, same
-from trocar.registries import register_backbone
 
 FAMILY = Family(
     name="north",

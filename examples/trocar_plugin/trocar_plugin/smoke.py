@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from trocar import register_task
 from trocar.downstream.metrics.outcome import Floats, Named, Outcome, frame_weights
 from trocar.downstream.metrics.phase import accuracy_pooled, f1, f1_per_class, pooled_macro
 from trocar.downstream.tasks.base import Task
-from trocar.registries import register_task
 
 CLASSES = ("clear", "smoke")
 

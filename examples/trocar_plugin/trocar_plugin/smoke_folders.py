@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from trocar import register_dataset
 from trocar.downstream.datasets.base import Adapter, DatasetOptions
 from trocar.downstream.labels import LabelledFrames, build_table
 from trocar.errors import ConfigError
-from trocar.registries import register_dataset
 from trocar_plugin.smoke import CLASSES, SMOKE
 
 IMAGES = "*/[0-9]*_*.png"
