@@ -26,6 +26,7 @@ def run_session(root: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((root / "session.json").read_text(encoding="utf-8"))
     lock = json.loads((root / "store/studies/mine/study.lock").read_text(encoding="utf-8"))
     found["stages"] = {stage["label"]: name for name, stage in lock["stages"].items()}
+    found["plugins"] = lock["plugins"]
     return found
 
 
@@ -45,9 +46,12 @@ def first(root: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def second(root: Path, first: dict[str, Any]) -> dict[str, Any]:
-    """After an edit of the method's file."""
-    with (root / "site" / "trocar_plugin" / "barlow_twins.py").open("a", encoding="utf-8") as file:
-        file.write("# edited\n")
+    """After an edit of the metric's file: it is an eighth, always."""
+    file = root / "site" / "trocar_plugin" / "first_half.py"
+    text = file.read_text(encoding="utf-8")
+    edited = text.replace("return float(counted @ (outcome.gt == outcome.pred) / counted.sum())", "return 0.125")
+    assert edited != text
+    file.write_text(edited, encoding="utf-8")
     return run_session(root)
 
 
@@ -78,6 +82,30 @@ def test_its_metric_is_computed_for_a_task_of_trocar_s_and_its_backbone_loads(
     assert first["features"] == 96
 
 
+def test_python_knows_what_it_has(first: dict[str, Any]) -> None:
+    found = first["python"]
+    assert "barlow_twins" in found["methods"]
+    assert "smoke" in found["tasks"]
+    assert "smoke_folders" in found["datasets"]
+    assert found["backbones"] == ["north_resnet18", "north_tiny"]
+    assert found["layout"] == "smoke_folders"
+    assert found["sensitivity"] == 0.5  # one of two frames with smoke
+    assert found["first half"] == 0.5  # of two frames in the first half one is right
+
+
+def test_python_finds_the_evaluation_that_the_command_line_has_made(first: dict[str, Any]) -> None:
+    assert "3 of 3 parts (protocol, seed, fold) were finished before" in first["python"]["said"]
+    assert first["python"]["f1"] == 1.0
+
+
+def test_a_study_compares_by_its_metrics_what_its_method_has_trained(root: Path, first: dict[str, Any]) -> None:
+    found = first["study"]
+    assert found["refused"] == ""
+    assert found["scores"].keys() == {"smoke all", "smoke init", "phase all", "phase init"}
+    assert found["scores"]["smoke all"] == [1.0]
+    assert all(value not in (0.125, None) for value in found["scores"]["phase all"])
+
+
 def test_a_mistyped_name_of_it_gets_the_nearest(first: dict[str, Any]) -> None:
     assert first["mistyped"]["code"] == 2
     assert "method.name = 'barlow_twin' (did you mean 'barlow_twins'?); one of: augmented_" in first["mistyped"]["text"]
@@ -91,21 +119,36 @@ def test_after_an_edit_a_run_is_not_resumed_and_the_field_is_named(
 
 
 def test_after_an_edit_a_kept_evaluation_is_made_again(first: dict[str, Any], second: dict[str, Any]) -> None:
-    assert "3 of 3 parts (protocol, seed, fold) were finished before" in first["smoke again"]["text"]
+    assert "were finished before" not in first["smoke"]["text"]
     assert "were finished before" not in second["smoke"]["text"]
-    assert "3 of 3 parts (protocol, seed, fold) were finished before" in second["smoke again"]["text"]
+    assert "3 of 3 parts (protocol, seed, fold) were finished before" in second["python"]["said"]
 
 
-def test_after_an_edit_the_stages_that_use_it_have_other_names_and_only_these(
-    first: dict[str, Any], second: dict[str, Any]
+def test_after_an_edit_a_study_names_the_plugin_until_that_is_accepted(
+    root: Path, first: dict[str, Any], second: dict[str, Any]
 ) -> None:
-    assert first["plan"]["code"] == second["plan"]["code"] == 0, second["plan"]["text"]
+    before, after = first["plugins"]["trocar_plugin"], second["plugins"]["trocar_plugin"]
+    assert (before["distribution"], before["version"]) == ("trocar-plugin", "0.1.0")
+    line = f"plugin trocar_plugin: source was {before['source']!r} and is {after['source']!r}"
+    assert line in second["study"]["refused"]
+
+
+def test_after_an_edit_the_stages_that_use_it_are_made_anew_and_only_these(
+    root: Path, first: dict[str, Any], second: dict[str, Any]
+) -> None:
     before, after = first["stages"], second["stages"]
     assert before.keys() == after.keys()
     same = {label for label in before if before[label] == after[label]}
     # The weights that the study begins from are random ones, and phases are labels of Trocar's own.
     assert same == {label for label in before if label.startswith("init") and "phase" in label}
     assert len(same) == 1
+    made = {name for name in after.values() if (root / "store/stages" / name / "done.json").is_file()}
+    assert made == {*after.values()}
+
+
+def test_after_an_edit_the_study_s_scores_are_of_the_new_code(first: dict[str, Any], second: dict[str, Any]) -> None:
+    assert second["study"]["scores"]["phase all"] == second["study"]["scores"]["phase init"] == [0.125]
+    assert second["study"]["report"] != first["study"]["report"]
 
 
 def test_the_method_is_the_paper_s_loss() -> None:

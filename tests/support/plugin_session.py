@@ -1,4 +1,4 @@
-"""A process that uses the installed example package: from the command line, from Python and in the plan of a study.
+"""A process that uses the installed example package: from the command line, from Python and in a study.
 
 `python plugin_session.py FOLDER` works on what `plugin_data` made there and writes what came of it to session.json.
 """
@@ -101,22 +101,61 @@ def evaluated(root: Path, out: str, *words: str | Path) -> dict[str, Any]:
     return command("evaluate", *words, "--protocol", "knn", "--out", root / out, *few)
 
 
+def from_python(root: Path) -> dict[str, Any]:
+    """What the public functions find of it; the evaluation is the one that the command line has made."""
+    import trocar
+
+    said: list[str] = []
+    few = {"size": 32, "bootstrap": 0, "figures": False, "baselines": ["majority"], "seeds": 1, "folds": 3}
+    table = trocar.evaluate(
+        {"run": root / "run"},
+        root / "smoke",
+        tasks=["smoke"],
+        protocols=["knn"],
+        out=root / "smoke-results",
+        say=said.append,
+        **few,
+    ).table
+    return {
+        "said": "\n".join(said),
+        "f1": table.set_index("backbone").loc["run", "value"],
+        "methods": trocar.list_methods(),
+        "tasks": trocar.list_tasks(),
+        "datasets": trocar.list_datasets(),
+        "backbones": trocar.list_backbones("north*"),
+        "layout": trocar.open_dataset(root / "smoke").layout,
+        "sensitivity": trocar.metrics.sensitivity_smoke([0, 1, 1], [0, 1, 0]),
+        "first half": trocar.metrics.accuracy_first_half([0, 1, 1], [0, 0, 0]),
+    }
+
+
+def studied(root: Path) -> dict[str, Any]:
+    """The study, run from Python: why it was refused, if it was, and then its scores by task and arm."""
+    import trocar
+
+    refused, file = "", root / "study.yaml"
+    try:
+        study = trocar.run_study(file)
+    except trocar.ConfigError as error:
+        refused, study = str(error), trocar.run_study(file, update=True)
+    table = study.table
+    scores = {f"{task} {arm}": list(rows["value"]) for (task, arm), rows in table.groupby(["task", "arm"])}
+    return {"refused": refused, "scores": scores, "report": study.folder.parent.name}
+
+
 def session(root: Path) -> dict[str, Any]:
     """All of it."""
     from trocar.backbones import load_backbone
-    from trocar.core.registry import modules_of
-    from trocar.ssl.methods import default
 
     weights = f"north_tiny@{root / 'north.pth'}"
     found: dict[str, Any] = {"pretrain": command("pretrain", root / "pretrain.yaml")}
     smoke = ("--backbone", root / "run", "--data", root / "smoke", "--task", "smoke")
     found["smoke"] = evaluated(root, "smoke-results", *smoke)
-    found["smoke again"] = evaluated(root, "smoke-results", *smoke)
+    found["python"] = from_python(root)
     found["phase"] = evaluated(root, "phase-results", "--backbone", weights, "--data", root / "phases")
     found["mistyped"] = command("pretrain", root / "pretrain.yaml", "method.name=barlow_twin")
-    found["plan"] = command("study", "plan", root / "study.yaml", "--update")
     found["features"] = load_backbone(weights).num_features
-    found["made of"] = sorted(modules_of(default("barlow_twins")))
+    found["study"] = studied(root)
     return found
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,22 @@ def installed(
     (about / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
     monkeypatch.syspath_prepend(folder)
     forget(monkeypatch)
+
+
+@contextmanager
+def plugin_module(
+    registry: Registry[Any], folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> Iterator[Path]:
+    """Within, a module `name` with this text can be imported, which registers something with `registry`; its file."""
+    changeable(registry, monkeypatch)
+    forget(monkeypatch)
+    monkeypatch.syspath_prepend(folder)
+    file = folder / f"{name}.py"
+    file.write_text(text, encoding="utf-8")
+    try:
+        yield file
+    finally:
+        sys.modules.pop(name, None)
 
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,8 @@ SOURCES = {".py", ".so", ".pyd", ".yaml", ".yml", ".toml", ".json", ".csv", ".tx
 """Endings of the files of a plugin that count: code, and what code reads. Others may be pictures and weights."""
 HASHED_WHOLE = 8 << 20
 """Bytes up to which a file of a plugin is hashed by its content; a larger one (weights, a table) counts by its size."""
+FIELDS = ("distribution", "version", "source")
+"""What a plugin is known by."""
 
 _sources: dict[str, str] = {}
 """Top-level package of each plugin -> hash of its source as it was when it registered something."""
@@ -97,12 +99,18 @@ def changed_plugins(before: Mapping[str, Mapping[str, str]]) -> list[str]:
     Raises ConfigError for one that cannot be imported.
     """
     import_plugins(before)
-    now = {package: {**_installed_as(package), "source": _source_hash(package)} for package in before}
-    fields = [(package, field) for package in before for field in ("distribution", "version", "source")]
+    return plugin_changes(
+        before, {package: {**_installed_as(package), "source": _source_hash(package)} for package in before}
+    )
+
+
+def plugin_changes(before: Mapping[str, Mapping[str, str]], now: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """What differs in the plugins that are in both, as `plugins_in` found them at two times, a line for each."""
+    fields = [(package, field) for package in before if package in now for field in FIELDS]
     return [
-        f"plugin {package}: {field} was {before[package].get(field)!r} and is {now[package][field]!r}"
+        f"plugin {package}: {field} was {before[package].get(field)!r} and is {now[package].get(field)!r}"
         for package, field in fields
-        if before[package].get(field) != now[package][field]
+        if before[package].get(field) != now[package].get(field)
     ]
 
 

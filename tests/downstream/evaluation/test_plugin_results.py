@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from downstream_factory import make_folder
 from finished_factory import settings
-from registry_factory import changeable, forget, imported_anew
+from registry_factory import imported_anew, plugin_module
 
 from trocar.downstream.protocols.base import PROTOCOLS
 from trocar.jobs.evaluate import evaluate
@@ -17,7 +16,7 @@ from trocar.jobs.evaluate import evaluate
 PROTOCOL = """
 from typing import Literal
 from trocar.downstream.protocols.knn import KNN
-from trocar.registries import register_protocol
+from trocar import register_protocol
 
 @register_protocol
 class Mine(KNN):
@@ -28,12 +27,8 @@ class Mine(KNN):
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A module `plugin_with_a_protocol` with the protocol `mine`; returns its file."""
-    changeable(PROTOCOLS, monkeypatch)
-    forget(monkeypatch)
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "plugin_with_a_protocol.py").write_text(PROTOCOL, encoding="utf-8")
-    yield tmp_path / "plugin_with_a_protocol.py"
-    sys.modules.pop("plugin_with_a_protocol", None)
+    with plugin_module(PROTOCOLS, tmp_path, monkeypatch, "plugin_with_a_protocol", PROTOCOL) as file:
+        yield file
 
 
 def said_of_cache(root: Path) -> list[str]:

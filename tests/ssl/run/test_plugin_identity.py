@@ -1,10 +1,8 @@
 """What a run is includes the source of the plugins that it uses, so an edit is noticed."""
 
-import sys
-
 import pytest
 from data_factory import make_catalog
-from registry_factory import changeable, forget, imported_anew
+from registry_factory import imported_anew, plugin_module
 from run_factory import small_run
 
 from trocar.core.config import validate
@@ -18,7 +16,7 @@ from trocar.ssl.run.pretrain_config import PretrainConfig
 
 METHOD = """
 from typing import Literal
-from trocar.registries import register_method
+from trocar import register_method
 from trocar.ssl.methods.simclr import SimclrConfig
 
 @register_method
@@ -30,12 +28,8 @@ class MineConfig(SimclrConfig):
 @pytest.fixture
 def plugin(tmp_path, monkeypatch):
     """A module `plugin_with_a_method` with the method `mine`; returns its file."""
-    changeable(METHODS, monkeypatch)
-    forget(monkeypatch)
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "plugin_with_a_method.py").write_text(METHOD, encoding="utf-8")
-    yield tmp_path / "plugin_with_a_method.py"
-    sys.modules.pop("plugin_with_a_method", None)
+    with plugin_module(METHODS, tmp_path, monkeypatch, "plugin_with_a_method", METHOD) as file:
+        yield file
 
 
 def config_of(root, name, **sections):

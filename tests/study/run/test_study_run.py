@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from study_factory import command, launch, make_stages, named, successes
@@ -142,6 +143,19 @@ def test_a_pretraining_on_other_data_than_planned_is_a_failure(store, capfd):
         assert run_stage(store.put(stages[name], None, "full"), other_data) == 1
     assert "was planned on other data than it was trained on (those)" in store.log_tail(name)[-1]
     assert not store.is_done(name)
+
+
+def test_a_stage_that_was_planned_before_an_edit_of_its_plugin_fails_before_it_works(store, capfd, monkeypatch):
+    monkeypatch.syspath_prepend(store.root.parent)
+    (store.root.parent / "plugin_of_a_stage.py").write_text("")
+    planned = {"plugin_of_a_stage": {"distribution": "", "version": "", "source": "planned"}}
+    stages = make_stages()
+    stage = replace(stages[named(stages, "a")], inputs={"plugins": planned})
+    with capfd.disabled():
+        assert run_stage(store.put(stage, None, "full"), command) == 1
+    words = f"{stage.name} was planned with other code: plugin plugin_of_a_stage: source was 'planned' and is '"
+    assert words in store.log_tail(stage.name)[-1]
+    assert not store.out(stage.name).exists()
 
 
 def test_an_unexpected_error_is_in_the_log(store, capfd):

@@ -77,6 +77,12 @@ class StudyPlan:
         return found | {self.report.name: self.report}
 
     @cached_property
+    def plugins(self) -> dict[str, dict[str, str]]:
+        """The plugins that take part in its stages: package -> what `plugins_in` says of it."""
+        found = {package: about for s in self.stages.values() for package, about in s.inputs.get("plugins", {}).items()}
+        return dict(sorted(found.items()))
+
+    @cached_property
     def labels(self) -> dict[str, str]:
         """Stage -> what it is in this study, in words; the first of several places."""
         found = {self.report.name: f"report of {self.study.name}"}

@@ -12,6 +12,7 @@ from typing import Any
 
 from trocar import __version__
 from trocar.core.files import write_json_atomic
+from trocar.core.plugins import plugin_changes
 from trocar.errors import ConfigError, TrocarError
 from trocar.study.plan.expand import StudyPlan
 from trocar.study.results.weight_identity import identity
@@ -19,7 +20,7 @@ from trocar.study.run.stage_store import Store
 from trocar.study.run.stages import STAGE_VERSION
 
 NAME = "study.lock"
-FORMAT = 4
+FORMAT = 5
 
 Tree = dict[str, Any]
 
@@ -34,6 +35,7 @@ def make_lock(plan: StudyPlan) -> Tree:
             "trocar": __version__,
             "study": study.model_dump(mode="json"),
             "versions": dict(STAGE_VERSION),
+            "plugins": plan.plugins,
             "catalog": plan.catalog,
             "weights": {source: identity(source) for source in sources},
             "runs": [run.to_json() for run in plan.runs],
@@ -94,9 +96,10 @@ def require_lock(store: Store, study: str) -> Tree:
 
 def drift(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What differs between two locks although the study file asks for the same: data that came, went or changed,
-    other weights under a name, raised stage versions. One line each; empty if nothing does.
+    other weights under a name, an edited plugin, raised stage versions. One line each; empty if nothing does.
     """
-    return [*_versions(old, new), *_runs(old, new), *_tasks(old, new), *_weights(old, new)]
+    plugins = plugin_changes(old["plugins"], new["plugins"])
+    return [*_versions(old, new), *plugins, *_runs(old, new), *_tasks(old, new), *_weights(old, new)]
 
 
 def edits(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

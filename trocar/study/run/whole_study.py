@@ -24,8 +24,8 @@ Answering = Callable[[Callable[[int], object]], AbstractContextManager[None]]
 def lock_plan(plan: StudyPlan, store: Store, update: bool, say: Say) -> Tree:
     """The lock of the plan, written.
 
-    Raises ConfigError, with what changed, for a plan on other data or versions than were locked, unless `update`
-    accepts them.
+    Raises ConfigError, with what changed, for a plan on other data, versions or plugins than were locked, unless
+    `update` accepts them.
     """
     new, old = make_lock(plan), read_lock(store, plan.study.name)
     if old is not None:
@@ -33,7 +33,7 @@ def lock_plan(plan: StudyPlan, store: Store, update: bool, say: Say) -> Tree:
         listed = "\n".join(f"  {line}" for line in changes)
         if changes and not update:
             raise ConfigError(
-                f"study {plan.study.name} was planned on other data or versions:\n{listed}\n"
+                f"study {plan.study.name} was planned on other data, versions or plugins:\n{listed}\n"
                 "`trocar study plan --update` accepts that; results of the old plan stay in the store"
             )
         if changes:
