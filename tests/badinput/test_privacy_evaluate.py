@@ -20,11 +20,13 @@ from matplotlib.text import Text
 from PIL import Image
 
 from trocar.cli.main import main
+from trocar.data.catalog.catalog import Catalog
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.readers.from_shards import locate
-from trocar.downstream.evaluation.private_labels import names_of, private_of
 from trocar.errors import ConfigError
-from trocar.privacy.marks import Marks, marks_in, withheld, withhold
+from trocar.privacy.aliases import withheld, withhold
+from trocar.privacy.marks import Marks, marks_in
+from trocar.privacy.private_data import private_of, private_of_runs
 
 SECRET = ("Inselspital", "case-0815", "case-0817", "op-a", "op-c")
 MAGENTA = (250, 0, 250)
@@ -147,7 +149,7 @@ def test_videos_that_the_catalog_of_the_shards_marks_are_private(tmp_path: Path)
     table = pd.read_csv(data / "frames.csv")
     table = table[table["video"] != "op-c"].replace({"video": {"op-a": "video00", "op-b": "video01"}})
     table.to_csv(data / "frames.csv", index=False)
-    found = private_of(locate(open_dataset(data), tmp_path / "shards"))
+    found = private_of(locate(open_dataset(data), tmp_path / "shards"), catalog=Catalog.open(tmp_path / "shards"))
     assert found.cases == {"case-0816"}
     assert found.names == {"case-0816", "video01", "case01", "south"}
 
@@ -155,7 +157,7 @@ def test_videos_that_the_catalog_of_the_shards_marks_are_private(tmp_path: Path)
 def test_names_that_a_backbone_was_trained_on_are_withheld_too(tmp_path: Path) -> None:
     (tmp_path / "run" / "backbone").mkdir(parents=True)
     withhold(tmp_path / "run", ["Inselspital"])
-    assert names_of([str(tmp_path / "run" / "backbone"), "resnet50"]) == {"Inselspital"}
+    assert private_of_runs([str(tmp_path / "run" / "backbone"), "resnet50"]).names == {"Inselspital"}
 
 
 @pytest.mark.parametrize(

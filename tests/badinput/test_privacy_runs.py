@@ -15,10 +15,10 @@ from private_factory import NAMES, SECRET, private_catalog
 from trocar.backbones.card import model_card
 from trocar.cli.main import main
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.catalog.private_videos import is_private, private_names
 from trocar.errors import TrocarError
 from trocar.leakage.weight_history import RecordedHistory
-from trocar.privacy.marks import Withheld, withheld, withhold
+from trocar.privacy.aliases import Aliases, withheld, withhold
+from trocar.privacy.private_data import is_private, private_names
 
 
 @settings(max_examples=150, deadline=None, derandomize=True, database=None)
@@ -26,7 +26,7 @@ from trocar.privacy.marks import Withheld, withheld, withhold
     st.lists(st.text("abCÄ .-'7", min_size=2, max_size=9), min_size=1, max_size=4), st.text(max_size=9), st.booleans()
 )
 def test_no_name_survives_in_a_text_in_any_case(names: list[str], around: str, upper: bool) -> None:
-    hidden = Withheld(names)
+    hidden = Aliases(names)
     for name in hidden.names:
         if name.isdecimal() and len(name) < 4:
             continue
@@ -36,7 +36,7 @@ def test_no_name_survives_in_a_text_in_any_case(names: list[str], around: str, u
 
 
 def test_words_that_only_contain_a_name_and_bare_numbers_stay() -> None:
-    hidden = Withheld(["north", "7", "St Mary"])
+    hidden = Aliases(["north", "7", "St Mary"])
     assert hidden.text("northern lights, step 7") == "northern lights, step 7"
     assert hidden.text("7") != "7"
     assert hidden.text("/data/North_2020/st\n  mary.mp4").count("withheld-") == 2
@@ -152,7 +152,7 @@ def test_a_study_in_mlflow_has_no_private_name(tmp_path: Path) -> None:
     cell = {"arm": arm, "seed": 0, "stage": "pretrain-0", "tasks": ["phase"], "frames": 6, "steps": 1}
     cell |= {"cases": ["ours/case-0815", "ours/case-0816"], "epochs": {"ours": 1.0}, "init": "random"}
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    hidden = Withheld(private_names(private_catalog(tmp_path / "shards", (True, False, True))))
+    hidden = Aliases(private_names(private_catalog(tmp_path / "shards", (True, False, True))))
     lock = {"study": {"name": "s"}, "runs": [cell], "evaluations": []}
     run_id = _parent(lock, Store(tmp_path / "home"), arm, uri, hidden)
     found = MlflowClient(uri).get_run(run_id)
@@ -217,6 +217,6 @@ def test_names_of_labelled_data_that_the_leak_guard_compares_with_are_withheld(t
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         found = held_out([str(data)], said.append)
-    assert found.private == {"case1", "Inselspital"}
+    assert found.private.names == {"case1", "Inselspital"}
     assert said
     assert not any("Inselspital" in line for line in said)

@@ -14,7 +14,7 @@ def test_private_cases_are_numbered_and_others_keep_their_names(tmp_path):
     known = KnownCases.of([tmp_path])
     assert known.named(["case00", "phantom/case01", "elsewhere"]) == {
         "case00": "case00",
-        "phantom/case01": "private case 1",
+        "phantom/case01": "private case 1 of phantom",
         "elsewhere": "elsewhere",
     }
     assert not known.may_show("case01")

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 from jinja2 import UndefinedError
 
-from trocar.privacy.marks import Withheld
+from trocar.privacy.aliases import Aliases
 from trocar.report.templating import FOLDER, render_template
 
 
@@ -38,7 +38,7 @@ def test_what_is_withheld_is_neither_in_title_nor_text_nor_descriptions():
             frames=[image],
             views=(),
         ),
-        Withheld(["St. Anna"]),
+        Aliases(["St. Anna"]),
     )
     assert "Anna" not in page
     assert "/home" not in page

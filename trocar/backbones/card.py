@@ -12,7 +12,8 @@ from safetensors import safe_open
 
 from trocar.backbones.history import KEY, WEIGHTS_KEY, WeightHistory
 from trocar.backbones.source import WEIGHTS, is_timms
-from trocar.privacy.marks import tree_without_folders, withheld
+from trocar.privacy.aliases import withheld
+from trocar.privacy.shared_paths import tree_without_folders
 from trocar.runs.step_metrics import read_metrics
 
 OWN_ARCHITECTURES = "architectures.py"

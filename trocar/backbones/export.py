@@ -30,7 +30,7 @@ from trocar.backbones.source import WEIGHTS, find_backbone_folder
 from trocar.backbones.weights.weights_file import require_finite, write_weights
 from trocar.core.files import sha256_of
 from trocar.errors import ConfigError, TrocarError
-from trocar.privacy.marks import Withheld, withheld
+from trocar.privacy.aliases import Aliases, withheld
 
 # Regularisation while training changes no feature in eval mode; whoever fine-tunes chooses their own.
 TRAINING_ONLY = {
@@ -206,7 +206,7 @@ def export_timm(name_or_path: str | Path, out: Path, history: WeightHistory) -> 
     return str(source or name_or_path)
 
 
-def public_config(path: Path, hidden: Withheld, history: WeightHistory) -> str:
+def public_config(path: Path, hidden: Aliases, history: WeightHistory) -> str:
     """A backbone's config.json for others: names of cases are sealed, and what the run withholds is not in it."""
     config = json.loads(path.read_text(encoding="utf-8"))
     about = config.get("trocar") or {}

@@ -10,6 +10,7 @@ import numpy as np
 
 from trocar.leakage.identities import Case
 from trocar.leakage.pictures import Pictures
+from trocar.privacy.private_data import Private
 
 
 @dataclass(frozen=True)
@@ -17,12 +18,12 @@ class HeldOut:
     """Cases of the data that models are scored on: `why` says for each of them which data and tasks it belongs to.
 
     `pictures` are the hashed frames of those whose pictures are at hand; the others are known by name only. `private`:
-    names that nothing about them may show.
+    what of them must not be shown.
     """
 
     why: Mapping[Case, tuple[str, ...]] = field(default_factory=dict)
     pictures: Pictures = field(default_factory=lambda: Pictures.join([]))
-    private: frozenset[str] = frozenset()
+    private: Private = field(default_factory=Private)
 
     @property
     def cases(self) -> frozenset[Case]:
@@ -46,5 +47,5 @@ class HeldOut:
         for part in parts:
             for case, reasons in part.why.items():
                 why[case] = tuple(dict.fromkeys((*why.get(case, ()), *reasons)))
-        private = frozenset(name for part in parts for name in part.private)
-        return HeldOut(why, Pictures.join([part.pictures for part in parts]), private)
+        pictures = Pictures.join([part.pictures for part in parts])
+        return HeldOut(why, pictures, Private.join(part.private for part in parts))

@@ -18,7 +18,6 @@ from trocar.data.media.folders import video_key
 from trocar.data.selection.leak_config import Guarded
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.base import DATASETS, DatasetOptions
-from trocar.downstream.evaluation.private_labels import private_of
 from trocar.downstream.features.frame_cache import FrameCache, decoded
 from trocar.downstream.labels import LabelledFrames
 from trocar.errors import ConfigError, TrocarError, nearest
@@ -26,6 +25,7 @@ from trocar.leakage.held_out import HeldOut
 from trocar.leakage.identities import Case, identities
 from trocar.leakage.matching import RUN
 from trocar.leakage.pictures import U8, Pictures, variants
+from trocar.privacy.private_data import private_of
 
 SIDE = 160
 """Pixels of the square that a frame is squashed to before it is hashed: over nine for a cell of the hash."""
@@ -91,7 +91,7 @@ def _one(entry: str | Guarded, say: Say) -> HeldOut:
         data = open_dataset(entry.data, entry.layout, options)
         private = private_of(data, entry.private)
         found = of_data(data, guarded_cases(data), private.hidden.saying(say))
-        return replace(found, private=private.names)
+        return replace(found, private=private)
     if Path(entry).is_dir():
         return _one(Guarded(data=Path(entry)), say)
     if Path(entry).is_file():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 from trocar.backbones.history import Record
@@ -10,16 +9,17 @@ from trocar.data.selection.composition import Composition
 from trocar.leakage.exposure import Exposure, Part, exposure_of, exposure_of_index
 from trocar.leakage.guard import LeakSearch, compared, guarding_of
 from trocar.leakage.weight_history import RecordedHistory
+from trocar.privacy.private_data import Private
 from trocar.ssl.pool_guard import TrainingData
 
 
 class RunGuard(LeakSearch, RecordedHistory):
     """Implements `trocar.ssl.pool_guard.PoolGuard`; several runs may share one, on what it has found already."""
 
-    def private_names(self, composition: Composition) -> Collection[str]:
-        """Names of the held-out data that nothing of the run may show."""
+    def private(self, composition: Composition) -> Private:
+        """What of the held-out data nothing of the run may show."""
         held_out = self.held_out(composition)
-        return held_out.private if held_out is not None else ()
+        return held_out.private if held_out is not None else Private()
 
     def exposure(self, data: TrainingData) -> Exposure:
         """What the trained weights will have seen, through their first weights, teachers and neighbour index too."""

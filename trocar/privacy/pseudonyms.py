@@ -19,7 +19,7 @@ from pathlib import Path
 
 from trocar.core.files import replacing, write_json_atomic
 from trocar.errors import ConfigError
-from trocar.privacy.marks import write_private
+from trocar.privacy.aliases import write_private
 
 CHECK = "pseudonyms.json"
 """In the shards folder: which key its pseudonyms are of, told by a hash that is of no name."""

@@ -18,14 +18,15 @@ from trocar.backbones.load import load_backbone, random_like
 from trocar.core.config import validate
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.catalog.inspection import is_doubtful
-from trocar.data.catalog.private_videos import is_private, private_names
 from trocar.data.loading.reader import BadContentError, Reader
 from trocar.data.media.input_file import RejectError
 from trocar.data.media.still import open_jpeg
 from trocar.data.selection.composition import Composition
 from trocar.errors import ConfigError, TrocarError
 from trocar.leakage.guard import resolve
-from trocar.privacy.marks import Withheld, tree_without_folders, withheld
+from trocar.privacy.aliases import Aliases, withheld
+from trocar.privacy.private_data import is_private, private_of_catalog
+from trocar.privacy.shared_paths import tree_without_folders
 from trocar.report.page_pictures import Images, PictureFeatures, neighbours, pca_maps, spread
 from trocar.report.run_inputs import Gallery, NeighbourComparison, PcaComparison, RunInputs
 from trocar.report.words import clock
@@ -71,7 +72,7 @@ def gather(
     catalog = _catalog(config, notes)
     private = catalog is not None and any(catalog.videos["private"].to_pylist())
     share = _shares(config) if share_frames is None else share_frames
-    hidden = Withheld() if share else _hidden(run, catalog, evaluation)
+    hidden = Aliases() if share else _hidden(run, catalog, evaluation)
     gallery = cases = None
     if catalog is not None:
         rows = selected_rows(catalog, config, notes)
@@ -124,7 +125,7 @@ def _shares(config: Mapping[str, Any]) -> bool:
     return isinstance(privacy, Mapping) and privacy.get("share_frames") is True
 
 
-def _without(hidden: Withheld, results: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+def _without(hidden: Aliases, results: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """Results without the names, in those places that hold text from outside."""
     if results is None:
         return None
@@ -133,11 +134,11 @@ def _without(hidden: Withheld, results: Mapping[str, Any] | None) -> Mapping[str
     return {**results, "data": data, "rows": rows}
 
 
-def _hidden(run: Path, catalog: Catalog | None, evaluation: Path | None) -> Withheld:
+def _hidden(run: Path, catalog: Catalog | None, evaluation: Path | None) -> Aliases:
     """What the run and its evaluation left to be withheld, and what the catalog marks private by now."""
     folders = [run] if evaluation is None else [run, evaluation if evaluation.is_dir() else evaluation.parent]
-    left = [name for folder in folders for name in withheld(folder).names]
-    return Withheld([*left, *(private_names(catalog) if catalog is not None else ())])
+    marked = [] if catalog is None else [private_of_catalog(catalog).hidden]
+    return Aliases.join([*map(withheld, folders), *marked])
 
 
 def sample_frames(catalog: Catalog, rows: npt.NDArray[np.int64], count: int) -> tuple[Gallery, list[str]]:

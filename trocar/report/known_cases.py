@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trocar.data.catalog.catalog import Catalog
 from trocar.errors import TrocarError
-from trocar.privacy.marks import Withheld, numbered
+from trocar.privacy.aliases import Aliases
 from trocar.study.results.private_names import marked_in_study
 from trocar.study.results.results import StudyResults
 
@@ -25,7 +25,7 @@ class KnownCases:
     about: Mapping[str, Mapping[str, str]]
     private: frozenset[str]
     unread: Mapping[str, str]
-    hidden: Withheld = field(default_factory=Withheld)
+    hidden: Aliases = field(default_factory=Aliases)
     shares: bool = False
 
     @classmethod
@@ -64,6 +64,16 @@ class KnownCases:
         return not self.unread and case.rpartition("/")[2] not in self.private
 
     def named(self, cases: Iterable[str]) -> dict[str, str]:
-        """Case -> what it is called in the report: itself, or a number for those that must not be shown."""
-        listed = list(cases)
-        return numbered(listed, {case for case in listed if not self.may_show(case)})
+        """Case -> what it is called in the report: itself, or the alias of one that must not be shown, with its
+        source if it comes with one.
+        """
+        listed = list(dict.fromkeys(cases))
+        private = {case.rpartition("/")[2] for case in listed if not self.may_show(case)}
+        # A catalog that cannot be read makes private what has no alias yet.
+        aliases = Aliases({*private, *self.hidden.names}, private | self.hidden.cases, self.hidden.table)
+        return {case: case if self.may_show(case) else _alias(case, aliases) for case in listed}
+
+
+def _alias(case: str, aliases: Aliases) -> str:
+    source, _, name = case.rpartition("/")
+    return f"{aliases.of(name)} of {source}" if source else aliases.of(name)

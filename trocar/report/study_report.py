@@ -12,7 +12,7 @@ import pandas as pd
 
 from trocar.core.files import write_atomic, writing
 from trocar.errors import ConfigError
-from trocar.privacy.marks import Withheld
+from trocar.privacy.aliases import Aliases
 from trocar.report.known_cases import KnownCases
 from trocar.report.study_analysis import DRAWS, LEVEL, Analysis, Compared, analyse
 from trocar.report.study_methods import (
@@ -129,7 +129,7 @@ def write(
     return path
 
 
-def _without(table: pd.DataFrame, hidden: Withheld) -> pd.DataFrame:
+def _without(table: pd.DataFrame, hidden: Aliases) -> pd.DataFrame:
     """The table without the names, in every column of text."""
     shown: pd.DataFrame = table.copy()
     for name in table:

@@ -12,15 +12,16 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from trocar import __version__
-from trocar.privacy.marks import Withheld, html_without_folders, without_folders
+from trocar.privacy.aliases import Aliases
+from trocar.privacy.shared_paths import html_without_folders, without_folders
 from trocar.report import words
 from trocar.report.charts import bar
 
 FOLDER = Path(__file__).parent
-NOTHING_WITHHELD = Withheld()
+NOTHING_WITHHELD = Aliases()
 
 
-def render_template(name: str, values: object, hidden: Withheld = NOTHING_WITHHELD) -> str:
+def render_template(name: str, values: object, hidden: Aliases = NOTHING_WITHHELD) -> str:
     """The template `name` as HTML. The fields of `values`, a dataclass, are its variables.
 
     Strings are escaped, but for charts and the style sheet. A variable that is not there is an error
@@ -59,6 +60,6 @@ def _yaml(tree: Mapping[str, Any]) -> str:
     return yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True)
 
 
-def _shareable(page: str, hidden: Withheld) -> str:
+def _shareable(page: str, hidden: Aliases) -> str:
     """Charts bring text of their own, so names are taken out of the finished page and not of the variables."""
     return html_without_folders(hidden.html(str(page)))

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ from trocar.data.catalog.catalog import Catalog
 from trocar.data.order.neighbour_table import NeighbourTable
 from trocar.data.selection.composition import Composition
 from trocar.data.selection.selection import Selection
+from trocar.privacy.private_data import Private
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class PoolGuard(WeightHistory, Protocol):
         """`Composition.resolve` without the held-out cases; raises ConfigError too for a pool that is refused."""
         ...
 
-    def private_names(self, composition: Composition) -> Collection[str]:
-        """Names of the held-out data that nothing of the run may show."""
+    def private(self, composition: Composition) -> Private:
+        """What of the held-out data nothing of the run may show."""
         ...
 
     def seen(self, data: TrainingData) -> Record:

@@ -16,7 +16,7 @@ from trocar.downstream.evaluation.results import EvaluationResults, ResultRow, R
 from trocar.downstream.predictions.prediction_file import About, Predictions, RunIndex
 from trocar.downstream.predictions.prediction_scores import PredictionScores
 from trocar.errors import ConfigError
-from trocar.privacy.marks import Withheld
+from trocar.privacy.aliases import Aliases
 from trocar.runs.step_metrics import read_metrics
 
 
@@ -33,7 +33,7 @@ def results(*rows: ResultRow, hidden: tuple[str, ...] = ()) -> EvaluationResults
 
     about = {"headline": "f1@pooled_macro", "budget": "", "metrics": ["f1@pooled_macro", "accuracy"]}
     nothing = PredictionScores(Predictions(pd.DataFrame(), About(), Path("none")), {}, draws=0)
-    return EvaluationResults({"layout": "folder"}, {"phase": about}, list(rows), nothing, Withheld(hidden))
+    return EvaluationResults({"layout": "folder"}, {"phase": about}, list(rows), nothing, Aliases(hidden))
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_the_folder_is_all_that_a_later_sync_needs(
 
 
 def test_names_that_are_withheld_do_not_reach_mlflow(tmp_path: Path, database: str) -> None:
-    from trocar.privacy.marks import withhold
+    from trocar.privacy.aliases import withhold
 
     config = settings(tmp_path / "scores", database)
     withhold(tmp_path / "scores", ["Inselspital"])

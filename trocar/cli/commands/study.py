@@ -90,12 +90,14 @@ def run_run(args: argparse.Namespace) -> int:
 
 def _submit(args: argparse.Namespace, profile: Profile, plan: StudyPlan, lock: Tree, store: Store) -> int:
     """Submit what is missing; mlflow is brought up to what earlier jobs have done."""
+    from trocar.study.results.private_names import open_study_book
     from trocar.study.run.local_runner import script, submit
     from trocar.study.run.mlflow_record import sync_study
 
     if args.dry_run:
         print(script(plan, store, profile), end="")
         return 0
+    open_study_book(lock, store)
     submit(plan, store, profile)
     left = sum(not store.is_done(name) for name in plan.stages)
     print(f"{left} stages are submitted; `trocar study status {args.study}` or `trocar jobs` to follow")

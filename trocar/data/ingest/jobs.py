@@ -20,7 +20,7 @@ from trocar.data.ingest.sources.metadata import VideoTable, frame_spec, matches,
 from trocar.data.ingest.video import Job
 from trocar.data.media.video.frame_conversion import Box
 from trocar.errors import ConfigError
-from trocar.privacy.marks import Withheld
+from trocar.privacy.aliases import Aliases
 from trocar.privacy.pseudonyms import Pseudonyms
 
 
@@ -137,7 +137,7 @@ def _still(item: FoundSource, about: _About) -> Still:
 
 def _without_names(say: Say, found: Sequence[FoundSource]) -> Say:
     names = {name for item in found for name in (item.name, item.path.name, item.path.stem, item.shown)}
-    hidden = Withheld(names)
+    hidden = Aliases(names)
     return lambda line: say(hidden.text(line))
 
 

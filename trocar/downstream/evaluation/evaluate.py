@@ -11,6 +11,7 @@ import pandas as pd
 
 from trocar.core.config import fingerprint
 from trocar.core.files import locked
+from trocar.data.catalog.catalog import Catalog
 from trocar.downstream import figures
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.base import DatasetOptions
@@ -21,7 +22,6 @@ from trocar.downstream.evaluation.contenders import Contender, check_arms, check
 from trocar.downstream.evaluation.evaluate_config import Computing, EvaluateConfig
 from trocar.downstream.evaluation.experiment import Experiment, make_experiment
 from trocar.downstream.evaluation.mlflow_record import track
-from trocar.downstream.evaluation.private_labels import Private, names_of, private_of, to_show
 from trocar.downstream.evaluation.result_cache import FOLDER, Finished
 from trocar.downstream.evaluation.results import PREDICTIONS, EvaluationResults, ResultRow, RowOrigin
 from trocar.downstream.evaluation.rows import about_task
@@ -35,7 +35,8 @@ from trocar.downstream.predictions.prediction_file import About, Predictions
 from trocar.downstream.predictions.prediction_scores import PredictionScores
 from trocar.downstream.protocols import get_protocol
 from trocar.errors import ConfigError
-from trocar.privacy.marks import Withheld, withhold
+from trocar.privacy.aliases import Aliases, aliases_of, withhold
+from trocar.privacy.private_data import Private, private_of, private_of_runs, to_show
 
 LOCK = ".writing.lock"
 LEAST_SIDE = 32
@@ -82,7 +83,8 @@ def _evaluate(
     if config.out is not None:
         config.out.mkdir(parents=True, exist_ok=True)
         (config.out / LOCK).touch()  # a folder that cannot be written to is better known now
-        withhold(config.out, private.names)  # before anything that others could pick up
+        # Before anything that others could pick up.
+        withhold(config.out, private.names, private.cases, private.called)
     say(_found(data))
     for note in data.notes:
         say(f"note: {note}")
@@ -177,8 +179,12 @@ def _private(data: LabelledFrames, arms: list[Contender], config: EvaluateConfig
     """What must not be shown: of the data, and of what the backbones were trained on."""
     if config.privacy.share_frames:
         return Private()
-    found = private_of(data, config.private)
-    return replace(found, names=found.names | names_of(member.name for arm in arms for member in arm.members))
+    catalog = None if data.shards is None else Catalog.open(data.shards)
+    runs = private_of_runs(member.name for arm in arms for member in arm.members)
+    found = Private.join([private_of(data, config.private, catalog), runs])
+    return (
+        found if config.out is None else found.called_as(aliases_of(config.out, found.names, found.cases, found.called))
+    )
 
 
 def _finished(config: EvaluateConfig) -> Finished:
@@ -192,7 +198,7 @@ def _results(
     found: PredictedContender,
     config: EvaluateConfig,
     computing: Computing,
-    hidden: Withheld,
+    hidden: Aliases,
 ) -> EvaluationResults:
     about = {task.name: about_task(bench, task) for bench in benches for task in bench.tasks}
     path = Path(PREDICTIONS) if config.out is None else config.out / PREDICTIONS

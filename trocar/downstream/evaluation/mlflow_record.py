@@ -15,7 +15,7 @@ from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.mask_runs import file_stem
 from trocar.downstream.evaluation.results import EvaluationResults, ResultRow
 from trocar.errors import TrocarError
-from trocar.privacy.marks import withhold
+from trocar.privacy.aliases import withhold
 from trocar.runs.mlflow.follower import may_follow
 from trocar.runs.mlflow.server import PARTS, describe, resolve_uri
 from trocar.runs.run_folder import Run, read_config
@@ -55,7 +55,7 @@ def record(results: EvaluationResults, out: Path, settings: Mapping[str, Any]) -
         folder = out / PARTS / file_stem(*map(results.hidden.text, (row.task, row.protocol, row.arm)))
         _log(folder, {}, _values(row, str(about["headline"])))
         describe(folder, f"{row.arm}: {row.task}, {row.protocol}", _labels(row, about, results.data))
-        withhold(folder, results.hidden.names)
+        withhold(folder, results.hidden.names, results.hidden.cases, results.hidden.table)
 
 
 def _labels(row: ResultRow, about: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from trocar.downstream.metrics.registry import NO_BACKGROUND, class_lines
 from trocar.downstream.predictions.metrics_report import METRICS, MetricsReport
 from trocar.downstream.predictions.prediction_file import RunIndex
 from trocar.downstream.predictions.prediction_scores import ContenderScores, PredictionScores
-from trocar.privacy.marks import Withheld
+from trocar.privacy.aliases import Aliases
 
 FORMAT = 2
 PREDICTIONS = "predictions.parquet"
@@ -87,7 +87,7 @@ class EvaluationResults:
     tasks: dict[str, dict[str, Any]]
     rows: list[ResultRow]
     scores: PredictionScores
-    hidden: Withheld = field(default_factory=Withheld)
+    hidden: Aliases = field(default_factory=Aliases)
 
     @property
     def predictions(self) -> pd.DataFrame:

@@ -15,7 +15,6 @@ from trocar.downstream.evaluation.contenders import Contender, Replicate, label_
 from trocar.downstream.evaluation.evaluate_config import Computing, EvaluateConfig
 from trocar.downstream.evaluation.experiment import Experiment, drawn
 from trocar.downstream.evaluation.mask_runs import MaskWriter, draw_masks, file_stem, run_masks
-from trocar.downstream.evaluation.private_labels import Private
 from trocar.downstream.evaluation.result_cache import Finished
 from trocar.downstream.evaluation.results import RowOrigin
 from trocar.downstream.evaluation.rows import ContenderRun, details, frame_payload, prediction_table
@@ -28,6 +27,7 @@ from trocar.downstream.protocols.segmentation import MaskProtocol
 from trocar.downstream.splits.budgets import most_draws
 from trocar.downstream.splits.folds import Fold
 from trocar.errors import TrocarError
+from trocar.privacy.private_data import Private
 
 # Below this many feature values BLAS threads wait for each other longer than they compute, above all on a busy machine.
 SMALL = 20_000_000

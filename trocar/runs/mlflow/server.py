@@ -16,8 +16,8 @@ from typing import Any
 
 from trocar.core.extras import extra
 from trocar.core.files import sha256_of
+from trocar.privacy.aliases import Aliases, withheld
 from trocar.privacy.credentials import redact, secrets_in
-from trocar.privacy.marks import Withheld, withheld
 from trocar.runs.run_folder import read_record, update_record
 
 
@@ -96,7 +96,7 @@ class Placement:
     parent: str | None = None
     note: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
-    hidden: Withheld = field(default_factory=Withheld)
+    hidden: Aliases = field(default_factory=Aliases)
 
     @classmethod
     def of(cls, folder: Path) -> Placement:
@@ -108,15 +108,15 @@ class Placement:
         """The same below another mlflow run."""
         return replace(self, parent=parent)
 
-    def tags(self, hidden: Withheld) -> dict[str, str]:
+    def tags(self, hidden: Aliases) -> dict[str, str]:
         """Tags in mlflow's own names, and the labels, without the names in `hidden`."""
         found = {"mlflow.parentRunId": self.parent, "mlflow.note.content": hidden.text(self.note)}
         labels = {key: hidden.text(value) for key, value in self.labels.items()}
         return {key: value for key, value in (found | labels).items() if value}
 
-    def withheld(self, folder: Path) -> Withheld:
+    def withheld(self, folder: Path) -> Aliases:
         """All names that mlflow must not get of the run in `folder`."""
-        return Withheld([*withheld(folder).names, *self.hidden.names])
+        return Aliases.join([self.hidden, withheld(folder)])
 
 
 def describe(folder: Path, name: str, labels: Mapping[str, str]) -> None:
@@ -134,7 +134,7 @@ ABOUT_CASES = (".parquet", ".png", ".html")
 them. A page may have been made with --share-frames."""
 
 
-def log_artifacts(client: Any, run_id: str, folder: Path, hidden: Withheld, known: dict[str, str]) -> None:
+def log_artifacts(client: Any, run_id: str, folder: Path, hidden: Aliases, known: dict[str, str]) -> None:
     """Log what is new or has changed; `known` (path -> sha256 of the file when it was logged) is brought up to date."""
     for file, name in _files(folder):
         digest = sha256_of(file)
@@ -147,7 +147,7 @@ def log_artifacts(client: Any, run_id: str, folder: Path, hidden: Withheld, know
         known[name] = digest
 
 
-def without(file: Path, hidden: Withheld) -> str:
+def without(file: Path, hidden: Aliases) -> str:
     """The text of a file without names that must not be shown."""
     text = file.read_text(encoding="utf-8")
     if file.suffix == ".json":

@@ -23,7 +23,6 @@ from trocar.core.plugins import plugins_in
 from trocar.core.registry import modules_of
 from trocar.data.catalog import staging
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.catalog.private_videos import private_names
 from trocar.data.loading.batch import Batch
 from trocar.data.loading.dali_pipeline import decoder_identity, is_available, require
 from trocar.data.loading.loader import Backend, Loader
@@ -32,7 +31,7 @@ from trocar.data.order.neighbours import NeighbourRule, resolve_neighbours
 from trocar.data.order.plan import Plan
 from trocar.data.selection.selection import Selection
 from trocar.data.views.recipe import ViewPlan
-from trocar.privacy.marks import Withheld
+from trocar.privacy.private_data import Private, private_of_catalog
 from trocar.ssl.blocks.networks import TimmNetworks, compile_backbone
 from trocar.ssl.blocks.own_networks import OwnNetworks
 from trocar.ssl.blocks.teachers import FrozenConfig
@@ -81,11 +80,11 @@ class Pretraining:
         return Catalog.open(self.config.data.catalog)
 
     @cached_property
-    def withheld(self) -> Withheld:
+    def private(self) -> Private:
         """The names that nothing of this run may show: of the catalog, and of the data the leak guard compares with."""
         if self.config.privacy.share_frames:
-            return Withheld()
-        return Withheld([*private_names(self.catalog), *self.guard.private_names(self.config.data.composition)])
+            return Private()
+        return Private.join([private_of_catalog(self.catalog), self.guard.private(self.config.data.composition)])
 
     @cached_property
     def selection(self) -> Selection:

@@ -21,7 +21,7 @@ from trocar.data.loading.batch import Batch
 from trocar.data.order.neighbours import NeighbourRule
 from trocar.data.views.recipe import ViewParams, ViewRecipe
 from trocar.errors import ConfigError, TrocarError
-from trocar.privacy.marks import Withheld
+from trocar.privacy.private_data import Private
 from trocar.ssl.run.assembly import Pretraining
 from trocar.ssl.run.auto_values import DataSize
 
@@ -53,9 +53,9 @@ class OwnBatchesRun(Pretraining):
         raise TrocarError("this run was trained on batches of somebody's own: it has no catalog")
 
     @cached_property
-    def withheld(self) -> Withheld:
+    def private(self) -> Private:
         """Nothing is known that must not be shown."""
-        return Withheld()
+        return Private()
 
     @property
     def data_identity(self) -> str:

@@ -13,7 +13,7 @@ from trocar.backbones.weights.weights_file import require_finite
 from trocar.core.files import write_json_atomic
 from trocar.core.resources import torch_threads
 from trocar.errors import ConfigError, TrocarError
-from trocar.privacy.marks import withhold
+from trocar.privacy.aliases import aliases_of, withhold
 from trocar.runs.lease import Lease
 from trocar.runs.run_folder import Run, update_record
 from trocar.ssl.checkpoints import checkpoint
@@ -88,14 +88,17 @@ def _acquire(out: Path, world: World) -> Lease | None:
 
 def _train(setup: Pretraining, lease: Lease | None, after_stop: AfterStop, stop: Stop) -> None:
     config, world, method = setup.config, setup.world, setup.placed()
-    setup.say = setup.withheld.saying(setup.say)
+    private = setup.private
+    setup.say = aliases_of(config.run.out, private.names, private.cases, private.called).saying(setup.say)
     for line in describe(setup):
         setup.say(line)
     optimizer = build_optimizer(method, config.optim)
     start, state = _restore(setup, method, optimizer)
     if world.is_main:
         config.run.out.mkdir(parents=True, exist_ok=True)
-        withhold(config.run.out, setup.withheld.names)  # before anything that mlflow could pick up
+        withhold(
+            config.run.out, private.names, private.cases, private.called
+        )  # before anything that mlflow could pick up
     record = Run.open(config.run.out, config.model_dump(mode="json", by_alias=True)) if world.is_main else None
     if record is not None:
         update_record(config.run.out, total_steps=setup.total)

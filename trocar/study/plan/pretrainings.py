@@ -10,10 +10,12 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
 from trocar.core.config import fingerprint, tree_of, validate
+from trocar.data.selection.composition import Composition
 from trocar.data.selection.leak_config import Guarded, LeakConfig
 from trocar.errors import ConfigError
 from trocar.leakage.guard import guarding_of
 from trocar.leakage.run_guard import RunGuard
+from trocar.privacy.marks import NO_MARKS
 from trocar.slurm.profile import Profile
 from trocar.ssl.ranks.distributed import World
 from trocar.ssl.run.assembly import Pretraining
@@ -150,7 +152,7 @@ def _plan_run(
         seed=seed,
         tasks=tasks,
         stage=stage.name,
-        asked=fingerprint([asked.recipe(), asked.data.composition.model_dump(mode="json"), _decoder(asked)]),
+        asked=fingerprint([asked.recipe(), _without_marks(asked.data.composition), _decoder(asked)]),
         selection=selection.fingerprint,
         cases=selection.cases,
         frames=len(selection),
@@ -255,6 +257,15 @@ def _decoder(config: PretrainConfig) -> str | list[str | float]:
     """What turns a frame into pixels: the backend as it is asked for, and where a JPEG engine takes part, its share."""
     backend, load = config.data.backend, config.data.hw_decoder_load
     return backend if backend == "torch" or load == 0 else [backend, load]
+
+
+def _without_marks(composition: Composition) -> dict[str, Any]:
+    """What is private of the data that a composition leaves out changes no result, so no hash either."""
+    tree = composition.model_dump(mode="json")
+    for entry in tree["leak"]["against"]:
+        if isinstance(entry, dict):
+            entry["private"] = NO_MARKS.model_dump(mode="json")
+    return tree
 
 
 def _section(tree: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
 
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.catalog.private_videos import private_names
-from trocar.downstream.evaluation.private_labels import Private, of_marks
 from trocar.errors import TrocarError
-from trocar.privacy.marks import Marks, marks_in, withheld
+from trocar.privacy.aliases import Aliases, open_book, read_book, withheld
+from trocar.privacy.marks import Marks, marks_in
+from trocar.privacy.private_data import Private, private_of_catalog, private_of_marks
 from trocar.study.plan.study_lock import Tree
 from trocar.study.run.stage_execution import RESULTS
 from trocar.study.run.stage_store import Store, check_content
@@ -30,30 +31,40 @@ def private_of_study(lock: Tree, store: Store) -> Private:
     return marked_in_study(lock, store)
 
 
+def open_study_book(lock: Tree, store: Store) -> Aliases:
+    """The aliases under which the stages of a study, and whoever reads them, show what is private.
+
+    Raises as `private_of_study`.
+    """
+    private = private_of_study(lock, store)
+    return open_book(store.root, private.names, private.hidden.cases, private.called)
+
+
 def marked_in_study(lock: Tree, store: Store) -> Private:
     """What `private_of_study` would be if nothing were to be shown; raises the same."""
     study = lock["study"]
     shards = [task["shards"] for task in study["tasks"].values() if task.get("shards")]
-    names = {name for stage in lock["stages"] for name in withheld(store.out(stage)).names}
-    known = frozenset(names | _of_catalogs([study["catalog"], *shards]))
-    return Private.join([Private(known, known), *_of_tasks(lock, store)])
+    left = Aliases.join([withheld(store.out(stage)) for stage in lock["stages"]])
+    stages = Private(left.cases, frozenset(left.names), left.table)
+    seen = Private.join([stages, *_of_catalogs([study["catalog"], *shards])])
+    # What a stage or a catalog withholds may be a case of the labelled data, whatever it is there.
+    every = Private.join([Private(called=read_book(store.root)), seen, *_of_tasks(lock, store)])
+    return replace(every.called_as(every.hidden), cases=every.cases | seen.names)
 
 
-def _of_catalogs(paths: Iterable[str]) -> set[str]:
-    found: set[str] = set()
+def _of_catalogs(paths: Iterable[str]) -> Iterator[Private]:
     for path in dict.fromkeys(paths):
         try:
-            found |= private_names(Catalog.open(path))
+            yield private_of_catalog(Catalog.open(path))
         except TrocarError:
             continue  # the report says so, and shows nothing
-    return found
 
 
 def _of_tasks(lock: Tree, store: Store) -> Iterator[Private]:
     for name, task in lock["tasks"].items():
         configured = Marks.model_validate(lock["study"]["tasks"][name].get("private") or {})
         for marks in (configured, marks_in(Path(task["root"]))):
-            yield of_marks(_cases(lock, store, name), marks)
+            yield private_of_marks(_cases(lock, store, name), marks)
 
 
 def _cases(lock: Tree, store: Store, task: str) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from trocar.backbones.export import public_config
 from trocar.core.files import write_json_atomic
 from trocar.errors import TrocarError
 from trocar.leakage.weight_history import RecordedHistory
-from trocar.privacy.marks import Withheld, withhold
+from trocar.privacy.aliases import Aliases, withhold
 from trocar.runs.mlflow.server import Placement, client_of, resolve_uri
 from trocar.runs.mlflow.sync import sync
 from trocar.runs.run_folder import Run
@@ -87,7 +87,7 @@ def labels(stage: str, kind: str, place: Mapping[str, Any]) -> dict[str, str]:
     return {"kind": "pretrained", **known, "stage": stage, "stage_kind": kind}
 
 
-def _hiding(called: Placement, hidden: Withheld) -> Placement:
+def _hiding(called: Placement, hidden: Aliases) -> Placement:
     return Placement(hidden.text(called.name), called.parent, labels=called.labels, hidden=hidden)
 
 
@@ -97,7 +97,7 @@ def _places(lock: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
         yield place["stage"], place
 
 
-def _parent(lock: Mapping[str, Any], store: Store, arm: str, uri: str, hidden: Withheld) -> str:
+def _parent(lock: Mapping[str, Any], store: Store, arm: str, uri: str, hidden: Aliases) -> str:
     """The run of an arm: its composition, and its scores as means over what is done, one column a task."""
     name = str(lock["study"]["name"])
     folder = store.study(name) / "arms" / arm
@@ -109,7 +109,7 @@ def _parent(lock: Mapping[str, Any], store: Store, arm: str, uri: str, hidden: W
     if not known or known[0]["step"] < len(done):
         with Run.open(folder, composition(lock, arm)) as run:
             run.log(len(done), means(lock, store, done))
-    withhold(folder, hidden.names)
+    withhold(folder, hidden.names, hidden.cases, hidden.table)
     kind = next((str(place["kind"]) for place in scored), "pretrained")
     shown = {"arm": arm, "kind": kind, "stage_kind": "arm", "done": f"{len(done)} of {len(scored)} evaluations"}
     return sync(folder, uri, hidden.text(name), _hiding(Placement(arm, labels=shown), hidden)).mlflow_run_id
@@ -157,7 +157,7 @@ def means(lock: Mapping[str, Any], store: Store, done: Sequence[Mapping[str, Any
     return {key: sum(values) / len(values) for key, values in found.items()}
 
 
-def _sync_report(lock: Mapping[str, Any], store: Store, uri: str, experiment: str, hidden: Withheld) -> None:
+def _sync_report(lock: Mapping[str, Any], store: Store, uri: str, experiment: str, hidden: Aliases) -> None:
     """The page with all comparisons, and its table, as a run of their own."""
     stage = lock[REPORT]
     if not store.is_done(stage):
@@ -170,7 +170,7 @@ def _sync_report(lock: Mapping[str, Any], store: Store, uri: str, experiment: st
     sync(out, uri, experiment, _hiding(called, hidden))
 
 
-def _log_backbone(out: Path, uri: str, run_id: str, model: str, hidden: Withheld) -> None:
+def _log_backbone(out: Path, uri: str, run_id: str, model: str, hidden: Aliases) -> None:
     """The weights of a pretraining, once per mlflow run, and as a version of a registered model."""
     done = _marks(out)
     if run_id in done:

@@ -10,7 +10,7 @@ from trocar.errors import ConfigError, TrocarError
 from trocar.study.config import StudyConfig
 from trocar.study.plan.expand import StudyPlan, make_plan
 from trocar.study.plan.study_lock import Tree, drift, edits, make_lock, read_lock, write_lock
-from trocar.study.results.private_names import private_of_study
+from trocar.study.results.private_names import open_study_book
 from trocar.study.run.data_preparation import run_prepare
 from trocar.study.run.local_runner import Runner
 from trocar.study.run.mlflow_record import sync_study
@@ -65,7 +65,7 @@ def run_whole(
     run_prepare(study.prepare, say)
     plan = make_plan(study, None)
     lock = lock_plan(plan, store, update, say)
-    told = private_of_study(lock, store).hidden.saying(say)
+    told = open_study_book(lock, store).saying(say)
     runner = Runner(plan.stages, store, jobs, labels=plan.labels, threads=study.threads, keep=study.keep, say=told)
     try:
         with answering(runner.stop):

@@ -1,0 +1,221 @@
+"""Names that must not be shown, and the alias that stands in the place of each wherever anybody reads it.
+
+Whoever knows the catalog or the labelled data leaves names and aliases in the run folder (`withhold`); the report,
+mlflow and the model card read them from there (`withheld`). Everything else works with the real names: what matches,
+joins, is hashed or judged does not know that there are aliases.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trocar.core.files import locked, replacing
+from trocar.errors import TrocarError
+from trocar.privacy.page_text import readable
+
+FILE = "private.json"
+"""In a run folder, readable by its owner alone; without it nothing of the run is private."""
+BOOK = "aliases.json"
+"""In a folder above run folders, such as a study's store: all of them call a name by the alias that it has there."""
+ABOVE = 4
+"""So many folders above a run folder are looked for a book."""
+CASE, OTHER = "private case ", "withheld-"
+"""What the alias of a case begins with, and that of a hospital, a video or anything else."""
+_PLAIN_NUMBER = 4  # a number of fewer digits names nobody, and would blank steps and scores
+
+
+class Aliases:
+    """Names and their aliases: `private case N` for those in `cases`, `withheld-N` for all others in `names`.
+
+    A name keeps the alias that it has in `known`, unless a name before it there has that too; others are numbered on
+    from there, in alphabetical order.
+    """
+
+    def __init__(
+        self, names: Iterable[str] = (), cases: Iterable[str] = (), known: Mapping[str, str] | None = None
+    ) -> None:
+        ids = {name.strip() for name in cases}
+        everything = sorted({name.strip() for name in names if name.strip()})
+        self._by_folded: dict[str, str] = {}
+        taken: set[str] = set()
+        for name, alias in (known or {}).items():
+            if alias not in taken:
+                self._by_folded.setdefault(_folded(name), alias)
+                taken.add(alias)
+        last = {kind: _last(kind, self._by_folded.values()) for kind in (CASE, OTHER)}
+        for name in everything:
+            if _folded(name) not in self._by_folded:
+                kind = CASE if name in ids else OTHER
+                last[kind] += 1
+                self._by_folded[_folded(name)] = f"{kind}{last[kind]}"
+        self.table = {name: self._by_folded[_folded(name)] for name in everything}
+        self._by_folded = {_folded(name): alias for name, alias in self.table.items()}
+        long = [name for name in everything if not name.isdecimal() or len(name) >= _PLAIN_NUMBER]
+        # The longest first, so that a name within another leaves no rest; any white space, since YAML folds lines.
+        words = (r"\s+".join(map(re.escape, name.split())) for name in sorted(long, key=len, reverse=True))
+        self._pattern = re.compile(rf"(?<![^\W_])(?:{'|'.join(words)})(?![^\W_])", re.IGNORECASE) if long else None
+
+    def __bool__(self) -> bool:
+        return bool(self.table)
+
+    @property
+    def names(self) -> list[str]:
+        """All names, in alphabetical order."""
+        return list(self.table)
+
+    @property
+    def cases(self) -> frozenset[str]:
+        """The names that are called as cases."""
+        return frozenset(name for name, alias in self.table.items() if alias.startswith(CASE))
+
+    @classmethod
+    def join(cls, parts: Sequence[Aliases]) -> Aliases:
+        """The names of all of them. What several call differently has the alias of the first of these."""
+        known: dict[str, str] = {}
+        for part in parts:
+            known = known | {name: alias for name, alias in part.table.items() if name not in known}
+        return cls(known, {name for part in parts for name in part.cases}, known)
+
+    def of(self, name: str) -> str:
+        """The alias of a name; the name itself if it is none of these."""
+        return self._by_folded.get(_folded(name), name)
+
+    def text(self, text: str) -> str:
+        """`text` with aliases for the names, in whatever case. A bare number below 1000 goes only where it is the whole
+        text.
+        """
+        if _folded(text) in self._by_folded:
+            return self._by_folded[_folded(text)]
+        if self._pattern is None:
+            return text
+        return self._pattern.sub(lambda found: self._by_folded.get(_folded(found[0]), "withheld"), text)
+
+    def tree(self, value: Any) -> Any:
+        """`text` on every key and string of nested mappings and sequences; tuples become lists."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {self.text(key) if isinstance(key, str) else key: self.tree(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.tree(item) for item in value]
+        return value
+
+    def html(self, page: str) -> str:
+        """`text` on what can be read of a page (`readable`)."""
+        return readable(page, self.text) if self else page
+
+    def saying(self, say: Callable[[str], None]) -> Callable[[str], None]:
+        """`say` for a log that may be read by others."""
+        return lambda line: say(self.text(line))
+
+
+def _last(kind: str, aliases: Iterable[str]) -> int:
+    numbers = (alias.removeprefix(kind) for alias in aliases if alias.startswith(kind))
+    return max((int(number) for number in numbers if number.isdecimal()), default=0)
+
+
+def _folded(name: str) -> str:
+    return " ".join(name.split()).casefold()
+
+
+def aliases_of(
+    run: Path, names: Iterable[str], cases: Iterable[str] = (), called: Mapping[str, str] | None = None
+) -> Aliases:
+    """What these names are called in RUN; those in `cases` are called as cases.
+
+    A name is called as the book above the folder says (`open_book`), or without one as before in this folder; else as
+    it is `called` elsewhere. Raises TrocarError for a damaged book.
+    """
+    book = _book_above(run)
+    known = _read(run / FILE, damaged={}) if book is None else read_book(book)
+    return Aliases(names, cases, {**known, **_unknown(called, known)})
+
+
+def withhold(
+    run: Path, names: Iterable[str], cases: Iterable[str] = (), called: Mapping[str, str] | None = None
+) -> Aliases:
+    """Write RUN/private.json, or remove it where there are no names; returns `aliases_of`, and raises as that.
+
+    A book above the folder learns the new names.
+    """
+    book = _book_above(run)
+    names = set(names)
+    aliases = aliases_of(run, names, cases, called) if book is None else open_book(book, names, cases, called)
+    if aliases:
+        _write(run / FILE, aliases.table)
+    else:
+        (run / FILE).unlink(missing_ok=True)
+    return aliases
+
+
+def _unknown(called: Mapping[str, str] | None, known: Mapping[str, str]) -> dict[str, str]:
+    return {name: alias for name, alias in (called or {}).items() if name not in known}
+
+
+def _book_above(run: Path) -> Path | None:
+    """The nearest folder above with a book."""
+    return next((folder for folder in list(run.absolute().parents)[:ABOVE] if (folder / BOOK).is_file()), None)
+
+
+def withheld(run: Path) -> Aliases:
+    """What a run must not show. Raises TrocarError for a damaged private.json: then nothing may be shown at all."""
+    table = _read(run / FILE)
+    return Aliases(table, known=table)
+
+
+def open_book(
+    folder: Path, names: Iterable[str], cases: Iterable[str] = (), called: Mapping[str, str] | None = None
+) -> Aliases:
+    """Give these names aliases that hold for all runs below `folder`, whoever names them first; without names there is
+    no book. Raises TrocarError for a damaged book.
+    """
+    aliases = Aliases(names, cases)
+    if aliases:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / f".{BOOK}.lock"):
+            known = read_book(folder)
+            aliases = Aliases(aliases.names, aliases.cases, {**known, **_unknown(called, known)})
+            if not aliases.table.items() <= known.items():
+                _write(folder / BOOK, known | aliases.table)
+    return aliases
+
+
+def read_book(folder: Path) -> dict[str, str]:
+    """Name -> alias for all runs below `folder`; empty without a book. Raises TrocarError for a damaged one."""
+    return _read(folder / BOOK)
+
+
+def _read(path: Path, damaged: dict[str, str] | None = None) -> dict[str, str]:
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))["aliases"]
+        if not all(isinstance(text, str) for pair in table.items() for text in pair):
+            raise ValueError("a name is no text")
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        if damaged is not None:
+            return damaged
+        raise TrocarError(
+            f"{path} is damaged ({error}), so it is not known what of this run is private; "
+            "resume the run, which writes it anew"
+        ) from None
+    return dict(table)
+
+
+def _write(path: Path, table: Mapping[str, str]) -> None:
+    with replacing(path) as temporary:
+        write_private(temporary, json.dumps({"aliases": table}, indent=1) + "\n")
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a new file that its owner alone can read. Raises FileExistsError where there is one."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
