@@ -31,7 +31,7 @@ class _About:
     metadata: Mapping[Path, Metadata]
     masks: Mapping[str, tuple[Box, ...]]
     excluded: Mapping[str, tuple[tuple[float, float], ...]]
-    aliases: Pseudonyms | None
+    pseudonyms: Pseudonyms | None
 
 
 def plan(options: IngestOptions, say: Say) -> list[Work]:
@@ -41,24 +41,24 @@ def plan(options: IngestOptions, say: Say) -> list[Work]:
     if options.in_place:
         raise ConfigError("--in-place reads tars in one process group: run it on one machine, without --slurm")
     sources = prefixed(find(options.sources, options.source, stills=options.stills), options.prefix)
-    aliases = aliases_of(options)
-    if aliases is not None:
+    pseudonyms = pseudonyms_of(options)
+    if pseudonyms is not None:
         say = _without_names(say, [*sources.items, *sources.beside])
     table = table_of(options, sources, say)
-    found, stills = choose(sources, table, options, say, shown=aliases is None)
-    about = _about(found, stills, table, options, aliases, say)
+    found, stills = choose(sources, table, options, say, shown=pseudonyms is None)
+    about = _about(found, stills, table, options, pseudonyms, say)
     jobs = [_job(item, about, table, options, say) for item in found]
     packs = _packs(stills, about, options, say)
-    if aliases is not None:
+    if pseudonyms is not None:
         for item in (*found, *stills):
             _refuse_folder_name(item, table, options)
         rows = [(item.shown, item.name, about.metadata[item.path].case_id) for item in (*found, *stills)]
-        noted = [(shown, aliases.video(name), case, aliases.case(case)) for shown, name, case in rows]
-        say(f"names and their pseudonyms: {aliases.note(noted)}")
+        noted = [(shown, pseudonyms.video(name), case, pseudonyms.case(case)) for shown, name, case in rows]
+        say(f"names and their pseudonyms: {pseudonyms.note(noted)}")
     return [*sorted(jobs, key=lambda job: job.name), *packs]
 
 
-def aliases_of(options: IngestOptions) -> Pseudonyms | None:
+def pseudonyms_of(options: IngestOptions) -> Pseudonyms | None:
     """The key of an ingest with --pseudonymize."""
     return None if options.pseudonymize is None else Pseudonyms.load(options.pseudonymize, options.out)
 
@@ -68,7 +68,7 @@ def _about(
     stills: Sequence[FoundSource],
     table: VideoTable,
     options: IngestOptions,
-    aliases: Pseudonyms | None,
+    pseudonyms: Pseudonyms | None,
     say: Say,
 ) -> _About:
     items = [*found, *stills]
@@ -78,14 +78,14 @@ def _about(
     if options.case_regex is not None:
         _check_regex(options.case_regex, items, say)
     metadata = {item.path: metadata_of(item, table, options.case_regex, options.source) for item in items}
-    pseudonyms = {aliases.video(item.name): item for item in items} if aliases is not None else {}
-    excluded = read_exclude(options.exclude, Lookup(items, options.prefix, pseudonyms)) if options.exclude else {}
+    renamed = {pseudonyms.video(item.name): item for item in items} if pseudonyms is not None else {}
+    excluded = read_exclude(options.exclude, Lookup(items, options.prefix, renamed)) if options.exclude else {}
     masks = read_masks(options.masks, sorted({meta.source for meta in metadata.values()})) if options.masks else {}
-    return _About(metadata, masks, excluded, aliases)
+    return _About(metadata, masks, excluded, pseudonyms)
 
 
 def _job(item: FoundSource, about: _About, table: VideoTable, options: IngestOptions, say: Say) -> Job:
-    metadata, aliases = about.metadata[item.path], about.aliases
+    metadata, pseudonyms = about.metadata[item.path], about.pseudonyms
     job = Job(
         name=item.name,
         path=item.path,
@@ -99,10 +99,10 @@ def _job(item: FoundSource, about: _About, table: VideoTable, options: IngestOpt
         excluded=about.excluded.get(item.name, ()),
     )
     _warn_of_strangers(job, say)
-    if aliases is not None:
-        name, case = aliases.video(job.name), aliases.case(metadata.case_id)
+    if pseudonyms is not None:
+        name, case = pseudonyms.video(job.name), pseudonyms.case(metadata.case_id)
         job = replace(job, name=name, shown=name, metadata=replace(metadata, case_id=case), pseudonymous=True)
-    return replace(job, key=_key(job, say, aliases))
+    return replace(job, key=_key(job, say, pseudonyms))
 
 
 def _packs(items: Sequence[FoundSource], about: _About, options: IngestOptions, say: Say) -> list[Pack]:
@@ -121,17 +121,17 @@ def _packs(items: Sequence[FoundSource], about: _About, options: IngestOptions, 
 
 
 def _pack(stills: Sequence[Still], about: _About, options: IngestOptions) -> Pack:
-    name, hidden = pack_name([still.name for still in stills]), about.aliases is not None
+    name, hidden = pack_name([still.name for still in stills]), about.pseudonyms is not None
     pack = Pack(name, options.out, "", options.settings, tuple(stills), pseudonymous=hidden)
-    return replace(pack, key=_pack_key(pack, about.aliases))
+    return replace(pack, key=_pack_key(pack, about.pseudonyms))
 
 
 def _still(item: FoundSource, about: _About) -> Still:
     metadata = about.metadata[item.path]
     still = Still(item.name, item.path, item.shown, metadata, about.masks.get(metadata.source, ()))
-    if about.aliases is None:
+    if about.pseudonyms is None:
         return still
-    name, case = about.aliases.video(item.name), about.aliases.case(metadata.case_id)
+    name, case = about.pseudonyms.video(item.name), about.pseudonyms.case(metadata.case_id)
     return replace(still, name=name, shown=name, metadata=replace(metadata, case_id=case))
 
 
@@ -169,28 +169,28 @@ def _check_regex(regex: str, items: Collection[FoundSource], say: Say) -> None:
         say(f"warning: --case-regex does not match {len(unmatched)} {kinds}, each its own case: {some(unmatched)}")
 
 
-def _key(job: Job, say: Say, aliases: Pseudonyms | None) -> str:
+def _key(job: Job, say: Say, pseudonyms: Pseudonyms | None) -> str:
     """What the frames of a video follow from: size and time stamp of its file or files, and the settings.
 
     It stands in the record, so a pseudonymous one is made of pseudonyms: names could be tried out against its hash.
     """
-    alias = printable if aliases is None else aliases.file
+    alias = printable if pseudonyms is None else pseudonyms.file
     if job.frames is None:
         files = [_stamp(job.path, alias)]
     else:
         listed = list_frames(job.path, job.frames)
         times = f"{listed[0].time_s:.2f} s to {listed[-1].time_s:.2f} s"
         first, last = (printable(listed[i].path.name) for i in (0, -1))
-        say(f"{job.name}: {len(listed)} files, " + ("" if aliases else f"{first} to {last} are ") + times)
+        say(f"{job.name}: {len(listed)} files, " + ("" if pseudonyms else f"{first} to {last} are ") + times)
         files = [_stamp(frame.path, alias) for frame in listed]
     spec = vars(job.frames) if job.frames else None
     tree = {"files": files, "settings": job.settings.identity(), "frames": spec}
     return fingerprint(tree | {"masks": job.masks, "excluded": repr(job.excluded)})
 
 
-def _pack_key(pack: Pack, aliases: Pseudonyms | None) -> str:
+def _pack_key(pack: Pack, pseudonyms: Pseudonyms | None) -> str:
     """The same of a pack, whose pictures have no rate."""
-    alias = printable if aliases is None else aliases.file
+    alias = printable if pseudonyms is None else pseudonyms.file
     stills = [(still.name, _stamp(still.path, alias), still.masks) for still in pack.stills]
     settings = {key: value for key, value in pack.settings.identity().items() if key != "fps"}
     return fingerprint({"stills": stills, "settings": settings})

@@ -20,7 +20,7 @@ from trocar.data.catalog.catalog import read_header
 from trocar.data.catalog.writer import Rejected, VideoEntry, write_catalog
 from trocar.data.ingest import record
 from trocar.data.ingest.images.burned_text import advice
-from trocar.data.ingest.jobs import aliases_of
+from trocar.data.ingest.jobs import pseudonyms_of
 from trocar.data.ingest.options import IngestOptions, IngestSummary
 from trocar.data.ingest.pack import Pack, Work, is_pack
 from trocar.data.ingest.record import VideoRecord
@@ -66,8 +66,8 @@ def _holder(descriptor: int) -> str:
 
 def claim_pseudonyms(options: IngestOptions) -> None:
     """Mark a folder as one of this key's pseudonyms. Raises ConfigError for one of another key."""
-    if (aliases := aliases_of(options)) is not None:
-        aliases.check(options.out)
+    if (pseudonyms := pseudonyms_of(options)) is not None:
+        pseudonyms.check(options.out)
 
 
 def make_folders(root: Path) -> None:
