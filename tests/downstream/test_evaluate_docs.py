@@ -11,7 +11,6 @@ import pytest
 from trocar.backbones.export import save_backbone
 from trocar.backbones.load import load_backbone
 from trocar.cli.main import main
-from trocar.downstream.metrics.registry import in_tables
 from trocar.downstream.protocols.base import PROTOCOLS
 from trocar.downstream.tasks.base import TASKS
 from trocar.phantom import PhantomSpec, generate
@@ -62,4 +61,4 @@ def test_the_table_of_metrics_has_what_the_tasks_show_the_headline_first() -> No
         _, headline, beside = found[name]
         assert headline.split("`")[1] == task.headline
         said = tuple(re.findall(r"`([^`]+)`", beside))
-        assert said == (task.shown if name != "segmentation" else (*task.shown, *in_tables(0)))
+        assert said == (task.shown if name != "segmentation" else (*task.shown, *task.shown_where(0)))

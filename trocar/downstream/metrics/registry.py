@@ -22,10 +22,6 @@ from trocar.downstream.tasks import get_task
 from trocar.errors import ConfigError, nearest
 
 NO_BACKGROUND = "_no_background"
-LEAD = f"iou@dataset{NO_BACKGROUND}"
-"""What tables lead with where a background is declared: a mask of nothing else scores 0 there."""
-WHOLE = "iou@dataset"
-"""What tables lead with elsewhere, and what selects epochs everywhere."""
 
 
 def _has_background(outcome: SegmentationOutcome) -> bool:
@@ -48,7 +44,8 @@ def metrics_of(task: str, outcome: AnyOutcome) -> dict[str, AnyMetric]:
     for an unknown task.
     """
     found = {name: one.metric for name, one in named_metrics(task).items() if one.offered(outcome)}
-    lead = LEAD if LEAD in found else get_task(task).headline
+    background = outcome.background if isinstance(outcome, SegmentationOutcome) else None
+    lead = get_task(task).shown_where(background)[0]
     return dict(sorted(found.items(), key=lambda entry: entry[0] != lead))
 
 
@@ -69,13 +66,6 @@ def surface_metrics(background: int | None) -> Mapping[str, SegmentationMetric]:
         "nsd@class_then_image": partial(surface_class_then_image, background=True),
         "nsd@empty_1": partial(surface_empty_1, background=True),
     }
-
-
-def in_tables(background: int | None) -> tuple[str, ...]:
-    """Names of the metrics in tables of comparisons, the one that leads first."""
-    if background is None:
-        return (WHOLE, "dice@dataset", "iou@image_present_gt", "iou@patient_pooled")
-    return (LEAD, WHOLE, "dice@dataset_no_background", "iou@image_present_gt", "iou@patient_pooled_no_background")
 
 
 def class_lines(classes: Sequence[str], background: str) -> dict[str, str]:

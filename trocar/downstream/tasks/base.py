@@ -43,6 +43,10 @@ class Task:
 
     def in_tables(self, space: LabelSpace) -> tuple[str, ...]:
         """Names of the metrics in tables of a data set with these labels, the one that they lead with first."""
+        return self.shown_where(space.background)
+
+    def shown_where(self, background: int | None) -> tuple[str, ...]:
+        """The same of labels whose background is the class of this index; None: none is declared."""
         return (self.headline, *self.shown)
 
     def space(self, classes: tuple[str, ...], *, soft: bool = False) -> LabelSpace:

@@ -7,17 +7,22 @@ from typing import ClassVar
 
 import numpy as np
 
-from trocar.downstream.labels import LabelledFrames, LabelSpace
+from trocar.downstream.labels import LabelledFrames
 from trocar.downstream.metrics.outcome import Floats
-from trocar.downstream.metrics.registry import MASKS, WHOLE, in_tables
+from trocar.downstream.metrics.registry import MASKS
 from trocar.downstream.metrics.segmentation import per_class
 from trocar.downstream.tasks.base import TASKS, Task
 
 
 @dataclass(frozen=True)
 class SegmentationTask(Task):
-    """Scored on masks: its metrics take confusion matrices of images, not labels of frames."""
+    """Scored on masks: its metrics take confusion matrices of images, not labels of frames.
 
+    `shown_with_background`: what tables show where the data set declares a background, the metric that they lead with
+    first; without it they show the same as elsewhere.
+    """
+
+    shown_with_background: tuple[str, ...] = ()
     masks: ClassVar[bool] = True
 
     def targets(self, data: LabelledFrames) -> Floats:
@@ -25,14 +30,28 @@ class SegmentationTask(Task):
         found: Floats = data.space(self.name).known(data.frames).astype(np.float64) - 1
         return found
 
-    def in_tables(self, space: LabelSpace) -> tuple[str, ...]:
-        """Where the data set declares a background, they lead without it: most pixels are background, so a mask of it
-        alone has a high mean with it.
-        """
-        return in_tables(space.background)
+    def shown_where(self, background: int | None) -> tuple[str, ...]:
+        """As of every task, or `shown_with_background`."""
+        without = super().shown_where(background)
+        return without if background is None else self.shown_with_background or without
 
 
 SEGMENTATION = TASKS.register(
-    SegmentationTask("segmentation", "mask", WHOLE, in_tables(None)[1:], ("iou", per_class), MASKS)
+    SegmentationTask(
+        name="segmentation",
+        kind="mask",
+        headline="iou@dataset",
+        shown=("dice@dataset", "iou@image_present_gt", "iou@patient_pooled"),
+        per_class=("iou", per_class),
+        own_metrics=MASKS,
+        # Most pixels are background: a mask of nothing else scores high with it, and 0 without.
+        shown_with_background=(
+            "iou@dataset_no_background",
+            "iou@dataset",
+            "dice@dataset_no_background",
+            "iou@image_present_gt",
+            "iou@patient_pooled_no_background",
+        ),
+    )
 )
 """A class for every pixel of a frame."""
