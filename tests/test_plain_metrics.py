@@ -92,6 +92,17 @@ def test_a_metric_that_is_added_later_is_a_function_until_it_is_taken_out(monkey
         metrics.half_always  # noqa: B018
 
 
+def test_a_metric_that_several_tasks_define_is_undefined_where_it_is_for_all_and_refused_where_they_differ(monkeypatch):
+    changeable(METRICS, monkeypatch)
+    for task in ("phase", "step"):
+        METRICS.register(AddedMetric(task, "own@none", Named(lambda outcome, weights: float("nan"))))
+    for task, value in (("phase", 0.5), ("step", 0.25)):
+        METRICS.register(AddedMetric(task, "own@two", Named(lambda outcome, weights, value=value: value)))
+    assert np.isnan(metrics.own_none(LABELS, PREDICTED))
+    with pytest.raises(ConfigError, match="own@two is another metric for each of several tasks"):
+        metrics.own_two(LABELS, PREDICTED)
+
+
 def test_a_metric_that_is_added_to_masks_is_a_function_of_masks_alone(monkeypatch):
     changeable(METRICS, monkeypatch)
     METRICS.register(AddedMetric("segmentation", "images@all", Named(lambda outcome, weights: len(outcome.case))))

@@ -147,10 +147,10 @@ class _Metric:
         if not offered:
             needs = "; or ".join(_first_line(named.offered) for named in fitting)
             raise ConfigError(f"{self.name} means nothing for these frames. What it needs: {needs}")
-        values = {float(named.metric(outcome, None)) for named in offered}
-        if len(values) > 1:
+        first, *others = (float(named.metric(outcome, None)) for named in offered)
+        if not all(np.array_equal(first, value, equal_nan=True) for value in others):
             raise ConfigError(f"{self.name} is another metric for each of several tasks; give `classes` to tell which")
-        return values.pop()
+        return first
 
     def _about(self) -> str:
         texts = dict.fromkeys(_doc(named.metric) for metrics in self.of.values() for named in metrics)
