@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lock_factory import arm_run, study_lock
 from private_factory import NAMES, SECRET, private_catalog
 
 from trocar.backbones.card import model_card
@@ -146,15 +147,13 @@ def test_a_study_in_mlflow_has_no_private_name(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
     from trocar.study.run.mlflow_record import _parent
-    from trocar.study.run.stage_store import Store
+    from trocar.study.stage_store import Store
 
     arm = "hospital=Inselspital0"
-    cell = {"arm": arm, "seed": 0, "stage": "pretrain-0", "tasks": ["phase"], "frames": 6, "steps": 1}
-    cell |= {"cases": ["ours/case-0815", "ours/case-0816"], "epochs": {"ours": 1.0}, "init": "random"}
+    run = arm_run(arm=arm, cases=("ours/case-0815", "ours/case-0816"), epochs={"ours": 1.0})
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     hidden = Aliases(private_names(private_catalog(tmp_path / "shards", (True, False, True))))
-    lock = {"study": {"name": "s"}, "runs": [cell], "evaluations": []}
-    run_id = _parent(lock, Store(tmp_path / "home"), arm, uri, hidden)
+    run_id = _parent(study_lock(runs=(run,)), Store(tmp_path / "home"), arm, uri, hidden)
     found = MlflowClient(uri).get_run(run_id)
     text = json.dumps([found.data.params, found.data.tags, found.info.run_name])
     assert [name for name in SECRET if name in text] == []

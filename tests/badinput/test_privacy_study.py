@@ -129,7 +129,7 @@ def test_sharing_shows_everything_and_says_so(tmp_path: Path) -> None:
 def test_what_an_evaluation_withheld_stays_withheld_when_the_data_is_gone(tmp_path: Path) -> None:
     study, store = planted(tmp_path, marks="", tasks=("phase",))
     lock = StudyResults.load(study, store).lock
-    withhold(store.out(lock["evaluations"][0]["stage"]), ["op-01"])
+    withhold(store.out(lock.evaluations[0].stage), ["op-01"])
     assert {"op-01", "case20"} <= private_of_study(lock, store).cases
 
 
@@ -142,14 +142,15 @@ def test_all_cases_are_private_where_the_mark_says_so(tmp_path: Path) -> None:
 def test_mlflow_gets_scores_and_weights_but_no_private_name_and_no_predictions(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
-    from trocar.study.run.mlflow_record import record_scores, sync_study
+    from trocar.study.run.mlflow_record import sync_study
+    from trocar.study.run.stage_execution import record_scores
 
     study, store = planted(tmp_path, tasks=("phase",), seeds=1)
     lock = StudyResults.load(study, store).lock
-    lock["study"]["name"] = "of Inselspital"
+    lock = lock.model_copy(update={"study": lock.study.model_copy(update={"name": "of Inselspital"})})
     (store.study("of Inselspital")).mkdir(parents=True)
-    for stage, about in lock["stages"].items():
-        record(store.out(stage), about["kind"], tmp_path, record_scores)
+    for stage, locked in lock.stages.items():
+        record(store.out(stage), locked.kind, tmp_path, record_scores)
     uri, said = f"sqlite:///{tmp_path}/tracked/mlflow.db", []
     (tmp_path / "tracked").mkdir()
     assert sync_study(lock, store, said.append, uri), said

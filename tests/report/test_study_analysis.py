@@ -173,7 +173,7 @@ def test_shapley_values_need_all_subsets(tmp_path):
 def test_arms_of_different_inits_value_no_source(tmp_path):
     study, store = plant(tmp_path, Planted({"north": 0.8, "south": 0.7}, seeds=2))
     results = StudyResults.load(study, store)
-    results.lock["init_of"]["south"] = "init south"
+    results.lock.init_of["south"] = "init south"
     analysis = analyse(results, KnownCases.of([study.catalog]), 20)
     assert analysis.compared[0].value == "not identifiable: the arms began from different weights"
 

@@ -39,7 +39,7 @@ def task(root: Path, more: str, metric: str | None = None) -> TaskPlan:
 def test_masks_are_compared_without_the_declared_background(tmp_path: Path, more: str, metric: str) -> None:
     found = task(tmp_path, more)
     found.check()
-    assert found.to_json()["metric"] == metric
+    assert found.locked().metric == metric
 
 
 def test_a_metric_without_background_needs_one_that_is_declared(tmp_path: Path) -> None:

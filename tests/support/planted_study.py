@@ -53,14 +53,14 @@ class Planted:
 def plant(root: Path, planted: Planted) -> tuple[Any, Any]:
     """Write it below `root`; returns (study, store) as `trocar.report.study_report` takes them."""
     from trocar.study.config import StudyConfig
-    from trocar.study.plan.study_lock import write_lock
-    from trocar.study.run.stage_store import Store
+    from trocar.study.stage_store import Store
+    from trocar.study.study_lock import StudyLock, write_lock
 
     make_catalog(root / "shards", 24, 2, private=planted.private)
     _labels(root / "labels", planted)
     study = StudyConfig.model_validate(_study(root, planted))
     store = Store(study.store)
-    lock = _lock(root, planted, study, store)
+    lock = StudyLock.model_validate_json(json.dumps(_lock(root, planted, study, store)))
     write_lock(store, lock)
     return study, store
 
@@ -98,7 +98,7 @@ def _labels(root: Path, planted: Planted) -> None:
 
 
 def _lock(root: Path, planted: Planted, study: Any, store: Any) -> dict[str, Any]:
-    from trocar.study.plan.study_lock import FORMAT
+    from trocar.study.study_lock import FORMAT
 
     kinds = dict.fromkeys(planted.arms, "pretrained") | {
         arm: arm if arm in ("init", "random") else "backbone" for arm in planted.given
@@ -129,6 +129,7 @@ def _lock(root: Path, planted: Planted, study: Any, store: Any) -> dict[str, Any
         "trocar": "0",
         "study": study.model_dump(mode="json"),
         "versions": {"pretrain": 1, "evaluate": 1, "report": 1},
+        "plugins": {},
         "catalog": "f" * 16,
         "weights": {
             "test_resnet": {"kind": "timm", "name": "test_resnet"},
@@ -181,6 +182,7 @@ def _task(root: Path, planted: Planted, task: str) -> dict[str, Any]:
         "val_cases": {"test": []},
         "draws": {b: [{"test": [f"train{i}" for i in range(n)]}] for b, n in planted.budgets.items()},
         "scored": None,
+        "precision": "float32",
     }
 
 
@@ -190,7 +192,8 @@ def _stage(store: Any, stages: dict[str, Any], name: str, kind: str, label: str,
     store.out(name).mkdir(parents=True, exist_ok=True)
     spec = {**parts, "parents": [], "config": {"backbone": ["weights=given"]}, "threads": None, "keep": "backbone"}
     (folder / "stage.yaml").write_text(yaml.safe_dump(spec))
-    done = {**parts, "seconds": 36.0, "host": "vm", "device": "cpu", "git": "abc", "versions": {"trocar": "0.1.0"}}
+    done = {**parts, "parents": [], "seconds": 36.0, "attempts": 1, "ended": 0.0, "host": "vm", "device": "cpu"}
+    done |= {"git": "abc", "bytes": 0, "versions": {"trocar": "0.1.0"}, "sizes": {}, "outputs": {}}
     if name not in missing:
         (folder / "done.json").write_text(json.dumps(done))
     stages[name] = {"kind": kind, "parents": [], "label": label, "like": "", "work": 1.0}

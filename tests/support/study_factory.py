@@ -53,7 +53,7 @@ def _write(out: Path, kind: str, digest: str) -> None:
 
 def make_stages(takes_s: float = 0.0, fails: Mapping[str, Path] | None = None) -> dict[str, Any]:
     """Two pretrainings `a` and `b`, each with evaluations `x` and `y`, and a report, by name."""
-    from trocar.study.run.stages import Stage
+    from trocar.study.stages import Stage
 
     def config(what: str) -> dict[str, Any]:
         broken = {"fails": str(fails[what])} if fails and what in fails else {}
@@ -83,21 +83,21 @@ def named(stages: Mapping[str, Any], what: str) -> str:
 
 def successes(store: Any, name: str) -> int:
     """How often a stage's command has ended well."""
-    from trocar.study.run.stage_store import attempts
+    from trocar.study.stage_store import attempts
 
     return sum(event["event"] == "end" and event["code"] == 0 for event in attempts(store.folder(name)))
 
 
 def starts(store: Any, name: str) -> int:
     """How often a stage's command has been started."""
-    from trocar.study.run.stage_store import attempts
+    from trocar.study.stage_store import attempts
 
     return sum(event["event"] == "start" for event in attempts(store.folder(name)))
 
 
 def results(store: Any, stages: Iterable[str]) -> dict[str, Any]:
     """Stage -> checksums of what it has made."""
-    return {name: (store.done(name) or {}).get("outputs") for name in stages}
+    return {name: done.outputs if (done := store.done(name)) is not None else None for name in stages}
 
 
 RECIPE = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -47,9 +47,9 @@ def _read(path: Path) -> Predictions:
 
 def frames_of(results: StudyResults, task: str, rows: pd.DataFrame) -> LabelledFrames:
     """The rows as frames that can be decoded. Raises TrocarError where the shards do not have them."""
-    about: Mapping[str, str] = results.lock["tasks"][task]
+    locked = results.lock.tasks[task]
     table = rows[PLACE].assign(split="")
-    data = LabelledFrames(Path(about["root"]), about["layout"], table, ())
+    data = LabelledFrames(Path(locked.root), locked.layout, table, ())
     shards = results.study.tasks[task].shards
     return data if shards is None else locate(data, shards)
 

@@ -33,7 +33,7 @@ class KnownCases:
         """All catalogs of a study, and what its labelled data and stages mark. Raises as `marked_in_study`."""
         shards = [task.shards for task in results.study.tasks.values() if task.shards is not None]
         known = cls.of([results.study.catalog, *shards])
-        lock = {**results.lock, "study": results.study.model_dump(mode="json")}
+        lock = results.lock.model_copy(update={"study": results.study})
         if results.study.privacy.share_frames:
             told = known.private or marked_in_study(lock, results.store).cases
             return replace(known, private=frozenset(), unread={}, shares=bool(told))

@@ -55,8 +55,8 @@ def is_drawn(results: StudyResults, score: Score) -> bool:
     """Whether the weights are one of several that could have been: pretrained with a seed, or random."""
     if score.kind in ("pretrained", "random"):
         return True
-    known: Mapping[str, Mapping[str, Any]] = results.lock["weights"]
-    return str(known.get(source_of(results, score.arm) or "", {}).get("kind")) == "random"
+    weights = results.lock.weights.get(source_of(results, score.arm) or "")
+    return weights is not None and weights.kind == "random"
 
 
 def source_of(results: StudyResults, arm: str) -> str | None:
@@ -64,7 +64,7 @@ def source_of(results: StudyResults, arm: str) -> str | None:
     named = results.study.baselines.backbones
     if arm in named:
         return named[arm]
-    begun = {results.init_of[run["arm"]]: str(run["init"]) for run in results.lock["runs"]}
+    begun = {results.init_of[run.arm]: run.init for run in results.lock.runs}
     return begun.get(arm)
 
 

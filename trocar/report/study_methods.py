@@ -12,8 +12,9 @@ from trocar.leakage.verdict import fold
 from trocar.privacy.shared_paths import tree_without_folders
 from trocar.report.known_cases import KnownCases
 from trocar.report.study_arms import source_fields, sources_of
-from trocar.study.plan.pretrainings import served
 from trocar.study.results.results import Pretrained, StudyResults
+from trocar.study.stages import FinishedStage
+from trocar.study.study_lock import served
 
 
 @dataclass(frozen=True)
@@ -46,17 +47,17 @@ def trained_arms(results: StudyResults, known: KnownCases) -> list[TrainedArm]:
     """All arms, a line for each set of tasks that has pretrainings of its own."""
     return [
         trained_arm(arm, tasks, runs, [sources_of(run, known, source_fields(results)) for run in runs])
-        for (arm, tasks), runs in served(results.pretrained, len(results.lock["tasks"])).items()
+        for (arm, tasks), runs in served(results.pretrained, len(results.lock.tasks)).items()
     ]
 
 
 def kept_out(results: StudyResults, known: KnownCases) -> tuple[list[KeptOut], list[str]]:
     """A line for each kind of leak, and the names of the pairs behind the lines that stand for many cases."""
-    found = {(leak["pool"], leak["test"]): leak for run in results.pretrained for leak in run.leaks}
-    names = known.named([*sorted(pool for pool, _ in found), *(leak["test"] for leak in found.values())])
+    found = {(leak.pool, leak.test): leak for run in results.pretrained for leak in run.leaks}
+    names = known.named([*sorted(pool for pool, _ in found), *(leak.test for leak in found.values())])
     of = " of the pretrainings that these tasks are scored with" if results.study.leave_out == "task" else ""
     rows, pairs = [], []
-    for line in fold([leak for _, leak in sorted(found.items())]):
+    for line in fold([found[pair].model_dump() for pair in sorted(found)]):
         one = len(line.pools) == 1
         pool, test = (names[line.pools[0]], names[line.tests[0]]) if one else (line.pool, line.test)
         if not one:
@@ -71,7 +72,7 @@ def kept_out(results: StudyResults, known: KnownCases) -> tuple[list[KeptOut], l
 def trained_arm(arm: str, tasks: str, runs: Sequence[Pretrained], drawn: Sequence[Mapping[str, int]]) -> TrainedArm:
     """The runs of an arm as ranges; `drawn`: source -> cases of each run."""
     ended = [run.done for run in runs if run.done is not None]
-    hours = [done["seconds"] / 3600 for done in ended]
+    hours = [done.seconds / 3600 for done in ended]
     names = dict.fromkeys(name for seed in drawn for name in seed)
     epochs = (
         (f"{source} " if len(runs[0].epochs) > 1 else "") + _range((run.epochs.get(source, 0.0) for run in runs), 1)
@@ -108,35 +109,35 @@ def study_file(results: StudyResults, known: KnownCases) -> Any:
 def facts(results: StudyResults) -> Iterator[tuple[str, str]]:
     """Name and text: time, machines, versions, code, fingerprints."""
     lock = results.lock
-    done = [found for name in lock["stages"] if (found := results.store.done(name)) is not None]
-    yield "stages", f"{len(done)} of {len(lock['stages'])} done (one of them is this report)"
+    done = [found for name in lock.stages if (found := results.store.done(name)) is not None]
+    yield "stages", f"{len(done)} of {len(lock.stages)} done (one of them is this report)"
     for device, seconds in _seconds(done).items():
         yield f"time on {device}", f"{duration(seconds / 3600)}, all attempts"
-    yield "machines", _distinct(one.get("host") for one in done)
-    yield "code", _distinct(one["git"] or "not from a git checkout" for one in done if "git" in one)
-    for name in dict.fromkeys(name for one in done for name in one["versions"]):
-        yield name, _distinct(one["versions"].get(name) for one in done)
-    yield "stage versions", ", ".join(f"{kind} {version}" for kind, version in lock["versions"].items())
+    yield "machines", _distinct(one.host for one in done)
+    yield "code", _distinct(one.git or "not from a git checkout" for one in done)
+    for name in dict.fromkeys(name for one in done for name in one.versions):
+        yield name, _distinct(one.versions.get(name) for one in done)
+    yield "stage versions", ", ".join(f"{kind} {version}" for kind, version in lock.versions.items())
     yield "store", str(results.store.root.absolute())
-    yield "catalog", f"{results.study.catalog}, fingerprint {lock['catalog']}"
-    for name, task in lock["tasks"].items():
-        tested = sum(len(cases) for cases in task["test_cases"].values())
+    yield "catalog", f"{results.study.catalog}, fingerprint {lock.catalog}"
+    for name, task in lock.tasks.items():
+        tested = sum(len(cases) for cases in task.test_cases.values())
         yield (
             f"task {name}",
-            f"{task['layout']}, {task['frames']:,} test frames of {tested} cases, {task['scheme']}, "
-            f"fingerprint {task['data']}",
+            f"{task.layout}, {task.frames:,} test frames of {tested} cases, {task.scheme}, fingerprint {task.data}",
         )
-    for source, found in lock["weights"].items():
-        yield f"weights {source}", ", ".join(f"{key} {value}" for key, value in found.items() if value is not None)
+    for source, weights in lock.weights.items():
+        told = weights.model_dump(mode="json")
+        yield f"weights {source}", ", ".join(f"{key} {value}" for key, value in told.items() if value is not None)
 
 
-def _seconds(done: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _seconds(done: Sequence[FinishedStage]) -> dict[str, float]:
     """Device -> seconds of stages that ran on it; the report itself is no part of the cost."""
     found: dict[str, float] = {}
     for one in done:
-        if one["kind"] != "report":
-            device = f"{one.get('device') or 'an unrecorded device'}, {one['kind']}"
-            found[device] = found.get(device, 0.0) + float(one["seconds"])
+        if one.kind != "report":
+            device = f"{one.device}, {one.kind}"
+            found[device] = found.get(device, 0.0) + one.seconds
     return found
 
 

@@ -15,7 +15,7 @@ from trocar.report.charts import scale_of
 from trocar.report.study_analysis import Compared
 from trocar.report.study_verdicts import WorstVerdict
 from trocar.report.words import count
-from trocar.study.plan.evaluations import labels_of
+from trocar.study.config import labels_of
 from trocar.study.results.results import StudyResults
 from trocar.study.statistics.contrasts import Contrast
 from trocar.study.statistics.crossed import CASES_ONLY, Estimate

@@ -14,6 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from trocar.backbones.load import load_backbone, random_like
+from trocar.backbones.weight_identity import is_random
 from trocar.downstream.figures.curves import draw_curves
 from trocar.downstream.figures.ribbons import draw_ribbons
 from trocar.downstream.figures.shown import shown
@@ -25,9 +26,8 @@ from trocar.report.known_cases import KnownCases
 from trocar.report.page_pictures import Images, Picture, PictureFeatures, pca_maps, spread
 from trocar.report.study_analysis import Analysis, Compared
 from trocar.report.study_arms import source_of
-from trocar.study.plan.evaluations import labels_of
+from trocar.study.config import labels_of
 from trocar.study.results.results import Score, StudyResults
-from trocar.study.results.weight_identity import is_random
 
 T = TypeVar("T")
 MAP_HEIGHT = 150
@@ -79,7 +79,7 @@ def task_pictures(results: StudyResults, analysis: Analysis, known: KnownCases) 
     mapped: dict[str, str] = {}
     found = []
     for task in (task for task in results.study.tasks if task in first):
-        where = mapped.setdefault(str(results.lock["tasks"][task]["root"]), task)
+        where = mapped.setdefault(results.lock.tasks[task].root, task)
         found.append(_task(results, first[task], known, where))
     return found
 
@@ -120,7 +120,7 @@ def _first_run(one: Compared, arm: str) -> Score:
 def _predictions(results: StudyResults, one: Compared, arms: Sequence[str], known: KnownCases) -> DrawnPredictions:
     """Ribbons, overlays or curves, by the kind of the labels."""
     with tempfile.TemporaryDirectory() as folder:
-        if str(results.lock["tasks"][one.cell[0]]["task"]) == "segmentation":
+        if results.lock.tasks[one.cell[0]].task == "segmentation":
             overlays = [(arm, _overlay(results, one, arm, known, Path(folder))) for arm in arms]
             return DrawnPredictions("overlays", (), overlays)
         drawn = [path for arm in arms for path in _figures(one, arm, known, Path(folder))]

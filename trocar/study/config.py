@@ -23,7 +23,8 @@ from trocar.study.grid import GridConfig
 Name = Annotated[str, StringConstraints(pattern=r"^[\w.+ -]+$")]
 """What arms, tasks and studies are called: letters, digits, blanks and `_ . + -`."""
 INIT, RANDOM = "init", "random"
-ALL_LABELS = (None, "100%")
+ALL = "100%"
+"""How a budget of all labels is called."""
 
 
 class ArmConfig(Composition):
@@ -131,7 +132,7 @@ class TaskConfig(Config):
     @field_validator("budgets")
     @classmethod
     def _all_is_none(cls, budgets: list[str | int | None]) -> list[str | int | None]:
-        found = [None if budget in ALL_LABELS else budget for budget in budgets]
+        found = [None if budget == ALL else budget for budget in budgets]
         if len(set(map(str, found))) < len(found):
             raise ValueError("a budget is listed twice")
         return found
@@ -282,3 +283,15 @@ def called_on(name: str, task: TaskConfig, protocol: Protocol) -> str:
     """What predictions of the task call the protocol: with the tasks, where several are learned together."""
     learned = task_name(name, task)
     return f"{protocol.label}, {learned}" if TOGETHER in learned else protocol.label
+
+
+def budget_name(budget: str | int | None) -> str:
+    """What a label budget is called: 100% for all labels (None)."""
+    return ALL if budget is None else str(budget)
+
+
+def labels_of(budget: str) -> str:
+    """A budget in words: `25% of the labels`, `1 labelled case`, or `labels of LIST` for a published list."""
+    if budget.endswith("%"):
+        return f"{budget} of the labels"
+    return f"{budget} labelled case{'s' * (budget != '1')}" if budget.isdecimal() else f"labels of {budget}"

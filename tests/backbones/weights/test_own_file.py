@@ -13,6 +13,7 @@ from trocar.backbones.load import load_backbone, random_like
 from trocar.backbones.origin import origin_of
 from trocar.backbones.preprocess import describe_backbone
 from trocar.backbones.source import resolve
+from trocar.backbones.weight_identity import absolute, identity, is_random, random_name
 from trocar.backbones.weights import identify
 from trocar.cli import main
 from trocar.core.files import sha256_of
@@ -20,7 +21,6 @@ from trocar.errors import ConfigError, TrocarError
 from trocar.leakage.exposure import by_identity, exposure_of
 from trocar.leakage.verdict import Verdict
 from trocar.leakage.weight_history import RecordedHistory
-from trocar.study.results.weight_identity import absolute, identity, is_random, random_name
 
 ARCH = "test_vit"
 TEST = [("cholec80", "41")]

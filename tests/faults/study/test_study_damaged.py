@@ -12,8 +12,8 @@ from study_factory import results
 from study_process import names, run_study
 
 from trocar.cli.main import main
-from trocar.study.run.stage_execution import RESULTS
-from trocar.study.run.stage_store import Store
+from trocar.study.stage_store import Store
+from trocar.study.stages import RESULTS
 
 PROMISE = "refused by `study run` with what to delete; then made again, the same"
 
@@ -77,7 +77,7 @@ def test_a_result_with_other_content_of_the_same_size_is_never_used(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     parent = first(store, kind)
-    child = next(name for name in names(store) if parent in (store.done(name) or {})["parents"])
+    child = next(name for name in names(store) if (done := store.done(name)) is not None and parent in done.parents)
     promise = "refused by the stages and reports that would be made of it; with the file back all is the same"
     path, rng = store.out(parent) / RESULTS[kind], random.Random(kind)  # type: ignore[index]
     with inject("flipped bit", "study, its result", promise, at=kind) as injection:

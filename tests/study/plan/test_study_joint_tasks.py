@@ -9,11 +9,11 @@ from trocar.cli.main import main
 from trocar.errors import ConfigError
 from trocar.report.study_arms import arms_of, starts_at_random
 from trocar.study.config import load_study
-from trocar.study.plan.expand import make_plan
-from trocar.study.plan.study_lock import make_lock, write_lock
+from trocar.study.plan.expand import make_lock, make_plan
 from trocar.study.results.results import StudyResults
 from trocar.study.run.stage_execution import run_stage
-from trocar.study.run.stage_store import Store
+from trocar.study.stage_store import Store
+from trocar.study.study_lock import write_lock
 
 FINETUNE = {"name": "finetune", "epochs": 1, "batch": 8, "warmup": 0, "augment": None, "select": "fixed_epochs"}
 
@@ -32,9 +32,9 @@ def test_tasks_that_are_learned_together_share_their_stages_and_are_compared_by_
     phase, tools = ([e for e in found.evaluations if e.task == task] for task in ("phase", "tools"))
     assert [e.stage.name for e in phase] == [e.stage.name for e in tools]
     assert {e.protocol for e in found.evaluations} == {"finetune, phase+tools"}
-    tasks = make_lock(found)["tasks"]
-    assert {name: task["task"] for name, task in tasks.items()} == {"phase": "phase", "tools": "tools"}
-    assert tasks["phase"]["metric"] != tasks["tools"]["metric"]
+    tasks = make_lock(found).tasks
+    assert {name: task.task for name, task in tasks.items()} == {"phase": "phase", "tools": "tools"}
+    assert tasks["phase"].metric != tasks["tools"].metric
 
 
 def test_a_protocol_that_cannot_learn_them_together_is_refused_by_the_plan(tmp_path):
@@ -60,4 +60,4 @@ def test_both_have_scores_from_one_evaluation(found, capfd):
         assert results.value(score) == pytest.approx(row["metrics"][results.metric(task)]["values"][0])
         assert starts_at_random(results, score)
         assert [arm.name for arm in arms_of(results, [score])] == ["init"]
-    assert set(store.done(stage.name)["outputs"]) == {"predictions.parquet"}
+    assert set(store.done(stage.name).outputs) == {"predictions.parquet"}

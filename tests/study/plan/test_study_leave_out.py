@@ -11,10 +11,9 @@ from trocar.errors import ConfigError
 from trocar.leakage.guard import LeakSearch
 from trocar.study.config import load_study
 from trocar.study.plan.costs import Rates, price
-from trocar.study.plan.expand import make_plan
+from trocar.study.plan.expand import make_lock, make_plan
 from trocar.study.plan.plan_tables import arm_rows, plan_tables
-from trocar.study.plan.study_lock import make_lock
-from trocar.study.run.stage_store import Store
+from trocar.study.stage_store import Store
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +109,7 @@ def test_the_arms_of_a_plan_have_a_row_for_every_set_of_tasks(root):
 
 def test_the_lock_says_which_tasks_a_pretraining_serves(root):
     lock = make_lock(plan(root, "leave_out=task", cases=2))
-    assert [run["tasks"] for run in lock["runs"]] == [["phase", "tools"], ["late"]] * 2
+    assert [run.tasks for run in lock.runs] == [("phase", "tools"), ("late",)] * 2
 
 
 @pytest.mark.parametrize("policy", ["error", "allow"])

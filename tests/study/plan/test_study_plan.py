@@ -5,12 +5,12 @@ from downstream_factory import make_folder
 from study_factory import make_study
 
 from trocar.errors import ConfigError
+from trocar.study import stages
 from trocar.study.config import load_study
-from trocar.study.plan.expand import make_plan
+from trocar.study.plan.expand import make_lock, make_plan
 from trocar.study.plan.plan_tables import plan_tables
-from trocar.study.plan.study_lock import drift, edits, make_lock, read_lock, write_lock
-from trocar.study.run import stages
-from trocar.study.run.stage_store import Store
+from trocar.study.stage_store import Store
+from trocar.study.study_lock import drift, edits, read_lock, write_lock
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_budgets_have_the_draws_they_are_asked_for_and_all_labels_one(root):
     task = {"data": str(root / "labels"), "protocol": ["knn"], "folds": 2, "budgets": [None, 1]}
     found = plan(root, "budget_draws=2", tasks={"phase": task})
     assert {(e.budget, e.draws) for e in found.evaluations} == {("100%", 1), ("1", 2)}
-    drawn = make_lock(found)["tasks"]["phase"]["draws"]
+    drawn = make_lock(found).tasks["phase"].draws
     assert [len(cases) for draw in drawn["1"] for cases in draw.values()] == [1] * 4
     assert [len(cases) for cases in drawn["100%"][0].values()] == [2, 2]
     with pytest.raises(ConfigError, match="expected 1 to 2 training cases"):
@@ -182,12 +182,12 @@ def test_under_error_a_pool_with_a_test_case_is_refused_by_name(leaky):
 
 def test_what_is_allowed_stays_in_the_pool_and_on_record(leaky):
     found = leaky_plan(leaky, "allow")
-    assert {leak["pool"] for run in found.runs for leak in run.leaks} >= {"phantom/case00", "phantom/case01"}
+    assert {leak.pool for run in found.runs for leak in run.leaks} >= {"phantom/case00", "phantom/case01"}
 
 
 def test_the_lock_has_the_cases_of_every_arm_and_is_read_back_as_it_was(root, tmp_path):
     lock = make_lock(plan(root))
-    assert all(len(run["cases"]) == 2 for run in lock["runs"])
+    assert all(len(run.cases) == 2 for run in lock.runs)
     store = Store(tmp_path)
     write_lock(store, lock)
     assert read_lock(store, "small") == lock
@@ -203,8 +203,8 @@ def test_a_raised_stage_version_is_drift(root, monkeypatch):
     after = make_lock(plan(root))
     changed = f"stage version of evaluate: {now} -> {now + 1}; its 3 stages are computed again"
     assert drift(before, after) == [changed]
-    assert {n for n in before["stages"] if n.startswith("pretrain")} < set(after["stages"])
-    assert not {n for n in before["stages"] if n.startswith("evaluate")} & set(after["stages"])
+    assert {n for n in before.stages if n.startswith("pretrain")} < set(after.stages)
+    assert not {n for n in before.stages if n.startswith("evaluate")} & set(after.stages)
 
 
 def test_new_data_is_drift_and_an_edited_study_is_not(root, tmp_path):

@@ -6,8 +6,8 @@ from study_factory import make_study
 
 from trocar.downstream.protocols.base import PROTOCOLS
 from trocar.study.config import load_study
-from trocar.study.plan.expand import make_plan
-from trocar.study.plan.study_lock import drift, make_lock
+from trocar.study.plan.expand import make_lock, make_plan
+from trocar.study.study_lock import drift
 
 PROTOCOL = """
 from typing import Literal
@@ -37,7 +37,7 @@ def planned(root):
 def test_the_lock_knows_the_plugins_that_take_part_and_an_edit_of_one_is_drift(plugin, tmp_path):
     before = planned(tmp_path)
     locked = make_lock(before)
-    assert locked["plugins"].keys() == {"plugin_for_a_study"}
+    assert locked.plugins.keys() == {"plugin_for_a_study"}
     assert drift(locked, make_lock(planned(tmp_path))) == []
     plugin.write_text(PROTOCOL + "# edited\n", encoding="utf-8")
     imported_anew("plugin_for_a_study")

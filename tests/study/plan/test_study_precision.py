@@ -8,8 +8,8 @@ from trocar.cli.main import main
 from trocar.errors import ConfigError
 from trocar.slurm.profile import Profile
 from trocar.study.config import load_study
-from trocar.study.plan.expand import make_plan
-from trocar.study.plan.study_lock import drift, make_lock
+from trocar.study.plan.expand import make_lock, make_plan
+from trocar.study.study_lock import drift
 
 GPUS, CPUS = Profile(gpus_per_node=4), Profile(cpus_per_task=8)
 
@@ -88,10 +88,10 @@ def test_a_plan_made_elsewhere_is_not_carried_out_in_another_precision_unsaid(ro
     assert drift(before, after)[2:] == [
         f"task {task}: precision: auto was float32 and is bfloat16 on this machine or profile; precision: float32 "
         f"keeps it"
-        for task in before["tasks"]
+        for task in before.tasks
     ]
     said = make_lock(plan(root, "auto", precision="float32"))
-    assert {task["precision"] for task in said["tasks"].values()} == {"float32"}
+    assert {task.precision for task in said.tasks.values()} == {"float32"}
     assert drift(after, said)[2:] == []
 
 

@@ -8,10 +8,10 @@ from study_factory import make_study, successes
 
 from trocar.cli.main import main
 from trocar.study.config import load_study
-from trocar.study.plan.study_lock import require_lock
 from trocar.study.results.results import StudyResults
 from trocar.study.run.mlflow_record import sync_study
-from trocar.study.run.stage_store import Store
+from trocar.study.stage_store import Store
+from trocar.study.study_lock import require_lock
 
 
 def test_a_plan_says_what_is_compared_and_what_is_left_and_writes_the_lock(tmp_path, capsys):
@@ -22,7 +22,7 @@ def test_a_plan_says_what_is_compared_and_what_is_left_and_writes_the_lock(tmp_p
     assert "stated" in said
     assert "contrasts: north - init, south - init" in said
     lock = require_lock(Store(tmp_path / "store"), "small")
-    assert sum(stage["kind"] == "evaluate" for stage in lock["stages"].values()) == 3
+    assert sum(stage.kind == "evaluate" for stage in lock.stages.values()) == 3
 
 
 def test_other_data_than_planned_is_refused_until_it_is_accepted(tmp_path, capsys):
@@ -97,7 +97,7 @@ def test_a_study_runs_from_its_file_to_its_report(finished):
     assert len(table) == 3 * (3 + 1)
     assert table["value"].between(0, 1).all()
     assert set(table["labelled_cases"]) == {1.0, 2.0}
-    out = store.out(results.lock["report"])
+    out = store.out(results.lock.report)
     pd.testing.assert_frame_equal(pd.read_parquet(out / "results.parquet"), table)
     # the numbers of the evaluation itself
     for score, value in zip(results.scores, table["value"], strict=True):
@@ -112,20 +112,20 @@ def test_finished_pretrainings_keep_backbone_and_milestones(finished):
     for run in StudyResults.load(study, store).pretrained:
         assert (run.folder / "backbone" / "model.safetensors").is_file()
         assert [path.name for path in sorted((run.folder / "checkpoints").iterdir())] == ["step-00000002"]
-        assert (run.steps, run.samples, run.done["attempts"]) == (3, 12, 1)
+        assert (run.steps, run.samples, run.done.attempts) == (3, 12, 1)
 
 
 @pytest.mark.slow
 def test_another_task_runs_its_own_stages_and_no_other(finished, capsys):
     root, _, store = finished
-    before = {name: store.done(name)["ended"] for name in require_lock(store, "small")["stages"]}
+    before = {name: store.done(name).ended for name in require_lock(store, "small").stages}
     tasks = {"phase": _task(root), "more": _task(root) | {"protocol": ["linear"], "budgets": [None]}}
     path = make_study(root, name="second", budget_draws=2, tasks=tasks)
     assert main(["study", "run", str(path), "--jobs", "2", "--uri", "none"]) == 0
     lock = require_lock(store, "second")
-    own = [name for name in lock["stages"] if name not in before]
+    own = [name for name in lock.stages if name not in before]
     assert len(own) == 3 + 1
-    assert all(store.done(name)["ended"] == when and successes(store, name) == 1 for name, when in before.items())
+    assert all(store.done(name).ended == when and successes(store, name) == 1 for name, when in before.items())
     assert main(["study", "status", str(path)]) == 0
     assert "left: nothing" in capsys.readouterr().out
 
@@ -146,16 +146,16 @@ def test_mlflow_has_an_experiment_with_a_run_per_arm_and_stages_below_it(finishe
     runs = client.search_runs([experiment.experiment_id])
     by_name = {run.info.run_name: run for run in runs}
     lock = require_lock(store, "small")
-    called = {stage["label"] for stage in lock["stages"].values()}
+    called = {stage.label for stage in lock.stages.values()}
     assert set(by_name) == called | {"north", "south", "init"}
     assert {"north, seed 0", "north, seed 0: phase, knn, 100% of the labels", "report of small"} <= called
-    for place in (*lock["runs"], *lock["evaluations"]):
-        run = by_name[lock["stages"][place["stage"]]["label"]]
-        assert run.data.tags["mlflow.parentRunId"] == by_name[place["arm"]].info.run_id
+    for place in (*lock.runs, *lock.evaluations):
+        run = by_name[lock.stages[place.stage].label]
+        assert run.data.tags["mlflow.parentRunId"] == by_name[place.arm].info.run_id
         assert run.info.status == "FINISHED"
         tags = {name: run.data.tags.get(name) for name in ("arm", "task", "protocol", "budget", "stage")}
-        wanted = {name: place.get(name) for name in ("arm", "protocol", "budget", "stage")}
-        assert tags == wanted | {"task": place.get("task", "phase, red")}
+        wanted = {name: getattr(place, name, None) for name in ("arm", "protocol", "budget", "stage")}
+        assert tags == wanted | {"task": getattr(place, "task", "phase, red")}
     scored = by_name["north, seed 0: phase, knn, 1 labelled case"]
     assert 0 <= scored.data.metrics["f1_pooled_macro"] <= 1
     assert {"predictions.parquet", "results.json"} <= files_of(client, scored)
@@ -164,17 +164,15 @@ def test_mlflow_has_an_experiment_with_a_run_per_arm_and_stages_below_it(finishe
     assert {model.name for model in client.search_registered_models()} == {"small-north", "small-south"}
     # an arm has a column a task, whatever the number of its stages, and none that is called after a stage
     arm = by_name["north"]
-    assert not [key for key in (*arm.data.params, *arm.data.metrics) if any(name in key for name in lock["stages"])]
-    metric = lock["tasks"]["phase"]["metric"].replace("@", "_")
+    assert not [key for key in (*arm.data.params, *arm.data.metrics) if any(name in key for name in lock.stages)]
+    metric = lock.tasks["phase"].metric.replace("@", "_")
     keys = {f"phase/knn/{metric}", f"phase/knn/1 labelled case/{metric}"}
     assert {key for key in arm.data.metrics if key.startswith("phase")} == keys
     assert arm.data.tags["done"] == "3 of 3 evaluations"
     assert arm.data.params["steps"] == "3"
-    (whole,) = [
-        one for one in lock["evaluations"] if (one["arm"], one["task"], one["budget"]) == ("north", "phase", "100%")
-    ]
-    (row,) = json.loads((store.out(whole["stage"]) / "results.json").read_text())["rows"]
-    assert arm.data.metrics[f"phase/knn/{metric}"] == row["metrics"][lock["tasks"]["phase"]["metric"]]["mean"]
+    (whole,) = [one for one in lock.evaluations if (one.arm, one.task, one.budget) == ("north", "phase", "100%")]
+    (row,) = json.loads((store.out(whole.stage) / "results.json").read_text())["rows"]
+    assert arm.data.metrics[f"phase/knn/{metric}"] == row["metrics"][lock.tasks["phase"].metric]["mean"]
     # a second sync logs nothing twice
     assert sync_study(lock, store, print, uri)
     assert len(client.search_runs([experiment.experiment_id])) == len(runs)
@@ -196,7 +194,7 @@ def test_track_sync_brings_a_server_up_to_a_study(finished, capsys):
     root, _, store = finished
     assert main(["track", "sync", str(store.study("small")), "--uri", f"sqlite:///{root / 'later.db'}"]) == 0
     assert "has all finished stages of study small" in capsys.readouterr().out
-    assert json.loads((store.study("small") / "study.lock").read_text())["format"] == 4
+    assert json.loads((store.study("small") / "study.lock").read_text())["format"] == 5
 
 
 def unprepared(root):

@@ -13,7 +13,7 @@ from study_factory import command, launch, make_stages, named, successes
 from trocar.runs.lease import Lease
 from trocar.study.run.local_runner import Runner
 from trocar.study.run.stage_execution import HELD, run_stage
-from trocar.study.run.stage_store import Store, attempts
+from trocar.study.stage_store import Store, attempts
 
 RUN = """
 import signal, sys
@@ -21,7 +21,7 @@ from pathlib import Path
 from study_factory import command, launch, make_stages
 from trocar.cli.signals import answered
 from trocar.study.run.local_runner import Runner
-from trocar.study.run.stage_store import Store
+from trocar.study.stage_store import Store
 stages = make_stages(takes_s=float(sys.argv[2]))
 runner = Runner(stages, Store(Path(sys.argv[1])), 2, launch=launch, keep="full", say=print)
 with answered([signal.SIGINT], runner.stop):
@@ -62,7 +62,7 @@ def test_all_stages_are_done_parents_first_and_never_again(store):
     ended, said = run(store, stages)
     assert set(ended.done) == set(stages)
     assert not ended.failed
-    ends = {name: store.done(name)["ended"] for name in stages}
+    ends = {name: store.done(name).ended for name in stages}
     assert all(ends[parent] < ends[name] for name, stage in stages.items() for parent in stage.parents)
     assert "[7/7]" in said[-1]
     again, said = run(store, stages)
@@ -76,12 +76,12 @@ def test_done_says_what_went_in_what_came_out_and_how_long_it_took(store):
     run(store, stages)
     name = named(stages, "a on x")
     done = store.done(name)
-    assert done["inputs"] == {"task": "x"}
-    assert done["parents"] == [named(stages, "a")]
-    assert done["attempts"] == 1
-    assert 0.2 <= done["seconds"] < 60
-    assert set(done["versions"]) >= {"trocar", "torch", "python"}
-    assert list(done["outputs"]) == ["predictions.parquet"]
+    assert done.inputs == {"task": "x"}
+    assert done.parents == (named(stages, "a"),)
+    assert done.attempts == 1
+    assert 0.2 <= done.seconds < 60
+    assert set(done.versions) >= {"trocar", "torch", "python"}
+    assert list(done.outputs) == ["predictions.parquet"]
     assert "working on a on x" in "\n".join(store.log_tail(name))
 
 
@@ -186,7 +186,7 @@ def test_two_runners_at_once_share_the_work_and_do_nothing_twice(store):
     first, second = start(store.root, 0.5), start(store.root, 0.5)
     assert [first.wait(120), second.wait(120)] == [0, 0]
     assert [successes(store, name) for name in stages] == [1] * 7
-    assert all(store.done(name)["attempts"] == 1 for name in stages)
+    assert all(store.done(name).attempts == 1 for name in stages)
 
 
 def test_ctrl_c_lets_stages_stop_and_leaves_everything_resumable(store):

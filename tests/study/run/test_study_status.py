@@ -1,29 +1,14 @@
 import json
 
 import pytest
+from lock_factory import study_lock
 from study_factory import launch, make_stages, named
 
 from trocar.core.progress import duration
 from trocar.study.plan.costs import costs
 from trocar.study.run.local_runner import Runner
-from trocar.study.run.stage_store import Store
 from trocar.study.run.status import status_of
-
-SPEED = {"images_per_s": None, "evaluate_min": None}
-
-
-def lock_of(stages, **speed):
-    listed = {
-        name: {
-            "kind": stage.kind,
-            "parents": list(stage.parents),
-            "label": stage.config["what"],
-            "like": stage.like,
-            "work": stage.work,
-        }
-        for name, stage in stages.items()
-    }
-    return {"study": {"name": "small", "speed": SPEED | speed}, "stages": listed, "report": named(stages, "report")}
+from trocar.study.stage_store import Store
 
 
 @pytest.fixture
@@ -38,7 +23,7 @@ def half_done(tmp_path):
 
 def test_the_status_counts_and_shows_why_a_stage_failed(half_done):
     store, stages = half_done
-    status = status_of(lock_of(stages), store)
+    status = status_of(study_lock(stages), store)
     assert status.kinds["pretrain"] == {"failed": 1, "done": 1}
     assert status.kinds["evaluate"] == {"blocked": 2, "done": 2}
     assert status.states[named(stages, "report")] == "blocked"
@@ -57,19 +42,19 @@ def test_time_left_is_what_alike_stages_took(half_done):
         tree = json.loads(path.read_text()) | {"seconds": 3600, "bytes": 10}
         path.write_text(json.dumps(tree))
         times[kind] = 3600
-    pretrain, evaluate, report = costs(lock_of(stages), store)
+    pretrain, evaluate, report = costs(study_lock(stages), store)
     assert (pretrain.stages, pretrain.hours, pretrain.bytes, pretrain.basis) == (1, 1.0, 10.0, "measured")
     assert (evaluate.stages, evaluate.hours, evaluate.bytes) == (2, 2.0, 20.0)
     assert report.hours is None
-    assert status_of(lock_of(stages), store).hours == 3.0
+    assert status_of(study_lock(stages), store).hours == 3.0
 
 
 def test_without_a_measurement_stated_speeds_count_and_else_it_is_unknown(tmp_path):
     stages, store = make_stages(), Store(tmp_path)
-    unknown = status_of(lock_of(stages), store)
+    unknown = status_of(study_lock(stages), store)
     assert unknown.hours is None
     assert "no speed is stated" in unknown.left
-    stated = costs(lock_of(stages, images_per_s=1 / 3600, evaluate_min=30), store)
+    stated = costs(study_lock(stages, study={"speed": {"images_per_s": 1 / 3600, "evaluate_min": 30}}), store)
     assert [(cost.hours, cost.basis) for cost in stated[:2]] == [(2.0, "stated"), (2.0, "stated")]
 
 

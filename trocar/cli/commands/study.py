@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from trocar.slurm.profile import Profile
     from trocar.study.config import StudyConfig
     from trocar.study.plan.expand import StudyPlan
-    from trocar.study.plan.study_lock import Tree
-    from trocar.study.run.stage_store import Store
+    from trocar.study.stage_store import Store
+    from trocar.study.study_lock import StudyLock
 
 
 def register(subparsers: Any) -> None:
@@ -88,7 +88,7 @@ def run_run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _submit(args: argparse.Namespace, profile: Profile, plan: StudyPlan, lock: Tree, store: Store) -> int:
+def _submit(args: argparse.Namespace, profile: Profile, plan: StudyPlan, lock: StudyLock, store: Store) -> int:
     """Submit what is missing; mlflow is brought up to what earlier jobs have done."""
     from trocar.study.results.private_names import open_study_book
     from trocar.study.run.local_runner import script, submit
@@ -108,8 +108,8 @@ def _submit(args: argparse.Namespace, profile: Profile, plan: StudyPlan, lock: T
 
 def run_status(args: argparse.Namespace) -> int:
     """Print how far the study is."""
-    from trocar.study.plan.study_lock import require_lock
     from trocar.study.run.status import status_of
+    from trocar.study.study_lock import require_lock
 
     study, store = _open(args)
     status = status_of(require_lock(store, study.name), store)
@@ -146,7 +146,7 @@ def run_stage(args: argparse.Namespace) -> int:
 
 def _open(args: argparse.Namespace) -> tuple[StudyConfig, Store]:
     from trocar.study.config import load_study
-    from trocar.study.run.stage_store import Store
+    from trocar.study.stage_store import Store
 
     study = load_study(args.study, args.overrides)
     return study, Store(study.store)
@@ -164,14 +164,14 @@ def _plan(study: StudyConfig, prepare: bool, profile: Profile | None) -> StudyPl
     return make_plan(study, profile)
 
 
-def _locked(plan: StudyPlan, store: Store, update: bool) -> Tree:
+def _locked(plan: StudyPlan, store: Store, update: bool) -> StudyLock:
     """The lock of the plan, written. Raises ConfigError."""
     from trocar.study.run.whole_study import lock_plan
 
     return lock_plan(plan, store, update, _say)
 
 
-def _print_plan(plan: StudyPlan, lock: Tree, store: Store) -> None:
+def _print_plan(plan: StudyPlan, lock: StudyLock, store: Store) -> None:
     from trocar.core.progress import table_console
     from trocar.study.plan.plan_tables import plan_tables
 

@@ -6,16 +6,16 @@ What it costs that every task has pretrainings of its own, beside one for all ta
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from trocar.core.progress import duration
 from trocar.study.config import SpeedConfig
 from trocar.study.plan.expand import StudyPlan
 from trocar.study.plan.pretrainings import Pretrainings
-from trocar.study.run.stage_store import Store
-from trocar.study.run.stages import Stage
+from trocar.study.stage_store import Store
+from trocar.study.stages import Stage
+from trocar.study.study_lock import LockedStage, StudyLock
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Rates:
         self.speed = speed
         self._seen: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0, 0.0])
         for done in store.all_done():
-            for like in (done["like"], "any"):
-                totals = self._seen[done["kind"], like]
-                for i, value in enumerate((done["seconds"], done["work"], done["bytes"], 1.0)):
+            for like in (done.like, "any"):
+                totals = self._seen[done.kind, like]
+                for i, value in enumerate((done.seconds, done.work, done.bytes, 1.0)):
                     totals[i] += value
 
     def seconds(self, kind: str, like: str, work: float) -> tuple[float | None, str]:
@@ -69,20 +69,20 @@ class Rates:
         return None
 
 
-def costs(lock: Mapping[str, Any], store: Store) -> list[StageCost]:
+def costs(lock: StudyLock, store: Store) -> list[StageCost]:
     """One line per kind of stage that has any left."""
-    rates = Rates(store, SpeedConfig.model_validate(lock["study"]["speed"]))
+    rates = Rates(store, lock.study.speed)
     found = []
     for kind in ("pretrain", "evaluate", "report"):
-        left = [s for name, s in lock["stages"].items() if s["kind"] == kind and not store.is_done(name)]
+        left = [stage for name, stage in lock.stages.items() if stage.kind == kind and not store.is_done(name)]
         if left:
             found.append(_cost(kind, left, rates))
     return found
 
 
-def _cost(kind: str, left: list[Mapping[str, Any]], rates: Rates) -> StageCost:
-    times = [rates.seconds(kind, stage["like"], stage["work"]) for stage in left]
-    sizes = [rates.bytes(kind, stage["like"], stage["work"]) for stage in left]
+def _cost(kind: str, left: Sequence[LockedStage], rates: Rates) -> StageCost:
+    times = [rates.seconds(kind, stage.like, stage.work) for stage in left]
+    sizes = [rates.bytes(kind, stage.like, stage.work) for stage in left]
     known = [seconds for seconds, _ in times if seconds is not None]
     disk = [size for size in sizes if size is not None]
     return StageCost(

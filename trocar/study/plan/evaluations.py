@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -26,12 +26,10 @@ from trocar.downstream.protocols import get_protocol
 from trocar.downstream.splits.budgets import most_draws
 from trocar.downstream.tasks.base import METRICS, TASKS, Task
 from trocar.errors import ConfigError
-from trocar.study.config import StudyConfig, called_on, task_name
+from trocar.study.config import StudyConfig, budget_name, called_on, task_name
 from trocar.study.plan.planned_precision import settled
-from trocar.study.run.stages import Stage
-
-ALL = "100%"
-"""How a budget of all labels is called."""
+from trocar.study.stages import Stage
+from trocar.study.study_lock import Folds, LockedEvaluation, LockedTask
 
 
 @dataclass(frozen=True)
@@ -71,9 +69,10 @@ class Evaluation:
     starts: int
     stage: Stage
 
-    def to_json(self) -> dict[str, Any]:
+    def locked(self) -> LockedEvaluation:
         """For the lock: the stage by its name."""
-        return {**asdict(self), "stage": self.stage.name}
+        told = {field.name: getattr(self, field.name) for field in fields(self)}
+        return LockedEvaluation(**{**told, "stage": self.stage.name})
 
 
 class TaskPlan:
@@ -121,44 +120,44 @@ class TaskPlan:
         """Hash of what the study says about the data."""
         return fingerprint(self.config.model_dump(mode="json", include=_DATA))
 
-    def drawn(self) -> dict[str, list[dict[str, list[str]]]]:
+    def drawn(self) -> dict[str, tuple[Folds, ...]]:
         """Budget -> draw -> fold -> the labelled training cases."""
         found = {}
         for budget in self.config.budgets:
             settings = self._settings(None, budget, 1)
             count = most_draws(self.data, budget, settings.draws)
-            found[_called(budget)] = [
+            found[budget_name(budget)] = tuple(
                 {fold.name: self._cases(fold.train) for fold in drawn(self.bench, settings, draw)}
                 for draw in range(count)
-            ]
+            )
         return found
 
-    def to_json(self) -> dict[str, Any]:
+    def locked(self) -> LockedTask:
         """For the lock."""
         bench = self.bench
-        return {
-            "asked": self.asked,
-            "task": self.task.name,
-            "metric": self.config.metric or self.task.in_tables(bench.space(self.task))[0],
-            "root": str(self.data.root.absolute()),
-            "layout": self.data.layout,
-            "data": self.data.fingerprint,
-            "frames": int(bench.labelled(self.task).sum()),
-            "scheme": bench.scheme,
-            "test_cases": {fold.name: self._cases(self._scored_rows(fold.test)) for fold in bench.folds},
-            "val_cases": {fold.name: self._cases(fold.val) for fold in bench.folds},
-            "draws": self.drawn(),
-            "scored": self.scored(),
-            "precision": self.precision,
-        }
+        return LockedTask(
+            asked=self.asked,
+            task=self.task.name,
+            metric=self.config.metric or self.task.in_tables(bench.space(self.task))[0],
+            root=str(self.data.root.absolute()),
+            layout=self.data.layout,
+            data=self.data.fingerprint,
+            frames=int(bench.labelled(self.task).sum()),
+            scheme=bench.scheme,
+            test_cases={fold.name: self._cases(self._scored_rows(fold.test)) for fold in bench.folds},
+            val_cases={fold.name: self._cases(fold.val) for fold in bench.folds},
+            draws=self.drawn(),
+            scored=self.scored(),
+            precision=self.precision,
+        )
 
-    def scored(self) -> list[str] | None:
+    def scored(self) -> tuple[str, ...] | None:
         """The test cases that are compared, None for all. Raises ConfigError if there are none."""
         if self.config.cases is None:
             return None
         chosen = Composition(include=[self.config.cases], curate="none").resolve(Catalog.open(self.study.catalog))
         wanted = {case.partition("/")[2] for case in chosen.cases}
-        found = [case for case in self._cases(self._scored_rows(self.bench.rows)) if case in wanted]
+        found = tuple(case for case in self._cases(self._scored_rows(self.bench.rows)) if case in wanted)
         if not found:
             raise ConfigError(f"tasks.{self.name}.cases: none of the test cases is among those {len(wanted)} cases")
         return found
@@ -177,7 +176,7 @@ class TaskPlan:
                     seed=backbone.seed,
                     task=self.name,
                     protocol=called_on(self.name, self.config, protocol),
-                    budget=_called(budget),
+                    budget=budget_name(budget),
                     members=backbone.members,
                     draws=draws,
                     starts=starts,
@@ -257,8 +256,8 @@ class TaskPlan:
         """Those that carry a label of what is compared."""
         return rows[self.bench.space(self.task).known(self.data.frames)[rows]]
 
-    def _cases(self, rows: Any) -> list[str]:
-        return sorted(set(self.data.frames["case"].to_numpy(str)[rows].tolist()))
+    def _cases(self, rows: Ints) -> tuple[str, ...]:
+        return tuple(sorted(set(self.data.frames["case"].to_numpy(str)[rows].tolist())))
 
 
 _DATA = {"data", "task", "layout", "val", "folds", "split", "fps", "remap", "shards", "phases", "budgets"}
@@ -268,14 +267,3 @@ _SETTINGS = ("task", "seeds", "repeats", "size", "fps", "folds", "split", "val",
 def _label(scored: ScoredBackbone) -> str:
     """What the predictions call it: the same in every study, because stages are shared."""
     return f"weights-{fingerprint(dict(scored.identity or {}))}"
-
-
-def labels_of(budget: str) -> str:
-    """A budget in words: `25% of the labels`, `1 labelled case`, or `labels of LIST` for a published list."""
-    if budget.endswith("%"):
-        return f"{budget} of the labels"
-    return f"{budget} labelled case{'s' * (budget != '1')}" if budget.isdecimal() else f"labels of {budget}"
-
-
-def _called(budget: str | int | None) -> str:
-    return ALL if budget is None else str(budget)

@@ -1,4 +1,7 @@
-"""What a study expands to: its pretrainings, its evaluations, and the report, each a stage with a name of its own."""
+"""What a study expands to: its pretrainings, its evaluations, and the report, each a stage with a name of its own.
+
+`make_plan` looks everything up, `make_lock` is what of it is written down.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from trocar import __version__
+from trocar.backbones.weight_identity import absolute, identity, is_random, random_name
 from trocar.core.config import fingerprint
 from trocar.core.plugins import plugins_in
 from trocar.data.catalog.catalog import Catalog
 from trocar.errors import ConfigError
 from trocar.leakage.run_guard import RunGuard
 from trocar.slurm.profile import Profile
-from trocar.study.config import INIT, RANDOM, StudyConfig
-from trocar.study.plan.evaluations import Evaluation, ScoredBackbone, TaskPlan, labels_of
+from trocar.study.config import INIT, RANDOM, StudyConfig, labels_of
+from trocar.study.plan.evaluations import Evaluation, ScoredBackbone, TaskPlan
 from trocar.study.plan.planned_precision import planned_for_evaluations
-from trocar.study.plan.pretrainings import ArmRun, Pretrainings, plan_arms
-from trocar.study.results.weight_identity import absolute, identity, is_random, random_name
-from trocar.study.run.stages import Stage
+from trocar.study.plan.pretrainings import Pretrainings, plan_arms
+from trocar.study.stages import STAGE_VERSION, Stage
+from trocar.study.study_lock import FORMAT, ArmRun, LockedStage, LockedWeights, StudyLock
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,34 @@ def make_plan(study: StudyConfig, profile: Profile | None = None) -> StudyPlan:
     together = study.model_copy(update={"leave_out": "all"})
     shared = plan_arms(together, guard, profile) if study.leave_out == "task" else None
     return StudyPlan(study, catalog.fingerprint, runs, found.stages, init_of, tasks, evaluations, found.short, shared)
+
+
+def make_lock(plan: StudyPlan) -> StudyLock:
+    """The lock of a plan. Raises ConfigError for budgets, contrasts and cases of tasks that cannot be."""
+    study = plan.study
+    sources = sorted({run.init for run in plan.runs} | set(study.baselines.backbones.values()))
+    return StudyLock(
+        format=FORMAT,
+        trocar=__version__,
+        study=study,
+        versions=dict(STAGE_VERSION),
+        plugins=plan.plugins,
+        catalog=plan.catalog,
+        weights={source: LockedWeights.model_validate(identity(source), strict=False) for source in sources},
+        runs=plan.runs,
+        init_of=plan.init_of,
+        tasks={task.name: task.locked() for task in plan.tasks},
+        evaluations=tuple(evaluation.locked() for evaluation in plan.evaluations),
+        contrasts=tuple(plan.contrasts),
+        left_out=plan.left_out,
+        report=plan.report.name,
+        stages={
+            name: LockedStage(
+                kind=stage.kind, parents=stage.parents, label=plan.labels[name], like=stage.like, work=stage.work
+            )
+            for name, stage in plan.stages.items()
+        },
+    )
 
 
 def _pretrained(runs: tuple[ArmRun, ...]) -> Iterator[ScoredBackbone]:

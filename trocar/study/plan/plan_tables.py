@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from rich.table import Table
@@ -11,11 +11,11 @@ from trocar.core.progress import duration
 from trocar.leakage.guard import KEPT
 from trocar.study.plan.costs import Rates, StageCost, costs, price
 from trocar.study.plan.expand import StudyPlan
-from trocar.study.plan.pretrainings import served
-from trocar.study.run.stage_store import Store
+from trocar.study.stage_store import Store
+from trocar.study.study_lock import StudyLock, served
 
 
-def plan_tables(plan: StudyPlan, lock: Mapping[str, Any], store: Store) -> Iterator[Table | str]:
+def plan_tables(plan: StudyPlan, lock: StudyLock, store: Store) -> Iterator[Table | str]:
     """Tables and lines for the terminal."""
     yield _arms(plan)
     yield _tasks(plan, lock)
@@ -53,16 +53,15 @@ def _arms(plan: StudyPlan) -> Table:
     return table
 
 
-def _tasks(plan: StudyPlan, lock: Mapping[str, Any]) -> Table:
+def _tasks(plan: StudyPlan, lock: StudyLock) -> Table:
     table = Table("task", "data", "test", "protocols", "budgets (draws)", title="tasks")
-    for name, task in lock["tasks"].items():
-        tested = {case for fold in task["test_cases"].values() for case in fold}
+    for name, task in lock.tasks.items():
         mine = [e for e in plan.evaluations if e.task == name]
         budgets = {e.budget: e.draws for e in mine}
         table.add_row(
             name,
-            f"{task['root']} ({task['layout']})",
-            f"{len(tested)} cases, {task['frames']} frames, {task['scheme']}",
+            f"{task.root} ({task.layout})",
+            f"{len(task.tested)} cases, {task.frames} frames, {task.scheme}",
             ", ".join(dict.fromkeys(e.protocol for e in mine)),
             ", ".join(f"{budget} ({draws})" for budget, draws in budgets.items()),
         )
@@ -78,11 +77,11 @@ def _stages(plan: StudyPlan, store: Store) -> Table:
 
 def _leaks(plan: StudyPlan) -> Iterator[str]:
     """One line for each case of a pool that is a test or validation case of a task."""
-    found = {(leak["pool"], leak["test"]): leak for run in plan.runs for leak in run.leaks}
+    found = {(leak.pool, leak.test): leak for run in plan.runs for leak in run.leaks}
     of = " of the pretrainings that these tasks are scored with" if plan.study.leave_out == "task" else ""
     for (pool, _), leak in sorted(found.items()):
-        what = leak["became"] if leak["became"] == KEPT else f"{leak['became']} before sampling{of}"
-        yield f"leak: {pool} is held out for {', '.join(leak['tasks'])} ({leak['how']}): {what}"
+        what = leak.became if leak.became == KEPT else f"{leak.became} before sampling{of}"
+        yield f"leak: {pool} is held out for {', '.join(leak.tasks)} ({leak.how}): {what}"
 
 
 def _costs(found: list[StageCost]) -> Table | str:

@@ -1,14 +1,12 @@
-"""The pretraining stages: one for every arm and seed, with the cases that seed draws.
-
-One pretraining of an arm, as the plan finds it, the lock keeps it and the report reads it.
-"""
+"""The pretraining stages: one for every arm and seed, with the cases that seed draws."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
+from trocar.backbones.weight_identity import absolute, identity
 from trocar.core.config import fingerprint, tree_of, validate
 from trocar.data.selection.composition import Composition
 from trocar.data.selection.leak_config import Guarded, LeakConfig
@@ -22,55 +20,8 @@ from trocar.ssl.run.assembly import Pretraining
 from trocar.ssl.run.pretrain_config import PretrainConfig
 from trocar.study.config import ArmConfig, StudyConfig, TaskConfig
 from trocar.study.plan.planned_precision import PrecisionUnknownError, planned
-from trocar.study.results.weight_identity import absolute, identity
-from trocar.study.run.stages import Stage
-
-
-@dataclass(frozen=True)
-class ArmRun:
-    """`tasks` are scored with it, `stage` is its name, `asked` the hash of what the study says about it (the data it
-    finds are `selection`). `cases` are named source/case, `epochs` is per source, `leaks` are pool cases that are
-    held-out ones, `init` is the name of its first weights, `size` its main view and `precision` what it computes in.
-    """
-
-    arm: str
-    seed: int
-    tasks: tuple[str, ...]
-    stage: str
-    asked: str
-    selection: str
-    cases: tuple[str, ...]
-    frames: int
-    steps: int
-    samples: int
-    epochs: Mapping[str, float]
-    notes: tuple[str, ...]
-    leaks: tuple[Mapping[str, Any], ...]
-    init: str
-    size: int
-    precision: str
-
-    def to_json(self) -> dict[str, Any]:
-        """For the lock."""
-        return {**asdict(self), "epochs": dict(self.epochs)}
-
-
-R = TypeVar("R", bound=ArmRun)
-
-
-def fields_in(run: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of an `ArmRun` as a lock has them."""
-    found = {field.name: run[field.name] for field in fields(ArmRun)}
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
-
-
-def served(runs: Sequence[R], tasks: int) -> dict[tuple[str, str], list[R]]:
-    """(arm, the tasks its pretrainings serve in words, '' for all `tasks`) -> these pretrainings."""
-    found: dict[tuple[str, str], list[R]] = {}
-    for run in runs:
-        found.setdefault((run.arm, ", ".join(run.tasks) if len(run.tasks) < tasks else ""), []).append(run)
-    return found
-
+from trocar.study.stages import Stage
+from trocar.study.study_lock import ArmRun, FoundLeak
 
 NOT_HERE = "set by the study"
 _OWN = ("data.catalog", "data.composition", "run.out", "run.seed")
@@ -136,9 +87,9 @@ def task_sets(study: StudyConfig) -> list[tuple[str, ...]]:
 
 
 def _joined(one: ArmRun, other: ArmRun) -> ArmRun:
-    leaks = [*one.leaks, *(leak for leak in other.leaks if leak not in one.leaks)]
+    leaks = (*one.leaks, *(leak for leak in other.leaks if leak not in one.leaks))
     notes = tuple(dict.fromkeys((*one.notes, *other.notes)))
-    return replace(one, tasks=(*one.tasks, *other.tasks), leaks=tuple(leaks), notes=notes)
+    return one.model_copy(update={"tasks": (*one.tasks, *other.tasks), "leaks": leaks, "notes": notes})
 
 
 def _plan_run(
@@ -160,7 +111,7 @@ def _plan_run(
         samples=steps * config.train.batch,
         epochs=setup.plan.epochs(steps),
         notes=selection.notes,
-        leaks=tuple(guarding_of(selection).records()),
+        leaks=tuple(FoundLeak.model_validate(leak, strict=False) for leak in guarding_of(selection).records()),
         init=absolute(config.backbone.name),
         size=next(iter(setup.method_config.recipe().groups.values())).size,
         precision=config.train.precision,

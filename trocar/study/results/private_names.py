@@ -12,26 +12,24 @@ import pyarrow.parquet as pq
 from trocar.data.catalog.catalog import Catalog
 from trocar.errors import TrocarError
 from trocar.privacy.aliases import Aliases, open_book, read_book, withheld
-from trocar.privacy.marks import Marks, marks_in
+from trocar.privacy.marks import marks_in
 from trocar.privacy.private_data import Private, private_of_catalog, private_of_marks
-from trocar.study.plan.study_lock import Tree
-from trocar.study.run.stage_execution import RESULTS
-from trocar.study.run.stage_store import Store, check_content
+from trocar.study.stage_store import Store, check_content
+from trocar.study.stages import RESULTS
+from trocar.study.study_lock import StudyLock
 
 
-def private_of_study(lock: Tree, store: Store) -> Private:
+def private_of_study(lock: StudyLock, store: Store) -> Private:
     """Everything private that a study knows by now, nothing where it is to be shown. What was private when a stage ran
     stays so, and marks that were set since count too.
 
     Raises TrocarError for a damaged list of names, ConfigError for marks that cannot be understood: then nothing may be
     shown. A catalog that cannot be read is skipped.
     """
-    if (lock["study"].get("privacy") or {}).get("share_frames") is True:
-        return Private()
-    return marked_in_study(lock, store)
+    return Private() if lock.study.privacy.share_frames else marked_in_study(lock, store)
 
 
-def open_study_book(lock: Tree, store: Store) -> Aliases:
+def open_study_book(lock: StudyLock, store: Store) -> Aliases:
     """The aliases under which the stages of a study, and whoever reads them, show what is private.
 
     Raises as `private_of_study`.
@@ -40,19 +38,18 @@ def open_study_book(lock: Tree, store: Store) -> Aliases:
     return open_book(store.root, private.names, private.hidden.cases, private.called)
 
 
-def marked_in_study(lock: Tree, store: Store) -> Private:
+def marked_in_study(lock: StudyLock, store: Store) -> Private:
     """What `private_of_study` would be if nothing were to be shown; raises the same."""
-    study = lock["study"]
-    shards = [task["shards"] for task in study["tasks"].values() if task.get("shards")]
-    left = Aliases.join([withheld(store.out(stage)) for stage in lock["stages"]])
+    shards = [task.shards for task in lock.study.tasks.values() if task.shards is not None]
+    left = Aliases.join([withheld(store.out(stage)) for stage in lock.stages])
     stages = Private(left.cases, frozenset(left.names), left.table)
-    seen = Private.join([stages, *_of_catalogs([study["catalog"], *shards])])
+    seen = Private.join([stages, *_of_catalogs([lock.study.catalog, *shards])])
     # What a stage or a catalog withholds may be a case of the labelled data, whatever it is there.
     every = Private.join([Private(called=read_book(store.root)), seen, *_of_tasks(lock, store)])
     return replace(every.called_as(every.hidden), cases=every.cases | seen.names)
 
 
-def _of_catalogs(paths: Iterable[str]) -> Iterator[Private]:
+def _of_catalogs(paths: Iterable[Path]) -> Iterator[Private]:
     for path in dict.fromkeys(paths):
         try:
             yield private_of_catalog(Catalog.open(path))
@@ -60,20 +57,19 @@ def _of_catalogs(paths: Iterable[str]) -> Iterator[Private]:
             continue  # the report says so, and shows nothing
 
 
-def _of_tasks(lock: Tree, store: Store) -> Iterator[Private]:
-    for name, task in lock["tasks"].items():
-        configured = Marks.model_validate(lock["study"]["tasks"][name].get("private") or {})
-        for marks in (configured, marks_in(Path(task["root"]))):
+def _of_tasks(lock: StudyLock, store: Store) -> Iterator[Private]:
+    for name, task in lock.tasks.items():
+        for marks in (lock.study.tasks[name].private, marks_in(Path(task.root))):
             yield private_of_marks(_cases(lock, store, name), marks)
 
 
-def _cases(lock: Tree, store: Store, task: str) -> pd.DataFrame:
+def _cases(lock: StudyLock, store: Store, task: str) -> pd.DataFrame:
     """Columns case and video: the cases of a task, with the videos that the predictions tell."""
-    sides = (lock["tasks"][task][side] for side in ("test_cases", "val_cases"))
-    folds = [fold for side in sides for fold in side.values()]
-    folds += [fold for draws in lock["tasks"][task]["draws"].values() for draw in draws for fold in draw.values()]
+    locked = lock.tasks[task]
+    folds = [*locked.test_cases.values(), *locked.val_cases.values()]
+    folds += [fold for draws in locked.draws.values() for draw in draws for fold in draw.values()]
     known: pd.DataFrame = pd.DataFrame([(case, case) for fold in folds for case in fold], columns=["case", "video"])
-    done = (e["stage"] for e in lock["evaluations"] if e["task"] == task and store.is_done(e["stage"]))
+    done = (e.stage for e in lock.evaluations if e.task == task and store.is_done(e.stage))
     stage = next(done, None)
     if stage is None:
         return known

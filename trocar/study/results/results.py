@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -19,18 +19,16 @@ from trocar.downstream.predictions.prediction_file import Key, Predictions
 from trocar.downstream.predictions.prediction_scores import outcomes
 from trocar.errors import TrocarError
 from trocar.study.config import StudyConfig
-from trocar.study.plan.pretrainings import ArmRun, fields_in
-from trocar.study.plan.study_lock import Tree, require_lock
-from trocar.study.run.stage_execution import RESULTS
-from trocar.study.run.stage_store import Store, check_content, read_spec
+from trocar.study.stage_store import Store, check_content, read_spec
+from trocar.study.stages import RESULTS, FinishedStage
+from trocar.study.study_lock import ArmRun, Folds, LockedEvaluation, StudyLock, require_lock
 
 
-@dataclass(frozen=True)
 class Pretrained(ArmRun):
     """A pretraining with its run `folder`, and `done`, what done.json says: None while it has not ended."""
 
     folder: Path
-    done: Mapping[str, Any] | None
+    done: FinishedStage | None
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ class StudyResults:
 
     study: StudyConfig
     store: Store
-    lock: Tree
+    lock: StudyLock
 
     @classmethod
     def load(cls, study: StudyConfig, store: Store) -> StudyResults:
@@ -87,47 +85,47 @@ class StudyResults:
     @cached_property
     def arms(self) -> dict[str, str]:
         """Arms and baselines that are in the study -> their kind, in order."""
-        return {e["arm"]: e["kind"] for e in self.lock["evaluations"]}
+        return {e.arm: e.kind for e in self.lock.evaluations}
 
     @property
     def init_of(self) -> dict[str, str]:
         """Arm -> the baseline that it began from."""
-        return dict(self.lock["init_of"])
+        return self.lock.init_of
 
     @property
     def contrasts(self) -> list[tuple[str, str]]:
         """The pairs that are to be tested."""
-        return [(a, b) for a, b in self.lock["contrasts"]]
+        return list(self.lock.contrasts)
 
     @property
     def left_out(self) -> dict[str, str]:
         """Cells of the design that are not in the study -> why."""
-        return {**self.study.unavailable, **self.lock["left_out"]}
+        return {**self.study.unavailable, **self.lock.left_out}
 
     @cached_property
     def pretrained(self) -> list[Pretrained]:
         """All pretrainings, whether they have ended or not."""
         return [
-            Pretrained(**fields_in(run), folder=self.store.out(run["stage"]), done=self.store.done(run["stage"]))
-            for run in self.lock["runs"]
+            Pretrained(**dict(run), folder=self.store.out(run.stage), done=self.store.done(run.stage))
+            for run in self.lock.runs
         ]
 
     @cached_property
     def scores(self) -> list[Score]:
         """Everything that has been scored. Raises TrocarError for predictions that are not those the stage wrote."""
-        done = {stage: self.store.is_done(stage) for stage in self.lock["stages"]}
-        for stage in dict.fromkeys(e["stage"] for e in self.lock["evaluations"] if done[e["stage"]]):
+        done = {stage: self.store.is_done(stage) for stage in self.lock.stages}
+        for stage in dict.fromkeys(e.stage for e in self.lock.evaluations if done[e.stage]):
             check_content(self.store, stage)
-        return [score for e in self.lock["evaluations"] if done[e["stage"]] for score in self._scores(e)]
+        return [score for e in self.lock.evaluations if done[e.stage] for score in self._scores(e)]
 
     @cached_property
     def missing(self) -> list[str]:
         """Stages that have not ended, the report aside."""
-        return [n for n, s in self.lock["stages"].items() if s["kind"] != "report" and not self.store.is_done(n)]
+        return [n for n, stage in self.lock.stages.items() if stage.kind != "report" and not self.store.is_done(n)]
 
     def metric(self, task: str) -> str:
         """The metric that a task is compared by."""
-        return str(self.lock["tasks"][task]["metric"])
+        return self.lock.tasks[task].metric
 
     def about(self, score: Score) -> dict[str, Any]:
         """The row of results.json that the score is in: what was chosen, labelled cases, the leak verdict if any."""
@@ -169,37 +167,36 @@ class StudyResults:
 
     def measure(self, task: str) -> AnyMetric:
         """The metric of a task as a function of an outcome and weights of its cases."""
-        return metric_named(self.lock["tasks"][task]["task"], self.metric(task))
+        return metric_named(self.lock.tasks[task].task, self.metric(task))
 
     def value(self, score: Score) -> float:
         """The task's metric of one score, NaN where the metric means nothing for its labels."""
         return float(self.measure(score.task)(score.outcome, None))
 
-    def _scores(self, e: Mapping[str, Any]) -> Iterator[Score]:
-        stage, _ = read_spec(self.store.folder(e["stage"]))
-        predictions = self.store.out(e["stage"]) / RESULTS["evaluate"]
-        about = self.lock["tasks"][e["task"]]
-        draws = about["draws"][e["budget"]]
-        tested = tuple(sorted({case for fold in about["test_cases"].values() for case in fold}))
-        label = stage.parent_backbone or str(stage.config["backbone"][0]).partition("=")[0]
-        for member in range(e["members"]):
-            for draw in range(e["draws"]):
-                for start in range(e["starts"]):
+    def _scores(self, e: LockedEvaluation) -> Iterator[Score]:
+        spec = read_spec(self.store.folder(e.stage))
+        predictions = self.store.out(e.stage) / RESULTS["evaluate"]
+        task = self.lock.tasks[e.task]
+        draws = task.draws[e.budget]
+        label = spec.parent_backbone or str(spec.config["backbone"][0]).partition("=")[0]
+        for member in range(e.members):
+            for draw in range(e.draws):
+                for start in range(e.starts):
                     yield Score(
-                        arm=e["arm"],
-                        kind=e["kind"],
-                        seed=member if e["seed"] is None else e["seed"],
-                        task=e["task"],
-                        protocol=e["protocol"],
-                        budget=e["budget"],
+                        arm=e.arm,
+                        kind=e.kind,
+                        seed=member if e.seed is None else e.seed,
+                        task=e.task,
+                        protocol=e.protocol,
+                        budget=e.budget,
                         draw=draw,
                         start=start,
                         labelled=_mean_size(draws[draw]),
-                        stage=e["stage"],
+                        stage=e.stage,
                         predictions=predictions,
-                        key=Key(about["task"], label, e["protocol"], member, draw, start),
-                        test_cases=tested,
-                        scored=tuple(about["scored"]) if about["scored"] is not None else None,
+                        key=Key(task.task, label, e.protocol, member, draw, start),
+                        test_cases=task.tested,
+                        scored=task.scored,
                     )
 
 
@@ -209,5 +206,5 @@ def _outcomes_in(path: Path) -> dict[Key, AnyOutcome]:
     return outcomes(Predictions.read(path))
 
 
-def _mean_size(folds: Mapping[str, list[str]]) -> float:
+def _mean_size(folds: Folds) -> float:
     return sum(map(len, folds.values())) / len(folds)

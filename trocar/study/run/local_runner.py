@@ -21,8 +21,8 @@ from trocar.slurm.arrays import JobStage as Job
 from trocar.slurm.graph import Graph, scripts, submit_graph
 from trocar.slurm.profile import Profile
 from trocar.study.run.stage_execution import HELD
-from trocar.study.run.stage_store import Store, check_size
-from trocar.study.run.stages import Kind, Stage
+from trocar.study.stage_store import Store, check_size
+from trocar.study.stages import Keep, Kind, Stage
 
 if TYPE_CHECKING:  # each loads torch, and a runner starts many processes that need none
     from trocar.study.config import StudyConfig
@@ -108,7 +108,7 @@ class Runner:
         *,
         labels: Mapping[str, str] | None = None,
         threads: int | None = None,
-        keep: str = "backbone",
+        keep: Keep = "backbone",
         say: Callable[[str], None] = lambda _: None,
         launch: Launch | None = None,
     ) -> None:
@@ -235,7 +235,7 @@ class Runner:
 
     def _failure(self, name: str) -> str | None:
         failure = self.store.failure(name)
-        return str(failure["attempt"]) if failure else None
+        return failure.attempt if failure is not None else None
 
     def _end_children(self) -> None:
         """Every way out waits for the stages: what they save is theirs to finish."""

@@ -6,7 +6,7 @@ Only the program that runs the study speaks to mlflow, after the stages: it may 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +19,21 @@ from trocar.runs.mlflow.server import Placement, client_of, resolve_uri
 from trocar.runs.mlflow.sync import sync
 from trocar.runs.run_folder import Run
 from trocar.runs.step_metrics import read_metrics
-from trocar.study.plan.evaluations import ALL, labels_of
+from trocar.study.config import ALL, labels_of
 from trocar.study.results.private_names import private_of_study
-from trocar.study.run.stage_store import Store
+from trocar.study.stage_store import Store
+from trocar.study.stages import Kind
+from trocar.study.study_lock import ArmRun, LockedEvaluation, StudyLock
 
 MARK = "mlflow_artifacts.json"
 REPORT = "report"
 
 Say = Callable[[str], None]
+Place = ArmRun | LockedEvaluation
+"""Where a stage stands in the study."""
 
 
-def record_scores(out: Path, config: Mapping[str, Any]) -> None:
-    """Make the folder of an evaluation a run folder: its settings, and the mean of every metric as step 0."""
-    results = json.loads((out / "results.json").read_text(encoding="utf-8"))
-    rows = results["rows"]
-    values = {
-        (f"{row['task']}_" if len(rows) > 1 else "") + name.replace("@", "_"): metric["mean"]
-        for row in rows
-        for name, metric in row["metrics"].items()
-        if metric["mean"] is not None
-    }
-    with Run.open(out, config) as run:
-        run.log(0, values)
-
-
-def sync_study(lock: Mapping[str, Any], store: Store, say: Say, uri: str | None = None) -> bool:
+def sync_study(lock: StudyLock, store: Store, say: Say, uri: str | None = None) -> bool:
     """Bring mlflow up to all finished stages; doing it again logs nothing twice. False if it could not be done: `say`
     is told why, and nothing is raised, because tracking never stops a study.
     """
@@ -52,84 +42,82 @@ def sync_study(lock: Mapping[str, Any], store: Store, say: Say, uri: str | None 
     except TrocarError as error:
         say(f"mlflow: {error}")
     except Exception as error:
-        say(f"mlflow: {type(error).__name__}: {error}; `trocar track sync {store.study(lock['study']['name'])}` later")
+        say(f"mlflow: {type(error).__name__}: {error}; `trocar track sync {store.study(lock.study.name)}` later")
     else:
         return True
     return False
 
 
-def _sync(lock: Mapping[str, Any], store: Store, uri: str | None) -> None:
-    name = str(lock["study"]["name"])
+def _sync(lock: StudyLock, store: Store, uri: str | None) -> None:
+    name = lock.study.name
     uri = resolve_uri(store.study(name), uri)
-    hidden = private_of_study(dict(lock), store).hidden
+    hidden = private_of_study(lock, store).hidden
     experiment = hidden.text(name)
-    arms = dict.fromkeys(str(place["arm"]) for _, place in _places(lock))
+    arms = dict.fromkeys(place.arm for place in _places(lock))
     parents = {arm: _parent(lock, store, arm, uri, hidden) for arm in arms}
-    stages: dict[str, Mapping[str, Any]] = {}
-    for stage, place in _places(lock):
-        stages.setdefault(stage, place)  # a stage that two arms share stands below the first
+    stages: dict[str, Place] = {}
+    for place in _places(lock):
+        stages.setdefault(place.stage, place)  # a stage that two arms share stands below the first
     for stage, place in stages.items():
         if store.is_done(stage):
-            about = lock["stages"][stage]
-            called = Placement(about["label"], parents[place["arm"]], labels=labels(stage, about["kind"], place))
+            locked = lock.stages[stage]
+            called = Placement(locked.label, parents[place.arm], labels=labels(locked.kind, place))
             run_id = sync(store.out(stage), uri, experiment, _hiding(called, hidden)).mlflow_run_id
-            if about["kind"] == "pretrain":
-                _log_backbone(store.out(stage), uri, run_id, hidden.text(f"{name}-{place['arm']}"), hidden)
+            if locked.kind == "pretrain":
+                _log_backbone(store.out(stage), uri, run_id, hidden.text(f"{name}-{place.arm}"), hidden)
     _sync_report(lock, store, uri, experiment, hidden)
 
 
-def labels(stage: str, kind: str, place: Mapping[str, Any]) -> dict[str, str]:
+def labels(kind: Kind, place: Place) -> dict[str, str]:
     """The tags of a stage's run: what a table in mlflow is filtered and grouped by."""
-    found = {name: place.get(name) for name in ("arm", "kind", "seed", "task", "protocol", "budget")}
-    if "tasks" in place:
-        found["task"] = ", ".join(place["tasks"])
+    found = {name: getattr(place, name, None) for name in ("arm", "kind", "seed", "task", "protocol", "budget")}
+    if isinstance(place, ArmRun):
+        found["task"] = ", ".join(place.tasks)
     known = {name: str(value) for name, value in found.items() if value is not None}
-    return {"kind": "pretrained", **known, "stage": stage, "stage_kind": kind}
+    return {"kind": "pretrained", **known, "stage": place.stage, "stage_kind": kind}
 
 
 def _hiding(called: Placement, hidden: Aliases) -> Placement:
     return Placement(hidden.text(called.name), called.parent, labels=called.labels, hidden=hidden)
 
 
-def _places(lock: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Stage and place in the study of every pretraining and evaluation."""
-    for place in (*lock["runs"], *lock["evaluations"]):
-        yield place["stage"], place
+def _places(lock: StudyLock) -> tuple[Place, ...]:
+    """The place in the study of every pretraining and evaluation."""
+    return (*lock.runs, *lock.evaluations)
 
 
-def _parent(lock: Mapping[str, Any], store: Store, arm: str, uri: str, hidden: Aliases) -> str:
+def _parent(lock: StudyLock, store: Store, arm: str, uri: str, hidden: Aliases) -> str:
     """The run of an arm: its composition, and its scores as means over what is done, one column a task."""
-    name = str(lock["study"]["name"])
+    name = lock.study.name
     folder = store.study(name) / "arms" / arm
-    mine = [place for _, place in _places(lock) if place["arm"] == arm]
-    scored = [place for place in mine if "protocol" in place]
-    done = [place for place in scored if store.is_done(place["stage"])]
+    scored = [place for place in lock.evaluations if place.arm == arm]
+    done = [place for place in scored if store.is_done(place.stage)]
     known = read_metrics(folder)[-1:] if (folder / "run.json").is_file() else []
     # A result more is a step more: mlflow keeps the first value of a step.
     if not known or known[0]["step"] < len(done):
         with Run.open(folder, composition(lock, arm)) as run:
             run.log(len(done), means(lock, store, done))
     withhold(folder, hidden.names, hidden.cases, hidden.table)
-    kind = next((str(place["kind"]) for place in scored), "pretrained")
+    kind = next((place.kind for place in scored), "pretrained")
     shown = {"arm": arm, "kind": kind, "stage_kind": "arm", "done": f"{len(done)} of {len(scored)} evaluations"}
     return sync(folder, uri, hidden.text(name), _hiding(Placement(arm, labels=shown), hidden)).mlflow_run_id
 
 
-def composition(lock: Mapping[str, Any], arm: str) -> dict[str, Any]:
+def composition(lock: StudyLock, arm: str) -> dict[str, Any]:
     """What an arm was trained on, over all its seeds: one param each, however many stages there are."""
-    runs = [run for run in lock["runs"] if run["arm"] == arm]
+    runs = [run for run in lock.runs if run.arm == arm]
     if not runs:
         return {"arm": arm}
-    sources = dict.fromkeys(source for run in runs for source in run["epochs"])
+    sources = dict.fromkeys(source for run in runs for source in run.epochs)
     return {
         "arm": arm,
-        "seeds": len({run["seed"] for run in runs}),
-        "tasks": ", ".join(dict.fromkeys(task for run in runs for task in run["tasks"])),
-        "cases": _range(len(run["cases"]) for run in runs),
-        "frames": _range(run["frames"] for run in runs),
-        "steps": _range(run["steps"] for run in runs),
-        "epochs": {source: _range(round(run["epochs"].get(source, 0.0), 2) for run in runs) for source in sources},
-        "init": runs[0]["init"],
+        "seeds": len({run.seed for run in runs}),
+        "tasks": ", ".join(dict.fromkeys(task for run in runs for task in run.tasks)),
+        "cases": _range(len(run.cases) for run in runs),
+        "frames": _range(run.frames for run in runs),
+        "steps": _range(run.steps for run in runs),
+        "epochs": {source: _range(round(run.epochs.get(source, 0.0), 2) for run in runs) for source in sources},
+        "init": runs[0].init,
     }
 
 
@@ -138,35 +126,35 @@ def _range(values: Iterable[float]) -> str:
     return f"{found[0]}" if found[0] == found[-1] else f"{found[0]} to {found[-1]}"
 
 
-def means(lock: Mapping[str, Any], store: Store, done: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def means(lock: StudyLock, store: Store, done: Sequence[LockedEvaluation]) -> dict[str, float]:
     """`task/protocol/metric`, with the share of labels where it is not all of them -> the mean over what is done.
 
     The metric is the study's, or the headline of the task where results.json lacks that.
     """
     found: dict[str, list[float]] = {}
     for place in done:
-        task = lock["tasks"][place["task"]]
-        budget = [] if place["budget"] == ALL else [labels_of(place["budget"]).replace("%", " percent")]
-        results = json.loads((store.out(place["stage"]) / "results.json").read_text(encoding="utf-8"))
-        for row in (row for row in results["rows"] if row["task"] == task["task"]):
-            metric = task["metric"] if task["metric"] in row["metrics"] else str(row.get("headline"))
+        task = lock.tasks[place.task]
+        budget = [] if place.budget == ALL else [labels_of(place.budget).replace("%", " percent")]
+        results = json.loads((store.out(place.stage) / "results.json").read_text(encoding="utf-8"))
+        for row in (row for row in results["rows"] if row["task"] == task.task):
+            metric = task.metric if task.metric in row["metrics"] else str(row.get("headline"))
             value = row["metrics"].get(metric, {}).get("mean")
             if value is not None:
-                key = "/".join([place["task"], place["protocol"], *budget, metric.replace("@", "_")])
+                key = "/".join([place.task, place.protocol, *budget, metric.replace("@", "_")])
                 found.setdefault(key, []).append(value)
     return {key: sum(values) / len(values) for key, values in found.items()}
 
 
-def _sync_report(lock: Mapping[str, Any], store: Store, uri: str, experiment: str, hidden: Aliases) -> None:
+def _sync_report(lock: StudyLock, store: Store, uri: str, experiment: str, hidden: Aliases) -> None:
     """The page with all comparisons, and its table, as a run of their own."""
-    stage = lock[REPORT]
+    stage = lock.report
     if not store.is_done(stage):
         return
     out = store.out(stage)
     if not (out / "run.json").is_file():
-        with Run.open(out, {"study": lock["study"]["name"]}) as run:
-            run.log(0, {"evaluations": len(lock["evaluations"])})
-    called = Placement(lock["stages"][stage]["label"], labels={"stage": stage, "stage_kind": REPORT})
+        with Run.open(out, {"study": lock.study.name}) as run:
+            run.log(0, {"evaluations": len(lock.evaluations)})
+    called = Placement(lock.stages[stage].label, labels={"stage": stage, "stage_kind": REPORT})
     sync(out, uri, experiment, _hiding(called, hidden))
 
 

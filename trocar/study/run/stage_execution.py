@@ -32,8 +32,9 @@ from trocar.core.plugins import changed_plugins
 from trocar.errors import StoppedError, TrocarError
 from trocar.runs.lease import Lease, LeaseHeld
 from trocar.runs.process_identity import host_name
-from trocar.study.run.stage_store import DONE, FAILED, LOG, Store, attempts, check_content, note, read_spec
-from trocar.study.run.stages import Kind, Stage
+from trocar.runs.run_folder import Run
+from trocar.study.stage_store import DONE, FAILED, LOG, Store, attempts, check_content, note, read_spec
+from trocar.study.stages import RESULTS, FailedAttempt, FinishedStage, Keep, Stage
 
 
 def device_of(stage: Stage) -> str:
@@ -72,13 +73,6 @@ def _git(folder: Path, *words: str) -> str | None:
 HELD = 75
 """Exit code where another process works on the stage: sysexits' EX_TEMPFAIL, try again later."""
 
-RESULTS: Mapping[Kind, str] = {
-    "pretrain": "backbone/model.safetensors",
-    "evaluate": "predictions.parquet",
-    "report": "results.csv",
-}
-"""The file that a stage of each kind is run for."""
-
 Command = Callable[[Sequence[str]], int]
 
 
@@ -90,7 +84,8 @@ def run_stage(folder: Path, command: Command) -> int:
     """
     folder = folder.absolute()
     store = Store(folder.parents[1])
-    stage, extra = read_spec(folder)
+    spec = read_spec(folder)
+    stage = spec.stage
     words = prepare(stage, store)
     if int(os.environ.get("RANK") or 0):
         # Another rank of one training: the first keeps the books.
@@ -102,15 +97,15 @@ def run_stage(folder: Path, command: Command) -> int:
     with lease:
         if store.is_done(stage.name):
             return 0
-        code = _attempt(folder, lambda: _run(stage, store, command, words, extra["keep"]))
+        code = _attempt(folder, lambda: _run(stage, store, command, words, spec.keep))
         if code == 0:
             done = _record(stage, store)
             lease.check()
-            write_json_atomic(folder / DONE, done)
+            write_json_atomic(folder / DONE, done.model_dump(mode="json"))
         return code
 
 
-def _run(stage: Stage, store: Store, command: Command, words: Sequence[str], keep: str) -> int:
+def _run(stage: Stage, store: Store, command: Command, words: Sequence[str], keep: Keep) -> int:
     for parent in stage.parents:
         check_content(store, parent)
     _check_plugins(stage)
@@ -144,7 +139,7 @@ def prepare(stage: Stage, store: Store) -> list[str]:
     return words
 
 
-def finish(stage: Stage, store: Store, keep: str) -> int:
+def finish(stage: Stage, store: Store, keep: Keep) -> int:
     """Check that the result is there, delete what is not kept; returns 0. Raises TrocarError."""
     out = store.out(stage.name)
     if not (out / RESULTS[stage.kind]).is_file():
@@ -154,10 +149,22 @@ def finish(stage: Stage, store: Store, keep: str) -> int:
         if keep == "backbone":
             _drop_checkpoints(stage, out)
     if stage.kind == "evaluate":
-        from trocar.study.run.mlflow_record import record_scores
-
         record_scores(out, stage.config)
     return 0
+
+
+def record_scores(out: Path, config: Mapping[str, Any]) -> None:
+    """Make the folder of an evaluation a run folder: its settings, and the mean of every metric as step 0."""
+    results = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    rows = results["rows"]
+    values = {
+        (f"{row['task']}_" if len(rows) > 1 else "") + name.replace("@", "_"): metric["mean"]
+        for row in rows
+        for name, metric in row["metrics"].items()
+        if metric["mean"] is not None
+    }
+    with Run.open(out, config) as run:
+        run.log(0, values)
 
 
 def _check_data(stage: Stage, out: Path) -> None:
@@ -198,7 +205,8 @@ def _attempt(folder: Path, command: Callable[[], int]) -> int:
     finally:
         note(folder, event="end", attempt=identity, code=code)
         if 0 < code < 128:  # beyond: stopped by a signal, which is no failure
-            write_json_atomic(folder / FAILED, {"attempt": identity, "code": code, "host": host_name()})
+            failed = FailedAttempt(attempt=identity, code=code, host=host_name())
+            write_json_atomic(folder / FAILED, failed.model_dump(mode="json"))
 
 
 def _call(command: Callable[[], int], log: Path) -> int:
@@ -235,24 +243,23 @@ def _logged(path: Path) -> Iterator[None]:
         os.close(log)
 
 
-def _record(stage: Stage, store: Store) -> dict[str, Any]:
-    """What done.json holds."""
+def _record(stage: Stage, store: Store) -> FinishedStage:
     folder, out = store.folder(stage.name), store.out(stage.name)
     events = attempts(folder)
     result = RESULTS[stage.kind]
-    return {
-        **{key: value for key, value in stage.to_json().items() if key != "config"},
-        "seconds": round(_seconds(events), 3),
-        "attempts": sum(event["event"] == "start" for event in events),
-        "ended": round(time.time(), 3),
-        "host": host_name(),
-        "device": device_of(stage),
-        "git": git_state(),
-        "bytes": sum(path.stat().st_size for path in out.rglob("*") if path.is_file()),
-        "versions": _versions(),
-        "sizes": {result: (out / result).stat().st_size},
-        "outputs": {result: sha256_of(out / result)},
-    }
+    return FinishedStage.of(
+        stage,
+        seconds=round(_seconds(events), 3),
+        attempts=sum(event["event"] == "start" for event in events),
+        ended=round(time.time(), 3),
+        host=host_name(),
+        device=device_of(stage),
+        git=git_state(),
+        bytes=sum(path.stat().st_size for path in out.rglob("*") if path.is_file()),
+        versions=_versions(),
+        sizes={result: (out / result).stat().st_size},
+        outputs={result: sha256_of(out / result)},
+    )
 
 
 def _seconds(events: Sequence[Mapping[str, Any]]) -> float:

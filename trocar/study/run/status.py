@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from trocar.core.progress import duration
 from trocar.study.plan.costs import costs
-from trocar.study.run.stage_store import Store
+from trocar.study.stage_store import LOG, Store
+from trocar.study.study_lock import StudyLock
 
 STATES = ("done", "running", "waiting", "stopped", "failed", "blocked")
 
@@ -48,31 +48,31 @@ class Status:
         yield f"left: {self.left}"
 
 
-def status_of(lock: Mapping[str, Any], store: Store) -> Status:
+def status_of(lock: StudyLock, store: Store) -> Status:
     """Look at all stages of a lock."""
     states: dict[str, str] = {}
-    for name, stage in lock["stages"].items():
+    for name, stage in lock.stages.items():
         state = store.state(name)
-        behind = any(states[parent] in ("failed", "blocked") for parent in stage["parents"])
+        behind = any(states[parent] in ("failed", "blocked") for parent in stage.parents)
         states[name] = "blocked" if behind and state in ("waiting", "stopped") else state
     kinds: dict[str, Counter[str]] = {}
     for name, state in states.items():
-        kinds.setdefault(lock["stages"][name]["kind"], Counter())[state] += 1
+        kinds.setdefault(lock.stages[name].kind, Counter())[state] += 1
     failing = [_failing(lock, store, name) for name, state in states.items() if state == "failed"]
     hours, left = _left(lock, store)
     return Status(states, failing, hours, left, kinds)
 
 
-def _failing(lock: Mapping[str, Any], store: Store, name: str) -> Failing:
-    failure = store.failure(name) or {}
-    log = str(store.folder(name) / "log.txt")
-    return Failing(name, lock["stages"][name]["label"], int(failure.get("code", 1)), log, store.log_tail(name))
+def _failing(lock: StudyLock, store: Store, name: str) -> Failing:
+    failure = store.failure(name)
+    code = failure.code if failure is not None else 1  # another run has begun it again meanwhile
+    return Failing(name, lock.stages[name].label, code, str(store.folder(name) / LOG), store.log_tail(name))
 
 
-def _left(lock: Mapping[str, Any], store: Store) -> tuple[float | None, str]:
+def _left(lock: StudyLock, store: Store) -> tuple[float | None, str]:
     found = [cost for cost in costs(lock, store) if cost.kind != "report"]
     if not found:
-        return 0.0, "nothing but the report" if not store.is_done(lock["report"]) else "nothing"
+        return 0.0, "nothing but the report" if not store.is_done(lock.report) else "nothing"
     if any(cost.hours is None for cost in found):
         return None, "unknown: no stage like those that are left has run, and no speed is stated"
     hours = sum(cost.hours or 0.0 for cost in found)

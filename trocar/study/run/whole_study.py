@@ -8,20 +8,20 @@ from pathlib import Path
 
 from trocar.errors import ConfigError, TrocarError
 from trocar.study.config import StudyConfig
-from trocar.study.plan.expand import StudyPlan, make_plan
-from trocar.study.plan.study_lock import Tree, drift, edits, make_lock, read_lock, write_lock
+from trocar.study.plan.expand import StudyPlan, make_lock, make_plan
 from trocar.study.results.private_names import open_study_book
 from trocar.study.run.data_preparation import run_prepare
 from trocar.study.run.local_runner import Runner
 from trocar.study.run.mlflow_record import sync_study
-from trocar.study.run.stage_store import Store
+from trocar.study.stage_store import Store
+from trocar.study.study_lock import StudyLock, drift, edits, read_lock, write_lock
 
 Say = Callable[[str], None]
 Answering = Callable[[Callable[[int], object]], AbstractContextManager[None]]
 """Within, signals that this process receives go to the function it was given: the command line installs handlers."""
 
 
-def lock_plan(plan: StudyPlan, store: Store, update: bool, say: Say) -> Tree:
+def lock_plan(plan: StudyPlan, store: Store, update: bool, say: Say) -> StudyLock:
     """The lock of the plan, written.
 
     Raises ConfigError, with what changed, for a plan on other data, versions or plugins than were locked, unless

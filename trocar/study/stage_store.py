@@ -8,7 +8,7 @@ out/             what the command wrote
 failed.json      how the last attempt failed; gone when another begins
 done.json        written last: the stage has ended and is never run again
 
-Whether what a finished stage left is still what it wrote: files are cut short or replaced behind a study's back.
+Results of finished stages are checked before they are used: a file may have been cut short or replaced since.
 """
 
 from __future__ import annotations
@@ -22,36 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from trocar.core.files import sha256_of, write_atomic
 from trocar.errors import ConfigError, TrocarError
 from trocar.runs.lease import Holder, read_holder
-from trocar.study.run.stages import Stage
-
-
-def check_size(store: Store, name: str) -> None:
-    """Raises TrocarError if a result of a finished stage is missing or of another size than it was made."""
-    for file, size in ((store.done(name) or {}).get("sizes") or {}).items():
-        path = store.out(name) / file
-        found = path.stat().st_size if path.is_file() else None
-        if found != size:
-            raise _damaged(store, name, path, "is missing" if found is None else f"has {found} of {size} bytes")
-
-
-def check_content(store: Store, name: str) -> None:
-    """Raises TrocarError if a result of a finished stage is not the very file that it wrote; reads all of it."""
-    check_size(store, name)
-    for file, digest in ((store.done(name) or {}).get("outputs") or {}).items():
-        path = store.out(name) / file
-        if sha256_of(path) != digest:
-            raise _damaged(store, name, path, "is not the file that the stage wrote")
-
-
-def _damaged(store: Store, name: str, path: Path, what: str) -> TrocarError:
-    return TrocarError(f"{path} {what}; delete {store.folder(name)} and run the study again, which makes it anew")
-
+from trocar.study.stages import FailedAttempt, FinishedStage, Keep, Stage, StageSpec, faults
 
 DONE, FAILED, SPEC, LOG, ATTEMPTS, OUT = "done.json", "failed.json", "stage.yaml", "log.txt", "attempts.jsonl", "out"
+REMEDY = "delete it and run the study again"
 
 
 @dataclass(frozen=True)
@@ -81,13 +60,13 @@ class Store:
         """Whether the stage has ended well. Raises TrocarError for a done.json that can't be read."""
         return self.done(name) is not None
 
-    def done(self, name: str) -> dict[str, Any] | None:
-        """done.json, None while there is none."""
-        return _read(self.folder(name) / DONE)
+    def done(self, name: str) -> FinishedStage | None:
+        """done.json, None while there is none. Raises TrocarError if it can't be read."""
+        return FinishedStage.read(self.folder(name) / DONE, REMEDY)
 
-    def failure(self, name: str) -> dict[str, Any] | None:
-        """failed.json of the last attempt, None if it has not failed."""
-        return None if self.is_done(name) else _read(self.folder(name) / FAILED)
+    def failure(self, name: str) -> FailedAttempt | None:
+        """failed.json of the last attempt, None if it has not failed. Raises TrocarError if it can't be read."""
+        return None if self.is_done(name) else FailedAttempt.read(self.folder(name) / FAILED, REMEDY)
 
     def worker(self, name: str) -> Holder | None:
         """The process that works on the stage, as far as can be told from here; None if none does."""
@@ -104,20 +83,20 @@ class Store:
             return "failed"
         return "stopped" if (self.folder(name) / ATTEMPTS).is_file() else "waiting"
 
-    def put(self, stage: Stage, threads: int | None, keep: str) -> Path:
+    def put(self, stage: Stage, threads: int | None, keep: Keep) -> Path:
         """Write stage.yaml, unless it is there; returns the stage's folder."""
         folder = self.folder(stage.name)
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / DONE).is_file():
-            tree = {**stage.to_json(), "threads": threads, "keep": keep}
-            write_atomic(folder / SPEC, yaml.safe_dump(_plain(tree), sort_keys=False, allow_unicode=True))
+            tree = StageSpec.of(stage, threads, keep).model_dump(mode="json")
+            write_atomic(folder / SPEC, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
         return folder
 
-    def all_done(self) -> Iterator[dict[str, Any]]:
+    def all_done(self) -> Iterator[FinishedStage]:
         """done.json of every finished stage of the store."""
         folder = self.root.absolute() / "stages"
         for path in sorted(folder.glob(f"*/{DONE}")) if folder.is_dir() else ():
-            found = _read(path)
+            found = FinishedStage.read(path, REMEDY)
             if found is not None:
                 yield found
 
@@ -132,17 +111,41 @@ class Store:
         return [line for line in text.splitlines() if line.strip()][-lines:]
 
 
-def read_spec(folder: Path) -> tuple[Stage, dict[str, Any]]:
-    """The stage of a folder and all of stage.yaml. Raises ConfigError where there is none, TrocarError if damaged."""
+def check_size(store: Store, name: str) -> None:
+    """Raises TrocarError if a result of a finished stage is missing or of another size than it was made."""
+    done = store.done(name)
+    for file, size in done.sizes.items() if done is not None else ():
+        path = store.out(name) / file
+        found = path.stat().st_size if path.is_file() else None
+        if found != size:
+            raise _damaged(store, name, path, "is missing" if found is None else f"has {found} of {size} bytes")
+
+
+def check_content(store: Store, name: str) -> None:
+    """Raises TrocarError if a result of a finished stage is not the very file that it wrote; reads all of it."""
+    check_size(store, name)
+    done = store.done(name)
+    for file, digest in done.outputs.items() if done is not None else ():
+        path = store.out(name) / file
+        if sha256_of(path) != digest:
+            raise _damaged(store, name, path, "is not the file that the stage wrote")
+
+
+def _damaged(store: Store, name: str, path: Path, what: str) -> TrocarError:
+    return TrocarError(f"{path} {what}; delete {store.folder(name)} and run the study again, which makes it anew")
+
+
+def read_spec(folder: Path) -> StageSpec:
+    """stage.yaml of a folder. Raises ConfigError where there is none, TrocarError if it is damaged."""
+    path = folder / SPEC
     try:
-        tree = yaml.safe_load((folder / SPEC).read_text(encoding="utf-8"))
-        extra = {key: tree.pop(key) for key in ("threads", "keep")}
-        stage = Stage.from_json(tree)
+        return StageSpec.model_validate_json(json.dumps(yaml.safe_load(path.read_text(encoding="utf-8"))))
     except FileNotFoundError:
         raise ConfigError(f"{folder} is no stage of a study: it has no {SPEC}") from None
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-        raise TrocarError(f"{folder / SPEC} is damaged ({error}); delete it and run the study again") from None
-    return stage, extra
+    except ValidationError as error:
+        raise TrocarError(f"{path} is damaged ({faults(error)}); {REMEDY}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
+        raise TrocarError(f"{path} is damaged ({error}); {REMEDY}") from None
 
 
 def attempts(folder: Path) -> list[dict[str, Any]]:
@@ -162,18 +165,3 @@ def note(folder: Path, **event: Any) -> None:
         os.write(descriptor, line.encode())
     finally:
         os.close(descriptor)
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise TrocarError(f"{path} is damaged ({error}); delete it and run the study again") from None
-    return tree if isinstance(tree, dict) else None
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists and paths as text, which YAML can hold."""
-    return json.loads(json.dumps(value, default=str))
