@@ -25,7 +25,7 @@ import faiss
 import numpy as np
 from PIL import Image
 
-from trocar.data.ingest.images.content_area import find_content
+from trocar.data.ingest.images.framing import find_content
 from trocar.data.ingest.images.quality import dhash, distance
 from trocar.data.media.folders import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from trocar.data.media.still import open_jpeg, read_still

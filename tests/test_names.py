@@ -26,7 +26,6 @@ LISTS = {
 """Folders that list alike things: a file is called after what is in the list, whoever else has that name."""
 REPEATED = {
     "config.py",
-    "distributed.py",
     "labels.py",
     "loss.py",
     "mlflow_record.py",

@@ -12,7 +12,7 @@ from data_factory import make_catalog
 from registry_factory import changeable
 
 from trocar.core.config import validate
-from trocar.leakage.run_guard import RunGuard
+from trocar.leakage.guard import RunGuard
 from trocar.ssl.engine.method import METHODS
 from trocar.ssl.ranks.distributed import World
 from trocar.ssl.run.assembly import Pretraining

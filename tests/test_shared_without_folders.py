@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trocar.privacy.shared_paths import html_without_folders, tree_without_folders, without_folders
+from trocar.privacy.page_text import html_without_folders, tree_without_folders, without_folders
 
 
 @pytest.mark.parametrize(

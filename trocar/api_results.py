@@ -56,8 +56,8 @@ class RunResult:
 
         `evaluation` is the `results.json` of an evaluation that the page should show, or the folder it is in.
         """
-        from trocar.report.first_views import first_views
         from trocar.report.gather_run import gather
+        from trocar.report.page_pictures import first_views
         from trocar.report.run_report import write
 
         try:

@@ -16,8 +16,8 @@ from trocar.downstream.datasets import open_dataset
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.jobs.evaluate import evaluate
 from trocar.leakage.exposure import Exposure, Part, by_identity, exposure_of, exposure_of_index
+from trocar.leakage.guard import RunGuard
 from trocar.leakage.judge import Judge, verdict_of
-from trocar.leakage.run_guard import RunGuard
 from trocar.leakage.verdict import Finding, Verdict
 from trocar.leakage.weight_history import RecordedHistory
 from trocar.ssl.neighbours.neighbour_index import NeighbourIndexConfig, build_index

@@ -11,10 +11,9 @@ from trocar.data.catalog.catalog import Catalog
 from trocar.data.selection.composition import Composition
 from trocar.data.selection.leak_config import Guarded, LeakConfig
 from trocar.downstream.datasets import open_dataset
-from trocar.leakage.guard import guarding_of, resolve
+from trocar.leakage.guard import RunGuard, guarding_of, resolve
 from trocar.leakage.held_out_sources import held_out
 from trocar.leakage.judge import Judge
-from trocar.leakage.run_guard import RunGuard
 from trocar.privacy.marks import Marks
 from trocar.ssl.pool_guard import TrainingData
 from trocar.study.config import load_study

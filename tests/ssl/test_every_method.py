@@ -23,7 +23,7 @@ from torch import nn
 from trocar.core.config import validate
 from trocar.data.loading.batch import Batch
 from trocar.errors import StoppedError
-from trocar.leakage.run_guard import RunGuard
+from trocar.leakage.guard import RunGuard
 from trocar.ssl.checkpoints import checkpoint
 from trocar.ssl.engine.method import METHODS as REGISTERED
 from trocar.ssl.engine.optimizer import build_optimizer

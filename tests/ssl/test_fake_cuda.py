@@ -13,7 +13,7 @@ from trainer_hooks import Recorder
 
 from trocar.core.config import validate
 from trocar.data.loading.batch import Batch
-from trocar.leakage.run_guard import RunGuard
+from trocar.leakage.guard import RunGuard
 from trocar.ssl.engine import trainer as training
 from trocar.ssl.engine.health import feature_std, rankme
 from trocar.ssl.engine.method import Method

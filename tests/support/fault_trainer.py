@@ -31,7 +31,7 @@ from run_factory import TIMING, small_run
 from trocar.cli.main import main
 from trocar.runs.step_metrics import attempts, read_metrics
 from trocar.ssl.checkpoints import checkpoint
-from trocar.ssl.ranks import launch
+from trocar.ssl.ranks import rendezvous
 
 STEPS = 24
 HANGS_S = 240.0
@@ -258,4 +258,4 @@ def _exit_code(arguments: list[str]) -> int:
 
 def fork_ranks() -> None:
     """A fault that is none: makes `run.ranks=2` cheap."""
-    launch.subprocess = SimpleNamespace(Popen=ForkedRank)  # type: ignore[assignment]
+    rendezvous.subprocess = SimpleNamespace(Popen=ForkedRank)  # type: ignore[assignment]

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from trocar.backbones import architectures
 from trocar.backbones.card import OWN_ARCHITECTURES, model_card
-from trocar.backbones.history import KEY, WEIGHTS_KEY, WeightHistory
 from trocar.backbones.load import load_backbone
-from trocar.backbones.origin import origin_of
+from trocar.backbones.origin import KEY, WEIGHTS_KEY, WeightHistory, origin_of
 from trocar.backbones.preprocess import (
     POSITIONS,
     Preprocessing,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from trocar.data.ingest.distributed import merge, run_part
 from trocar.data.ingest.options import IngestOptions, IngestSummary, Progress, Say
-from trocar.data.ingest.run import run_ingest
+from trocar.data.ingest.run import merge, run_ingest, run_part
 
 
 def ingest(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trocar.data.ingest.distributed import split, write_parts
 from trocar.data.ingest.options import IngestOptions, Say
+from trocar.data.ingest.run import split, write_parts
 from trocar.slurm import submissions
 from trocar.slurm.arrays import MAX_INDEX, JobStage
 from trocar.slurm.graph import scripts, submit_graph

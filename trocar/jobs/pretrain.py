@@ -12,10 +12,10 @@ from torch import nn
 
 from trocar.backbones.source import MODULE
 from trocar.errors import ConfigError, StoppedError, TrocarError
-from trocar.leakage.run_guard import RunGuard
+from trocar.leakage.guard import RunGuard
 from trocar.ssl.ranks.distributed import World
-from trocar.ssl.ranks.launch import launch
 from trocar.ssl.ranks.machine import ranks_to_start
+from trocar.ssl.ranks.rendezvous import launch
 from trocar.ssl.run.assembly import Pretraining
 from trocar.ssl.run.own_batches import NO_CATALOG, Batches, OwnBatchesRun
 from trocar.ssl.run.pretrain import run

@@ -15,7 +15,7 @@ from typing import Any
 
 import timm
 
-from trocar.backbones.history import KEY, WEIGHTS_KEY
+from trocar.backbones.origin import KEY, WEIGHTS_KEY
 from trocar.backbones.published.family import Published, Seen
 from trocar.backbones.source import WEIGHTS, BackboneSource, resolve
 from trocar.backbones.weights.weight_store import is_published_file

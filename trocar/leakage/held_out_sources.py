@@ -1,10 +1,14 @@
-"""What `leak.against` stands for: labelled folders, published data sets and lists, read into held-out cases."""
+"""What a pretraining pool must not hold: test and validation cases, by name and by their pictures.
+
+`leak.against` names them by labelled folders, published data sets and lists.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +25,49 @@ from trocar.downstream.datasets.base import DATASETS, DatasetOptions
 from trocar.downstream.features.frame_cache import FrameCache, decoded
 from trocar.downstream.labels import LabelledFrames
 from trocar.errors import ConfigError, TrocarError, nearest
-from trocar.leakage.held_out import HeldOut
 from trocar.leakage.identities import Case, identities
 from trocar.leakage.matching import RUN
 from trocar.leakage.pictures import U8, Pictures, variants
-from trocar.privacy.private_data import private_of
+from trocar.privacy.private_data import Private, private_of
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Cases of the data that models are scored on: `why` says for each of them which data and tasks it belongs to.
+
+    `pictures` are the hashed frames of those whose pictures are at hand; the others are known by name only. `private`:
+    what of them must not be shown.
+    """
+
+    why: Mapping[Case, tuple[str, ...]] = field(default_factory=dict)
+    pictures: Pictures = field(default_factory=lambda: Pictures.join([]))
+    private: Private = field(default_factory=Private)
+
+    @property
+    def cases(self) -> frozenset[Case]:
+        """All of them."""
+        return frozenset(self.why)
+
+    def digests(self) -> dict[Case, str]:
+        """16 hex digits over the hashed frames of each case with pictures: equal pictures, equal digits."""
+        frames = self.pictures
+        found: dict[Case, str] = {}
+        for case in sorted(set(frames.cases)):
+            videos = [i for i, of in enumerate(frames.cases) if of == case]
+            rows = np.isin(frames.video, videos)
+            found[case] = hashlib.sha256(np.ascontiguousarray(frames.hashes[rows]).tobytes()).hexdigest()[:16]
+        return found
+
+    @staticmethod
+    def join(parts: Sequence[HeldOut]) -> HeldOut:
+        """All of them together."""
+        why: dict[Case, tuple[str, ...]] = {}
+        for part in parts:
+            for case, reasons in part.why.items():
+                why[case] = tuple(dict.fromkeys((*why.get(case, ()), *reasons)))
+        pictures = Pictures.join([part.pictures for part in parts])
+        return HeldOut(why, pictures, Private.join(part.private for part in parts))
+
 
 SIDE = 160
 """Pixels of the square that a frame is squashed to before it is hashed: over nine for a cell of the hash."""

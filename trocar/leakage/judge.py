@@ -22,8 +22,7 @@ from trocar.downstream.labels import LabelledFrames
 from trocar.downstream.leak_checks import Judged
 from trocar.errors import TrocarError
 from trocar.leakage.exposure import Exposure, Part, by_identity, exposure_of
-from trocar.leakage.held_out import HeldOut
-from trocar.leakage.held_out_sources import case_names, of_data
+from trocar.leakage.held_out_sources import HeldOut, case_names, of_data
 from trocar.leakage.identities import Case
 from trocar.leakage.matching import Copy, compare
 from trocar.leakage.pictures import Pictures, plain_variants

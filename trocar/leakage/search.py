@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trocar.data.catalog.catalog import Catalog, to_numpy
-from trocar.leakage.held_out import HeldOut
+from trocar.leakage.held_out_sources import HeldOut
 from trocar.leakage.identities import Case, identities
 from trocar.leakage.pictures import Pictures
 from trocar.leakage.verdict import Verdict

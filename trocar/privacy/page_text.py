@@ -1,10 +1,16 @@
-"""What can be read of an HTML page: the text between its tags, and the attributes that describe pictures."""
+"""What can be read of a page that is made to be shared, and the paths in it.
+
+Read are the text between its tags and the attributes that describe pictures. Absolute paths name machines and, in a
+home folder, people.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from html import escape, unescape
+from pathlib import Path
+from typing import Any
 
 _TAG = re.compile(r"(<[^>]*>)")
 _SAID = re.compile(r'(?<= )(alt|title|aria-label)="([^"]*)"')
@@ -26,3 +32,42 @@ def readable(page: str, change: Callable[[str], str]) -> str:
         inside = place % 2
         parts[place] = _SAID.sub(lambda found: f'{found[1]}="{changed(found[2])}"', part) if inside else changed(part)
     return "".join(parts)
+
+
+_PATH = re.compile(r"(?<![\w.:/~$}\\-])(?:/[^\s/:;,'\"`<>|()\[\]{}]+){2,}/?")
+_STORE = re.compile(r"\b(?:sqlite|file):/{2,}[^\s'\"`<>,;]+")
+
+
+def without_folders(text: str) -> str:
+    """`text` with no absolute path: `.../runs/a` for `/home/jane/work/runs/a`, and nothing at all of a home folder.
+
+    What is made to be shared needs no folder of the machine it was made on, and a home folder names its owner. Relative
+    paths and URLs stay.
+    """
+    home = str(Path.home())
+    plain = text.replace(home, "~") if len(home) > 1 else text
+    if plain.startswith("/") and plain.count("/") > 1 and "\n" not in plain:
+        return _ending(plain)  # a path as a whole, which may have spaces
+    plain = _STORE.sub(lambda found: found[0].partition(":")[0] + ":" + _ending(found[0].partition(":")[2]), plain)
+    return _PATH.sub(lambda found: _ending(found[0]), plain)
+
+
+def _ending(path: str) -> str:
+    parts = [part for part in path.split("/") if part]
+    if parts[0] in ("home", "Users"):
+        parts = parts[2:]
+    return "/".join(["...", *[part for part in parts if part != "~"][-2:]])
+
+
+def tree_without_folders(value: Any) -> Any:
+    """`without_folders` on every string of nested mappings and sequences."""
+    if isinstance(value, str):
+        return without_folders(value)
+    if isinstance(value, Mapping):
+        return {key: tree_without_folders(item) for key, item in value.items()}
+    return [tree_without_folders(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def html_without_folders(page: str) -> str:
+    """`without_folders` on what can be read of a page (`readable`)."""
+    return readable(page, without_folders)

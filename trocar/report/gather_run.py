@@ -25,8 +25,8 @@ from trocar.data.selection.composition import Composition
 from trocar.errors import ConfigError, TrocarError
 from trocar.leakage.guard import resolve
 from trocar.privacy.aliases import Aliases, withheld
+from trocar.privacy.page_text import tree_without_folders
 from trocar.privacy.private_data import is_private, private_of_catalog
-from trocar.privacy.shared_paths import tree_without_folders
 from trocar.report.page_pictures import Images, PictureFeatures, neighbours, pca_maps, spread
 from trocar.report.run_inputs import Gallery, NeighbourComparison, PcaComparison, RunInputs
 from trocar.report.words import clock

@@ -13,9 +13,8 @@ import numpy as np
 from trocar.core.files import write_atomic
 from trocar.report.charts import Panel, draw_panel, panels
 from trocar.report.page_pictures import Images, Picture, contact_sheet, resized
-from trocar.report.run_evaluation import EvaluationTables, evaluation_of
 from trocar.report.run_inputs import Gallery, NeighbourComparison, PcaComparison, RunInputs
-from trocar.report.run_summary import summary
+from trocar.report.run_summary import EvaluationTables, evaluation_of, summary
 from trocar.report.templating import render_template
 
 TILES = (

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from trocar import __version__
 from trocar.privacy.aliases import Aliases
-from trocar.privacy.shared_paths import html_without_folders, without_folders
+from trocar.privacy.page_text import html_without_folders, without_folders
 from trocar.report import words
 from trocar.report.charts import bar
 

@@ -1,6 +1,6 @@
 """What keeps test cases out of the data that a run trains on, and writes down what its weights have seen.
 
-`trocar.leakage.run_guard` does, and is handed in: training does not know how copies are found, nor what is published.
+`trocar.leakage.guard` does, and is handed in: training does not know how copies are found, nor what is published.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from trocar.backbones.history import Record, WeightHistory
+from trocar.backbones.origin import Record, WeightHistory
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.order.neighbour_table import NeighbourTable
 from trocar.data.selection.composition import Composition

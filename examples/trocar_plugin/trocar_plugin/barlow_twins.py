@@ -14,7 +14,7 @@ from trocar.ssl.blocks.heads import MlpHead
 from trocar.ssl.blocks.networks import Networks
 from trocar.ssl.engine.method import Losses, Method, MethodConfig
 from trocar.ssl.engine.step import Progress, Views
-from trocar.ssl.ranks.gather import gather
+from trocar.ssl.ranks.distributed import gather
 
 
 class BarlowTwinsViews(ViewGroup):

@@ -4,10 +4,9 @@ import pytest
 from ingest_clips import constant, make_clip
 
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.ingest.distributed import merge, read_part, run_part, split, write_parts
 from trocar.data.ingest.options import IngestOptions
 from trocar.data.ingest.output_folder import only_one
-from trocar.data.ingest.run import run_ingest
+from trocar.data.ingest.run import merge, read_part, run_ingest, run_part, split, write_parts
 from trocar.errors import ConfigError, TrocarError
 from trocar.runs.lease import Lease
 

@@ -9,7 +9,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torchvision.transforms import functional as tv
 
 from trocar.data.views.augment import augment, augment_batch
-from trocar.data.views.compiled_functions import Compiler, as_it_is
+from trocar.data.views.pixel_ops import Compiler, as_it_is
 from trocar.data.views.randaugment import MAX_LAYERS, OPERATIONS, Erasing, RandAugment
 from trocar.data.views.recipe import ViewGroup, ViewParams, ViewPlan, ViewRecipe
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from trocar.data.views.compiled_functions import Compiler
+from trocar.data.views.pixel_ops import Compiler
 
 
 def double(x):
@@ -15,7 +15,7 @@ def triple(x):
 
 
 def warnings(caplog):
-    return [record for record in caplog.records if record.name == "trocar.data.views.compiled_functions"]
+    return [record for record in caplog.records if record.name == "trocar.data.views.pixel_ops"]
 
 
 def without_triton(graph, inputs):

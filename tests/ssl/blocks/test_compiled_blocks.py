@@ -14,7 +14,7 @@ from tiny_methods import METHODS, merged, tiny_run
 from torch import Tensor, nn
 
 from trocar.core.config import validate
-from trocar.leakage.run_guard import RunGuard
+from trocar.leakage.guard import RunGuard
 from trocar.ssl.blocks import networks as compiled_blocks
 from trocar.ssl.blocks.networks import compile_backbone, eagerly, repeated_blocks
 from trocar.ssl.engine.step import Progress, Views

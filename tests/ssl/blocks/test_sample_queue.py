@@ -2,7 +2,7 @@
 
 import torch
 
-from trocar.ssl.ranks.gather import own_share, push
+from trocar.ssl.ranks.distributed import own_share, push
 
 
 def pushed_in(length, batches):

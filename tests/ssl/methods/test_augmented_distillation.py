@@ -8,7 +8,7 @@ from method_factory import START, build, some_views
 
 from trocar.core.config import validate
 from trocar.errors import ConfigError
-from trocar.leakage.run_guard import RunGuard
+from trocar.leakage.guard import RunGuard
 from trocar.ssl.blocks.heads import DinoHead
 from trocar.ssl.losses.dino import dino_loss, teacher_probabilities
 from trocar.ssl.methods.augmented_distillation import AugmentedDistillationConfig

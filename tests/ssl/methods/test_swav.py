@@ -205,6 +205,6 @@ def test_auto_suits_the_data_and_published_sizes_are_warned_of_on_a_thousand_fra
 
 
 def test_a_queue_that_does_not_divide_by_the_ranks_is_refused_when_the_method_is_built(monkeypatch):
-    monkeypatch.setattr("trocar.ssl.ranks.gather.world_size", lambda: 2)
+    monkeypatch.setattr("trocar.ssl.ranks.distributed.world_size", lambda: 2)
     with pytest.raises(ConfigError, match=r"method\.queue: 13 does not divide by 2 ranks; 14 would"):
         method(queue=13)

@@ -17,7 +17,7 @@ from trocar.data.order.neighbour_table import NeighbourTable
 from trocar.data.order.neighbours import NeighbourSource, resolve_neighbours
 from trocar.data.selection.composition import Composition
 from trocar.errors import ConfigError, TrocarError
-from trocar.leakage.run_guard import RunGuard
+from trocar.leakage.guard import RunGuard
 from trocar.ssl.neighbours import neighbour_search
 from trocar.ssl.neighbours.neighbour_index import NeighbourIndexConfig, build_index
 from trocar.ssl.neighbours.neighbour_search import nearest_of_other_groups

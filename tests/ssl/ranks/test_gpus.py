@@ -36,7 +36,7 @@ def test_more_ranks_than_gpus_are_refused_before_one_starts(tmp_path, visible, m
     visible(1)
     with pytest.raises(ConfigError, match=r"run.ranks=2, but 1 GPU\(s\) are visible.*run.ranks=1"):
         machine.ranks_to_start(config(tmp_path, ranks=2, device="auto"))
-    monkeypatch.setattr("trocar.ssl.ranks.launch.launch", lambda *words: pytest.fail("started"))
+    monkeypatch.setattr("trocar.ssl.ranks.rendezvous.launch", lambda *words: pytest.fail("started"))
     words = [f"data.catalog={tmp_path}", f"run.out={tmp_path / 'run'}", "run.ranks=2"]
     assert main(["pretrain", "small_dino", *words]) == 2
     assert "run.ranks=2, but 1 GPU(s) are visible" in capsys.readouterr().err

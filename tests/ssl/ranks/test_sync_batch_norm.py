@@ -10,8 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trocar.errors import TrocarError
 from trocar.ssl.ranks.batch_norm import AllReducedBatchNorm, AllReducedBatchNormAct, convert
-from trocar.ssl.ranks.distributed import World, process_group
-from trocar.ssl.ranks.gather import gather, gather_detached
+from trocar.ssl.ranks.distributed import World, gather, gather_detached, process_group
 
 CPU = torch.device("cpu")
 SPLITS = {"equal": [3, 3], "unequal": [5, 2]}

@@ -9,7 +9,7 @@ from data_factory import make_catalog
 from trocar.cli.main import main
 from trocar.core.config import load
 from trocar.errors import ConfigError
-from trocar.leakage.run_guard import RunGuard
+from trocar.leakage.guard import RunGuard
 from trocar.ssl.checkpoints.checkpoint import check_same
 from trocar.ssl.ranks.distributed import World
 from trocar.ssl.run import assembly as setting_up

@@ -5,7 +5,7 @@ import torch
 from data_factory import make_catalog
 
 from trocar.core.config import load
-from trocar.leakage.run_guard import RunGuard
+from trocar.leakage.guard import RunGuard
 from trocar.ssl.engine.step import Progress, Views
 from trocar.ssl.ranks.distributed import World
 from trocar.ssl.run.assembly import Pretraining

@@ -7,7 +7,7 @@ from run_factory import small_run
 
 from trocar.core.config import validate
 from trocar.errors import ConfigError
-from trocar.leakage.run_guard import RunGuard
+from trocar.leakage.guard import RunGuard
 from trocar.ssl.engine.method import METHODS
 from trocar.ssl.ranks.distributed import World
 from trocar.ssl.run.assembly import Pretraining

@@ -7,7 +7,7 @@ from data_factory import make_catalog
 from trocar.backbones.device import allow_tf32, resolved
 from trocar.core.config import load
 from trocar.errors import ConfigError
-from trocar.leakage.run_guard import RunGuard
+from trocar.leakage.guard import RunGuard
 from trocar.ssl.checkpoints import checkpoint
 from trocar.ssl.ranks.distributed import World
 from trocar.ssl.run import pretrain

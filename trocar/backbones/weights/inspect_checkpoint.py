@@ -11,8 +11,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from trocar.backbones.history import WeightHistory
 from trocar.backbones.load import load_backbone
+from trocar.backbones.origin import WeightHistory
 from trocar.backbones.preprocess import describe_backbone
 from trocar.backbones.published.convert import nests
 from trocar.backbones.source import WEIGHTS, find_backbone_folder, resolve

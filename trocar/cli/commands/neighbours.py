@@ -39,7 +39,7 @@ def register(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Build it, and say where it is and how many frames got a neighbour."""
     from trocar.core.config import load
-    from trocar.leakage.run_guard import RunGuard
+    from trocar.leakage.guard import RunGuard
     from trocar.ssl.neighbours.neighbour_index import FACTOR, NeighbourIndexConfig, build_index
 
     given = {name: getattr(args, name) for name in ("catalog", *OPTIONS)}

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 def _launch(args: argparse.Namespace, ranks: int) -> int:
     """The same command once per rank; each answers signals for itself, and those that come here are passed on."""
     from trocar.cli.signals import answered, stopping
-    from trocar.ssl.ranks.launch import launch
+    from trocar.ssl.ranks.rendezvous import launch
 
     words = ["pretrain", args.config, *args.overrides]
     return launch(words, ranks, _say, lambda send: answered(stopping(), send))

@@ -27,8 +27,8 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Gather, render, say where it is."""
-    from trocar.report.first_views import first_views
     from trocar.report.gather_run import gather
+    from trocar.report.page_pictures import first_views
     from trocar.report.run_report import write
     from trocar.runs.run_folder import read_config, read_record
 

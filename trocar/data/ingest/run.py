@@ -1,10 +1,25 @@
-"""`trocar ingest`: plan the jobs, run those that are not finished, build the catalog from all finished videos."""
+"""`trocar ingest`: plan the jobs, run those that are not finished, build the catalog from all finished videos.
+
+Also in parts that don't know of each other: each decodes its own videos, a merge writes the catalog.
+
+    split      which videos are missing, in parts of similar size; a file holds them
+    run_part   decodes the videos of one part; writes shards and records, no catalog
+    merge      the catalog of all finished videos, with what is still missing
+
+The parts are fixed when they are split: a part that worked out what is missing by itself would see the videos that
+others have finished meanwhile. Running a part again does only what is missing of it.
+"""
 
 from __future__ import annotations
 
+import heapq
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
+from trocar.core.config import fingerprint
+from trocar.core.files import write_json_atomic
 from trocar.data.ingest import record
 from trocar.data.ingest.jobs import plan
 from trocar.data.ingest.options import IngestOptions, IngestSummary, Progress, Say
@@ -28,6 +43,8 @@ from trocar.data.ingest.pool import run_jobs
 from trocar.data.ingest.record import VideoRecord
 from trocar.data.ingest.tars.in_place import run_in_place
 from trocar.data.ingest.video import Job
+from trocar.errors import ConfigError, TrocarError
+from trocar.runs.lease import Lease
 
 
 def run_ingest(options: IngestOptions, say: Say, progress: Progress) -> IngestSummary:
@@ -81,3 +98,90 @@ def decode(
         confirm()
         count(summary, outcome)
         progress(done, len(todo), outcome)
+
+
+def split(options: IngestOptions, say: Say, most: int) -> list[list[str]]:
+    """Names of the videos that aren't finished, in at most `most` parts of similar size in bytes. Writes nothing.
+
+    Raises ConfigError for anything in the arguments that is wrong, as `run_ingest` does.
+    """
+    jobs = plan(options, say)
+    refuse_foreign(options.out)
+    before = {job.name: record.load(options.out, job.name) for job in jobs}
+    for job in jobs:
+        refuse_namesake(job, before[job.name])
+    todo = [job for job in jobs if not is_finished(job, before[job.name])]
+    # The largest video first, each to the part that has least: long ones end up in parts of their own.
+    parts: list[tuple[int, int, list[str]]] = [(0, number, []) for number in range(min(most, len(todo)))]
+    for job in sorted(todo, key=lambda job: (-job.bytes, job.name)):
+        size, number, names = parts[0]
+        heapq.heapreplace(parts, (size + job.bytes, number, [*names, job.name]))
+    return [names for _, _, names in sorted(parts, key=lambda part: part[1])]
+
+
+def write_parts(folder: Path, parts: Sequence[Sequence[str]]) -> Path:
+    """Keep the parts in a file of their own, for `--part FILE:NUMBER`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"parts-{fingerprint(parts)}.json"
+    write_json_atomic(path, parts)
+    return path
+
+
+def read_part(text: str) -> list[str]:
+    """The names of `FILE:NUMBER`. Raises ConfigError."""
+    file, _, number = text.rpartition(":")
+    try:
+        parts = json.loads(Path(file).read_text(encoding="utf-8"))
+        return [str(name) for name in parts[int(number)]]
+    except (OSError, ValueError, IndexError, TypeError) as error:
+        raise ConfigError(f"--part {text}: not FILE:NUMBER of a list of parts ({error})") from None
+
+
+def run_part(options: IngestOptions, part: str, say: Say, progress: Progress) -> IngestSummary:
+    """Decode the videos of one part that are not finished; the summary counts them alone.
+
+    Raises TrocarError while another copy of the same part (a job that SLURM started again) is at work.
+    """
+    names = set(read_part(part))
+    jobs = [job for job in plan(options, say) if job.name in names]
+    root, summary = options.out, IngestSummary()
+    with disk_trouble(root):
+        refuse_foreign(root)
+        make_folders(root)
+        with only_one(root, shared=True), Lease.acquire(Path(f"{part.replace(':', '-')}.lease")) as lease:
+            claim_pseudonyms(options)
+            before = {job.name: record.load(root, job.name) for job in jobs}
+            decode(jobs, before, options, summary, progress, confirm=lease.check)
+    summary.videos = len(jobs) - len([item for item in jobs if record.load(root, item.name) is None])
+    return summary
+
+
+def merge(options: IngestOptions, say: Say) -> IngestSummary:
+    """Write the catalog of all finished videos.
+
+    Raises TrocarError when a video of the sources is neither finished nor rejected: its part failed. The catalog is
+    written all the same, without it.
+    """
+    jobs = plan(options, say)
+    root, summary = options.out, IngestSummary()
+    with disk_trouble(root):
+        refuse_foreign(root)
+        make_folders(root)
+        with only_one(root):
+            sweep(root, options.sources, {job.name for job in jobs})
+            forget_packs(root, jobs)
+            missing = []
+            for job in jobs:
+                if is_finished(job, record.load(root, job.name), summary):
+                    continue
+                if (rejected := record.rejection_of(root, job.name)) is not None:
+                    summary.rejected.append(rejected)
+                else:
+                    missing.append(job.name)
+            finish(root, jobs, summary)
+    if missing:
+        raise TrocarError(
+            f"{len(missing)} of {len(jobs)} videos are missing, their parts failed (such as {missing[0]}); the catalog "
+            f"has the other {summary.videos}. Run the same command again: it decodes only these"
+        )
+    return summary

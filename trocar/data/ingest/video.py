@@ -16,8 +16,7 @@ from trocar.data.catalog.writer import Rejected, ShardFile
 from trocar.data.ingest import record
 from trocar.data.ingest.images import framing
 from trocar.data.ingest.images.burned_text import TextWatch
-from trocar.data.ingest.images.content_area import SAMPLES, reduced
-from trocar.data.ingest.images.framing import Framing, IngestSettings
+from trocar.data.ingest.images.framing import SAMPLES, Framing, IngestSettings, reduced
 from trocar.data.ingest.images.quality import FrameMeasures, measure, quality_table
 from trocar.data.ingest.record import Metadata, VideoRecord
 from trocar.data.ingest.shard_writer import ShardWriter

@@ -21,8 +21,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trocar.data.views.compiled_functions import Compiler, Run, as_it_is
-from trocar.data.views.pixel_ops import Fixed, apply_maps, blur, blur_view, colour_maps, constant, radius_of, sent
+from trocar.data.views.pixel_ops import (
+    Compiler,
+    Fixed,
+    Run,
+    apply_maps,
+    as_it_is,
+    blur,
+    blur_view,
+    colour_maps,
+    constant,
+    radius_of,
+    sent,
+)
 from trocar.data.views.randaugment import apply_code, apply_draws_, draws
 from trocar.data.views.recipe import ViewGroup, ViewParams, ViewRecipe
 

@@ -93,7 +93,7 @@ def _trial(name: str, repeat: int, found: dict[str, Any]) -> Trial:
 
 def contender(settings: dict[str, Any], kind: str, precision: str, compiled: bool = False) -> dict[str, float]:
     """One trial of our trainer ("ours") or of the bare loop ("bare"); `settings` are the fields of `Settings`."""
-    from trocar.leakage.run_guard import RunGuard
+    from trocar.leakage.guard import RunGuard
     from trocar.ssl.ranks.distributed import World
     from trocar.ssl.run.assembly import Pretraining
     from trocar.ssl.run.pretrain_config import PretrainConfig

@@ -10,7 +10,7 @@ import torch
 
 from trocar.data.loading.loader import Backend
 from trocar.diagnostics.gpu.runner import Subject
-from trocar.leakage.run_guard import RunGuard
+from trocar.leakage.guard import RunGuard
 from trocar.ssl.blocks.networks import BackboneConfig, TimmNetworks
 from trocar.ssl.engine.method import METHODS, Method
 from trocar.ssl.engine.optimizer import build_optimizer
@@ -112,7 +112,7 @@ def script(folder: Path, tree: Tree, name: str) -> Path:
     path.write_text(
         "import sys, torch\n"
         "torch.use_deterministic_algorithms(True, warn_only=True)\n"
-        "from trocar.leakage.run_guard import RunGuard\n"
+        "from trocar.leakage.guard import RunGuard\n"
         "from trocar.ssl.ranks.distributed import World\n"
         "from trocar.ssl.run.assembly import Pretraining\n"
         "from trocar.ssl.run.pretrain import run\n"

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trocar.ssl.ranks.gather import gather, gather_detached, own_slice
+from trocar.ssl.ranks.distributed import gather, gather_detached, own_slice
 
 
 def nt_xent(first: Tensor, second: Tensor, rows: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

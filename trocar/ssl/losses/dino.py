@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trocar.ssl.blocks.heads import unit
-from trocar.ssl.ranks.gather import gather, gather_detached
+from trocar.ssl.ranks.distributed import gather, gather_detached
 
 
 def teacher_probabilities(logits: Tensor, centre: Tensor, temperature: float) -> Tensor:

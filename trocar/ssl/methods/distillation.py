@@ -28,7 +28,7 @@ from trocar.ssl.losses.distillation import (
     relational_distance,
     whitened_smooth_l1,
 )
-from trocar.ssl.ranks.gather import gather, gather_detached
+from trocar.ssl.ranks.distributed import gather, gather_detached
 
 FEATURE_LOSSES = {"cosine": cosine_distance, "smooth_l1": whitened_smooth_l1}
 LEAST = 3  # samples that a triangle needs

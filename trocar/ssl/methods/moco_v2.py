@@ -17,7 +17,7 @@ from trocar.ssl.engine.method import METHODS, Losses, Method, MethodConfig
 from trocar.ssl.engine.step import Progress, Views
 from trocar.ssl.losses.contrastive import info_nce
 from trocar.ssl.ranks.batch_norm import ShuffledBatch
-from trocar.ssl.ranks.gather import gather_detached, push
+from trocar.ssl.ranks.distributed import gather_detached, push
 from trocar.ssl.run import auto_values
 from trocar.ssl.run.auto_values import Advice, Auto, DataSize, known
 

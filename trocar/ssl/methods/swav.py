@@ -19,7 +19,7 @@ from trocar.ssl.engine.optimizer_config import Duration, steps_in
 from trocar.ssl.engine.step import Progress, Views, by_view
 from trocar.ssl.losses.dino import entropy, prototypes_used
 from trocar.ssl.losses.swav import codes, swapped_prediction
-from trocar.ssl.ranks.gather import gather_detached, own_share, push
+from trocar.ssl.ranks.distributed import gather_detached, own_share, push
 from trocar.ssl.run import auto_values
 from trocar.ssl.run.auto_values import Advice, Auto, DataSize, known
 

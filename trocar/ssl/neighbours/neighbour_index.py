@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader, Dataset
 from trocar import __version__
 from trocar.backbones.device import choose_device
 from trocar.backbones.embed import Embedder, require_finite_features
-from trocar.backbones.history import KEY
 from trocar.backbones.load import load_backbone
+from trocar.backbones.origin import KEY
 from trocar.backbones.preprocess import describe_backbone, fit_input_size
 from trocar.backbones.weights.fingerprint import fingerprint
 from trocar.core.config import Config
@@ -73,7 +73,7 @@ class Built:
 def build_index(config: NeighbourIndexConfig, guard: PoolGuard, say: Callable[[str], None]) -> Built:
     """Embed the frames of the composition, search, write.
 
-    `guard` resolves the composition and knows what the backbone has seen (`trocar.leakage.run_guard`).
+    `guard` resolves the composition and knows what the backbone has seen (`trocar.leakage.guard`).
     Frames that can't be read as ingested are left out and counted. Raises ConfigError for a composition with frames of
     one case only, a name or backbone that means nothing, TrocarError where shards can't be read.
     """

@@ -19,8 +19,7 @@ from typing_extensions import override
 
 from trocar.core.random import Permutation
 from trocar.errors import TrocarError
-from trocar.ssl.ranks.distributed import is_distributed
-from trocar.ssl.ranks.gather import gather_detached, own_slice
+from trocar.ssl.ranks.distributed import gather_detached, is_distributed, own_slice
 
 Moments = tuple[Tensor, Tensor, Tensor]
 

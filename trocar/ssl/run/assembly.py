@@ -17,7 +17,7 @@ from trocar.backbones import own_module
 from trocar.backbones.depthwise import use_fast_weight_gradient
 from trocar.backbones.device import choose_device, resolved
 from trocar.backbones.export import BackboneFiles, backbone_files, require_exportable
-from trocar.backbones.history import KEY, Record
+from trocar.backbones.origin import KEY, Record
 from trocar.backbones.source import modules_behind
 from trocar.core.plugins import plugins_in
 from trocar.core.registry import modules_of
@@ -32,8 +32,8 @@ from trocar.data.order.plan import Plan
 from trocar.data.selection.selection import Selection
 from trocar.data.views.recipe import ViewPlan
 from trocar.privacy.private_data import Private, private_of_catalog
+from trocar.ssl.blocks.heads import OwnNetworks
 from trocar.ssl.blocks.networks import TimmNetworks, compile_backbone
-from trocar.ssl.blocks.own_networks import OwnNetworks
 from trocar.ssl.blocks.teachers import FrozenConfig
 from trocar.ssl.engine.method import Method, MethodConfig
 from trocar.ssl.engine.optimizer import Schedule
@@ -62,7 +62,7 @@ STAGING_S = 12 * 3600.0
 class Pretraining:
     """A run that is set up but has not started: catalog opened, selection resolved, nothing written yet.
 
-    `guard` keeps test cases out of the selection (`trocar.leakage.run_guard`). `neighbouring`: ranks that share this
+    `guard` keeps test cases out of the selection (`trocar.leakage.guard`). `neighbouring`: ranks that share this
     one's cores and memory. `model`: a backbone of somebody's own, in place of the one that the configuration names.
     """
 

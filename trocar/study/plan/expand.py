@@ -17,7 +17,7 @@ from trocar.core.config import fingerprint
 from trocar.core.plugins import plugins_in
 from trocar.data.catalog.catalog import Catalog
 from trocar.errors import ConfigError
-from trocar.leakage.run_guard import RunGuard
+from trocar.leakage.guard import RunGuard
 from trocar.slurm.profile import Profile
 from trocar.study.config import INIT, RANDOM, StudyConfig, labels_of
 from trocar.study.plan.evaluations import Evaluation, ScoredBackbone, TaskPlan

@@ -11,8 +11,7 @@ from trocar.core.config import fingerprint, tree_of, validate
 from trocar.data.selection.composition import Composition
 from trocar.data.selection.leak_config import Guarded, LeakConfig
 from trocar.errors import ConfigError
-from trocar.leakage.guard import guarding_of
-from trocar.leakage.run_guard import RunGuard
+from trocar.leakage.guard import RunGuard, guarding_of
 from trocar.privacy.marks import NO_MARKS
 from trocar.slurm.profile import Profile
 from trocar.ssl.ranks.distributed import World

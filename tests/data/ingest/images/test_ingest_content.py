@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trocar.data.ingest.images.content_area import find_content
+from trocar.data.ingest.images.framing import find_content
 
 
 def view(size: tuple[int, int], kind: str, box: tuple[int, int, int, int], seed: int, noise: int = 6) -> Image.Image:

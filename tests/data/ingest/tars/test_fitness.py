@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from tar_factory import encoded, still
 
-from trocar.data.ingest.tars.fitness import unfit
+from trocar.data.ingest.tars.tar_samples import unfit
 from trocar.data.media.jpeg_decoder import decode_jpeg
 
 

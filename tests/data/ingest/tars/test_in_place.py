@@ -16,7 +16,7 @@ from trocar.cli.main import main
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.catalog.writer import ContentHash
 from trocar.data.ingest.options import IngestSummary
-from trocar.data.ingest.tars.tar_fields import TarFields
+from trocar.data.ingest.tars.tar_samples import TarFields
 from trocar.data.loading.reader import Reader
 from trocar.data.order.plan import Plan
 from trocar.data.selection.composition import Composition

@@ -23,9 +23,16 @@ from trocar.data.ingest.images.framing import Framing, IngestSettings
 from trocar.data.ingest.images.quality import measure, quality_table
 from trocar.data.ingest.pack import DIED
 from trocar.data.ingest.shard_writer import ShardWriter
-from trocar.data.ingest.tars.fitness import unfit
-from trocar.data.ingest.tars.tar_fields import Said, TarFields, said_of
-from trocar.data.ingest.tars.tar_samples import MOST_JSON, TarSample, read_json, samples
+from trocar.data.ingest.tars.tar_samples import (
+    MOST_JSON,
+    Said,
+    TarFields,
+    TarSample,
+    read_json,
+    said_of,
+    samples,
+    unfit,
+)
 from trocar.data.ingest.video import JobOutcome, publish_files
 from trocar.data.media.input_file import RejectError, check_size
 from trocar.data.media.jpeg_markers import end_and_size

@@ -1,8 +1,14 @@
-"""What is in a tar that others wrote, by WebDataset's rules, without reading more than its headers."""
+"""What is in a tar that others wrote, by WebDataset's rules, without reading more than its headers.
+
+Its keys and JSON say of a frame of which video and time it is, of whom, from where. A run can read a picture where it
+lies if all decoders read it alike. They disagree about the order of colours, the way up and the chroma; what is left is
+a baseline JPEG of 8 bits in YCbCr, 4:2:0, 4:2:2 or 4:4:4, upright.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,9 +16,165 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from pydantic import Field, field_validator
+
+from trocar.core.config import Config
+from trocar.core.splits import check_tag
 from trocar.data.media.folders import is_leftover
 from trocar.data.media.input_file import RejectError
+from trocar.data.media.still import is_upright
 from trocar.errors import ConfigError
+
+NO_FIELD = "no metadata"
+"""Reason of a rejection: what was asked for is not said of a frame."""
+
+
+class TarFields(Config):
+    """Fields of the JSON beside a picture (`a.b` for one within another), or groups of a regular expression on the key.
+
+    Without `video` each picture is a still.
+    """
+
+    video: str | None = Field(default=None, description="field of the video's name; null: each picture is a still")
+    time: str | None = Field(default=None, description="field of the time in seconds, or of a frame number")
+    case: str | None = Field(default=None, description="field of the case id; null: each video or still is a case")
+    source: str | None = Field(default=None, description="field of the data set; null: --source, or the tar's name")
+    hospital: str | None = Field(default=None, description="field of the hospital")
+    procedure: str | None = Field(default=None, description="field of the procedure")
+    split: str | None = Field(default=None, description="field of the split's tag, or of a list of tags")
+    key: str | None = Field(
+        default=None,
+        description="regular expression on the whole key, whose groups (video, time, case, source, hospital, "
+        "procedure, split) say what no field is given for",
+    )
+    image: str | None = Field(
+        default=None, description="extension of the picture, such as left.jpg; needed where a key has several"
+    )
+
+    @field_validator("key")
+    @classmethod
+    def _compiles(cls, value: str | None) -> str | None:
+        try:
+            groups = set(re.compile(value).groupindex) if value is not None else set()
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        if strange := sorted(groups - set(SAID)):
+            raise ValueError(f"group {strange[0]!r} is none of {', '.join(SAID)}")
+        return value
+
+    def of(self, name: str) -> bool:
+        """Whether `name` (video, time, ...) is said by a field or by a group of the key."""
+        return getattr(self, name) is not None or (self.key is not None and f"(?P<{name}>" in self.key)
+
+
+SAID = ("video", "time", "case", "source", "hospital", "procedure", "split")
+
+
+@dataclass(frozen=True)
+class Said:
+    """What is said of one frame; "" and None where nothing is asked for."""
+
+    video: str
+    time: float
+    case: str
+    source: str
+    hospital: str
+    procedure: str
+    splits: tuple[str, ...]
+
+
+def said_of(key: str, json: Mapping[str, Any], fields: TarFields) -> Said:
+    """What key and JSON say of a frame. Raises RejectError where they do not say what is asked for."""
+    match = re.fullmatch(fields.key, key) if fields.key is not None else None
+    groups = match.groupdict() if match is not None else {}
+    values: dict[str, Any] = {}
+    for name in SAID:
+        field = getattr(fields, name)
+        value = json.get(field) if field is not None else groups.get(name)
+        if value in (None, "") and fields.of(name):
+            raise RejectError(NO_FIELD, f"its JSON has no {field!r}" if field else f"--wds-key does not match {key!r}")
+        values[name] = value
+    return Said(
+        video=_text(values["video"]),
+        time=_time(values["time"]),
+        case=_text(values["case"]),
+        source=_text(values["source"]),
+        hospital=_text(values["hospital"]),
+        procedure=_text(values["procedure"]),
+        splits=_tags(values["split"]),
+    )
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list | dict):
+        raise RejectError(NO_FIELD, f"its JSON has {str(value)[:40]!r} where a name belongs")
+    return "" if value is None else str(value)
+
+
+def _time(value: Any) -> float:
+    try:
+        time = 0.0 if value is None else float(value)
+    except (TypeError, ValueError):
+        time = math.nan
+    if not math.isfinite(time):
+        raise RejectError(NO_FIELD, f"its time {str(value)[:40]!r} is not a number")
+    return time
+
+
+def _tags(value: Any) -> tuple[str, ...]:
+    tags = tuple(str(tag) for tag in (value if isinstance(value, list) else [] if value is None else [value]))
+    try:
+        for tag in tags:
+            check_tag(tag)
+    except ValueError as error:
+        raise RejectError(NO_FIELD, f"its split: {error}") from None
+    return tags
+
+
+_SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_BASELINE, _PROGRESSIVE, _SOS, _ADOBE = 0xC0, {0xC2, 0xC6, 0xCA, 0xCE}, 0xDA, 0xEE
+_SAMPLINGS = ([0x22, 0x11, 0x11], [0x21, 0x11, 0x11], [0x11, 0x11, 0x11])
+_KINDS = {b"\x89PNG": "PNG", b"RIFF": "WebP", b"GIF8": "GIF", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
+
+
+def unfit(data: bytes) -> str | None:
+    """Why a picture cannot be read where it lies, in a few fixed words; None where it can.
+
+    Of a JPEG that ends before its picture nothing is said: None, and `jpeg.end_and_size` raises ValueError for it.
+    """
+    if data[:2] != b"\xff\xd8":
+        return _KINDS.get(data[:4], "another format")
+    position = 2
+    frame = None
+    colours = 1
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
+        body = data[position + 4 : position + 2 + length]
+        if marker == _SOS:
+            break
+        if marker in _SOF:
+            frame = marker, body
+        elif marker == _ADOBE and body[:5] == b"Adobe" and len(body) >= 12:
+            colours = body[11]
+        position += 2 + length
+    if frame is None:
+        return None
+    return _unfit_frame(*frame, colours) or (None if is_upright(data) else "turned by EXIF")
+
+
+def _unfit_frame(marker: int, header: bytes, colours: int) -> str | None:
+    if marker in _PROGRESSIVE:
+        return "progressive JPEG"
+    if marker != _BASELINE:
+        return "JPEG that is not baseline"
+    if len(header) < 6 or header[0] != 8:
+        return "JPEG of more than 8 bits"
+    if header[5] != 3:
+        return "grey JPEG" if header[5] == 1 else "CMYK JPEG"
+    if colours == 0:
+        return "RGB JPEG"
+    return None if [header[at] for at in range(7, len(header), 3)] in _SAMPLINGS else "unusual chroma"
+
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
