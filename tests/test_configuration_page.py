@@ -9,16 +9,18 @@ from pydantic import BaseModel, Field
 
 import trocar
 from trocar.core.config import Config
+from trocar.study.stages import StudyRecord
 
 DOCS = Path(__file__).parents[1] / "docs"
 
 
 def models():
-    """Every pydantic model of the package."""
+    """Every pydantic model of the package that people write: records of a study are written by the program alone."""
     for module in pkgutil.walk_packages(trocar.__path__, "trocar."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-    return [model for model in below(BaseModel) if model.__module__.startswith("trocar.")]
+    written = [model for model in below(BaseModel) if model.__module__.startswith("trocar.")]
+    return [model for model in written if not issubclass(model, StudyRecord)]
 
 
 def below(base):

@@ -120,7 +120,7 @@ def problem(root: Path) -> Problem:
 
 def key(problem: Problem, protocol: Protocol | None = None, remap: str = "") -> str:
     protocol = protocol or KNN()
-    return result_cache._key(protocol.name, protocol.model_dump_json(exclude={"title"}), problem, remap)
+    return result_cache._key(protocol.name, protocol.model_dump_json(exclude={"title"}), protocol, problem, remap)
 
 
 def test_whatever_a_prediction_follows_from_is_in_its_key(problem: Problem) -> None:
