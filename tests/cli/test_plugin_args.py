@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from trocar.cli.main import build_parser, parse
+from trocar.cli.main import build_parser, main, parse
 from trocar.cli.plugin_args import use_plugins
 from trocar.errors import ConfigError
 
@@ -46,3 +46,9 @@ def test_without_it_nothing_changes_and_a_wrong_one_is_named(tmp_path):
     assert args.overrides == ["task=[phase]"]
     with pytest.raises(ConfigError, match="plugin 'no_such_plugin': there is no package 'no_such_plugin'"):
         use_plugins(parse(["inspect", str(tmp_path), "--plugin", "no_such_plugin"]))
+
+
+def test_a_command_that_needs_no_word_behind_it_runs_without_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["jobs"]) == 0
+    assert "nothing was submitted" in capsys.readouterr().out

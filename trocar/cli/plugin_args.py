@@ -12,7 +12,9 @@ def add_option(parser: argparse.ArgumentParser) -> None:
     for action in below:
         for child in dict.fromkeys(action.choices.values()):
             add_option(child)
-    if not below:
+    if below:
+        parser.set_defaults(plugin=[])  # `trocar jobs` needs no word behind it
+    else:
         parser.add_argument(
             "--plugin",
             action="append",
