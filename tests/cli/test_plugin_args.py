@@ -4,9 +4,11 @@ import argparse
 
 import pytest
 
+from trocar.cli.commands import ingest
 from trocar.cli.main import build_parser, main, parse
 from trocar.cli.plugin_args import use_plugins
 from trocar.errors import ConfigError
+from trocar.slurm.profile import Profile
 
 
 @pytest.fixture
@@ -52,3 +54,12 @@ def test_a_command_that_needs_no_word_behind_it_runs_without_one(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     assert main(["jobs"]) == 0
     assert "nothing was submitted" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("plugins", [[], ["json", "csv"]])
+def test_the_jobs_of_an_ingest_import_the_plugins_of_its_command_and_no_other(plugins):
+    flags = [word for name in plugins for word in ("--plugin", name)]
+    given = parse(["ingest", "videos", "--out", "shards", "--fps", "2", *flags])
+    words = ingest._words(given, Profile())
+    assert parse(list(words)).plugin == plugins
+    assert parse(list(words)).fps == given.fps

@@ -113,7 +113,8 @@ def _words(args: argparse.Namespace, profile: Profile) -> tuple[str, ...]:
         if name in left_out or (value is None and name != "short_side") or value is False or value == "":
             continue
         flag = f"--{name.replace('_', '-')}"
-        words.append(flag if value is True else f"{flag}={'none' if value is None else value}")
+        for item in value if isinstance(value, list) else [value]:
+            words.append(flag if item is True else f"{flag}={'none' if item is None else item}")
     workers = profile.cpus_per_task or args.workers
     return (*words, f"--workers={workers}")
 
