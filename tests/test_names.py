@@ -13,6 +13,7 @@ LISTS = {
     "diagnostics/bench",
     "diagnostics/gpu",
     "downstream/datasets",
+    "downstream/features/baselines",
     "downstream/metrics",
     "downstream/protocols",
     "downstream/tasks",
