@@ -63,3 +63,8 @@ def test_a_damaged_book_names_nobody_anew(tmp_path):
     (tmp_path / "run").mkdir()
     with pytest.raises(TrocarError, match=r"aliases\.json is damaged"):
         withhold(tmp_path / "run", ["Inselspital"])
+
+
+def test_a_file_in_the_place_of_a_run_folder_withholds_nothing(tmp_path):
+    (tmp_path / "run").touch()
+    assert not withheld(tmp_path / "run")

@@ -195,7 +195,7 @@ def _read(path: Path, damaged: dict[str, str] | None = None) -> dict[str, str]:
         table = json.loads(path.read_text(encoding="utf-8"))["aliases"]
         if not all(isinstance(text, str) for pair in table.items() for text in pair):
             raise ValueError("a name is no text")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # the latter: a file stands where the run folder has to be
         return {}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         if damaged is not None:
