@@ -18,7 +18,7 @@ for path in sys.argv[1:]:
 
 
 def test_every_benchmark_finds_what_it_imports(tmp_path):
-    scripts = sorted(path for path in BENCHMARKS.rglob("*.py"))
+    scripts = sorted(BENCHMARKS.rglob("*.py"))
     assert BENCHMARKS / "soak.py" in scripts
     done = subprocess.run(
         [sys.executable, "-c", LOAD_EACH, *map(str, scripts)], cwd=tmp_path, capture_output=True, text=True

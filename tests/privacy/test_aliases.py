@@ -7,6 +7,7 @@ import pytest
 
 from trocar.errors import TrocarError
 from trocar.privacy.aliases import BOOK, FILE, Aliases, aliases_of, open_book, read_book, withheld, withhold
+from trocar.privacy.private_data import Private
 
 
 def test_cases_are_called_as_cases_and_all_else_is_withheld():
@@ -68,3 +69,10 @@ def test_a_damaged_book_names_nobody_anew(tmp_path):
 def test_a_file_in_the_place_of_a_run_folder_withholds_nothing(tmp_path):
     (tmp_path / "run").touch()
     assert not withheld(tmp_path / "run")
+
+
+def test_of_two_names_with_one_alias_that_of_the_first_part_keeps_it():
+    parts = [Private(names=frozenset({"b"}), called={"b": "withheld-1"}), Private(called={"a": "withheld-1"})]
+    joined = Private.join([*parts, Private(names=frozenset({"a"}))])
+    assert joined.hidden.table == {"a": "withheld-2", "b": "withheld-1"}
+    assert Aliases.join([part.hidden for part in (parts[0], Private(names=frozenset({"a"})))]).of("b") == "withheld-1"

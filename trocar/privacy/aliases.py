@@ -76,9 +76,7 @@ class Aliases:
     @classmethod
     def join(cls, parts: Sequence[Aliases]) -> Aliases:
         """The names of all of them. What several call differently has the alias of the first of these."""
-        known: dict[str, str] = {}
-        for part in parts:
-            known = known | {name: alias for name, alias in part.table.items() if name not in known}
+        known = first_called(part.table for part in parts)
         return cls(known, {name for part in parts for name in part.cases}, known)
 
     def of(self, name: str) -> str:
@@ -114,6 +112,16 @@ class Aliases:
         return lambda line: say(self.text(line))
 
 
+def first_called(tables: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Name -> alias of all tables. A name is called as by the first that has it, and the names of the first come first:
+    of two with one alias it is they that keep it.
+    """
+    found: dict[str, str] = {}
+    for table in tables:
+        found |= {name: alias for name, alias in table.items() if name not in found}
+    return found
+
+
 def _last(kind: str, aliases: Iterable[str]) -> int:
     numbers = (alias.removeprefix(kind) for alias in aliases if alias.startswith(kind))
     return max((int(number) for number in numbers if number.isdecimal()), default=0)
@@ -133,7 +141,7 @@ def aliases_of(
     """
     book = _book_above(run)
     known = _read(run / FILE, damaged={}) if book is None else read_book(book)
-    return Aliases(names, cases, {**known, **_unknown(called, known)})
+    return Aliases(names, cases, first_called([known, called or {}]))
 
 
 def withhold(
@@ -151,10 +159,6 @@ def withhold(
     else:
         (run / FILE).unlink(missing_ok=True)
     return aliases
-
-
-def _unknown(called: Mapping[str, str] | None, known: Mapping[str, str]) -> dict[str, str]:
-    return {name: alias for name, alias in (called or {}).items() if name not in known}
 
 
 def _book_above(run: Path) -> Path | None:
@@ -179,7 +183,7 @@ def open_book(
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / f".{BOOK}.lock"):
             known = read_book(folder)
-            aliases = Aliases(aliases.names, aliases.cases, {**known, **_unknown(called, known)})
+            aliases = Aliases(aliases.names, aliases.cases, first_called([known, called or {}]))
             if not aliases.table.items() <= known.items():
                 _write(folder / BOOK, known | aliases.table)
     return aliases

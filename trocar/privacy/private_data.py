@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from trocar.core.random import I64
 from trocar.errors import ConfigError, nearest
-from trocar.privacy.aliases import Aliases, withheld
+from trocar.privacy.aliases import Aliases, first_called, withheld
 from trocar.privacy.marks import ALL, MARKS, NO_MARKS, Marks, marks_in
 
 if TYPE_CHECKING:
@@ -71,11 +71,8 @@ class Private:
     def join(cls, parts: Iterable[Private]) -> Private:
         """All of them together; a name is called as by the first that calls it."""
         found = list(parts)
-        called: dict[str, str] = {}
-        for part in found:
-            called = {**part.called, **called}
         every = (frozenset().union(*(part.cases for part in found)), frozenset().union(*(part.names for part in found)))
-        return cls(*every, called)
+        return cls(*every, first_called(part.called for part in found))
 
     @cached_property
     def hidden(self) -> Aliases:
