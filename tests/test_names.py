@@ -13,7 +13,6 @@ LISTS = {
     "diagnostics/bench",
     "diagnostics/gpu",
     "downstream/datasets",
-    "downstream/features/baselines",
     "downstream/metrics",
     "downstream/protocols",
     "downstream/tasks",

@@ -8,6 +8,7 @@ import torch
 
 from trocar.backbones import device
 from trocar.backbones.device import allocated, choose_device, hidden
+from trocar.backbones.embed import prediction_batch
 from trocar.errors import ConfigError
 
 
@@ -96,3 +97,35 @@ def test_an_evaluation_refuses_as_a_pretraining_does(machine, monkeypatch, capsy
     ):
         assert main(words) == 2
         assert "there are GPUs here (CUDA_VISIBLE_DEVICES=0), but torch sees none" in capsys.readouterr().err
+
+
+def test_what_does_not_fit_is_computed_in_halves_and_so_is_every_batch_after_it() -> None:
+    tried: list[int] = []
+
+    def compute(images: torch.Tensor) -> torch.Tensor:
+        tried.append(len(images))
+        if len(images) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return images * 2
+
+    halves = device.Halves(torch.device("cpu"), enabled=True)
+    for _ in range(2):
+        assert torch.cat([*halves(compute, torch.arange(9))]).tolist() == [*range(0, 18, 2)]
+    assert tried == [9, 4, 2, 2, 2, 2, 1, 2, 2, 2, 2, 1]
+
+
+def test_memory_that_is_refused_is_an_error_without_halves_and_for_a_single_image() -> None:
+    def compute(images: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for enabled, images in ((False, 4), (True, 1)):
+        with pytest.raises(torch.OutOfMemoryError):
+            [*device.Halves(torch.device("cpu"), enabled)(compute, torch.zeros(images))]
+
+
+def test_a_gpu_predicts_as_many_at_a_time_as_through_a_frozen_network_and_a_cpu_as_many_as_it_trains_on() -> None:
+    assert [prediction_batch(16, "cpu"), prediction_batch(16, "cuda"), prediction_batch(999, "cuda:1")] == [
+        16,
+        512,
+        999,
+    ]

@@ -28,25 +28,30 @@ from trocar.backbones.embed import Embedder
 from trocar.backbones.load import load_backbone
 from trocar.backbones.preprocess import describe_backbone
 from trocar.data.views.pixel_ops import constant
+from trocar.data.views.recipe import ViewPlan
 from trocar.downstream.labels import Kind
 from trocar.downstream.metrics.outcome import Ints
 from trocar.downstream.protocols.base import Problem, Protocol
 from trocar.downstream.protocols.finetune import Finetune, _trainer
 from trocar.downstream.protocols.knn import KNN
 from trocar.downstream.protocols.linear import Linear
-from trocar.downstream.segmentation import predict, train
-from trocar.downstream.segmentation.loss import segmentation_loss
+from trocar.downstream.segmentation import predict
 from trocar.downstream.segmentation.segmenter import DECODERS, build_segmenter
-from trocar.downstream.segmentation.train import SegmentationTraining
+from trocar.downstream.segmentation.train import (
+    AUGMENTATION,
+    SegmentationTraining,
+    segmentation_loss,
+    segmenter_training,
+)
 from trocar.downstream.temporal import train as temporal
 from trocar.downstream.temporal.config import TemporalConfig
 from trocar.downstream.temporal.head import HEADS
 from trocar.downstream.temporal.heads import get_head
 from trocar.downstream.temporal.loss import TemporalLoss
 from trocar.downstream.temporal.sequence import Sequence, fit_standard
-from trocar.downstream.training.batches import NetworkImages
-from trocar.downstream.training.loop import FinetuneTrainer, _FinetuneRun
-from trocar.downstream.training.loss import goals_of
+from trocar.downstream.training.batches import Cut, NetworkImages
+from trocar.downstream.training.finetuning import FinetuneTrainer
+from trocar.downstream.training.fit import make_optimizer, take_step
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -140,14 +145,14 @@ def test_a_constant_that_forgot_its_device_is_found(monkeypatch: pytest.MonkeyPa
 
 def problem_and_rows(root: Path, tasks: str) -> tuple[Problem, Ints]:
     problem = colour_problem(root, tasks)
-    return problem, problem.train.rows[:8]
+    return problem, problem.train[:8]
 
 
 @pytest.mark.parametrize("tasks", ["phase", "phase+tools"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_step_of_fine_tuning_and_a_prediction(tmp_path: Path, tasks: str, precision: Precision) -> None:
     problem, rows = problem_and_rows(tmp_path, tasks)
-    goals = goals_of(problem, rounded=False)
+    goals = problem.goals
     # Some frames have a label of one task alone.
     goals[-1].targets[rows[:2]] = -1
     recipe = Finetune(batch=8, class_weights="balanced").fine_tuning()
@@ -157,10 +162,11 @@ def test_a_step_of_fine_tuning_and_a_prediction(tmp_path: Path, tasks: str, prec
         images = NetworkImages(real.images.pixels, real.images.preprocessing, recipe.augment, 0, "cuda:0", workers=0)
         trainer = FinetuneTrainer(network, goals, images, recipe, 0, precision)
         seen = noted(network)
-        with patch.object(Tensor, "backward", give_gradients(network)):
-            run = _FinetuneRun(trainer, problem.train.rows)
+        training = trainer.training(problem.train)
+        optimizer = make_optimizer(training)
+        with patch.object(torch.autograd, "backward", give_gradients(network)):
             for epoch in (0, 1):
-                loss = run._step(rows, images.cut(rows, epoch))
+                loss = take_step(training, optimizer, (rows, images.cut(rows, epoch)), epoch)
                 assert (loss.device, loss.shape) == (CUDA, ())
         logits = trainer.forward(images.cut(rows, None))
         assert {x.device for x in logits.values()} == {CUDA}
@@ -172,13 +178,18 @@ def test_a_step_of_segmentation_and_its_logits(decoder: str) -> None:
     size, classes = (32, 64), 3
     real = build_segmenter(load_backbone("random:resnet10t"), decoder, classes, size, freeze=decoder == "linear")
     config = SegmentationTraining(class_weights=[1, 2, 3])
+    toy = np.zeros((4, *size, 3), np.uint8), np.zeros((4, *size), np.uint8)
     with gpu():
         model = on_fake_gpu(real).train()
-        step = train._Step(model, config, "bfloat16", CUDA, 2)
-        with patch.object(Tensor, "backward", give_gradients(model)):
-            for _ in range(2):
+        training = segmenter_training(model, toy, config, None, 0, "cuda:0", "bfloat16", 0, "")
+        optimizer = make_optimizer(training)
+        params = ViewPlan(AUGMENTATION.recipe(*size), 0).params(
+            0, np.arange(4), *(np.full(4, side) for side in size[::-1])
+        )
+        with patch.object(torch.autograd, "backward", give_gradients(model)):
+            for step in range(2):
                 pixels, labels = (torch.empty(x, dtype=torch.uint8, device=CUDA) for x in ((4, 3, *size), (4, *size)))
-                loss = step(pixels, labels, labelled=True)
+                loss = take_step(training, optimizer, (np.arange(4), Cut(pixels, params, labels)), step)
                 assert (loss.device, loss.shape) == (CUDA, ())
             with pytest.raises(DataDependentOutputException):  # as does any question that waits for the device
                 segmentation_loss(loss.expand(4, classes, *size), labels.long())
@@ -199,12 +210,14 @@ def test_a_step_of_a_temporal_head_and_its_prediction(name: str, kind: Kind) -> 
     with gpu():
         head = on_fake_gpu(real).train()
         weights = torch.empty(3, device=CUDA)
-        run = temporal._TemporalTraining(
-            config, head, fit_standard([sequence]), replace(loss, weights=weights), kind, "cuda:0"
+        criterion = replace(loss, weights=weights)
+        run = temporal.head_training(
+            config, head, fit_standard([sequence]), criterion, [sequence], kind, 0, "cuda:0", "", None
         )
+        optimizer = make_optimizer(run)
         with patch.object(torch.autograd, "backward", give_gradients(head)):
-            run._step(sequence, epoch=1)
-            run._step(sequence, epoch=2)
+            for step in range(2):
+                assert take_step(run, optimizer, sequence, step).device == CUDA
         logits = head.eval()(temporal._tensor(sequence.features, "cuda:0"))[-1]
         assert (logits.device, logits.shape) == (CUDA, (40, 3))
 

@@ -19,7 +19,7 @@ def test_scores_that_are_not_finite_end_the_evaluation(tmp_path: Path, monkeypat
     make_folder(tmp_path / "data")
 
     def diverged(self: KNN, problem: Problem) -> Prediction:
-        scores = np.full((len(problem.test.rows), len(problem.space.classes)), 0.5)
+        scores = np.full((len(problem.test), len(problem.space.classes)), 0.5)
         scores[3:5] = np.nan
         return Prediction(scores)
 

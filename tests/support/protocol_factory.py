@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trocar.downstream.labels import LabelSpace
-from trocar.downstream.protocols.base import FoldFrames, Labelled, Problem
+from trocar.downstream.protocols.base import Goal, Problem
 from trocar.downstream.tasks import get_task
 
 
@@ -27,15 +27,14 @@ def make_problem(
     names = tuple(str(i) for i in range(classes))
     space = LabelSpace("phase", "multiclass", names) if y.ndim == 1 else LabelSpace("tools", "multilabel", names)
     rows = np.arange(len(x))
-    parts = [Labelled(rows[side], case[side], y[side]) for side in (~held, held)]
     ends = np.arange(len(x), len(x) + len(test))
+    hidden = np.full((len(test), *y.shape[1:]), -1, dtype=y.dtype)
     return Problem(
-        task=get_task(space.task),
-        space=space,
+        goals=(Goal(get_task(space.task), space, np.concatenate([y, hidden])),),
         encoder=ArrayEncoder(np.concatenate([x, test])),  # type: ignore[arg-type]
-        train=parts[0],
-        val=parts[1] if held.any() else None,
-        test=FoldFrames(ends, np.full(len(test), case.max() + 1)),
+        train=rows[~held],
+        val=rows[held] if held.any() else None,
+        test=ends,
         case=np.concatenate([case, np.full(len(test), case.max() + 1)]),
         time_s=np.arange(len(x) + len(test), dtype=np.float64),
     )

@@ -18,7 +18,7 @@ from trocar.downstream.features.feature_cache import Encoder
 from trocar.downstream.features.frame_cache import FrameCache
 from trocar.downstream.labels import LabelSpace
 from trocar.downstream.metrics.outcome import Ints
-from trocar.downstream.protocols.base import Labelled, Problem
+from trocar.downstream.protocols.base import Goal, Problem
 from trocar.downstream.tasks import get_task
 
 SIZE = 32
@@ -44,12 +44,9 @@ def colour_problem(tmp_path: Path, tasks: str = "phase", architecture: str = "te
 
 def with_validation(problem: Problem) -> Problem:
     """The last training case becomes the validation case."""
-    held = problem.train.case == problem.train.case.max()
-    parts = [
-        Labelled(problem.train.rows[side], problem.train.case[side], problem.train.targets[side])
-        for side in (~held, held)
-    ]
-    return replace(problem, train=parts[0], val=parts[1])
+    case = problem.case[problem.train]
+    held = case == case.max()
+    return replace(problem, train=problem.train[~held], val=problem.train[held])
 
 
 def soft_problem(tmp_path: Path, targets: np.ndarray) -> Problem:
@@ -57,8 +54,9 @@ def soft_problem(tmp_path: Path, targets: np.ndarray) -> Problem:
     problem = colour_problem(tmp_path)
     names = tuple(f"C{i}" for i in range(targets.shape[1]))
     space = LabelSpace("tools", "multilabel", names, soft=True)
-    train = Labelled(problem.train.rows, problem.train.case, targets)
-    return replace(problem, task=get_task("tools"), space=space, train=train)
+    column = np.full((len(problem.case), targets.shape[1]), -1.0)
+    column[problem.train] = targets
+    return replace(problem, goals=(Goal(get_task("tools"), space, column),))
 
 
 def truth(problem: Problem, rows: Ints) -> np.ndarray:

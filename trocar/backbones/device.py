@@ -13,9 +13,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
+from torch import Tensor
 
 from trocar.errors import ConfigError, TrocarError
 
@@ -176,6 +177,38 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _SAID)
+
+
+Found = TypeVar("Found")
+
+
+class Halves:
+    """Computes on images in as large parts as there is memory for: the first time that there is none, and from then on
+    with every batch, in halves of what was tried. Not `enabled`, memory that is refused is an error.
+    """
+
+    def __init__(self, device: torch.device, enabled: bool) -> None:
+        self.device, self.enabled = device, enabled
+        self._most: int | None = None
+
+    def __call__(self, compute: Callable[[Tensor], Found], images: Tensor) -> Iterator[Found]:
+        """What `compute`, which never gives None, gives for one part of `images` [b, ...] after another."""
+        start = 0
+        while start < len(images):
+            at_once = min(len(images) - start, self._most or len(images))
+            found = None
+            try:
+                found = compute(images[start : start + at_once])
+            except (RuntimeError, MemoryError) as error:
+                if not (self.enabled and at_once > 1 and is_out_of_memory(error)):
+                    raise
+            if found is not None:
+                yield found
+                start += at_once
+                continue
+            self._most = at_once // 2
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()  # blocks of the size before, which the halves don't fit into
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from trocar.backbones.device import Precision, autocast, is_out_of_memory
+from trocar.backbones.device import Halves, Precision, autocast
 from trocar.backbones.preprocess import Preprocessing
 from trocar.data.loading.cuda_stream import sent_ahead
 from trocar.errors import TrocarError
@@ -36,8 +36,8 @@ class Embedder:
         halving: bool = False,
     ) -> None:
         self.model, self.preprocessing = model.eval().to(device), preprocessing
-        self.device, self.precision, self.halving = torch.device(device), precision, halving
-        self._most: int | None = None
+        self.device, self.precision = torch.device(device), precision
+        self._halves = Halves(self.device, halving)
 
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 [b, 3, S, S] -> float32 [b, num_features], both on the device.
@@ -45,17 +45,8 @@ class Embedder:
         They may be NaN or infinite, where weights overflow or an image is met that a network cannot take: whoever asks
         for features for a purpose calls `require_finite_features` and can say which images it were.
         """
-        while True:
-            at_once = min(len(images), self._most or len(images))
-            try:
-                found = [self._features(images[i : i + at_once]) for i in range(0, len(images), at_once)]
-                return torch.cat(found) if len(found) > 1 else found[0]
-            except (RuntimeError, MemoryError) as error:
-                if not (self.halving and at_once > 1 and is_out_of_memory(error)):
-                    raise
-            self._most = at_once // 2
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()  # blocks of the size before, which the halves don't fit into
+        found = list(self._halves(self._features, images))
+        return torch.cat(found) if len(found) > 1 else found[0]
 
     @torch.inference_mode()
     def _features(self, images: Tensor) -> Tensor:
@@ -90,6 +81,13 @@ class Embedder:
 def usual_batch(device: str) -> int:
     """Images at a time through a frozen backbone: enough to fill a GPU; on a CPU no more than its caches like."""
     return ON_GPU if torch.device(device).type == "cuda" else ON_CPU
+
+
+def prediction_batch(batch: int, device: str) -> int:
+    """Images at a time through a network that trains on `batch` of them: a GPU keeps nothing for a gradient when it
+    predicts, and takes as many as of a frozen backbone. To be computed in `Halves`.
+    """
+    return max(batch, ON_GPU) if torch.device(device).type == "cuda" else batch
 
 
 def require_finite_features(

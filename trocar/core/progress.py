@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import rich.console
@@ -30,11 +31,47 @@ def track(items: Iterable[Item], what: str, total: int | None) -> Iterator[Item]
     """Yield `items`, counting them on standard error under the name `what`."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    # Inside a `progress_bar` the bar of the whole is the one that is shown: rich has one display at a time.
+    hidden = not console.is_terminal or bool(_BARS)
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
         task = progress.add_task(what, total=total)
         for item in items:
             yield item
             progress.advance(task)
+
+
+class Bar:
+    """How far a work of `total` parts is: on a terminal a bar with the time left, elsewhere a line a minute."""
+
+    def __init__(self, what: str, total: int, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self.what, self.total, self.done = what, total, 0
+        self._console, self._pace = console, Pace(0, total, clock)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._progress.add_task(what, total=total)
+
+    def advance(self, part: str) -> None:
+        """One part more is done; `part` says in words which."""
+        self.done += 1
+        self._progress.update(self._task, advance=1, description=f"{self.what}, {part}")
+        left = self._pace.left(self.done)
+        if left and not self._console.is_terminal:
+            self._console.print(f"{self.what}, {part}: {left}", highlight=False, soft_wrap=True)
+
+
+_BARS: list[Bar] = []
+
+
+@contextmanager
+def progress_bar(what: str, total: int) -> Iterator[Bar]:
+    """A bar on standard error for a long work; inside, `track` shows none of its own."""
+    bar = Bar(what, total, Console(stderr=True))
+    _BARS.append(bar)
+    try:
+        with bar._progress:
+            yield bar
+    finally:
+        _BARS.remove(bar)
 
 
 def table_console(width: int) -> Console:

@@ -7,6 +7,8 @@ numpy does not promise that its Generator streams stay the same between versions
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -128,3 +130,14 @@ class Permutation:
 def _mask(bits: np.uint64) -> np.uint64:
     mask: np.uint64 = np.uint64((1 << int(bits)) - 1)
     return mask
+
+
+@contextmanager
+def torch_seeded(*key: int | str, device: str = "cpu") -> Iterator[None]:
+    """torch's random numbers follow from `key` inside, on the CPU and on `device`, and are as they were afterwards."""
+    import torch
+
+    low, high = make_key(*key)
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.startswith("cuda") else []):
+        torch.manual_seed(low | high << 32)
+        yield

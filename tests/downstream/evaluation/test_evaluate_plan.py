@@ -18,7 +18,7 @@ from trocar.cli.main import main
 from trocar.downstream.evaluation.contenders import Contender, Replicate, sizes, usable
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.features import frame_cache
-from trocar.downstream.features.baselines.base import SIZE
+from trocar.downstream.features.baselines import SIZE
 from trocar.downstream.predictions.prediction_file import RunIndex
 from trocar.downstream.protocols import get_protocol
 from trocar.downstream.protocols.base import PROTOCOLS

@@ -43,30 +43,30 @@ def test_a_problem_has_the_labels_of_train_and_val_and_no_label_of_test(tmp_path
     problem, split = first_problem(tmp_path, "phase+tools")
     table = pd.read_csv(tmp_path / "data/frames.csv").sort_values(["case", "time_s"])
     assert problem.val is not None
-    for part, side in ((problem.train, "train"), (problem.val, "val")):
-        assert part.rows.tolist() == np.flatnonzero(split == side).tolist()
-        assert part.targets.tolist() == table["phase"].to_numpy()[part.rows].tolist()
-    (partner,) = problem.partners
-    assert not hasattr(problem.test, "targets")
+    for rows, side in ((problem.train, "train"), (problem.val, "val")):
+        assert rows.tolist() == np.flatnonzero(split == side).tolist()
+        assert problem.targets[rows].tolist() == table["phase"].to_numpy()[rows].tolist()
+    lead, partner = problem.goals
+    assert (lead.targets[problem.test] == -1).all()
     assert (partner.targets[split == "test"] == -1).all()
     assert partner.targets[split != "test"][:, 0].tolist() == table["tool_red"].to_numpy()[split != "test"].tolist()
 
 
 def test_a_partner_has_no_labels_of_cases_that_the_budget_leaves_out(tmp_path: Path) -> None:
     problem, _ = first_problem(tmp_path, "phase+tools", budget=1)
-    (partner,) = problem.partners
+    partner = problem.goals[1]
     assert problem.val is not None
     labelled = np.flatnonzero((partner.targets >= 0).all(1))
-    assert sorted(labelled) == sorted([*problem.train.rows, *problem.val.rows])
-    assert len(np.unique(problem.train.case)) == 1
+    assert sorted(labelled) == sorted([*problem.train, *problem.val])
+    assert len(np.unique(problem.case[problem.train])) == 1
 
 
 def test_the_first_of_tasks_that_are_learned_together_leads(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "data", cases=2, frames=4)
     bench = open_bench(root, "tools+phase")
     problem = bench.problem(bench.folds[0], make_encoder(bench, tmp_path), 3)
-    assert (bench.name, problem.task.name, problem.partners[0].task.name) == ("tools+phase", "tools", "phase")
-    assert (problem.seed, problem.train.targets.shape) == (3, (4, 1))
+    assert (bench.name, problem.task.name, problem.goals[1].task.name) == ("tools+phase", "tools", "phase")
+    assert (problem.seed, problem.targets[problem.train].shape) == (3, (4, 1))
     with pytest.raises(ConfigError, match="names a task twice"):
         open_bench(root, "phase+phase")
 
@@ -83,7 +83,7 @@ def test_frames_of_either_task_are_used_and_each_task_is_scored_on_its_own(tmp_p
     assert len(bench.rows) == 8
     assert (int(bench.labelled(phase).sum()), int(bench.labelled(tools).sum())) == (6, 4)
     problem = bench.problem(bench.folds[0], make_encoder(bench, tmp_path), 0)
-    assert problem.train.targets.tolist() == [-1, 0, 1, 1]
+    assert problem.targets[problem.train].tolist() == [-1, 0, 1, 1]
 
 
 @pytest.mark.parametrize(("official", "said"), [(6, None), (8, "incomplete (6 of 8 official test frames)")])

@@ -124,21 +124,22 @@ def key(problem: Problem, protocol: Protocol | None = None, remap: str = "") -> 
 
 
 def test_whatever_a_prediction_follows_from_is_in_its_key(problem: Problem) -> None:
-    train, encoder, space = problem.train, problem.encoder, problem.space
-    other_labels = replace(train, targets=train.targets[::-1].copy())
+    (goal,), train, encoder, space = problem.goals, problem.train, problem.encoder, problem.space
+    other_labels = goal.targets.copy()
+    other_labels[train] = goal.targets[train][::-1]
     changed = {
         "protocol": key(problem, Finetune()),
         "setting": key(problem, KNN(neighbours=3)),
         "remap": key(problem, remap="x"),
         "seed": key(replace(problem, seed=1)),
-        "labels": key(replace(problem, train=other_labels)),
+        "labels": key(replace(problem, goals=(replace(goal, targets=other_labels),))),
         "precision": key(replace(problem, encoder=replace(encoder, precision="bfloat16"))),
         "device": key(replace(problem, encoder=replace(encoder, device="cuda", batch=64))),
         "batch": key(replace(problem, encoder=replace(encoder, batch=65))),
         "validation": key(replace(problem, val=train)),
-        "test frames": key(replace(problem, test=replace(problem.test, rows=problem.test.rows[1:]))),
+        "test frames": key(replace(problem, test=problem.test[1:])),
         "times": key(replace(problem, time_s=problem.time_s + 1)),
-        "classes": key(replace(problem, space=replace(space, classes=space.classes[::-1]))),
+        "classes": key(replace(problem, goals=(replace(goal, space=replace(space, classes=space.classes[::-1])),))),
         "size": key(replace(problem, encoder=replace(encoder, size=64))),
         "weights": key(
             replace(problem, encoder=replace(encoder, plain=lambda frames: np.zeros((len(frames.data), 1))))

@@ -16,7 +16,7 @@ from trocar.downstream.evaluation import result_cache
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.result_cache import FOLDER, NETWORK
 from trocar.downstream.protocols.base import Solution, write_solution
-from trocar.downstream.training.loop import FinetuneTrainer
+from trocar.downstream.training.finetuning import FinetuneTrainer
 from trocar.jobs.evaluate import evaluate
 
 GRU = {"name": "temporal_finetuned", "head": {"name": "gru", "hidden": 8}, "epochs": 2}

@@ -20,7 +20,7 @@ from trocar.downstream.predictions.prediction_file import RunIndex
 from trocar.downstream.protocols import finetune, get_protocol
 from trocar.downstream.protocols.base import Problem, Solution
 from trocar.downstream.protocols.finetune import Finetune, finetuned
-from trocar.downstream.training.loop import FinetuneTrainer
+from trocar.downstream.training.finetuning import FinetuneTrainer
 from trocar.errors import ConfigError, TrocarError
 from trocar.jobs.evaluate import evaluate
 
@@ -41,7 +41,7 @@ def test_brightness_is_learned_far_better_than_the_constant(tmp_path: Path, arch
     recipe = QUICK.model_copy(update={"epochs": 8, "lr": 5e-3})
     scores = recipe.predict(problem).scores
     assert scores.sum(1) == pytest.approx(np.ones(len(scores)))
-    assert (scores.argmax(1) == truth(problem, problem.test.rows)).mean() >= 0.9  # the constant has 0.5
+    assert (scores.argmax(1) == truth(problem, problem.test)).mean() >= 0.9  # the constant has 0.5
 
 
 def test_a_run_follows_from_its_seed_and_leaves_the_random_numbers_alone(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_the_first_best_validation_epoch_is_kept_and_training_stops_after_the_pa
     assert len(found.detail["validation"]) == len(found.detail["loss"]) == 4
     assert found.detail["chosen_on"] == "validation cases"
     assert problem.val is not None
-    kept = found.predict(problem.val.rows)["phase"]
+    kept = found.predict(problem.val)["phase"]
     assert (kept == seen[1]).all()
     assert not (seen[3] == seen[1]).all()
 
@@ -102,7 +102,7 @@ def test_validation_and_test_frames_are_never_trained_on(tmp_path: Path) -> None
 
     with patch.object(FinetuneTrainer, "_cuts", watched):
         QUICK.model_copy(update={"select": "validation"}).predict(problem)
-    assert sorted(trained) == sorted(2 * problem.train.rows.tolist())
+    assert sorted(trained) == sorted(2 * problem.train.tolist())
 
 
 def test_without_validation_cases_the_epoch_comes_from_a_held_out_training_case(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_single_training_case_has_nothing_to_hold_out(tmp_path: Path) -> None:
 
 
 def test_soft_labels_teach_otherwise_than_rounded_ones(tmp_path: Path) -> None:
-    rows = len(colour_problem(tmp_path / "a").train.rows)
+    rows = len(colour_problem(tmp_path / "a").train)
     targets = np.random.default_rng(0).choice([0, 1 / 3, 2 / 3, 1], (rows, 2))
     problem, hard = (soft_problem(tmp_path / name, values) for name, values in (("b", targets), ("c", targets.round())))
     soft = QUICK.predict(problem).detail["loss"]
@@ -189,7 +189,7 @@ def test_the_fine_tuned_backbone_gives_features_of_all_frames(tmp_path: Path) ->
 def test_what_cannot_be_trained_is_said(tmp_path: Path) -> None:
     problem = colour_problem(tmp_path)
     with pytest.raises(TrocarError, match="needs at least 2 labelled training frames, there are 1"):
-        QUICK.predict(replace(problem, train=finetune.take(problem.train, np.array([0]))))
+        QUICK.predict(replace(problem, train=problem.train[:1]))
     with pytest.raises(TrocarError, match="the loss of epoch 1 is nan; use a smaller lr"):
         QUICK.model_copy(update={"lr": 1e30}).predict(problem)
     with pytest.raises(ConfigError, match="expected 2 positive numbers"):

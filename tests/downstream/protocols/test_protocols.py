@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 from protocol_factory import make_problem
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 
-from trocar.downstream.protocols.base import one_hot, standardise
+from trocar.downstream.protocols import linear
+from trocar.downstream.protocols.base import best_of, one_hot, standardise
 from trocar.downstream.protocols.knn import KNN
 from trocar.downstream.protocols.linear import Linear, fit_path
 from trocar.downstream.protocols.prior import Prior
@@ -81,6 +85,31 @@ def test_the_strength_is_the_best_on_held_out_training_cases_and_ties_go_to_the_
     assert 1 <= len(validation) <= len(Linear().strengths)
     assert found["strength"] == Linear().strengths[validation.index(max(validation))]
     assert found["converged"]
+
+
+def test_an_undefined_score_is_never_the_best() -> None:
+    nan = float("nan")
+    assert best_of([0.2, nan, 0.5, 0.5, nan]) == 2
+    assert best_of([nan, nan]) is best_of([]) is None
+
+
+def test_a_strength_without_a_score_is_neither_chosen_nor_waited_for() -> None:
+    x, y, case = problem()
+    given = make_problem(x, y, case, x[:5])
+    told: Iterator[float] = iter([0.3, float("nan"), 0.9, 0.1] + [0.0] * 50)
+    with patch.object(linear, "headline", lambda *_: next(told)):
+        detail = Linear().predict(given).detail
+    assert detail["strength"] == Linear().strengths[2]
+    assert len(detail["validation"]) == min(2 + linear.PATIENCE + 1, len(Linear().strengths))
+
+
+def test_without_any_score_the_usual_strength_is_taken() -> None:
+    x, y, case = problem()
+    given = make_problem(x, y, case, x[:5])
+    with patch.object(linear, "headline", lambda *_: float("nan")):
+        detail = Linear().predict(given).detail
+    single = Linear().predict(make_problem(x, y, np.zeros_like(case), x[:5])).detail
+    assert (detail["strength"], detail["validation"]) == (single["strength"], [])
 
 
 def test_the_test_features_do_not_move_the_fit() -> None:

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 from mask_factory import make_mask_folder
-from training_factory import make_encoder, open_bench
+from training_factory import make_encoder, open_bench, with_validation
 
 from trocar.downstream.labels import Mask
 from trocar.downstream.protocols import get_protocol, segmentation
-from trocar.downstream.protocols.base import Labelled, Problem
+from trocar.downstream.protocols.base import Problem
 from trocar.downstream.protocols.segmentation import ConstantMask, SegmentationProtocol, read_mask
 from trocar.downstream.segmentation.train import fit_segmenter
 from trocar.errors import ConfigError, TrocarError
@@ -76,7 +76,7 @@ def test_masks_have_the_size_of_their_ground_truth_and_come_in_the_order_of_the_
 ) -> None:
     problem = mask_problem(tmp_path, architecture)
     found = masks_of(problem, protocol(epochs=1))
-    assert list(found) == problem.test.rows.tolist()
+    assert list(found) == problem.test.tolist()
     assert {mask.shape for mask in found.values()} == set(SHAPES)
     for row, mask in found.items():
         assert mask.shape == read_mask(problem, row).shape
@@ -98,7 +98,7 @@ def test_images_and_masks_of_the_labelled_training_frames_alone_are_learned_from
     assert watched.val is None
     assert images.shape == (6, 32, 32, 3)
     assert masks.shape == (6, 32, 32)
-    assert (images[:] == problem.encoder.pixels[problem.train.rows]).all()
+    assert (images[:] == problem.encoder.pixels[problem.train]).all()
     assert isinstance(images.array, np.memmap)
     assert isinstance(masks, np.memmap)
     assert set(np.unique(masks)) == {0, 1, 255}
@@ -111,7 +111,7 @@ def test_masks_of_test_frames_change_no_prediction(tmp_path: Path) -> None:
 
     def poisoned(of: Problem, row: int) -> Mask:
         mask = original(of, row)
-        return np.where(mask == 255, mask, 1 - mask).astype(np.uint8) if row in of.test.rows else mask
+        return np.where(mask == 255, mask, 1 - mask).astype(np.uint8) if row in of.test else mask
 
     with patch.object(segmentation, "read_mask", poisoned):
         found = masks_of(problem, protocol(epochs=1))
@@ -120,12 +120,7 @@ def test_masks_of_test_frames_change_no_prediction(tmp_path: Path) -> None:
 
 def test_the_epoch_is_the_best_on_the_validation_masks(tmp_path: Path) -> None:
     problem = mask_problem(tmp_path)
-    held = problem.train.case == problem.train.case.max()
-    parts = [
-        Labelled(problem.train.rows[side], problem.train.case[side], problem.train.targets[side])
-        for side in (~held, held)
-    ]
-    watched, found = watch(replace(problem, train=parts[0], val=parts[1]), protocol(epochs=3))
+    watched, found = watch(with_validation(problem), protocol(epochs=3))
     assert len(watched.train[0]) == len(watched.val[0]) == 3
     values = found.detail["validation"]
     assert found.detail["epoch"] == 1 + int(np.argmax(values))
@@ -168,7 +163,7 @@ def test_the_constant_mask_is_the_commonest_class_of_the_training_pixels(tmp_pat
     found = ConstantMask().segment(problem, size_of(problem))
     masks = dict(found.masks)
     assert found.detail == {"class": "ground"}
-    assert [masks[int(row)].shape for row in problem.test.rows] == [size_of(problem)(r) for r in problem.test.rows]
+    assert [masks[int(row)].shape for row in problem.test] == [size_of(problem)(r) for r in problem.test]
     assert all((mask == 0).all() for mask in masks.values())
     with patch.object(segmentation, "read_mask", lambda *_: np.array([[255, 255, 255, 2, 2, 0]], dtype=np.uint8)):
         assert ConstantMask().segment(problem, size_of(problem)).detail == {"class": "never"}

@@ -17,9 +17,9 @@ from training_factory import colour_problem, make_encoder, open_bench, with_vali
 
 from trocar.downstream.features.feature_cache import extract
 from trocar.downstream.labels import LabelSpace
-from trocar.downstream.metrics.outcome import Floats
+from trocar.downstream.metrics.outcome import Floats, Ints
 from trocar.downstream.protocols import get_protocol, temporal
-from trocar.downstream.protocols.base import FoldFrames, Labelled, Problem
+from trocar.downstream.protocols.base import Goal, Problem
 from trocar.downstream.protocols.temporal import Temporal, TemporalFrozen
 from trocar.downstream.tasks import get_task
 from trocar.downstream.temporal.sequence import Sequence
@@ -52,18 +52,18 @@ def ambiguous(train: int = 3, val: int = 0, test: int = 1) -> tuple[Problem, np.
     case = np.repeat(np.arange(len(sequences)), [len(s) for s in sequences])
     time_s = np.concatenate([s.time_s for s in sequences])
 
-    def part(first: int, last: int) -> Labelled:
-        rows = np.flatnonzero((case >= first) & (case < last))
-        return Labelled(rows, case[rows], truth[rows])
+    def part(first: int, last: int) -> Ints:
+        return np.flatnonzero((case >= first) & (case < last))
 
     tested = part(train + val, len(sequences))
+    targets = truth.copy()
+    targets[tested] = -1
     problem = Problem(
-        task=get_task("phase"),
-        space=LabelSpace("phase", "multiclass", ("a", "b", "c")),
+        goals=(Goal(get_task("phase"), LabelSpace("phase", "multiclass", ("a", "b", "c")), targets),),
         encoder=Given(features),  # type: ignore[arg-type]
         train=part(0, train),
         val=part(train, train + val) if val else None,
-        test=FoldFrames(tested.rows, tested.case),
+        test=tested,
         case=case,
         time_s=time_s,
     )
@@ -89,15 +89,10 @@ def watch(recipe: Temporal, problem: Problem) -> tuple[Watched, Any]:
         return watched, recipe.predict(problem)
 
 
-def thinned(part: Labelled, every: int) -> Labelled:
-    index = np.arange(0, len(part.rows), every)
-    return Labelled(part.rows[index], part.case[index], part.targets[index])
-
-
 def test_a_head_that_remembers_names_what_single_frames_do_not_tell() -> None:
     problem, truth = ambiguous(train=5, test=2)
     found = protocol(head={**HEAD, "layers": 5}, epochs=60, lr=5e-3).predict(problem)
-    rows = problem.test.rows
+    rows = problem.test
     limit = best_of_single_frames([Sequence("all", problem.encoder.features[rows], truth[rows], problem.time_s[rows])])
     assert found.scores.shape == (len(rows), 3)
     assert found.scores.sum(1) == pytest.approx(np.ones(len(rows)), abs=1e-5)
@@ -107,12 +102,12 @@ def test_a_head_that_remembers_names_what_single_frames_do_not_tell() -> None:
 def test_frames_without_a_label_stay_in_the_sequence_as_context() -> None:
     problem, truth = ambiguous(val=1)
     assert problem.val is not None
-    sparse = replace(problem, train=thinned(problem.train, 3), val=thinned(problem.val, 2))
+    sparse = replace(problem, train=problem.train[::3], val=problem.val[::2])
     watched, _ = watch(protocol(), sparse)
     assert watched.validation is not None
     for number, sequence in enumerate(watched.train):
         rows = np.flatnonzero(problem.case == number)
-        labelled = np.isin(rows, sparse.train.rows)
+        labelled = np.isin(rows, sparse.train)
         assert len(sequence) == len(rows)
         assert (sequence.features == problem.encoder.features[rows]).all()
         assert (sequence.targets == np.where(labelled, truth[rows], -1)).all()
@@ -124,17 +119,17 @@ def test_frames_without_a_label_stay_in_the_sequence_as_context() -> None:
 def test_test_frames_are_predicted_with_their_unlabelled_neighbours_and_come_back_in_order() -> None:
     problem, _ = ambiguous(test=3)
     whole = protocol().predict(problem).scores
-    some = np.array([0, 4, 5, len(problem.test.rows) - 1])
-    few = replace(problem, test=FoldFrames(problem.test.rows[some], problem.test.case[some]))
+    some = np.array([0, 4, 5, len(problem.test) - 1])
+    few = replace(problem, test=problem.test[some])
     assert (protocol().predict(few).scores == whole[some]).all()
 
 
 def test_each_case_is_predicted_from_its_own_frames() -> None:
     problem, _ = ambiguous(test=2)
     whole = protocol().predict(problem).scores
-    last = problem.test.case == problem.test.case.max()
+    last = problem.case[problem.test] == problem.case.max()
     other = problem.encoder.features.copy()
-    other[problem.test.rows[last]] += 5
+    other[problem.test[last]] += 5
     changed = protocol().predict(replace(problem, encoder=Given(other))).scores  # type: ignore[arg-type]
     assert (changed[~last] == whole[~last]).all()
     assert not np.allclose(changed[last], whole[last])
@@ -178,18 +173,18 @@ def test_several_labels_a_frame_are_learned_too(tmp_path: Path) -> None:
 def test_the_epoch_is_chosen_by_the_headline_of_the_labelled_validation_frames() -> None:
     problem, _ = ambiguous(val=2)
     assert problem.val is not None
-    problem = replace(problem, val=thinned(problem.val, 2))
+    problem = replace(problem, val=problem.val[::2])
     told, seen = iter([0.2, 0.9, 0.4]), []
 
-    def score(of: Problem, part: Labelled, scores: Floats) -> float:
-        assert part is problem.val
+    def score(of: Problem, rows: Ints, scores: Floats) -> float:
+        assert rows is problem.val
         seen.append(scores.shape)
         return next(told)
 
     with patch.object(temporal, "headline", score):
         chosen = protocol().predict(problem)
     assert problem.val is not None
-    assert seen == [(len(problem.val.rows), 3)] * 3
+    assert seen == [(len(problem.val), 3)] * 3
     assert (chosen.detail["epoch"], chosen.detail["validation"]) == (2, [0.2, 0.9, 0.4])
     assert len(chosen.detail["losses"]) == 3
     with patch.object(temporal, "headline", lambda *_: 0.5):

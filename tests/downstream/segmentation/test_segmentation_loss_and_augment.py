@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from trocar.downstream.segmentation.loss import IGNORE, segmentation_loss
-from trocar.downstream.segmentation.training_pictures import augment, joint_augmentation
+from trocar.backbones.preprocess import Preprocessing
+from trocar.data.views.recipe import ViewPlan
+from trocar.downstream.labels import IGNORED_PIXEL
+from trocar.downstream.segmentation.train import AUGMENTATION, segmentation_loss
+from trocar.downstream.training.batches import Cut, NetworkImages
 
 
 def logits(seed: int = 0) -> torch.Tensor:
@@ -17,7 +21,7 @@ def logits(seed: int = 0) -> torch.Tensor:
 
 def labels() -> torch.Tensor:
     target = torch.randint(0, 3, (2, 4, 4), generator=torch.Generator().manual_seed(1))
-    target[:, :2] = IGNORE
+    target[:, :2] = IGNORED_PIXEL
     return target
 
 
@@ -31,7 +35,7 @@ def test_ignored_pixels_have_no_gradient_and_the_others_have() -> None:
 
 def test_a_batch_without_a_labelled_pixel_costs_nothing() -> None:
     x = logits()
-    loss = segmentation_loss(x, torch.full((2, 4, 4), IGNORE))
+    loss = segmentation_loss(x, torch.full((2, 4, 4), IGNORED_PIXEL))
     loss.backward()
     assert loss == 0
     assert x.grad is not None
@@ -57,58 +61,73 @@ def test_class_weights_weigh_the_cross_entropy() -> None:
     assert found.item() == pytest.approx((right + 3 * wrong) / 4)
 
 
-def pairs() -> tuple[torch.Tensor, torch.Tensor]:
+def pairs() -> tuple[np.ndarray, np.ndarray]:
     """Images that show their mask: each label is a grey value."""
-    masks = torch.zeros(6, 32, 48, dtype=torch.uint8)
+    masks = np.zeros((6, 32, 48), dtype=np.uint8)
     masks[:, 8:20, 5:25] = 1
     masks[:, 22:30, 30:44] = 2
-    masks[:, :3] = IGNORE
-    grey = torch.tensor([40, 120, 200] + [0] * 252 + [0], dtype=torch.uint8)
-    return grey[masks.long()][:, None].expand(-1, 3, -1, -1).contiguous(), masks
+    masks[:, :3] = IGNORED_PIXEL
+    grey = np.array([40, 120, 200] + [0] * 253, dtype=np.uint8)
+    return np.repeat(grey[masks][..., None], 3, axis=-1), masks
+
+
+def learned_from(seed: int = 0) -> NetworkImages:
+    images, masks = pairs()
+    return NetworkImages(images, Preprocessing(), AUGMENTATION, seed, "cpu", masks=masks)
+
+
+def cut(epoch: int, seed: int = 0) -> Cut:
+    return learned_from(seed).cut(np.arange(6), epoch)
 
 
 def test_the_mask_follows_the_image() -> None:
-    images, masks = pairs()
-    transform = joint_augmentation((32, 48))
-    changed, labels = augment(images, masks, transform, seed=3)
-    assert changed.shape == images.shape
-    assert labels.shape == masks.shape
-    assert set(labels.unique().tolist()) <= {0, 1, 2, IGNORE}
-    assert not torch.equal(labels, masks)
-    for image, label in zip(changed, labels, strict=True):
-        grey = image.float().mean(0)
+    found, (_, masks) = learned_from(), pairs()
+    changed = found.cut(np.arange(6), 3)
+    assert changed.masks is not None
+    assert changed.params is not None
+    assert changed.masks.shape == (6, 32, 48)
+    assert set(changed.masks.unique().tolist()) <= {0, 1, 2, IGNORED_PIXEL}
+    assert not torch.equal(changed.masks, torch.from_numpy(masks))
+    assert 0 < changed.params.flip.sum() < 6
+    for image, label in zip(found.finish(changed), changed.masks, strict=True):
+        grey = image.mean(0)
         middle = {c: grey[label == c].median().item() for c in (0, 1, 2)}
-        assert middle[0] + 30 < middle[1]
-        assert middle[1] + 30 < middle[2]
+        assert middle[0] < middle[1] < middle[2]
         # Away from edges, that resizing blurs, every pixel is nearest to its own label's grey.
         nearest = torch.stack([(grey - middle[c]).abs() for c in (0, 1, 2)]).argmin(0)
-        known = label != IGNORE
+        known = label != IGNORED_PIXEL
         assert (nearest[known] == label[known]).float().mean() > 0.9
 
 
 def test_crops_of_wide_images_are_not_stretched_on_average() -> None:
-    size = (27, 48)
-    crop = joint_augmentation(size).transforms[0]
-    images = [torch.zeros(3, *size)]
-    torch.manual_seed(0)
-    drawn = [crop.make_params(images) for _ in range(200)]
-    stretch = torch.tensor([d["width"] / d["height"] / (48 / 27) for d in drawn])
-    assert 0.7 < stretch.min() < 0.85
-    assert 1.15 < stretch.max() < 1.4
-    assert stretch.log().mean().abs() < 0.03
-    assert min(d["width"] * d["height"] / (27 * 48) for d in drawn) > 0.55
+    height, width = 270, 480
+    plan = ViewPlan(AUGMENTATION.recipe(height, width), seed=0)
+    boxes = plan.params(0, np.arange(200), np.full(200, width), np.full(200, height)).boxes[:, 0]
+    stretch = boxes[:, 3] / boxes[:, 2] / (width / height)
+    assert 0.74 < stretch.min() < 0.85
+    assert 1.15 < stretch.max() < 1.35
+    assert abs(np.log(stretch).mean()) < 0.05
+    assert (boxes[:, 2] * boxes[:, 3]).min() / (height * width) > 0.59
 
 
-def test_the_draws_follow_from_the_seed_and_leave_torch_alone() -> None:
-    images, masks = pairs()
-    transform = joint_augmentation((32, 48))
+def test_the_draws_follow_from_seed_epoch_and_image_and_leave_torch_alone() -> None:
     torch.manual_seed(0)
     expected = torch.rand(1)
     torch.manual_seed(0)
-    first = augment(images, masks, transform, seed=1)
+    first = cut(epoch=1)
     assert torch.equal(torch.rand(1), expected)
-    again, other = augment(images, masks, transform, seed=1), augment(images, masks, transform, seed=2)
-    assert torch.equal(first[0], again[0])
-    assert torch.equal(first[1], again[1])
-    assert not torch.equal(first[0], other[0])
-    assert not torch.equal(first[1][0], first[1][1])  # each image has its own draw
+    again, alone = cut(epoch=1), learned_from().cut(np.array([4]), 1)
+    for one, same, single in zip(first.tensors(), again.tensors(), alone.tensors(), strict=True):
+        assert torch.equal(one, same)
+        assert torch.equal(one[4], single[0])
+        assert not torch.equal(one[0], one[1])  # each image has its own draw
+    for other in (cut(epoch=2), cut(epoch=1, seed=1)):
+        assert not torch.equal(first.images, other.images)
+
+
+def test_a_batch_knows_whether_any_of_its_pixels_has_a_label() -> None:
+    images, masks = pairs()
+    masks[1:] = IGNORED_PIXEL
+    found = NetworkImages(images, Preprocessing(), None, 0, "cpu", masks=masks)
+    assert found.cut(np.array([0, 1]), 0).labelled
+    assert not found.cut(np.array([1, 2]), 0).labelled

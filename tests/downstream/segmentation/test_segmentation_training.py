@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,14 @@ import torch
 from torch import nn
 
 from trocar.backbones.load import load_backbone
+from trocar.backbones.preprocess import Preprocessing
 from trocar.downstream.metrics.segmentation import scores_of
 from trocar.downstream.segmentation import train as training
-from trocar.downstream.segmentation.predict import predict, predicted_confusions
+from trocar.downstream.segmentation.predict import predict_masks, predicted_confusions
 from trocar.downstream.segmentation.segmenter import Segmenter, build_segmenter
-from trocar.downstream.segmentation.train import (
-    Material,
-    SegmentationTraining,
-    batches,
-    fit_segmenter,
-    parameter_groups,
-    rate,
-)
-from trocar.downstream.segmentation.training_pictures import Picked, joint_augmentation
-from trocar.downstream.training.batches import prepared
+from trocar.downstream.segmentation.train import AUGMENTATION, SegmentationTraining, fit_segmenter
+from trocar.downstream.training.batches import NetworkImages, Picked
+from trocar.downstream.training.fit import epoch_batches, parameter_groups
 from trocar.errors import ConfigError, TrocarError
 
 SIZE = (40, 56)
@@ -64,7 +58,7 @@ def test_four_images_are_learnt_to_an_iou_above_nine_tenths() -> None:
     assert miou(model, data) < 0.5
     history = fit_segmenter(model, data, settings(epochs=30, batch=4, layer_decay=1.0))
     assert history.loss[-1] < history.loss[0] / 4
-    assert history.best_epoch == 29
+    assert history.epoch == 30
     assert miou(model, data) > 0.9
 
 
@@ -82,15 +76,15 @@ def test_two_runs_of_one_seed_are_equal_and_another_seed_is_not() -> None:
 
 
 def test_worker_processes_make_the_batches_that_are_made_here() -> None:
-    material = Material(toy(count=18), joint_augmentation(SIZE), 3, seed=5)
-    rows = list(batches(18, 2, material.seed, epoch=1))
-    made = prepared(partial(training._numbered, material, rows, 1), len(rows), 2, pin=False)
-    for number, (labelled, (pixels, labels)) in enumerate(made):
-        known, (expected, masks) = material.batch(rows[number], 1, number)
-        assert labelled == known
-        assert torch.equal(pixels, expected)
-        assert torch.equal(labels, masks)
-    assert not torch.equal(material.batch(rows[0], 2, 0)[1][0], material.batch(rows[0], 1, 0)[1][0])
+    images, masks = toy(count=18)
+    found = NetworkImages(images, Preprocessing(), AUGMENTATION, 5, "cpu", workers=2, masks=masks)
+    parts = epoch_batches(np.arange(18), 2, seed=5, epoch=1)
+    cuts = found._by_workers(parts, 1, pin=False)
+    assert cuts is not None
+    for cut, part in zip(cuts, parts, strict=True):
+        expected = found.cut(part, 1)
+        assert cut.labelled == expected.labelled
+        assert all(torch.equal(a, b) for a, b in zip(cut.tensors(), expected.tensors(), strict=True))
 
 
 def test_memory_that_runs_out_names_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,17 +108,17 @@ def test_only_the_decoder_of_a_frozen_backbone_changes() -> None:
 def test_the_model_ends_with_the_weights_of_its_best_epoch_and_stops_without_progress() -> None:
     model, val = segmenter(), toy(seed=7)
     history = fit_segmenter(model, toy(), settings(epochs=12, patience=2, lr=0.02, layer_decay=1.0), val=val)
-    assert history.miou[history.best_epoch] == max(history.miou)
-    assert len(history.miou) == min(12, history.best_epoch + 3)
-    assert miou(model, val) == pytest.approx(max(history.miou), abs=1e-6)
+    assert history.validation[history.epoch - 1] == max(history.validation)
+    assert len(history.validation) == min(12, history.epoch + 2)
+    assert miou(model, val) == pytest.approx(max(history.validation), abs=1e-6)
     assert not model.training
 
 
 def test_training_without_progress_stops_after_patience_epochs() -> None:
     history = fit_segmenter(segmenter(), toy(), settings(epochs=12, patience=2, lr=1e-30), val=toy(seed=7))
     # Batch norm's statistics move the first scores; with an lr of nothing they settle at once.
-    assert len(history.miou) < 12
-    assert len(history.miou) == history.best_epoch + 3
+    assert len(history.validation) < 12
+    assert len(history.validation) == history.epoch + 2
 
 
 def test_validation_masks_may_have_their_native_size() -> None:
@@ -134,19 +128,24 @@ def test_validation_masks_may_have_their_native_size() -> None:
     assert (counts.sum((1, 2)) == (large != 255).sum((1, 2))).all()
 
 
-def test_predictions_have_the_size_asked_for_and_probabilities_that_agree() -> None:
+def test_each_mask_has_the_size_asked_for_and_is_that_of_its_image_alone() -> None:
     model, (images, _) = segmenter(), toy(3)
-    found = predict(model, images, size=(90, 130), batch=2, probabilities=True)
-    assert found.masks.shape == (3, 90, 130)
-    assert found.masks.dtype == np.uint8
-    assert found.probabilities is not None
-    assert found.probabilities.shape == (3, 3, 90, 130)
-    assert found.probabilities.astype(np.float32).sum(1) == pytest.approx(1, abs=3e-3)
-    best = found.probabilities.max(1)
-    assert (np.take_along_axis(found.probabilities, found.masks[:, None].astype(int), 1)[:, 0] == best).all()
-    single = predict(model, images[2:], size=(90, 130))
-    assert (single.masks[0] == found.masks[2]).mean() > 0.999
-    assert single.probabilities is None
+    sizes = [(90, 130), SIZE, (20, 31)]
+    asked = []
+
+    def one_at_a_time() -> Iterator[tuple[int, int]]:
+        for size in sizes:
+            asked.append(size)
+            yield size
+
+    found = predict_masks(model, images, one_at_a_time(), batch=2)
+    first = next(found)
+    assert asked == sizes[:1]
+    masks = [first, *found]
+    assert [(mask.shape, mask.dtype) for mask in masks] == [(size, np.uint8) for size in sizes]
+    for image, size, mask in zip(images, sizes, masks, strict=True):
+        (single,) = predict_masks(model, image[None], [size])
+        assert (single == mask).mean() > 0.999
 
 
 def test_memory_mapped_images_and_bfloat16_train(tmp_path: Path) -> None:
@@ -179,36 +178,18 @@ def test_rows_of_a_larger_array_train_as_their_copy_does_and_are_read_by_the_bat
     found = fit_segmenter(
         picked, (large, masks[rows]), settings(batch=2), val=(Picked(images, np.arange(3)), masks[:3])
     )
-    assert (found.loss, found.miou) == (expected.loss, expected.miou)
+    assert found == expected
     assert all(
         torch.equal(a, b) for a, b in zip(copied.state_dict().values(), picked.state_dict().values(), strict=True)
     )
     assert Counting.most == 2
 
 
-def test_an_epoch_has_every_image_in_equal_batches_and_an_order_of_its_own() -> None:
-    first = list(batches(10, 4, seed=0, epoch=0))
-    assert [len(b) for b in first] == [4, 4, 4]
-    assert set(np.concatenate(first)) == set(range(10))
-    assert not np.array_equal(first, list(batches(10, 4, seed=0, epoch=1)))
-    assert np.array_equal(first, list(batches(10, 4, seed=0, epoch=0)))
-    assert [b.tolist() for b in batches(1, 16, 0, 0)] == [[0, 0]]
-    assert [len(b) for b in batches(3, 16, 0, 0)] == [3]
-
-
-def test_the_learning_rate_rises_to_one_and_falls_to_nothing() -> None:
-    factors = [rate(step, 100, 0.1) for step in range(100)]
-    assert factors[:2] == pytest.approx([1 / 11, 2 / 11])
-    assert factors[10] == 1.0
-    assert factors[55] == pytest.approx(0.5)
-    assert 0 < factors[99] < 0.001
-
-
 def test_layers_below_the_decoder_learn_more_slowly_the_deeper_they_are() -> None:
     model = segmenter(name="random:vit_tiny_patch16_224")
     scale = {
         id(p): group["lr_scale"]
-        for group in parameter_groups(model, settings(layer_decay=0.5))
+        for group in parameter_groups(model.decoder, model.backbone, 0.05, 0.5)
         for p in group["params"]
     }
     vit = model.backbone
@@ -222,7 +203,12 @@ def test_layers_below_the_decoder_learn_more_slowly_the_deeper_they_are() -> Non
 
 def test_vectors_and_position_tables_are_not_decayed() -> None:
     model = segmenter(name="random:vit_tiny_patch16_224")
-    plain = {id(p) for g in parameter_groups(model, settings()) if g["weight_decay"] == 0 for p in g["params"]}
+    plain = {
+        id(p)
+        for g in parameter_groups(model.decoder, model.backbone, 0.05, 0.65)
+        if g["weight_decay"] == 0
+        for p in g["params"]
+    }
     assert id(model.backbone.pos_embed) in plain
     assert all(id(p) in plain for p in model.parameters() if p.ndim <= 1)
     assert id(model.decoder.lateral[0].weight) not in plain
@@ -235,7 +221,7 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
     with pytest.raises(TrocarError, match="do not fit together"):
         fit_segmenter(segmenter(), (images, masks[:3]), settings())
     with pytest.raises(TrocarError, match="built for 40 x 56"):
-        predict(segmenter(), images[:0])
+        next(predict_masks(segmenter(), images[:0], []))
     with pytest.raises(ConfigError, match="2 numbers for 3 classes"):
         fit_segmenter(segmenter(), (images, masks), settings(class_weights=[1.0, 2.0]))
     with pytest.raises(TrocarError, match="class 7, but there are 3 classes"):
@@ -247,7 +233,7 @@ def test_a_loss_that_is_not_finite_stops_the_training() -> None:
     assert isinstance(model.decoder.fuse[-1], nn.Conv2d)
     with torch.no_grad():
         model.decoder.fuse[-1].bias[0] = float("nan")
-    with pytest.raises(TrocarError, match="not finite in epoch 1"):
+    with pytest.raises(TrocarError, match="segmentation: the loss of epoch 1 is nan; use a smaller lr"):
         fit_segmenter(model, toy(), settings())
 
 
@@ -256,6 +242,6 @@ def test_logits_that_are_not_finite_are_no_mask_of_the_first_class() -> None:
     with torch.no_grad():
         next(model.decoder.parameters()).fill_(torch.nan)
     with pytest.raises(TrocarError, match="the segmenter's logits are NaN or infinite"):
-        predict(model, images)
+        next(predict_masks(model, images, [SIZE]))
     with pytest.raises(TrocarError, match="the segmenter's logits are NaN or infinite"):
         predicted_confusions(model, images, masks)

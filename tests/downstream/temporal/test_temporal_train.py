@@ -219,7 +219,9 @@ def test_features_of_another_backbone_are_refused():
 
 
 def test_a_loss_that_explodes_names_the_case():
-    with pytest.raises(TrocarError, match=r"epoch \d+, case 'case\d': the loss is (nan|inf); lower lr"):
+    with pytest.raises(
+        TrocarError, match=r"the loss of epoch \d+, case 'case\d' is (nan|inf); use a smaller lr or set clip: 1"
+    ):
         fit(settings(lr=1e30, epochs=5))
 
 

@@ -8,7 +8,7 @@ import torch
 
 from trocar.backbones.preprocess import Preprocessing
 from trocar.data.views.recipe import Jitter
-from trocar.downstream.training.batches import Augmentation, NetworkImages, epoch_batches
+from trocar.downstream.training.batches import Augmentation, NetworkImages
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3), dtype=np.uint8)
 
@@ -19,16 +19,6 @@ def images(augmentation: Augmentation | None, seed: int = 0) -> NetworkImages:
 
 def view(found: NetworkImages, rows: list[int], epoch: int | None) -> torch.Tensor:
     return found.finish(found.cut(np.array(rows), epoch))
-
-
-def test_an_epoch_sees_every_row_once_in_batches_of_nearly_one_size() -> None:
-    rows = np.arange(100, 121)
-    parts = epoch_batches(rows, 8, seed=0, epoch=0)
-    assert sorted(np.concatenate(parts)) == rows.tolist()
-    assert [len(part) for part in parts] == [7, 7, 7]
-    assert [p.tolist() for p in parts] == [p.tolist() for p in epoch_batches(rows, 8, seed=0, epoch=0)]
-    for other in (epoch_batches(rows, 8, seed=0, epoch=1), epoch_batches(rows, 8, seed=1, epoch=0)):
-        assert [p.tolist() for p in parts] != [p.tolist() for p in other]
 
 
 def test_an_augmented_frame_does_not_depend_on_its_batch() -> None:
@@ -57,8 +47,7 @@ def test_a_neutral_augmentation_changes_nothing_and_a_sure_flip_mirrors() -> Non
 
 
 def test_worker_processes_cut_what_a_thread_cuts() -> None:
-    rows = np.arange(9)
-    parts = epoch_batches(rows, 1, seed=0, epoch=2)
+    parts = list(np.arange(9)[:, None])
     found = images(Augmentation())
     alone = [found.cut(part, 2) for part in parts]
     for workers in (1, 2):

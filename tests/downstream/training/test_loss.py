@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from trocar.downstream.labels import LabelSpace
+from trocar.downstream.protocols.base import Goal
 from trocar.downstream.tasks import get_task
-from trocar.downstream.training.loss import Criterion, Goal, make_criterion
+from trocar.downstream.training.loss import Criterion, make_criterion
 from trocar.errors import ConfigError
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 1.0, -2.0], [1.0, 1.0, 1.0]])

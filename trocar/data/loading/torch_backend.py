@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -34,14 +35,18 @@ def decode(jpeg: Jpeg, width: int, height: int) -> Tensor:
 
 
 def crop_resize(
-    image: Tensor, box: tuple[int, int, int, int], size: int, interpolation: Interpolation = "bicubic"
+    image: Tensor,
+    box: Sequence[int],
+    size: int | tuple[int, int],
+    interpolation: Interpolation = "bicubic",
 ) -> Tensor:
-    """uint8[3, H, W] and (top, left, height, width) -> uint8[3, size, size], antialiased."""
+    """uint8[3, H, W] and (top, left, height, width) -> uint8[3, size, size], or of (height, width), antialiased."""
     top, left, height, width = box
     region = image[:, top : top + height, left : left + width]
-    if (height, width) == (size, size):
+    shape = (size, size) if isinstance(size, int) else size
+    if (height, width) == shape:
         return region
-    out: Tensor = F.interpolate(region[None], size=(size, size), mode=interpolation, antialias=True)[0]
+    out: Tensor = F.interpolate(region[None], size=shape, mode=interpolation, antialias=True)[0]
     return out
 
 

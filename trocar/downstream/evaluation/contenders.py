@@ -21,7 +21,7 @@ from trocar.backbones.preprocess import describe_backbone
 from trocar.backbones.source import MODULE, RANDOM, TIMM, resolve
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.experiment import Experiment, drawn
-from trocar.downstream.features.baselines.base import BASELINES, SIZE
+from trocar.downstream.features.baselines import BASELINES, SIZE
 from trocar.downstream.features.feature_cache import architecture_of
 from trocar.downstream.features.frame_cache import Size
 from trocar.downstream.protocols import get_protocol

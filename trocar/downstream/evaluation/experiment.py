@@ -11,7 +11,7 @@ from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.features.feature_cache import Encoder
 from trocar.downstream.labels import Kind, LabelledFrames, LabelSpace
 from trocar.downstream.metrics.outcome import Floats, Ints
-from trocar.downstream.protocols.base import FoldFrames, Labelled, Partner, Problem, Targets
+from trocar.downstream.protocols.base import Goal, Problem, Targets
 from trocar.downstream.splits.budgets import restrict
 from trocar.downstream.splits.folds import Fold, make_folds
 from trocar.downstream.tasks import TOGETHER, get_task
@@ -60,28 +60,17 @@ class Experiment:
 
     def problem(self, fold: Fold, encoder: Encoder, seed: int) -> Problem:
         """The fold as a protocol sees it: with the labels of its training and validation cases and no others."""
-        lead, *others = self.tasks
-        hidden = ~np.isin(self.case, self.case[np.concatenate([fold.train, fold.val])])
-        targets = {task.name: task.targets(self.data).astype(np.float64) for task in self.tasks}
-        for values in targets.values():
-            values[hidden] = -1
+        labelled = np.concatenate([fold.train, fold.val])
+        goals = tuple(Goal(task, self.space(task), self._targets(task, labelled)) for task in self.tasks)
+        val = fold.val if len(fold.val) else None
+        return Problem(goals, encoder, fold.train, val, fold.test, self.case, self.time_s, seed)
 
-        def part(rows: Ints) -> Labelled:
-            return Labelled(rows, self.case[rows], _typed(targets[lead.name][rows], self.space(lead)))
-
-        partners = tuple(Partner(t, self.space(t), _typed(targets[t.name], self.space(t))) for t in others)
-        return Problem(
-            task=lead,
-            space=self.space(lead),
-            encoder=encoder,
-            train=part(fold.train),
-            val=part(fold.val) if len(fold.val) else None,
-            test=FoldFrames(fold.test, self.case[fold.test]),
-            case=self.case,
-            time_s=self.time_s,
-            seed=seed,
-            partners=partners,
-        )
+    def _targets(self, task: Task, shown: Ints) -> Targets:
+        """The task's labels of all rows, hidden but for those `shown`."""
+        values = task.targets(self.data).astype(np.float64)
+        targets = np.full_like(values, -1)
+        targets[shown] = values[shown]
+        return targets if self.space(task).soft else targets.astype(np.int64)
 
 
 def make_experiment(names: str, data: LabelledFrames, config: EvaluateConfig) -> Experiment:
@@ -123,7 +112,3 @@ def drawn(bench: Experiment, config: EvaluateConfig, draw: int) -> list[Fold]:
     """The folds with the labelled cases of one draw of the budget."""
     space = bench.space(bench.tasks[0])
     return [restrict(bench.data, space, fold, config.budget, draw) for fold in bench.folds]
-
-
-def _typed(values: np.ndarray, space: LabelSpace) -> Targets:
-    return values if space.soft else values.astype(np.int64)

@@ -25,7 +25,7 @@ from trocar.core.plugins import plugins_in
 from trocar.core.registry import modules_of
 from trocar.downstream.datasets.base import DATASETS
 from trocar.downstream.protocols.base import (
-    FoldFrames,
+    Goal,
     Prediction,
     Problem,
     Protocol,
@@ -189,22 +189,20 @@ def _recipe(protocol: Protocol) -> str:
 
 def _key(method: str, settings: str, made_of: Any, problem: Problem, remap: str) -> str:
     """32 hex digits over everything that a prediction follows from; `made_of` is what may have come from a plugin."""
-    encoder, space = problem.encoder, problem.space
+    encoder = problem.encoder
     plugins = plugins_in(modules_of(made_of) | _modules(problem))
     words = [
         *(_code(), repr(plugins), torch.__version__, timm.__version__, torch.device(encoder.device).type),
         *(remap, encoder.identity, encoder.frames.key, encoder.size, encoder.frames_at_once),
         *(encoder.precision, problem.seed),
         *(method, settings),
-        *(problem.task.name, space.kind, space.classes, space.soft, space.unscored),
-        *((partner.task.name, partner.space.kind, partner.space.classes) for partner in problem.partners),
+        *(_labels(goal) for goal in problem.goals),
     ]
     digest = hashlib.sha256(repr(words).encode())
-    for part in (problem.train, problem.val):
-        _add(digest, *((part.rows, part.case, part.targets) if part is not None else ()))
-    _add(digest, problem.test.rows, problem.test.case, problem.case, problem.time_s)
-    _add(digest, *(partner.targets for partner in problem.partners))
-    if space.kind == "mask":
+    for rows in (problem.train, problem.val, problem.test):
+        _add(digest, *(() if rows is None else (rows,)))
+    _add(digest, problem.case, problem.time_s, *(goal.targets for goal in problem.goals))
+    if problem.space.kind == "mask":
         _add_masks(digest, problem)
     return digest.hexdigest()[:32]
 
@@ -212,10 +210,15 @@ def _key(method: str, settings: str, made_of: Any, problem: Problem, remap: str)
 def _modules(problem: Problem) -> set[str]:
     """Where labels and features come from; what a network is made of is in the encoder's identity."""
     layout = problem.encoder.frames.data.layout
-    names = [problem.task.name, *(partner.task.name for partner in problem.partners)]
+    names = [goal.task.name for goal in problem.goals]
     tasks = {TASKS.module_of(name) for name in names if name in TASKS}
     adapter = {DATASETS.module_of(layout)} if layout in DATASETS else set()
     return tasks | adapter | modules_of(problem.encoder.plain)
+
+
+def _labels(goal: Goal) -> tuple[Any, ...]:
+    space = goal.space
+    return goal.task.name, space.kind, space.classes, space.soft, space.unscored
 
 
 def _add(digest: Any, *arrays: Targets) -> None:
@@ -230,8 +233,8 @@ def _add_masks(digest: Any, problem: Problem) -> None:
     which part of it is taken.
     """
     data = problem.encoder.frames.data
-    parts: list[FoldFrames] = [problem.train, problem.test, *([] if problem.val is None else [problem.val])]
-    for row in np.concatenate([part.rows for part in parts]):
+    parts = [problem.train, problem.test, *([] if problem.val is None else [problem.val])]
+    for row in np.concatenate(parts):
         for file in problem.space.files_at(data.root / str(data.frames["mask"].iloc[row])):
             status = os.stat(file)  # noqa: PTH116  as for the frames
             digest.update(f"{status.st_size}|{status.st_mtime_ns}\n".encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from trocar.downstream.evaluation.mask_runs import MaskWriter, draw_masks, file_
 from trocar.downstream.evaluation.result_cache import Finished
 from trocar.downstream.evaluation.results import RowOrigin
 from trocar.downstream.evaluation.rows import ContenderRun, details, frame_payload, prediction_table
-from trocar.downstream.features.baselines.base import BASELINES
+from trocar.downstream.features.baselines import BASELINES
 from trocar.downstream.features.feature_cache import Encoder, Features
 from trocar.downstream.features.frame_cache import FrameCache
 from trocar.downstream.predictions.prediction_file import RunIndex
@@ -83,7 +83,12 @@ def predict(
     """All runs of an arm on a bench with one protocol, but for what is `finished`; pictures show no `private` case."""
     runs = []
     for index, name, encoder, folds in _runs(bench, protocol, encoders, config):
-        problems = (bench.problem(fold, encoder, index.start) for fold in folds)
+        words = [bench.name, arm.label, *name.split(", ")]  # a name of several words begins with that of the arm
+        said = private.hidden.text(", ".join(dict.fromkeys(words)))
+        problems = (
+            replace(bench.problem(fold, encoder, index.start), title=f"{said}, fold {number} of {len(folds)}")
+            for number, fold in enumerate(folds, start=1)
+        )
         if isinstance(protocol, MaskProtocol):
             run = run_masks(index, name, arm.label, bench, folds, protocol, problems, MaskWriter(config.out), finished)
         else:

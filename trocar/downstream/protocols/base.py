@@ -71,58 +71,76 @@ def made_anew(_: Config, train: Callable[[], Solution]) -> Solution:
 
 
 @dataclass(frozen=True)
-class FoldFrames:
-    """Frames on one side of a fold: `rows` of the data set's table [n], rising; `case` [n], the operation of each."""
-
-    rows: Ints
-    case: Ints
-
-
-@dataclass(frozen=True)
-class Labelled(FoldFrames):
-    """With their labels: class indices [n], or 0 and 1 (soft: values in 0..1) per class [n, K]."""
-
-    targets: Targets
-
-
-@dataclass(frozen=True)
-class Partner:
-    """A second task that is learned together: its labels on all rows of the table, -1 outside the labelled cases."""
-
-    task: Task
-    space: LabelSpace
-    targets: Targets
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One task on one fold. No label of a test frame is in it.
-
-    `val` are labelled cases kept for choices, None where there are none: then a choice is made inside `train`.
-    `case` [N] is the operation of every row of the table, also of rows without a label, and `time_s` [N] the seconds
-    since the operation began; within an operation rows are in the order of time. `kept` knows networks that another
-    protocol fine-tuned on this problem.
+class Goal:
+    """A task as it is learned: `targets` of all N rows of the table, -1 where a row is unlabelled or its label hidden:
+    class indices int64 [N], or 0 and 1 (soft: float64 in 0..1) per class [N, K].
     """
 
     task: Task
     space: LabelSpace
+    targets: Targets
+
+    def known(self, rows: Ints) -> Ints:
+        """Those of `rows` that are labelled."""
+        labelled = self.targets[rows] >= 0
+        return rows[labelled if labelled.ndim == 1 else labelled.all(1)]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One task on one fold, or several that are learned together: `goals`, the leading one first. They have the labels
+    of training and validation cases and no others.
+
+    `train`, `val` and `test` are rows of the table, rising in training and test. `val` are of labelled cases kept for
+    choices, None where there are none: then a choice is made inside `train`. `case` [N] is the operation of every row
+    of the table, also of rows without a label, and `time_s` [N] the seconds since the operation began; within an
+    operation rows are in the order of time. `kept` knows networks that another protocol fine-tuned on this problem;
+    `title` is what people are told it is.
+    """
+
+    goals: tuple[Goal, ...]
     encoder: Encoder
-    train: Labelled
-    val: Labelled | None
-    test: FoldFrames
+    train: Ints
+    val: Ints | None
+    test: Ints
     case: Ints
     time_s: Floats
     seed: int = 0
-    partners: tuple[Partner, ...] = ()
     kept: Kept = made_anew
+    title: str = ""
 
-    def features(self, part: FoldFrames) -> Floats:
-        """Frozen features of a part, float64 [n, D]."""
-        return self.encoder.features[part.rows].astype(np.float64)
+    def called(self, work: str) -> str:
+        """What progress lines and errors call a work on this problem."""
+        return f"{self.title}: {work}" if self.title else work
 
-    def sequences(self, part: FoldFrames) -> list[Ints]:
-        """Rows of every whole operation that `part` touches, in time, unlabelled frames included."""
-        return [np.flatnonzero(self.case == case) for case in np.unique(part.case)]
+    @property
+    def task(self) -> Task:
+        """The leading task."""
+        return self.goals[0].task
+
+    @property
+    def space(self) -> LabelSpace:
+        """How the leading task is labelled."""
+        return self.goals[0].space
+
+    @property
+    def targets(self) -> Targets:
+        """The leading task's, of all rows of the table."""
+        return self.goals[0].targets
+
+    def labels_of(self, rows: Ints) -> Targets:
+        """`targets` with -1 in all rows but these."""
+        found = np.full_like(self.targets, -1)
+        found[rows] = self.targets[rows]
+        return found
+
+    def features(self, rows: Ints) -> Floats:
+        """Frozen features of rows, float64 [n, D]."""
+        return self.encoder.features[rows].astype(np.float64)
+
+    def sequences(self, rows: Ints) -> list[Ints]:
+        """Rows of every whole operation that `rows` touch, in time, unlabelled frames included."""
+        return [np.flatnonzero(self.case == case) for case in np.unique(self.case[rows])]
 
 
 @dataclass(frozen=True)
@@ -198,26 +216,19 @@ def decide(kind: Kind, scores: Floats) -> Ints:
     return scores.argmax(1).astype(np.int64) if kind == "multiclass" else (scores >= 0.5).astype(np.int64)
 
 
-def take(part: Labelled, index: Ints) -> Labelled:
-    """Some of the frames of a part."""
-    return Labelled(part.rows[index], part.case[index], part.targets[index])
-
-
-def join(parts: Sequence[Labelled]) -> Labelled:
-    """Parts one behind the other; the rows need not rise."""
-    fields = zip(*((part.rows, part.case, part.targets) for part in parts), strict=True)
-    rows, case, targets = (np.concatenate(values) for values in fields)
-    return Labelled(rows, case, targets)
-
-
-def headline(problem: Problem, part: Labelled, scores: Floats) -> float:
-    """The leading task's headline of probabilities [n, K] of a labelled part. As in the scoring of test frames, soft
+def headline(problem: Problem, rows: Ints, scores: Floats) -> float:
+    """The leading task's headline of probabilities [n, K] of labelled rows [n]. As in the scoring of test frames, soft
     labels are rounded and classes that the official scoring leaves out are left out.
     """
-    case = np.unique(part.case, return_inverse=True)[1].astype(np.int64)
-    truth, space = part.targets.round().astype(np.int64), problem.space
+    case = np.unique(problem.case[rows], return_inverse=True)[1].astype(np.int64)
+    truth, space = problem.targets[rows].round().astype(np.int64), problem.space
     decided = decide(space.kind, scores)
     return problem.task.score(Outcome(truth, decided, scores, case, classes=space.classes, unscored=space.unscored))
+
+
+def best_of(scores: Sequence[float]) -> int | None:
+    """Place of the largest score, of equal ones of the first. NaN is no score; None where there is no other."""
+    return None if np.isnan(scores).all() else int(np.nanargmax(scores))
 
 
 def standardise(train: Floats, *others: Floats) -> list[Floats]:

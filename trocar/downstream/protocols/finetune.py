@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -11,21 +11,12 @@ import torch
 
 from trocar.backbones.preprocess import describe_backbone, fit_input_size
 from trocar.backbones.weights.weights_file import require_finite
+from trocar.core.random import torch_seeded
 from trocar.downstream.metrics.outcome import Floats, Ints
-from trocar.downstream.protocols.base import (
-    PROTOCOLS,
-    Labelled,
-    Prediction,
-    Problem,
-    Protocol,
-    Solution,
-    headline,
-    take,
-)
+from trocar.downstream.protocols.base import PROTOCOLS, Goal, Prediction, Problem, Protocol, Solution, headline
 from trocar.downstream.training.batches import NetworkImages
-from trocar.downstream.training.loop import FinetuneTrainer, TrainingHistory, seeded
-from trocar.downstream.training.loss import Goal, goals_of
-from trocar.downstream.training.network import Classifier, FinetuneRecipe
+from trocar.downstream.training.finetuning import Classifier, FinetuneRecipe, FinetuneTrainer
+from trocar.downstream.training.fit import TrainingHistory
 
 EVERY = 5
 
@@ -52,7 +43,7 @@ class Finetune(Protocol, FinetuneRecipe):
     def predict(self, problem: Problem) -> Prediction:
         """Train, and give the probabilities of every task on the test frames."""
         found = finetuned(problem, self.fine_tuning())
-        scores = found.predict(problem.test.rows)
+        scores = found.predict(problem.test)
         return Prediction(scores.pop(problem.task.name), found.detail, scores)
 
 
@@ -82,7 +73,7 @@ def finetuned(problem: Problem, recipe: FinetuneRecipe) -> Finetuned:
     The result follows from the problem's seed, labels and pixels. Raises ConfigError for settings that do not fit the
     classes, TrocarError for too few frames, or a loss or weights that are not finite.
     """
-    goals = goals_of(problem, rounded=recipe.labels == "rounded")
+    goals = tuple(_rounded(goal) for goal in problem.goals) if recipe.labels == "rounded" else problem.goals
     solution = problem.kept(recipe, lambda: _solution(_trained(problem, recipe, goals)))
     trainer = _trainer(problem, recipe, goals)
     weights = {name: torch.from_numpy(value) for name, value in solution.arrays.items()}
@@ -102,11 +93,11 @@ def _trained(problem: Problem, recipe: FinetuneRecipe, goals: tuple[Goal, ...]) 
         return _train(problem, recipe, goals, problem.train, None, None, {"chosen_on": None})
     if problem.val is not None:
         return _train(problem, recipe, goals, problem.train, problem.val, None, {"chosen_on": "validation cases"})
-    parts = _hold_out(problem.train)
+    parts = _hold_out(problem)
     if parts is None:
         return _train(problem, recipe, goals, problem.train, None, None, {"chosen_on": None})
     search = _train(problem, recipe, goals, *parts, None, {}).history
-    about = {"chosen_on": f"{len(np.unique(parts[1].case))} held-out training cases", "search": asdict(search)}
+    about = {"chosen_on": f"{len(np.unique(problem.case[parts[1]]))} held-out training cases", "search": asdict(search)}
     return _train(problem, recipe, goals, problem.train, None, search.epoch, about)
 
 
@@ -114,19 +105,15 @@ def _train(
     problem: Problem,
     recipe: FinetuneRecipe,
     goals: tuple[Goal, ...],
-    train: Labelled,
-    val: Labelled | None,
+    train: Ints,
+    val: Ints | None,
     last: int | None,
     about: Mapping[str, Any],
 ) -> Finetuned:
     trainer = _trainer(problem, recipe, goals)
-    scored = _scored(problem, val)
-    history = trainer.fit(
-        train.rows,
-        train.rows[:0] if scored is None else scored.rows,
-        lambda scores: headline(problem, scored, scores) if scored is not None else float("nan"),
-        last,
-    )
+    # Where tasks are learned together, not every validation frame carries a label of the leading one.
+    scored = train[:0] if val is None else problem.goals[0].known(val)
+    history = trainer.fit(train, scored, lambda scores: headline(problem, scored, scores), last)
     return Finetuned(trainer, history, {**asdict(history), **about, "precision": trainer.precision})
 
 
@@ -140,23 +127,21 @@ def _trainer(problem: Problem, recipe: FinetuneRecipe, goals: tuple[Goal, ...]) 
     images = NetworkImages(
         encoder.pixels, preprocessing, recipe.augment, problem.seed, encoder.device, workers=encoder.workers
     )
-    with seeded(problem.seed, encoder.device):
+    with torch_seeded(problem.seed, "heads", device=encoder.device):
         network = Classifier(backbone, goals, encoder.size).to(encoder.device)
-    return FinetuneTrainer(network, goals, images, recipe, problem.seed, precision)
+    return FinetuneTrainer(network, goals, images, recipe, problem.seed, precision, problem.called("fine-tuning"))
 
 
-def _scored(problem: Problem, val: Labelled | None) -> Labelled | None:
-    """Validation frames that carry a label of the leading task: where tasks are learned together not all do."""
-    if val is None:
-        return None
-    known = val.targets >= 0 if val.targets.ndim == 1 else (val.targets >= 0).all(1)
-    return take(val, np.flatnonzero(known).astype(np.int64)) if known.any() else None
+def _rounded(goal: Goal) -> Goal:
+    """With 0 and 1 in place of the mean of several annotators, as the scoring has it."""
+    return replace(goal, targets=goal.targets.round()) if goal.space.soft else goal
 
 
-def _hold_out(train: Labelled) -> tuple[Labelled, Labelled] | None:
-    """(fit on, hold out); None for a single case."""
-    cases = np.unique(train.case)
+def _hold_out(problem: Problem) -> tuple[Ints, Ints] | None:
+    """Training rows to (fit on, hold out); None for a single case."""
+    case = problem.case[problem.train]
+    cases = np.unique(case)
     if len(cases) < 2:
         return None
-    held = np.isin(train.case, cases[EVERY - 1 :: EVERY] if len(cases) >= EVERY else cases[-1:])
-    return take(train, np.flatnonzero(~held).astype(np.int64)), take(train, np.flatnonzero(held).astype(np.int64))
+    held = np.isin(case, cases[EVERY - 1 :: EVERY] if len(cases) >= EVERY else cases[-1:])
+    return problem.train[~held], problem.train[held]

@@ -34,7 +34,7 @@ class KNN(Protocol):
         """Votes of the nearest training frames."""
         train, test = problem.features(problem.train), problem.features(problem.test)
         reference, queries = (_unit(x) for x in standardise(train, test))
-        votes = one_hot(problem.train.targets, len(problem.space.classes))
+        votes = one_hot(problem.targets[problem.train], len(problem.space.classes))
         k = _at_most(self.neighbours, problem.space.kind, votes)
         starts = range(0, len(queries), CHUNK)
         scores = [_vote(queries[i : i + CHUNK], reference, votes, k, self.temperature) for i in starts]

@@ -21,18 +21,16 @@ from scipy.special import expit, log_softmax
 from sklearn.model_selection import GroupKFold
 
 from trocar.downstream.labels import Kind
-from trocar.downstream.metrics.outcome import Floats
+from trocar.downstream.metrics.outcome import Floats, Ints
 from trocar.downstream.protocols.base import (
     PROTOCOLS,
-    Labelled,
     Prediction,
     Problem,
     Protocol,
+    best_of,
     headline,
-    join,
     one_hot,
     standardise,
-    take,
 )
 
 TOLERANCE = 1e-5
@@ -143,11 +141,12 @@ class Linear(Protocol):
     def predict(self, problem: Problem) -> Prediction:
         """Choose the strength, fit, and give probabilities."""
         validation = self._validate(problem)
-        fallback = int(np.argmin(np.abs(np.log(np.array(self.strengths) / FALLBACK))))
-        best = int(np.nanargmax(validation)) if validation else fallback
+        best = best_of(validation)
+        if best is None:
+            best = int(np.argmin(np.abs(np.log(np.array(self.strengths) / FALLBACK))))
         train, test = problem.features(problem.train), problem.features(problem.test)
         features, queries = standardise(train, test)
-        targets = one_hot(problem.train.targets, len(problem.space.classes))
+        targets = one_hot(problem.targets[problem.train], len(problem.space.classes))
         *_, model = fit_path(features, targets, problem.space.kind, self.strengths[: best + 1])
         detail = {"strength": self.strengths[best], "converged": model.converged, "validation": validation}
         return Prediction(model.probabilities(queries), detail)
@@ -160,25 +159,25 @@ class Linear(Protocol):
         kind, classes = problem.space.kind, len(problem.space.classes)
         standard = [standardise(problem.features(fit), problem.features(held)) for fit, held in rounds]
         paths = [
-            fit_path(features, one_hot(fit.targets, classes), kind, self.strengths, VALIDATION_TOLERANCE)
+            fit_path(features, one_hot(problem.targets[fit], classes), kind, self.strengths, VALIDATION_TOLERANCE)
             for (fit, _), (features, _) in zip(rounds, standard, strict=True)
         ]
         headlines: list[float] = []
         for models in zip(*paths, strict=True):
             scores = [model.probabilities(queries) for model, (_, queries) in zip(models, standard, strict=True)]
-            headlines.append(headline(problem, join([held for _, held in rounds]), np.concatenate(scores)))
-            if len(headlines) - 1 - int(np.argmax(headlines)) >= PATIENCE:
+            headlines.append(headline(problem, np.concatenate([held for _, held in rounds]), np.concatenate(scores)))
+            if len(headlines) - 1 - (best_of(headlines) or 0) >= PATIENCE:
                 break
-        return headlines if not np.isnan(headlines).all() else []
+        return [] if best_of(headlines) is None else headlines
 
 
-def _rounds(problem: Problem) -> list[tuple[Labelled, Labelled]]:
-    """(fit on, hold out): the validation cases, or grouped folds of the training cases."""
+def _rounds(problem: Problem) -> list[tuple[Ints, Ints]]:
+    """Rows to (fit on, hold out): the validation cases, or grouped folds of the training cases."""
     if problem.val is not None:
         return [(problem.train, problem.val)]
-    train = problem.train
-    cases = len(np.unique(train.case))
+    train, case = problem.train, problem.case[problem.train]
+    cases = len(np.unique(case))
     if cases < 2:
         return []
-    folds = GroupKFold(min(VALIDATION_FOLDS, cases)).split(train.rows, groups=train.case)
-    return [(take(train, fit), take(train, held)) for fit, held in folds]
+    folds = GroupKFold(min(VALIDATION_FOLDS, cases)).split(train, groups=case)
+    return [(train[fit], train[held]) for fit, held in folds]

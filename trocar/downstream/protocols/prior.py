@@ -18,5 +18,5 @@ class Prior(Protocol):
 
     def predict(self, problem: Problem) -> Prediction:
         """One score per class, the same for all test frames."""
-        prevalence = one_hot(problem.train.targets, len(problem.space.classes)).mean(0)
-        return Prediction(np.tile(prevalence, (len(problem.test.rows), 1)))
+        prevalence = one_hot(problem.targets[problem.train], len(problem.space.classes)).mean(0)
+        return Prediction(np.tile(prevalence, (len(problem.test), 1)))

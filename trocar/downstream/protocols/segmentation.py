@@ -13,16 +13,15 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 
-from trocar.backbones.device import Precision
 from trocar.core.registry import NameOf
 from trocar.downstream.features.frame_cache import Pixels, Size, extent
 from trocar.downstream.labels import IGNORED_PIXEL, Kind, Mask
 from trocar.downstream.metrics.outcome import Ints
-from trocar.downstream.protocols.base import PROTOCOLS, Labelled, Prediction, Problem, Protocol
-from trocar.downstream.segmentation.predict import predict
-from trocar.downstream.segmentation.segmenter import DECODERS, Segmenter, build_segmenter
+from trocar.downstream.protocols.base import PROTOCOLS, Prediction, Problem, Protocol
+from trocar.downstream.segmentation.predict import predict_masks
+from trocar.downstream.segmentation.segmenter import DECODERS, build_segmenter
 from trocar.downstream.segmentation.train import SegmentationTraining, fit_segmenter
-from trocar.downstream.segmentation.training_pictures import LabelledImages, Picked
+from trocar.downstream.training.batches import LabelledImages, Picked
 from trocar.errors import TrocarError
 
 Side = Annotated[int, Field(ge=16, le=4096)]
@@ -33,7 +32,7 @@ SizeOf = Callable[[int], tuple[int, int]]
 @dataclass(frozen=True)
 class Segmented:
     """Predicted masks uint8 [H, W] of the test frames, one after another at the size of the ground truth, in the order
-    of `problem.test.rows`; `detail` is what was chosen, as JSON values.
+    of `problem.test`; `detail` is what was chosen, as JSON values.
     """
 
     masks: Iterator[tuple[int, Mask]]
@@ -105,10 +104,16 @@ class SegmentationProtocol(MaskProtocol, SegmentationTraining):
             device=encoder.device,
             precision=precision,
             workers=encoder.workers,
+            name=problem.called("segmentation"),
         )
-        masks = _predicted(model, images, problem.test.rows, size_of, encoder.device, precision)
-        losses = {"loss": history.loss, "validation": history.miou}
-        detail = {"epoch": history.best_epoch + 1, **losses, "precision": precision}
+        rows = [int(row) for row in problem.test]
+        sizes = (size_of(row) for row in rows)
+        predicted = predict_masks(
+            model, Picked(images, problem.test), sizes, batch=self.batch, device=encoder.device, precision=precision
+        )
+        masks = zip(rows, predicted, strict=True)
+        losses = {"loss": history.loss, "validation": history.validation}
+        detail = {"epoch": history.epoch, **losses, "precision": precision}
         return Segmented(masks, detail)
 
 
@@ -120,10 +125,10 @@ class ConstantMask(MaskProtocol):
     def segment(self, problem: Problem, size_of: SizeOf) -> Segmented:
         """The same mask for all test frames."""
         counts = np.zeros(IGNORED_PIXEL + 1, dtype=np.int64)
-        for row in problem.train.rows:
+        for row in problem.train:
             counts += np.bincount(read_mask(problem, int(row)).ravel(), minlength=len(counts))
         best = int(counts[: len(problem.space.classes)].argmax())
-        rows = [int(row) for row in problem.test.rows]
+        rows = [int(row) for row in problem.test]
         masks = ((row, np.full(size_of(row), best, dtype=np.uint8)) for row in rows)
         return Segmented(masks, {"class": problem.space.classes[best]})
 
@@ -133,23 +138,15 @@ def read_mask(problem: Problem, row: int) -> Mask:
     return problem.encoder.frames.data.mask(problem.space, row)
 
 
-def _labelled(problem: Problem, part: Labelled, images: Pixels, shape: tuple[int, int]) -> LabelledImages:
-    """Images and masks of a part at the size of the input; classes do not mix, so the nearest pixel is taken. Masks
+def _labelled(problem: Problem, rows: Ints, images: Pixels, shape: tuple[int, int]) -> LabelledImages:
+    """Images and masks of rows at the size of the input; classes do not mix, so the nearest pixel is taken. Masks
     are resized once, into a file without a name that goes with the array.
     """
     # Written and not assigned through the map: a full disk is then an error and not a signal.
     with tempfile.TemporaryFile(dir=problem.encoder.frames.folder) as file:
-        for row in part.rows:
+        for row in rows:
             mask = torch.from_numpy(read_mask(problem, int(row)))[None, None]
             file.write(F.interpolate(mask, shape, mode="nearest-exact")[0, 0].numpy().tobytes())
         file.flush()
-        masks = np.memmap(file, dtype=np.uint8, mode="r", shape=(len(part.rows), *shape))
-    return Picked(images, part.rows), masks
-
-
-def _predicted(
-    model: Segmenter, images: Pixels, rows: Ints, size_of: SizeOf, device: str, precision: Precision
-) -> Iterator[tuple[int, Mask]]:
-    for row in rows:
-        found = predict(model, images[row : row + 1], size=size_of(int(row)), device=device, precision=precision)
-        yield int(row), found.masks[0]
+        masks = np.memmap(file, dtype=np.uint8, mode="r", shape=(len(rows), *shape))
+    return Picked(images, rows), masks

@@ -10,12 +10,12 @@ from pydantic import Field
 
 from trocar.downstream.features.feature_cache import Features, extract
 from trocar.downstream.metrics.outcome import Floats, Ints
-from trocar.downstream.protocols.base import PROTOCOLS, Labelled, Prediction, Problem, Protocol, headline
+from trocar.downstream.protocols.base import PROTOCOLS, Prediction, Problem, Protocol, headline
 from trocar.downstream.protocols.finetune import finetuned
 from trocar.downstream.temporal.config import TemporalConfig
 from trocar.downstream.temporal.sequence import Sequence
 from trocar.downstream.temporal.train import fit_temporal
-from trocar.downstream.training.network import FinetuneRecipe
+from trocar.downstream.training.finetuning import FinetuneRecipe
 
 
 class Temporal(Protocol, TemporalConfig):
@@ -48,29 +48,30 @@ class Temporal(Protocol, TemporalConfig):
     def predict(self, problem: Problem) -> Prediction:
         """Fit on the sequences of the training cases; probabilities of the test frames."""
         features, about = self.embed(problem)
-        train = _sequences(problem, features, problem.train)
+        train = _sequences(problem, features, problem.train, problem.sequences(problem.train))
         val = problem.val
         held = [] if val is None else problem.sequences(val)
 
         def score(predicted: list[Features]) -> float:
             assert val is not None
-            return headline(problem, val, _at(held, predicted, val.rows))
+            return headline(problem, val, _at(held, predicted, val))
 
         without = {"select": "fixed_epochs", "patience": None}
         settings = self if val is not None else self.model_copy(update=without)
         fitted = fit_temporal(
             settings,
             train,
-            None if val is None else _sequences(problem, features, val),
+            None if val is None else _sequences(problem, features, val, held),
             problem.space.kind,
             len(problem.space.classes),
             problem.seed,
             None if val is None else score,
             problem.encoder.device,
+            problem.called(self.name.replace("_", " ")),
         )
         rows = problem.sequences(problem.test)
-        empty = [_sequence(problem, features, own, _unlabelled(problem, own)) for own in rows]
-        scores = _at(rows, [fitted.predict(sequence) for sequence in empty], problem.test.rows)
+        empty = _sequences(problem, features, problem.test[:0], rows)
+        scores = _at(rows, [fitted.predict(sequence) for sequence in empty], problem.test)
         return Prediction(scores, {**fitted.detail(), **about})
 
 
@@ -123,20 +124,10 @@ class TemporalFinetuned(Temporal):
         return features, {"finetune": dict(found.detail)}
 
 
-def _sequences(problem: Problem, features: Features, part: Labelled) -> list[Sequence]:
-    targets = _unlabelled(problem, np.arange(len(problem.case)))
-    targets[part.rows] = part.targets
-    return [_sequence(problem, features, rows, targets[rows]) for rows in problem.sequences(part)]
-
-
-def _sequence(problem: Problem, features: Features, rows: Ints, targets: Any) -> Sequence:
-    return Sequence(str(problem.case[rows[0]]), features[rows], targets, problem.time_s[rows])
-
-
-def _unlabelled(problem: Problem, rows: Ints) -> Any:
-    if problem.space.kind == "multiclass":
-        return np.full(len(rows), -1, dtype=np.int64)
-    return np.full((len(rows), len(problem.space.classes)), -1.0)
+def _sequences(problem: Problem, features: Features, labelled: Ints, rows: list[Ints]) -> list[Sequence]:
+    """One of the `rows` of each operation, with the labels of the `labelled` rows alone."""
+    targets = problem.labels_of(labelled)
+    return [Sequence(str(problem.case[own[0]]), features[own], targets[own], problem.time_s[own]) for own in rows]
 
 
 def _at(sequences: list[Ints], predicted: list[Features], wanted: Ints) -> Floats:

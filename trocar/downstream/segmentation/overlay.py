@@ -11,8 +11,8 @@ import numpy.typing as npt
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
 from trocar.core.files import writing
+from trocar.downstream.labels import IGNORED_PIXEL
 from trocar.downstream.metrics.outcome import Floats
-from trocar.downstream.segmentation.loss import IGNORE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -103,7 +103,7 @@ def tinted(image: Bytes, mask: Bytes, count: int, background: int | None) -> npt
     picture = image.astype(np.float64) / 255
     palette = colours(count, background)
     for c in np.unique(mask):
-        if c in (background, IGNORE):
+        if c in (background, IGNORED_PIXEL):
             continue
         region = mask == c
         picture[region] = (1 - _OPACITY) * picture[region] + _OPACITY * palette[c]
@@ -121,12 +121,12 @@ def _draw(axis: Axes, image: Bytes, mask: Bytes | None, count: int, background: 
     axis.set_yticks([])
     if mask is None:
         return
-    if (mask == IGNORE).any():
-        hatched = axis.contourf(mask == IGNORE, levels=[0.5, 1.5], colors="none", hatches=["////"])
+    if (mask == IGNORED_PIXEL).any():
+        hatched = axis.contourf(mask == IGNORED_PIXEL, levels=[0.5, 1.5], colors="none", hatches=["////"])
         hatched.set_edgecolor("lightgrey")
         hatched.set_linewidth(0)
     for c in np.unique(mask):
-        if c not in (background, IGNORE):
+        if c not in (background, IGNORED_PIXEL):
             _number(axis, mask == c, int(c))
 
 
@@ -146,8 +146,10 @@ def _legend(figure: object, shown: Sequence[int], classes: Sequence[str], backgr
 
     assert isinstance(figure, Figure)
     palette = colours(len(classes), background)
-    handles = [Patch(color=palette[c], label=f"{c} {classes[c]}") for c in shown if c not in (background, IGNORE)]
-    if IGNORE in shown:
+    handles = [
+        Patch(color=palette[c], label=f"{c} {classes[c]}") for c in shown if c not in (background, IGNORED_PIXEL)
+    ]
+    if IGNORED_PIXEL in shown:
         handles.append(Patch(facecolor="none", edgecolor="grey", hatch="////", label="not labelled"))
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 7), frameon=False)

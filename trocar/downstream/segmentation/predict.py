@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -11,43 +10,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trocar.backbones.device import Precision, autocast
+from trocar.backbones.device import Halves, Precision, autocast
+from trocar.backbones.embed import prediction_batch
 from trocar.backbones.preprocess import describe_backbone
+from trocar.data.loading.cuda_stream import pinned, sent_ahead
+from trocar.data.loading.prefetch import in_thread
 from trocar.downstream.metrics.segmentation_outcome import confusions
 from trocar.downstream.segmentation.segmenter import Segmenter
-from trocar.downstream.segmentation.training_pictures import Bytes, Stack
+from trocar.downstream.training.batches import Bytes, Stack
 from trocar.errors import TrocarError
 
 
-@dataclass(frozen=True)
-class Predicted:
-    """`masks` uint8 [n, h, w] of class indices; `probabilities` float16 [n, K, h, w], softmax, if asked for."""
-
-    masks: Bytes
-    probabilities: npt.NDArray[np.float16] | None
-
-
-def predict(
+def predict_masks(
     model: Segmenter,
     images: Stack,
+    sizes: Iterable[tuple[int, int]],
     *,
-    size: tuple[int, int] | None = None,
     batch: int = 16,
     device: str = "cpu",
     precision: Precision = "float32",
-    probabilities: bool = False,
-) -> Predicted:
-    """uint8 [n, H, W, 3] of the model's size (may be memory-mapped) -> masks of `size` (None: the images').
+) -> Iterator[Bytes]:
+    """uint8 [n, H, W, 3] of the model's size (may be memory-mapped) -> a mask uint8 [h, w] of class indices after
+    another, each at its own of the `sizes`, which are asked for one at a time.
 
     Logits are resized before the argmax, not masks after it: edges stay smooth at the native size. The model is put
-    into eval mode and moved to `device`. Raises TrocarError for images of another size.
+    into eval mode and moved to `device`. Raises TrocarError for images of another size, and as `logit_batches`.
     """
-    masks, soft = [], []
-    for _, logits in logit_batches(model, images, size=size, batch=batch, device=device, precision=precision):
-        masks.append(class_map(logits).cpu().numpy())
-        if probabilities:
-            soft.append(logits.softmax(1).half().cpu().numpy())
-    return Predicted(np.concatenate(masks), np.concatenate(soft) if probabilities else None)
+    wanted = iter(sizes)
+    for logits in logit_batches(model, images, batch=batch, device=device, precision=precision):
+        for one in logits:
+            yield class_map(resized(one[None], next(wanted)))[0].cpu().numpy()
 
 
 def predicted_confusions(
@@ -63,39 +55,42 @@ def predicted_confusions(
 
     The predicted masks are never all in memory.
     """
-    size = (masks.shape[1], masks.shape[2])
+    size, start = (masks.shape[1], masks.shape[2]), 0
     found = []
-    for rows, logits in logit_batches(model, images, size=size, batch=batch, device=device, precision=precision):
-        found.append(confusions(masks[rows], class_map(logits).cpu().numpy(), logits.shape[1]))
+    for logits in logit_batches(model, images, batch=batch, device=device, precision=precision):
+        truth = masks[start : start + len(logits)]
+        found.append(confusions(truth, class_map(resized(logits, size)).cpu().numpy(), logits.shape[1]))
+        start += len(logits)
     return np.concatenate(found)
 
 
 def logit_batches(
-    model: Segmenter,
-    images: Stack,
-    *,
-    size: tuple[int, int] | None,
-    batch: int,
-    device: str,
-    precision: Precision = "float32",
-) -> Iterator[tuple[slice, Tensor]]:
-    """Rows and their logits float32 [b, K, h, w] on `device`, one batch after another.
+    model: Segmenter, images: Stack, *, batch: int, device: str, precision: Precision = "float32"
+) -> Iterator[Tensor]:
+    """Logits float32 [b, K, H, W] of the images in their order, on `device`. The next images are read and copied while
+    the network computes; a GPU takes more than `batch` at a time, as many as fit.
 
     Raises TrocarError for logits that are not finite.
     """
     require_size(images, model.size)
-    model = model.eval().to(device)
-    for start in range(0, len(images), batch):
-        rows = slice(start, start + batch)
-        with torch.inference_mode():
-            logits = logits_of(model, to_tensor(images[rows], device), precision)
+    model, where = model.eval().to(device), torch.device(device)
+    at_once, halves = prediction_batch(batch, device), Halves(where, where.type == "cuda")
+
+    def read() -> Iterator[Tensor]:
+        for start in range(0, len(images), at_once):
+            yield pinned(to_tensor(images[start : start + at_once]), where)
+
+    @torch.inference_mode()
+    def compute(pixels: Tensor) -> Tensor:
+        return logits_of(model, pixels, precision)
+
+    for _, (pixels,) in sent_ahead(((None, [part]) for part in in_thread(read)), where):
+        for logits in halves(compute, pixels):
             if not torch.isfinite(logits).all():  # its argmax would be the first class, everywhere
                 raise TrocarError(
                     "the segmenter's logits are NaN or infinite; a training that diverged needs a smaller lr"
                 )
-            if size is not None and size != model.size:
-                logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
-        yield rows, logits
+            yield logits
 
 
 def logits_of(model: Segmenter, pixels: Tensor, precision: Precision) -> Tensor:
@@ -103,6 +98,12 @@ def logits_of(model: Segmenter, pixels: Tensor, precision: Precision) -> Tensor:
     with autocast(pixels.device, precision):
         logits: Tensor = model(describe_backbone(model.backbone).normalise(pixels))
     return logits
+
+
+def resized(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """float [b, K, H, W] -> the same of `size` (height, width)."""
+    same = tuple(logits.shape[-2:]) == size
+    return logits if same else F.interpolate(logits, size, mode="bilinear", align_corners=False)
 
 
 def class_map(logits: Tensor) -> Tensor:
@@ -115,9 +116,9 @@ def class_map(logits: Tensor) -> Tensor:
     return logits.max(1).indices.to(torch.uint8)
 
 
-def to_tensor(images: Bytes, device: str) -> Tensor:
-    """uint8 [b, H, W, 3], copied out of a memory map if it is one, -> uint8 [b, 3, H, W] on `device`."""
-    return torch.from_numpy(np.array(images)).to(device).permute(0, 3, 1, 2).contiguous()
+def to_tensor(images: Bytes) -> Tensor:
+    """uint8 [b, H, W, 3], copied out of a memory map if it is one, -> uint8 [b, 3, H, W]."""
+    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).contiguous()
 
 
 def require_size(images: Stack, size: tuple[int, int]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder
 from segmentation_models_pytorch.decoders.fpn.decoder import FPNDecoder
@@ -17,6 +16,7 @@ from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 
+from trocar.core.random import torch_seeded
 from trocar.core.registry import Registry
 from trocar.downstream.segmentation.encoder import STRIDES, SegmentationEncoder, check, fit_rectangle, layout
 from trocar.errors import ConfigError
@@ -280,8 +280,7 @@ def build_segmenter(
     encoder = SegmentationEncoder(backbone, where, last=linear, norm=linear, freeze=freeze)
     channels, prefixed = check(encoder, padded)
     scale = None if where.patch is None else where.scale
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with torch_seeded(seed, "decoder"):
         head = build(DecoderInputs(tuple(channels), classes, scale, all(prefixed)))
     return Segmenter(encoder, head, classes, size, padded)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Many
 from contextlib import contextmanager
@@ -15,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trocar.backbones.device import explained
+from trocar.core.random import torch_seeded
 from trocar.core.resources import torch_threads
 from trocar.data.views.pixel_ops import sent
 from trocar.downstream.labels import Kind
 from trocar.downstream.temporal.config import TemporalConfig
-from trocar.downstream.temporal.head import Head, HeadRecipe, probabilities
+from trocar.downstream.temporal.head import Head, probabilities
 from trocar.downstream.temporal.loss import TemporalLoss, build_loss
 from trocar.downstream.temporal.sequence import (
     Features,
@@ -30,6 +28,7 @@ from trocar.downstream.temporal.sequence import (
     check_targets,
     fit_standard,
 )
+from trocar.downstream.training.fit import FitRecipe, Remedies, Training, epoch_order, fit
 from trocar.errors import ConfigError, TrocarError
 
 SHORT = 512  # frames: up to here the threads of one step cost more than they give
@@ -93,6 +92,7 @@ def fit_temporal(
     seed: int,
     score: Score | None = None,
     device: str = "cpu",
+    name: str = "temporal head",
 ) -> Fitted:
     """Train on whole cases, one case a step, in an order drawn anew every epoch.
 
@@ -100,7 +100,8 @@ def fit_temporal(
     their order, after every epoch; larger is better, of equal epochs the first is kept. With `select:
     fixed_epochs` neither is used. Features are standardised over the training frames. Training cases without
     any label are left out of the steps. Everything random comes from `seed`, and the caller's random numbers
-    are untouched; on the CPU a run repeats bit for bit at the same number of threads.
+    are untouched; on the CPU a run repeats bit for bit at the same number of threads. `name` is what progress
+    lines and errors call it.
 
     Raises ConfigError for settings that do not fit the data and for masks, which have no label a frame;
     TrocarError for unusable features or targets and for a loss or scores that are not finite.
@@ -109,80 +110,81 @@ def fit_temporal(
         raise ConfigError("a temporal head predicts labels of whole frames: there is none for masks")
     held_out = _held_out(config, validation, score)
     labelled = _checked(train, held_out, kind, classes)
-    dimensions = train[0].features.shape[1]
     standard = fit_standard(train)
     loss = build_loss(config.loss, [s.targets for s in train], classes, kind)
     longest = max(len(s) for s in (*train, *held_out))
     threads = config.threads or (1 if longest <= SHORT else torch.get_num_threads())
-    remedy = (
-        f"A temporal head takes a whole operation at a time, here up to {longest} frames: take a smaller head, fewer "
-        "frames (fps), or device=cpu"
+    with torch_threads(threads):
+        with torch_seeded(seed, "temporal head", device=device):
+            head = config.head.build(train[0].features.shape[1], classes, kind).to(device)
+
+        def validate() -> float:
+            assert score is not None
+            return score([_predict(head, standard, sequence, kind, device) for sequence in held_out])
+
+        training = head_training(
+            config, head, standard, loss, labelled, kind, seed, device, name, validate if held_out else None
+        )
+        history = fit(training)
+    losses, scores = tuple(history.loss), tuple(history.validation)
+    return Fitted(config, head, standard, kind, device, threads, history.epoch, losses, scores)
+
+
+def head_training(
+    config: TemporalConfig,
+    head: Head,
+    standard: Standard,
+    loss: TemporalLoss,
+    train: Many[Sequence],
+    kind: Kind,
+    seed: int,
+    device: str,
+    name: str,
+    validate: Callable[[], float] | None,
+) -> Training[Sequence]:
+    """What the engine is given. A batch is a case."""
+    recipe, criterion = config.recipe(), loss.to(device)
+
+    def cases(epoch: int) -> list[Sequence]:
+        return [train[place] for place in epoch_order(len(train), seed, epoch)]
+
+    def loss_of(sequence: Sequence) -> Tensor:
+        features = _tensor(standard(sequence.features), device)
+        if config.feature_noise:
+            features = features + config.feature_noise * torch.randn_like(features)
+        kept = F.dropout(torch.ones_like(features[:1]), recipe.feature_dropout)
+        targets = sequence.targets.astype(np.int64) if kind == "multiclass" else sequence.targets
+        return criterion(head(features * kept), targets)
+
+    longest = max(len(sequence) for sequence in train)
+    return Training(
+        name=name,
+        network=head,
+        groups=[{"params": list(head.parameters()), "weight_decay": recipe.weight_decay, "lr_scale": 1.0}],
+        recipe=FitRecipe(
+            recipe.lr,
+            recipe.epochs,
+            cosine=False,
+            patience=config.patience,
+            optimizer=recipe.optimiser,
+            clip=recipe.clip,
+        ),
+        seed=seed,
+        device=device,
+        steps=len(train),
+        batches=cases,
+        loss=loss_of,
+        validate=validate,
+        step_name=lambda epoch, step: f"case {cases(epoch)[step].case!r}",
+        remedies=Remedies(
+            lambda: (
+                f"A temporal head takes a whole operation at a time, here up to {longest} frames: take a smaller head, "
+                "fewer frames (fps), or device=cpu"
+            ),
+            "use a smaller lr or set clip: 1",
+            "With select: fixed_epochs no score is needed",
+        ),
     )
-    with torch_threads(threads), _seeded(seed, device), explained(lambda: remedy):
-        head = config.head.build(dimensions, classes, kind).to(device)
-        run = _TemporalTraining(config, head, standard, loss, kind, device)
-        kept = run.fit(labelled, held_out, score, np.random.default_rng(seed))
-    return Fitted(config, head, standard, kind, device, threads, kept, tuple(run.losses), tuple(run.scores))
-
-
-class _TemporalTraining:
-    """One training: the optimiser's state, and what was seen per epoch."""
-
-    def __init__(
-        self, config: TemporalConfig, head: Head, standard: Standard, loss: TemporalLoss, kind: Kind, device: str
-    ) -> None:
-        self.config, self.recipe = config, config.recipe()
-        self.head, self.standard, self.kind, self.device = head, standard, kind, device
-        self.loss = loss.to(device)
-        self.optimiser = _optimiser(self.recipe, head)
-        self.losses: list[float] = []
-        self.scores: list[float] = []
-
-    def fit(
-        self, train: Many[Sequence], held_out: Many[Sequence], score: Score | None, generator: np.random.Generator
-    ) -> int:
-        """Leaves the head with the weights of the epoch it returns, in evaluation mode."""
-        best: tuple[float, int, dict[str, Tensor]] | None = None
-        for epoch in range(1, self.recipe.epochs + 1):
-            order = generator.permutation(len(train))
-            self.losses.append(float(np.mean([self._step(train[i], epoch) for i in order])))
-            if score is None or not held_out:
-                continue
-            self.scores.append(score([self._predict(sequence) for sequence in held_out]))
-            if best is None or self.scores[-1] > best[0] or math.isnan(best[0]):
-                best = (self.scores[-1], epoch, copy.deepcopy(self.head.state_dict()))
-            if self.config.patience is not None and epoch - best[1] >= self.config.patience:
-                break
-        self.head.eval()
-        if best is None:
-            return self.recipe.epochs
-        if math.isnan(best[0]):
-            raise TrocarError("the validation score is NaN in every epoch: have the validation cases labels to score?")
-        self.head.load_state_dict(best[2])
-        return best[1]
-
-    def _step(self, sequence: Sequence, epoch: int) -> float:
-        features = self._augment(_tensor(self.standard(sequence.features), self.device))
-        targets = sequence.targets.astype(np.int64) if self.kind == "multiclass" else sequence.targets
-        loss = self.loss(self.head(features), targets)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise TrocarError(f"epoch {epoch}, case {sequence.case!r}: the loss is {value}; lower lr or set clip: 1")
-        self.optimiser.zero_grad()
-        torch.autograd.backward(loss)
-        if self.recipe.clip:
-            nn.utils.clip_grad_norm_(self.head.parameters(), self.recipe.clip)
-        self.optimiser.step()
-        return value
-
-    def _augment(self, features: Tensor) -> Tensor:
-        if self.config.feature_noise:
-            features = features + self.config.feature_noise * torch.randn_like(features)
-        kept = F.dropout(torch.ones_like(features[:1]), self.recipe.feature_dropout)
-        return features * kept
-
-    def _predict(self, sequence: Sequence) -> Features:
-        return _predict(self.head, self.standard, sequence, self.kind, self.device)
 
 
 def _held_out(config: TemporalConfig, validation: Many[Sequence] | None, score: Score | None) -> Many[Sequence]:
@@ -211,11 +213,6 @@ def _checked(train: Many[Sequence], held_out: Many[Sequence], kind: Kind, classe
     return labelled
 
 
-def _optimiser(recipe: HeadRecipe, head: Head) -> torch.optim.Optimizer:
-    kind = torch.optim.Adam if recipe.optimiser == "adam" else torch.optim.AdamW
-    return kind(head.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-
-
 def _predict(head: Head, standard: Standard, sequence: Sequence, kind: Kind, device: str) -> Features:
     with evaluating(head), torch.no_grad():
         logits = head(_tensor(standard(sequence.features), device))[-1]
@@ -236,11 +233,3 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         module.train(before)
-
-
-@contextmanager
-def _seeded(seed: int, device: str) -> Iterator[None]:
-    gpus = [torch.device(device)] if device.startswith("cuda") else []
-    with torch.random.fork_rng(devices=gpus):
-        torch.manual_seed(seed)
-        yield

@@ -9,9 +9,10 @@ from torch import nn
 
 from trocar.backbones.load import load_backbone
 from trocar.downstream.labels import LabelSpace
+from trocar.downstream.protocols.base import Goal
 from trocar.downstream.tasks import get_task
-from trocar.downstream.training.loss import Goal
-from trocar.downstream.training.network import Classifier, hold_batch_norm, parameter_groups
+from trocar.downstream.training.finetuning import Classifier, hold_batch_norm
+from trocar.downstream.training.fit import parameter_groups
 
 PHASE = Goal(get_task("phase"), LabelSpace("phase", "multiclass", ("a", "b", "c")), np.zeros(1, dtype=np.int64))
 TOOLS = Goal(get_task("tools"), LabelSpace("tools", "multilabel", ("x", "y")), np.zeros((1, 2), dtype=np.int64))
@@ -42,7 +43,7 @@ def test_the_phase_alone_sees_the_features() -> None:
 def test_every_layer_has_the_learning_rate_of_the_one_above_times_the_decay(architecture: str) -> None:
     model = network(architecture)
     names = {parameter: name for name, parameter in model.named_parameters()}
-    groups = parameter_groups(model, 0.1, 0.5)
+    groups = parameter_groups(model.heads, model.backbone, 0.1, 0.5)
     scale = {names[p]: g["lr_scale"] for g in groups for p in g["params"]}
     assert set(scale) == set(names.values())
     assert scale["heads.phase.weight"] == scale["heads.phase.bias"] == 1
@@ -59,7 +60,11 @@ def test_every_layer_has_the_learning_rate_of_the_one_above_times_the_decay(arch
 def test_biases_norms_and_position_tables_are_not_decayed() -> None:
     model = network("test_vit")
     names = {parameter: name for name, parameter in model.named_parameters()}
-    decay = {names[p]: g["weight_decay"] for g in parameter_groups(model, 0.1, 0.5) for p in g["params"]}
+    decay = {
+        names[p]: g["weight_decay"]
+        for g in parameter_groups(model.heads, model.backbone, 0.1, 0.5)
+        for p in g["params"]
+    }
     assert decay["heads.phase.weight"] == decay["backbone.blocks.0.attn.qkv.weight"] == 0.1
     for name in ("heads.phase.bias", "backbone.norm.weight", "backbone.pos_embed", "backbone.cls_token"):
         assert decay[name] == 0
