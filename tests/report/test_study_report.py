@@ -6,7 +6,12 @@ import pandas as pd
 import pytest
 from page_reader import read_page
 from planted_study import Planted, plant
+from registry_factory import changeable
 
+from trocar.downstream.metrics.outcome import Named
+from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS, per_class
+from trocar.downstream.tasks.base import TASKS
+from trocar.downstream.tasks.segmentation import SegmentationTask
 from trocar.errors import ConfigError
 from trocar.report.study_methods import trained_arm
 from trocar.report.study_report import write
@@ -147,6 +152,15 @@ def test_every_task_is_looked_at(full):
         assert page.count("<figure>") == 6
     assert "What a patch is similar to" in phase
     assert "are on the page of phase" in masks
+
+
+def test_masks_of_a_task_from_outside_are_looked_at(tmp_path, monkeypatch):
+    changeable(TASKS, monkeypatch)
+    iou = {"iou@dataset": Named(SEGMENTATION_METRICS["iou@dataset"])}
+    TASKS.register(SegmentationTask("squares", "mask", "iou@dataset", (), ("iou", per_class), iou))
+    page = page_of(tmp_path, Planted(arms={"north": 0.8}, tasks=("masks",), dense="squares", seeds=1))
+    assert page.count('class="overlays"') == 2
+    assert "Not shown:" not in page
 
 
 def test_how_it_was_run_is_there(full):

@@ -17,10 +17,11 @@ def make_mask_folder(
     frames: int = 4,
     shapes: tuple[tuple[int, int], ...] = ((40, 56),),
     more: str = "",
+    task: str = "segmentation",
 ) -> Path:
     """A mask for every frame but the last of each case; images have the (height, width) of `shapes` in turn; the first
     column of pixels is 255 (not scored), the class `never` does not occur, most pixels are ground. Phase 1 is the
-    second half of each case. `more` goes to the end of classes.yaml.
+    second half of each case. `more` goes to the end of classes.yaml; `task` is that of the masks.
     """
     generator = np.random.default_rng(0)
     for folder in ("images", "masks"):
@@ -41,5 +42,5 @@ def make_mask_folder(
             phase = k * 2 // frames
             rows.append({"path": f"images/{name}", "case": f"case{case}", "time_s": k, "mask": masked, "phase": phase})
     pd.DataFrame(rows).to_csv(root / "frames.csv", index=False)
-    (root / "classes.yaml").write_text(f"segmentation: [{', '.join(CLASSES)}]\nnot_scored: 255\n{more}")
+    (root / "classes.yaml").write_text(f"{task}: [{', '.join(CLASSES)}]\nnot_scored: 255\n{more}")
     return root

@@ -28,7 +28,7 @@ SIDE = 32
 class Planted:
     """`arms`: pretrained arm -> accuracy; `given`: baseline -> accuracy, `init` among them. `cases_of`: arm -> cases of
     each seed. `budgets`: name -> labelled cases. `leak`: arm -> what results.json says. `leave_out: task`: each task
-    has pretrainings of its own, which saw one case more, case 10 for the first task.
+    has pretrainings of its own, which saw one case more, case 10 for the first task. `dense`: the task of `masks`.
     """
 
     arms: Mapping[str, float]
@@ -48,6 +48,7 @@ class Planted:
     kept_out: Sequence[Mapping[str, Any]] = ()
     source: str = "phantom"
     leave_out: str = "all"
+    dense: str = "segmentation"
 
 
 def plant(root: Path, planted: Planted) -> tuple[Any, Any]:
@@ -69,7 +70,7 @@ def _study(root: Path, planted: Planted) -> dict[str, Any]:
     task = {"data": str(root / "labels"), "budgets": [b if b == "100%" else int(b) for b in planted.budgets]}
     kinds = {
         "phase": {**task, "protocol": ["knn"], "metric": "accuracy@pooled"},
-        "masks": {**task, "task": "segmentation", "protocol": ["segmentation"], "metric": "iou@dataset"},
+        "masks": {**task, "task": planted.dense, "protocol": ["segmentation"], "metric": "iou@dataset"},
     }
     return {
         "name": "planted",
@@ -171,7 +172,7 @@ def _run(planted: Planted, arm: str, seed: int) -> dict[str, Any]:
 def _task(root: Path, planted: Planted, task: str) -> dict[str, Any]:
     return {
         "asked": "",
-        "task": "phase" if task == "phase" else "segmentation",
+        "task": "phase" if task == "phase" else planted.dense,
         "metric": "accuracy@pooled" if task == "phase" else "iou@dataset",
         "root": str(root / "labels"),
         "layout": "folder",
@@ -210,7 +211,7 @@ def _score(out: Path, planted: Planted, e: Mapping[str, Any]) -> None:
     """predictions.parquet and results.json of one evaluation."""
     from trocar.downstream.predictions.prediction_file import About, Predictions
 
-    kind = "phase" if e["task"] == "phase" else "segmentation"
+    kind = "phase" if e["task"] == "phase" else planted.dense
     accuracy = {**planted.arms, **planted.given}[e["arm"]]
     tables = []
     for member in range(e["members"]):
@@ -227,7 +228,7 @@ def _score(out: Path, planted: Planted, e: Mapping[str, Any]) -> None:
         )
         level = accuracy + planted.luck * (seed - (planted.seeds - 1) / 2)
         tables.append(_phases(rows, planted, level) if kind == "phase" else _masks(rows, out, level, member))
-    classes = {"phase": list(planted.classes), "segmentation": list(MASK_CLASSES)}[kind]
+    classes = list(planted.classes if kind == "phase" else MASK_CLASSES)
     table = pd.concat(tables, ignore_index=True)
     Predictions(table, About({kind: classes}, 1.0), out / "predictions.parquet").write()
     labelled = planted.budgets[e["budget"]]

@@ -20,6 +20,7 @@ from trocar.downstream.figures.ribbons import draw_ribbons
 from trocar.downstream.figures.shown import shown
 from trocar.downstream.metrics.segmentation import row_mean, scores_of
 from trocar.downstream.segmentation.overlay import draw_overlays, ranked
+from trocar.downstream.tasks import get_task
 from trocar.errors import TrocarError
 from trocar.report.hardest_frames import Hard, frames_of, hardest, pictures, rows_of
 from trocar.report.known_cases import KnownCases
@@ -120,7 +121,7 @@ def _first_run(one: Compared, arm: str) -> Score:
 def _predictions(results: StudyResults, one: Compared, arms: Sequence[str], known: KnownCases) -> DrawnPredictions:
     """Ribbons, overlays or curves, by the kind of the labels."""
     with tempfile.TemporaryDirectory() as folder:
-        if results.lock.tasks[one.cell[0]].task == "segmentation":
+        if get_task(results.lock.tasks[one.cell[0]].task).masks:
             overlays = [(arm, _overlay(results, one, arm, known, Path(folder))) for arm in arms]
             return DrawnPredictions("overlays", (), overlays)
         drawn = [path for arm in arms for path in _figures(one, arm, known, Path(folder))]

@@ -13,9 +13,11 @@ from registry_factory import changeable
 
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.base import DatasetOptions
+from trocar.downstream.datasets.folder import LabelTable
 from trocar.downstream.features.frame_cache import FrameCache
 from trocar.downstream.metrics.phase import f1_per_class
 from trocar.downstream.metrics.ranking import ap_pooled
+from trocar.downstream.metrics.segmentation import per_class
 from trocar.downstream.tasks.base import TASKS, Task
 from trocar.errors import ConfigError, TrocarError
 
@@ -74,6 +76,32 @@ def test_tasks_of_plugins_have_columns_of_their_names(tmp_path: Path, monkeypatc
     assert data.frames[["devices/clip", "devices/bag"]].to_numpy().tolist() == [[1, 0], [0, -1]]
     with pytest.raises(TrocarError, match=r"no task 'smok' .did you mean 'smoke'"):
         open_dataset(write(tmp_path, rows, "smok: [none, dense]\n"))
+
+
+def test_masks_are_of_the_task_that_names_their_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changeable(TASKS, monkeypatch)
+    TASKS.register(Task("tissue", "mask", "iou@dataset", (), ("iou", per_class)))
+    rows: list[dict[str, object]] = [
+        {"path": "a.png", "case": "c", "mask": "a.png"},
+        {"path": "b.png", "case": "c", "mask": ""},
+    ]
+    data = open_dataset(write(tmp_path, rows, "tissue: [none, dense]\nbackground: none\n"))
+    assert data.tasks == ("tissue",)
+    assert (data.space("tissue").classes, data.space("tissue").background) == (("none", "dense"), 0)
+    assert TASKS.get("tissue").targets(data).tolist() == [0, -1]
+    (tmp_path / "classes.yaml").write_text("tissue: [none, dense]\nsegmentation: [none, liver]\n")
+    with pytest.raises(TrocarError, match=r"`mask` is of one task: .* names classes of segmentation and tissue"):
+        open_dataset(tmp_path)
+    (tmp_path / "classes.yaml").unlink()
+    with pytest.raises(TrocarError, match=r"list them in classes\.yaml under `segmentation` or `tissue`"):
+        open_dataset(tmp_path)
+
+
+def test_masks_of_a_table_in_memory_need_no_file_of_classes(tmp_path: Path) -> None:
+    write(tmp_path, [{"path": name, "case": "c"} for name in ("a.png", "m.png")])
+    table = pd.DataFrame({"path": ["a.png"], "case": ["c"], "mask": ["m.png"]})
+    space = LabelTable(table, {"segmentation": ["background", "liver"]}).read(tmp_path, DatasetOptions()).spaces[0]
+    assert (space.task, space.classes, space.background) == ("segmentation", ("background", "liver"), 0)
 
 
 def test_hard_criteria_are_not_soft(tmp_path: Path) -> None:

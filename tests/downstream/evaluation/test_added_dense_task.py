@@ -1,19 +1,15 @@
-"""A dense task from outside is one object: training, masks on disk, tables and metrics.json follow from it."""
+"""A dense task from outside is one object: training, masks on disk, tables, figures and metrics.json follow from it."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from mask_factory import CLASSES, make_mask_folder
 from registry_factory import changeable
 
-from trocar.downstream.datasets import open_dataset
-from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
-from trocar.downstream.labels import LabelledFrames
 from trocar.downstream.metrics.outcome import Named
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS, per_class
 from trocar.downstream.tasks import get_task
@@ -22,37 +18,27 @@ from trocar.downstream.tasks.segmentation import SegmentationTask
 from trocar.jobs.evaluate import evaluate
 
 
-def read_squares(root: Path, options: DatasetOptions) -> LabelledFrames:
-    """The folder's masks as labels of the task `squares`."""
-    found = open_dataset(root, "folder", options)
-    (space,) = (space for space in found.spaces if space.kind == "mask")
-    return replace(found, layout="squares_folder", spaces=(replace(space, task="squares"),))
-
-
 @pytest.fixture(autouse=True)
 def squares(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The task `squares` with a metric of its own and one that was added, and a data set with its labels."""
-    for registry in (TASKS, METRICS, DATASETS):
+    """The task `squares` with a metric of its own and one that was added."""
+    for registry in (TASKS, METRICS):
         changeable(registry, monkeypatch)
     own = {name: Named(SEGMENTATION_METRICS[name]) for name in ("dice@dataset", "iou@dataset")}
     TASKS.register(SegmentationTask("squares", "mask", "dice@dataset", ("iou@dataset",), ("iou", per_class), own))
     METRICS.register(AddedMetric("squares", "images@all", Named(lambda outcome, weights: float(len(outcome.case)))))
-    DATASETS.register(Adapter("squares_folder", expects="squares", matches=lambda root: False, read=read_squares))
 
 
 def test_a_dense_task_from_outside_is_trained_and_scored_by_its_own_metrics(tmp_path: Path) -> None:
-    make_mask_folder(tmp_path / "data")
+    make_mask_folder(tmp_path / "data", task="squares")
     tree = {
         "backbone": ["random:test_resnet"],
         "data": tmp_path / "data",
-        "layout": "squares_folder",
         "task": ["squares"],
         "protocol": [{"name": "segmentation", "epochs": 1, "batch": 4, "decoder": "linear"}],
         "baselines": ["majority"],
         "seeds": 1,
         "size": 32,
         "bootstrap": 0,
-        "figures": False,
         "out": tmp_path / "out",
     }
     evaluate(EvaluateConfig.model_validate(tree))
@@ -64,3 +50,4 @@ def test_a_dense_task_from_outside_is_trained_and_scored_by_its_own_metrics(tmp_
         assert row["metrics"].keys() == {"dice@dataset", "iou@dataset", "images@all"}
         assert row["metrics"]["images@all"]["value"] == 9  # frames with a mask
     assert len(list((tmp_path / "out/masks").rglob("*.png"))) == 9 * 3  # of both, and the labels
+    assert [path.name.partition("-")[0] for path in (tmp_path / "out/figures").glob("*-overlays.png")] == ["squares"]

@@ -10,12 +10,13 @@ Columns: `path` (relative to the folder); `case`, `video` or both; and what ther
 - `cvs_<criterion>`: 0 to 1 (a mean of several annotators is soft), or empty;
 - for a task of a plugin a column called like it, of names or integers (one label a frame), or columns `<task>_<class>`
   of 0, 1 or empty (any number of labels);
-- `mask`: path of an image whose value is the class index, 255 where a pixel is not scored; needs classes.yaml.
+- `mask`: path of an image whose value is the class index, 255 where a pixel is not scored. It is of the task under
+  which classes.yaml names the classes: `segmentation` or a plugin's task of masks.
 
 classes.yaml lists names in the order of their integers under `phase`, `step` and `segmentation` (and under a plugin's
-task with one label a frame); `background` names the
-class of masks that means without it leave out, and `not_scored: 255` says that 255 is meant. Ids and names stay as they
-are written (`001`, `NA`); only an empty cell is empty.
+task with one label a frame or a pixel); `background` names the class of masks that means without it leave out, and
+`not_scored: 255` says that 255 is meant. Ids and names stay as they are written (`001`, `NA`); only an empty cell is
+empty.
 """
 
 from __future__ import annotations
@@ -62,9 +63,10 @@ class LabelTable:
 
         Raises ConfigError for an unknown task among `classes`, TrocarError as for a file, with rows counted from 1.
         """
+        named = _named()
         for task in self.classes:
-            if task not in NAMED:
-                raise ConfigError(f"classes: no task {task!r}{nearest(task, NAMED)}; expected {', '.join(NAMED)}")
+            if task not in named:
+                raise ConfigError(f"classes: no task {task!r}{nearest(task, named)}; expected {', '.join(named)}")
         names = {task: tuple(map(str, given)) for task, given in self.classes.items()}
         return _labelled(root, of_frame(root / "the table of labels", self.frames), options, names)
 
@@ -92,9 +94,9 @@ def _labelled(root: Path, table: Table, options: DatasetOptions, names: dict[str
         LabelSpace("step", "multiclass", steps),
         LabelSpace("tools", "multilabel", _add_tools(frames, table)),
         _add_criteria(frames, table),
-        _add_masks(frames, table, names.get("segmentation", ())),
+        _add_masks(frames, table, names),
     ]
-    for task in _of_plugins():
+    for task in (task for task in _of_plugins() if not task.masks):
         space, more = _add_task(task, frames, table, names.get(task.name, ()))
         spaces.append(space)
         notes += more
@@ -118,7 +120,12 @@ def _sources(frames: pd.DataFrame, table: Table) -> dict[str, str]:
 
 
 def _of_plugins() -> list[Task]:
-    return [task for name, task in TASKS.items() if name not in BUILT_IN and task.kind != "mask"]
+    return [task for name, task in TASKS.items() if name not in BUILT_IN]
+
+
+def _named() -> Names:
+    """Tasks whose classes may be named in classes.yaml."""
+    return (*NAMED, *(task.name for task in _of_plugins() if task.kind != "multilabel"))
 
 
 def _add_task(task: Task, frames: pd.DataFrame, table: Table, given: Names) -> tuple[LabelSpace, list[str]]:
@@ -144,7 +151,7 @@ def _class_names(root: Path) -> dict[str, Names]:
     if isinstance(tree, dict):
         tree = {task: names for task, names in tree.items() if task not in MASK_KEYS}
     for task, names in tree.items() if isinstance(tree, dict) else [("", tree)]:
-        listed = (*NAMED, *(one.name for one in _of_plugins() if one.kind == "multiclass"))
+        listed = _named()
         if task not in listed:
             raise TrocarError(
                 f"{path}: no task {task!r}{nearest(str(task), (*listed, *MASK_KEYS))}; expected lists under "
@@ -266,21 +273,29 @@ def _add_criteria(frames: pd.DataFrame, table: Table) -> LabelSpace:
     return LabelSpace("cvs", "multilabel", criteria, soft=soft)
 
 
-def _add_masks(frames: pd.DataFrame, table: Table, names: Names) -> LabelSpace:
+def _add_masks(frames: pd.DataFrame, table: Table, names: Mapping[str, Names]) -> LabelSpace:
+    """The column `mask`, of the one task of masks whose classes are named. Raises TrocarError where it is not one."""
+    tasks = [name for name, task in TASKS.items() if task.masks]
+    named = [task for task in tasks if task in names]
     if "mask" in table and table.filled("mask").any():
-        if not names:
-            raise table.error(f"masks need the names of their classes: list them in {CLASSES} under `segmentation`")
+        if not named:
+            where = " or ".join(f"`{task}`" for task in tasks)
+            raise table.error(f"masks need the names of their classes: list them in {CLASSES} under {where}")
+        if len(named) > 1:
+            raise table.error(f"the column `mask` is of one task: {CLASSES} names classes of {' and '.join(named)}")
         frames["mask"] = table.texts("mask")
     if "mask" not in frames:
         return LabelSpace("segmentation", "mask", ())
-    background, white_is_meant = mask_keys(table.path.with_name(CLASSES), names)
+    (task,) = named
+    classes = names[task]
+    background, white_is_meant = mask_keys(table.path.with_name(CLASSES), classes)
     return LabelSpace(
-        "segmentation",
+        task,
         "mask",
-        names,
+        classes,
         background=background,
         white_is_suspect=not white_is_meant,
-        read_mask=partial(read_indices, classes=len(names)),
+        read_mask=partial(read_indices, classes=len(classes)),
     )
 
 

@@ -101,7 +101,7 @@ def predict(
     tables = [prediction_table(arm, bench, task, label, run) for task in bench.tasks for run in runs]
     overlays: list[Callable[[], list[Path]]] = []
     if isinstance(protocol, MaskProtocol) and config.out is not None and config.figures and arm.kind != "majority":
-        name = f"segmentation-{file_stem(private.hidden.text(arm.label), label)}-overlays.png"
+        name = f"{bench.name}-{file_stem(private.hidden.text(arm.label), label)}-overlays.png"
         overlays = [partial(draw_masks, bench, runs[0], config.out, config.out / FIGURES / name, private.cases)]
     return PredictedContender(rows, tables, overlays)
 

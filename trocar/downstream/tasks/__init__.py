@@ -15,4 +15,4 @@ def get_task(name: str) -> Task:
 
 def frame_tasks() -> list[str]:
     """Names of the tasks whose labels are of whole frames, not of pixels."""
-    return [name for name, task in TASKS.items() if task.kind != "mask"]
+    return [name for name, task in TASKS.items() if not task.masks]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
+
+import numpy as np
 
 from trocar.core.registry import Registry
 from trocar.downstream.labels import Kind, LabelledFrames, LabelSpace
@@ -19,8 +21,7 @@ class Task:
     `kind` says whether a frame has one label (multiclass), any number of them (multilabel), or one for every pixel
     (mask). `headline` is the metric that model selection uses; tables lead with it unless `in_tables` says otherwise,
     and `shown` are the others in tables. `own_metrics` are all metrics that its file names; those that are not shown
-    are in metrics.json. `per_class` is the score of every class,
-    [K], with its name. `masks` says that its labels and predictions are masks.
+    are in metrics.json. `per_class` is the score of every class, [K], with its name.
     """
 
     name: str
@@ -29,7 +30,11 @@ class Task:
     shown: tuple[str, ...]
     per_class: tuple[str, Callable[[Any], Floats]]
     own_metrics: Mapping[str, Named] = field(default_factory=dict, compare=False)
-    masks: ClassVar[bool] = False
+
+    @property
+    def masks(self) -> bool:
+        """Whether its labels and predictions are masks: one class for every pixel."""
+        return self.kind == "mask"
 
     @property
     def named(self) -> Mapping[str, Named]:
@@ -54,13 +59,16 @@ class Task:
         return LabelSpace(self.name, self.kind, classes, soft=soft)
 
     def targets(self, data: LabelledFrames) -> Floats:
-        """Labels of all frames as they stand in the table: [N] of class indices, [N, K] of values; -1 is unlabelled.
+        """Labels of all frames as they stand in the table: [N] of class indices, [N, K] of values; -1 is unlabelled. Of
+        masks, which are read when they are needed, 0 for a frame with one.
 
         Raises ConfigError where the data set labels the task in another way.
         """
         space = data.space(self.name)
         if space.kind != self.kind:
             raise ConfigError(f"{data.root}: labels of {self.name!r} are {space.kind}, and the task is {self.kind}")
+        if self.masks:
+            return space.known(data.frames).astype(np.float64) - 1
         values: Floats = data.frames[list(space.columns)].to_numpy()
         return values[:, 0] if space.kind == "multiclass" else values
 

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-import numpy as np
-
-from trocar.downstream.labels import LabelledFrames
-from trocar.downstream.metrics.outcome import Floats
 from trocar.downstream.metrics.registry import MASKS
 from trocar.downstream.metrics.segmentation import per_class
 from trocar.downstream.tasks.base import TASKS, Task
@@ -23,12 +18,6 @@ class SegmentationTask(Task):
     """
 
     shown_with_background: tuple[str, ...] = ()
-    masks: ClassVar[bool] = True
-
-    def targets(self, data: LabelledFrames) -> Floats:
-        """0 for a frame with a mask, -1 for one without: the masks themselves are read when they are needed."""
-        found: Floats = data.space(self.name).known(data.frames).astype(np.float64) - 1
-        return found
 
     def shown_where(self, background: int | None) -> tuple[str, ...]:
         """As of every task, or `shown_with_background`."""

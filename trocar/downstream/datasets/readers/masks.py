@@ -149,7 +149,8 @@ def mask_keys(path: Path, classes: tuple[str, ...]) -> tuple[int | None, bool]:
     `background: NAME` names the class; without it a class called background is the one, and an empty value says that
     there is none. Raises TrocarError for a name that is no class, and for a `not_scored` other than 255.
     """
-    tree = yaml_text.load_texts(path.read_text(encoding="utf-8"))
+    # Labels that are no file name their classes beside them: then no classes.yaml need be there.
+    tree = yaml_text.load_texts(path.read_text(encoding="utf-8")) if path.is_file() else {}
     white = tree.get(NOT_SCORED)
     if white not in (None, str(IGNORED_PIXEL)):
         raise TrocarError(
