@@ -27,14 +27,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from trocar.backbones.load import load_backbone
 from trocar.errors import ConfigError
 from trocar.ssl.blocks.networks import BackboneConfig, TimmNetworks
-from trocar.ssl.engine.method import METHODS, Method, MethodConfig
+from trocar.ssl.engine.method import METHODS, Method, MethodConfig, Progress, Views
 from trocar.ssl.engine.optimizer import OptimConfig, build_optimizer
-from trocar.ssl.engine.step import Progress, Views
 from trocar.ssl.engine.trainer import TrainConfig
 from trocar.ssl.methods import default
 from trocar.ssl.run.auto_values import DataSize
-from trocar.ssl.run.cost import FORMULAS, estimate
-from trocar.ssl.run.describe import empty_views
+from trocar.ssl.run.run_description import FORMULAS, empty_views, estimate
 
 BACKBONES = ("resnet50", "vit_small_patch16_224")
 NEEDED: dict[str, dict[str, Any]] = {"distillation": {"teacher": {"name": "random:vit_base_patch16_224"}}}

@@ -18,10 +18,9 @@ from method_cost import LATE, build, published
 
 from trocar.backbones.device import Precision, autocast
 from trocar.core import resources
-from trocar.ssl.engine.method import Method
+from trocar.ssl.engine.method import Method, Views
 from trocar.ssl.engine.optimizer import OptimConfig, build_optimizer
-from trocar.ssl.engine.step import Views
-from trocar.ssl.run.describe import empty_views
+from trocar.ssl.run.run_description import empty_views
 
 
 class Steps:

@@ -30,7 +30,7 @@ from trocar.phantom.spec import PhantomSpec
 from trocar.privacy.marks import Marks
 from trocar.slurm.profile import Profile
 from trocar.ssl.engine.method import METHODS, MethodConfig
-from trocar.ssl.neighbours.neighbour_index import NeighbourIndexConfig
+from trocar.ssl.neighbour_index import NeighbourIndexConfig
 from trocar.ssl.run.pretrain_config import PretrainConfig
 from trocar.study.config import StudyConfig
 

@@ -66,7 +66,7 @@ assert main(["evaluate", "--backbone", "a=run/backbone", *words]) == 0
     [
         ("import trocar.slurm.executor", "pip install 'trocar[slurm]'"),
         (
-            "from trocar.ssl.neighbours.neighbour_search import require_faiss; require_faiss()",
+            "from trocar.ssl.neighbour_index import require_faiss; require_faiss()",
             "pip install 'trocar[index]'",
         ),
         ("import trocar.runs.mlflow.server as s; s.client_of('http://nowhere')", "pip install 'trocar[mlflow]'"),

@@ -137,7 +137,7 @@ def test_an_architecture_timm_has_no_name_for_comes_with_its_own_file(tmp_path: 
 def test_origin_is_inherited_by_exports_and_named_in_the_card(tmp_path: Path) -> None:
     from published_files import CASES
 
-    from trocar.backbones.origin import origin_of
+    from trocar.backbones.source import origin_of
 
     case = next(case for case in CASES if case.name == "surgenet_convnextv2_tiny")
     torch.save(case.build()[1], tmp_path / "w.pth")
@@ -187,12 +187,12 @@ def test_whoever_may_read_the_configuration_may_read_the_weights(tmp_path: Path)
 
 
 def test_a_network_whose_features_are_not_finite_is_not_kept_as_onnx(tmp_path: Path) -> None:
-    from trocar.backbones import onnx_export
+    from trocar.backbones import export
 
     model = load_backbone("resnet18")
     with torch.no_grad():
         model.bn1.weight[0] = float("nan")
     model.pretrained_cfg["input_size"] = (3, 64, 64)
     with pytest.raises(TrocarError, match="nothing is kept"):
-        onnx_export.export_onnx(model, tmp_path / "m.onnx")
+        export.export_onnx(model, tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []

@@ -5,8 +5,8 @@ import pytest
 
 from trocar.cli.signals import StopSignals, answered, raise_stopped, stopping
 from trocar.errors import StoppedError
+from trocar.ssl.engine.trainer import shell_code
 from trocar.ssl.ranks.distributed import World
-from trocar.ssl.run.stop import shell_code
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from trocar.leakage.guard import RunGuard
 from trocar.leakage.judge import Judge, verdict_of
 from trocar.leakage.verdict import Finding, Verdict
 from trocar.leakage.weight_history import RecordedHistory
-from trocar.ssl.neighbours.neighbour_index import NeighbourIndexConfig, build_index
+from trocar.ssl.neighbour_index import NeighbourIndexConfig, build_index
 from trocar.ssl.ranks.distributed import World
 from trocar.ssl.run.assembly import Pretraining
 from trocar.ssl.run.pretrain import run as pretrain

@@ -21,8 +21,9 @@ from trocar.phantom.spec import (
     PEDICLE,
     PROCEDURES,
     PhantomSpec,
+    make_timeline,
+    progress,
 )
-from trocar.phantom.workflow import make_timeline, progress
 
 SPEC = PhantomSpec(minutes=0.5)
 

@@ -26,14 +26,14 @@ from trocar.errors import StoppedError
 from trocar.leakage.guard import RunGuard
 from trocar.ssl.checkpoints import checkpoint
 from trocar.ssl.engine.method import METHODS as REGISTERED
+from trocar.ssl.engine.method import Progress, Views
 from trocar.ssl.engine.optimizer import build_optimizer
-from trocar.ssl.engine.step import Progress, Views
+from trocar.ssl.engine.trainer import Stop, never
 from trocar.ssl.ranks.distributed import World
 from trocar.ssl.run.assembly import Pretraining
 from trocar.ssl.run.pretrain import run
 from trocar.ssl.run.pretrain_config import PretrainConfig
 from trocar.ssl.run.run_hooks import RunHooks
-from trocar.ssl.run.stop import Stop, never
 
 pytestmark = pytest.mark.slow
 

@@ -16,16 +16,14 @@ from trocar.data.loading.batch import Batch
 from trocar.leakage.guard import RunGuard
 from trocar.ssl.engine import trainer as training
 from trocar.ssl.engine.health import feature_std, rankme
-from trocar.ssl.engine.method import Method
+from trocar.ssl.engine.method import Method, Progress, Views
 from trocar.ssl.engine.optimizer import build_optimizer
-from trocar.ssl.engine.step import Progress, Views
 from trocar.ssl.engine.trainer import Trainer
 from trocar.ssl.methods import dino
 from trocar.ssl.ranks.distributed import World
 from trocar.ssl.run.assembly import Pretraining
-from trocar.ssl.run.cost import without_data
-from trocar.ssl.run.describe import empty_views
 from trocar.ssl.run.pretrain_config import PretrainConfig
+from trocar.ssl.run.run_description import empty_views, without_data
 
 LATE = Progress(9, 10, 2)  # past what is frozen or warmed up at first
 

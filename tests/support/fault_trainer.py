@@ -39,7 +39,7 @@ Fault = Callable[[], object]
 
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(
-    ["trocar.cli.main", "trocar.ssl.run.pretrain", "trocar.ssl.run.describe", "trocar.slurm.requeue", "psutil"]
+    ["trocar.cli.main", "trocar.ssl.run.pretrain", "trocar.ssl.run.run_description", "trocar.slurm.requeue", "psutil"]
 )
 
 

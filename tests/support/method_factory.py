@@ -10,8 +10,7 @@ from torch import nn
 
 from trocar.backbones.preprocess import Preprocessing
 from trocar.ssl.blocks.networks import Networks
-from trocar.ssl.engine.method import Method, MethodConfig
-from trocar.ssl.engine.step import Progress, Views
+from trocar.ssl.engine.method import Method, MethodConfig, Progress, Views
 from trocar.ssl.run.auto_values import DataSize
 
 START = Progress(step=0, total=10, epoch_steps=5)

@@ -10,8 +10,7 @@ from typing import Any
 import yaml
 from safetensors import safe_open
 
-from trocar.backbones.origin import KEY, WEIGHTS_KEY, WeightHistory
-from trocar.backbones.source import WEIGHTS, is_timms
+from trocar.backbones.source import KEY, WEIGHTS, WEIGHTS_KEY, WeightHistory, is_timms
 from trocar.privacy.aliases import withheld
 from trocar.privacy.page_text import tree_without_folders
 from trocar.runs.step_metrics import read_metrics

@@ -1,16 +1,22 @@
-"""What a backbone name on a command line means: a timm architecture, published weights, a file, a folder, or a run."""
+"""What a backbone name on a command line means: a timm architecture, published weights, a file, a folder, or a run;
+and where the weights come from, which everything that is trained from them carries along with what they have seen.
+
+`config.json` of a backbone records what they have seen; `trocar.leakage` knows it, and is handed in.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import timm
+from torch import nn
 
-from trocar.backbones.published.family import BACKBONES, Published
+from trocar.backbones.published.family import BACKBONES, Published, Seen
 from trocar.backbones.weights.identify import only_match
 from trocar.backbones.weights.weights_file import SUFFIXES
 from trocar.errors import ConfigError, TrocarError, nearest
@@ -164,3 +170,69 @@ def _check_name(name: str) -> str:
     if tag and name not in tagged:
         raise ConfigError(f"timm has no weights {name!r}{nearest(name, tagged)}; it has: {', '.join(tagged) or 'none'}")
     return name
+
+
+ATTRIBUTE = "trocar_origin"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Provenance of published weights, or of a run, as JSON values. `seen` is for the leak guard."""
+
+    name: str
+    licence: str = "unknown"
+    sha256: str | None = None
+    citation: str = ""
+    homepage: str = ""
+    fingerprint: str | None = None
+    seen: tuple[Seen, ...] = field(default=())
+
+    @classmethod
+    def of(cls, entry: Published, sha256: str | None = None, fingerprint: str | None = None) -> Origin:
+        """That of a published entry."""
+        family = entry.family
+        return cls(entry.name, family.licence, sha256, family.citation, family.homepage, fingerprint, entry.seen)
+
+    def as_json(self) -> dict[str, Any]:
+        """Values that JSON can hold; `from_json` is the inverse."""
+        return asdict(self) | {"seen": [asdict(seen) for seen in self.seen]}
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> Origin:
+        """From what `as_json` gave. Raises TypeError for anything else."""
+        return cls(**{**tree, "seen": tuple(Seen(**seen) for seen in tree.get("seen", ()))})
+
+
+def set_origin(model: nn.Module, origin: Origin) -> None:
+    """Note where the weights of `model` come from."""
+    object.__setattr__(model, ATTRIBUTE, origin)
+
+
+def origin_of(model: nn.Module) -> Origin | None:
+    """Where the weights of `model` come from; None for random ones, timm's own, or an unknown past."""
+    found = getattr(model, ATTRIBUTE, None)
+    return found if isinstance(found, Origin) else None
+
+
+KEY = "exposure"
+"""Under `trocar` in the `config.json` of a backbone: the parts of its history, for a `WeightHistory` to read."""
+WEIGHTS_KEY = "weights_sha256"
+"""Of the `model.safetensors` that the record beside it is about."""
+Record = list[dict[str, Any]]
+"""One JSON object for each training that left its mark on the weights."""
+
+
+class WeightHistory(Protocol):
+    """Who knows what weights have seen; `trocar.leakage.weight_history` does."""
+
+    def recorded(self, name_or_path: str | Path) -> Record:
+        """The history of weights by name, as for `load_backbone`; raises what `trocar.leakage.exposure` raises."""
+        ...
+
+    def sealed(self, record: Iterable[Mapping[str, Any]]) -> Record:
+        """The same for publication: names of cases that are not public become hashes."""
+        ...
+
+    def section(self, about: Mapping[str, Any]) -> str:
+        """The section of a model card, in Markdown, on what the weights have seen; `about` is the whole of `trocar`."""
+        ...

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from trocar import __version__
-from trocar.cli import commands, plugin_args, streams
+from trocar.cli import commands, shared_args, streams
 from trocar.core import resources
 from trocar.errors import StoppedError, TrocarError
 from trocar.privacy.credentials import redact
@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for module in pkgutil.iter_modules(commands.__path__):
         importlib.import_module(f"trocar.cli.commands.{module.name}").register(subparsers)
-    plugin_args.add_option(parser)
+    shared_args.add_option(parser)
     return parser
 
 
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = parse(argv)
     try:
-        plugin_args.use_plugins(args)
+        shared_args.use_plugins(args)
         return int(args.run(args))
     except StoppedError as stop:
         raise SystemExit(stop.code) from None

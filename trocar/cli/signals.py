@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from trocar.errors import StoppedError
-from trocar.ssl.run.stop import STOPPING
+from trocar.ssl.engine.trainer import STOPPING
 
 
 class StopSignals:

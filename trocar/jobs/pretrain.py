@@ -13,6 +13,7 @@ from torch import nn
 from trocar.backbones.source import MODULE
 from trocar.errors import ConfigError, StoppedError, TrocarError
 from trocar.leakage.guard import RunGuard
+from trocar.ssl.engine.trainer import STOPPING, AfterStop, Stop, never, shell_code
 from trocar.ssl.ranks.distributed import World
 from trocar.ssl.ranks.machine import ranks_to_start
 from trocar.ssl.ranks.rendezvous import launch
@@ -20,7 +21,6 @@ from trocar.ssl.run.assembly import Pretraining
 from trocar.ssl.run.own_batches import NO_CATALOG, Batches, OwnBatchesRun
 from trocar.ssl.run.pretrain import run
 from trocar.ssl.run.pretrain_config import PretrainConfig
-from trocar.ssl.run.stop import STOPPING, AfterStop, Stop, never, shell_code
 
 Say = Callable[[str], None]
 
@@ -38,8 +38,8 @@ def pretrain(
     """Pretrain, or resume, to the end; returns the run folder, whose `backbone/` is the result.
 
     Without `world` it is one rank in this process, or as many processes of their own as `run.ranks` says. `stop` is
-    polled at each step boundary (`trocar.ssl.run.stop`). `model` is a backbone of one's own, `batches` are data of
-    one's own (`trocar.ssl.run.own_batches`); both stay in this process. Raises ConfigError for a bad configuration,
+    polled at each step boundary, by the trainer. `model` is a backbone of one's own, `batches` are data of one's own
+    (`trocar.ssl.run.own_batches`); both stay in this process. Raises ConfigError for a bad configuration,
     TrocarError for what fails at run time, StoppedError after a stop that `stop` asked for or that ranks were sent.
     """
     require_own(config, model, batches)
@@ -76,7 +76,7 @@ def describe(config: PretrainConfig, say: Say, world: World | None = None) -> li
 
     Raises ConfigError as `pretrain`.
     """
-    from trocar.ssl.run.describe import describe_at_length  # a run that starts has no use for what this imports
+    from trocar.ssl.run.run_description import describe_at_length  # a run that starts has no use for what this imports
 
     require_own(config)
     return describe_at_length(Pretraining(config, world or World(), say, RunGuard(say)))

@@ -15,9 +15,8 @@ from typing import Any
 
 import timm
 
-from trocar.backbones.origin import KEY, WEIGHTS_KEY
 from trocar.backbones.published.family import Published, Seen
-from trocar.backbones.source import WEIGHTS, BackboneSource, resolve
+from trocar.backbones.source import KEY, WEIGHTS, WEIGHTS_KEY, BackboneSource, resolve
 from trocar.backbones.weights.weight_store import is_published_file
 from trocar.core.files import sha256_of
 from trocar.data.order.neighbour_table import NeighbourTable

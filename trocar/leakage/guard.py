@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from trocar.backbones.origin import Record
+from trocar.backbones.source import Record
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.selection.composition import Composition
 from trocar.data.selection.leak_config import LeakConfig, Policy

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from trocar.backbones.origin import KEY, Record
+from trocar.backbones.source import KEY, Record
 from trocar.leakage.exposure import Exposure, by_identity, exposure_of
 from trocar.leakage.identities import identities
 from trocar.leakage.verdict import Verdict
 
 
 class RecordedHistory:
-    """Implements `trocar.backbones.origin.WeightHistory`."""
+    """Implements `trocar.backbones.source.WeightHistory`."""
 
     def recorded(self, name_or_path: str | Path) -> Record:
         """`exposure_of` as JSON values; raises what it raises."""

@@ -22,14 +22,18 @@ from trocar.phantom.spec import (
     GRASPER,
     HOOK,
     IRRIGATOR,
+    NONE,
     PACKAGING,
     PEDICLE,
     PREPARATION,
     SCISSORS,
+    Bout,
     CasePlan,
     PhantomSpec,
+    make_bouts,
+    make_timeline,
+    progress,
 )
-from trocar.phantom.workflow import NONE, Bout, make_bouts, make_timeline, progress
 
 # Order of work on the two tubes: (tube, position along it, is it a cut?).
 CLIP_STEPS: tuple[tuple[int, float, bool], ...] = (

@@ -1,13 +1,23 @@
-"""What a phantom consists of: the parameters a user sets, the label spaces, and the plan of a case."""
+"""What a phantom consists of: the parameters a user sets, the label spaces, the plan of a case, and the course of its
+operation: which phase each frame belongs to, and which instruments work in which phase.
+
+Durations vary log-normally, phases are skipped, repeated and reordered, so the time in the video says little by
+itself. A segment of instruments' work is a sequence of bouts of a few seconds each.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import Field, field_validator
 
 from trocar.core.config import Config
+from trocar.phantom.picture.materials import Rng
 
 # Raised whenever one pixel or one label of any video changes; numbers measured on different versions never compare.
 GENERATOR_VERSION = 2
@@ -118,3 +128,141 @@ class CasePlan(Config):
         if self.cut is None:
             return [(stem, 0, self.frames)]
         return [(f"{stem}_1", 0, self.cut), (f"{stem}_2", self.cut, self.frames)]
+
+
+# Orders and their shares: organ first or pedicle first are both techniques in use; hysterectomy treats two sides.
+ORDERS: dict[str, list[tuple[float, tuple[int, ...]]]] = {
+    "cholecystectomy": [
+        (0.75, (PEDICLE, CLIPPING, DISSECTION)),
+        (0.25, (DISSECTION, PEDICLE, CLIPPING)),
+    ],
+    "sleeve_gastrectomy": [
+        (0.7, (DISSECTION, PEDICLE, CLIPPING)),
+        (0.3, (PEDICLE, DISSECTION, CLIPPING)),
+    ],
+    "hysterectomy": [
+        (0.6, (PEDICLE, CLIPPING, PEDICLE, CLIPPING, DISSECTION)),
+        (0.4, (DISSECTION, PEDICLE, CLIPPING, DISSECTION)),
+    ],
+}
+WEIGHTS = {PREPARATION: 1.7, PEDICLE: 2.2, CLIPPING: 1.6, DISSECTION: 2.2, PACKAGING: 1.7, CLEANING: 1.5}
+SPREAD = 0.55
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Frames [start, end) of one phase."""
+
+    phase: int
+    start: int
+    end: int
+
+
+def make_timeline(rng: Rng, procedure: str, frames: int) -> list[Segment]:
+    """Segments that cover [0, frames) without gaps; two neighbours never have the same phase."""
+    order = _order(rng, procedure)
+    weights = np.array([WEIGHTS[p] / (1.6 if order.count(p) > 1 else 1) for p in order])
+    weights *= np.exp(rng.normal(0, SPREAD, len(order)))
+    weights = np.maximum(weights / weights.sum(), 0.02)
+    edges = np.round(np.cumsum(weights) / weights.sum() * frames).astype(int)
+    starts = [0, *edges[:-1].tolist()]
+    pairs = zip(order, starts, edges.tolist(), strict=True)
+    return [Segment(phase, start, end) for phase, start, end in pairs if end > start]
+
+
+def _order(rng: Rng, procedure: str) -> list[int]:
+    shares = [share for share, _ in ORDERS[procedure]]
+    core = list(ORDERS[procedure][int(rng.choice(len(shares), p=shares))][1])
+    order: list[int] = [] if rng.random() < 0.25 else [PREPARATION]
+    for position, phase in enumerate(core):
+        order.append(phase)
+        if phase == DISSECTION and rng.random() < 0.45:
+            order += [CLEANING, DISSECTION]
+        if rng.random() < 0.22 and position < len(core) - 1:
+            order.append(CLEANING)
+    if rng.random() < 0.4:
+        order.append(CLEANING)
+    # A recording that was stopped early has no packaging.
+    if rng.random() < 0.88:
+        order.append(PACKAGING)
+        if rng.random() < 0.45:
+            order.append(CLEANING)
+    return [p for i, p in enumerate(order) if i == 0 or p != order[i - 1]]
+
+
+def progress(segments: list[Segment], phase: int, frames: int) -> npt.NDArray[np.float64]:
+    """How much of a phase's work is done at each frame, 0 to 1 over all its segments together."""
+    active = np.zeros(frames)
+    for segment in segments:
+        if segment.phase == phase:
+            active[segment.start : segment.end] = 1
+    total = active.sum()
+    return np.asarray(np.cumsum(active) / total if total else active)
+
+
+NONE = -1
+Shares = Mapping[int, float]
+
+# Every kind of instrument occurs in several phases, so that what it does matters and not only that it is there.
+MAIN: Mapping[str, Mapping[int, Shares]] = {
+    "cholecystectomy": {
+        PREPARATION: {GRASPER: 0.6, NONE: 0.25, HOOK: 0.1, IRRIGATOR: 0.05},
+        PEDICLE: {HOOK: 0.6, GRASPER: 0.15, BIPOLAR: 0.1, SCISSORS: 0.07, NONE: 0.08},
+        CLIPPING: {CLIPPER: 0.75, GRASPER: 0.1, HOOK: 0.07, NONE: 0.08},
+        DISSECTION: {HOOK: 0.62, BIPOLAR: 0.12, SCISSORS: 0.07, IRRIGATOR: 0.07, GRASPER: 0.05, NONE: 0.07},
+        PACKAGING: {GRASPER: 0.8, NONE: 0.2},
+        CLEANING: {IRRIGATOR: 0.5, BIPOLAR: 0.25, GRASPER: 0.1, NONE: 0.15},
+    },
+    "sleeve_gastrectomy": {
+        PREPARATION: {GRASPER: 0.65, NONE: 0.25, BIPOLAR: 0.1},
+        PEDICLE: {BIPOLAR: 0.4, HOOK: 0.2, SCISSORS: 0.2, GRASPER: 0.12, NONE: 0.08},
+        CLIPPING: {CLIPPER: 0.78, GRASPER: 0.14, NONE: 0.08},
+        DISSECTION: {BIPOLAR: 0.5, HOOK: 0.2, SCISSORS: 0.15, IRRIGATOR: 0.07, NONE: 0.08},
+        PACKAGING: {GRASPER: 0.8, NONE: 0.2},
+        CLEANING: {IRRIGATOR: 0.5, BIPOLAR: 0.25, GRASPER: 0.1, NONE: 0.15},
+    },
+    "hysterectomy": {
+        PREPARATION: {GRASPER: 0.55, NONE: 0.25, SCISSORS: 0.1, IRRIGATOR: 0.1},
+        PEDICLE: {BIPOLAR: 0.35, SCISSORS: 0.35, HOOK: 0.15, GRASPER: 0.07, NONE: 0.08},
+        CLIPPING: {CLIPPER: 0.6, BIPOLAR: 0.2, GRASPER: 0.12, NONE: 0.08},
+        DISSECTION: {HOOK: 0.4, SCISSORS: 0.25, BIPOLAR: 0.2, IRRIGATOR: 0.07, NONE: 0.08},
+        PACKAGING: {GRASPER: 0.75, HOOK: 0.05, NONE: 0.2},
+        CLEANING: {IRRIGATOR: 0.45, BIPOLAR: 0.3, GRASPER: 0.1, NONE: 0.15},
+    },
+}
+ASSISTANT = {PREPARATION: 0.35, PEDICLE: 0.75, CLIPPING: 0.65, DISSECTION: 0.8, PACKAGING: 0.45, CLEANING: 0.45}
+SECOND_IRRIGATOR = {PEDICLE: 0.06, DISSECTION: 0.08, CLEANING: 0.2}
+
+
+@dataclass(frozen=True)
+class Bout:
+    """Frames [start, end) in which the same instruments stay in; NONE for no main instrument."""
+
+    segment: Segment
+    start: int
+    end: int
+    main: int
+    assistant: int
+    third: int
+
+
+def make_bouts(rng: Rng, procedure: str, segments: list[Segment], fps: float) -> list[Bout]:
+    """Bouts of 2 to 8 s that cover all segments."""
+    bouts: list[Bout] = []
+    for segment in segments:
+        start = segment.start
+        while start < segment.end:
+            length = max(2, round(fps * float(rng.uniform(2, 8))))
+            # A rest shorter than half a bout is not worth an exchange of instruments.
+            end = segment.end if segment.end - start < 1.5 * length else start + length
+            bouts.append(_draw(rng, procedure, segment, start, end))
+            start = end
+    return bouts
+
+
+def _draw(rng: Rng, procedure: str, segment: Segment, start: int, end: int) -> Bout:
+    shares = MAIN[procedure][segment.phase]
+    main = int(rng.choice(list(shares), p=list(shares.values())))
+    assistant = GRASPER if rng.random() < ASSISTANT[segment.phase] else NONE
+    third = IRRIGATOR if rng.random() < SECOND_IRRIGATOR.get(segment.phase, 0) and main != IRRIGATOR else NONE
+    return Bout(segment, start, end, main, assistant, third)

@@ -14,7 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from trocar.backbones.load import load_backbone, random_like
-from trocar.backbones.weight_identity import is_random
+from trocar.backbones.weights.weight_store import is_random
 from trocar.downstream.figures.curves import draw_curves
 from trocar.downstream.figures.ribbons import draw_ribbons
 from trocar.downstream.figures.shown import shown

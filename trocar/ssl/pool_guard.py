@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from trocar.backbones.origin import Record, WeightHistory
+from trocar.backbones.source import Record, WeightHistory
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.order.neighbour_table import NeighbourTable
 from trocar.data.selection.composition import Composition

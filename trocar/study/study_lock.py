@@ -130,7 +130,7 @@ class LockedStage(StudyRecord):
 
 
 class LockedWeights(StudyRecord):
-    """What the weights of a backbone were, as `trocar.backbones.weight_identity` tells it; equal for equal weights."""
+    """What the weights of a backbone were, as `weight_store` tells it; equal for equal weights."""
 
     kind: str
     name: str | None = None

@@ -12,8 +12,7 @@ from trocar import register_method
 from trocar.data.views.recipe import Probability, ViewGroup, ViewRecipe
 from trocar.ssl.blocks.heads import MlpHead
 from trocar.ssl.blocks.networks import Networks
-from trocar.ssl.engine.method import Losses, Method, MethodConfig
-from trocar.ssl.engine.step import Progress, Views
+from trocar.ssl.engine.method import Losses, Method, MethodConfig, Progress, Views
 from trocar.ssl.ranks.distributed import gather
 
 

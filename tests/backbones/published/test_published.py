@@ -12,10 +12,10 @@ from reference_caformer import CAFormer
 from torch import Tensor
 
 from trocar.backbones import load_backbone
-from trocar.backbones.origin import origin_of
 from trocar.backbones.preprocess import describe_backbone
 from trocar.backbones.published.convert import convert
 from trocar.backbones.published.family import BACKBONES, unchunked
+from trocar.backbones.source import origin_of
 from trocar.errors import ConfigError, TrocarError
 from trocar.leakage.identities import parse_numbers
 

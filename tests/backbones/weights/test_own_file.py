@@ -10,11 +10,10 @@ from safetensors.torch import load_file, save_file
 
 from trocar.backbones.export import export_timm, save_backbone
 from trocar.backbones.load import load_backbone, random_like
-from trocar.backbones.origin import origin_of
 from trocar.backbones.preprocess import describe_backbone
-from trocar.backbones.source import resolve
-from trocar.backbones.weight_identity import absolute, identity, is_random, random_name
+from trocar.backbones.source import origin_of, resolve
 from trocar.backbones.weights import identify
+from trocar.backbones.weights.weight_store import absolute, identity, is_random, random_name
 from trocar.cli import main
 from trocar.core.files import sha256_of
 from trocar.errors import ConfigError, TrocarError

@@ -17,7 +17,7 @@ from trocar.core.config import validate
 from trocar.leakage.guard import RunGuard
 from trocar.ssl.blocks import networks as compiled_blocks
 from trocar.ssl.blocks.networks import compile_backbone, eagerly, repeated_blocks
-from trocar.ssl.engine.step import Progress, Views
+from trocar.ssl.engine.method import Progress, Views
 from trocar.ssl.ranks.distributed import World
 from trocar.ssl.run.assembly import Pretraining
 from trocar.ssl.run.pretrain_config import PretrainConfig

@@ -12,7 +12,7 @@ from run_factory import small_run
 
 from trocar.cli.main import main
 from trocar.ssl.checkpoints import checkpoint, checkpoint_writer
-from trocar.ssl.engine.step import Progress
+from trocar.ssl.engine.method import Progress
 from trocar.ssl.methods.simclr import Simclr
 
 VIEWS = {"size": 32, "scale": [0.4, 1.0]}

@@ -10,8 +10,7 @@ from torch import nn
 
 from trocar.core.config import validate
 from trocar.errors import ConfigError
-from trocar.ssl.engine.optimizer import OptimConfig, Schedule, build_optimizer, parameter_groups, restore
-from trocar.ssl.engine.optimizer_config import cosine
+from trocar.ssl.engine.optimizer import OptimConfig, Schedule, build_optimizer, cosine, parameter_groups, restore
 
 
 class Holder(nn.Module):

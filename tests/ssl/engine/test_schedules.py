@@ -3,9 +3,8 @@ import pytest
 
 from trocar.core.config import Config, validate
 from trocar.errors import ConfigError
-from trocar.ssl.engine.optimizer import OptimConfig, Schedule
-from trocar.ssl.engine.optimizer_config import Duration, cosine, stairs, steps_in
-from trocar.ssl.engine.step import Progress
+from trocar.ssl.engine.method import Progress
+from trocar.ssl.engine.optimizer import Duration, OptimConfig, Schedule, cosine, stairs, steps_in
 from trocar.ssl.methods import default
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from trocar.ssl.losses.contrastive import batch_contrast, info_nce, nt_xent
+from trocar.ssl.losses import batch_contrast, info_nce, nt_xent
 
 
 def unit_rows(rng, n, width=6):

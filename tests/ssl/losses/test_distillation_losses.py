@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from trocar.ssl.losses.distillation import (
+from trocar.ssl.losses import (
     cosine_distance,
     in_groups,
     relational_angle,

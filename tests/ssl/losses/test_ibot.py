@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from trocar.ssl.losses.dino import ibot_loss
+from trocar.ssl.losses import ibot_loss
 
 
 def published(student, teacher, mask, temperature):

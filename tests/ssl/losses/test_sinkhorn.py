@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from trocar.ssl.losses import swav
+from trocar.ssl import losses
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def two_ranks(monkeypatch):
 
     def run(parts):
         def of_rank(rank):
-            return swav.balanced_probabilities(parts[rank], 0.1)
+            return losses.balanced_probabilities(parts[rank], 0.1)
 
         def reduced(value, reduce):
             given[barrier.wait()] = value
@@ -26,8 +26,8 @@ def two_ranks(monkeypatch):
             barrier.wait()
             return result
 
-        monkeypatch.setattr(swav, "mean_over_ranks", lambda x: reduced(x, lambda a, b: (a + b) / 2))
-        monkeypatch.setattr(swav, "max_over_ranks", lambda x: reduced(x, torch.maximum))
+        monkeypatch.setattr(losses, "mean_over_ranks", lambda x: reduced(x, lambda a, b: (a + b) / 2))
+        monkeypatch.setattr(losses, "max_over_ranks", lambda x: reduced(x, torch.maximum))
         with ThreadPoolExecutor(2) as pool:
             return torch.cat(list(pool.map(of_rank, range(2))))
 
@@ -37,16 +37,16 @@ def two_ranks(monkeypatch):
 @pytest.mark.parametrize("at", [4, 1, 0])
 def test_ranks_with_unequal_numbers_of_samples_give_what_one_rank_gives(two_ranks, at):
     logits = torch.tensor(np.random.default_rng(0).uniform(-1, 1, size=(8, 5)))
-    together = swav.balanced_probabilities(logits, 0.1)
+    together = losses.balanced_probabilities(logits, 0.1)
     assert torch.allclose(two_ranks([logits[:at], logits[at:]]), together, rtol=1e-5)
 
 
 def test_no_samples_at_all_give_none():
-    assert swav.balanced_probabilities(torch.zeros(0, 5), 0.1).shape == (0, 5)
+    assert losses.balanced_probabilities(torch.zeros(0, 5), 0.1).shape == (0, 5)
 
 
 def test_a_sample_far_from_all_prototypes_is_spread_over_them():
     logits = torch.zeros(3, 4)
     logits[0] = -50.0
-    share = swav.balanced_probabilities(logits, 0.1)
+    share = losses.balanced_probabilities(logits, 0.1)
     assert torch.allclose(share, torch.full((3, 4), 0.25))

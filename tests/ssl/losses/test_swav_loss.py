@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from trocar.ssl.losses.swav import codes, swapped_prediction
+from trocar.ssl.losses import codes, swapped_prediction
 
 
 def published_codes(scores, epsilon, iterations=3):

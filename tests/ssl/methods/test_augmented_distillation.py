@@ -10,7 +10,7 @@ from trocar.core.config import validate
 from trocar.errors import ConfigError
 from trocar.leakage.guard import RunGuard
 from trocar.ssl.blocks.heads import DinoHead
-from trocar.ssl.losses.dino import dino_loss, teacher_probabilities
+from trocar.ssl.losses import dino_loss, teacher_probabilities
 from trocar.ssl.methods.augmented_distillation import AugmentedDistillationConfig
 from trocar.ssl.methods.dino import DinoConfig
 from trocar.ssl.ranks.distributed import World

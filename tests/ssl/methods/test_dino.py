@@ -11,18 +11,18 @@ from torch import nn
 
 from trocar.ssl.blocks.heads import DinoHead
 from trocar.ssl.blocks.teachers import update_teacher
+from trocar.ssl.engine.method import Progress
 from trocar.ssl.engine.optimizer import OptimConfig, clip_gradients
-from trocar.ssl.engine.step import Progress
-from trocar.ssl.losses.dino import (
+from trocar.ssl.losses import (
     _products,
     _products_by_sample,
+    balanced_probabilities,
     dino_loss,
     entropy,
     prototypes_used,
     teacher_probabilities,
     update_centre,
 )
-from trocar.ssl.losses.swav import balanced_probabilities
 from trocar.ssl.methods.dino import DinoConfig, DinoViews
 
 

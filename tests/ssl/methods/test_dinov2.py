@@ -11,7 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from trocar.errors import ConfigError
 from trocar.ssl.blocks.patches import Masking, Tokens, block_masks
-from trocar.ssl.engine.step import Progress
+from trocar.ssl.engine.method import Progress
 from trocar.ssl.methods import default
 
 TINY = {"prototypes": 12, "hidden": 16, "bottleneck": 8}

@@ -8,7 +8,7 @@ from method_factory import START, build, some_views
 from torch import nn
 
 from trocar.errors import ConfigError
-from trocar.ssl.losses.distillation import cosine_distance, relational_angle, relational_distance, whitened_smooth_l1
+from trocar.ssl.losses import cosine_distance, relational_angle, relational_distance, whitened_smooth_l1
 from trocar.ssl.methods.distillation import DistillationConfig
 
 

@@ -7,8 +7,8 @@ import torch
 from method_factory import DATA, START, build, some_views
 
 from trocar.ssl.blocks.heads import unit
-from trocar.ssl.engine.step import Views
-from trocar.ssl.losses.contrastive import info_nce
+from trocar.ssl.engine.method import Views
+from trocar.ssl.losses import info_nce
 from trocar.ssl.methods import default
 
 

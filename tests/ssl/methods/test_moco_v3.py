@@ -10,7 +10,7 @@ from method_factory import DATA, START, build, convolutional, some_views
 from torch import nn
 
 from trocar.ssl.blocks.heads import unit
-from trocar.ssl.engine.step import Progress
+from trocar.ssl.engine.method import Progress
 from trocar.ssl.methods import default
 from trocar.ssl.methods.moco_v3 import freeze_patch_projection
 

@@ -7,8 +7,8 @@ import torch
 from method_factory import START, build, some_views
 
 from trocar.ssl.blocks.heads import unit
-from trocar.ssl.engine.step import Views
-from trocar.ssl.losses.contrastive import nt_xent
+from trocar.ssl.engine.method import Views
+from trocar.ssl.losses import nt_xent
 from trocar.ssl.methods import default
 
 CONFIG = default("simclr", views={"size": 16}, head={"layers": [16, 8], "batch_norm": True, "last_batch_norm": True})

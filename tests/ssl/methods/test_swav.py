@@ -9,8 +9,8 @@ from method_factory import DATA, START, build, some_views
 
 from trocar.errors import ConfigError
 from trocar.ssl.blocks.heads import unit
-from trocar.ssl.engine.step import Progress
-from trocar.ssl.losses.swav import codes, swapped_prediction
+from trocar.ssl.engine.method import Progress
+from trocar.ssl.losses import codes, swapped_prediction
 from trocar.ssl.methods import default
 from trocar.ssl.run.auto_values import DataSize
 

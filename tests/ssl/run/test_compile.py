@@ -6,7 +6,7 @@ from data_factory import make_catalog
 
 from trocar.core.config import load
 from trocar.leakage.guard import RunGuard
-from trocar.ssl.engine.step import Progress, Views
+from trocar.ssl.engine.method import Progress, Views
 from trocar.ssl.ranks.distributed import World
 from trocar.ssl.run.assembly import Pretraining
 from trocar.ssl.run.pretrain_config import PretrainConfig

@@ -12,10 +12,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from trocar.backbones.load import load_backbone
-from trocar.backbones.origin import WeightHistory
 from trocar.backbones.preprocess import describe_backbone
 from trocar.backbones.published.convert import nests
-from trocar.backbones.source import WEIGHTS, find_backbone_folder, resolve
+from trocar.backbones.source import WEIGHTS, WeightHistory, find_backbone_folder, resolve
 from trocar.backbones.weights.identify import WeightMatch, matches
 from trocar.backbones.weights.weights_file import SUFFIXES, read_checkpoint
 from trocar.core.progress import Console

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trocar.cli.slurm_args import add_options, check, profile_of, submit_configured
+from trocar.cli.shared_args import add_options, check, profile_of, submit_configured
 
 LISTS = ("backbone", "task", "protocol")
 VALUES = (

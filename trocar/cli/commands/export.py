@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _onnx(source: str, out: Path) -> int:
     from trocar.backbones import load_backbone
-    from trocar.backbones.onnx_export import export_onnx
+    from trocar.backbones.export import export_onnx
     from trocar.backbones.preprocess import describe_backbone
     from trocar.errors import ConfigError
 

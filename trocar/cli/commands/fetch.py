@@ -57,7 +57,7 @@ def _named(given: str) -> list[str]:
     """The weights that a word of the command line stands for."""
     from pathlib import Path
 
-    from trocar.backbones.weights.fetch import weights_in
+    from trocar.backbones.weights.weight_store import weights_in
     from trocar.core.config import preset_names, tree_of
 
     if not given.endswith((".yaml", ".yml")) and not Path(given).is_file() and given not in preset_names():
@@ -71,13 +71,13 @@ def _named(given: str) -> list[str]:
 def _fetch(entry: Published, origin: str | None) -> None:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-    from trocar.backbones.weights import fetch, weight_store
+    from trocar.backbones.weights import weight_store
     from trocar.core.progress import Console
 
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(entry.name, total=None)
-        record = fetch.fetch(entry, origin, partial(_advance, bar, task))
+        record = weight_store.fetch(entry, origin, partial(_advance, bar, task))
     path = weight_store.root() / entry.name / record.file
     print(f"{entry.name}: {path}, {record.bytes / 1e6:.0f} MB, sha256 {record.sha256}")
     if not weight_store.is_published_file(entry):
@@ -91,8 +91,8 @@ def _fetch_timms(name: str) -> None:
 
     from trocar.backbones import load_backbone
     from trocar.backbones.source import TIMM
-    from trocar.backbones.weights.fetch import licence_of
     from trocar.backbones.weights.fingerprint import fingerprint
+    from trocar.backbones.weights.weight_store import licence_of
 
     model = load_backbone(name)
     print(f"{name}: in {constants.HF_HUB_CACHE}, fingerprint {fingerprint(model)}")

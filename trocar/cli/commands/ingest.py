@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from trocar.cli.slurm_args import add_options, check, profile_of
+from trocar.cli.shared_args import add_options, check, profile_of
 
 if TYPE_CHECKING:
     from trocar.core.progress import Console

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     """Build it, and say where it is and how many frames got a neighbour."""
     from trocar.core.config import load
     from trocar.leakage.guard import RunGuard
-    from trocar.ssl.neighbours.neighbour_index import FACTOR, NeighbourIndexConfig, build_index
+    from trocar.ssl.neighbour_index import FACTOR, NeighbourIndexConfig, build_index
 
     given = {name: getattr(args, name) for name in ("catalog", *OPTIONS)}
     flags = [f"{name}={json.dumps(value)}" for name, value in given.items() if value is not None]

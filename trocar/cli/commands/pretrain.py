@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from trocar.cli.slurm_args import add_options, check, profile_of, submit_configured
+from trocar.cli.shared_args import add_options, check, profile_of, submit_configured
 
 if TYPE_CHECKING:
     from trocar.ssl.run.pretrain_config import PretrainConfig

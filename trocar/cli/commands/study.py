@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trocar.cli.slurm_args import add_options, check, profile_of
+from trocar.cli.shared_args import add_options, check, profile_of
 from trocar.errors import StoppedError
 
 if TYPE_CHECKING:

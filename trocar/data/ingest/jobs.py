@@ -13,10 +13,16 @@ from trocar.data.ingest.options import IngestOptions, Say
 from trocar.data.ingest.pack import PACK, Pack, Still, Work, pack_name
 from trocar.data.ingest.record import Metadata
 from trocar.data.ingest.sources.choice import choose, count, some, table_of
-from trocar.data.ingest.sources.find import FoundSource, find, part_warning, prefixed, printable
-from trocar.data.ingest.sources.frame_folders import list_frames, unmatched
-from trocar.data.ingest.sources.lookup import Lookup
-from trocar.data.ingest.sources.metadata import VideoTable, frame_spec, matches, metadata_of, read_exclude, read_masks
+from trocar.data.ingest.sources.find import FoundSource, find, list_frames, part_warning, prefixed, printable, unmatched
+from trocar.data.ingest.sources.metadata import (
+    Lookup,
+    VideoTable,
+    frame_spec,
+    matches,
+    metadata_of,
+    read_exclude,
+    read_masks,
+)
 from trocar.data.ingest.video import Job
 from trocar.data.media.video.frame_conversion import Box
 from trocar.errors import ConfigError

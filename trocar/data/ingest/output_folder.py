@@ -24,8 +24,8 @@ from trocar.data.ingest.jobs import pseudonyms_of
 from trocar.data.ingest.options import IngestOptions, IngestSummary
 from trocar.data.ingest.pack import Pack, Work, is_pack
 from trocar.data.ingest.record import VideoRecord
+from trocar.data.ingest.sources.choice import alike_stills
 from trocar.data.ingest.sources.find import printable
-from trocar.data.ingest.sources.stills import alike_stills
 from trocar.data.ingest.video import JobOutcome
 from trocar.errors import ConfigError, TrocarError
 

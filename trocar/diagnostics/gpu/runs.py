@@ -12,9 +12,8 @@ from trocar.data.loading.loader import Backend
 from trocar.diagnostics.gpu.runner import Subject
 from trocar.leakage.guard import RunGuard
 from trocar.ssl.blocks.networks import BackboneConfig, TimmNetworks
-from trocar.ssl.engine.method import METHODS, Method
+from trocar.ssl.engine.method import METHODS, Method, Views
 from trocar.ssl.engine.optimizer import build_optimizer
-from trocar.ssl.engine.step import Views
 from trocar.ssl.engine.trainer import Hooks, Trainer
 from trocar.ssl.methods import default
 from trocar.ssl.ranks.distributed import World

@@ -29,8 +29,7 @@ from trocar.data.media.input_file import RejectError
 from trocar.data.media.jpeg_decoder import decode_jpeg
 from trocar.data.media.still import read_still
 from trocar.data.media.video.frame_conversion import Scaler, to_rgb
-from trocar.data.media.video.index import read_index
-from trocar.data.media.video.numbered_pictures import numbered_pictures
+from trocar.data.media.video.index import numbered_pictures, read_index
 from trocar.downstream.datasets.readers.videos import unusable_video
 from trocar.downstream.labels import LabelledFrames
 from trocar.errors import TrocarError

@@ -11,11 +11,9 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from trocar.ssl.blocks.heads import DinoHead
-from trocar.ssl.engine.method import Method, MethodConfig
-from trocar.ssl.engine.optimizer_config import Duration, cosine, counts_epochs, stairs, steps_in
-from trocar.ssl.engine.step import Progress
-from trocar.ssl.losses.dino import teacher_probabilities, update_centre
-from trocar.ssl.losses.swav import balanced_probabilities
+from trocar.ssl.engine.method import Method, MethodConfig, Progress
+from trocar.ssl.engine.optimizer import Duration, cosine, counts_epochs, stairs, steps_in
+from trocar.ssl.losses import balanced_probabilities, teacher_probabilities, update_centre
 from trocar.ssl.ranks.distributed import mean_over_ranks
 from trocar.ssl.run import auto_values
 from trocar.ssl.run.auto_values import Advice, Auto, DataSize, known

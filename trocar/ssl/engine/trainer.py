@@ -1,6 +1,8 @@
 """The training loop. Everything it needs is handed in; it knows no method, no file format and no data set.
 
-Python's garbage collector at fixed steps: at a random one of a random rank it makes all the others wait.
+It polls a callable at each step boundary: that is how a run is asked to stop. Nothing here touches the process: the
+command line installs signal handlers and hands in what they have received. Python's garbage collector runs at fixed
+steps: at a random one of a random rank it makes all the others wait.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ import gc
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from pydantic import Field
@@ -22,10 +24,33 @@ from trocar.core.random import make_key
 from trocar.data.loading.batch import Batch
 from trocar.ssl.blocks.networks import eagerly
 from trocar.ssl.engine.health import Speed, feature_std, peak_memory, rankme
-from trocar.ssl.engine.method import Losses, Method, Statistics, norm_buffers
+from trocar.ssl.engine.method import Losses, Method, Progress, Statistics, Views, norm_buffers
 from trocar.ssl.engine.optimizer import OptimConfig, Schedule, clip_gradients
-from trocar.ssl.engine.step import Progress, Views
 from trocar.ssl.ranks.distributed import World, agree, average_
+
+if TYPE_CHECKING:
+    from trocar.ssl.ranks.distributed import World
+
+
+STOPPING = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2")
+"""Signals that ask a run to stop."""
+
+Stop = Callable[[], int]
+"""Called at each step boundary: 0 while the run may go on, else the number of the signal that asked it to stop."""
+
+AfterStop = Callable[[int, "World"], int]
+"""What follows a saved stop, called on every rank with the signal's number; returns the exit code."""
+
+
+def never() -> int:
+    """A `Stop` for a caller who has no other way to stop a run than an exception, such as Ctrl-C in a notebook."""
+    return 0
+
+
+def shell_code(number: int, world: World) -> int:
+    """Nothing follows: the code is 128 + signal, as shells expect."""
+    return 128 + number
+
 
 EVERY = 150  # steps, as in DINOv3's code
 

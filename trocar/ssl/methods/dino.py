@@ -14,9 +14,8 @@ from trocar.data.views.recipe import Probability, ViewGroup, ViewRecipe
 from trocar.ssl.blocks.networks import Networks
 from trocar.ssl.blocks.self_distillation import MeanLogits, SelfDistillation, SelfDistilled
 from trocar.ssl.blocks.teachers import start_teacher, update_teacher
-from trocar.ssl.engine.method import METHODS, Losses, Method, freeze_gradients
-from trocar.ssl.engine.step import Progress, Views, by_view
-from trocar.ssl.losses.dino import dino_loss, entropy, prototypes_used
+from trocar.ssl.engine.method import METHODS, Losses, Method, Progress, Views, by_view, freeze_gradients
+from trocar.ssl.losses import dino_loss, entropy, prototypes_used
 from trocar.ssl.run.auto_values import known
 
 

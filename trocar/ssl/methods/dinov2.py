@@ -20,10 +20,9 @@ from trocar.ssl.blocks.networks import Networks
 from trocar.ssl.blocks.patches import MaskedPatches, Masking, Tokens, block_masks
 from trocar.ssl.blocks.self_distillation import MeanLogits, SelfDistillation, SelfDistilled
 from trocar.ssl.blocks.teachers import start_teacher, update_teacher
-from trocar.ssl.engine.method import METHODS, Losses, Method, freeze_gradients
-from trocar.ssl.engine.optimizer_config import Duration
-from trocar.ssl.engine.step import Progress, Views
-from trocar.ssl.losses.dino import dino_loss, entropy, ibot_loss, koleo, prototypes_used
+from trocar.ssl.engine.method import METHODS, Losses, Method, Progress, Views, freeze_gradients
+from trocar.ssl.engine.optimizer import Duration
+from trocar.ssl.losses import dino_loss, entropy, ibot_loss, koleo, prototypes_used
 from trocar.ssl.methods.dino import DinoGlobalViews, DinoLocalViews, DinoViews
 from trocar.ssl.run import auto_values
 from trocar.ssl.run.auto_values import Advice, Auto, DataSize, known

@@ -19,9 +19,8 @@ from trocar.errors import ConfigError
 from trocar.ssl.blocks.heads import mlp
 from trocar.ssl.blocks.networks import Networks
 from trocar.ssl.blocks.teachers import FrozenConfig
-from trocar.ssl.engine.method import METHODS, Losses, Method, MethodConfig
-from trocar.ssl.engine.step import Progress, Views, by_view
-from trocar.ssl.losses.distillation import (
+from trocar.ssl.engine.method import METHODS, Losses, Method, MethodConfig, Progress, Views, by_view
+from trocar.ssl.losses import (
     cosine_distance,
     in_groups,
     relational_angle,

@@ -13,9 +13,8 @@ from trocar.data.views.recipe import Interpolation, Jitter, Probability, ViewGro
 from trocar.ssl.blocks.heads import MlpHead, unit
 from trocar.ssl.blocks.networks import Networks
 from trocar.ssl.blocks.teachers import start_teacher, update_teacher
-from trocar.ssl.engine.method import METHODS, Losses, Method, MethodConfig
-from trocar.ssl.engine.step import Progress, Views
-from trocar.ssl.losses.contrastive import info_nce
+from trocar.ssl.engine.method import METHODS, Losses, Method, MethodConfig, Progress, Views
+from trocar.ssl.losses import info_nce
 from trocar.ssl.ranks.batch_norm import ShuffledBatch
 from trocar.ssl.ranks.distributed import gather_detached, push
 from trocar.ssl.run import auto_values

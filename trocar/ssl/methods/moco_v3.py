@@ -13,10 +13,9 @@ from trocar.data.views.recipe import Interpolation, Probability, ViewGroup, View
 from trocar.ssl.blocks.heads import MlpHead, unit
 from trocar.ssl.blocks.networks import Networks
 from trocar.ssl.blocks.teachers import start_teacher, update_teacher
-from trocar.ssl.engine.method import METHODS, Losses, Method, MethodConfig
-from trocar.ssl.engine.optimizer_config import cosine
-from trocar.ssl.engine.step import Progress, Views
-from trocar.ssl.losses.contrastive import batch_contrast
+from trocar.ssl.engine.method import METHODS, Losses, Method, MethodConfig, Progress, Views
+from trocar.ssl.engine.optimizer import cosine
+from trocar.ssl.losses import batch_contrast
 from trocar.ssl.run import auto_values
 from trocar.ssl.run.auto_values import Advice, Auto, DataSize, known
 

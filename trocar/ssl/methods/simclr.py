@@ -11,9 +11,8 @@ from typing_extensions import override
 from trocar.data.views.recipe import Jitter, Probability, ViewGroup, ViewRecipe
 from trocar.ssl.blocks.heads import MlpHead, unit
 from trocar.ssl.blocks.networks import Networks
-from trocar.ssl.engine.method import METHODS, Losses, Method, MethodConfig
-from trocar.ssl.engine.step import Progress, Views, by_view
-from trocar.ssl.losses.contrastive import nt_xent
+from trocar.ssl.engine.method import METHODS, Losses, Method, MethodConfig, Progress, Views, by_view
+from trocar.ssl.losses import nt_xent
 
 
 class SimclrViews(ViewGroup):

@@ -14,11 +14,9 @@ from trocar.core.config import Config
 from trocar.data.views.recipe import Interpolation, Jitter, ViewGroup, ViewRecipe
 from trocar.ssl.blocks.heads import MlpHead, unit
 from trocar.ssl.blocks.networks import Networks
-from trocar.ssl.engine.method import METHODS, Losses, Method, MethodConfig, freeze_gradients
-from trocar.ssl.engine.optimizer_config import Duration, steps_in
-from trocar.ssl.engine.step import Progress, Views, by_view
-from trocar.ssl.losses.dino import entropy, prototypes_used
-from trocar.ssl.losses.swav import codes, swapped_prediction
+from trocar.ssl.engine.method import METHODS, Losses, Method, MethodConfig, Progress, Views, by_view, freeze_gradients
+from trocar.ssl.engine.optimizer import Duration, steps_in
+from trocar.ssl.losses import codes, entropy, prototypes_used, swapped_prediction
 from trocar.ssl.ranks.distributed import gather_detached, own_share, push
 from trocar.ssl.run import auto_values
 from trocar.ssl.run.auto_values import Advice, Auto, DataSize, known

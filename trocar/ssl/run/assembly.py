@@ -17,8 +17,7 @@ from trocar.backbones import own_module
 from trocar.backbones.depthwise import use_fast_weight_gradient
 from trocar.backbones.device import choose_device, resolved
 from trocar.backbones.export import BackboneFiles, backbone_files, require_exportable
-from trocar.backbones.origin import KEY, Record
-from trocar.backbones.source import modules_behind
+from trocar.backbones.source import KEY, Record, modules_behind
 from trocar.core.plugins import plugins_in
 from trocar.core.registry import modules_of
 from trocar.data.catalog import staging

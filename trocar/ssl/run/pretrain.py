@@ -19,14 +19,13 @@ from trocar.runs.run_folder import Run, update_record
 from trocar.ssl.checkpoints import checkpoint
 from trocar.ssl.engine.method import Method
 from trocar.ssl.engine.optimizer import build_optimizer, restore
-from trocar.ssl.engine.trainer import Trainer, TrainState
+from trocar.ssl.engine.trainer import AfterStop, Stop, Trainer, TrainState, never, shell_code
 from trocar.ssl.ranks.distributed import World, agree, broadcast_int, gather_words, process_group
 from trocar.ssl.ranks.machine import MachineShare, default_threads
 from trocar.ssl.run.assembly import Pretraining
-from trocar.ssl.run.describe import describe
 from trocar.ssl.run.hardware import explained
+from trocar.ssl.run.run_description import describe
 from trocar.ssl.run.run_hooks import RunHooks
-from trocar.ssl.run.stop import AfterStop, Stop, never, shell_code
 
 
 def run(setup: Pretraining, after_stop: AfterStop = shell_code, stop: Stop = never) -> None:

@@ -27,11 +27,10 @@ from trocar.ssl.checkpoints import checkpoint
 from trocar.ssl.checkpoints.checkpoint_writer import CheckpointContent, CheckpointWriter, Kept
 from trocar.ssl.engine.health import collapse
 from trocar.ssl.engine.method import Method
-from trocar.ssl.engine.trainer import TrainState
+from trocar.ssl.engine.trainer import AfterStop, Stop, TrainState, never, shell_code
 from trocar.ssl.ranks.distributed import barrier
 from trocar.ssl.run.assembly import Pretraining, exported_backbone
 from trocar.ssl.run.bad_rows import BAD_ROWS
-from trocar.ssl.run.stop import AfterStop, Stop, never, shell_code
 
 
 class RunHooks:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trocar.backbones.weight_identity import absolute, identity
+from trocar.backbones.weights.weight_store import absolute, identity
 from trocar.core.config import fingerprint, tree_of, validate
 from trocar.data.selection.composition import Composition
 from trocar.data.selection.leak_config import Guarded, LeakConfig

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trocar.data.ingest.sources.frame_folders import FrameSpec, list_frames, thin
+from trocar.data.ingest.sources.find import FrameSpec, list_frames, thin
 from trocar.errors import ConfigError
 
 

@@ -7,8 +7,7 @@ import pytest
 from trocar.data.ingest.jobs import plan
 from trocar.data.ingest.options import IngestOptions
 from trocar.data.ingest.sources.find import FoundSource
-from trocar.data.ingest.sources.lookup import Lookup
-from trocar.data.ingest.sources.metadata import read_table
+from trocar.data.ingest.sources.metadata import Lookup, read_table
 from trocar.errors import ConfigError
 
 

@@ -1,13 +1,15 @@
 """When each picture of a video is shown, so that labels find their pictures: read once from its packets, and kept.
 
-Picture k is the k-th on display. Its time is what the file says, counted from the first picture; the frame rate that a
-container claims plays no part, for it is wrong in many files and means nothing where the rate varies.
+Picture k is the k-th on display. Its time is what the file says, counted from the first picture; the frame rate that
+a container claims plays no part, for it is wrong in many files and means nothing where the rate varies. Pictures are
+decoded by these numbers, and never another one in the place of one that cannot be decoded.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import itertools
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,15 +19,18 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
+import av
 import numpy as np
 import numpy.typing as npt
 
 from trocar.core.files import user_cache, writing
 from trocar.core.progress import track
-from trocar.data.media.input_file import Limits, RejectError
+from trocar.data.media.input_file import Limits, RejectError, check_size
 from trocar.data.media.video.container import VideoInfo, demux, describe, open_video
-from trocar.data.media.video.every_picture import Damage, every_picture, is_counted
-from trocar.data.media.video.timeline import SampleTimes, Timeline
+from trocar.data.media.video.decode import SparseDecode
+from trocar.data.media.video.every_picture import Damage, SampleTimes, Timeline, every_picture, is_counted
+from trocar.data.media.video.frame_conversion import deinterlaced
+from trocar.data.media.video.packet_roles import Irregular
 
 FORMAT = 1
 """Raised when the same file gives another index: kept ones of another format are not used."""
@@ -216,3 +221,84 @@ def _refuse_incomplete(timeline: Timeline, end: int, info: VideoInfo, limits: Li
         raise RejectError("truncated", missing.where + (f"; {found}" if damage.frames else ""))
     if damage.frames:
         raise RejectError("damaged", found)
+
+
+def numbered_pictures(
+    path: Path, index: VideoIndex, wanted: Collection[int], threads: int = 1, limits: Limits | None = None
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """(k, frame still in its coded format) for each k of `wanted`, rising; interlaced ones are deinterlaced.
+
+    Only what these are predicted from is decoded, where the packets tell. Raises RejectError as soon as a picture is
+    damaged, does not come out of the decoder, or is not the one that `index` (of this very file) has at its time.
+    """
+    reader = _Reader(path, index, frozenset(wanted), threads, limits or Limits())
+    given = 0
+    try:
+        for item in reader.sparse():
+            given += 1
+            yield item
+        return
+    except (Irregular, RejectError):
+        pass  # only a decode of every picture can say what is wrong, and it gives the same ones up to here
+    yield from itertools.islice(reader.every(), given, None)
+
+
+class _Reader:
+    def __init__(self, path: Path, index: VideoIndex, wanted: frozenset[int], threads: int, limits: Limits) -> None:
+        if wanted and not 0 <= min(wanted) <= max(wanted) < len(index):
+            raise RejectError("no such picture", f"{len(index)} pictures, picture {max(wanted)} is asked for")
+        self.path, self.index, self.wanted, self.threads, self.limits = path, index, wanted, threads, limits
+        self.number = {int(index.ticks[k]): k for k in wanted}
+
+    def within(self, begin: int, end: int) -> bool:
+        """For the sparse decode: whether the picture that begins at this tick is asked for."""
+        return begin in self.number
+
+    def sparse(self) -> Iterator[tuple[int, av.VideoFrame]]:
+        left = len(self.wanted)
+        with open_video(self.path, self.threads) as (container, stream):
+            info = describe(container, stream, self.limits)
+            pictures = SparseDecode(stream, demux(container, stream), self, info.states_times).frames()
+            while left:
+                pts, frame = next(pictures, (None, None))
+                if pts is None:
+                    raise Irregular("a picture that is asked for was not shown")
+                number = self.number.get(pts - self.index.first)
+                if number is not None:
+                    if frame is None:
+                        raise Irregular("a picture that is asked for was not decoded")
+                    yield number, frame
+                    left -= 1
+
+    def every(self) -> Iterator[tuple[int, av.VideoFrame]]:
+        last = max(self.wanted, default=-1)
+        with open_video(self.path, self.threads) as (container, stream):
+            info = describe(container, stream, self.limits)
+            before: av.VideoFrame | None = None
+            shown: av.VideoFrame | None = None
+            count = 0
+            for count, frame in enumerate(self._checked(container, stream, info), start=1):
+                if shown is not None and count - 2 in self.wanted:
+                    yield count - 2, deinterlaced(before, shown, frame)
+                if count - 2 >= last and not self.index.counted:
+                    return
+                before, shown = shown, frame
+            if count < len(self.index):
+                raise RejectError("damaged", f"only {count} of {len(self.index)} pictures could be decoded")
+            if shown is not None and count - 1 in self.wanted:
+                yield count - 1, deinterlaced(before, shown, None)
+
+    def _checked(self, container: Any, stream: Any, info: VideoInfo) -> Iterator[av.VideoFrame]:
+        """All pictures, each at the time that the index has for it."""
+        damage, ticks = Damage(), self.index.ticks
+        pictures = every_picture(stream, demux(container, stream), info, damage)
+        for number, (pts, frame) in enumerate(pictures):
+            if damage.frames:
+                raise RejectError("damaged", damage.explain(accepting=False))
+            if number >= len(ticks) or pts - self.index.first != ticks[number]:
+                expected = float(ticks[min(number, len(ticks) - 1)] * self.index.tick)
+                raise RejectError("damaged", f"the picture at {expected:.2f} s did not come out of the decoder")
+            check_size(frame.width, frame.height, self.limits.max_pixels)
+            yield frame
+        if damage.frames:
+            raise RejectError("damaged", damage.explain(accepting=False))

@@ -13,8 +13,8 @@ import pandas as pd
 
 from trocar.data.media.folders import VIDEO_SUFFIXES, composed, listed
 from trocar.data.media.input_file import RejectError
+from trocar.data.media.video.every_picture import SampleTimes
 from trocar.data.media.video.index import Ints, VideoIndex, read_index
-from trocar.data.media.video.timeline import SampleTimes
 from trocar.errors import TrocarError
 
 

@@ -11,13 +11,12 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from trocar.ssl.blocks.heads import DinoHead
+from trocar.ssl.engine.method import Progress
 from trocar.ssl.engine.optimizer import OptimConfig
-from trocar.ssl.engine.step import Progress
 from trocar.ssl.engine.trainer import TrainConfig
 from trocar.ssl.methods import default
 from trocar.ssl.methods.dino import DinoConfig, DinoViews
-from trocar.ssl.run.cost import cost_lines, estimate
-from trocar.ssl.run.describe import empty_views
+from trocar.ssl.run.run_description import cost_lines, empty_views, estimate
 
 NOW = Progress(5, 10, 5)
 ADAMW = OptimConfig()

@@ -6,7 +6,7 @@ import pytest
 
 from trocar.cli.commands import ingest
 from trocar.cli.main import build_parser, main, parse
-from trocar.cli.plugin_args import use_plugins
+from trocar.cli.shared_args import use_plugins
 from trocar.errors import ConfigError
 from trocar.slurm.profile import Profile
 

@@ -18,9 +18,8 @@ from trocar.data.order.neighbours import NeighbourSource, resolve_neighbours
 from trocar.data.selection.composition import Composition
 from trocar.errors import ConfigError, TrocarError
 from trocar.leakage.guard import RunGuard
-from trocar.ssl.neighbours import neighbour_search
-from trocar.ssl.neighbours.neighbour_index import NeighbourIndexConfig, build_index
-from trocar.ssl.neighbours.neighbour_search import nearest_of_other_groups
+from trocar.ssl import neighbour_index
+from trocar.ssl.neighbour_index import NeighbourIndexConfig, build_index, nearest_of_other_groups
 
 NET = "random:test_resnet"
 
@@ -75,7 +74,7 @@ def searched(x, groups, k, exact):
 
 
 def test_the_exact_search_is_brute_force_over_other_groups(monkeypatch):
-    monkeypatch.setattr(neighbour_search, "QUERIES", 50)
+    monkeypatch.setattr(neighbour_index, "QUERIES", 50)
     x, groups = clusters()
     rows, distances = searched(x, groups, 5, exact=True)
     expected, apart = brute_force(x, groups, 5)
@@ -84,7 +83,7 @@ def test_the_exact_search_is_brute_force_over_other_groups(monkeypatch):
 
 
 def test_the_inverted_file_finds_most_of_them_and_never_one_of_the_same_group(monkeypatch):
-    monkeypatch.setattr(neighbour_search, "PROBES", 24)
+    monkeypatch.setattr(neighbour_index, "PROBES", 24)
     x, groups = clusters(3000)
     rows, distances = searched(x, groups, 5, exact=False)
     expected, _ = brute_force(x, groups, 5)

@@ -15,10 +15,10 @@ from published_files import CASES
 from registry_factory import changeable
 
 from trocar.backbones import load_backbone
-from trocar.backbones.origin import origin_of
 from trocar.backbones.published.family import BACKBONES
+from trocar.backbones.source import origin_of
 from trocar.backbones.weights import weight_store
-from trocar.backbones.weights.fetch import fetch
+from trocar.backbones.weights.weight_store import fetch
 from trocar.cli import main
 from trocar.core.files import sha256_of
 from trocar.errors import ConfigError, TrocarError

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from trocar.ssl.engine.step import Views, by_view
+from trocar.ssl.engine.method import Views, by_view
 
 
 def group(first, n, size, b=2):

@@ -1,1 +1,0 @@
-"""Losses: pure functions of network outputs, in float32, each with its source."""

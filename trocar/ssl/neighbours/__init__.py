@@ -1,1 +1,0 @@
-"""Nearest-neighbour indexes of a catalog's frames, built with a backbone."""
