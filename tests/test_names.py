@@ -19,7 +19,6 @@ LISTS = {
     "downstream/temporal/heads",
     "jobs",
     "phantom/picture",
-    "ssl/losses",
     "ssl/methods",
 }
 """Folders that list alike things: a file is called after what is in the list, whoever else has that name."""

@@ -7,8 +7,9 @@ from leak_factory import make_labelled, make_pool, operation
 
 from trocar.cli.main import main
 from trocar.core.files import user_cache
+from trocar.data.labelled_folder import LabelledFolder
 from trocar.data.selection.composition import Amount, Composition
-from trocar.data.selection.leak_config import Guarded, LeakConfig
+from trocar.data.selection.leak_config import LeakConfig
 from trocar.errors import ConfigError, TrocarError
 from trocar.leakage import held_out_sources
 from trocar.leakage.guard import guarding_of, resolve
@@ -144,7 +145,7 @@ def test_a_pool_of_nothing_but_held_out_cases_is_refused(tmp_path):
 def test_hashes_are_computed_once(data):
     said = []
     for _ in range(2):
-        held_out([Guarded(data=data)], said.append)
+        held_out([LabelledFolder(data=data)], said.append)
     assert len(said) == 1
     assert "hashing 16 frames" in said[0]
 
@@ -153,10 +154,10 @@ def test_hashes_in_a_cache_of_before_are_not_used(data):
     said = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(held_out_sources, "FORMAT", held_out_sources.FORMAT - 1)
-        old = held_out([Guarded(data=data)], said.append)
+        old = held_out([LabelledFolder(data=data)], said.append)
         (path,) = (user_cache() / "leak").glob(f"hashes-{held_out_sources.FORMAT}-*.npy")
     np.save(path, np.zeros_like(np.load(path)))
-    new = held_out([Guarded(data=data)], said.append)
+    new = held_out([LabelledFolder(data=data)], said.append)
     assert len(said) == 2
     assert np.array_equal(new.pictures.hashes, old.pictures.hashes)
     assert new.pictures.hashes.any()

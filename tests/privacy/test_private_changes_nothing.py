@@ -8,8 +8,9 @@ from leak_factory import make_labelled, make_pool, operation
 from study_factory import make_study
 
 from trocar.data.catalog.catalog import Catalog
+from trocar.data.labelled_folder import LabelledFolder
 from trocar.data.selection.composition import Composition
-from trocar.data.selection.leak_config import Guarded, LeakConfig
+from trocar.data.selection.leak_config import LeakConfig
 from trocar.downstream.datasets import open_dataset
 from trocar.leakage.guard import RunGuard, guarding_of, resolve
 from trocar.leakage.held_out_sources import held_out
@@ -28,7 +29,7 @@ def own_cache(tmp_path, monkeypatch):
 def found(root, private):
     """Everything that the leak room says of a pool with a copy of a held-out case."""
     data, pool = root / "clinic", root / "pool"
-    guarded = Guarded(data=data, private=private)
+    guarded = LabelledFolder(data=data, private=private)
     composition = Composition(curate="none", leak=LeakConfig(against=[guarded], policy="allow"))
     catalog = Catalog.open(pool)
     selection = resolve(composition, catalog)

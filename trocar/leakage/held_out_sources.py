@@ -18,8 +18,8 @@ from PIL import Image
 
 from trocar.core.files import user_cache, write_atomic
 from trocar.core.tables import read_lines, read_table
+from trocar.data.labelled_folder import LabelledFolder
 from trocar.data.media.folders import video_key
-from trocar.data.selection.leak_config import Guarded
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.base import DATASETS, DatasetOptions
 from trocar.downstream.features.frame_cache import FrameCache, decoded
@@ -75,7 +75,7 @@ FORMAT = 3  # raised when the hashes in the cache would come out differently
 Say = Callable[[str], None]
 
 
-def held_out(against: Sequence[str | Guarded], say: Say = lambda line: None) -> HeldOut:
+def held_out(against: Sequence[str | LabelledFolder], say: Say = lambda line: None) -> HeldOut:
     """All held-out cases of these entries (see `LeakConfig`), hashed where their pictures are at hand."""
     return HeldOut.join([_one(entry, say) for entry in against])
 
@@ -127,15 +127,15 @@ def pictures(data: LabelledFrames, cases: Collection[str], say: Say = lambda lin
     )
 
 
-def _one(entry: str | Guarded, say: Say) -> HeldOut:
-    if isinstance(entry, Guarded):
-        options = DatasetOptions(phases=tuple(entry.phases), split=entry.split)
+def _one(entry: str | LabelledFolder, say: Say) -> HeldOut:
+    if isinstance(entry, LabelledFolder):
+        options = DatasetOptions(phases=entry.phases, split=entry.split)
         data = open_dataset(entry.data, entry.layout, options)
         private = private_of(data, entry.private)
         found = of_data(data, guarded_cases(data), private.hidden.saying(say))
         return replace(found, private=private)
     if Path(entry).is_dir():
-        return _one(Guarded(data=Path(entry)), say)
+        return _one(LabelledFolder(data=Path(entry)), say)
     if Path(entry).is_file():
         return _from_list(Path(entry))
     name, colon, split = entry.partition(":")

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from trocar.backbones.device import Wanted
-from trocar.core.config import AsWritten, Config, WithPlugins, load
+from trocar.core.config import Config, WithPlugins, load
 from trocar.data.selection.composition import Composition, VideoFilter
 from trocar.data.selection.leak_config import Policy
+from trocar.downstream.evaluation.evaluate_config import LabelledTask
 from trocar.downstream.metrics.registry import metric_named
 from trocar.downstream.protocols import get_protocol
 from trocar.downstream.protocols.base import Protocol
 from trocar.downstream.tasks import TOGETHER, get_task
 from trocar.errors import ConfigError, nearest
-from trocar.privacy.marks import NO_MARKS, Marks, PrivacyConfig
+from trocar.privacy.marks import PrivacyConfig
 from trocar.study.grid import GridConfig
 
 Name = Annotated[str, StringConstraints(pattern=r"^[\w.+ -]+$")]
@@ -70,53 +71,19 @@ class RecipeConfig(Config):
     )
 
 
-class TaskConfig(Config):
+class TaskConfig(LabelledTask):
     """One labelled data set with one task; the fields are those of `trocar evaluate`.
 
     Tasks that differ in nothing but `score`, `metric` or `cases` share their stages.
     """
 
-    data: Path = Field(description="the folder of the labelled data")
     task: str | None = Field(
         default=None, description="the task, or several joined by `+`; null: the name it has in the study"
-    )
-    layout: str | None = Field(
-        default=None, description="layout of the data, such as cholec80; null: recognised from the folder"
-    )
-    protocol: list[str | dict[str, Any]] = Field(
-        default=["linear"], min_length=1, description="names of protocols, or `{name: ..., its settings}`"
     )
     budgets: list[str | int | None] = Field(
         default=[None],
         min_length=1,
         description="labelled training cases, each a number, a share or a published list; null or 100% takes all",
-    )
-    val: str = Field(
-        default="auto",
-        description="where validation cases come from: `auto`, `official`, `within_budget` or `carve_out`",
-    )
-    folds: str | int = Field(
-        default="auto", description="`auto`, `split`, `leave-one-case-out` or a number of grouped folds"
-    )
-    split: str | None = Field(default=None, description="a published split list; null: the data set's own")
-    fps: float = Field(default=1.0, gt=0, description="labelled frames per second that are used")
-    size: int | None = Field(
-        default=None,
-        ge=16,
-        le=2048,
-        description="pixels of the square input, 16 to 2048; null: what each backbone was trained with",
-    )
-    remap: str | None = Field(
-        default=None, description="a file that merges classes of masks, or the name of one in the box"
-    )
-    shards: Path | None = Field(
-        default=None, description="a folder of `trocar ingest` to read frames from; null: the data set's own files"
-    )
-    phases: list[AsWritten] = Field(default=[], description="class names in order, for a data set with its own")
-    batch: int | None = Field(
-        default=None,
-        ge=1,
-        description="frames at a time through a frozen backbone; null: 64 on a CPU, 512 on a GPU, or as many as fit",
     )
     score: str | None = Field(
         default=None, description="of several tasks learned together the one that is compared; null: the first"
@@ -124,9 +91,6 @@ class TaskConfig(Config):
     metric: str | None = Field(default=None, description="what the report compares; null: the task's headline")
     cases: VideoFilter | None = Field(
         default=None, description="only these test cases are compared, by what the catalog says of them; null: all"
-    )
-    private: Marks = Field(
-        default=NO_MARKS, description="what must not be shown, besides what DATA/private.yaml and the shards mark"
     )
 
     @field_validator("budgets")

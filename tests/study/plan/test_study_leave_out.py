@@ -142,3 +142,13 @@ def test_a_search_that_is_remembered_finds_what_a_fresh_one_does(root):
     twice = [guarding_of(search.resolve(composition, catalog)).leaks for _ in range(2)]
     assert twice[0] == twice[1] == guarding_of(resolve(composition, catalog)).leaks
     assert {leak.pool for leak in twice[1]} == {"phantom/case00", "phantom/case02"}
+
+
+def test_what_is_held_out_is_read_with_the_class_names_that_the_task_gives(root):
+    from trocar.study.plan.pretrainings import guard_of, task_sets
+
+    study = load_study(make_study(root), ["tasks.phase.phases=[first, second]"])
+    (held,) = guard_of(study, study.arms["north"], ["phase"]).against
+    assert held.phases == ("first", "second")
+    assert type(held).__name__ == "LabelledFolder"
+    assert task_sets(study) == [("phase",)]

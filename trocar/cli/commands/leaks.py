@@ -36,14 +36,14 @@ def run(args: argparse.Namespace) -> int:
 
     from trocar.core.progress import table_console
     from trocar.data.catalog.catalog import Catalog
-    from trocar.data.selection.leak_config import Guarded
+    from trocar.data.labelled_folder import LabelledFolder
     from trocar.leakage.held_out_sources import held_out
     from trocar.leakage.search import find_leaks
     from trocar.leakage.verdict import fold
 
     catalog = Catalog.open(args.shards)
     entries = [
-        Guarded(data=Path(entry), layout=args.layout, split=args.split) if Path(entry).is_dir() else entry
+        LabelledFolder(data=Path(entry), layout=args.layout, split=args.split) if Path(entry).is_dir() else entry
         for entry in args.against
     ]
     wanted = held_out(entries, say=lambda line: print(line, file=sys.stderr, flush=True))

@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from trocar.core.config import AsWritten, Config
-from trocar.privacy.marks import NO_MARKS, Marks
+from trocar.core.config import Config
+from trocar.data.labelled_folder import LabelledFolder
 
 Policy = Literal["exclude", "error", "allow"]
 Suspects = Literal["exclude", "keep"]
 
 
-class Guarded(Config):
-    """A labelled data set that models will be scored on; the fields are those of `trocar evaluate`."""
-
-    data: Path = Field(description="the folder of the labelled data")
-    layout: str | None = Field(
-        default=None, description="its layout, as `trocar evaluate` calls it; null: recognised from the folder"
-    )
-    split: str | None = Field(
-        default=None,
-        description="the published split whose test and validation cases are held out; null: the data set's own",
-    )
-    phases: tuple[AsWritten, ...] = Field(default=(), description="class names in order, for a data set with its own")
-    private: Marks = Field(default=NO_MARKS, description="what of it must not be shown")
-
-
 class LeakConfig(Config):
     """Which cases must stay out of the pool, and what to do with those found in it."""
 
-    against: list[str | Guarded] = Field(
+    against: list[str | LabelledFolder] = Field(
         default=[],
         description="what is held out: folders of labelled data (their test and validation cases, or all where no "
         "split is known), published data sets (`cholec80`, `cholec80/41-80`, `cholec80:40-40` for the test and "

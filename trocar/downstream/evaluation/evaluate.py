@@ -14,7 +14,6 @@ from trocar.core.files import locked
 from trocar.data.catalog.catalog import Catalog
 from trocar.downstream import figures
 from trocar.downstream.datasets import open_dataset
-from trocar.downstream.datasets.base import DatasetOptions
 from trocar.downstream.datasets.folder import LabelTable
 from trocar.downstream.datasets.readers.from_shards import locate
 from trocar.downstream.datasets.remap import load_remap
@@ -169,7 +168,7 @@ def _with_copies(
 
 
 def _open(config: EvaluateConfig, labels: LabelTable | None = None) -> LabelledFrames:
-    options = DatasetOptions(config.fps, tuple(config.phases), config.split, config.remap)
+    options = config.dataset_options()
     own = None if labels is None else labels.read(config.data, options)
     data = open_dataset(config.data, config.layout, options) if own is None else own
     return data if config.shards is None else locate(data, config.shards)

@@ -14,46 +14,63 @@ import torch
 from pydantic import Field
 
 from trocar.backbones.device import Precision, Wanted, choose_device, float32_means_float32, resolved
-from trocar.core.config import AsWritten, WithPlugins
-from trocar.privacy.marks import NO_MARKS, Marks, PrivacyConfig
+from trocar.core.config import WithPlugins
+from trocar.data.labelled_folder import LabelledFolder
+from trocar.downstream.datasets.base import DatasetOptions
+from trocar.privacy.marks import PrivacyConfig
 from trocar.runs.mlflow.tracking_config import TrackingConfig
 
 
-class EvaluateConfig(WithPlugins):
-    """What is compared, on which labels, and how."""
+class LabelledTask(LabelledFolder):
+    """A labelled data set, and how models are trained and scored on it."""
 
-    backbone: list[str] = Field(
-        default=[],
-        description="what is compared: `PATH`, `NAME`, or `LABEL=PATH,PATH,...` for several seeds of one arm",
-    )
-    data: Path = Field(description="the folder of the labelled data")
-    layout: str | None = Field(
-        default=None, description="its layout, such as cholec80; null: recognised from the folder"
-    )
-    task: list[str] = Field(
-        default=["phase"], min_length=1, description="names of tasks; `phase+tools` learns two together"
-    )
     protocol: list[str | dict[str, Any]] = Field(
         default=["linear"], min_length=1, description="names of protocols, or `{name: ..., its settings}`"
     )
-    seeds: int = Field(default=3, ge=1, le=100, description="draws of every random-weights baseline, 1 to 100")
-    repeats: int = Field(
-        default=1, ge=1, le=100, description="runs of a protocol that trains something with a random start, 1 to 100"
+    folds: str | int = Field(
+        default="auto", description="`auto`, `split`, `leave-one-case-out` or a number of grouped folds"
     )
+    val: str = Field(
+        default="auto",
+        description="where validation cases come from: `auto`, `official`, `within_budget` or `carve_out`",
+    )
+    fps: float = Field(default=1.0, gt=0, description="labelled frames per second that are used")
     size: int | None = Field(
         default=None,
         ge=16,
         le=2048,
         description="pixels of the square input, 16 to 2048; null: what each backbone was trained with",
     )
-    fps: float = Field(default=1.0, gt=0, description="labelled frames per second that are used")
-    folds: str | int = Field(
-        default="auto", description="`auto`, `split`, `leave-one-case-out` or a number of grouped folds"
+    remap: str | None = Field(
+        default=None, description="a file that merges classes of masks, or the name of one in the box"
     )
-    split: str | None = Field(default=None, description="a published split list; null: the data set's own")
-    val: str = Field(
-        default="auto",
-        description="where validation cases come from: `auto`, `official`, `within_budget` or `carve_out`",
+    shards: Path | None = Field(
+        default=None, description="a folder of `trocar ingest` to read frames from; null: the data set's own files"
+    )
+    batch: int | None = Field(
+        default=None,
+        ge=1,
+        description="frames at a time through a frozen backbone; null: 64 on a CPU, 512 on a GPU, or as many as fit",
+    )
+
+    def dataset_options(self) -> DatasetOptions:
+        """How the data set is opened."""
+        return DatasetOptions(self.fps, self.phases, self.split, self.remap)
+
+
+class EvaluateConfig(LabelledTask, WithPlugins):
+    """What is compared, on which labels, and how."""
+
+    backbone: list[str] = Field(
+        default=[],
+        description="what is compared: `PATH`, `NAME`, or `LABEL=PATH,PATH,...` for several seeds of one arm",
+    )
+    task: list[str] = Field(
+        default=["phase"], min_length=1, description="names of tasks; `phase+tools` learns two together"
+    )
+    seeds: int = Field(default=3, ge=1, le=100, description="draws of every random-weights baseline, 1 to 100")
+    repeats: int = Field(
+        default=1, ge=1, le=100, description="runs of a protocol that trains something with a random start, 1 to 100"
     )
     budget: str | int | None = Field(
         default=None,
@@ -61,23 +78,11 @@ class EvaluateConfig(WithPlugins):
         "null: all",
     )
     draws: int = Field(default=1, ge=1, le=100, description="draws of the budget, 1 to 100")
-    remap: str | None = Field(
-        default=None, description="a file that merges classes of masks, or the name of one in the box"
-    )
-    shards: Path | None = Field(
-        default=None, description="a folder of `trocar ingest` to read frames from; null: the data set's own files"
-    )
-    phases: list[AsWritten] = Field(default=[], description="class names in order, for a data set with its own")
     baselines: list[str] = Field(
         default=["random", "raw pixels", "mean colour", "time", "majority"], description="what is added for comparison"
     )
     bootstrap: int = Field(
         default=1000, ge=0, le=100_000, description="draws of cases for the intervals, 0 to 100000; 0: no intervals"
-    )
-    batch: int | None = Field(
-        default=None,
-        ge=1,
-        description="frames at a time through a frozen backbone; null: 64 on a CPU, 512 on a GPU, or as many as fit",
     )
     device: str = Field(default="auto", description="auto, cpu or cuda")
     precision: Wanted = Field(
@@ -98,10 +103,6 @@ class EvaluateConfig(WithPlugins):
         description="the folder for decoded frames and features; null: OUT/cache, without `out` the user's cache",
     )
     figures: bool = Field(default=True, description="whether pictures of the predictions are drawn into OUT/figures")
-    private: Marks = Field(
-        default=NO_MARKS,
-        description="what of the data must not be shown, besides what DATA/private.yaml and the shards mark",
-    )
     privacy: PrivacyConfig = Field(default=PrivacyConfig(), description="whether it is shown nevertheless")
     tracking: TrackingConfig = Field(
         default=TrackingConfig(uri="none"), description="where the results are logged besides OUT; by default nowhere"

@@ -15,9 +15,9 @@ from trocar.core.registry import modules_of
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.selection.composition import Composition
 from trocar.downstream.datasets import open_dataset
-from trocar.downstream.datasets.base import DATASETS, DatasetOptions
+from trocar.downstream.datasets.base import DATASETS
 from trocar.downstream.evaluation.contenders import check_tasks
-from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
+from trocar.downstream.evaluation.evaluate_config import EvaluateConfig, LabelledTask
 from trocar.downstream.evaluation.experiment import Experiment, drawn, make_experiment
 from trocar.downstream.labels import LabelledFrames
 from trocar.downstream.metrics.outcome import Ints
@@ -86,9 +86,7 @@ class TaskPlan:
     @cached_property
     def data(self) -> LabelledFrames:
         """The labels, without any picture."""
-        config = self.config
-        options = DatasetOptions(config.fps, tuple(config.phases), config.split, config.remap)
-        return open_dataset(config.data, config.layout, options)
+        return open_dataset(self.config.data, self.config.layout, self.config.dataset_options())
 
     @cached_property
     def bench(self) -> Experiment:
@@ -191,33 +189,28 @@ class TaskPlan:
         scored: ScoredBackbone | None = None,
     ) -> EvaluateConfig:
         config = self.config
+        as_in_study = {name: getattr(config, name) for name in LabelledTask.model_fields}
+        of_this_stage = {
+            "data": config.data.absolute(),
+            "shards": config.shards.absolute() if config.shards is not None else None,
+            "protocol": [protocol or config.protocol[0]],
+            "size": config.size or (scored.size if scored is not None else None),
+        }
         return EvaluateConfig(
+            **(as_in_study | of_this_stage),
             plugins=self.study.plugins,
             backbone=[f"{_label(scored)}={scored.source}"] if scored is not None and scored.source else [],
-            data=config.data.absolute(),
-            layout=config.layout,
             task=[task_name(self.name, config)],
-            protocol=[protocol or config.protocol[0]],
             seeds=scored.members if scored is not None else 1,
             repeats=starts,
-            size=config.size or (scored.size if scored is not None else None),
-            fps=config.fps,
-            folds=config.folds,
-            split=config.split,
-            val=config.val,
             budget=budget,
             # A single one of all labels: more draws would only change the stage's name.
             draws=self.study.budget_draws if budget is not None else 1,
-            remap=config.remap,
-            shards=config.shards.absolute() if config.shards is not None else None,
-            phases=config.phases,
             baselines=[],
             bootstrap=0,
             figures=False,  # the report draws those it shows
-            batch=config.batch,
             device=self.study.device,
             precision=self.precision,
-            private=config.private,
             privacy=self.study.privacy,
         )
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from trocar.backbones.weights.weight_store import absolute, identity
 from trocar.core.config import fingerprint, tree_of, validate
+from trocar.data.labelled_folder import LabelledFolder
 from trocar.data.selection.composition import Composition
-from trocar.data.selection.leak_config import Guarded, LeakConfig
+from trocar.data.selection.leak_config import LeakConfig
 from trocar.errors import ConfigError
 from trocar.leakage.guard import RunGuard, guarding_of
 from trocar.privacy.marks import NO_MARKS
@@ -17,7 +18,7 @@ from trocar.slurm.profile import Profile
 from trocar.ssl.ranks.distributed import World
 from trocar.ssl.run.assembly import Pretraining
 from trocar.ssl.run.pretrain_config import PretrainConfig
-from trocar.study.config import ArmConfig, StudyConfig, TaskConfig
+from trocar.study.config import ArmConfig, StudyConfig
 from trocar.study.plan.planned_precision import PrecisionUnknownError, planned
 from trocar.study.stages import Stage
 from trocar.study.study_lock import ArmRun, FoundLeak
@@ -79,9 +80,9 @@ def task_sets(study: StudyConfig) -> list[tuple[str, ...]]:
     """The tasks that one pretraining serves."""
     if study.leave_out == "all":
         return [tuple(study.tasks)]
-    found: dict[Guarded, list[str]] = {}
+    found: dict[LabelledFolder, list[str]] = {}
     for name, task in study.tasks.items():
-        found.setdefault(_guarded(task), []).append(name)
+        found.setdefault(task.data_alone(), []).append(name)
     return [tuple(names) for names in found.values()]
 
 
@@ -141,13 +142,9 @@ def _config(study: StudyConfig, name: str, arm: ArmConfig, seed: int, tasks: tup
 
 def guard_of(study: StudyConfig, arm: ArmConfig, tasks: Iterable[str]) -> LeakConfig:
     """What must stay out of the arm's pool: its own list, and the test and validation cases of these tasks."""
-    guarded = dict.fromkeys(_guarded(study.tasks[task]) for task in tasks)
+    guarded = dict.fromkeys(study.tasks[task].data_alone() for task in tasks)
     against = [*arm.leak.against, *guarded]
     return LeakConfig(against=against, policy=study.leak, suspects=arm.leak.suspects)
-
-
-def _guarded(task: TaskConfig) -> Guarded:
-    return Guarded(data=task.data.absolute(), layout=task.layout, split=task.split, private=task.private)
 
 
 def _check_own(overrides: list[str], source: str) -> None:
