@@ -71,7 +71,7 @@ def make_stages(takes_s: float = 0.0, fails: Mapping[str, Path] | None = None) -
 
 def launch(folder: Path, environment: Mapping[str, str]) -> Any:
     """Starts this file in place of `trocar study stage`."""
-    from trocar.study.run.local_runner import launch_process
+    from trocar.study.run.stage_executors import launch_process
 
     return launch_process([sys.executable, __file__, str(folder)], folder, environment)
 

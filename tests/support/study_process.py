@@ -22,12 +22,12 @@ PRELOAD = [
     "timm",
     "trocar.ssl.run.pretrain",
     "trocar.study.plan.expand",
-    "trocar.study.run.local_runner",
+    "trocar.study.run.stage_executors",
 ]
 
 
 class Forked:
-    """A stage's process, as the runner sees one."""
+    """A stage's process, as the executor sees one."""
 
     def __init__(self, pid: int) -> None:
         self.pid, self.code = pid, None
@@ -71,11 +71,11 @@ def fork_stage(folder: Path, environment: Mapping[str, str]) -> Any:
 
 def _run(words: list[str], said: str, limit: int) -> None:
     from trocar.cli.main import main
-    from trocar.study.run import local_runner
+    from trocar.study.run import stage_executors
 
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    local_runner.launch_stage = fork_stage
+    stage_executors.launch_stage = fork_stage
     with open(said, "w") as out:  # noqa: PTH123 - as fast as can be
         os.dup2(out.fileno(), 1), os.dup2(out.fileno(), 2)
     code = main(["study", "run", *words, "--jobs", "2", "--uri", "none"])

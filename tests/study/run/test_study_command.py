@@ -9,6 +9,7 @@ from study_factory import make_study, successes
 from trocar.cli.main import main
 from trocar.study.config import load_study
 from trocar.study.results.results import StudyResults
+from trocar.study.run import stage_executors, whole_study
 from trocar.study.run.mlflow_record import sync_study
 from trocar.study.stage_store import Store
 from trocar.study.study_lock import require_lock
@@ -64,6 +65,17 @@ def test_a_dry_run_prints_an_array_for_each_step_of_the_graph(tmp_path, capsys):
     assert "#SBATCH --partition=long" in script
     assert "aftercorr" in script
     assert script.count("export OMP_NUM_THREADS=1\n") == 4  # the study's threads, as for local processes
+
+
+def test_a_submission_brings_mlflow_up_to_date_and_ends_with_what_to_look_at(tmp_path, capsys, monkeypatch):
+    happened = []
+    monkeypatch.setattr(stage_executors, "submit_graph", lambda jobs, *_, **__: happened.append(len(jobs)))
+    monkeypatch.setattr(whole_study, "sync_study", lambda lock, *_: happened.append(lock.study.name))
+    path = make_study(tmp_path)
+    assert main(["study", "run", str(path), "--slurm", "cpu"]) == 0
+    assert happened == [6, "small"]
+    said = capsys.readouterr().out
+    assert said == f"6 stages are submitted; `trocar study status {path}` or `trocar jobs` to follow\n"
 
 
 def test_a_folder_that_is_no_stage_is_refused(tmp_path, capsys):

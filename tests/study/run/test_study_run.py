@@ -10,9 +10,12 @@ from dataclasses import replace
 import pytest
 from study_factory import command, launch, make_stages, named, successes
 
+from trocar.errors import StoppedError
 from trocar.runs.lease import Lease
-from trocar.study.run.local_runner import Runner
+from trocar.slurm.profile import Profile
+from trocar.study.run import stage_executors
 from trocar.study.run.stage_execution import HELD, run_stage
+from trocar.study.run.stage_executors import Ended, LocalExecutor, SlurmExecutor, run_stages
 from trocar.study.stage_store import Store, attempts
 
 RUN = """
@@ -20,19 +23,19 @@ import signal, sys
 from pathlib import Path
 from study_factory import command, launch, make_stages
 from trocar.cli.signals import answered
-from trocar.study.run.local_runner import Runner
+from trocar.study.run.stage_executors import LocalExecutor, run_stages
 from trocar.study.stage_store import Store
 stages = make_stages(takes_s=float(sys.argv[2]))
-runner = Runner(stages, Store(Path(sys.argv[1])), 2, launch=launch, keep="full", say=print)
-with answered([signal.SIGINT], runner.stop):
-    ended = runner.run()
+executor = LocalExecutor(Store(Path(sys.argv[1])), 2, launch=launch, keep="full", say=print)
+with answered([signal.SIGINT], executor.stop):
+    ended = run_stages(executor, stages)
 raise SystemExit(1 if ended.failed else 0)
 """
 
 
 def run(store, stages, jobs=2):
     said = []
-    return Runner(stages, store, jobs, launch=launch, keep="full", say=said.append).run(), said
+    return run_stages(LocalExecutor(store, jobs, launch=launch, keep="full", say=said.append), stages), said
 
 
 def start(root, takes_s=1.0):
@@ -201,3 +204,40 @@ def test_ctrl_c_lets_stages_stop_and_leaves_everything_resumable(store):
     assert start(store.root).wait(120) == 0
     assert all(store.is_done(name) for name in stages)
     assert [successes(store, name) for name in stages] == [1] * 7
+
+
+def test_a_stop_ends_the_stages_and_then_the_process_by_the_signal(store):
+    stages = make_stages(takes_s=20)
+    executor = LocalExecutor(store, 2, launch=launch, keep="full")
+    thread = threading.Thread(
+        target=lambda: (wait_for(lambda: begun(store, stages) == 2), executor.stop(signal.SIGTERM))
+    )
+    thread.start()
+    with pytest.raises(StoppedError) as stop:
+        run_stages(executor, stages)
+    thread.join()
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert [store.state(named(stages, what)) for what in "ab"] == ["stopped", "stopped"]
+
+
+def test_on_slurm_every_stage_is_a_job_behind_its_parents_that_nobody_here_waits_for(store, monkeypatch):
+    submitted = []
+    monkeypatch.setattr(stage_executors, "submit_graph", lambda jobs, out, profile, **how: submitted.extend(jobs))
+    stages = make_stages()
+    slurm = SlurmExecutor(store, "small", Profile(gpus_per_node=4, nodes=2), threads=3, keep="full")
+    assert run_stages(slurm, stages) == Ended()
+    by_name = {job.name: job for job in submitted}
+    assert {name: job.after for name, job in by_name.items()} == {n: s.parents for n, s in stages.items()}
+    assert all(job.words == ("study", "stage", str(store.folder(name))) for name, job in by_name.items())
+    assert all((store.folder(name) / "stage.yaml").is_file() for name in stages)
+    threads = {"environment": {"OMP_NUM_THREADS": "3"}}
+    pretrain, evaluate, report = (by_name[named(stages, what)].resources for what in ("a", "a on x", "report"))
+    assert pretrain == threads
+    assert evaluate == {"nodes": 1, "tasks_per_node": 1, "gpus_per_node": 1} | threads
+    assert report == {"nodes": 1, "tasks_per_node": 1, "gpus_per_node": 0} | threads
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, StoppedError)])
+def test_a_signal_ends_the_submission_to_slurm_at_once(store, number, error):
+    with pytest.raises(error):
+        SlurmExecutor(store, "small", Profile(), None, "full").stop(number)

@@ -6,7 +6,7 @@ from study_factory import launch, make_stages, named
 
 from trocar.core.progress import duration
 from trocar.study.plan.costs import costs
-from trocar.study.run.local_runner import Runner
+from trocar.study.run.stage_executors import LocalExecutor, run_stages
 from trocar.study.run.status import status_of
 from trocar.study.stage_store import Store
 
@@ -17,7 +17,7 @@ def half_done(tmp_path):
     broken = tmp_path / "broken"
     broken.touch()
     store, stages = Store(tmp_path / "store"), make_stages(fails={"a": broken})
-    Runner(stages, store, 2, launch=launch, keep="full").run()
+    run_stages(LocalExecutor(store, 2, launch=launch, keep="full"), stages)
     return store, stages
 
 

@@ -59,7 +59,7 @@ def run_plan(args: argparse.Namespace) -> int:
 
 
 def run_run(args: argparse.Namespace) -> int:
-    """Run everything that is missing, then bring mlflow up to it."""
+    """Run or submit everything that is missing, then bring mlflow up to what is done."""
     from trocar.errors import ConfigError
 
     check(args, own_dry_run=True)  # which says below what it needs
@@ -68,10 +68,9 @@ def run_run(args: argparse.Namespace) -> int:
             "--dry-run prints the scripts for --slurm; `trocar study plan` says what a local run would do"
         )
     study, store = _open(args)
-    if args.slurm is not None:
-        profile = profile_of(args)
-        plan = _plan(study, not args.dry_run, profile)
-        return _submit(args, profile, plan, _locked(plan, store, update=False), store)
+    profile = profile_of(args) if args.slurm is not None else None
+    if profile is not None and args.dry_run:
+        return _print_scripts(profile, _plan(study, False, profile), store)
     from trocar.cli.signals import answered
     from trocar.study.run.whole_study import run_whole
 
@@ -80,29 +79,27 @@ def run_run(args: argparse.Namespace) -> int:
         study,
         _say,
         jobs=args.jobs,
+        profile=profile,
         uri=args.uri,
         called=args.study,
         answering=lambda stop: answered(numbers, stop),
     )
-    print(f"finished; the report is in {report}")
+    if profile is None:
+        print(f"finished; the report is in {report}")
+        return 0
+    from trocar.study.study_lock import require_lock
+
+    left = sum(not store.is_done(name) for name in require_lock(store, study.name).stages)
+    print(f"{left} stages are submitted; `trocar study status {args.study}` or `trocar jobs` to follow")
     return 0
 
 
-def _submit(args: argparse.Namespace, profile: Profile, plan: StudyPlan, lock: StudyLock, store: Store) -> int:
-    """Submit what is missing; mlflow is brought up to what earlier jobs have done."""
-    from trocar.study.results.private_names import open_study_book
-    from trocar.study.run.local_runner import script, submit
-    from trocar.study.run.mlflow_record import sync_study
+def _print_scripts(profile: Profile, plan: StudyPlan, store: Store) -> int:
+    from trocar.study.run.stage_executors import SlurmExecutor
 
-    if args.dry_run:
-        print(script(plan, store, profile), end="")
-        return 0
-    open_study_book(lock, store)
-    submit(plan, store, profile)
-    left = sum(not store.is_done(name) for name in plan.stages)
-    print(f"{left} stages are submitted; `trocar study status {args.study}` or `trocar jobs` to follow")
-    if args.uri != "none":
-        sync_study(lock, store, _say, args.uri)
+    study = plan.study
+    _locked(plan, store, update=False)
+    print(SlurmExecutor(store, study.name, profile, study.threads, study.keep).script(plan.stages), end="")
     return 0
 
 

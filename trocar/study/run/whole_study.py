@@ -1,4 +1,4 @@
-"""A whole study on this machine: plan, lock, run everything that is missing, bring mlflow up to it."""
+"""A whole study: plan, lock, run everything that is missing, bring mlflow up to it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from trocar.errors import ConfigError, TrocarError
+from trocar.slurm.profile import Profile
 from trocar.study.config import StudyConfig
 from trocar.study.plan.expand import StudyPlan, make_lock, make_plan
 from trocar.study.results.private_names import open_study_book
 from trocar.study.run.data_preparation import run_prepare
-from trocar.study.run.local_runner import Runner
 from trocar.study.run.mlflow_record import sync_study
+from trocar.study.run.stage_executors import LocalExecutor, SlurmExecutor, StageExecutor, run_stages
 from trocar.study.stage_store import Store
 from trocar.study.study_lock import StudyLock, drift, edits, read_lock, write_lock
 
@@ -50,26 +51,32 @@ def run_whole(
     say: Say,
     *,
     jobs: int = 1,
+    profile: Profile | None = None,
     uri: str | None = None,
     update: bool = False,
     called: str = "",
     answering: Answering = lambda stop: nullcontext(),
 ) -> Path:
-    """Run everything that is missing, `jobs` stages at a time; returns the folder of the report.
+    """Run everything that is missing; returns the folder of the report.
 
-    `called` is what the command line calls the study.
-    Results go to mlflow at `uri` (None: as in `trocar track sync`; "none": nowhere). Raises ConfigError for a plan that
-    cannot be or has changed, TrocarError with what failed when all that could run has run.
+    Stages are processes of this machine, `jobs` at a time, or with a `profile` jobs of SLURM, which go on when this has
+    returned. `called` is what the command line calls the study. Results go to mlflow at `uri` (None: as in `trocar
+    track sync`; "none": nowhere). Raises ConfigError for a plan that cannot be or has changed, TrocarError with what
+    failed when all that could run has run.
     """
     store = Store(study.store)
     run_prepare(study.prepare, say)
-    plan = make_plan(study, None)
+    plan = make_plan(study, profile)
     lock = lock_plan(plan, store, update, say)
     told = open_study_book(lock, store).saying(say)
-    runner = Runner(plan.stages, store, jobs, labels=plan.labels, threads=study.threads, keep=study.keep, say=told)
+    executor: StageExecutor
+    if profile is not None:
+        executor = SlurmExecutor(store, study.name, profile, study.threads, study.keep)
+    else:
+        executor = LocalExecutor(store, jobs, labels=plan.labels, threads=study.threads, keep=study.keep, say=told)
     try:
-        with answering(runner.stop):
-            ended = runner.run()
+        with answering(executor.stop):
+            ended = run_stages(executor, plan.stages)
     finally:
         if uri != "none":
             sync_study(lock, store, told, uri)
