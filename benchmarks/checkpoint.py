@@ -22,8 +22,8 @@ from method_cost import LATE, build, published
 
 from trocar.backbones.export import backbone_files
 from trocar.core import resources
-from trocar.ssl.checkpoints import checkpoint
-from trocar.ssl.checkpoints.checkpoint_writer import CheckpointContent, CheckpointWriter, Kept
+from trocar.ssl.engine import checkpoint
+from trocar.ssl.engine.checkpoint_writer import CheckpointContent, CheckpointWriter, Kept
 from trocar.ssl.engine.method import Views
 from trocar.ssl.engine.optimizer import OptimConfig, build_optimizer
 from trocar.ssl.run.run_description import empty_views

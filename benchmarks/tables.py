@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from trocar.core.splits import SPLITS
 from trocar.core.tables import read_table
+from trocar.data.labelled_data import SPLITS
 
 CLASSES = 7
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trocar.core import csv_text
-from trocar.core.splits import SPLITS
 from trocar.core.tables import Table, of_texts, read_table
+from trocar.data.labelled_data import SPLITS
 from trocar.errors import ConfigError, TrocarError
 
 

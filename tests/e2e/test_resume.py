@@ -16,7 +16,7 @@ from data_factory import make_catalog
 from run_factory import assert_identical, small_run
 
 from trocar.runs.step_metrics import read_metrics
-from trocar.ssl.checkpoints import checkpoint
+from trocar.ssl.engine import checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 

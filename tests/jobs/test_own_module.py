@@ -18,7 +18,7 @@ from trocar.core.config import validate
 from trocar.errors import StoppedError
 from trocar.jobs.pretrain import pretrain
 from trocar.leakage.exposure import exposure_of
-from trocar.ssl.checkpoints import checkpoint
+from trocar.ssl.engine import checkpoint
 from trocar.ssl.run.pretrain_config import PretrainConfig
 
 OWN = "module:own_factory:Net"

@@ -11,7 +11,7 @@ from trocar.core.config import validate
 from trocar.errors import StoppedError
 from trocar.jobs.pretrain import describe, pretrain
 from trocar.runs.run_folder import read_record
-from trocar.ssl.checkpoints import checkpoint
+from trocar.ssl.engine import checkpoint
 from trocar.ssl.run.pretrain_config import PretrainConfig
 
 METHOD = {"name": "simclr", "views": {"size": 32}, "head": {"layers": [16, 8]}}

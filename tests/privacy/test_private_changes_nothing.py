@@ -8,7 +8,7 @@ from leak_factory import make_labelled, make_pool, operation
 from study_factory import make_study
 
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.labelled_folder import LabelledFolder
+from trocar.data.labelled_data import LabelledFolder
 from trocar.data.selection.composition import Composition
 from trocar.data.selection.leak_config import LeakConfig
 from trocar.downstream.datasets import open_dataset

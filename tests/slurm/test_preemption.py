@@ -30,7 +30,7 @@ from trocar.cli.main import main
 from trocar.runs.run_folder import read_record
 from trocar.runs.step_metrics import read_metrics
 from trocar.slurm import job_states
-from trocar.ssl.checkpoints import checkpoint
+from trocar.ssl.engine import checkpoint
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 

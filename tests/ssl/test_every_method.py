@@ -24,7 +24,7 @@ from trocar.core.config import validate
 from trocar.data.loading.batch import Batch
 from trocar.errors import StoppedError
 from trocar.leakage.guard import RunGuard
-from trocar.ssl.checkpoints import checkpoint
+from trocar.ssl.engine import checkpoint
 from trocar.ssl.engine.method import METHODS as REGISTERED
 from trocar.ssl.engine.method import Progress, Views
 from trocar.ssl.engine.optimizer import build_optimizer

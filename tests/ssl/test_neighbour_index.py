@@ -9,7 +9,7 @@ from data_factory import make_catalog
 
 from trocar.backbones.load import load_backbone
 from trocar.backbones.preprocess import describe_backbone
-from trocar.backbones.weights.fingerprint import fingerprint
+from trocar.backbones.weights.identify import fingerprint
 from trocar.cli.main import main
 from trocar.data.loading.reader import Reader
 from trocar.data.loading.torch_backend import crop_resize, decode

@@ -30,7 +30,7 @@ from run_factory import TIMING, small_run
 
 from trocar.cli.main import main
 from trocar.runs.step_metrics import attempts, read_metrics
-from trocar.ssl.checkpoints import checkpoint
+from trocar.ssl.engine import checkpoint
 from trocar.ssl.ranks import rendezvous
 
 STEPS = 24

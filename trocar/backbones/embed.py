@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from trocar.backbones.device import Halves, Precision, autocast
 from trocar.backbones.preprocess import Preprocessing
-from trocar.data.loading.cuda_stream import sent_ahead
+from trocar.data.loading.prefetch import sent_ahead
 from trocar.errors import TrocarError
 
 CHECKED = 4096  # rows of features that are looked at together: they may be mapped from a file larger than the memory

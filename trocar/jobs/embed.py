@@ -27,8 +27,7 @@ from trocar.backbones.preprocess import describe_backbone, fit_input_size
 from trocar.core.files import replacing, write_atomic
 from trocar.core.resources import granted_cores
 from trocar.data.catalog.catalog import FOLDER, Catalog
-from trocar.data.media.folders import IMAGE_SUFFIXES, VIDEO_SUFFIXES, listed
-from trocar.data.media.input_file import RejectError
+from trocar.data.media.delivered_files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, RejectError, listed
 from trocar.data.media.still import read_still
 from trocar.data.media.video.frame_conversion import Scaler, to_rgb
 from trocar.data.media.video.index import numbered_pictures, read_index

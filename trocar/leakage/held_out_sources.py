@@ -18,8 +18,8 @@ from PIL import Image
 
 from trocar.core.files import user_cache, write_atomic
 from trocar.core.tables import read_lines, read_table
-from trocar.data.labelled_folder import LabelledFolder
-from trocar.data.media.folders import video_key
+from trocar.data.labelled_data import LabelledFolder
+from trocar.data.media.delivered_files import video_key
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.base import DATASETS, DatasetOptions
 from trocar.downstream.features.frame_cache import FrameCache, decoded

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trocar.phantom.motion import Camera, Moment, SpritePose, ToolPose, Track, ease, follow, wander
 from trocar.phantom.picture.anatomy import Anatomy, Points
 from trocar.phantom.picture.materials import Rng
 from trocar.phantom.picture.optics import packing_poses, point_on_organ
-from trocar.phantom.picture.stage import Stamp
+from trocar.phantom.picture.stage import Camera, Moment, SpritePose, Stamp, ToolPose, Track, ease, follow, wander
 from trocar.phantom.sampling import stream
 from trocar.phantom.spec import (
     BIPOLAR,

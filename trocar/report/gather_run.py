@@ -19,7 +19,7 @@ from trocar.core.config import validate
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.catalog.inspection import is_doubtful
 from trocar.data.loading.reader import BadContentError, Reader
-from trocar.data.media.input_file import RejectError
+from trocar.data.media.delivered_files import RejectError
 from trocar.data.media.still import open_jpeg
 from trocar.data.selection.composition import Composition
 from trocar.errors import ConfigError, TrocarError
@@ -32,7 +32,7 @@ from trocar.report.run_inputs import Gallery, NeighbourComparison, PcaComparison
 from trocar.report.words import clock
 from trocar.runs.run_folder import read_config, read_record, run_status
 from trocar.runs.step_metrics import read_metrics, read_rows
-from trocar.ssl.checkpoints.checkpoint import steps
+from trocar.ssl.engine.checkpoint import steps
 
 NEIGHBOURS = 5
 _WITHHELD = (

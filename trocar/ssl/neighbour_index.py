@@ -29,7 +29,7 @@ from trocar.backbones.embed import Embedder, require_finite_features
 from trocar.backbones.load import load_backbone
 from trocar.backbones.preprocess import describe_backbone, fit_input_size
 from trocar.backbones.source import KEY
-from trocar.backbones.weights.fingerprint import fingerprint
+from trocar.backbones.weights.identify import fingerprint
 from trocar.core.config import Config
 from trocar.core.extras import extra
 from trocar.core.progress import track

@@ -8,7 +8,7 @@ import torch
 
 from trocar.backbones.embed import GATHERED, Embedder
 from trocar.backbones.preprocess import Preprocessing
-from trocar.data.loading.cuda_stream import pinned, sent_ahead
+from trocar.data.loading.prefetch import pinned, sent_ahead
 
 CUDA = torch.device("cuda", 0)
 

@@ -1,8 +1,12 @@
 import threading
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
-from trocar.data.loading.prefetch import AHEAD, in_thread
+from trocar.data.loading.batch import Batch
+from trocar.data.loading.prefetch import AHEAD, handed_over, in_thread, one_ahead
 from trocar.data.loading.workers import Patience
 from trocar.errors import TrocarError
 
@@ -79,3 +83,40 @@ def test_a_thread_that_is_stuck_is_left_behind_after_the_limit():
     released.set()
     threads()[0].join(10)
     assert threads() == []
+
+
+def test_one_item_is_made_before_the_one_before_it_is_handed_out():
+    made = []
+
+    def make():
+        for i in range(4):
+            made.append(i)
+            yield i
+
+    items, seen = one_ahead(make()), []
+    for item in items:
+        seen.append((item, len(made)))
+    assert seen == [(0, 2), (1, 3), (2, 4), (3, 4)]
+
+
+def test_a_batch_is_handed_over_with_events_on_both_sides_of_the_wait_and_nobody_waits_on_the_host(monkeypatch):
+    """In the order in which the training's stream is given its work; an event can only be recorded here."""
+    order = []
+    stream = SimpleNamespace(wait_event=lambda event: order.append(("wait", event)))
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self, on):
+            assert on is stream
+            order.append(("record", self))
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    views = SimpleNamespace(record_stream=lambda on: order.append(("use", on)))
+    made = Batch(3, np.arange(2), {"global": views}, None)
+    (batch,) = handed_over(iter([(made, "views are there")]), torch.device("cuda"))
+    asked, given = batch.handed
+    assert order == [("record", asked), ("wait", "views are there"), ("record", given), ("use", stream)]
+    assert (batch.step, batch.views) == (made.step, made.views)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from trocar.data.media.input_file import RejectError
+from trocar.data.media.delivered_files import RejectError
 from trocar.data.media.jpeg_decoder import decode_jpeg
 from trocar.data.media.jpeg_markers import frame_size
 

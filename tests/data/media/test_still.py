@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trocar.data.media.input_file import MOST_PIXELS, RejectError
+from trocar.data.media.delivered_files import MOST_PIXELS, RejectError
 from trocar.data.media.still import open_jpeg, open_still, read_still, still_size
 
 # EXIF (CIPA DC-008), tag Orientation: where the first row and the first column of what is stored are shown.

@@ -13,7 +13,7 @@ from PIL import Image
 
 from trocar.cli.main import main
 from trocar.data.ingest.sources.find import FoundSource
-from trocar.data.media.input_file import Limits
+from trocar.data.media.delivered_files import Limits
 from trocar.data.media.video.decode import Decoder
 from trocar.data.media.video.frame_conversion import to_rgb
 from trocar.diagnostics.bench import ingest

@@ -15,7 +15,7 @@ from fault_trainer import finish, fresh_seeds, pretrain, results, wait_for_step,
 
 from trocar.runs.lease import Lease
 from trocar.runs.step_metrics import read_rows
-from trocar.ssl.checkpoints import checkpoint
+from trocar.ssl.engine import checkpoint
 
 DAY = 86400.0
 

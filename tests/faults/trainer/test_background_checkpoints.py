@@ -17,7 +17,7 @@ from fault_record import Injector
 from fault_trainer import finish, fork_ranks, fresh_seeds, pretrain, results, saved, write_config
 
 from trocar.core.files import HashedFile
-from trocar.ssl.checkpoints import checkpoint
+from trocar.ssl.engine import checkpoint
 from trocar.ssl.engine.trainer import Trainer
 
 EVERY = 2

@@ -11,7 +11,7 @@ import pytest
 from fault_record import Injector
 from fault_trainer import finish, fresh_seeds, results, write_config
 
-from trocar.ssl.checkpoints import checkpoint
+from trocar.ssl.engine import checkpoint
 
 KEPT = (16, 18, 20)
 FILES = ("state.pt", "manifest.json", "backbone/model.safetensors", "backbone/config.json")

@@ -14,7 +14,7 @@ import pytest
 from fault_record import Injector
 from fault_trainer import finish, fresh_seeds, pretrain, results, saved, wait_for_step, write_config
 
-from trocar.ssl.checkpoints import checkpoint
+from trocar.ssl.engine import checkpoint
 
 MIB = 1 << 20
 NO_SPACE = {"small disk": "No space left on device", "file limit": "File too large"}

@@ -28,7 +28,7 @@ from fault_trainer import (
 )
 
 from trocar.runs.step_metrics import attempts
-from trocar.ssl.checkpoints import checkpoint
+from trocar.ssl.engine import checkpoint
 from trocar.ssl.engine.trainer import Trainer
 
 KILLS = 3

@@ -23,7 +23,7 @@ from fault_trainer import (
 )
 
 from trocar.runs.step_metrics import attempts
-from trocar.ssl.checkpoints import checkpoint
+from trocar.ssl.engine import checkpoint
 
 KILLS = 6
 EVERY = 2

@@ -13,7 +13,7 @@ import torch
 from fault_record import Injector
 from fault_trainer import finish, fork_ranks, fresh_seeds, pretrain, results, saved, write_config
 
-from trocar.ssl.checkpoints import checkpoint
+from trocar.ssl.engine import checkpoint
 from trocar.ssl.engine.trainer import Trainer
 
 PLACES = {"loss of all ranks": (0, 1), "loss of rank 0": (0,), "loss of rank 1": (1,)}

@@ -10,7 +10,7 @@ from trocar.cli.main import main
 from trocar.core.config import load
 from trocar.errors import ConfigError
 from trocar.leakage.guard import RunGuard
-from trocar.ssl.checkpoints.checkpoint import check_same
+from trocar.ssl.engine.checkpoint import check_same
 from trocar.ssl.ranks.distributed import World
 from trocar.ssl.run import assembly as setting_up
 from trocar.ssl.run.assembly import Pretraining

@@ -8,7 +8,7 @@ from trocar.backbones.device import allow_tf32, resolved
 from trocar.core.config import load
 from trocar.errors import ConfigError
 from trocar.leakage.guard import RunGuard
-from trocar.ssl.checkpoints import checkpoint
+from trocar.ssl.engine import checkpoint
 from trocar.ssl.ranks.distributed import World
 from trocar.ssl.run import pretrain
 from trocar.ssl.run.assembly import Pretraining

@@ -22,7 +22,7 @@ from trocar.backbones.published.convert import Converted, convert
 from trocar.backbones.published.family import BACKBONES, Published
 from trocar.backbones.source import Origin, set_origin
 from trocar.backbones.weights import weight_store
-from trocar.backbones.weights.fingerprint import fingerprint
+from trocar.backbones.weights.identify import fingerprint
 from trocar.backbones.weights.weights_file import read_checkpoint
 from trocar.errors import ConfigError
 

@@ -126,7 +126,7 @@ def _sample(raw: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _verify(path: str | Path, console: Console) -> int:
-    from trocar.backbones.weights.fingerprint import fingerprint
+    from trocar.backbones.weights.identify import fingerprint
 
     try:
         model = load_backbone(path)

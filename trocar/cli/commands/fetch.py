@@ -91,7 +91,7 @@ def _fetch_timms(name: str) -> None:
 
     from trocar.backbones import load_backbone
     from trocar.backbones.source import TIMM
-    from trocar.backbones.weights.fingerprint import fingerprint
+    from trocar.backbones.weights.identify import fingerprint
     from trocar.backbones.weights.weight_store import licence_of
 
     model = load_backbone(name)

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
     from trocar.core.progress import table_console
     from trocar.data.catalog.catalog import Catalog
-    from trocar.data.labelled_folder import LabelledFolder
+    from trocar.data.labelled_data import LabelledFolder
     from trocar.leakage.held_out_sources import held_out
     from trocar.leakage.search import find_leaks
     from trocar.leakage.verdict import fold

@@ -180,7 +180,7 @@ class Catalog:
         from PIL import Image
 
         from trocar.data.loading.reader import BadContentError, Reader  # these two import torch
-        from trocar.data.media.input_file import RejectError
+        from trocar.data.media.delivered_files import RejectError
         from trocar.data.media.jpeg_decoder import decode_jpeg
 
         number = row + len(self) if row < 0 else row

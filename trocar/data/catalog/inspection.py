@@ -33,7 +33,7 @@ from trocar.data.catalog.catalog import (
     fails,
 )
 from trocar.data.catalog.contact_sheet import COLUMNS, ROWS, Cell, Groups, Ints, draw_sheet
-from trocar.data.media.input_file import RejectError
+from trocar.data.media.delivered_files import RejectError
 from trocar.data.media.still import open_jpeg
 from trocar.errors import TrocarError
 

@@ -20,7 +20,7 @@ from trocar.data.ingest.images.quality import measure, quality_table
 from trocar.data.ingest.record import Metadata, PackMember, VideoRecord
 from trocar.data.ingest.shard_writer import ShardWriter
 from trocar.data.ingest.video import Job, JobOutcome, publish_files
-from trocar.data.media.input_file import RejectError, read_picture
+from trocar.data.media.delivered_files import RejectError, read_picture
 from trocar.data.media.still import open_jpeg, open_still
 from trocar.data.media.video.frame_conversion import Box
 

@@ -21,7 +21,7 @@ from trocar.data.ingest.images.quality import FrameMeasures, measure, quality_ta
 from trocar.data.ingest.record import Metadata, VideoRecord
 from trocar.data.ingest.shard_writer import ShardWriter
 from trocar.data.ingest.sources.find import FrameFile, FrameSpec, list_frames, printable, thin
-from trocar.data.media.input_file import RejectError, read_picture
+from trocar.data.media.delivered_files import RejectError, read_picture
 from trocar.data.media.still import open_jpeg, open_still, read_still
 from trocar.data.media.video.container import describe, key_frames, open_video
 from trocar.data.media.video.decode import Decoder

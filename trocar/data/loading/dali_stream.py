@@ -32,8 +32,8 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from trocar.data.loading.batch import Crops
-from trocar.data.loading.cuda_stream import to_device
 from trocar.data.loading.dali_pipeline import build_pipeline, inputs, is_decodable, require, tags, usual_frame
+from trocar.data.loading.prefetch import to_device
 from trocar.data.loading.reader import ReadAhead
 from trocar.data.loading.steps import Delivered, Steps
 from trocar.data.loading.torch_backend import torch_crops

@@ -90,13 +90,13 @@ class Loader:
             return self._from_dali(start, stop)
         if self.device.type == "cpu":
             return self._from_workers(start, stop, self.batch)
-        from trocar.data.loading.cuda_stream import on_side_stream
+        from trocar.data.loading.prefetch import on_side_stream
 
         return on_side_stream(self._from_workers(start, stop, self.crops), self.augmented, self.device)
 
     def _alone(self, start: int, stop: int) -> Generator[Batch, None, None]:
         if self.device.type == "cuda":
-            from trocar.data.loading.cuda_stream import to_device
+            from trocar.data.loading.prefetch import to_device
 
             cut = (self.crops(step) for step in range(start, stop))
             source = self._dali(start, stop) if self.backend == "dali" else cut
@@ -113,7 +113,7 @@ class Loader:
             # Views are made here and not in the thread: the number of threads of torch is one for the whole process.
             crops = in_thread(lambda: self._dali(start, stop), self._patience(start))
             return (_one_thread(self.augmented, item) for item in crops)
-        from trocar.data.loading.cuda_stream import handed_over, produced
+        from trocar.data.loading.prefetch import handed_over, produced
 
         make = produced(lambda: self._dali(start, stop), self.augmented, self.device)
         return handed_over(in_thread(make, self._patience(start)), self.device)

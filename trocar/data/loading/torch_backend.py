@@ -12,7 +12,7 @@ from torch import Tensor
 from trocar.data.loading.batch import Crops
 from trocar.data.loading.reader import MAX_PIXELS, BadContentError, sizes
 from trocar.data.loading.steps import Steps, empty_crops
-from trocar.data.media.input_file import RejectError
+from trocar.data.media.delivered_files import RejectError
 from trocar.data.media.jpeg_decoder import decode_jpeg
 from trocar.data.media.jpeg_markers import Jpeg
 from trocar.data.views.recipe import Interpolation, ViewParams, ViewRecipe

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchcodec.decoders import decode_jpeg as _decode_jpeg
 
-from trocar.data.media.input_file import RejectError
+from trocar.data.media.delivered_files import RejectError
 from trocar.data.media.jpeg_markers import Jpeg
 
 _WHERE = re.compile(r"^\S+, \S+:\d+, ")  # the function and line of TorchCodec that an error begins with

@@ -18,7 +18,7 @@ from pathlib import Path
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from trocar.data.media.input_file import MOST_PIXELS, RejectError, check_size, read_picture
+from trocar.data.media.delivered_files import MOST_PIXELS, RejectError, check_size, read_picture
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 # What Pillow's decoders raise for bytes that are no picture.

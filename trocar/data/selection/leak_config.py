@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from trocar.core.config import Config
-from trocar.data.labelled_folder import LabelledFolder
+from trocar.data.labelled_data import LabelledFolder
 
 Policy = Literal["exclude", "error", "allow"]
 Suspects = Literal["exclude", "keep"]

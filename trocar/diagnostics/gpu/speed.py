@@ -13,8 +13,8 @@ from trocar.backbones.device import Precision, float32_means_float32
 from trocar.backbones.embed import GATHERED, Embedder
 from trocar.backbones.load import load_backbone
 from trocar.backbones.preprocess import describe_backbone
-from trocar.data.loading.cuda_stream import pinned
 from trocar.data.loading.loader import Backend
+from trocar.data.loading.prefetch import pinned
 from trocar.diagnostics.bench.trainer import WARM_UP, Clock, NoFiles, waiter
 from trocar.diagnostics.gpu.pictures import kinds
 from trocar.diagnostics.gpu.runner import CPU, CheckFindings, Subject

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from trocar.diagnostics.bench.trainer import NoFiles
 from trocar.diagnostics.gpu.runner import CPU, CheckFindings, SkippedError, Subject
 from trocar.diagnostics.gpu.runs import dino, script, set_up, small_method, small_methods, trainer_of
-from trocar.ssl.checkpoints import checkpoint
+from trocar.ssl.engine import checkpoint
 from trocar.ssl.engine.method import Method, Progress, Views
 
 PROGRESS = Progress(step=50, total=100, epoch_steps=10)

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from trocar.core.splits import split_tags
 from trocar.core.tables import read_table
-from trocar.data.media.folders import composed, entry, listed, video_key
+from trocar.data.labelled_data import split_tags
+from trocar.data.media.delivered_files import composed, entry, listed, video_key
 from trocar.data.media.video.index import Ints
 from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions
 from trocar.downstream.datasets.names import CHOLEC80_PHASES, CHOLEC80_TOOLS, index_of, phase_set

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from trocar.data.media.folders import listed
+from trocar.data.media.delivered_files import listed
 from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions, Split
 from trocar.downstream.labels import LabelledFrames, LabelSpace, Mask, build_table
 from trocar.downstream.splits.folds import published_split

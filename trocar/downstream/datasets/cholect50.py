@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from trocar.data.media.folders import listed
+from trocar.data.media.delivered_files import listed
 from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions
 from trocar.downstream.datasets.names import CHOLEC80_PHASES, index_of
 from trocar.downstream.datasets.readers.label_times import refuse_dense, refuse_shifted

@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 
 from trocar.core.tables import read_lines
-from trocar.data.media.folders import listed
+from trocar.data.media.delivered_files import listed
 from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions, Split
 from trocar.downstream.datasets.readers.masks import read_indices
 from trocar.downstream.labels import LabelledFrames, LabelSpace, build_table

@@ -31,8 +31,8 @@ import pandas as pd
 import yaml
 
 from trocar.core import yaml_text
-from trocar.core.splits import SPLITS
 from trocar.core.tables import Table, is_number, of_frame, read_table
+from trocar.data.labelled_data import SPLITS
 from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions
 from trocar.downstream.datasets.names import CHOLEC80_PHASES, CHOLEC80_TOOLS, all_known, index_of
 from trocar.downstream.datasets.readers.label_times import refuse_numbers_of_seconds

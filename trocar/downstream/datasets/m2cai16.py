@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from trocar.core.tables import read_table
-from trocar.data.media.folders import listed
+from trocar.data.media.delivered_files import listed
 from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions
 from trocar.downstream.datasets.names import CHOLEC80_TOOLS, PHASE_SETS, index_of
 from trocar.downstream.datasets.readers.label_times import refuse_seconds, unlabelled_end

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from trocar.data.media.folders import listed
+from trocar.data.media.delivered_files import listed
 from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions
 from trocar.downstream.datasets.names import canonical
 from trocar.downstream.datasets.readers.foreign_tables import read_frame_lists

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from trocar.core.tables import read_table
-from trocar.data.media.folders import listed, video_key
+from trocar.data.media.delivered_files import listed, video_key
 from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions
 from trocar.downstream.datasets.cholec80 import ADAPTER as CHOLEC80
 from trocar.downstream.datasets.cholec80 import PHANTOM_FILE

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from trocar.core.tables import read_table
-from trocar.data.media.folders import VIDEO_SUFFIXES, listed
+from trocar.data.media.delivered_files import VIDEO_SUFFIXES, listed
 from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions, Split
 from trocar.downstream.datasets.names import canonical
 from trocar.downstream.datasets.readers.label_times import unlabelled_end

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from trocar.backbones.device import Precision, Wanted, choose_device, float32_means_float32, resolved
 from trocar.core.config import WithPlugins
-from trocar.data.labelled_folder import LabelledFolder
+from trocar.data.labelled_data import LabelledFolder
 from trocar.downstream.datasets.base import DatasetOptions
 from trocar.privacy.marks import PrivacyConfig
 from trocar.runs.mlflow.tracking_config import TrackingConfig

@@ -25,8 +25,7 @@ from trocar.backbones.preprocess import Preprocessing, describe_backbone, fit_in
 from trocar.core.files import user_cache
 from trocar.core.plugins import plugins_in
 from trocar.core.progress import track
-from trocar.data.loading.cuda_stream import pinned
-from trocar.data.loading.prefetch import in_thread
+from trocar.data.loading.prefetch import in_thread, pinned
 from trocar.downstream.features.frame_cache import FrameCache, Pixels
 from trocar.downstream.metrics.outcome import Ints
 

@@ -25,7 +25,7 @@ from trocar.core.resources import granted_cores
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.loading.prefetch import mixed
 from trocar.data.loading.reader import BadContentError, Reader
-from trocar.data.media.input_file import RejectError
+from trocar.data.media.delivered_files import RejectError
 from trocar.data.media.jpeg_decoder import decode_jpeg
 from trocar.data.media.still import read_still
 from trocar.data.media.video.frame_conversion import Scaler, to_rgb

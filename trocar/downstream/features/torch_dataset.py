@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.media.input_file import RejectError
+from trocar.data.media.delivered_files import RejectError
 from trocar.data.media.still import read_still
 from trocar.downstream.features.feature_cache import cache_folder
 from trocar.downstream.features.frame_cache import FrameCache, Pixels

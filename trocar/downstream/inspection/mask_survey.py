@@ -19,7 +19,7 @@ import pandas as pd
 
 from trocar.core.files import write_atomic
 from trocar.core.resources import granted_cores
-from trocar.data.media.input_file import RejectError
+from trocar.data.media.delivered_files import RejectError
 from trocar.data.media.still import still_size
 from trocar.data.media.video.container import Size, video_sizes
 from trocar.downstream.labels import IGNORED_PIXEL, LabelledFrames, LabelSpace, Mask

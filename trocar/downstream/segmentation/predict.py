@@ -13,8 +13,7 @@ from torch import Tensor
 from trocar.backbones.device import Halves, Precision, autocast
 from trocar.backbones.embed import prediction_batch
 from trocar.backbones.preprocess import describe_backbone
-from trocar.data.loading.cuda_stream import pinned, sent_ahead
-from trocar.data.loading.prefetch import in_thread
+from trocar.data.loading.prefetch import in_thread, pinned, sent_ahead
 from trocar.downstream.metrics.segmentation_outcome import confusions
 from trocar.downstream.segmentation.segmenter import Segmenter
 from trocar.downstream.training.batches import Bytes, Stack

@@ -21,8 +21,7 @@ from torch import Tensor
 
 from trocar.backbones.preprocess import Preprocessing
 from trocar.core.config import Config
-from trocar.data.loading.cuda_stream import pinned, sent_ahead
-from trocar.data.loading.prefetch import in_thread
+from trocar.data.loading.prefetch import in_thread, pinned, sent_ahead
 from trocar.data.loading.torch_backend import crop_resize
 from trocar.data.loading.workers import Patience, from_workers, worker_count
 from trocar.data.views.augment import augment

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from trocar.phantom.director import Director
-from trocar.phantom.motion import Camera, Moment, SpritePose, ToolPose
 from trocar.phantom.picture.anatomy import WORLD_HALF, Anatomy, make_anatomy
 from trocar.phantom.picture.materials import Array, Rng
 from trocar.phantom.picture.optics import Optics
 from trocar.phantom.picture.scene import make_scene
-from trocar.phantom.picture.stage import Theatre
+from trocar.phantom.picture.stage import Camera, Moment, SpritePose, Theatre, ToolPose
 from trocar.phantom.picture.tools import TIP_LENGTHS, ToolStyle, draw_style, make_bag, make_tool
 from trocar.phantom.planted import Event, Kind, OperatingRoom, plan_events, smoke_field
 from trocar.phantom.sampling import Bytes, Matrix, Sprite, bounds, indices, stream, take

@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from trocar.phantom.motion import SpritePose, ease, wander
 from trocar.phantom.picture.anatomy import Points, Shape
 from trocar.phantom.picture.materials import TILE, Array, Rng, spectral
+from trocar.phantom.picture.stage import SpritePose, ease, wander
 from trocar.phantom.sampling import stream
 from trocar.phantom.spec import CasePlan, PhantomSpec
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from trocar.backbones.preprocess import Preprocessing, describe_backbone, feature_width, fit_input_size
-from trocar.backbones.weights.fingerprint import fingerprint
+from trocar.backbones.weights.identify import fingerprint
 from trocar.core.config import Config
 from trocar.errors import ConfigError
 from trocar.ssl.blocks.networks import Networks

@@ -16,7 +16,7 @@ from trocar.errors import ConfigError, TrocarError
 from trocar.privacy.aliases import aliases_of, withhold
 from trocar.runs.lease import Lease
 from trocar.runs.run_folder import Run, update_record
-from trocar.ssl.checkpoints import checkpoint
+from trocar.ssl.engine import checkpoint
 from trocar.ssl.engine.method import Method
 from trocar.ssl.engine.optimizer import build_optimizer, restore
 from trocar.ssl.engine.trainer import AfterStop, Stop, Trainer, TrainState, never, shell_code

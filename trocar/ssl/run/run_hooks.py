@@ -23,8 +23,8 @@ from trocar.runs.lease import Lease, LeaseLost
 from trocar.runs.mlflow.follower import Follower
 from trocar.runs.run_folder import Run, Status
 from trocar.runs.step_metrics import judged_loss
-from trocar.ssl.checkpoints import checkpoint
-from trocar.ssl.checkpoints.checkpoint_writer import CheckpointContent, CheckpointWriter, Kept
+from trocar.ssl.engine import checkpoint
+from trocar.ssl.engine.checkpoint_writer import CheckpointContent, CheckpointWriter, Kept
 from trocar.ssl.engine.health import collapse
 from trocar.ssl.engine.method import Method
 from trocar.ssl.engine.trainer import AfterStop, Stop, TrainState, never, shell_code

@@ -8,7 +8,7 @@ from typing import Any
 
 from trocar.backbones.weights.weight_store import absolute, identity
 from trocar.core.config import fingerprint, tree_of, validate
-from trocar.data.labelled_folder import LabelledFolder
+from trocar.data.labelled_data import LabelledFolder
 from trocar.data.selection.composition import Composition
 from trocar.data.selection.leak_config import LeakConfig
 from trocar.errors import ConfigError

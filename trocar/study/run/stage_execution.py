@@ -178,7 +178,7 @@ def _check_data(stage: Stage, out: Path) -> None:
 
 
 def _drop_checkpoints(stage: Stage, out: Path) -> None:
-    from trocar.ssl.checkpoints import checkpoint
+    from trocar.ssl.engine import checkpoint
 
     every = stage.config["run"].get("milestone_every")
     for step in checkpoint.steps(out):

@@ -30,7 +30,7 @@ from ingest_clips import (
     woven,
 )
 
-from trocar.data.media.input_file import Limits, RejectError
+from trocar.data.media.delivered_files import Limits, RejectError
 from trocar.data.media.video.container import demux, key_frames, open_video
 from trocar.data.media.video.decode import Decoder, SparseDecode
 from trocar.data.media.video.every_picture import SampleTimes

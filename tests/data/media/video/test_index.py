@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from ingest_clips import WOVEN, comb, constant, make_clip, number_in, woven
 
-from trocar.data.media.input_file import Limits, RejectError
+from trocar.data.media.delivered_files import Limits, RejectError
 from trocar.data.media.video import index as module
 from trocar.data.media.video import index as video_index
 from trocar.data.media.video.decode import Decoder

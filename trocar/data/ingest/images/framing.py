@@ -20,7 +20,7 @@ from PIL import Image
 from pydantic import Field
 
 from trocar.data.ingest.shard_writer import SHARD_BYTES
-from trocar.data.media.input_file import Limits, RejectError
+from trocar.data.media.delivered_files import Limits, RejectError
 from trocar.data.media.jpeg_markers import end_and_size
 from trocar.data.media.video.frame_conversion import Box
 

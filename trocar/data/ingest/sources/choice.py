@@ -30,7 +30,7 @@ from trocar.data.ingest.sources.find import (
     video_id,
 )
 from trocar.data.ingest.sources.metadata import STILLS, Find, Lookup, VideoTable, frame_spec, read_table, table_beside
-from trocar.data.media.folders import IMAGE_SUFFIXES, posix_name, without_ending
+from trocar.data.media.delivered_files import IMAGE_SUFFIXES, posix_name, without_ending
 from trocar.errors import ConfigError
 
 _HASH = 8

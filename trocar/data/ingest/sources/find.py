@@ -14,7 +14,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trocar.data.ingest.shard_writer import MAX_KEY
-from trocar.data.media.folders import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Omission, composed, is_leftover, posix_name, walk
+from trocar.data.media.delivered_files import (
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    Omission,
+    composed,
+    is_leftover,
+    posix_name,
+    walk,
+)
 from trocar.errors import ConfigError
 
 MAX_NAME = MAX_KEY - 8  # a key is the name, a dash and seven digits

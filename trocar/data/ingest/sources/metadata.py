@@ -16,10 +16,10 @@ from typing import Any
 import yaml
 
 from trocar.core import tables, yaml_text
-from trocar.core.splits import check_tag
 from trocar.data.ingest.record import Metadata
 from trocar.data.ingest.sources.find import FoundSource, FrameSpec, video_id
-from trocar.data.media.folders import posix_name, without_ending
+from trocar.data.labelled_data import check_tag
+from trocar.data.media.delivered_files import posix_name, without_ending
 from trocar.errors import ConfigError, nearest
 
 

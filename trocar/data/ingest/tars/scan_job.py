@@ -34,7 +34,7 @@ from trocar.data.ingest.tars.tar_samples import (
     unfit,
 )
 from trocar.data.ingest.video import JobOutcome, publish_files
-from trocar.data.media.input_file import RejectError, check_size
+from trocar.data.media.delivered_files import RejectError, check_size
 from trocar.data.media.jpeg_markers import end_and_size
 from trocar.data.media.still import open_jpeg, open_still
 

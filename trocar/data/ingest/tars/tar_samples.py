@@ -19,9 +19,8 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from trocar.core.config import Config
-from trocar.core.splits import check_tag
-from trocar.data.media.folders import is_leftover
-from trocar.data.media.input_file import RejectError
+from trocar.data.labelled_data import check_tag
+from trocar.data.media.delivered_files import RejectError, is_leftover
 from trocar.data.media.still import is_upright
 from trocar.errors import ConfigError
 

@@ -15,7 +15,7 @@ from typing import Any
 import av
 from PIL import Image
 
-from trocar.data.media.input_file import Limits, RejectError, check_file, check_size
+from trocar.data.media.delivered_files import Limits, RejectError, check_file, check_size
 from trocar.data.media.video.frame_conversion import to_rgb
 
 # Playlists and concat scripts would make a file named .mp4 read other files or the network.

@@ -26,7 +26,7 @@ from typing import Any, Protocol, TypeAlias
 
 import av
 
-from trocar.data.media.input_file import Limits, RejectError, check_size
+from trocar.data.media.delivered_files import Limits, RejectError, check_size
 from trocar.data.media.video.container import VideoInfo, demux, describe, open_video
 from trocar.data.media.video.every_picture import Damage, SampleTimes, Timeline, every_picture, note_on_times
 from trocar.data.media.video.frame_conversion import deinterlaced

@@ -20,7 +20,7 @@ from typing import Any
 
 import av
 
-from trocar.data.media.input_file import RejectError
+from trocar.data.media.delivered_files import RejectError
 from trocar.data.media.video.container import VideoInfo
 
 

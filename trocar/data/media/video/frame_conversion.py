@@ -18,7 +18,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from trocar.data.media.input_file import RejectError
+from trocar.data.media.delivered_files import RejectError
 
 
 def deinterlaced(before: av.VideoFrame | None, frame: av.VideoFrame, after: av.VideoFrame | None) -> av.VideoFrame:

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from trocar.core.files import user_cache, writing
 from trocar.core.progress import track
-from trocar.data.media.input_file import Limits, RejectError, check_size
+from trocar.data.media.delivered_files import Limits, RejectError, check_size
 from trocar.data.media.video.container import VideoInfo, demux, describe, open_video
 from trocar.data.media.video.decode import SparseDecode
 from trocar.data.media.video.every_picture import Damage, SampleTimes, Timeline, every_picture, is_counted

@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from trocar.data.media.folders import VIDEO_SUFFIXES, composed, listed
-from trocar.data.media.input_file import RejectError
+from trocar.data.media.delivered_files import VIDEO_SUFFIXES, RejectError, composed, listed
 from trocar.data.media.video.every_picture import SampleTimes
 from trocar.data.media.video.index import Ints, VideoIndex, read_index
 from trocar.errors import TrocarError

@@ -24,7 +24,7 @@ from trocar.backbones.export import BackboneFiles
 from trocar.backbones.weights.weights_file import require_finite
 from trocar.core import resources
 from trocar.errors import TrocarError
-from trocar.ssl.checkpoints import checkpoint
+from trocar.ssl.engine import checkpoint
 from trocar.ssl.engine.trainer import STOPPING
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from trocar.ssl.checkpoints.checkpoint_writer import Background, GoOn
+from trocar.ssl.engine.checkpoint_writer import Background, GoOn
 
 
 def test_the_second_piece_waits_for_the_first() -> None:

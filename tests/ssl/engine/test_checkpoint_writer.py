@@ -20,8 +20,8 @@ from trocar.core import resources
 from trocar.core.files import HashedFile
 from trocar.errors import TrocarError
 from trocar.runs.lease import LeaseLost
-from trocar.ssl.checkpoints import checkpoint
-from trocar.ssl.checkpoints.checkpoint_writer import (
+from trocar.ssl.engine import checkpoint
+from trocar.ssl.engine.checkpoint_writer import (
     CheckpointContent,
     CheckpointWriter,
     Kept,

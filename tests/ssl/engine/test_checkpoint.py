@@ -9,7 +9,7 @@ import torch
 
 from trocar.core.files import sha256_of
 from trocar.errors import ConfigError, TrocarError
-from trocar.ssl.checkpoints import checkpoint
+from trocar.ssl.engine import checkpoint
 from trocar.ssl.methods import default
 
 

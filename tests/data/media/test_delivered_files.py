@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trocar.data.media.folders import entry, is_leftover, listed, posix_name, video_key, walk, without_ending
+from trocar.data.media.delivered_files import entry, is_leftover, listed, posix_name, video_key, walk, without_ending
 
 
 def make(root: Path, *names: str) -> Path:
@@ -80,7 +80,7 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pyte
             raise PermissionError(13, "Permission denied")
         return scandir(path)
 
-    monkeypatch.setattr("trocar.data.media.folders.os.scandir", refusing)
+    monkeypatch.setattr("trocar.data.media.delivered_files.os.scandir", refusing)
     tree = walk(tmp_path)
     assert [path.name for path in tree.files] == ["a.mp4"]
     assert [(item.what, item.paths) for item in tree.omissions] == [

@@ -22,7 +22,7 @@ from typing import IO, Any, cast
 
 import torch
 
-from trocar.backbones.weights.fingerprint import same_value
+from trocar.backbones.weights.identify import same_value
 from trocar.core.files import HashedFile, fsync_folder, fsync_tree, sha256_of
 from trocar.errors import ConfigError, TrocarError
 

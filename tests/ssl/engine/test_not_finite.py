@@ -11,7 +11,7 @@ from data_factory import make_catalog
 from run_factory import small_run
 
 from trocar.cli.main import main
-from trocar.ssl.checkpoints import checkpoint, checkpoint_writer
+from trocar.ssl.engine import checkpoint, checkpoint_writer
 from trocar.ssl.engine.method import Progress
 from trocar.ssl.methods.simclr import Simclr
 
