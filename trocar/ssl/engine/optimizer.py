@@ -221,9 +221,6 @@ def _layers(backbone: nn.Module) -> tuple[dict[str, int], int]:
     return layers, layers[_HEAD]
 
 
-__all__ = ["OptimConfig", "Schedule", "build_optimizer", "clip_gradients", "restore"]
-
-
 @dataclass(frozen=True)
 class Schedule:
     """Learning rate and weight decay of one run, as functions of the step."""

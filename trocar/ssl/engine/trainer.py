@@ -11,7 +11,7 @@ import gc
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from pydantic import Field
@@ -28,17 +28,13 @@ from trocar.ssl.engine.method import Losses, Method, Progress, Statistics, Views
 from trocar.ssl.engine.optimizer import OptimConfig, Schedule, clip_gradients
 from trocar.ssl.ranks.distributed import World, agree, average_
 
-if TYPE_CHECKING:
-    from trocar.ssl.ranks.distributed import World
-
-
 STOPPING = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2")
 """Signals that ask a run to stop."""
 
 Stop = Callable[[], int]
 """Called at each step boundary: 0 while the run may go on, else the number of the signal that asked it to stop."""
 
-AfterStop = Callable[[int, "World"], int]
+AfterStop = Callable[[int, World], int]
 """What follows a saved stop, called on every rank with the signal's number; returns the exit code."""
 
 
@@ -52,13 +48,16 @@ def shell_code(number: int, world: World) -> int:
     return 128 + number
 
 
-EVERY = 150  # steps, as in DINOv3's code
+COLLECT_EVERY = 150
+"""Steps between two runs of Python's garbage collector, as in DINOv3's code."""
+RANKME_SAMPLES = 256
+"""Of a rank's batch, at most. The same on a CPU: values of different numbers of samples can't be compared."""
 
 
 @contextmanager
 def collected_at_fixed_steps() -> Iterator[Callable[[int], None]]:
-    """Within, the collector runs only when the function that is handed out is called after a multiple of EVERY steps,
-    and where a checkpoint is written.
+    """Within, the collector runs only when the function that is handed out is called after a multiple of
+    COLLECT_EVERY steps, and where a checkpoint is written.
 
     What is there already is set aside, so that a collection looks at what came since and takes no time.
     """
@@ -75,12 +74,8 @@ def collected_at_fixed_steps() -> Iterator[Callable[[int], None]]:
 
 
 def _collect(done: int) -> None:
-    if done % EVERY == 0:
+    if done % COLLECT_EVERY == 0:
         gc.collect()
-
-
-RANKME_SAMPLES = 256
-"""Of a rank's batch, at most. The same on a CPU: values of different numbers of samples can't be compared."""
 
 
 class TrainConfig(Config):
