@@ -5,13 +5,18 @@ Bootstrap over cases: frames of one operation are not independent, so whole oper
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
+
+from trocar.core.random import below, make_key, words
+
+DRAWS_AT_ONCE = 1000
+"""Draws of the bootstrap whose random words are in memory together."""
 
 
 class HasCases(Protocol):
@@ -58,9 +63,17 @@ def resampled(
     cases = outcome.cases
     if cases < 3:
         return np.zeros(0)
-    generator = np.random.Generator(np.random.Philox(key=seed))
-    drawn = generator.multinomial(cases, np.full(cases, 1 / cases), size=draws).astype(np.float64)
-    return np.array([metric(outcome, weights) for weights in drawn], dtype=np.float64)
+    return np.array([metric(outcome, weights) for weights in _drawn_cases(cases, draws, seed)], dtype=np.float64)
+
+
+def _drawn_cases(cases: int, draws: int, seed: int) -> Iterator[Floats]:
+    """How often each draw takes each case, float64 [cases] one after another; they add up to `cases`."""
+    key = make_key(seed, "bootstrap")
+    for start in range(0, draws, DRAWS_AT_ONCE):
+        numbers = np.arange(start, min(start + DRAWS_AT_ONCE, draws))
+        taken = below(words(key, cases, numbers), cases)
+        for of_draw in taken:
+            yield np.bincount(of_draw, minlength=cases).astype(np.float64)
 
 
 def percentile_interval(values: Floats, level: float = 0.95) -> tuple[float, float] | None:

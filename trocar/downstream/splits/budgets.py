@@ -95,6 +95,8 @@ def _random_sets(cases: int, count: int, key: int, taken: set[tuple[int, ...]]) 
     """Random sets that no earlier draw took, at least one; where there are few cases the same best one would win again
     and again, and draws that are equal look like a spread of 0.
     """
+    # numpy's generator and not core.random: another one would draw other cases for the budgets of every study that was
+    # run, docs/phantom-full among them. What a study drew is in its lock, should numpy ever draw otherwise.
     generator = np.random.Generator(np.random.Philox(key=key))
     found: list[tuple[int, ...]] = []
     tried = 0
