@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from trocar.core.registry import Registry
 from trocar.downstream.labels import LabelledFrames
-
-Split = Mapping[str, Iterable[int | str]]
-"""`train`, `val`, `test` -> video numbers, or the names of cases."""
+from trocar.downstream.splits.folds import Split
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ import pandas as pd
 
 from trocar.core.tables import read_lines
 from trocar.data.media.delivered_files import listed
-from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions, Split
+from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions
 from trocar.downstream.datasets.readers.masks import read_indices
 from trocar.downstream.labels import LabelledFrames, LabelSpace, build_table
-from trocar.downstream.splits.folds import published_split
+from trocar.downstream.splits.folds import Split, published_split
 from trocar.errors import TrocarError
 
 FPS = 25

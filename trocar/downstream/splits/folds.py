@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from sklearn.model_selection import GroupKFold, LeaveOneGroupOut
 
-from trocar.downstream.datasets.base import Split
 from trocar.downstream.labels import LabelledFrames
 from trocar.downstream.metrics.outcome import Ints
 from trocar.errors import ConfigError, nearest
+
+Split = Mapping[str, Iterable[int | str]]
+"""`train`, `val`, `test` -> video numbers, or the names of cases."""
 
 LEAVE_ONE_OUT, SPLIT, AUTO = "leave-one-case-out", "split", "auto"
 TRAIN_TEST = "train -> test"
