@@ -16,8 +16,8 @@ from trocar.core.files import write_atomic
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.ingest.options import IngestSummary
 from trocar.downstream.evaluation.results import EvaluationResults
-from trocar.errors import ConfigError, TrocarError
-from trocar.runs.run_folder import read_config, read_record
+from trocar.errors import ConfigError
+from trocar.runs.run_folder import read_record
 from trocar.runs.step_metrics import read_metrics
 
 Say = Callable[[str], None]
@@ -56,19 +56,9 @@ class RunResult:
 
         `evaluation` is the `results.json` of an evaluation that the page should show, or the folder it is in.
         """
-        from trocar.report.gather_run import gather
-        from trocar.report.page_pictures import first_views
-        from trocar.report.run_report import write
+        from trocar.report.run_report import write_report
 
-        try:
-            views = first_views(read_config(self.folder))
-        except TrocarError as error:
-            say(f"no views: {error}")
-            views = None
-        inputs = gather(self.folder, evaluation, views, say=say)
-        for note in inputs.notes:
-            say(note)
-        return write(inputs, self.folder / "report")
+        return write_report(self.folder, evaluation, say)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 
 from trocar.core.files import write_atomic
+from trocar.errors import TrocarError
 from trocar.report.charts import Panel, draw_panel, panels
-from trocar.report.page_pictures import Images, Picture, contact_sheet, resized
+from trocar.report.gather_run import gather
+from trocar.report.page_pictures import Images, Picture, contact_sheet, first_views, resized
 from trocar.report.run_inputs import Gallery, NeighbourComparison, PcaComparison, RunInputs
 from trocar.report.run_summary import EvaluationTables, evaluation_of, summary
 from trocar.report.templating import render_template
+from trocar.runs.run_folder import read_config, read_record
 
 TILES = (
     ("step", "last step", "{:,.0f}", 1.0),
@@ -57,6 +60,28 @@ class RunPage:
     nearest: NearestFrames | None
     frames: Sequence[Picture]
     views: Sequence[Picture]
+
+
+def write_report(
+    run: Path,
+    evaluation: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    share_frames: bool | None = None,
+) -> Path:
+    """Write `run`/report/index.html about a run folder and return its path; `say` is told what the page lacks.
+
+    `evaluation` and `share_frames`: see `gather`, and so for what is raised.
+    """
+    read_record(run)  # a folder that is no run is said to be none, and not to have no views
+    try:
+        views = first_views(read_config(run))
+    except TrocarError as error:
+        say(f"no views: {error}")
+        views = None
+    inputs = gather(run, evaluation, views, say=say, share_frames=share_frames)
+    for note in inputs.notes:
+        say(note)
+    return write(inputs, run / "report")
 
 
 def write(inputs: RunInputs, folder: Path) -> Path:

@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trocar.errors import TrocarError
-
 
 def register(subparsers: Any) -> None:
     """Declare `trocar report`."""
@@ -26,24 +24,12 @@ def register(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Gather, render, say where it is."""
-    from trocar.report.gather_run import gather
-    from trocar.report.page_pictures import first_views
-    from trocar.report.run_report import write
-    from trocar.runs.run_folder import read_config, read_record
+    """Write the page, say where it is."""
+    from trocar.report.run_report import write_report
 
     def say(text: str) -> None:
         print(text, file=sys.stderr)
 
-    read_record(args.run_folder)
-    try:
-        views = first_views(read_config(args.run_folder))
-    except TrocarError as error:
-        say(f"no views: {error}")
-        views = None
     share = True if args.share_frames else None
-    inputs = gather(args.run_folder, args.evaluation, views, say=say, share_frames=share)
-    for note in inputs.notes:
-        say(note)
-    print(write(inputs, args.run_folder / "report"))
+    print(write_report(args.run_folder, args.evaluation, say, share))
     return 0
