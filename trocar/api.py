@@ -11,7 +11,7 @@ import copy
 import fnmatch
 import logging
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from trocar.api_results import EvaluationResult, IngestResult, RunResult, StudyR
 from trocar.backbones import load_backbone, own_module
 from trocar.backbones.published.family import BACKBONES
 from trocar.core.config import Model, merge, tree_of, validate
+from trocar.core.messages import Say
 from trocar.data.catalog.catalog import Catalog
 from trocar.downstream.datasets import open_dataset as read_dataset
 from trocar.downstream.datasets.base import DATASETS, DatasetOptions
@@ -57,7 +58,6 @@ __all__ = [
     "score_predictions",
 ]
 
-Say = Callable[[str], None]
 Backbone = str | Path | RunResult | nn.Module
 log = logging.getLogger("trocar")
 

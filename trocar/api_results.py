@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,14 +13,13 @@ from torch import nn
 
 from trocar.backbones.load import load_backbone
 from trocar.core.files import write_atomic
+from trocar.core.messages import Say
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.ingest.options import IngestSummary
 from trocar.downstream.evaluation.results import EvaluationResults
 from trocar.errors import ConfigError
 from trocar.runs.run_folder import read_record
 from trocar.runs.step_metrics import read_metrics
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,13 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from trocar.core import resources
+from trocar.core.messages import Say
 
 if TYPE_CHECKING:
     import torch
@@ -197,7 +198,6 @@ def _version(module: str) -> str:
         return "?"
 
 
-Say = Callable[[str], None]
 MARKS = {"ok": "ok      ", "absent": "absent  ", "failed": "FAILED  "}
 
 

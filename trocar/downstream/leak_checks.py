@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from trocar.core.messages import Say
 from trocar.core.random import I64
 from trocar.downstream.labels import LabelledFrames
 
@@ -31,6 +32,6 @@ class CopyCheck(Protocol):
 class LeakChecks(CopyCheck, Protocol):
     """Also says whether weights have seen test cases."""
 
-    def judging(self, data: LabelledFrames, cases: Collection[str], say: Callable[[str], None]) -> Judged:
+    def judging(self, data: LabelledFrames, cases: Collection[str], say: Say) -> Judged:
         """What judges weights on these cases of a data set."""
         ...

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from pydantic import Field
 
 from trocar.core.config import Config, find_preset, load, preset_names
 from trocar.core.files import write_atomic
+from trocar.core.messages import Say
 from trocar.downstream.datasets.base import DATASETS
 from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
@@ -133,7 +133,7 @@ def reproduce(
     out: Path,
     judge: LeakChecks,
     overrides: list[str] | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    say: Say = lambda _: None,
 ) -> Reproduction:
     """Run the experiment on `data`; write what `evaluate` writes and reproduce.json to `out`; `judge` as there.
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
+from trocar.core.messages import Say
 from trocar.downstream.datasets.folder import LabelTable
 from trocar.downstream.evaluation import evaluate as comparison
 from trocar.downstream.evaluation.contenders import own_contender
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.results import EvaluationResults
 from trocar.leakage import judge
-
-Say = Callable[[str], None]
 
 
 def evaluate(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from trocar.data.ingest.options import IngestOptions, IngestSummary, Progress, Say
+from trocar.core.messages import Say
+from trocar.data.ingest.options import IngestOptions, IngestSummary, Progress
 from trocar.data.ingest.run import merge, run_ingest, run_part
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trocar.data.ingest.options import IngestOptions, Say
+from trocar.core.messages import Say
+from trocar.data.ingest.options import IngestOptions
 from trocar.data.ingest.run import split, write_parts
 from trocar.slurm import submissions
 from trocar.slurm.arrays import MAX_INDEX, JobStage

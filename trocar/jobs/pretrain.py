@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import signal
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import yaml
 from torch import nn
 
 from trocar.backbones.source import MODULE
+from trocar.core.messages import Say
 from trocar.errors import ConfigError, StoppedError, TrocarError
 from trocar.leakage.guard import RunGuard
 from trocar.ssl.engine.trainer import STOPPING, AfterStop, Stop, never, shell_code
@@ -21,8 +21,6 @@ from trocar.ssl.run.assembly import Pretraining
 from trocar.ssl.run.own_batches import NO_CATALOG, Batches, OwnBatchesRun
 from trocar.ssl.run.pretrain import run
 from trocar.ssl.run.pretrain_config import PretrainConfig
-
-Say = Callable[[str], None]
 
 
 def pretrain(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from trocar.backbones.source import Record
+from trocar.core.messages import Say
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.selection.composition import Composition
 from trocar.data.selection.leak_config import LeakConfig, Policy
@@ -25,7 +26,6 @@ from trocar.ssl.pool_guard import TrainingData
 FEW_PICTURES = 2
 """A case of so many pictures leaves as a whole when one of them is a copy: the other is the same scene."""
 KEPT = "kept in the pool"
-Say = Callable[[str], None]
 
 
 def refuse(leaks: Iterable[Leak]) -> None:

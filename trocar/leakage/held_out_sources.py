@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pandas as pd
 from PIL import Image
 
 from trocar.core.files import user_cache, write_atomic
+from trocar.core.messages import Say
 from trocar.core.tables import read_lines, read_table
 from trocar.data.labelled_data import LabelledFolder
 from trocar.data.media.delivered_files import video_key
@@ -72,7 +73,6 @@ class HeldOut:
 SIDE = 160
 """Pixels of the square that a frame is squashed to before it is hashed: over nine for a cell of the hash."""
 FORMAT = 3  # raised when the hashes in the cache would come out differently
-Say = Callable[[str], None]
 
 
 def held_out(against: Sequence[str | LabelledFolder], say: Say = lambda line: None) -> HeldOut:

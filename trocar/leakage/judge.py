@@ -5,7 +5,7 @@ And copies between the training and the test cases of one labelled data set: the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
+from trocar.core.messages import Say
 from trocar.core.random import I64
 from trocar.data.catalog.catalog import Catalog
 from trocar.downstream.labels import LabelledFrames
@@ -61,9 +62,7 @@ class JudgedScore:
 class Judge:
     """Judges backbones on some cases of one labelled data set; the pictures are hashed when first needed."""
 
-    def __init__(
-        self, data: LabelledFrames, cases: Collection[str], say: Callable[[str], None] = lambda _: None
-    ) -> None:
+    def __init__(self, data: LabelledFrames, cases: Collection[str], say: Say = lambda _: None) -> None:
         self.data, self.say = data, say
         self.cases = sorted(cases)
         self.names: dict[str, Case] = case_names(data)
@@ -106,7 +105,7 @@ class Judge:
         return of_data(self.data, self.cases, self.say)
 
 
-def judging(data: LabelledFrames, cases: Collection[str], say: Callable[[str], None] = lambda _: None) -> Judged:
+def judging(data: LabelledFrames, cases: Collection[str], say: Say = lambda _: None) -> Judged:
     """`Judge.verdict` of these cases as JSON values, for who does not know this room."""
     judge = Judge(data, cases, say)
     return lambda backbones: judge.verdict(backbones).as_json()

@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from trocar.core.files import locked, replacing
+from trocar.core.messages import Say
 from trocar.errors import TrocarError
 from trocar.privacy.page_text import readable
 
@@ -107,7 +108,7 @@ class Aliases:
         """`text` on what can be read of a page (`readable`)."""
         return readable(page, self.text) if self else page
 
-    def saying(self, say: Callable[[str], None]) -> Callable[[str], None]:
+    def saying(self, say: Say) -> Say:
         """`say` for a log that may be read by others."""
         return lambda line: say(self.text(line))
 

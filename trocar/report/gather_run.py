@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from PIL import Image
 
 from trocar.backbones.load import load_backbone, random_like
 from trocar.core.config import validate
+from trocar.core.messages import Say
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.catalog.inspection import is_doubtful
 from trocar.data.loading.reader import BadContentError, Reader
@@ -56,7 +57,7 @@ def gather(
     evaluation: Path | None = None,
     views: Mapping[str, Images] | None = None,
     amounts: Amounts = Amounts(),
-    say: Callable[[str], None] = lambda _: None,
+    say: Say = lambda _: None,
     share_frames: bool | None = None,
 ) -> RunInputs:
     """Everything the run folder tells, and pictures where its catalog and backbone are at hand.
@@ -194,7 +195,7 @@ def _compare(
     seed: int,
     amounts: Amounts,
     notes: list[str],
-    say: Callable[[str], None],
+    say: Say,
 ) -> tuple[PcaComparison | None, NeighbourComparison | None]:
 
     if not (run / "backbone" / "model.safetensors").is_file():

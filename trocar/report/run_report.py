@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from trocar.core.files import write_atomic
+from trocar.core.messages import Say
 from trocar.errors import TrocarError
 from trocar.report.charts import Panel, draw_panel, panels
 from trocar.report.gather_run import gather
@@ -65,7 +66,7 @@ class RunPage:
 def write_report(
     run: Path,
     evaluation: Path | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    say: Say = lambda _: None,
     share_frames: bool | None = None,
 ) -> Path:
     """Write `run`/report/index.html about a run folder and return its path; `say` is told what the page lacks.

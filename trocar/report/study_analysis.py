@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
 import numpy as np
 
+from trocar.core.messages import Say
 from trocar.report.known_cases import KnownCases
 from trocar.report.study_arms import Cell, arms_of, cells, design_of, labelled_cases, series
 from trocar.study.results.results import Score, StudyResults
@@ -76,9 +77,7 @@ def called(cell: Cell) -> str:
     return f"{cell[0]} ({cell[1]})"
 
 
-def analyse(
-    results: StudyResults, known: KnownCases, draws: int = DRAWS, say: Callable[[str], None] = lambda _: None
-) -> Analysis:
+def analyse(results: StudyResults, known: KnownCases, draws: int = DRAWS, say: Say = lambda _: None) -> Analysis:
     """Run everything on what has been scored so far; `say` gets a line for every step that takes long."""
     compared = []
     for cell, budgets in cells(results).items():

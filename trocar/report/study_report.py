@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from trocar.core.files import write_atomic, writing
+from trocar.core.messages import Say
 from trocar.errors import ConfigError
 from trocar.privacy.aliases import Aliases
 from trocar.report.known_cases import KnownCases
@@ -106,7 +107,7 @@ def write(
     store: Store,
     out: Path,
     draws: int = DRAWS,
-    say: Callable[[str], None] = lambda _: None,
+    say: Say = lambda _: None,
 ) -> Path:
     """Write index.html, results.csv and results.parquet of everything that is done to the folder `out`; returns the
     page, which is written last.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from trocar.core.messages import Say
 from trocar.slurm.job_states import Run, run_command, wait
 from trocar.slurm.profile import load_profile
 from trocar.slurm.submit import submit
@@ -51,9 +52,7 @@ def _seconds(text: str) -> int:
     return int(match[0]) if match else 0
 
 
-def examine_node(
-    name: str, overrides: Sequence[str], catalog: Path | None, timeout_s: float, say: Callable[[str], None]
-) -> bool:
+def examine_node(name: str, overrides: Sequence[str], catalog: Path | None, timeout_s: float, say: Say) -> bool:
     """Submit `trocar doctor` as a job of one task, wait for it, and repeat what it found. Whether all is well.
 
     Raises ConfigError for a bad profile, TrocarError for a refused job or one that hasn't ended after `timeout_s`.

@@ -11,16 +11,16 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+
+from trocar.core.messages import Say
 
 REQUEUING = (signal.SIGUSR1, signal.SIGUSR2)
 STOPPING = (*REQUEUING, signal.SIGTERM)
 FOLDER, MOST = "TROCAR_JOB_FOLDER", "TROCAR_MAX_REQUEUES"
 """Variables that `Call` sets for the code below: the folder of submitit's files, and how often a job may come back."""
 _PATIENCE_S = 60
-
-Say = Callable[[str], None]
 
 
 def after_stop(number: int, is_main: bool, say: Say, environ: Mapping[str, str] = os.environ) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import yaml
 
 from trocar.core.config import fingerprint, tree_of
 from trocar.core.files import write_atomic
+from trocar.core.messages import Say
 from trocar.errors import ConfigError
 from trocar.privacy.credentials import redact_tree
 from trocar.runs.process_identity import start_time
@@ -20,8 +21,6 @@ from trocar.slurm.job_states import states
 from trocar.slurm.profile import Profile
 from trocar.slurm.remote_call import Call
 from trocar.slurm.submissions import Submission
-
-Say = Callable[[str], None]
 
 
 def frozen(

@@ -11,7 +11,7 @@ nearest entry of a file that nobody published); it is not followed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -32,6 +32,7 @@ from trocar.backbones.source import KEY
 from trocar.backbones.weights.identify import fingerprint
 from trocar.core.config import Config
 from trocar.core.extras import extra
+from trocar.core.messages import Say
 from trocar.core.progress import track
 from trocar.core.random import I64
 from trocar.data.catalog.catalog import Catalog
@@ -149,7 +150,7 @@ class Built:
     search: str
 
 
-def build_index(config: NeighbourIndexConfig, guard: PoolGuard, say: Callable[[str], None]) -> Built:
+def build_index(config: NeighbourIndexConfig, guard: PoolGuard, say: Say) -> Built:
     """Embed the frames of the composition, search, write.
 
     `guard` resolves the composition and knows what the backbone has seen (`trocar.leakage.guard`).

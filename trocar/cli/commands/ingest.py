@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from trocar.cli.shared_args import add_options, check, profile_of
 
 if TYPE_CHECKING:
+    from trocar.core.messages import Say
     from trocar.core.progress import Console
-    from trocar.data.ingest.options import IngestOptions, IngestSummary, Progress, Say
+    from trocar.data.ingest.options import IngestOptions, IngestSummary, Progress
     from trocar.slurm.profile import Profile
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from trocar.core.files import replacing
+from trocar.core.messages import Say
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.selection.selection import Selection
 from trocar.errors import ConfigError
@@ -37,7 +38,7 @@ def place(stage_to: str, catalog: Catalog) -> Path:
     return Path(expanded).expanduser() / f"trocar-shards-{catalog.fingerprint[:16]}"
 
 
-def copy(catalog: Catalog, selection: Selection, target: Path, say: Callable[[str], None], spare: int = SPARE) -> None:
+def copy(catalog: Catalog, selection: Selection, target: Path, say: Say, spare: int = SPARE) -> None:
     """Copy the shards that `selection` reads and `target` lacks; says so and copies none where they don't fit.
 
     Several at a time; a copy has its name when it is whole. What is there already, from an earlier life of the job, is

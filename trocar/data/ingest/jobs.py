@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trocar.core.config import fingerprint
-from trocar.data.ingest.options import IngestOptions, Say
+from trocar.core.messages import Say
+from trocar.data.ingest.options import IngestOptions
 from trocar.data.ingest.pack import PACK, Pack, Still, Work, pack_name
 from trocar.data.ingest.record import Metadata
 from trocar.data.ingest.sources.choice import choose, count, some, table_of

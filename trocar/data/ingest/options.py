@@ -97,5 +97,4 @@ class IngestSummary:
         self.notes.update(notes)
 
 
-Say = Callable[[str], None]
 Progress = Callable[[int, int, JobOutcome | None], None]

@@ -20,9 +20,10 @@ from pathlib import Path
 
 from trocar.core.config import fingerprint
 from trocar.core.files import write_json_atomic
+from trocar.core.messages import Say
 from trocar.data.ingest import record
 from trocar.data.ingest.jobs import plan
-from trocar.data.ingest.options import IngestOptions, IngestSummary, Progress, Say
+from trocar.data.ingest.options import IngestOptions, IngestSummary, Progress
 from trocar.data.ingest.output_folder import (
     begun,
     claim_pseudonyms,

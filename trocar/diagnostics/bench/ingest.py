@@ -10,7 +10,7 @@ import importlib
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,13 +20,12 @@ from typing import Any
 import av
 import numpy as np
 
+from trocar.core.messages import Say
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.ingest.sources.find import FoundSource, find
 from trocar.data.media.still import open_jpeg
 from trocar.diagnostics.bench.timed import timed
 from trocar.errors import ConfigError, TrocarError
-
-Say = Callable[[str], None]
 
 CONTENDERS = ("trocar", "ffmpeg", "decode")
 JPEG_SCALE = "2"

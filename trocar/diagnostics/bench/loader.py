@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
+from trocar.core.messages import Say
 from trocar.data.loading.loader import Backend
 from trocar.diagnostics.bench.process import fresh
 from trocar.diagnostics.bench.report import BenchComparison, Trial
@@ -22,7 +23,7 @@ def measure(
     batch: int,
     seconds: float,
     repeats: int,
-    say: Callable[[str], None],
+    say: Say,
     device: str = "cpu",
 ) -> BenchComparison:
     """Run every contender `repeats` times in turn, each in a fresh process, for `seconds` after a warm-up."""

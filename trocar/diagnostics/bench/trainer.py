@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trocar.core import resources
+from trocar.core.messages import Say
 from trocar.diagnostics.bench.process import fresh
 from trocar.diagnostics.bench.report import BenchComparison, Trial
 from trocar.errors import TrocarError
@@ -40,9 +41,7 @@ class Settings:
     device: Literal["cpu", "cuda"] = "cpu"
 
 
-def measure(
-    settings: Settings, repeats: int, lightly_train: Path | None, compiled: bool, say: Callable[[str], None]
-) -> BenchComparison:
+def measure(settings: Settings, repeats: int, lightly_train: Path | None, compiled: bool, say: Say) -> BenchComparison:
     """Run every contender `repeats` times in turn, each in a fresh process.
 
     `lightly_train` is the interpreter of an environment that has lightly-train installed; None leaves it out.

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 
+from trocar.core.messages import Say
 from trocar.diagnostics.gpu import pictures, speed, training
 from trocar.diagnostics.gpu.machine import machine
-from trocar.diagnostics.gpu.runner import BAD, CheckFindings, GpuCheck, Say, Subject, run_checks
+from trocar.diagnostics.gpu.runner import BAD, CheckFindings, GpuCheck, Subject, run_checks
 from trocar.errors import ConfigError
 
 

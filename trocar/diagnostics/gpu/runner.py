@@ -24,6 +24,7 @@ from typing import Any, Literal
 import torch
 
 from trocar.core.files import write_json_atomic
+from trocar.core.messages import Say
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.loading.loader import Backend, Loader
 from trocar.data.loading.reader import Reader
@@ -35,7 +36,6 @@ from trocar.diagnostics.bench.recipe import DINO, MEAN, STD
 
 FORMAT = 1
 State = Literal["passed", "failed", "measured", "skipped", "error", "hung"]
-Say = Callable[[str], None]
 MARKS: dict[State, str] = {
     "passed": "ok      ",
     "measured": "measured",

@@ -11,6 +11,7 @@ import pandas as pd
 
 from trocar.core.config import fingerprint
 from trocar.core.files import locked
+from trocar.core.messages import Say
 from trocar.data.catalog.catalog import Catalog
 from trocar.downstream import figures
 from trocar.downstream.datasets import open_dataset
@@ -45,7 +46,7 @@ LEAST_SIDE = 32
 def evaluate(
     config: EvaluateConfig,
     judge: LeakChecks,
-    say: Callable[[str], None] = lambda _: None,
+    say: Say = lambda _: None,
     *,
     own: Sequence[Contender] = (),
     labels: LabelTable | None = None,
@@ -67,7 +68,7 @@ def _evaluate(
     config: EvaluateConfig,
     computing: Computing,
     judge: LeakChecks,
-    say: Callable[[str], None],
+    say: Say,
     own: Sequence[Contender],
     labels: LabelTable | None,
 ) -> EvaluationResults:
@@ -154,7 +155,7 @@ def _found(data: LabelledFrames) -> str:
 
 
 def _with_copies(
-    data: LabelledFrames, frames: FrameCache, decoded: Iterable[Size], check: CopyCheck, say: Callable[[str], None]
+    data: LabelledFrames, frames: FrameCache, decoded: Iterable[Size], check: CopyCheck, say: Say
 ) -> LabelledFrames:
     """With notes that name copies between its training and test cases, found in the frames that are decoded anyway."""
     enough = [size for size in decoded if min(extent(size)) >= LEAST_SIDE]
@@ -227,7 +228,7 @@ def _write(
     out: Path,
     private: Private,
     overlays: Iterable[Callable[[], list[Path]]],
-    say: Callable[[str], None],
+    say: Say,
 ) -> None:
     results.write(out)
     drawn = [path for draw_overlay in overlays for path in draw_overlay()]

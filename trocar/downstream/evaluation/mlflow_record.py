@@ -7,10 +7,11 @@ brings it up to date later.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trocar.core.messages import Say
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.mask_runs import file_stem
 from trocar.downstream.evaluation.results import EvaluationResults, ResultRow
@@ -22,7 +23,7 @@ from trocar.runs.run_folder import Run, read_config
 from trocar.runs.step_metrics import read_metrics
 
 
-def track(results: EvaluationResults, config: EvaluateConfig, say: Callable[[str], None]) -> None:
+def track(results: EvaluationResults, config: EvaluateConfig, say: Say) -> None:
     """Record the results as runs below `config.out`, and log them as `config.tracking` says.
 
     Trouble with mlflow is said and stops nothing.

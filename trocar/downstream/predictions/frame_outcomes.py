@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 
+from trocar.core.messages import Say
 from trocar.downstream.metrics.calibration import improbable
 from trocar.downstream.metrics.outcome import Bools, Floats, Ints, Outcome
 from trocar.downstream.predictions.foreign_columns import (
@@ -21,7 +20,6 @@ from trocar.downstream.tasks import get_task
 from trocar.errors import nearest
 
 THRESHOLD = 0.5
-Say = Callable[[str], None]
 
 
 def frame_outcome(run: RunRows, say: Say = lambda line: None) -> Outcome:

@@ -4,12 +4,13 @@ results.json and all tables read the same numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
+from trocar.core.messages import Say
 from trocar.downstream.metrics.outcome import (
     AnyMetric,
     Floats,
@@ -27,7 +28,6 @@ from trocar.downstream.predictions.prediction_file import Key, Predictions, RunR
 from trocar.downstream.tasks import get_task
 
 Interval = tuple[float, float] | None
-Say = Callable[[str], None]
 
 
 def outcome_of(run: RunRows, say: Say = lambda line: None) -> AnyOutcome:

@@ -24,6 +24,7 @@ import torch
 
 from trocar.backbones.weights.identify import same_value
 from trocar.core.files import HashedFile, fsync_folder, fsync_tree, sha256_of
+from trocar.core.messages import Say
 from trocar.errors import ConfigError, TrocarError
 
 FOLDER = "checkpoints"
@@ -103,7 +104,7 @@ def _why(error: Exception, run: Path) -> str:
     return f"{str(error).splitlines()[0]} ({shutil.disk_usage(run).free >> 20} MiB free there)"
 
 
-def load_latest(run: Path, warn: Callable[[str], None]) -> Checkpoint | None:
+def load_latest(run: Path, warn: Say) -> Checkpoint | None:
     """The newest checkpoint whose files match their hashes, or None. What kills left half-written is removed.
 
     A damaged one is set aside as `damaged-step-N`, and `warn` says so. Only for the writer of the run.

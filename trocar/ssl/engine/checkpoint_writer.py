@@ -23,6 +23,7 @@ from torch import Tensor, UntypedStorage
 from trocar.backbones.export import BackboneFiles
 from trocar.backbones.weights.weights_file import require_finite
 from trocar.core import resources
+from trocar.core.messages import Say
 from trocar.errors import TrocarError
 from trocar.ssl.engine import checkpoint
 from trocar.ssl.engine.trainer import STOPPING
@@ -268,7 +269,7 @@ class CheckpointWriter:
     rename. `say` is told, once, why the training has to wait for its checkpoints.
     """
 
-    def __init__(self, run: Path, kept: Kept, confirm: Callable[[], None], say: Callable[[str], None]) -> None:
+    def __init__(self, run: Path, kept: Kept, confirm: Callable[[], None], say: Say) -> None:
         self._run, self._kept, self._confirm, self._say = run, kept, confirm, say
         self._snapshot, self._background = Snapshot(), Background()
         self._said = False

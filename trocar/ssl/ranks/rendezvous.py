@@ -23,6 +23,7 @@ from pathlib import Path
 from torch.distributed import Store, TCPStore, rendezvous  # type: ignore[attr-defined]
 
 from trocar.core.files import write_json_atomic
+from trocar.core.messages import Say
 from trocar.errors import TrocarError
 
 SCHEME = "port://"
@@ -149,7 +150,7 @@ GRACE_S = 60.0  # for the other ranks to notice that one has died, before they a
 def launch(
     arguments: Sequence[str],
     ranks: int,
-    say: Callable[[str], None],
+    say: Say,
     passing: Passing = lambda send: nullcontext(),
 ) -> int:
     """Run `python -m trocar ARGUMENTS` in `ranks` processes and return the first non-zero exit code, else 0.
@@ -186,7 +187,7 @@ def _pass_on(processes: Sequence[subprocess.Popen[bytes]], number: int) -> None:
             process.send_signal(number)
 
 
-def _wait(processes: Sequence[subprocess.Popen[bytes]], say: Callable[[str], None]) -> int:
+def _wait(processes: Sequence[subprocess.Popen[bytes]], say: Say) -> int:
     failed, since = 0, 0.0
     while any(process.poll() is None for process in processes):
         codes = [process.poll() for process in processes]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from trocar.backbones.depthwise import use_fast_weight_gradient
 from trocar.backbones.device import choose_device, resolved
 from trocar.backbones.export import BackboneFiles, backbone_files, require_exportable
 from trocar.backbones.source import KEY, Record, modules_behind
+from trocar.core.messages import Say
 from trocar.core.plugins import plugins_in
 from trocar.core.registry import modules_of
 from trocar.data.catalog import staging
@@ -52,7 +53,6 @@ from trocar.ssl.run.bad_rows import bad_rows
 from trocar.ssl.run.hardware import cpu_model, dali_version, gpu_facts
 from trocar.ssl.run.pretrain_config import PretrainConfig
 
-Say = Callable[[str], None]
 STAGING_S = 12 * 3600.0
 """For the slowest machine to copy its shards: 12 TB from a file server that gives it 300 MB/s."""
 

@@ -6,15 +6,15 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
+from trocar.core.messages import Say
 from trocar.data.catalog.catalog import FOLDER
 from trocar.errors import ConfigError, TrocarError
 from trocar.study.config import StudyConfig
 
 
-def run_prepare(commands: list[str], say: Callable[[str], None]) -> None:
+def run_prepare(commands: list[str], say: Say) -> None:
     """The trocar commands that make the data; `say` is told each. Raises TrocarError for the first that fails."""
     for command in commands:
         say(f"$ trocar {command}")

@@ -6,12 +6,13 @@ Only the program that runs the study speaks to mlflow, after the stages: it may 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from trocar.backbones.export import public_config
 from trocar.core.files import write_json_atomic
+from trocar.core.messages import Say
 from trocar.errors import TrocarError
 from trocar.leakage.weight_history import RecordedHistory
 from trocar.privacy.aliases import Aliases, withhold
@@ -28,7 +29,6 @@ from trocar.study.study_lock import ArmRun, LockedEvaluation, StudyLock
 MARK = "mlflow_artifacts.json"
 REPORT = "report"
 
-Say = Callable[[str], None]
 Place = ArmRun | LockedEvaluation
 """Where a stage stands in the study."""
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
+from trocar.core.messages import Say
 from trocar.errors import StoppedError
 from trocar.runs.process_identity import host_name
 from trocar.slurm.arrays import JobStage
@@ -105,7 +106,7 @@ class LocalExecutor:
         labels: Mapping[str, str] | None = None,
         threads: int | None = None,
         keep: Keep = "backbone",
-        say: Callable[[str], None] = lambda _: None,
+        say: Say = lambda _: None,
         launch: Launch | None = None,
     ) -> None:
         self.store, self.jobs = store, jobs

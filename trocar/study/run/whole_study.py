@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from trocar.core.messages import Say
 from trocar.errors import ConfigError, TrocarError
 from trocar.slurm.profile import Profile
 from trocar.study.config import StudyConfig
@@ -17,7 +18,6 @@ from trocar.study.run.stage_executors import LocalExecutor, SlurmExecutor, Stage
 from trocar.study.stage_store import Store
 from trocar.study.study_lock import StudyLock, drift, edits, read_lock, write_lock
 
-Say = Callable[[str], None]
 Answering = Callable[[Callable[[int], object]], AbstractContextManager[None]]
 """Within, signals that this process receives go to the function it was given: the command line installs handlers."""
 
