@@ -16,7 +16,6 @@ from trocar.downstream.datasets.base import DatasetOptions
 from trocar.downstream.datasets.cholect50 import INSTRUMENT, PHASE
 from trocar.downstream.datasets.names import CHOLEC80_PHASES
 from trocar.downstream.datasets.triplets import TOOLS, TRIPLETS
-from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.experiment import make_experiment
 from trocar.downstream.evaluation.results import few
 from trocar.downstream.evaluation.rows import about_task
@@ -75,7 +74,7 @@ def test_all_goes_with_labelled_data(tmp_path: Path, capsys: pytest.CaptureFixtu
 )
 def test_a_test_on_some_videos_of_a_published_list_is_incomplete(tmp_path: Path, split: str | None, said: str) -> None:
     data = open_dataset(make_cholect50(tmp_path), None, DatasetOptions(split=split))
-    bench = make_experiment("tools", data, EvaluateConfig(data=tmp_path, split=split))
+    bench = make_experiment("tools", data)
     assert about_task(bench, get_task("tools"))["incomplete"] == said
     listed = "split rdv: 8 of 10 test videos are not here: 10, 73, 14, 74, 32 and 3 more"
     assert (listed in data.notes) == (split is not None)
@@ -84,7 +83,7 @@ def test_a_test_on_some_videos_of_a_published_list_is_incomplete(tmp_path: Path,
 def test_all_videos_of_a_published_list_are_complete(tmp_path: Path) -> None:
     videos = (1, 2, 6, 51, 10, 73, 14, 74, 32, 80, 42, 111)
     data = open_dataset(make_cholect50(tmp_path, videos), None, DatasetOptions(split="rdv"))
-    bench = make_experiment("tools", data, EvaluateConfig(data=tmp_path, split="rdv"))
+    bench = make_experiment("tools", data)
     assert about_task(bench, get_task("tools"))["incomplete"] is None
 
 

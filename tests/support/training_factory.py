@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from downstream_factory import make_folder
@@ -12,7 +13,6 @@ from downstream_factory import make_folder
 from trocar.backbones.load import load_backbone
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.base import DatasetOptions
-from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.experiment import Experiment, make_experiment
 from trocar.downstream.features.feature_cache import Encoder
 from trocar.downstream.features.frame_cache import FrameCache
@@ -30,10 +30,9 @@ def make_encoder(bench: Experiment, folder: Path, architecture: str = "test_resn
     return Encoder(FrameCache(bench.data, folder / "cache"), SIZE, network, batch=16)
 
 
-def open_bench(root: Path, tasks: str = "phase", **settings: object) -> Experiment:
+def open_bench(root: Path, tasks: str = "phase", **settings: Any) -> Experiment:
     """The bench of a folder that exists."""
-    config = EvaluateConfig(data=root, **{"folds": 2, **settings})
-    return make_experiment(tasks, open_dataset(root, "folder", DatasetOptions()), config)
+    return make_experiment(tasks, open_dataset(root, "folder", DatasetOptions()), **{"folds": 2, **settings})
 
 
 def colour_problem(tmp_path: Path, tasks: str = "phase", architecture: str = "test_resnet", seed: int = 0) -> Problem:

@@ -15,8 +15,8 @@ from training_factory import make_encoder, open_bench
 import trocar.downstream.evaluation.evaluate as evaluate_module
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
-from trocar.downstream.evaluation.experiment import drawn
 from trocar.downstream.protocols.base import Problem
+from trocar.downstream.splits.budgets import Budget
 from trocar.errors import ConfigError
 from trocar.jobs.evaluate import evaluate
 
@@ -33,9 +33,8 @@ def split_folder(root: Path, cases: int = 5) -> Path:
 
 def first_problem(tmp_path: Path, tasks: str, budget: int | None = None) -> tuple[Problem, np.ndarray]:
     """The problem of the published split, and the split of every row."""
-    bench = open_bench(split_folder(tmp_path / "data"), tasks, folds="split")
-    config = EvaluateConfig(data=tmp_path / "data", budget=budget)
-    (fold,) = drawn(bench, config, 0)
+    bench = open_bench(split_folder(tmp_path / "data"), tasks, folds="split", budget=Budget(budget))
+    (fold,) = bench.drawn(0)
     return bench.problem(fold, make_encoder(bench, tmp_path), 0), bench.data.frames["split"].to_numpy(str)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,13 @@ def settings(out: Path, uri: str) -> EvaluateConfig:
     return EvaluateConfig.model_validate({"data": "labels", "out": out, "tracking": {"uri": uri}})
 
 
+def log(found: EvaluationResults, config: EvaluateConfig, say: Callable[[str], None]) -> None:
+    """As an evaluation with this configuration does it."""
+    assert config.out is not None
+    tracking = config.tracking
+    track(found, config.out, config.model_dump(mode="json"), tracking.uri, tracking.experiment, say)
+
+
 def runs_of(uri: str) -> tuple[Any, dict[str, Any]]:
     from mlflow import MlflowClient
 
@@ -60,7 +68,7 @@ def runs_of(uri: str) -> tuple[Any, dict[str, Any]]:
 def test_every_row_is_a_run_with_tags_below_that_of_the_evaluation(tmp_path: Path, database: str) -> None:
     config = settings(tmp_path / "scores", database)
     said: list[str] = []
-    track(results(row("ours", 0.3), row("init", 0.2)), config, said.append)
+    log(results(row("ours", 0.3), row("init", 0.2)), config, said.append)
     assert said == ["mlflow"]
     client, runs = runs_of(database)
     assert set(runs) == {"scores", "ours: phase, knn", "init: phase, knn"}
@@ -81,7 +89,7 @@ def test_every_row_is_a_run_with_tags_below_that_of_the_evaluation(tmp_path: Pat
 def test_a_changed_score_is_a_new_step_and_an_unchanged_one_is_nothing(tmp_path: Path, database: str) -> None:
     config = settings(tmp_path / "scores", database)
     for score in (0.3, 0.3, 0.5):
-        track(results(row("ours", score), row("init", 0.2)), config, print)
+        log(results(row("ours", score), row("init", 0.2)), config, print)
     _, runs = runs_of(database)
     assert len(runs) == 3
     assert runs["ours: phase, knn"].data.metrics["f1_pooled_macro"] == pytest.approx(0.6)
@@ -96,7 +104,7 @@ def test_the_folder_is_all_that_a_later_sync_needs(
     config = settings(out, f"sqlite:///{tmp_path / 'results.json' / 'no' / 'mlflow.db'}")
     (tmp_path / "results.json").write_text("a file where a folder should be")
     said: list[str] = []
-    track(results(row("ours", 0.3)), config, said.append)
+    log(results(row("ours", 0.3)), config, said.append)
     assert said[1].startswith("mlflow: mlflow at sqlite:")
     assert main(["track", "sync", str(out), "--uri", database]) == 0
     assert "5 new values" in capsys.readouterr().out
@@ -108,7 +116,7 @@ def test_names_that_are_withheld_do_not_reach_mlflow(tmp_path: Path, database: s
 
     config = settings(tmp_path / "scores", database)
     withhold(tmp_path / "scores", ["Inselspital"])
-    track(results(row("from Inselspital", 0.3), hidden=("Inselspital",)), config, print)
+    log(results(row("from Inselspital", 0.3), hidden=("Inselspital",)), config, print)
     client, runs = runs_of(database)
     assert set(runs) == {"scores", "from withheld-1: phase, knn"}
     assert runs["from withheld-1: phase, knn"].data.tags["arm"] == "from withheld-1"

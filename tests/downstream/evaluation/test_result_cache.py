@@ -114,7 +114,7 @@ def problem(root: Path) -> Problem:
     from trocar.downstream.features.frame_cache import FrameCache
 
     data = open_dataset(root / "data", None, DatasetOptions())
-    bench = make_experiment("phase", data, settings(root, "none"))
+    bench = make_experiment("phase", data, folds=2)
     return bench.problem(bench.folds[0], Encoder(FrameCache(data, root / "cache"), 32, None, _nothing), 0)
 
 

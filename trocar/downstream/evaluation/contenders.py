@@ -19,8 +19,7 @@ from trocar.backbones import own_module
 from trocar.backbones.load import load_backbone, outline, random_like
 from trocar.backbones.preprocess import describe_backbone
 from trocar.backbones.source import MODULE, RANDOM, TIMM, resolve
-from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
-from trocar.downstream.evaluation.experiment import Experiment, drawn
+from trocar.downstream.evaluation.experiment import Experiment
 from trocar.downstream.features.baselines import BASELINES, SIZE
 from trocar.downstream.features.feature_cache import architecture_of
 from trocar.downstream.features.frame_cache import Size
@@ -28,7 +27,6 @@ from trocar.downstream.protocols import get_protocol
 from trocar.downstream.protocols.base import PROTOCOLS, Protocol
 from trocar.downstream.protocols.prior import Prior
 from trocar.downstream.protocols.segmentation import ConstantMask
-from trocar.downstream.splits.budgets import most_draws
 from trocar.errors import ConfigError, nearest
 
 Kind = Literal["backbone", "random", "baseline", "majority"]
@@ -67,21 +65,27 @@ def own_contender(label: str, seeds: Sequence[nn.Module], size: int | None) -> C
     return Contender(label, "backbone", tuple(members))
 
 
-def expand(config: EvaluateConfig, own: Sequence[Contender] = ()) -> list[Contender]:
+def expand(
+    backbones: Sequence[str],
+    baselines: Sequence[str],
+    seeds: int,
+    size: int | None,
+    own: Sequence[Contender] = (),
+) -> list[Contender]:
     """The arms of an evaluation: given backbones in order, `own` ones, random weights of the same architectures,
-    baselines.
+    baselines. `seeds` draws of random weights; input of `size` pixels (None: what each was trained with).
 
     Raises ConfigError for a name that means nothing, or a label that is used twice.
     """
-    _check_baselines(config.baselines)
-    arms = [*(_given(text, config) for text in config.backbone), *own]
+    _check_baselines(baselines)
+    arms = [*(_given(text, seeds, size) for text in backbones), *own]
     _check_labels(arms)
-    if "random" in config.baselines:
-        arms += _random_weights(arms, config)
-    for name in config.baselines:
+    if "random" in baselines:
+        arms += _random_weights(arms, seeds, size)
+    for name in baselines:
         if name in BASELINES:
             arms.append(Contender(name, "baseline", (Replicate(name),)))
-    if "majority" in config.baselines:
+    if "majority" in baselines:
         arms.append(Contender("majority", "majority", (Replicate("majority"),)))
     _check_labels(arms)
     return arms
@@ -94,29 +98,29 @@ def _check_labels(arms: list[Contender]) -> None:
             raise ConfigError(f"two backbones are called {label!r}; name them: --backbone LABEL=PATH")
 
 
-def _given(text: str, config: EvaluateConfig) -> Contender:
+def _given(text: str, seeds: int, size: int | None) -> Contender:
     label, equals, paths = text.partition("=")
     names = [name for name in (paths if equals else text).split(",") if name]
     if not names:
         raise ConfigError(f"--backbone {text!r}: expected PATH, NAME or LABEL=PATH,PATH")
     label = label if equals else _short(text)
     if len(names) == 1 and resolve(names[0]).kind == "random":
-        return _random_arm(label, names[0], config)
-    return Contender(label, "backbone", tuple(_member(name, config) for name in names))
+        return _random_arm(label, names[0], seeds, size)
+    return Contender(label, "backbone", tuple(_member(name, size) for name in names))
 
 
-def _member(name: str, config: EvaluateConfig) -> Replicate:
+def _member(name: str, size: int | None) -> Replicate:
     make = partial(load_backbone, name)
-    return Replicate(name, make, config.size or describe_backbone(make()).size[0])
+    return Replicate(name, make, size or describe_backbone(make()).size[0])
 
 
-def _random_arm(label: str, name: str, config: EvaluateConfig) -> Contender:
-    size = config.size or describe_backbone(outline(name)).size[0]
-    members = [Replicate(f"seed {seed}", partial(random_like, name, seed=seed), size) for seed in range(config.seeds)]
+def _random_arm(label: str, name: str, seeds: int, size: int | None) -> Contender:
+    side = size or describe_backbone(outline(name)).size[0]
+    members = [Replicate(f"seed {seed}", partial(random_like, name, seed=seed), side) for seed in range(seeds)]
     return Contender(label, "random", tuple(members))
 
 
-def _random_weights(given: list[Contender], config: EvaluateConfig) -> list[Contender]:
+def _random_weights(given: list[Contender], seeds: int, size: int | None) -> list[Contender]:
     """One arm per architecture, preprocessing and size among the given backbones that are not random
     themselves.
     """
@@ -129,7 +133,7 @@ def _random_weights(given: list[Contender], config: EvaluateConfig) -> list[Cont
         shapes = [(name, tensor.shape) for name, tensor in model.state_dict().items()]
         key = repr((architecture_of(model), describe_backbone(model), shapes, first.size))
         architecture = str(dict(getattr(model, "pretrained_cfg", {})).get("architecture", "network"))
-        arms.setdefault(key, _random_arm(f"random {architecture}", first.name, config))
+        arms.setdefault(key, _random_arm(f"random {architecture}", first.name, seeds, size))
     labels = [arm.label for arm in arms.values()]
     repeated = {label for label in labels if labels.count(label) > 1}
     return [
@@ -145,7 +149,7 @@ def _short(text: str) -> str:
     return Path(text).resolve().name if is_folder else text
 
 
-def _check_baselines(names: list[str]) -> None:
+def _check_baselines(names: Sequence[str]) -> None:
     allowed = ["random", *BASELINES.names(), "majority"]
     for name in names:
         if name not in allowed:
@@ -179,11 +183,11 @@ def sizes(arms: Sequence[Contender], benches: Sequence[Experiment], protocols: S
     return found
 
 
-def check_tasks(benches: Sequence[Experiment], protocols: Sequence[Protocol], config: EvaluateConfig) -> None:
+def check_tasks(benches: Sequence[Experiment], protocols: Sequence[Protocol]) -> None:
     """Raises ConfigError for a budget that cannot be, a task or protocol without a partner, or two rows of one name."""
     for bench in benches:
-        for draw in range(most_draws(bench.data, config.budget, config.draws)):
-            drawn(bench, config, draw)
+        for draw in range(bench.draws):
+            bench.drawn(draw)
         if not any(fits(protocol, bench) for protocol in protocols):
             asked, fitting = (", ".join(p.name for p in some) or "none" for some in (protocols, _fitting(bench)))
             kinds = " and ".join(dict.fromkeys(bench.kinds))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from trocar.downstream.evaluation.mlflow_record import track
 from trocar.downstream.evaluation.result_cache import FOLDER, Finished
 from trocar.downstream.evaluation.results import PREDICTIONS, EvaluationResults, ResultRow, RowOrigin
 from trocar.downstream.evaluation.rows import about_task
-from trocar.downstream.evaluation.runner import FIGURES, PredictedContender, make_encoder, predict
+from trocar.downstream.evaluation.runner import FIGURES, PredictedContender, Runner, make_encoder
 from trocar.downstream.features.feature_cache import cache_folder
 from trocar.downstream.features.frame_cache import FrameCache, Size, extent
 from trocar.downstream.inspection.mask_survey import check_masks
@@ -34,6 +34,8 @@ from trocar.downstream.leak_checks import CopyCheck, LeakChecks
 from trocar.downstream.predictions.prediction_file import About, Predictions
 from trocar.downstream.predictions.prediction_scores import PredictionScores
 from trocar.downstream.protocols import get_protocol
+from trocar.downstream.protocols.base import Protocol
+from trocar.downstream.splits.budgets import Budget
 from trocar.errors import ConfigError
 from trocar.privacy.aliases import Aliases, aliases_of, withhold
 from trocar.privacy.private_data import Private, private_of, private_of_runs, to_show
@@ -60,86 +62,114 @@ def evaluate(
     """
     _check_out(config)
     computing = Computing.of(config)
+    plan = EvaluationPlan.of(config, own, labels)
     with computing.products():
-        return _evaluate(config, computing, judge, say, own, labels)
+        return _evaluate(plan, config, computing, judge, say)
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """What an evaluation consists of, known by the labels alone: every protocol is for every bench that it fits, and
+    each of these pairs is a row per arm and task.
+    """
+
+    data: LabelledFrames
+    benches: Sequence[Experiment]
+    protocols: Sequence[Protocol]
+    arms: Sequence[Contender]
+
+    @staticmethod
+    def of(config: EvaluateConfig, own: Sequence[Contender] = (), labels: LabelTable | None = None) -> EvaluationPlan:
+        """Raises ConfigError for what does not exist or does not fit, TrocarError for labels that cannot be read."""
+        protocols = [get_protocol(wanted) for wanted in config.protocol]
+        data, budget = _open(config, labels), Budget(config.budget, config.draws)
+        benches = [make_experiment(names, data, config.folds, config.val, config.fps, budget) for names in config.task]
+        check_tasks(benches, protocols)
+        arms = expand(config.backbone, config.baselines, config.seeds, config.size, own)
+        check_arms(arms, benches, protocols)
+        return EvaluationPlan(data, benches, protocols, arms)
+
+    @property
+    def sizes(self) -> set[Size]:
+        """All sizes in pixels that frames are needed at."""
+        return sizes(self.arms, self.benches, self.protocols)
+
+    @property
+    def test_cases(self) -> set[str]:
+        """Those of all benches."""
+        return {str(case) for bench in self.benches for case in self.data.frames["case"].iloc[bench.rows]}
+
+    def lines(self) -> list[str]:
+        """For people: the data, every bench, and what each arm goes through there."""
+        found = [_found(self.data)]
+        for bench in self.benches:
+            cases = len({str(case) for case in self.data.frames["case"].iloc[bench.rows]})
+            budget = f", {bench.budget.words}" if bench.budget.words else ""
+            found.append(f"{bench.name}: {len(bench.rows)} test frames of {cases} cases, {bench.scheme}{budget}")
+            for arm in self.arms:
+                through = ", ".join(protocol.label for protocol in usable(arm, self.protocols, bench))
+                seeds = f", {len(arm.members)} seeds" if len(arm.members) > 1 else ""
+                found += [f"  {arm.label}{seeds}: {through}"] if through else []
+        return found
+
+
+def planned(config: EvaluateConfig) -> list[str]:
+    """What would be evaluated, in lines, by the labels alone. Raises ConfigError as `evaluate`."""
+    _check_out(config)
+    plan = EvaluationPlan.of(config)
+    hidden = _private(plan, config).hidden
+    return [hidden.text(line) for line in plan.lines()]
 
 
 def _evaluate(
+    plan: EvaluationPlan,
     config: EvaluateConfig,
     computing: Computing,
     judge: LeakChecks,
     say: Say,
-    own: Sequence[Contender],
-    labels: LabelTable | None,
 ) -> EvaluationResults:
-    protocols = [get_protocol(wanted) for wanted in config.protocol]
-    data = _open(config, labels)
-    benches = [make_experiment(names, data, config) for names in config.task]
-    check_tasks(benches, protocols, config)
-    arms = expand(config, own)
-    check_arms(arms, benches, protocols)
-    private = _private(data, arms, config)
+    private = _private(plan, config)
     say = private.hidden.saying(say)
     if config.out is not None:
         config.out.mkdir(parents=True, exist_ok=True)
         (config.out / LOCK).touch()  # a folder that cannot be written to is better known now
         # Before anything that others could pick up.
         withhold(config.out, private.names, private.cases, private.called)
-    say(_found(data))
-    for note in data.notes:
+    say(_found(plan.data))
+    for note in plan.data.notes:
         say(f"note: {note}")
-    frames = FrameCache(data, cache_folder(config.out, config.cache))
-    if any("mask" in bench.kinds for bench in benches):
-        check_masks(data, frames.folder)
-    frames.prepare(list(sizes(arms, benches, protocols)))
-    data = _with_copies(data, frames, sizes(arms, benches, protocols), judge, say)
-    judged = judge.judging(data, {str(case) for bench in benches for case in data.frames["case"].iloc[bench.rows]}, say)
-    finished = _finished(config)
+    frames = FrameCache(plan.data, cache_folder(config.out, config.cache))
+    if any(task.masks for bench in plan.benches for task in bench.tasks):
+        check_masks(plan.data, frames.folder)
+    frames.prepare(list(plan.sizes))
+    data = _with_copies(plan.data, frames, plan.sizes, judge, say)
+    judged = judge.judging(data, plan.test_cases, say)
+    runner = Runner(config.repeats, config.out, config.figures, private, _finished(config))
     found, leaks = PredictedContender(), {}
-    for arm in arms:
+    for arm in plan.arms:
         say(arm.label)
         weights = [member.name for member in arm.members] if arm.kind == "backbone" else []
         leaks[arm.label] = judged(weights)
-        encoders = {member.name: make_encoder(arm, member, frames, config, computing) for member in arm.members}
-        for bench in benches:
-            theirs = usable(arm, protocols, bench)
-            finished.expect(theirs)
+        encoders = {member.name: make_encoder(arm, member, frames, computing) for member in arm.members}
+        for bench in plan.benches:
+            theirs = usable(arm, plan.protocols, bench)
+            runner.finished.expect(theirs)
             for protocol in theirs:
                 if protocol.trains_network:  # a log should say what takes so long
                     say(f"  {bench.name}: {protocol.label}")
-                found += predict(arm, bench, protocol, encoders, config, private, finished)
-            finished.let_go()
-        for line in finished.said():
+                found += runner.predict(arm, bench, protocol, encoders)
+            runner.finished.let_go()
+        for line in runner.finished.said():
             say(f"  {line}")
     found.rows = [replace(row, leak=leaks[row.arm]) for row in found.rows]
-    results = _results(data, benches, found, config, computing, private.hidden)
+    results = _results(data, plan.benches, found, config, computing, private.hidden)
     if config.out is not None:
         with locked(config.out / LOCK):  # two at once would mix their tables and figures
-            _write(results, config, config.out, private, found.overlays, say)
+            _write(results, config.figures, config.out, private, found.overlays, say)
         if config.tracking.uri != "none":
-            track(results, config, say)
+            settings, tracking = config.model_dump(mode="json"), config.tracking
+            track(results, config.out, settings, tracking.uri, tracking.experiment, say)
     return results
-
-
-def planned(config: EvaluateConfig) -> list[str]:
-    """What would be evaluated, in lines, by the labels alone. Raises ConfigError as `evaluate`."""
-    _check_out(config)
-    protocols = [get_protocol(wanted) for wanted in config.protocol]
-    data = _open(config)
-    benches = [make_experiment(names, data, config) for names in config.task]
-    check_tasks(benches, protocols, config)
-    arms = expand(config)
-    check_arms(arms, benches, protocols)
-    lines = [_found(data)]
-    for bench in benches:
-        cases = len({str(case) for case in data.frames["case"].iloc[bench.rows]})
-        budget = f", {bench.budget}" if bench.budget else ""
-        lines.append(f"{bench.name}: {len(bench.rows)} test frames of {cases} cases, {bench.scheme}{budget}")
-        for arm in arms:
-            through = ", ".join(protocol.label for protocol in usable(arm, protocols, bench))
-            seeds = f", {len(arm.members)} seeds" if len(arm.members) > 1 else ""
-            lines += [f"  {arm.label}{seeds}: {through}"] if through else []
-    return [_private(data, arms, config).hidden.text(line) for line in lines]
 
 
 def _check_out(config: EvaluateConfig) -> None:
@@ -175,13 +205,13 @@ def _open(config: EvaluateConfig, labels: LabelTable | None = None) -> LabelledF
     return data if config.shards is None else locate(data, config.shards)
 
 
-def _private(data: LabelledFrames, arms: list[Contender], config: EvaluateConfig) -> Private:
+def _private(plan: EvaluationPlan, config: EvaluateConfig) -> Private:
     """What must not be shown: of the data, and of what the backbones were trained on."""
     if config.privacy.share_frames:
         return Private()
-    catalog = None if data.shards is None else Catalog.open(data.shards)
-    runs = private_of_runs(member.name for arm in arms for member in arm.members)
-    found = Private.join([private_of(data, config.private, catalog), runs])
+    catalog = None if plan.data.shards is None else Catalog.open(plan.data.shards)
+    runs = private_of_runs(member.name for arm in plan.arms for member in arm.members)
+    found = Private.join([private_of(plan.data, config.private, catalog), runs])
     return (
         found if config.out is None else found.called_as(aliases_of(config.out, found.names, found.cases, found.called))
     )
@@ -194,7 +224,7 @@ def _finished(config: EvaluateConfig) -> Finished:
 
 def _results(
     data: LabelledFrames,
-    benches: list[Experiment],
+    benches: Sequence[Experiment],
     found: PredictedContender,
     config: EvaluateConfig,
     computing: Computing,
@@ -224,7 +254,7 @@ def _about_tasks(tasks: Mapping[str, Mapping[str, Any]]) -> About:
 
 def _write(
     results: EvaluationResults,
-    config: EvaluateConfig,
+    pictures: bool,
     out: Path,
     private: Private,
     overlays: Iterable[Callable[[], list[Path]]],
@@ -232,7 +262,7 @@ def _write(
 ) -> None:
     results.write(out)
     drawn = [path for draw_overlay in overlays for path in draw_overlay()]
-    if config.figures:
+    if pictures:
         say("figures")
         drawn += figures.draw(to_show(results.predictions, private), results.tasks, out / FIGURES)
         say(f"figures are in {out / FIGURES}: {len(drawn)}")

@@ -111,16 +111,21 @@ class EvaluateConfig(LabelledTask, WithPlugins):
 
 @dataclass(frozen=True)
 class Computing:
-    """`device` is `cpu` or `cuda`, `precision` what networks compute in there, but for a protocol that says its own."""
+    """`device` is `cpu` or `cuda`, `precision` what networks compute in there, but for a protocol that says its own;
+    `batch` frames at a time through a frozen backbone, `workers` processes that crop (None: what fits).
+    """
 
     device: str
     precision: Precision
+    batch: int | None = None
+    workers: int | None = None
 
     @staticmethod
     def of(config: EvaluateConfig) -> Computing:
         """Raises ConfigError for a device that isn't there, or doesn't have the precision."""
         device = choose_device(config.device)
-        return Computing(device, resolved(config.precision, torch.device(device)))
+        precision = resolved(config.precision, torch.device(device))
+        return Computing(device, precision, config.batch, config.workers)
 
     def products(self) -> AbstractContextManager[None]:
         """Within, a float32 product on a GPU is one, unless networks compute in bfloat16 beside it."""

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.features.feature_cache import Encoder
 from trocar.downstream.labels import Kind, LabelledFrames, LabelSpace
 from trocar.downstream.metrics.outcome import Floats, Ints
 from trocar.downstream.protocols.base import Goal, Problem, Targets
-from trocar.downstream.splits.budgets import restrict
-from trocar.downstream.splits.folds import Fold, make_folds
+from trocar.downstream.splits.budgets import ALL_LABELS, Budget, most_draws, restrict
+from trocar.downstream.splits.folds import AUTO, Fold, make_folds
 from trocar.downstream.tasks import TOGETHER, get_task
 from trocar.downstream.tasks.base import Task
 from trocar.errors import ConfigError
@@ -33,7 +32,7 @@ class Experiment:
     case: Ints
     time_s: Floats
     fps: float
-    budget: str = ""
+    budget: Budget = ALL_LABELS
 
     @property
     def name(self) -> str:
@@ -58,6 +57,16 @@ class Experiment:
         """Which of `rows` carry the task's labels, bool [m]: all of them unless tasks are learned together."""
         return self.space(task).known(self.data.frames)[self.rows]
 
+    @property
+    def draws(self) -> int:
+        """How many different draws of the budget there are."""
+        return most_draws(self.data, self.budget.wanted, self.budget.draws)
+
+    def drawn(self, draw: int) -> list[Fold]:
+        """The folds with the labelled cases of one draw. Raises ConfigError for a budget that cannot be."""
+        space = self.space(self.tasks[0])
+        return [restrict(self.data, space, fold, self.budget.wanted, draw) for fold in self.folds]
+
     def problem(self, fold: Fold, encoder: Encoder, seed: int) -> Problem:
         """The fold as a protocol sees it: with the labels of its training and validation cases and no others."""
         labelled = np.concatenate([fold.train, fold.val])
@@ -73,27 +82,25 @@ class Experiment:
         return targets if self.space(task).soft else targets.astype(np.int64)
 
 
-def make_experiment(names: str, data: LabelledFrames, config: EvaluateConfig) -> Experiment:
-    """The bench of a task's name, or of several joined by `+`. Raises ConfigError for what does not exist."""
+def make_experiment(
+    names: str,
+    data: LabelledFrames,
+    folds: str | int = AUTO,
+    val: str = AUTO,
+    fps: float = 1.0,
+    budget: Budget = ALL_LABELS,
+) -> Experiment:
+    """The experiment of a task's name, or of several joined by `+`, on `data` read at `fps`; `folds` and `val` as
+    `make_folds`. Raises ConfigError for what does not exist.
+    """
     tasks = tuple(get_task(name) for name in names.split(TOGETHER))
     if len({task.name for task in tasks}) < len(tasks):
         raise ConfigError(f"task {names!r} names a task twice")
     known = np.any([data.space(task.name).known(data.frames) for task in tasks], axis=0)
     rows = np.flatnonzero(known).astype(np.int64)
-    scheme, folds = make_folds(data, str(config.folds), rows, config.val)
+    scheme, divided = make_folds(data, str(folds), rows, val)
     case = np.unique(data.frames["case"].to_numpy(str), return_inverse=True)[1].astype(np.int64)
-    return Experiment(
-        tasks, data, scheme, folds, case, seconds_in_operation(data, 1 / config.fps), config.fps, _budget(config)
-    )
-
-
-def _budget(config: EvaluateConfig) -> str:
-    """In words, '' where all labels are used."""
-    if config.budget is None:
-        return ""
-    cases = " training cases" if str(config.budget).isdigit() else ""
-    draws = f", {config.draws} draws" if config.draws > 1 else ""
-    return f"labels of {config.budget}{cases}{draws}"
+    return Experiment(tasks, data, scheme, divided, case, seconds_in_operation(data, 1 / fps), fps, budget)
 
 
 def seconds_in_operation(data: LabelledFrames, gap: float) -> Floats:
@@ -106,9 +113,3 @@ def seconds_in_operation(data: LabelledFrames, gap: float) -> Floats:
     keys = pd.MultiIndex.from_frame(frames[["case", "video"]])
     found: Floats = frames["time_s"].to_numpy(np.float64) + before.reindex(keys).to_numpy(np.float64)
     return found
-
-
-def drawn(bench: Experiment, config: EvaluateConfig, draw: int) -> list[Fold]:
-    """The folds with the labelled cases of one draw of the budget."""
-    space = bench.space(bench.tasks[0])
-    return [restrict(bench.data, space, fold, config.budget, draw) for fold in bench.folds]

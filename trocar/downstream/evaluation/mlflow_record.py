@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from trocar.core.messages import Say
-from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.mask_runs import file_stem
 from trocar.downstream.evaluation.results import EvaluationResults, ResultRow
 from trocar.errors import TrocarError
@@ -23,23 +22,29 @@ from trocar.runs.run_folder import Run, read_config
 from trocar.runs.step_metrics import read_metrics
 
 
-def track(results: EvaluationResults, config: EvaluateConfig, say: Say) -> None:
-    """Record the results as runs below `config.out`, and log them as `config.tracking` says.
+def track(
+    results: EvaluationResults,
+    out: Path,
+    settings: Mapping[str, Any],
+    uri: str,
+    experiment: str,
+    say: Say,
+) -> None:
+    """Record the results as runs below `out`, and log them in `experiment` of the tracking URI, or `sqlite` for the
+    file beside `out`. `settings` are the configuration, as JSON values.
 
     Trouble with mlflow is said and stops nothing.
     """
-    assert config.out is not None
-    settings = config.model_dump(mode="json")
-    record(results, config.out, settings)
-    uri = None if config.tracking.uri == "sqlite" else config.tracking.uri
-    if not may_follow(resolve_uri(config.out, uri), os.environ):
-        say(f"mlflow is not written to from SLURM jobs without a server: run `trocar track sync {config.out}`")
+    record(results, out, settings)
+    server = None if uri == "sqlite" else uri
+    if not may_follow(resolve_uri(out, server), os.environ):
+        say(f"mlflow is not written to from SLURM jobs without a server: run `trocar track sync {out}`")
         return
     say("mlflow")
     try:
         from trocar.runs.mlflow.sync import sync
 
-        sync(config.out, uri, config.tracking.experiment)
+        sync(out, server, experiment)
     except TrocarError as error:
         say(f"mlflow: {error}")
 

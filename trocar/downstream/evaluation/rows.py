@@ -81,7 +81,7 @@ def about_task(bench: Experiment, task: Task) -> dict[str, Any]:
         **({"background": space.background_name} if space.kind == "mask" else {}),
         "fps": bench.fps,
         "scheme": bench.scheme,
-        "budget": bench.budget,
+        "budget": bench.budget.words,
         "folds": [
             {"name": f.name, **{f"{side}_cases": _cases(bench, getattr(f, side)) for side in ("train", "val", "test")}}
             for f in bench.folds

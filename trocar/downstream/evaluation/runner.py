@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,8 +12,8 @@ import pandas as pd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped,unused-ignore]
 
 from trocar.downstream.evaluation.contenders import Contender, Replicate, label_on
-from trocar.downstream.evaluation.evaluate_config import Computing, EvaluateConfig
-from trocar.downstream.evaluation.experiment import Experiment, drawn
+from trocar.downstream.evaluation.evaluate_config import Computing
+from trocar.downstream.evaluation.experiment import Experiment
 from trocar.downstream.evaluation.mask_runs import MaskWriter, draw_masks, file_stem, run_masks
 from trocar.downstream.evaluation.result_cache import Finished
 from trocar.downstream.evaluation.results import RowOrigin
@@ -24,7 +24,6 @@ from trocar.downstream.features.frame_cache import FrameCache
 from trocar.downstream.predictions.prediction_file import RunIndex
 from trocar.downstream.protocols.base import Prediction, Problem, Protocol
 from trocar.downstream.protocols.segmentation import MaskProtocol
-from trocar.downstream.splits.budgets import most_draws
 from trocar.downstream.splits.folds import Fold
 from trocar.errors import TrocarError
 from trocar.privacy.private_data import Private
@@ -51,9 +50,7 @@ class PredictedContender:
         return self
 
 
-def make_encoder(
-    arm: Contender, member: Replicate, frames: FrameCache, config: EvaluateConfig, computing: Computing
-) -> Encoder:
+def make_encoder(arm: Contender, member: Replicate, frames: FrameCache, computing: Computing) -> Encoder:
     """What a protocol may ask of one member of an arm."""
     without = None
     if member.model is None:
@@ -63,61 +60,78 @@ def make_encoder(
         member.size,
         member.model,
         without,
-        config.batch,
+        computing.batch,
         computing.device,
         member.name,
         computing.precision,
-        config.workers,
+        computing.workers,
     )
 
 
-def predict(
-    arm: Contender,
-    bench: Experiment,
-    protocol: Protocol,
-    encoders: dict[str, Encoder],
-    config: EvaluateConfig,
-    private: Private,
-    finished: Finished,
-) -> PredictedContender:
-    """All runs of an arm on a bench with one protocol, but for what is `finished`; pictures show no `private` case."""
-    runs = []
-    for index, name, encoder, folds in _runs(bench, protocol, encoders, config):
+@dataclass(frozen=True)
+class Runner:
+    """What all arms go through alike: `repeats` random starts of a protocol that has one; masks are kept below `out`
+    (None: nowhere), with pictures if there are to be `figures`, which show no `private` case; what is `finished` is not
+    done again.
+    """
+
+    repeats: int
+    out: Path | None
+    figures: bool
+    private: Private
+    finished: Finished
+
+    def predict(
+        self, arm: Contender, bench: Experiment, protocol: Protocol, encoders: Mapping[str, Encoder]
+    ) -> PredictedContender:
+        """All runs of an arm on a bench with one protocol; `encoders` are those of its members, by name."""
+        runs = [
+            self._run(arm, bench, protocol, index, name, encoder, folds)
+            for index, name, encoder, folds in self._runs(bench, protocol, encoders)
+        ]
+        label = label_on(bench, protocol)
+        members, indices = [run.member for run in runs], [run.index for run in runs]
+        detail = [details(bench, run.detail, run.folds) for run in runs]
+        rows = [RowOrigin(task.name, label, arm.label, arm.kind, members, indices, detail) for task in bench.tasks]
+        tables = [prediction_table(arm, bench, task, label, run) for task in bench.tasks for run in runs]
+        overlays: list[Callable[[], list[Path]]] = []
+        if isinstance(protocol, MaskProtocol) and self.out is not None and self.figures and arm.kind != "majority":
+            name = f"{bench.name}-{file_stem(self.private.hidden.text(arm.label), label)}-overlays.png"
+            overlays = [partial(draw_masks, bench, runs[0], self.out, self.out / FIGURES / name, self.private.cases)]
+        return PredictedContender(rows, tables, overlays)
+
+    def _runs(
+        self, bench: Experiment, protocol: Protocol, encoders: Mapping[str, Encoder]
+    ) -> Iterator[tuple[RunIndex, str, Encoder, list[Fold]]]:
+        """(which, its name, encoder, folds): every replicate with every draw of the budget and every random start."""
+        repeats = self.repeats if protocol.random_start else 1
+        for replicate, (name, encoder) in enumerate(encoders.items()):
+            for draw in range(bench.draws):
+                folds = bench.drawn(draw)
+                for start in range(repeats):
+                    words = [name] + [f"draw {draw}"] * (bench.draws > 1) + [f"start {start}"] * (repeats > 1)
+                    yield RunIndex(replicate, draw, start), ", ".join(words), encoder, folds
+
+    def _run(
+        self,
+        arm: Contender,
+        bench: Experiment,
+        protocol: Protocol,
+        index: RunIndex,
+        name: str,
+        encoder: Encoder,
+        folds: list[Fold],
+    ) -> ContenderRun:
         words = [bench.name, arm.label, *name.split(", ")]  # a name of several words begins with that of the arm
-        said = private.hidden.text(", ".join(dict.fromkeys(words)))
+        said = self.private.hidden.text(", ".join(dict.fromkeys(words)))
         problems = (
             replace(bench.problem(fold, encoder, index.start), title=f"{said}, fold {number} of {len(folds)}")
             for number, fold in enumerate(folds, start=1)
         )
         if isinstance(protocol, MaskProtocol):
-            run = run_masks(index, name, arm.label, bench, folds, protocol, problems, MaskWriter(config.out), finished)
-        else:
-            run = _run_frames(index, name, bench, folds, protocol, encoder, problems, finished)
-        runs.append(run)
-    label = label_on(bench, protocol)
-    members, indices = [run.member for run in runs], [run.index for run in runs]
-    detail = [details(bench, run.detail, run.folds) for run in runs]
-    rows = [RowOrigin(task.name, label, arm.label, arm.kind, members, indices, detail) for task in bench.tasks]
-    tables = [prediction_table(arm, bench, task, label, run) for task in bench.tasks for run in runs]
-    overlays: list[Callable[[], list[Path]]] = []
-    if isinstance(protocol, MaskProtocol) and config.out is not None and config.figures and arm.kind != "majority":
-        name = f"{bench.name}-{file_stem(private.hidden.text(arm.label), label)}-overlays.png"
-        overlays = [partial(draw_masks, bench, runs[0], config.out, config.out / FIGURES / name, private.cases)]
-    return PredictedContender(rows, tables, overlays)
-
-
-def _runs(
-    bench: Experiment, protocol: Protocol, encoders: dict[str, Encoder], config: EvaluateConfig
-) -> Iterator[tuple[RunIndex, str, Encoder, list[Fold]]]:
-    """(which, its name, encoder, folds): every replicate with every draw of the budget and every random start."""
-    draws = most_draws(bench.data, config.budget, config.draws)
-    repeats = config.repeats if protocol.random_start else 1
-    for replicate, (name, encoder) in enumerate(encoders.items()):
-        for draw in range(draws):
-            folds = drawn(bench, config, draw)
-            for start in range(repeats):
-                words = [name] + [f"draw {draw}"] * (draws > 1) + [f"start {start}"] * (repeats > 1)
-                yield RunIndex(replicate, draw, start), ", ".join(words), encoder, folds
+            writer = MaskWriter(self.out)
+            return run_masks(index, name, arm.label, bench, folds, protocol, problems, writer, self.finished)
+        return _run_frames(index, name, bench, folds, protocol, encoder, problems, self.finished)
 
 
 def _run_frames(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,6 +17,28 @@ from trocar.downstream.splits.folds import Fold
 from trocar.errors import ConfigError, nearest
 
 CANDIDATES = 20
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How many training cases may be used with their labels: a number, a share such as `25%`, the name of a list that
+    the data set publishes, or None for all; in as many `draws` as are wanted.
+    """
+
+    wanted: str | int | None = None
+    draws: int = 1
+
+    @property
+    def words(self) -> str:
+        """What tables say of it, '' where all labels are used."""
+        if self.wanted is None:
+            return ""
+        cases = " training cases" if str(self.wanted).isdigit() else ""
+        draws = f", {self.draws} draws" if self.draws > 1 else ""
+        return f"labels of {self.wanted}{cases}{draws}"
+
+
+ALL_LABELS = Budget()
 
 
 def restrict(data: LabelledFrames, space: LabelSpace, fold: Fold, budget: str | int | None, draw: int) -> Fold:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,12 +18,12 @@ from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.base import DATASETS
 from trocar.downstream.evaluation.contenders import check_tasks
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig, LabelledTask
-from trocar.downstream.evaluation.experiment import Experiment, drawn, make_experiment
+from trocar.downstream.evaluation.experiment import Experiment, make_experiment
 from trocar.downstream.labels import LabelledFrames
 from trocar.downstream.metrics.outcome import Ints
 from trocar.downstream.metrics.registry import NO_BACKGROUND
 from trocar.downstream.protocols import get_protocol
-from trocar.downstream.splits.budgets import most_draws
+from trocar.downstream.splits.budgets import Budget
 from trocar.downstream.tasks.base import METRICS, TASKS, Task
 from trocar.errors import ConfigError
 from trocar.study.config import StudyConfig, budget_name, called_on, task_name
@@ -90,8 +90,9 @@ class TaskPlan:
 
     @cached_property
     def bench(self) -> Experiment:
-        """The folds."""
-        return make_experiment(task_name(self.name, self.config), self.data, self._settings(None, None, 1))
+        """The folds, with all labels."""
+        config = self.config
+        return make_experiment(task_name(self.name, config), self.data, config.folds, config.val, config.fps)
 
     @cached_property
     def task(self) -> Task:
@@ -100,10 +101,9 @@ class TaskPlan:
 
     def check(self) -> None:
         """Raises ConfigError for a protocol that can't learn these labels, or not together."""
-        settings = self._settings(None, None, 1)
         try:
             for protocol in self.config.protocol:
-                check_tasks([self.bench], [get_protocol(protocol)], settings)
+                check_tasks([self.bench], [get_protocol(protocol)])
         except ConfigError as error:
             raise ConfigError(f"tasks.{self.name}: {error}") from None
         metric, space = self.config.metric or "", self.bench.space(self.task)
@@ -122,13 +122,15 @@ class TaskPlan:
         """Budget -> draw -> fold -> the labelled training cases."""
         found = {}
         for budget in self.config.budgets:
-            settings = self._settings(None, budget, 1)
-            count = most_draws(self.data, budget, settings.draws)
+            bench = self._with(budget)
             found[budget_name(budget)] = tuple(
-                {fold.name: self._cases(fold.train) for fold in drawn(self.bench, settings, draw)}
-                for draw in range(count)
+                {fold.name: self._cases(fold.train) for fold in bench.drawn(draw)} for draw in range(bench.draws)
             )
         return found
+
+    def _with(self, budget: str | int | None) -> Experiment:
+        """The folds with the labels of a budget. Of all labels a single draw: more would only change stages' names."""
+        return replace(self.bench, budget=Budget(budget, 1 if budget is None else self.study.budget_draws))
 
     def locked(self) -> LockedTask:
         """For the lock."""
@@ -166,8 +168,9 @@ class TaskPlan:
             protocol = get_protocol(wanted)
             for budget in self.config.budgets:
                 starts = self.study.finetune_seeds if protocol.random_start else 1
-                settings = self._settings(wanted, budget, starts, backbone)
-                draws = most_draws(self.data, budget, settings.draws)
+                bench = self._with(budget)
+                settings = self._settings(wanted, bench.budget, starts, backbone)
+                draws = bench.draws
                 yield Evaluation(
                     arm=backbone.arm,
                     kind=backbone.kind,
@@ -183,29 +186,28 @@ class TaskPlan:
 
     def _settings(
         self,
-        protocol: str | dict[str, Any] | None,
-        budget: str | int | None,
+        protocol: str | dict[str, Any],
+        budget: Budget,
         starts: int,
-        scored: ScoredBackbone | None = None,
+        scored: ScoredBackbone,
     ) -> EvaluateConfig:
         config = self.config
         as_in_study = {name: getattr(config, name) for name in LabelledTask.model_fields}
         of_this_stage = {
             "data": config.data.absolute(),
             "shards": config.shards.absolute() if config.shards is not None else None,
-            "protocol": [protocol or config.protocol[0]],
-            "size": config.size or (scored.size if scored is not None else None),
+            "protocol": [protocol],
+            "size": config.size or scored.size,
         }
         return EvaluateConfig(
             **(as_in_study | of_this_stage),
             plugins=self.study.plugins,
-            backbone=[f"{_label(scored)}={scored.source}"] if scored is not None and scored.source else [],
+            backbone=[f"{_label(scored)}={scored.source}"] if scored.source else [],
             task=[task_name(self.name, config)],
-            seeds=scored.members if scored is not None else 1,
+            seeds=scored.members,
             repeats=starts,
-            budget=budget,
-            # A single one of all labels: more draws would only change the stage's name.
-            draws=self.study.budget_draws if budget is not None else 1,
+            budget=budget.wanted,
+            draws=budget.draws,
             baselines=[],
             bootstrap=0,
             figures=False,  # the report draws those it shows
