@@ -46,6 +46,18 @@ def test_answered_signals_call_the_answer_and_later_what_they_called_before(stop
     assert stop() == signal.SIGUSR1
 
 
+@pytest.mark.parametrize(("before", "expected"), [(signal.SIG_IGN, []), (signal.SIG_DFL, [signal.SIGHUP])])
+def test_the_end_of_the_terminal_is_answered_unless_nohup_has_it_ignored(before, expected):
+    heard, restored = [], signal.signal(signal.SIGHUP, before)
+    try:
+        with answered([signal.SIGHUP], heard.append):
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) == before
+    finally:
+        signal.signal(signal.SIGHUP, restored)
+    assert heard == expected
+
+
 def test_a_stop_is_no_error_that_a_handler_of_errors_could_take():
     assert not issubclass(StoppedError, Exception)
     with pytest.raises(StoppedError) as end:

@@ -42,8 +42,12 @@ def stopping() -> list[int]:
 
 @contextmanager
 def answered(numbers: Sequence[int], answer: Callable[[int], object]) -> Iterator[None]:
-    """Within, each of these signals calls `answer` with its number; afterwards they do what they did before."""
-    before = {number: signal.signal(number, lambda number, frame: answer(number)) for number in numbers}
+    """Within, each of these signals calls `answer` with its number; afterwards they do what they did before.
+
+    SIGHUP stays ignored where it is, as nohup makes it: the end of the terminal is then no reason to stop.
+    """
+    heard = [number for number in numbers if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda number, frame: answer(number)) for number in heard}
     try:
         yield
     finally:
