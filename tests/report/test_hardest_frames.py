@@ -2,7 +2,7 @@ import pytest
 from planted_study import Planted, plant
 
 from trocar.report.hardest_frames import hardest
-from trocar.study.results.results import StudyResults
+from trocar.study.results import StudyResults
 
 
 def scores_of(root, planted):

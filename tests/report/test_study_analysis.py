@@ -12,7 +12,7 @@ from trocar.report.study_arms import arms_of, cells, design_of, labelled_cases
 from trocar.report.study_report import page_of
 from trocar.report.study_summary import summary
 from trocar.report.templating import render_template
-from trocar.study.results.results import StudyResults
+from trocar.study.results import StudyResults
 from trocar.study.statistics.crossed import CASES_ONLY, SEEDS_AND_CASES, Crossed
 from trocar.study.statistics.ranking import rank_over_tasks
 from trocar.study.statistics.scaling import Scale, scaling

@@ -3,8 +3,7 @@ from study_factory import make_study
 
 from trocar.core.config import preset_names, validate
 from trocar.errors import ConfigError
-from trocar.study.config import StudyConfig, load_study
-from trocar.study.grid import GridConfig
+from trocar.study.config import GridConfig, StudyConfig, load_study
 
 
 @pytest.mark.parametrize(

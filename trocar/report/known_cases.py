@@ -9,8 +9,8 @@ from pathlib import Path
 from trocar.data.catalog.catalog import Catalog
 from trocar.errors import TrocarError
 from trocar.privacy.aliases import Aliases
-from trocar.study.results.private_names import marked_in_study
-from trocar.study.results.results import StudyResults
+from trocar.study.private_names import marked_in_study
+from trocar.study.results import StudyResults
 
 FIELDS = ("source", "hospital", "procedure")
 

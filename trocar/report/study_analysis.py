@@ -12,7 +12,7 @@ import numpy as np
 from trocar.core.messages import Say
 from trocar.report.known_cases import KnownCases
 from trocar.report.study_arms import Cell, arms_of, cells, design_of, labelled_cases, series
-from trocar.study.results.results import Score, StudyResults
+from trocar.study.results import Score, StudyResults
 from trocar.study.statistics.contrasts import FLIPS, Contrast, ScoredTask, declared_contrasts
 from trocar.study.statistics.crossed import Crossed, Estimate, crossed
 from trocar.study.statistics.ranking import ArmRanking, rank_over_tasks

@@ -11,7 +11,7 @@ from typing import Any
 from trocar.downstream.protocols import get_protocol
 from trocar.report.known_cases import FIELDS, KnownCases
 from trocar.study.config import called_on
-from trocar.study.results.results import Pretrained, Score, StudyResults
+from trocar.study.results import Pretrained, Score, StudyResults
 from trocar.study.statistics.resample import Arm
 from trocar.study.statistics.scaling import Scale, one_mixture
 from trocar.study.statistics.source_value import Design

@@ -12,7 +12,7 @@ from trocar.leakage.verdict import fold
 from trocar.privacy.page_text import tree_without_folders
 from trocar.report.known_cases import KnownCases
 from trocar.report.study_arms import source_fields, sources_of
-from trocar.study.results.results import Pretrained, StudyResults
+from trocar.study.results import Pretrained, StudyResults
 from trocar.study.stages import FinishedStage
 from trocar.study.study_lock import served
 

@@ -37,7 +37,7 @@ from trocar.report.study_verdicts import WorstVerdict, judged
 from trocar.report.task_pictures import TaskPictures, task_pictures
 from trocar.report.templating import render_template
 from trocar.study.config import StudyConfig
-from trocar.study.results.results import StudyResults
+from trocar.study.results import StudyResults
 from trocar.study.stage_store import Store
 from trocar.study.statistics.crossed import FEWEST_DRAWN
 from trocar.study.statistics.scaling import Scaling

@@ -16,7 +16,7 @@ from trocar.report.study_analysis import Compared
 from trocar.report.study_verdicts import WorstVerdict
 from trocar.report.words import count
 from trocar.study.config import labels_of
-from trocar.study.results.results import StudyResults
+from trocar.study.results import StudyResults
 from trocar.study.statistics.contrasts import Contrast
 from trocar.study.statistics.crossed import CASES_ONLY, Estimate
 

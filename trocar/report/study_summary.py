@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from trocar.leakage.verdict import Verdict
 from trocar.report.study_analysis import Analysis, Compared
 from trocar.report.words import count, times, verb
-from trocar.study.results.results import StudyResults
+from trocar.study.results import StudyResults
 from trocar.study.statistics.contrasts import Contrast
 from trocar.study.statistics.crossed import CASES_ONLY
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from trocar.leakage.verdict import Verdict
 from trocar.report.known_cases import KnownCases
 from trocar.report.words import few_cases
-from trocar.study.results.results import Score, StudyResults
+from trocar.study.results import Score, StudyResults
 
 SHOWN = 3
 """Reasons of a verdict that are told."""

@@ -28,7 +28,7 @@ from trocar.report.page_pictures import Images, Picture, PictureFeatures, pca_ma
 from trocar.report.study_analysis import Analysis, Compared
 from trocar.report.study_arms import source_of
 from trocar.study.config import labels_of
-from trocar.study.results.results import Score, StudyResults
+from trocar.study.results import Score, StudyResults
 
 T = TypeVar("T")
 MAP_HEIGHT = 150

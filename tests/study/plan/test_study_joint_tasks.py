@@ -10,7 +10,7 @@ from trocar.errors import ConfigError
 from trocar.report.study_arms import arms_of, starts_at_random
 from trocar.study.config import load_study
 from trocar.study.plan.expand import make_lock, make_plan
-from trocar.study.results.results import StudyResults
+from trocar.study.results import StudyResults
 from trocar.study.run.stage_execution import run_stage
 from trocar.study.stage_store import Store
 from trocar.study.study_lock import write_lock

@@ -10,9 +10,8 @@ from study_factory import make_study
 from trocar.errors import ConfigError
 from trocar.leakage.guard import LeakSearch
 from trocar.study.config import load_study
-from trocar.study.plan.costs import Rates, price
+from trocar.study.overview import Rates, arm_rows, plan_tables, price
 from trocar.study.plan.expand import make_lock, make_plan
-from trocar.study.plan.plan_tables import arm_rows, plan_tables
 from trocar.study.stage_store import Store
 
 

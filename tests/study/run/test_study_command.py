@@ -8,7 +8,7 @@ from study_factory import make_study, successes
 
 from trocar.cli.main import main
 from trocar.study.config import load_study
-from trocar.study.results.results import StudyResults
+from trocar.study.results import StudyResults
 from trocar.study.run import stage_executors, whole_study
 from trocar.study.run.mlflow_record import sync_study
 from trocar.study.stage_store import Store

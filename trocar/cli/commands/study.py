@@ -105,7 +105,7 @@ def _print_scripts(profile: Profile, plan: StudyPlan, store: Store) -> int:
 
 def run_status(args: argparse.Namespace) -> int:
     """Print how far the study is."""
-    from trocar.study.run.status import status_of
+    from trocar.study.overview import status_of
     from trocar.study.study_lock import require_lock
 
     study, store = _open(args)
@@ -170,7 +170,7 @@ def _locked(plan: StudyPlan, store: Store, update: bool) -> StudyLock:
 
 def _print_plan(plan: StudyPlan, lock: StudyLock, store: Store) -> None:
     from trocar.core.progress import table_console
-    from trocar.study.plan.plan_tables import plan_tables
+    from trocar.study.overview import plan_tables
 
     console = table_console(140)
     for part in plan_tables(plan, lock, store):

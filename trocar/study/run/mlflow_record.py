@@ -21,7 +21,7 @@ from trocar.runs.mlflow.sync import sync
 from trocar.runs.run_folder import Run
 from trocar.runs.step_metrics import read_metrics
 from trocar.study.config import ALL, labels_of
-from trocar.study.results.private_names import private_of_study
+from trocar.study.private_names import private_of_study
 from trocar.study.stage_store import Store
 from trocar.study.stages import Kind
 from trocar.study.study_lock import ArmRun, LockedEvaluation, StudyLock

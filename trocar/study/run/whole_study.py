@@ -11,7 +11,7 @@ from trocar.errors import ConfigError, TrocarError
 from trocar.slurm.profile import Profile
 from trocar.study.config import StudyConfig
 from trocar.study.plan.expand import StudyPlan, make_lock, make_plan
-from trocar.study.results.private_names import open_study_book
+from trocar.study.private_names import open_study_book
 from trocar.study.run.data_preparation import run_prepare
 from trocar.study.run.mlflow_record import sync_study
 from trocar.study.run.stage_executors import LocalExecutor, SlurmExecutor, StageExecutor, run_stages

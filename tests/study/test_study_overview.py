@@ -5,9 +5,8 @@ from lock_factory import study_lock
 from study_factory import launch, make_stages, named
 
 from trocar.core.progress import duration
-from trocar.study.plan.costs import costs
+from trocar.study.overview import costs, status_of
 from trocar.study.run.stage_executors import LocalExecutor, run_stages
-from trocar.study.run.status import status_of
 from trocar.study.stage_store import Store
 
 

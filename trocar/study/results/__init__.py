@@ -1,1 +1,0 @@
-"""What a study has found, read back from its store."""
