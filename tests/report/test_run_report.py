@@ -7,9 +7,8 @@ import pytest
 from page_reader import read_page
 
 from trocar.report.charts import MAX_POINTS, draw_panel, panels, series, thin
-from trocar.report.run_inputs import Gallery, NeighbourComparison, PcaComparison, RunInputs
-from trocar.report.run_report import render, write
-from trocar.report.run_summary import evaluation_sentences, training_sentences
+from trocar.report.gather_run import Gallery, NeighbourComparison, PcaComparison, RunInputs
+from trocar.report.run_report import evaluation_sentences, render, training_sentences, write
 
 NAME = '<u class="x">{}</u>&\''.format
 """A name of a place that is text on a page, if the page is right."""

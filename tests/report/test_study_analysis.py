@@ -9,8 +9,7 @@ from trocar.leakage.verdict import Verdict
 from trocar.report.known_cases import KnownCases
 from trocar.report.study_analysis import analyse, bounds_of
 from trocar.report.study_arms import arms_of, cells, design_of, labelled_cases
-from trocar.report.study_report import page_of
-from trocar.report.study_summary import summary
+from trocar.report.study_report import page_of, summary
 from trocar.report.templating import render_template
 from trocar.study.results import StudyResults
 from trocar.study.statistics.crossed import CASES_ONLY, SEEDS_AND_CASES, Crossed

@@ -12,7 +12,7 @@ from PIL import Image
 from planted_study import Planted, plant
 
 from trocar.report import run_report
-from trocar.report.run_inputs import RunInputs
+from trocar.report.gather_run import RunInputs
 from trocar.report.study_report import write
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]

@@ -1,12 +1,15 @@
-"""A run folder (and results.json) -> RunInputs: reads, decodes, runs both networks over a few frames."""
+"""A run folder (and results.json) -> RunInputs: reads, decodes, runs both networks over a few frames.
+
+What a page is made of is plain data: who computes it is no concern of the page.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +32,70 @@ from trocar.privacy.aliases import Aliases, withheld
 from trocar.privacy.page_text import tree_without_folders
 from trocar.privacy.private_data import is_private, private_of_catalog
 from trocar.report.page_pictures import Images, PictureFeatures, neighbours, pca_maps, spread
-from trocar.report.run_inputs import Gallery, NeighbourComparison, PcaComparison, RunInputs
-from trocar.report.words import clock
+from trocar.report.templating import clock
 from trocar.runs.run_folder import read_config, read_record, run_status
 from trocar.runs.step_metrics import read_metrics, read_rows
 from trocar.ssl.engine.checkpoint import steps
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Frames uint8 [n, h, w, 3] and one short caption each (case and time)."""
+
+    images: Images
+    captions: Sequence[str]
+
+
+@dataclass(frozen=True)
+class PcaComparison:
+    """Patch features of the same frames as colours, from random weights and from the trained backbone.
+
+    images uint8 [n, H, W, 3]; before and after uint8 [n, h, w, 3] from `page_pictures.pca_maps`.
+    """
+
+    images: Images
+    before: Images
+    after: Images
+
+
+@dataclass(frozen=True)
+class NeighbourComparison:
+    """Nearest frames to each query, from other cases only, by random weights and by the trained backbone.
+
+    queries int64 [q], before and after int64 [q, k]: indices into `gallery`.
+    """
+
+    gallery: Gallery
+    queries: npt.NDArray[np.int64]
+    before: npt.NDArray[np.int64]
+    after: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """Everything on the page; what is None or empty is left out, and `notes` say why.
+
+    record: run.json. config: config.yaml. metrics: rows of `runs.step_metrics.read_metrics`. resumes: first
+    logged step of every attempt but the first. uniform_loss: ln K, the loss of uniform outputs. evaluation:
+    results.json of `trocar evaluate`. views: group name -> uint8 [b, n, S, S, 3]. provenance: what it ran on,
+    name -> value.
+    """
+
+    title: str
+    record: Mapping[str, Any]
+    config: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Sequence[Mapping[str, Any]] = ()
+    resumes: Sequence[int] = ()
+    uniform_loss: float | None = None
+    evaluation: Mapping[str, Any] | None = None
+    frames: Gallery | None = None
+    views: Mapping[str, Images] | None = None
+    pca: PcaComparison | None = None
+    neighbours: NeighbourComparison | None = None
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    private: bool = False
+    notes: Sequence[str] = ()
+
 
 NEIGHBOURS = 5
 _WITHHELD = (

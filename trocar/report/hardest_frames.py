@@ -20,7 +20,7 @@ from trocar.downstream.metrics.segmentation import scores_of
 from trocar.downstream.predictions.prediction_file import Predictions
 from trocar.errors import TrocarError
 from trocar.report.page_pictures import Images
-from trocar.report.words import count
+from trocar.report.templating import count
 from trocar.study.results import Score, StudyResults
 
 PLACE = ["case", "video", "time_s", "path", "frame"]
