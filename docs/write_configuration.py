@@ -27,7 +27,7 @@ from trocar.downstream.protocols.base import PROTOCOLS, Protocol
 from trocar.downstream.reproduce import PublishedExperiment
 from trocar.downstream.temporal.head import HEADS, HeadConfig
 from trocar.phantom.spec import PhantomSpec
-from trocar.privacy.marks import Marks
+from trocar.privacy.private_data import Marks
 from trocar.slurm.profile import Profile
 from trocar.ssl.engine.method import METHODS, MethodConfig
 from trocar.ssl.neighbour_index import NeighbourIndexConfig

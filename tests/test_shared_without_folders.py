@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trocar.privacy.page_text import html_without_folders, tree_without_folders, without_folders
+from trocar.privacy.redaction import html_without_folders, tree_without_folders, without_folders
 
 
 @pytest.mark.parametrize(

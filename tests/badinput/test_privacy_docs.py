@@ -14,7 +14,7 @@ from ingest_clips import constant, make_clip
 from trocar.cli.main import main, parse
 from trocar.core.config import validate
 from trocar.data.catalog.catalog import OUT_OF_BODY_THRESHOLD, REVIEW_THRESHOLD, Catalog
-from trocar.privacy.marks import Marks, PrivacyConfig
+from trocar.privacy.private_data import Marks, PrivacyConfig
 
 PAGE = (Path(__file__).parents[2] / "docs" / "privacy.md").read_text(encoding="utf-8")
 

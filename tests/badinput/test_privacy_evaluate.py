@@ -25,8 +25,7 @@ from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.readers.from_shards import locate
 from trocar.errors import ConfigError
 from trocar.privacy.aliases import withheld, withhold
-from trocar.privacy.marks import Marks, marks_in
-from trocar.privacy.private_data import private_of, private_of_runs
+from trocar.privacy.private_data import Marks, marks_in, private_of, private_of_runs
 
 SECRET = ("Inselspital", "case-0815", "case-0817", "op-a", "op-c")
 MAGENTA = (250, 0, 250)

@@ -26,7 +26,7 @@ from trocar.data.ingest.sources.metadata import read_masks
 from trocar.data.loading.reader import BadContentError, Reader
 from trocar.downstream.datasets import remap
 from trocar.errors import ConfigError, TrocarError
-from trocar.privacy.credentials import redact, redact_tree, secrets_in
+from trocar.privacy.redaction import redact, redact_tree, secrets_in
 
 BOUNDED = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 SOURCES = sorted(Path(trocar.__file__).parent.rglob("*.py"))

@@ -15,7 +15,7 @@ from trocar.downstream.datasets import open_dataset
 from trocar.leakage.guard import RunGuard, guarding_of, resolve
 from trocar.leakage.held_out_sources import held_out
 from trocar.leakage.judge import Judge
-from trocar.privacy.marks import Marks
+from trocar.privacy.private_data import Marks
 from trocar.ssl.pool_guard import TrainingData
 from trocar.study.config import load_study
 from trocar.study.plan.expand import make_plan

@@ -13,7 +13,7 @@ from trocar import __version__
 from trocar.cli import commands, shared_args, streams
 from trocar.core import resources
 from trocar.errors import StoppedError, TrocarError
-from trocar.privacy.credentials import redact
+from trocar.privacy.redaction import redact
 
 
 def build_parser() -> argparse.ArgumentParser:

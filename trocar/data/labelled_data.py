@@ -12,7 +12,7 @@ from pydantic import Field
 from trocar.core.config import AsWritten, Config
 from trocar.core.tables import Table, Texts
 from trocar.errors import nearest
-from trocar.privacy.marks import NO_MARKS, Marks
+from trocar.privacy.private_data import NO_MARKS, Marks
 
 
 class LabelledFolder(Config):

@@ -17,7 +17,7 @@ from typing import Any
 from trocar.core.files import locked, replacing
 from trocar.core.messages import Say
 from trocar.errors import TrocarError
-from trocar.privacy.page_text import readable
+from trocar.privacy.redaction import readable
 
 FILE = "private.json"
 """In a run folder, readable by its owner alone; without it nothing of the run is private."""

@@ -1,6 +1,7 @@
 """What of a catalog or of labelled data is private: by a mark in its folder or the configuration, or of its videos.
 
-It is asked once for what is opened for showing; `Private.hidden` then has an alias for each name.
+Marks are `private` in a configuration and private.yaml in a data set. They are asked for once, for what is opened for
+showing; `Private.hidden` then has an alias for each name.
 """
 
 from __future__ import annotations
@@ -9,18 +10,68 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import yaml
+from pydantic import Field
 
+from trocar.core import yaml_text
+from trocar.core.config import AsWritten, Config, validate
 from trocar.core.random import I64
 from trocar.errors import ConfigError, nearest
 from trocar.privacy.aliases import Aliases, first_called, withheld
-from trocar.privacy.marks import ALL, MARKS, NO_MARKS, Marks, marks_in
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+MARKS = "private.yaml"
+"""In the folder of a labelled data set of any layout."""
+ALL: Literal["all"] = "all"
+
+
+class PrivacyConfig(Config):
+    """What may be seen of what is marked private."""
+
+    share_frames: bool = Field(
+        default=False,
+        description="show frames, hospitals and case ids of what is private in reports, figures, logs, mlflow and card",
+    )
+
+
+class Marks(Config):
+    """What of a data set is private."""
+
+    cases: Literal["all"] | tuple[AsWritten, ...] = Field(
+        default=(), description="cases or videos whose frames and names must not be shown, or `all`"
+    )
+    names: tuple[AsWritten, ...] = Field(
+        default=(), description="what else must not be read, such as a hospital in paths and in names of backbones"
+    )
+
+
+NO_MARKS = Marks()
+
+
+def marks_in(root: Path) -> Marks:
+    """What DATA/private.yaml marks; nothing without it. Raises ConfigError for a file that cannot be understood or that
+    marks nothing: then it is not known what is private.
+    """
+    path = root / MARKS
+    if not path.is_file():
+        return NO_MARKS
+    try:
+        tree = yaml_text.load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected `cases: all`, or lists under `cases` and `names`")
+    marks = validate(Marks, tree, str(path))
+    if marks == NO_MARKS:
+        raise ConfigError(f"{path} marks nothing; write `cases: all`, list cases, or remove the file")
+    return marks
 
 
 class MarkedVideos(Protocol):

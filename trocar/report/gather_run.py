@@ -29,8 +29,8 @@ from trocar.data.selection.composition import Composition
 from trocar.errors import ConfigError, TrocarError
 from trocar.leakage.guard import resolve
 from trocar.privacy.aliases import Aliases, withheld
-from trocar.privacy.page_text import tree_without_folders
 from trocar.privacy.private_data import is_private, private_of_catalog
+from trocar.privacy.redaction import tree_without_folders
 from trocar.report.page_pictures import Images, PictureFeatures, neighbours, pca_maps, spread
 from trocar.report.templating import clock
 from trocar.runs.run_folder import read_config, read_record, run_status

@@ -9,7 +9,7 @@ from typing import Any
 from trocar.core.progress import duration
 from trocar.leakage.guard import KEPT
 from trocar.leakage.verdict import fold
-from trocar.privacy.page_text import tree_without_folders
+from trocar.privacy.redaction import tree_without_folders
 from trocar.report.known_cases import KnownCases
 from trocar.report.study_arms import source_fields, sources_of
 from trocar.study.results import Pretrained, StudyResults

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from trocar import __version__
 from trocar.privacy.aliases import Aliases
-from trocar.privacy.page_text import html_without_folders, without_folders
+from trocar.privacy.redaction import html_without_folders, without_folders
 from trocar.report.charts import bar
 
 FOLDER = Path(__file__).parent

@@ -20,7 +20,7 @@ import yaml
 from trocar import __version__
 from trocar.core.files import locked, write_atomic, write_json_atomic
 from trocar.errors import ConfigError, TrocarError
-from trocar.privacy.credentials import redact_tree
+from trocar.privacy.redaction import redact_tree
 from trocar.runs.process_identity import is_gone, this_process
 from trocar.runs.step_metrics import FOLDER, MetricsWriter, StepRow, attempts, read_attempt
 

@@ -19,7 +19,7 @@ from trocar.downstream.protocols import get_protocol
 from trocar.downstream.protocols.base import Protocol
 from trocar.downstream.tasks import TOGETHER, get_task
 from trocar.errors import ConfigError, nearest
-from trocar.privacy.marks import PrivacyConfig
+from trocar.privacy.private_data import PrivacyConfig
 
 ANY = "all"
 """On an axis of the grid: no restriction."""

@@ -12,8 +12,7 @@ import pyarrow.parquet as pq
 from trocar.data.catalog.catalog import Catalog
 from trocar.errors import TrocarError
 from trocar.privacy.aliases import Aliases, open_book, read_book, withheld
-from trocar.privacy.marks import marks_in
-from trocar.privacy.private_data import Private, private_of_catalog, private_of_marks
+from trocar.privacy.private_data import Private, marks_in, private_of_catalog, private_of_marks
 from trocar.study.stage_store import Store, check_content
 from trocar.study.stages import RESULTS
 from trocar.study.study_lock import StudyLock

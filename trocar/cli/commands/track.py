@@ -36,7 +36,7 @@ def register(subparsers: Any) -> None:
 
 def run_sync(args: argparse.Namespace) -> int:
     """Sync once, or follow the run."""
-    from trocar.privacy.credentials import redact
+    from trocar.privacy.redaction import redact
     from trocar.runs.mlflow import follower, server
     from trocar.runs.mlflow import sync as mlflow_sync
 

@@ -17,8 +17,8 @@ from trocar.backbones.device import Precision, Wanted, choose_device, float32_me
 from trocar.core.config import WithPlugins
 from trocar.data.labelled_data import LabelledFolder
 from trocar.downstream.datasets.base import DatasetOptions
-from trocar.privacy.marks import PrivacyConfig
-from trocar.runs.mlflow.tracking_config import TrackingConfig
+from trocar.privacy.private_data import PrivacyConfig
+from trocar.runs.mlflow.server import TrackingConfig
 
 
 class LabelledTask(LabelledFolder):

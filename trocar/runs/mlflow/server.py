@@ -1,4 +1,4 @@
-"""Which mlflow it is, and how one talks to it: address, client, experiments, and what may be said of its errors.
+"""Which mlflow it is, and how one talks to it: settings, address, client, experiments, what may be said of its errors.
 
 What a run is called in mlflow, what it is tagged with, and which run it stands below.
 
@@ -14,11 +14,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
+from trocar.core.config import Config
 from trocar.core.extras import extra
 from trocar.core.files import sha256_of
 from trocar.privacy.aliases import Aliases, withheld
-from trocar.privacy.credentials import redact, secrets_in
+from trocar.privacy.redaction import redact, secrets_in
 from trocar.runs.run_folder import read_record, update_record
+
+
+class TrackingConfig(Config):
+    """mlflow beside the local record."""
+
+    uri: str = Field(
+        default="sqlite", description="a tracking URI, `sqlite` for a database beside the run folder, or `none`"
+    )
+    experiment: str = Field(default="trocar", description="mlflow's experiment")
 
 
 def resolve_uri(folder: Path, tracking_uri: str | None = None) -> str:

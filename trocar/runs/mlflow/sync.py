@@ -21,7 +21,7 @@ from trocar import __version__
 from trocar.core.config import fingerprint
 from trocar.core.files import locked, write_json_atomic
 from trocar.errors import TrocarError
-from trocar.privacy.credentials import redact
+from trocar.privacy.redaction import redact
 from trocar.runs.mlflow.server import (
     PARTS,
     Placement,

@@ -11,8 +11,8 @@ from trocar.backbones.device import Precision
 from trocar.core.config import Config, WithPlugins
 from trocar.data.order.plan import Shuffle
 from trocar.data.selection.composition import Composition
-from trocar.privacy.marks import PrivacyConfig
-from trocar.runs.mlflow.tracking_config import TrackingConfig
+from trocar.privacy.private_data import PrivacyConfig
+from trocar.runs.mlflow.server import TrackingConfig
 from trocar.ssl.blocks.networks import BackboneConfig
 from trocar.ssl.engine.method import AnyMethod
 from trocar.ssl.engine.optimizer import OptimConfig

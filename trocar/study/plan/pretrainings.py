@@ -13,7 +13,7 @@ from trocar.data.selection.composition import Composition
 from trocar.data.selection.leak_config import LeakConfig
 from trocar.errors import ConfigError
 from trocar.leakage.guard import RunGuard, guarding_of
-from trocar.privacy.marks import NO_MARKS
+from trocar.privacy.private_data import NO_MARKS
 from trocar.slurm.profile import Profile
 from trocar.ssl.ranks.distributed import World
 from trocar.ssl.run.assembly import Pretraining
