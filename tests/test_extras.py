@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from data_factory import make_catalog
 from leak_factory import make_labelled, operation
+from study_factory import make_study
 
 ROOT = Path(__file__).parents[1]
 MODULES = {"submitit": "slurm", "mlflow": "mlflow", "faiss": "index", "onnx": "onnx", "onnxscript": "onnx"}
@@ -59,6 +60,17 @@ assert main(["evaluate", "--backbone", "a=run/backbone", *words]) == 0
     assert "pip install 'trocar[mlflow]'" in done.stderr + done.stdout
     assert (tmp_path / "run" / "backbone").is_dir()
     assert (tmp_path / "out" / "results.json").is_file()
+
+
+def test_a_study_on_this_machine_needs_no_extra(tmp_path: Path) -> None:
+    code = f"""
+from trocar.cli.main import main
+from trocar.study.run.stage_executors import LocalExecutor
+
+assert main(["study", "plan", {str(make_study(tmp_path))!r}]) == 0
+"""
+    done = without_extras(code, tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

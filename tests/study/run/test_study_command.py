@@ -7,9 +7,10 @@ from downstream_factory import make_folder
 from study_factory import make_study, successes
 
 from trocar.cli.main import main
+from trocar.slurm import graph
 from trocar.study.config import load_study
 from trocar.study.results import StudyResults
-from trocar.study.run import stage_executors, whole_study
+from trocar.study.run import whole_study
 from trocar.study.run.mlflow_record import sync_study
 from trocar.study.stage_store import Store
 from trocar.study.study_lock import require_lock
@@ -69,7 +70,7 @@ def test_a_dry_run_prints_an_array_for_each_step_of_the_graph(tmp_path, capsys):
 
 def test_a_submission_brings_mlflow_up_to_date_and_ends_with_what_to_look_at(tmp_path, capsys, monkeypatch):
     happened = []
-    monkeypatch.setattr(stage_executors, "submit_graph", lambda jobs, *_, **__: happened.append(len(jobs)))
+    monkeypatch.setattr(graph, "submit_graph", lambda jobs, *_, **__: happened.append(len(jobs)))
     monkeypatch.setattr(whole_study, "sync_study", lambda lock, *_: happened.append(lock.study.name))
     path = make_study(tmp_path)
     assert main(["study", "run", str(path), "--slurm", "cpu"]) == 0

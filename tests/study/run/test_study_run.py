@@ -12,8 +12,8 @@ from study_factory import command, launch, make_stages, named, successes
 
 from trocar.errors import StoppedError
 from trocar.runs.lease import Lease
+from trocar.slurm import graph
 from trocar.slurm.profile import Profile
-from trocar.study.run import stage_executors
 from trocar.study.run.stage_execution import HELD, run_stage
 from trocar.study.run.stage_executors import Ended, LocalExecutor, SlurmExecutor, run_stages
 from trocar.study.stage_store import Store, attempts
@@ -222,7 +222,7 @@ def test_a_stop_ends_the_stages_and_then_the_process_by_the_signal(store):
 
 def test_on_slurm_every_stage_is_a_job_behind_its_parents_that_nobody_here_waits_for(store, monkeypatch):
     submitted = []
-    monkeypatch.setattr(stage_executors, "submit_graph", lambda jobs, out, profile, **how: submitted.extend(jobs))
+    monkeypatch.setattr(graph, "submit_graph", lambda jobs, out, profile, **how: submitted.extend(jobs))
     stages = make_stages()
     slurm = SlurmExecutor(store, "small", Profile(gpus_per_node=4, nodes=2), threads=3, keep="full")
     assert run_stages(slurm, stages) == Ended()

@@ -20,7 +20,6 @@ from trocar.core.messages import Say
 from trocar.errors import StoppedError
 from trocar.runs.process_identity import host_name
 from trocar.slurm.arrays import JobStage
-from trocar.slurm.graph import scripts, submit_graph
 from trocar.slurm.profile import Profile
 from trocar.study.run.stage_execution import HELD
 from trocar.study.stage_store import Store, check_size
@@ -262,11 +261,15 @@ class SlurmExecutor:
 
     def script(self, stages: Stages) -> str:
         """The sbatch scripts of all stages that are not done, for a dry run."""
+        from trocar.slurm.graph import scripts  # submitit, which a study on this machine needs not
+
         left = {name: stage for name, stage in stages.items() if not self.store.is_done(name)}
         return scripts(self._jobs(left), self.store.study(self.study), self.profile)
 
     def submit(self, stages: Stages) -> None:
         """Those that wait or run already are left alone. Where it can't be done, nothing of this call runs."""
+        from trocar.slurm.graph import submit_graph  # as in `script`
+
         for stage in stages.values():
             self.store.put(stage, self.threads, self.keep)
         out, name = self.store.study(self.study), self.study.replace(" ", "-")
