@@ -5,31 +5,32 @@ Which GPU a rank takes, and how many ranks a machine's GPUs make.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import json
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from trocar.backbones.device import choose_device, hidden
+from trocar.core.resources import affinity, granted_cores, usable_cores
+from trocar.data.loading.steps import empty_crops
+from trocar.data.loading.workers import PREFETCH, SHARED
+from trocar.data.views.recipe import ViewRecipe
 from trocar.errors import ConfigError
 
 if TYPE_CHECKING:
     from trocar.ssl.ranks.distributed import World
     from trocar.ssl.run.pretrain_config import PretrainConfig
 
-
-import json
-import os
-import platform
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-from trocar.core.resources import affinity, granted_cores, usable_cores
-from trocar.data.loading.steps import empty_crops
-from trocar.data.loading.workers import PREFETCH, SHARED
-from trocar.data.views.recipe import ViewRecipe
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+MOST_WORKERS = 16
+"""Of `run.workers: auto`: each costs memory, and the smallest backbones in use eat what about eleven cores decode."""
+CPU_WORKERS = 2
+"""Of the same on a CPU, where workers take cores from the training itself."""
 
 
 def gpu_of(local_rank: int, visible: int) -> int:
@@ -97,13 +98,6 @@ def idle_gpus(world: World, device: torch.device) -> list[str]:
     if world.size > 1 or visible == 1:
         return []
     return [f"{visible} GPUs visible, 1 used: run.ranks=auto takes all, with the same batches"]
-
-
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-MOST_WORKERS = 16
-"""Of `run.workers: auto`: each costs memory, and the smallest backbones in use eat what about eleven cores decode."""
-CPU_WORKERS = 2
-"""Of the same on a CPU, where workers take cores from the training itself."""
 
 
 @dataclass(frozen=True)
