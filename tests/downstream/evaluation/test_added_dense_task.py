@@ -13,8 +13,7 @@ from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.metrics.outcome import Named
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS, per_class
 from trocar.downstream.tasks import get_task
-from trocar.downstream.tasks.base import METRICS, TASKS, AddedMetric
-from trocar.downstream.tasks.segmentation import SegmentationTask
+from trocar.downstream.tasks.base import METRICS, TASKS, AddedMetric, SegmentationTask
 from trocar.jobs.evaluate import evaluate
 
 

@@ -10,7 +10,7 @@ from trocar.downstream.metrics.outcome import AnyMetric
 from trocar.downstream.metrics.registry import metrics_of, surface_metrics
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
 from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome
-from trocar.downstream.tasks.segmentation import SEGMENTATION
+from trocar.downstream.tasks.own_tasks import SEGMENTATION
 
 COUNTS = np.array([[[6, 2, 0], [1, 3, 0], [0, 4, 84]]])
 """Row truth, column prediction; IoU 6/9, 3/10 and 84/88."""

@@ -36,7 +36,7 @@ def test_an_added_metric_is_computed_with_the_task_s_own_and_can_be_compared_in_
 
 def test_a_name_that_the_task_has_already_is_refused_with_both_places() -> None:
     METRICS.register(AddedMetric("phase", "accuracy@pooled", Named(half)))
-    words = "two metrics of phase are called 'accuracy@pooled': trocar.*whole_frame_tasks and test_added_metrics"
+    words = "two metrics of phase are called 'accuracy@pooled': trocar.*own_tasks and test_added_metrics"
     with pytest.raises(ConfigError, match=words):
         metrics_of("phase", random_multiclass(0))
 

@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from trocar.core.config import validate
-from trocar.downstream.temporal.config import TemporalConfig
 from trocar.downstream.temporal.head import HEADS
 from trocar.downstream.temporal.heads import get_head
+from trocar.downstream.temporal.train import TemporalConfig
 
 PAGE = (Path(__file__).parents[3] / "docs" / "temporal.md").read_text(encoding="utf-8")
 

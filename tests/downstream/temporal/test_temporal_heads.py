@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from trocar.core.config import load
-from trocar.downstream.temporal.config import TemporalConfig
 from trocar.downstream.temporal.head import HEADS
 from trocar.downstream.temporal.heads import get_head
 from trocar.downstream.temporal.heads.mstcn import MsTcnConfig
 from trocar.downstream.temporal.heads.transformer import sinusoids
+from trocar.downstream.temporal.train import TemporalConfig
 from trocar.errors import ConfigError, TrocarError
 
 SMALL = {

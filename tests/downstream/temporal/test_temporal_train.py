@@ -10,9 +10,8 @@ from temporal_factory import accuracy, before_and_after, best_of_single_frames
 from torch import nn
 
 from trocar.core.config import validate
-from trocar.downstream.temporal.config import TemporalConfig
 from trocar.downstream.temporal.heads.mstcn import MsTcn
-from trocar.downstream.temporal.train import fit_temporal
+from trocar.downstream.temporal.train import TemporalConfig, fit_temporal
 from trocar.errors import ConfigError, TrocarError
 
 TINY = {"name": "mstcn", "layers": 2, "maps": 4}

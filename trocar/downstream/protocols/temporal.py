@@ -12,9 +12,8 @@ from trocar.downstream.features.feature_cache import Features, extract
 from trocar.downstream.metrics.outcome import Floats, Ints
 from trocar.downstream.protocols.base import PROTOCOLS, Prediction, Problem, Protocol, headline
 from trocar.downstream.protocols.finetune import finetuned
-from trocar.downstream.temporal.config import TemporalConfig
 from trocar.downstream.temporal.sequence import Sequence
-from trocar.downstream.temporal.train import fit_temporal
+from trocar.downstream.temporal.train import TemporalConfig, fit_temporal
 from trocar.downstream.training.finetuning import FinetuneRecipe
 
 

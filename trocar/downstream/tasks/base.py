@@ -77,6 +77,22 @@ class Task:
         return self.named[self.headline].metric(outcome, None)
 
 
+@dataclass(frozen=True)
+class SegmentationTask(Task):
+    """Scored on masks: its metrics take confusion matrices of images, not labels of frames.
+
+    `shown_with_background`: what tables show where the data set declares a background, the metric that they lead with
+    first; without it they show the same as elsewhere.
+    """
+
+    shown_with_background: tuple[str, ...] = ()
+
+    def shown_where(self, background: int | None) -> tuple[str, ...]:
+        """As of every task, or `shown_with_background`."""
+        without = super().shown_where(background)
+        return without if background is None else self.shown_with_background or without
+
+
 TASKS: Registry[Task] = Registry(
     "tasks",
     "task",

@@ -1,10 +1,11 @@
-"""The tasks with labels of whole frames: one of several classes, or any number of them."""
+"""Trocar's own tasks: labels of whole frames, one of several classes or any number of them, and of pixels."""
 
 from __future__ import annotations
 
-from trocar.downstream.metrics import calibration, cvs, phase, relaxed, segmental, tools, triplets
+from trocar.downstream.metrics import calibration, cvs, phase, relaxed, segmental, segmentation, tools, triplets
 from trocar.downstream.metrics.ranking import ap_pooled
-from trocar.downstream.tasks.base import TASKS, Task
+from trocar.downstream.metrics.registry import MASKS
+from trocar.downstream.tasks.base import TASKS, SegmentationTask, Task
 
 # Macro F1 leads because two phases are half of an operation: accuracy rewards predicting those two.
 PHASE = TASKS.register(
@@ -42,3 +43,23 @@ TRIPLET = TASKS.register(
     )
 )
 """Action triplets: which instrument does what to which target, any number of them in a frame."""
+
+SEGMENTATION = TASKS.register(
+    SegmentationTask(
+        name="segmentation",
+        kind="mask",
+        headline="iou@dataset",
+        shown=("dice@dataset", "iou@image_present_gt", "iou@patient_pooled"),
+        per_class=("iou", segmentation.per_class),
+        own_metrics=MASKS,
+        # Most pixels are background: a mask of nothing else scores high with it, and 0 without.
+        shown_with_background=(
+            "iou@dataset_no_background",
+            "iou@dataset",
+            "dice@dataset_no_background",
+            "iou@image_present_gt",
+            "iou@patient_pooled_no_background",
+        ),
+    )
+)
+"""A class for every pixel of a frame."""
