@@ -17,7 +17,7 @@ from trocar.backbones.export import export_timm, save_backbone
 from trocar.backbones.load import load_backbone
 from trocar.backbones.preprocess import Preprocessing
 from trocar.errors import ConfigError, TrocarError
-from trocar.leakage.weight_history import RecordedHistory
+from trocar.leakage.exposure import RecordedHistory
 
 WITHOUT_TROCAR = """
 import sys, numpy, torch

@@ -17,7 +17,7 @@ from trocar.backbones.load import load_backbone, random_like
 from trocar.backbones.preprocess import Preprocessing, describe_backbone
 from trocar.cli.main import main
 from trocar.errors import ConfigError
-from trocar.leakage.weight_history import RecordedHistory
+from trocar.leakage.exposure import RecordedHistory
 from trocar.ssl.blocks.networks import BackboneConfig, TimmNetworks
 
 __all__: list[str] = []  # filled by timm

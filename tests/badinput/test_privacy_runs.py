@@ -17,7 +17,7 @@ from trocar.backbones.card import model_card
 from trocar.cli.main import main
 from trocar.data.catalog.catalog import Catalog
 from trocar.errors import TrocarError
-from trocar.leakage.weight_history import RecordedHistory
+from trocar.leakage.exposure import RecordedHistory
 from trocar.privacy.aliases import Aliases, withheld, withhold
 from trocar.privacy.private_data import is_private, private_names
 

@@ -15,11 +15,10 @@ from trocar.data.selection.composition import Composition
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.jobs.evaluate import evaluate
-from trocar.leakage.exposure import Exposure, Part, by_identity, exposure_of, exposure_of_index
+from trocar.leakage.exposure import Exposure, Part, RecordedHistory, by_identity, exposure_of, exposure_of_index
 from trocar.leakage.guard import RunGuard
 from trocar.leakage.judge import Judge, verdict_of
 from trocar.leakage.verdict import Finding, Verdict
-from trocar.leakage.weight_history import RecordedHistory
 from trocar.ssl.neighbour_index import NeighbourIndexConfig, build_index
 from trocar.ssl.ranks.distributed import World
 from trocar.ssl.run.assembly import Pretraining

@@ -22,7 +22,7 @@ OWN_ARCHITECTURES = "architectures.py"
 def model_card(run: Path, source: Path, history: WeightHistory) -> str:
     """README.md in Markdown for the backbone in `source`, a folder of `run`.
 
-    `history` has the section on what the weights have seen (`trocar.leakage.weight_history`).
+    `history` has the section on what the weights have seen (`trocar.leakage.exposure`).
     Data composition, recipe, steps and last metrics come from config.yaml, run.json, the checkpoint's
     manifest.json and metrics/; what is absent is said to be unknown. Names that the run withholds are not in it. Raises
     TrocarError where it is not known what to withhold.

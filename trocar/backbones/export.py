@@ -174,7 +174,7 @@ def architecture_args(model: nn.Module) -> dict[str, Any]:
 def export_timm(name_or_path: str | Path, out: Path, history: WeightHistory) -> str:
     """Write a backbone to `out` as timm's folder with a model card (README.md); returns where the weights came from.
 
-    `history` knows what weights have seen (`trocar.leakage.weight_history`).
+    `history` knows what weights have seen (`trocar.leakage.exposure`).
     A run, a checkpoint or an export is copied as it is, but for the names of its cases, which may be private and become
     hashes; anything else `load_backbone` takes is loaded and saved. Raises ConfigError if it holds no backbone or `out`
     exists and is not empty, TrocarError for weights that are damaged or not finite; what was begun is removed on an

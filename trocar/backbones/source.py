@@ -223,7 +223,7 @@ Record = list[dict[str, Any]]
 
 
 class WeightHistory(Protocol):
-    """Who knows what weights have seen; `trocar.leakage.weight_history` does."""
+    """Who knows what weights have seen; `trocar.leakage.exposure` does."""
 
     def recorded(self, name_or_path: str | Path) -> Record:
         """The history of weights by name, as for `load_backbone`; raises what `trocar.leakage.exposure` raises."""

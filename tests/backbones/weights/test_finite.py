@@ -16,7 +16,7 @@ from trocar.backbones.load import load_backbone
 from trocar.backbones.weights.weights_file import require_finite
 from trocar.cli.main import main
 from trocar.errors import TrocarError
-from trocar.leakage.weight_history import RecordedHistory
+from trocar.leakage.exposure import RecordedHistory
 from trocar.ssl.blocks.networks import BackboneConfig, TimmNetworks
 from trocar.ssl.blocks.teachers import FrozenConfig
 

@@ -17,9 +17,8 @@ from trocar.backbones.weights.weight_store import absolute, identity, is_random,
 from trocar.cli import main
 from trocar.core.files import sha256_of
 from trocar.errors import ConfigError, TrocarError
-from trocar.leakage.exposure import by_identity, exposure_of
+from trocar.leakage.exposure import RecordedHistory, by_identity, exposure_of
 from trocar.leakage.verdict import Verdict
-from trocar.leakage.weight_history import RecordedHistory
 
 ARCH = "test_vit"
 TEST = [("cholec80", "41")]

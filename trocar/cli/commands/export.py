@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
         return _onnx(args.source, args.out)
     from trocar.backbones.export import export_timm
     from trocar.backbones.source import is_timms, resolve
-    from trocar.leakage.weight_history import RecordedHistory
+    from trocar.leakage.exposure import RecordedHistory
 
     source = export_timm(args.source, args.out, RecordedHistory())
     print(f"backbone of {source} written to {args.out}")

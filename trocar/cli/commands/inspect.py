@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     path = Path(args.path)
     if not path.exists() and "@" in args.path and not (args.sheet or args.review or args.all):
         from trocar.backbones.weights.inspect_checkpoint import show_named
-        from trocar.leakage.weight_history import RecordedHistory
+        from trocar.leakage.exposure import RecordedHistory
 
         return show_named(args.path, Console(highlight=False), RecordedHistory(), verify=args.verify)
     if not path.exists():

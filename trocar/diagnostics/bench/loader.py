@@ -85,7 +85,7 @@ def ours_dali(catalog: str, workers: int, batch: int, seconds: float, device: st
 
 
 def _ours(backend: Backend, catalog: str, workers: int, batch: int, seconds: float, device: str) -> dict[str, float]:
-    from trocar.diagnostics.bench.recipe import our_batches
+    from trocar.diagnostics.bench.loader_contenders import our_batches
 
     made = our_batches(backend, Path(catalog), workers, batch, device)
     return timed((len(b.rows) for b in made), seconds, device)
@@ -93,7 +93,7 @@ def _ours(backend: Backend, catalog: str, workers: int, batch: int, seconds: flo
 
 def pil_torchvision(catalog: str, workers: int, batch: int, seconds: float, device: str) -> dict[str, float]:
     """PIL and torchvision as DINO's reference code uses them."""
-    from trocar.diagnostics.bench.references import PilDino, data_loader
+    from trocar.diagnostics.bench.loader_contenders import PilDino, data_loader
 
     return timed(data_loader(Path(catalog), PilDino(), workers, batch, device), seconds, device)
 
@@ -102,7 +102,7 @@ def lightly_transform(catalog: str, workers: int, batch: int, seconds: float, de
     """lightly's DINOTransform at the same sizes."""
     from lightly.transforms.dino_transform import DINOTransform
 
-    from trocar.diagnostics.bench.references import data_loader
+    from trocar.diagnostics.bench.loader_contenders import data_loader
 
     transform = cast(Any, DINOTransform(n_local_views=8))
     return timed(data_loader(Path(catalog), transform, workers, batch, device), seconds, device)
@@ -110,13 +110,13 @@ def lightly_transform(catalog: str, workers: int, batch: int, seconds: float, de
 
 def dali_graph(catalog: str, workers: int, batch: int, seconds: float, device: str) -> dict[str, float]:
     """Decode, crops and colours all as DALI operators; on a GPU with nvJPEG."""
-    from trocar.diagnostics.bench.dali_graph import batches
+    from trocar.diagnostics.bench.loader_contenders import dali_batches
 
-    return timed(batches(Path(catalog), workers, batch, device), seconds, device)
+    return timed(dali_batches(Path(catalog), workers, batch, device), seconds, device)
 
 
 def decode_only(catalog: str, workers: int, batch: int, seconds: float, device: str) -> dict[str, float]:
     """The JPEG decoder and nothing else: no loader that decodes on CPU can be faster."""
-    from trocar.diagnostics.bench.references import Decoded, data_loader
+    from trocar.diagnostics.bench.loader_contenders import Decoded, data_loader
 
     return timed(data_loader(Path(catalog), Decoded(), workers, batch, "cpu"), seconds, "cpu")

@@ -18,7 +18,7 @@ from trocar.data.loading.prefetch import pinned
 from trocar.diagnostics.bench.trainer import WARM_UP, Clock, NoFiles, waiter
 from trocar.diagnostics.gpu.pictures import kinds
 from trocar.diagnostics.gpu.runner import CPU, CheckFindings, Subject
-from trocar.diagnostics.gpu.runs import dino, set_up, trainer_of
+from trocar.diagnostics.gpu.training import dino, set_up, trainer_of
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 EXPECTED = {"vit_base_patch16_224": (410, 570), "convnext_base": (290, 445)}

@@ -14,7 +14,7 @@ from trocar.backbones.export import public_config
 from trocar.core.files import write_json_atomic
 from trocar.core.messages import Say
 from trocar.errors import TrocarError
-from trocar.leakage.weight_history import RecordedHistory
+from trocar.leakage.exposure import RecordedHistory
 from trocar.privacy.aliases import Aliases, withhold
 from trocar.runs.mlflow.server import Placement, client_of, resolve_uri
 from trocar.runs.mlflow.sync import sync
