@@ -1,5 +1,6 @@
-"""The checks in order of value: what could be wrong first, then what could be slow. The first is what there is: versions,
-driver, shared memory, the JPEG engine, one product.
+"""The checks in order of value: what could be wrong first, then what could be slow.
+
+The first is what there is: versions, driver, shared memory, the JPEG engine, one product.
 """
 
 from __future__ import annotations
