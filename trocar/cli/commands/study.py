@@ -150,14 +150,13 @@ def _open(args: argparse.Namespace) -> tuple[StudyConfig, Store]:
 
 
 def _plan(study: StudyConfig, prepare: bool, profile: Profile | None) -> StudyPlan:
-    from trocar.study.run.data_preparation import require_prepared, run_prepare
+    from trocar.study.plan.expand import make_plan
+    from trocar.study.run.whole_study import require_prepared, run_prepare
 
     if prepare:
         run_prepare(study.prepare, _say)
     elif said := require_prepared(study):
         _say(said)
-    from trocar.study.plan.expand import make_plan  # torch, which nobody should wait for whose data are not there
-
     return make_plan(study, profile)
 
 

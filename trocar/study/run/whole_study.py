@@ -1,18 +1,25 @@
-"""A whole study: plan, lock, run everything that is missing, bring mlflow up to it."""
+"""A whole study: make its data, plan, lock, run everything that is missing, bring mlflow up to it.
+
+Making the data may take hours, so that only `study run` and `study plan --prepare` do it.
+"""
 
 from __future__ import annotations
 
+import shlex
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from trocar.core.messages import Say
+from trocar.data.catalog.catalog import FOLDER
 from trocar.errors import ConfigError, TrocarError
 from trocar.slurm.profile import Profile
 from trocar.study.config import StudyConfig
 from trocar.study.plan.expand import StudyPlan, make_lock, make_plan
 from trocar.study.private_names import open_study_book
-from trocar.study.run.data_preparation import run_prepare
 from trocar.study.run.mlflow_record import sync_study
 from trocar.study.run.stage_executors import LocalExecutor, SlurmExecutor, StageExecutor, run_stages
 from trocar.study.stage_store import Store
@@ -20,6 +27,40 @@ from trocar.study.study_lock import StudyLock, drift, edits, read_lock, write_lo
 
 Answering = Callable[[Callable[[int], object]], AbstractContextManager[None]]
 """Within, signals that this process receives go to the function it was given: the command line installs handlers."""
+
+
+def run_prepare(commands: list[str], say: Say) -> None:
+    """The trocar commands that make the data; `say` is told each. Raises TrocarError for the first that fails."""
+    for command in commands:
+        say(f"$ trocar {command}")
+        code = subprocess.run([sys.executable, "-m", "trocar", *shlex.split(command)], check=False).returncode
+        if code in (130, -signal.SIGINT):
+            raise KeyboardInterrupt
+        if code:
+            raise TrocarError(f"prepare: `trocar {command}` ended with exit code {code}; its message is above")
+
+
+def require_prepared(study: StudyConfig) -> str:
+    """What was not run, in a line, '' where the study has nothing to prepare.
+
+    Raises ConfigError that lists the commands if the catalog or a task's data are not there.
+    """
+    if not study.prepare:
+        return ""
+    gone = [str(path) for path in _needed(study) if not path.exists()]
+    if not gone:
+        listed = "; ".join(f"trocar {command}" for command in study.prepare)
+        return f"planned on the data that are there; `study run` and --prepare run first: {listed}"
+    listed = "\n".join(f"  trocar {command}" for command in study.prepare)
+    raise ConfigError(
+        f"study {study.name}: the data are not there yet ({', '.join(gone)}). The study makes them with\n{listed}\n"
+        "`trocar study plan --prepare` runs that now and then plans; `trocar study run` does it too"
+    )
+
+
+def _needed(study: StudyConfig) -> list[Path]:
+    """The catalog, which is written last, and the folders of labels; each once."""
+    return list(dict.fromkeys([study.catalog / FOLDER, *(task.data for task in study.tasks.values())]))
 
 
 def lock_plan(plan: StudyPlan, store: Store, update: bool, say: Say) -> StudyLock:
