@@ -12,7 +12,7 @@ from trocar.downstream.metrics.outcome import Named
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS, per_class
 from trocar.downstream.tasks.base import TASKS, SegmentationTask
 from trocar.errors import ConfigError
-from trocar.report.study_methods import trained_arm
+from trocar.report.study_arms import trained_arm
 from trocar.report.study_report import write
 
 NAME = '<u class="x">{}</u>&\''.format

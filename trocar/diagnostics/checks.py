@@ -54,7 +54,7 @@ SLURM = ("sbatch", "sacct", "sinfo")
 
 def python() -> Check:
     """Interpreter and processor."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    usable = resources.usable_cores()
     threads = os.environ.get("OMP_NUM_THREADS")
     set_to = f", OMP_NUM_THREADS={threads}" if threads else ""
     found = f"Python {platform.python_version()}, {os.cpu_count()} cores, {usable} usable{set_to}"

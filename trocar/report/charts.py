@@ -238,7 +238,7 @@ def draw_learning_curves(curves: Sequence[LearningCurve], name: str) -> str:
             x = np.array(curve.labelled) * (sizes[-1] / sizes[0]) ** shifts[place]
             value, low, high = (np.array([getattr(p, end) for p in curve.points]) for end in ("value", "low", "high"))
             _points(axes, x, value, low, high, place, curve.arm)
-            axes.plot(x, value, color=_colour(place), linestyle=_line(place), linewidth=1.6)
+            axes.plot(x, value, color=_colour(place), linestyle=LINES[place // len(SERIES) % len(LINES)], linewidth=1.6)
         axes.set_xscale("log")
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.minorticks_off()
@@ -297,7 +297,3 @@ def _legend(figure: Any) -> None:
 
 def _colour(place: int) -> str:
     return SERIES[place % len(SERIES)]
-
-
-def _line(place: int) -> str:
-    return LINES[place // len(SERIES) % len(LINES)]

@@ -252,11 +252,12 @@ def training_sentences(inputs: RunInputs) -> list[str]:
     # Not the marks of the curves: of an attempt that logged nothing, or whose steps were made again, there is none.
     attempts = inputs.record.get("attempt")
     times = f" in {attempts} attempts" if isinstance(attempts, int) and attempts > 1 else ""
+    against = f" (ln K = {inputs.uniform_loss:.3f})" if inputs.uniform_loss is not None else ""
     done = max(last_step + 1, int(inputs.record.get("saved_step", 0)))  # steps count from 0, and not all are logged
     sentences = [
         f"{status} after {done:,} steps{times}. "
         f"The {key.replace('_', ' ')} went from {first:.3f} (step {first_step:,}) "
-        f"to {last:.3f}{_against(last, inputs.uniform_loss)}."
+        f"to {last:.3f}{against}."
     ]
     if inputs.uniform_loss is not None and abs(last - inputs.uniform_loss) < 0.01 * inputs.uniform_loss:
         why = "has only begun" if inputs.record.get("status") == "running" else "has learned nothing yet"
@@ -309,7 +310,3 @@ def _apart(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
 
 def _interval(row: Mapping[str, Any]) -> str:
     return f" [{row['interval'][0]:.3f}, {row['interval'][1]:.3f}]" if row.get("interval") else ""
-
-
-def _against(loss: float, uniform: float | None) -> str:
-    return f" (ln K = {uniform:.3f})" if uniform is not None else ""

@@ -20,7 +20,7 @@ from trocar.leakage.verdict import Verdict
 from trocar.privacy.aliases import Aliases
 from trocar.report.known_cases import KnownCases
 from trocar.report.study_analysis import DRAWS, LEVEL, Analysis, Compared, analyse
-from trocar.report.study_methods import (
+from trocar.report.study_arms import (
     KeptOut,
     TrainedArm,
     facts,

@@ -87,14 +87,10 @@ class GridConfig(Config):
 
     def _check_base(self) -> None:
         for axis in ("source", "hospital", "procedure"):
-            if getattr(self, axis) and any(_sets(match, axis) for match in self.base.include):
+            if getattr(self, axis) and any(getattr(match, axis) is not None for match in self.base.include):
                 raise ValueError(f"grid.base.include sets {axis}, which is an axis of the grid; keep one")
         if self.cases and self.base.sample.cases is not None:
             raise ValueError("grid.base.sample.cases and grid.cases: keep one")
-
-
-def _sets(match: VideoFilter, axis: str) -> bool:
-    return getattr(match, axis) is not None
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[\w.+ -]+$")]

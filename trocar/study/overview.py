@@ -19,7 +19,6 @@ from trocar.study.config import SpeedConfig
 from trocar.study.plan.expand import StudyPlan
 from trocar.study.plan.pretrainings import Pretrainings
 from trocar.study.stage_store import LOG, Store
-from trocar.study.stages import Stage
 from trocar.study.study_lock import LockedStage, StudyLock, served
 
 
@@ -207,13 +206,10 @@ def price(plan: StudyPlan, rates: Rates) -> Iterator[str]:
 def _sums(runs: Pretrainings, rates: Rates) -> tuple[int, int, float | None]:
     """Pretrainings, their steps, and hours (None: unknown), those that are equal once."""
     steps = {run.stage: run.steps for run in runs.runs}
-    seconds = [_seconds(runs.stages[name], rates) for name in steps]
+    stages = [runs.stages[name] for name in steps]
+    seconds = [rates.seconds(stage.kind, stage.like, stage.work)[0] for stage in stages]
     known = [one for one in seconds if one is not None]
     return len(steps), sum(steps.values()), sum(known) / 3600 if len(known) == len(seconds) else None
-
-
-def _seconds(stage: Stage, rates: Rates) -> float | None:
-    return rates.seconds(stage.kind, stage.like, stage.work)[0]
 
 
 STATES = ("done", "running", "waiting", "stopped", "failed", "blocked")

@@ -21,7 +21,7 @@ from trocar.errors import TrocarError
 from trocar.study.config import StudyConfig
 from trocar.study.stage_store import Store, check_content, read_spec
 from trocar.study.stages import RESULTS, FinishedStage
-from trocar.study.study_lock import ArmRun, Folds, LockedEvaluation, StudyLock, require_lock
+from trocar.study.study_lock import ArmRun, LockedEvaluation, StudyLock, require_lock
 
 
 class Pretrained(ArmRun):
@@ -191,7 +191,7 @@ class StudyResults:
                         budget=e.budget,
                         draw=draw,
                         start=start,
-                        labelled=_mean_size(draws[draw]),
+                        labelled=sum(map(len, draws[draw].values())) / len(draws[draw]),
                         stage=e.stage,
                         predictions=predictions,
                         key=Key(task.task, label, e.protocol, member, draw, start),
@@ -204,7 +204,3 @@ class StudyResults:
 @lru_cache(maxsize=1)
 def _outcomes_in(path: Path) -> dict[Key, AnyOutcome]:
     return outcomes(Predictions.read(path))
-
-
-def _mean_size(folds: Folds) -> float:
-    return sum(map(len, folds.values())) / len(folds)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from trocar.cli.shared_args import add_options, check, profile_of
+from trocar.core.resources import usable_cores
 
 if TYPE_CHECKING:
     from trocar.core.messages import Say
@@ -42,7 +42,9 @@ def register(subparsers: Any) -> None:
     _add_frames(parser.add_argument_group("pictures (also columns of videos.csv)"))
     _add_settings(parser.add_argument_group("frames to store"))
     _add_tars(parser.add_argument_group("tars that others wrote (WebDataset), read where they lie"))
-    parser.add_argument("--workers", type=int, default=_cores(), metavar="N", help="processes (default: %(default)s)")
+    parser.add_argument(
+        "--workers", type=int, default=usable_cores(), metavar="N", help="processes (default: %(default)s)"
+    )
     parser.add_argument("--allow-rejects", action="store_true", help="exit 0 although some videos were rejected")
     add_options(parser)
     # What the jobs of an array are told: decode one part, or put the catalog together.
@@ -181,10 +183,6 @@ def _add_tars(group: Any) -> None:
 
 def _side(text: str) -> int | None:
     return None if text.lower() == "none" else int(text)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

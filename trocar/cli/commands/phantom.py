@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
+
+from trocar.core.resources import usable_cores
 
 
 def register(subparsers: Any) -> None:
@@ -28,12 +29,8 @@ def register(subparsers: Any) -> None:
     parser.add_argument("--size", default="320x240", help="WIDTHxHEIGHT in pixels, both even (default: 320x240)")
     parser.add_argument("--fps", type=int, default=5, help="frames per second (default: 5)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other patients (default: 0)")
-    parser.add_argument("--workers", type=int, default=_cores(), help="processes (default: the usable cores)")
+    parser.add_argument("--workers", type=int, default=usable_cores(), help="processes (default: the usable cores)")
     parser.set_defaults(run=run, continues=True)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run(args: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 from rich.table import Table
 
 from trocar.core.files import write_json_atomic
+from trocar.core.resources import usable_cores
 from trocar.errors import TrocarError
 
 
@@ -128,7 +129,7 @@ def machine() -> dict[str, Any]:
 
     return {
         "system": platform.platform(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from trocar.core.messages import Say
+from trocar.core.resources import usable_cores
 from trocar.data.loading.dali_pipeline import is_available
 from trocar.diagnostics.gpu import pictures, speed, training
 from trocar.diagnostics.gpu.runner import BAD, CheckFindings, GpuCheck, Subject, run_checks
@@ -36,7 +37,7 @@ def machine(subject: Subject) -> CheckFindings:
     values: dict[str, Any] = {
         "python": platform.python_version(),
         "versions": {name: version for name in PACKAGES if (version := _version(name)) is not None},
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "shared_memory_mib": shutil.disk_usage("/dev/shm").total >> 20 if Path("/dev/shm").exists() else None,
         "dali": is_available(),
         "product_is_right": right,

@@ -45,7 +45,7 @@ def lifetime(subject: Subject) -> CheckFindings:
     """Crops read late must be those read at once: a decoder must not write over memory that waits to be copied."""
     require_dali()
     steps, batch = (4, 8) if subject.tiny else (24, 256)
-    prompt = [_on_host(crops) for crops in _stream(subject, steps, batch, _synchronise)]
+    prompt = [_cpu(crops.crops) for crops in _stream(subject, steps, batch, _synchronise)]
     late = [crops.crops for crops in _stream(subject, steps, batch, _sleep)]
     _synchronise(subject.device)
     wrong = [step for step in range(steps) if not _equal(prompt[step], late[step])]
@@ -121,10 +121,6 @@ def _synchronise(device: torch.device) -> None:
 def _sleep(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda._sleep(LAG)  # type: ignore[no-untyped-call]
-
-
-def _on_host(crops: Crops) -> dict[str, Tensor]:
-    return _cpu(crops.crops)
 
 
 def _cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

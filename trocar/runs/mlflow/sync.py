@@ -167,7 +167,7 @@ def _find_run(client: Any, uri: str, experiment: str, record: Mapping[str, Any],
             found is not None
             and found.info.lifecycle_stage == "active"
             and found.data.tags.get("trocar.run_id") == record["run_id"]
-            and _experiment_name(client, found) == experiment
+            and client.get_experiment(found.info.experiment_id).name == experiment
         ):
             return found
     known = client.get_experiment_by_name(experiment)
@@ -175,10 +175,6 @@ def _find_run(client: Any, uri: str, experiment: str, record: Mapping[str, Any],
         return None
     found = client.search_runs([known.experiment_id], f"tags.`trocar.run_id` = '{record['run_id']}'", max_results=1)
     return found[0] if found else None
-
-
-def _experiment_name(client: Any, run: Any) -> str:
-    return str(client.get_experiment(run.info.experiment_id).name)
 
 
 def _create_run(

@@ -120,7 +120,8 @@ def make_plan(study: StudyConfig, profile: Profile | None = None) -> StudyPlan:
     for task in tasks:
         task.check()
     inits, init_of = _inits(study, runs)
-    backbones = [*_pretrained(runs), *inits, *_random(study, runs, inits), *_named(study)]
+    pretrained = (ScoredBackbone(r.arm, "pretrained", r.seed, parent=r.stage, tasks=r.tasks) for r in runs)
+    backbones = [*pretrained, *inits, *_random(study, runs, inits), *_named(study)]
     evaluations = tuple(
         e
         for backbone in backbones
@@ -159,11 +160,6 @@ def make_lock(plan: StudyPlan) -> StudyLock:
             for name, stage in plan.stages.items()
         },
     )
-
-
-def _pretrained(runs: tuple[ArmRun, ...]) -> Iterator[ScoredBackbone]:
-    for run in runs:
-        yield ScoredBackbone(run.arm, "pretrained", run.seed, parent=run.stage, tasks=run.tasks)
 
 
 def _inits(study: StudyConfig, runs: tuple[ArmRun, ...]) -> tuple[list[ScoredBackbone], dict[str, str]]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from trocar.core.messages import Say
+from trocar.core.resources import usable_cores
 from trocar.errors import StoppedError
 from trocar.runs.process_identity import host_name
 from trocar.slurm.arrays import JobStage
@@ -193,7 +194,7 @@ class LocalExecutor:
 
     def _start(self, name: str) -> None:
         folder = self.store.put(self._stages[name], self.threads, self.keep)
-        threads = self.threads or max(1, _cores() // self.jobs)
+        threads = self.threads or max(1, usable_cores() // self.jobs)
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         environment.pop("RANK", None)
         self._running[name] = (self.launch(folder, environment), time.monotonic())
@@ -242,10 +243,6 @@ def launch_process(words: list[str], folder: Path, environment: Mapping[str, str
         return subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=dict(environment), start_new_session=True
         )
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class SlurmExecutor:
