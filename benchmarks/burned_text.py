@@ -23,7 +23,7 @@ import av
 from PIL import Image, ImageDraw, ImageFont
 
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.ingest.images.burned_text import TextWatch
+from trocar.data.ingest.burned_text import TextWatch
 from trocar.data.ingest.options import IngestOptions
 from trocar.data.ingest.run import run_ingest
 from trocar.data.media.still import open_jpeg

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from trocar.downstream.metrics.multilabel import map_pooled
 from trocar.downstream.metrics.outcome import Outcome
-from trocar.downstream.metrics.tools import map_pooled
 from trocar.study.statistics.contrasts import swap_test
 from trocar.study.statistics.crossed import estimate, guarded
 from trocar.study.statistics.resample import Arm, Resampled, draw_cases, resample

@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from trocar.data.catalog.catalog import OUT_OF_BODY_THRESHOLD, REVIEW_THRESHOLD
-from trocar.data.ingest.images.framing import encode, find_content, target_size
-from trocar.data.ingest.images.quality import BLURRED_SHARPNESS, NEAR_DUPLICATE_BITS, measure, quality_table
+from trocar.data.ingest.framing import encode, find_content, target_size
+from trocar.data.ingest.quality import BLURRED_SHARPNESS, NEAR_DUPLICATE_BITS, measure, quality_table
 from trocar.data.media.still import open_jpeg, read_still
 
 Truth = tuple[str, str, str, bool, bool]  # data set, half, verdict, is it so, was it said

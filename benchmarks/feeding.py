@@ -32,14 +32,14 @@ from PIL import Image
 
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.catalog.writer import VideoEntry, write_catalog
-from trocar.data.ingest.images.framing import encode
+from trocar.data.ingest.framing import encode
 from trocar.data.ingest.shard_writer import ShardWriter
 from trocar.data.loading.dali_pipeline import inputs, tags
 from trocar.data.loading.reader import READERS, ReadAhead, Reader
 from trocar.data.loading.steps import Delivered, Steps
-from trocar.data.media.jpeg_markers import Jpeg
-from trocar.data.order.plan import Plan
+from trocar.data.media.still import Jpeg
 from trocar.data.selection.composition import Composition
+from trocar.data.selection.plan import Plan
 from trocar.data.views.recipe import ViewParams, ViewPlan
 from trocar.diagnostics.backend_parity import no_verdicts
 from trocar.diagnostics.bench.loader_contenders import DINO

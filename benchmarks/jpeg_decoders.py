@@ -28,7 +28,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from trocar.data.media.jpeg_markers import frame_size
+from trocar.data.media.still import frame_size
 
 Decoder = Callable[[bytes], Tensor]
 DAMAGED = 1500

@@ -23,11 +23,11 @@ from PIL import Image
 
 from trocar.cli.main import main as trocar
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.ingest.images.quality import LEAST_BITS, dhash, distance, set_bits
+from trocar.data.ingest.quality import LEAST_BITS, dhash, distance, set_bits
 from trocar.data.ingest.sources.find import IMAGE_SUFFIXES
+from trocar.data.labelled_data import LeakConfig
 from trocar.data.media.still import open_jpeg, read_still
 from trocar.data.selection.composition import Composition
-from trocar.data.selection.leak_config import LeakConfig
 from trocar.leakage.guard import resolve
 from trocar.leakage.matching import ISOLATED_RADIUS, RADIUS
 from trocar.leakage.pictures import U8, variants

@@ -25,8 +25,8 @@ import faiss
 import numpy as np
 from PIL import Image
 
-from trocar.data.ingest.images.framing import find_content
-from trocar.data.ingest.images.quality import dhash, distance
+from trocar.data.ingest.framing import find_content
+from trocar.data.ingest.quality import dhash, distance
 from trocar.data.media.delivered_files import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from trocar.data.media.still import open_jpeg, read_still
 from trocar.leakage.matching import RADIUS, RUN, Rule, find_copies

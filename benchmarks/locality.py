@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.order.plan import BLOCK, WINDOW_BATCHES, Plan
 from trocar.data.selection.composition import Composition
+from trocar.data.selection.plan import BLOCK, WINDOW_BATCHES, Plan
 
 I64 = npt.NDArray[np.int64]
 

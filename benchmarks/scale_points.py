@@ -19,8 +19,8 @@ import numpy as np
 from memory import anonymous_kib
 
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.order.plan import Plan
 from trocar.data.selection.composition import Composition
+from trocar.data.selection.plan import Plan
 from trocar.data.selection.selection import Pool, RowRuns, Selection
 
 COMPOSITIONS = {

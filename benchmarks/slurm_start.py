@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from trocar.runs.step_metrics import read_rows
+from trocar.runs.run_folder import read_rows
 from trocar.slurm import job_states
 from trocar.slurm.executor import slurm_executor
 from trocar.slurm.job_states import wait

@@ -31,8 +31,8 @@ from run_factory import small_run
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.loading.loader import Backend, Loader
 from trocar.data.loading.reader import Reader
-from trocar.data.order.plan import Plan
 from trocar.data.selection.composition import Composition
+from trocar.data.selection.plan import Plan
 from trocar.data.views.recipe import ViewGroup, ViewPlan, ViewRecipe
 
 BACKENDS = ("torch", "dali")

@@ -24,7 +24,7 @@ import sys
 import trocar.ssl.run.pretrain
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.selection.composition import Composition
-from trocar.data.order.plan import Plan
+from trocar.data.selection.plan import Plan
 from trocar.data.loading.reader import Reader
 def anonymous():
     lines = open("/proc/self/status").read().splitlines()

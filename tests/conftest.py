@@ -31,7 +31,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Making mlflow's tables takes a second; every test copies the result."""
-    from trocar.runs.mlflow.server import quiet_mlflow
+    from trocar.runs.mlflow_server import quiet_mlflow
 
     quiet_mlflow()
     mlflow = pytest.importorskip("mlflow")

@@ -12,8 +12,8 @@ from trocar.backbones.export import save_backbone
 from trocar.backbones.load import load_backbone
 from trocar.cli.main import main, parse
 from trocar.core.config import load, preset_names, validate
-from trocar.data.order.neighbour_table import NeighbourTable
 from trocar.data.selection.composition import Composition
+from trocar.data.selection.neighbour_table import NeighbourTable
 from trocar.ssl.engine.method import METHODS
 from trocar.ssl.methods.augmented_distillation import AugmentedDistillationConfig, DrawnNeighbours
 from trocar.ssl.run.pretrain_config import PretrainConfig

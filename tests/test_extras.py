@@ -65,7 +65,7 @@ assert main(["evaluate", "--backbone", "a=run/backbone", *words]) == 0
 def test_a_study_on_this_machine_needs_no_extra(tmp_path: Path) -> None:
     code = f"""
 from trocar.cli.main import main
-from trocar.study.run.stage_executors import LocalExecutor
+from trocar.study.stage_executors import LocalExecutor
 
 assert main(["study", "plan", {str(make_study(tmp_path))!r}]) == 0
 """
@@ -81,7 +81,7 @@ assert main(["study", "plan", {str(make_study(tmp_path))!r}]) == 0
             "from trocar.ssl.neighbour_index import require_faiss; require_faiss()",
             "pip install 'trocar[index]'",
         ),
-        ("import trocar.runs.mlflow.server as s; s.client_of('http://nowhere')", "pip install 'trocar[mlflow]'"),
+        ("import trocar.runs.mlflow_server as s; s.client_of('http://nowhere')", "pip install 'trocar[mlflow]'"),
     ],
 )
 def test_what_needs_an_extra_says_which(code: str, line: str, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ HEAVY = ("torch", "timm", "mlflow", "matplotlib")
         "trocar.data.ingest.pack",  # a worker of an ingest
         "trocar.data.ingest.run",
         "trocar.data.ingest.tars.scan_job",
-        "trocar.study.run.stage_executors",  # a stage of a study
-        "trocar.study.run.stage_execution",
+        "trocar.study.stage_executors",  # a stage of a study
+        "trocar.study.stage_execution",
         "trocar.slurm.submit",
     ],
 )

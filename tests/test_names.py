@@ -18,17 +18,14 @@ LISTS = {
     "downstream/tasks",
     "downstream/temporal/heads",
     "jobs",
-    "phantom/picture",
     "ssl/methods",
 }
 """Folders that list alike things: a file is called after what is in the list, whoever else has that name."""
 REPEATED = {
     "config.py",
     "labels.py",
-    "loss.py",
     "mlflow_record.py",
     "results.py",
-    "shown.py",
     "train.py",
     "writer.py",
 }

@@ -145,9 +145,9 @@ def ingest(
     `options` are those of `trocar ingest`, such as `fps=1.0`, `short_side=256`, `case_regex=...` or `workers=4`. What
     could not be read is in the result's `rejected`, and no error.
     """
-    from trocar.data.ingest.images.framing import IngestSettings
+    from trocar.data.ingest.framing import IngestSettings
     from trocar.data.ingest.options import IngestOptions
-    from trocar.jobs.ingest import ingest as run
+    from trocar.data.ingest.run import ingest as run
 
     allowed = {*IngestSettings.model_fields, *IngestOptions.model_fields} - {"sources", "out", "settings"}
     for key in options:
@@ -193,7 +193,7 @@ def run_study(
     records it (None: a database beside the store; by default nowhere).
     """
     from trocar.study.config import StudyConfig, checked
-    from trocar.study.run.whole_study import run_whole
+    from trocar.study.whole_study import run_whole
 
     wanted = checked(
         _configured(StudyConfig, study, settings), str(study) if isinstance(study, str | Path) else "study"

@@ -18,8 +18,7 @@ from trocar.data.catalog.catalog import Catalog
 from trocar.data.ingest.options import IngestSummary
 from trocar.downstream.evaluation.results import EvaluationResults
 from trocar.errors import ConfigError
-from trocar.runs.run_folder import read_record
-from trocar.runs.step_metrics import read_metrics
+from trocar.runs.run_folder import read_metrics, read_record
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,13 @@
-"""Errors a user can act on. Every one says what is wrong and what to do about it."""
+"""Errors a user can act on. Every one says what is wrong and what to do about it.
+
+An optional dependency that is missing is said with the command that installs it.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class TrocarError(Exception):
@@ -38,3 +42,17 @@ def nearest(word: str, allowed: Iterable[str]) -> str:
     close = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.6)
     close += [name for name in known if len(name) > 2 and word.lower().startswith(name)]
     return f" (did you mean {known[close[0]]!r}?)" if close else ""
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Around imports that the extra `name` of pyproject.toml brings.
+
+    Raises ConfigError in place of ModuleNotFoundError, with the line that installs it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "trocar":
+            raise
+        raise ConfigError(f"{error.name} is not installed: pip install 'trocar[{name}]'") from error

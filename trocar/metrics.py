@@ -32,9 +32,8 @@ import numpy as np
 import numpy.typing as npt
 
 from trocar.downstream.labels import Kind
-from trocar.downstream.metrics.outcome import Floats, Ints, Named, Outcome
+from trocar.downstream.metrics.outcome import AnyOutcome, Floats, Ints, Named, Outcome, SegmentationOutcome, confusions
 from trocar.downstream.metrics.registry import NO_BACKGROUND
-from trocar.downstream.metrics.segmentation_outcome import AnyOutcome, SegmentationOutcome, confusions
 from trocar.downstream.tasks import get_task
 from trocar.downstream.tasks.base import METRICS, TASKS, Task
 from trocar.errors import ConfigError, nearest

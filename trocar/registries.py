@@ -21,7 +21,7 @@ PLACES = {
     "dataset": "trocar.downstream.datasets.base:DATASETS",
     "backbone": "trocar.backbones.published.family:BACKBONES",
     "decoder": "trocar.downstream.segmentation.segmenter:DECODERS",
-    "baseline": "trocar.downstream.features.baselines:BASELINES",
+    "baseline": "trocar.downstream.evaluation.contenders:BASELINES",
 }
 """Where the registry of each kind is."""
 
@@ -44,7 +44,7 @@ def __getattr__(name: str) -> Any:
 if TYPE_CHECKING:
     from trocar.backbones.published.family import BACKBONES
     from trocar.downstream.datasets.base import DATASETS
-    from trocar.downstream.features.baselines import BASELINES
+    from trocar.downstream.evaluation.contenders import BASELINES
     from trocar.downstream.protocols.base import PROTOCOLS
     from trocar.downstream.segmentation.segmenter import DECODERS
     from trocar.downstream.tasks.base import METRICS, TASKS

@@ -8,7 +8,7 @@ import torch
 
 from trocar.backbones import device
 from trocar.backbones.device import allocated, choose_device, hidden
-from trocar.backbones.embed import prediction_batch
+from trocar.backbones.preprocess import prediction_batch
 from trocar.errors import ConfigError
 
 

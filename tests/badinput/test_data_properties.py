@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from trocar.core.random import Permutation
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.order.plan import PERIOD, Plan, largest_remainder
 from trocar.data.selection.composition import Amount, Composition, VideoFilter
+from trocar.data.selection.plan import PERIOD, Plan, largest_remainder
 from trocar.data.selection.selection import Pool, RowRuns, Selection, limit_repeats, nominal_shares
 from trocar.data.views.recipe import Jitter, ViewGroup, ViewPlan, ViewRecipe
 from trocar.errors import ConfigError

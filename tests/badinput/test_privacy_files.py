@@ -12,7 +12,7 @@ from PIL import Image
 from private_factory import contents, ingest
 
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.ingest.images.framing import is_canonical
+from trocar.data.ingest.framing import is_canonical
 
 
 def test_exif_comments_and_thumbnails_never_reach_a_shard(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_sharing_is_asked_for_and_then_said_on_the_page(tmp_path: Path, by_flag:
 def test_mlflow_gets_no_private_name(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
-    from trocar.runs.mlflow.sync import sync
+    from trocar.runs.mlflow_sync import sync
 
     catalog = private_catalog(tmp_path / "shards", (True, False, True))
     run = run_folder(tmp_path, catalog, private_names(catalog))
@@ -146,7 +146,7 @@ def test_mlflow_gets_no_private_name(tmp_path: Path) -> None:
 def test_a_study_in_mlflow_has_no_private_name(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
-    from trocar.study.run.mlflow_record import _parent
+    from trocar.study.mlflow_record import _parent
     from trocar.study.stage_store import Store
 
     arm = "hospital=Inselspital0"

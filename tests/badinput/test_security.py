@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import trocar
 from trocar.cli.main import main
-from trocar.core import yaml_text
+from trocar.core import config
 from trocar.data.catalog.catalog import FRAME_SCHEMA, Catalog, inside
 from trocar.data.ingest.sources.metadata import read_masks
 from trocar.data.loading.reader import BadContentError, Reader
@@ -75,10 +75,10 @@ def test_yaml_is_read_by_safe_loaders_only() -> None:
     unsafe = {"yaml.unsafe_load", "yaml.full_load", "yaml.load_all", "yaml.full_load_all"}
     assert [(file, name) for file, name, _ in calls() if name in unsafe] == []
     loaders = {(file, keyword(call, "Loader")) for file, name, call in calls() if name == "yaml.load"}
-    text = ("yaml_text.py", "yaml.BaseLoader")  # which makes nothing but text, lists and mappings
-    assert loaders == {("remap.py", "_UniqueKeys"), ("yaml_text.py", "_Loader"), text}
+    text = ("config.py", "yaml.BaseLoader")  # which makes nothing but text, lists and mappings
+    assert loaders == {("remap.py", "_UniqueKeys"), ("config.py", "_Loader"), text}
     assert issubclass(remap._UniqueKeys, yaml.BaseLoader)
-    assert issubclass(yaml_text._Loader, yaml.SafeLoader)
+    assert issubclass(config._Loader, yaml.SafeLoader)
 
 
 def test_no_text_is_run_as_code_or_by_a_shell() -> None:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from data_factory import make_catalog
 
-from trocar.data.order.plan import Plan
 from trocar.data.selection.composition import Composition
+from trocar.data.selection.plan import Plan
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import locality

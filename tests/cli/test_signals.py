@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from trocar.cli.signals import StopSignals, answered, raise_stopped, stopping
+from trocar.cli.terminal import StopSignals, answered, raise_stopped, stopping
 from trocar.errors import StoppedError
 from trocar.ssl.engine.trainer import shell_code
 from trocar.ssl.ranks.distributed import World

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
-from trocar.core import yaml_text
+from trocar.core import config
 
 
 @pytest.mark.parametrize(
     "text", ["001", "010", "0x1F", "0b11", "0o17", "1_2", "12:30", "4:00:00", "2020-01-31", "1:2.5", "1_0.5"]
 )
 def test_ids_that_look_like_numbers_stay_text(text: str) -> None:
-    assert yaml_text.load(f"case: [{text}]") == {"case": [text]}
+    assert config.parse_yaml(f"case: [{text}]") == {"case": [text]}
     assert not isinstance(yaml.safe_load(f"[{text}]")[0], str) or text == "0o17"  # what YAML's own rules make of it
 
 
@@ -27,25 +27,25 @@ def test_ids_that_look_like_numbers_stay_text(text: str) -> None:
     ],
 )  # fmt: skip
 def test_everything_else_is_as_before(text: str, value: Any) -> None:
-    found = yaml_text.load(f"key: {text}")["key"]
+    found = config.parse_yaml(f"key: {text}")["key"]
     assert (found, type(found)) == (value, type(value))
     assert yaml.safe_load(f"key: {text}")["key"] == value
 
 
 def test_what_is_dumped_comes_back() -> None:
     tree = {"a": ["001", "1_2", "12:30", "2020-01-31", "7", 7, 1e-05, None, True, "yes"], "b": {"c": "1.0", "d": 1.0}}
-    assert yaml_text.load(yaml.safe_dump(tree)) == tree
+    assert config.parse_yaml(yaml.safe_dump(tree)) == tree
 
 
 def test_objects_are_not_made() -> None:
     with pytest.raises(yaml.YAMLError):
-        yaml_text.load("!!python/object/apply:os.system ['true']")
+        config.parse_yaml("!!python/object/apply:os.system ['true']")
 
 
 def test_lists_of_names_are_text_throughout() -> None:
-    assert yaml_text.load_texts("phase: [null, no, 01, 1.10, ~, NA, 'x']\n") == {
+    assert config.parse_yaml_texts("phase: [null, no, 01, 1.10, ~, NA, 'x']\n") == {
         "phase": ["null", "no", "01", "1.10", "~", "NA", "x"]
     }
     with pytest.raises(yaml.YAMLError):
-        yaml_text.load_texts("a: [")
-    assert yaml_text.load_texts("!!python/object/apply:os.system [echo]") == ["echo"]
+        config.parse_yaml_texts("a: [")
+    assert config.parse_yaml_texts("!!python/object/apply:os.system [echo]") == ["echo"]

@@ -24,17 +24,15 @@ from training_factory import colour_problem
 
 from trocar.backbones import preprocess
 from trocar.backbones.device import Precision
-from trocar.backbones.embed import Embedder
 from trocar.backbones.load import load_backbone
-from trocar.backbones.preprocess import describe_backbone
+from trocar.backbones.preprocess import Embedder, describe_backbone
 from trocar.data.views.pixel_ops import constant
 from trocar.data.views.recipe import ViewPlan
 from trocar.downstream.labels import Kind
 from trocar.downstream.metrics.outcome import Ints
 from trocar.downstream.protocols.base import Problem, Protocol
 from trocar.downstream.protocols.finetune import Finetune, _trainer
-from trocar.downstream.protocols.knn import KNN
-from trocar.downstream.protocols.linear import Linear
+from trocar.downstream.protocols.probes import KNN, Linear
 from trocar.downstream.segmentation import predict
 from trocar.downstream.segmentation.segmenter import DECODERS, build_segmenter
 from trocar.downstream.segmentation.train import (
@@ -46,12 +44,12 @@ from trocar.downstream.segmentation.train import (
 from trocar.downstream.temporal import train as temporal
 from trocar.downstream.temporal.head import HEADS
 from trocar.downstream.temporal.heads import get_head
-from trocar.downstream.temporal.loss import TemporalLoss
 from trocar.downstream.temporal.sequence import Sequence, fit_standard
 from trocar.downstream.temporal.train import TemporalConfig
 from trocar.downstream.training.batches import Cut, NetworkImages
 from trocar.downstream.training.finetuning import FinetuneTrainer
 from trocar.downstream.training.fit import make_optimizer, take_step
+from trocar.downstream.training.loss import TemporalLoss
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -10,7 +10,7 @@ from downstream_factory import make_folder
 from finished_factory import settings
 
 from trocar.downstream.protocols.base import Prediction, Problem
-from trocar.downstream.protocols.knn import KNN
+from trocar.downstream.protocols.probes import KNN
 from trocar.errors import TrocarError
 from trocar.jobs.evaluate import evaluate
 

@@ -12,13 +12,12 @@ from PIL import Image
 
 from trocar.cli.main import main
 from trocar.downstream.datasets import open_dataset
-from trocar.downstream.datasets.base import DatasetOptions
+from trocar.downstream.datasets.base import CHOLEC80_PHASES, DatasetOptions
 from trocar.downstream.datasets.cholect50 import INSTRUMENT, PHASE
-from trocar.downstream.datasets.names import CHOLEC80_PHASES
 from trocar.downstream.datasets.triplets import TOOLS, TRIPLETS
 from trocar.downstream.evaluation.experiment import make_experiment
 from trocar.downstream.evaluation.results import few
-from trocar.downstream.evaluation.rows import about_task
+from trocar.downstream.evaluation.run_files import about_task
 from trocar.downstream.tasks import get_task
 
 

@@ -15,7 +15,7 @@ import yaml
 from data_factory import make_catalog
 from run_factory import assert_identical, small_run
 
-from trocar.runs.step_metrics import read_metrics
+from trocar.runs.run_folder import read_metrics
 from trocar.ssl.engine import checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]

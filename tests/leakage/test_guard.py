@@ -7,9 +7,8 @@ from leak_factory import make_labelled, make_pool, operation
 
 from trocar.cli.main import main
 from trocar.core.files import user_cache
-from trocar.data.labelled_data import LabelledFolder
+from trocar.data.labelled_data import LabelledFolder, LeakConfig
 from trocar.data.selection.composition import Amount, Composition
-from trocar.data.selection.leak_config import LeakConfig
 from trocar.errors import ConfigError, TrocarError
 from trocar.leakage import held_out_sources
 from trocar.leakage.guard import guarding_of, resolve

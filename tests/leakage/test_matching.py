@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from trocar.data.ingest.images.quality import distance
+from trocar.data.ingest.quality import distance
 from trocar.leakage.matching import COMMON, ISOLATED_RADIUS, RADIUS, RUN, Rule, compare, different, find_copies
 from trocar.leakage.pictures import BORDERS, CROPS, VARIANTS, Pictures, variants
 

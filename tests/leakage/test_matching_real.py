@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trocar.data.ingest.images.quality import dhash
+from trocar.data.ingest.quality import dhash
 from trocar.leakage.matching import Rule, find_copies
 from trocar.leakage.pictures import Pictures, variants
 

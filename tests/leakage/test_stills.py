@@ -9,9 +9,9 @@ from leak_factory import make_labelled, make_pool, operation
 from PIL import Image
 
 from trocar.cli.main import main
-from trocar.data.order.neighbours import NeighbourRule, NeighbourSource
+from trocar.data.labelled_data import LeakConfig
 from trocar.data.selection.composition import Composition
-from trocar.data.selection.leak_config import LeakConfig
+from trocar.data.selection.neighbours import NeighbourRule, NeighbourSource
 from trocar.downstream.datasets import open_dataset
 from trocar.errors import ConfigError
 from trocar.leakage.exposure import Exposure, Part

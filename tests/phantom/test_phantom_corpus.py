@@ -19,7 +19,7 @@ from trocar.cli.main import main
 from trocar.errors import ConfigError
 from trocar.phantom import CLASSES, PHASES, TOOLS, PhantomSpec, generate, is_complete
 from trocar.phantom import corpus as corpus_module
-from trocar.phantom.picture.film import film
+from trocar.phantom.film import film
 from trocar.phantom.planted import plan_case
 
 VERSION_2 = np.array(

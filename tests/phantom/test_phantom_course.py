@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
+from trocar.phantom.anatomy import make_anatomy
 from trocar.phantom.director import Director
-from trocar.phantom.picture.anatomy import make_anatomy
 from trocar.phantom.planted import KINDS, plan_case, plan_events
 from trocar.phantom.sampling import stream
 from trocar.phantom.spec import (

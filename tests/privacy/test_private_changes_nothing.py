@@ -8,9 +8,8 @@ from leak_factory import make_labelled, make_pool, operation
 from study_factory import make_study
 
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.labelled_data import LabelledFolder
+from trocar.data.labelled_data import LabelledFolder, LeakConfig
 from trocar.data.selection.composition import Composition
-from trocar.data.selection.leak_config import LeakConfig
 from trocar.downstream.datasets import open_dataset
 from trocar.leakage.guard import RunGuard, guarding_of, resolve
 from trocar.leakage.held_out_sources import held_out
@@ -18,7 +17,7 @@ from trocar.leakage.judge import Judge
 from trocar.privacy.private_data import Marks
 from trocar.ssl.pool_guard import TrainingData
 from trocar.study.config import load_study
-from trocar.study.plan.expand import make_plan
+from trocar.study.study_plan import make_plan
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,7 @@ import yaml
 
 from trocar import __version__
 from trocar.errors import TrocarError
-from trocar.runs.run_folder import Run, read_config, read_record
-from trocar.runs.step_metrics import attempts, judged_loss, read_metrics, read_rows
+from trocar.runs.run_folder import Run, attempts, judged_loss, read_config, read_metrics, read_record, read_rows
 
 
 def rows_of(run, *steps, value=None):
@@ -175,7 +174,7 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
 def test_importing_the_local_record_is_cheap():
     script = (
         "import sys, pydantic, yaml; before = set(sys.modules)\n"
-        "import trocar.runs.run_folder, trocar.runs.lease, trocar.runs.step_metrics\n"
+        "import trocar.runs.run_folder, trocar.runs.lease, trocar.runs.run_folder\n"
         "heavy = {'torch', 'mlflow', 'numpy', 'pandas', 'matplotlib', 'psutil', 'timm'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )

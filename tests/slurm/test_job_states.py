@@ -4,9 +4,9 @@ import pytest
 
 from trocar.errors import TrocarError
 from trocar.slurm import job_states
-from trocar.slurm.cluster_info import max_elements, remarks
 from trocar.slurm.job_states import states
 from trocar.slurm.submissions import Submission
+from trocar.slurm.submit import max_elements, remarks
 
 
 def submission(job, tmp_path, elements=(), cluster="slurm", started=None):

@@ -27,8 +27,7 @@ from slurm_factory import (
 )
 
 from trocar.cli.main import main
-from trocar.runs.run_folder import read_record
-from trocar.runs.step_metrics import read_metrics
+from trocar.runs.run_folder import read_metrics, read_record
 from trocar.slurm import job_states
 from trocar.ssl.engine import checkpoint
 

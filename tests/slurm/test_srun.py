@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from slurm_factory import write_config
 
-from trocar.runs.run_folder import read_record
-from trocar.runs.step_metrics import read_metrics
+from trocar.runs.run_folder import read_metrics, read_record
 from trocar.ssl.ranks.distributed import SPECIAL
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("cluster")]

@@ -7,15 +7,15 @@ import pytest
 import torch
 from data_factory import make_catalog
 
+from trocar.backbones.identify import fingerprint
 from trocar.backbones.load import load_backbone
 from trocar.backbones.preprocess import describe_backbone
-from trocar.backbones.weights.identify import fingerprint
 from trocar.cli.main import main
 from trocar.data.loading.reader import Reader
 from trocar.data.loading.torch_backend import crop_resize, decode
-from trocar.data.order.neighbour_table import NeighbourTable
-from trocar.data.order.neighbours import NeighbourSource, resolve_neighbours
 from trocar.data.selection.composition import Composition
+from trocar.data.selection.neighbour_table import NeighbourTable
+from trocar.data.selection.neighbours import NeighbourSource, resolve_neighbours
 from trocar.errors import ConfigError, TrocarError
 from trocar.leakage.guard import RunGuard
 from trocar.ssl import neighbour_index

@@ -9,7 +9,7 @@ from mask_factory import make_mask_folder
 
 from trocar.errors import ConfigError
 from trocar.study.config import StudyConfig
-from trocar.study.plan.evaluations import TaskPlan
+from trocar.study.planned_evaluations import TaskPlan
 
 
 def task(root: Path, more: str, metric: str | None = None) -> TaskPlan:

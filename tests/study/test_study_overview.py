@@ -6,7 +6,7 @@ from study_factory import launch, make_stages, named
 
 from trocar.core.progress import duration
 from trocar.study.overview import costs, status_of
-from trocar.study.run.stage_executors import LocalExecutor, run_stages
+from trocar.study.stage_executors import LocalExecutor, run_stages
 from trocar.study.stage_store import Store
 
 

@@ -29,7 +29,7 @@ import yaml
 from run_factory import TIMING, small_run
 
 from trocar.cli.main import main
-from trocar.runs.step_metrics import attempts, read_metrics
+from trocar.runs.run_folder import attempts, read_metrics
 from trocar.ssl.engine import checkpoint
 from trocar.ssl.ranks import rendezvous
 

@@ -15,7 +15,7 @@ from ingest_clips import stored
 from PIL import Image, ImageFile
 
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.ingest.images.framing import IngestSettings
+from trocar.data.ingest.framing import IngestSettings
 from trocar.data.ingest.options import IngestOptions
 from trocar.data.ingest.run import run_ingest
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.ingest.images.framing import IngestSettings
+from trocar.data.ingest.framing import IngestSettings
 from trocar.data.ingest.options import IngestOptions, IngestSummary
 from trocar.data.ingest.run import run_ingest
 

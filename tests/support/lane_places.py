@@ -8,6 +8,7 @@ LANE = (
     "data/ingest/test_ingest_run.py",
     "data/media",
     "data/loading/test_dali_pipeline.py",
+    "data/loading/test_jpeg_decoder.py",
     "data/loading/test_loader.py",
     "downstream/metrics",
     "downstream/segmentation",
@@ -19,5 +20,5 @@ LANE = (
     "ssl/engine/test_trainer.py",
     "study/statistics",
     "cli/test_main.py",
-    "runs/mlflow/test_sync.py",
+    "runs/test_mlflow_sync.py",
 )

@@ -12,7 +12,7 @@ from PIL import Image
 
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.catalog.writer import VideoEntry, write_catalog
-from trocar.data.ingest.images.quality import measure, quality_table
+from trocar.data.ingest.quality import measure, quality_table
 from trocar.data.ingest.shard_writer import ShardWriter
 
 Pictures = Sequence[Image.Image]

@@ -262,7 +262,7 @@ def _phases(rows: pd.DataFrame, planted: Planted, level: float) -> pd.DataFrame:
 
 def _masks(rows: pd.DataFrame, out: Path, level: float, member: int) -> pd.DataFrame:
     """The tool is a square of which the prediction has the upper part."""
-    from trocar.downstream.metrics.segmentation_outcome import confusions
+    from trocar.downstream.metrics.outcome import confusions
 
     (out / "masks").mkdir(exist_ok=True)
     names, counts = [], []

@@ -10,7 +10,7 @@ from data_factory import make_catalog
 
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.catalog.writer import VideoEntry, write_catalog
-from trocar.data.ingest.images.framing import IngestSettings
+from trocar.data.ingest.framing import IngestSettings
 from trocar.data.ingest.options import IngestOptions
 from trocar.data.ingest.run import run_ingest
 

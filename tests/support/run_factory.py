@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from trocar.runs.step_metrics import attempts, read_metrics
+from trocar.runs.run_folder import attempts, read_metrics
 from trocar.ssl.engine import checkpoint
 
 TIMING = {"images_per_s", "data_wait", "device_wait", "peak_memory_mib"}

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from run_factory import small_run
 
-from trocar.runs.step_metrics import read_metrics
+from trocar.runs.run_folder import read_metrics
 from trocar.slurm import submissions
 from trocar.slurm.submissions import Submission
 

@@ -10,8 +10,8 @@ from trocar.data.catalog.catalog import Catalog
 from trocar.data.loading.batch import Batch
 from trocar.data.loading.loader import Loader
 from trocar.data.loading.reader import Reader
-from trocar.data.order.plan import Plan
 from trocar.data.selection.composition import Composition
+from trocar.data.selection.plan import Plan
 from trocar.data.views.recipe import ViewGroup, ViewPlan, ViewRecipe
 
 RECIPE = ViewRecipe(groups={"global": ViewGroup(count=2, size=24, scale=(0.4, 1.0))})

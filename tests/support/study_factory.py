@@ -71,7 +71,7 @@ def make_stages(takes_s: float = 0.0, fails: Mapping[str, Path] | None = None) -
 
 def launch(folder: Path, environment: Mapping[str, str]) -> Any:
     """Starts this file in place of `trocar study stage`."""
-    from trocar.study.run.stage_executors import launch_process
+    from trocar.study.stage_executors import launch_process
 
     return launch_process([sys.executable, __file__, str(folder)], folder, environment)
 
@@ -141,9 +141,9 @@ def make_study(root: Path, **changes: Any) -> Path:
 if __name__ == "__main__":
     import signal
 
-    from trocar.cli.signals import answered, raise_stopped
+    from trocar.cli.terminal import answered, raise_stopped
     from trocar.errors import StoppedError
-    from trocar.study.run.stage_execution import run_stage
+    from trocar.study.stage_execution import run_stage
 
     try:
         with answered([signal.SIGTERM], raise_stopped):

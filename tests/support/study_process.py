@@ -21,8 +21,8 @@ PRELOAD = [
     "torch",
     "timm",
     "trocar.ssl.run.pretrain",
-    "trocar.study.plan.expand",
-    "trocar.study.run.stage_executors",
+    "trocar.study.study_plan",
+    "trocar.study.stage_executors",
 ]
 
 
@@ -71,7 +71,7 @@ def fork_stage(folder: Path, environment: Mapping[str, str]) -> Any:
 
 def _run(words: list[str], said: str, limit: int) -> None:
     from trocar.cli.main import main
-    from trocar.study.run import stage_executors
+    from trocar.study import stage_executors
 
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

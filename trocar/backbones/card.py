@@ -13,7 +13,7 @@ from safetensors import safe_open
 from trocar.backbones.source import KEY, WEIGHTS, WEIGHTS_KEY, WeightHistory, is_timms
 from trocar.privacy.aliases import withheld
 from trocar.privacy.redaction import tree_without_folders
-from trocar.runs.step_metrics import read_metrics
+from trocar.runs.run_folder import read_metrics
 
 OWN_ARCHITECTURES = "architectures.py"
 """Beside weights whose architecture timm does not know: the file that registers it."""

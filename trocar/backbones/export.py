@@ -31,7 +31,7 @@ from trocar.backbones.preprocess import (
     resampling_of,
 )
 from trocar.backbones.source import KEY, WEIGHTS, WEIGHTS_KEY, WeightHistory, find_backbone_folder, origin_of
-from trocar.backbones.weights.weights_file import require_finite, write_weights
+from trocar.backbones.weights_file import require_finite, write_weights
 from trocar.core.files import fsync_folder, sha256_of
 from trocar.errors import ConfigError, TrocarError
 from trocar.privacy.aliases import Aliases, withheld
@@ -156,7 +156,7 @@ def _config_text(config: Mapping[str, Any]) -> str:
 def _width(model: nn.Module, shape: Preprocessing) -> int:
     """Of the pooled features: timm's models say it, one of somebody's own is asked with a picture."""
     if hasattr(model, "num_features"):
-        return int(cast(int, model.num_features))
+        return int(cast("int", model.num_features))
     return feature_width(model, "this backbone", [shape.size[0]])
 
 

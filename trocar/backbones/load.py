@@ -15,13 +15,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from trocar.backbones import own_module
+from trocar.backbones.identify import Fingerprint, fingerprint, fitting, read_own, stored_size
 from trocar.backbones.preprocess import POSITIONS, Resampling, fit_input_size, resampling_of, set_resampling
 from trocar.backbones.published.build import build, is_classifier, load_fetched, load_from_file
 from trocar.backbones.published.family import BACKBONES
 from trocar.backbones.source import MODULE, WEIGHTS, BackboneSource, Origin, resolve, set_origin
-from trocar.backbones.weights.identify import Fingerprint, fingerprint, fitting, read_own, stored_size
-from trocar.backbones.weights.weight_store import why_not
-from trocar.backbones.weights.weights_file import require_finite
+from trocar.backbones.weight_store import why_not
+from trocar.backbones.weights_file import require_finite
 from trocar.core.files import sha256_of
 from trocar.errors import ConfigError, TrocarError
 

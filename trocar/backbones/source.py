@@ -16,9 +16,9 @@ from typing import Any, Literal, Protocol
 import timm
 from torch import nn
 
+from trocar.backbones.identify import only_match
 from trocar.backbones.published.family import BACKBONES, Published, Seen
-from trocar.backbones.weights.identify import only_match
-from trocar.backbones.weights.weights_file import SUFFIXES
+from trocar.backbones.weights_file import SUFFIXES
 from trocar.errors import ConfigError, TrocarError, nearest
 
 RANDOM, TIMM = "random:", "timm:"

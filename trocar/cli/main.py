@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from trocar import __version__
-from trocar.cli import commands, shared_args, streams
+from trocar.cli import commands, shared_args, terminal
 from trocar.core import resources
 from trocar.errors import StoppedError, TrocarError
 from trocar.privacy.redaction import redact
@@ -59,19 +59,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise SystemExit(stop.code) from None
     except TrocarError as error:
         # An override that is refused may be a tracking URI.
-        streams.say(f"trocar {args.command}: {redact(str(error))}")
+        terminal.say(f"trocar {args.command}: {redact(str(error))}")
         return error.exit_code
     except OSError as error:
         # Pipes to other processes break too; only where our own reader is gone is nothing wrong.
-        if isinstance(error, BrokenPipeError) and streams.reader_gone():
-            return streams.READER_GONE
+        if isinstance(error, BrokenPipeError) and terminal.reader_gone():
+            return terminal.READER_GONE
         # A full disk, a folder without permission, a file server gone: what the system says, and where.
         where = f"{error.filename}: " if error.filename else ""
-        streams.say(f"trocar {args.command}: {where}{error.strerror or error}")
+        terminal.say(f"trocar {args.command}: {where}{error.strerror or error}")
         return 1
     except KeyboardInterrupt:
         again = "continues where it stopped" if getattr(args, "continues", False) else "starts again from the beginning"
-        streams.say(f"trocar {args.command}: interrupted; the same command {again}")
+        terminal.say(f"trocar {args.command}: interrupted; the same command {again}")
         return 130
 
 
@@ -83,10 +83,10 @@ def entry() -> int:
         code = main()
     except SystemExit as stop:  # of argparse: help, the version, or words it does not know
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-        if code == 0 and streams.reader_gone():  # which argparse says nothing of since Python 3.12
-            code = streams.READER_GONE
+        if code == 0 and terminal.reader_gone():  # which argparse says nothing of since Python 3.12
+            code = terminal.READER_GONE
     except OSError as error:  # of argparse, too: only what it prints lies outside of `main`'s care
-        code = streams.lost(error)
-    code = streams.finish(code)
+        code = terminal.lost(error)
+    code = terminal.finish(code)
     gc.freeze()  # the interpreter's end would look through a million objects of torch three times
     return code

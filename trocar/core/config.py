@@ -1,12 +1,19 @@
 """YAML files -> validated pydantic models, with `extends:` and dotted overrides.
 
 A bad configuration is refused with the file, the key, the value, what is allowed and the nearest match.
+
+YAML as people mean it: what is no plain number stays the text it is.
+
+YAML 1.1 makes the number 1 of `001`, 12 of `1_2`, 750 of `12:30` and a date of `2020-01-31`; case ids, class names
+and times are written so. Only `-?(0|[1-9][0-9]*)` and decimals with a point are numbers here. A field that is a
+number takes `1_000` and `010` as text all the same.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -14,10 +21,35 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from trocar.core import yaml_text
 from trocar.core.plugins import import_plugins
 from trocar.core.registry import NAME_MISSING, NAME_UNKNOWN, ByName
 from trocar.errors import ConfigError, nearest
+
+_RULES = {
+    "tag:yaml.org,2002:int": re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"),
+    "tag:yaml.org,2002:float": re.compile(
+        r"^(?:[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
+}
+_NEVER = {"tag:yaml.org,2002:timestamp"}
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers = {
+        first: [(tag, _RULES.get(tag, rule)) for tag, rule in rules if tag not in _NEVER]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def parse_yaml(text: str) -> Any:
+    """Plain values of a YAML document, as `yaml.safe_load` but for the numbers above. Raises yaml.YAMLError."""
+    return yaml.load(text, Loader=_Loader)
+
+
+def parse_yaml_texts(text: str) -> Any:
+    """The same with every value as the text it is, `null` and `no` too: for lists of names."""
+    return yaml.load(text, Loader=yaml.BaseLoader)
+
 
 PRESETS = Path(__file__).parents[1] / "configs"
 
@@ -124,7 +156,7 @@ def _read_tree(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path in seen:
         raise ConfigError(f"{path}: `extends` goes round in a circle through {seen[-1]}")
     try:
-        tree = yaml_text.load(path.read_text(encoding="utf-8"))
+        tree = parse_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
     tree = {} if tree is None else tree
@@ -168,7 +200,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
             raise ConfigError(f"override {override!r}: {parent!r} is a value, not a section")
         tree = child
     try:
-        tree[last] = yaml_text.load(text)
+        tree[last] = parse_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"override {override!r}: {error}") from None
 

@@ -90,7 +90,7 @@ class Permutation:
 
     The round function is MurmurHash3's 64-bit finaliser, keyed per round. It is a shuffle, not a cipher.
 
-    Parameters: `n` >= 1 elements; `key` says which permutation (see `counter.make_key`).
+    Parameters: `n` >= 1 elements; `key` says which permutation (see `make_key`).
     """
 
     def __init__(self, n: int, *key: int | str) -> None:

@@ -1,10 +1,12 @@
-"""The keys by which every configuration names a labelled data set; and the three splits of one, and how else people
-spell them.
+"""The keys by which every configuration names a labelled data set, and its splits however people spell them.
+
+What `leak` in a composition says, too: which cases must stay out of a pool. `trocar.leakage` reads it, data does not.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -82,3 +84,27 @@ def split_tags(table: Table) -> Texts:
         raise table.error(what, table.first_rows("split")[lost])
     split: Texts = np.array([found[text] for text in table.texts("split")], dtype=object)
     return split
+
+
+Policy = Literal["exclude", "error", "allow"]
+Suspects = Literal["exclude", "keep"]
+
+
+class LeakConfig(Config):
+    """Which cases must stay out of the pool, and what to do with those found in it."""
+
+    against: list[str | LabelledFolder] = Field(
+        default=[],
+        description="what is held out: folders of labelled data (their test and validation cases, or all where no "
+        "split is known), published data sets (`cholec80`, `cholec80/41-80`, `cholec80:40-40` for the test and "
+        "validation cases of a published split), or text files with a line `data set/case` for each case",
+    )
+    policy: Policy = Field(
+        default="exclude",
+        description="what becomes of held-out cases in the pool: they leave it, are an error, or stay and are reported",
+    )
+    suspects: Suspects = Field(
+        default="exclude",
+        description="whether cases that only look like held-out cases leave the pool too; under `policy: allow` "
+        "nothing does",
+    )

@@ -22,14 +22,14 @@ from torch import Tensor
 from trocar.core.random import make_key, uniform, words
 from trocar.data.catalog.catalog import QUALITY_SCHEMA, Catalog
 from trocar.data.catalog.writer import VideoEntry, write_catalog
-from trocar.data.ingest.images.framing import encode
+from trocar.data.ingest.framing import encode
 from trocar.data.ingest.shard_writer import ShardWriter
 from trocar.data.loading.batch import Crops
 from trocar.data.loading.dali_pipeline import border
 from trocar.data.loading.loader import Backend, Loader
 from trocar.data.loading.reader import Reader
-from trocar.data.order.plan import Plan
 from trocar.data.selection.composition import Composition
+from trocar.data.selection.plan import Plan
 from trocar.data.views.pixel_ops import colour_maps
 from trocar.data.views.recipe import ViewGroup, ViewParams, ViewPlan, ViewRecipe
 from trocar.ssl.run.pretrain_config import DataConfig

@@ -21,16 +21,21 @@ from torch import Tensor, nn
 
 from trocar.backbones import own_module
 from trocar.backbones.device import Wanted, choose_device, resolved
-from trocar.backbones.embed import Embedder, require_finite_features, usual_batch
 from trocar.backbones.load import load_backbone
-from trocar.backbones.preprocess import describe_backbone, fit_input_size
+from trocar.backbones.preprocess import (
+    Embedder,
+    describe_backbone,
+    fit_input_size,
+    require_finite_features,
+    usual_batch,
+)
 from trocar.core.files import replacing, write_atomic
 from trocar.core.resources import granted_cores
 from trocar.data.catalog.catalog import FOLDER, Catalog
 from trocar.data.media.delivered_files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, RejectError, listed
+from trocar.data.media.frame_conversion import Scaler, to_rgb
 from trocar.data.media.still import read_still
-from trocar.data.media.video.frame_conversion import Scaler, to_rgb
-from trocar.data.media.video.index import numbered_pictures, read_index
+from trocar.data.media.video_index import numbered_pictures, read_index
 from trocar.downstream.datasets.readers.videos import Clip
 from trocar.errors import ConfigError, TrocarError
 

@@ -11,8 +11,8 @@ import numpy as np
 from trocar.backbones.source import Record
 from trocar.core.messages import Say
 from trocar.data.catalog.catalog import Catalog
+from trocar.data.labelled_data import LeakConfig, Policy
 from trocar.data.selection.composition import Composition
-from trocar.data.selection.leak_config import LeakConfig, Policy
 from trocar.data.selection.selection import Exclusion, Selection
 from trocar.errors import ConfigError
 from trocar.leakage.exposure import Exposure, Part, RecordedHistory, exposure_of, exposure_of_index

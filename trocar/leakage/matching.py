@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from trocar.core.hamming import HashIndex, hash_index
 from trocar.core.random import I64
-from trocar.data.ingest.images.quality import COPY_BITS, distance
+from trocar.data.ingest.quality import COPY_BITS, distance
 from trocar.leakage.pictures import U8, Pictures
 
 RADIUS = COPY_BITS

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from trocar.core.random import I64
-from trocar.data.ingest.images.framing import SAMPLES, find_content
-from trocar.data.ingest.images.quality import LEAST_BITS, cells, differences, set_bits
+from trocar.data.ingest.framing import SAMPLES, find_content
+from trocar.data.ingest.quality import LEAST_BITS, cells, differences, set_bits
 
 U8 = npt.NDArray[np.uint8]
 BORDERS = (0.0, 0.04, 0.08)

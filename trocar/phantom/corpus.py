@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from trocar.errors import ConfigError, TrocarError
+from trocar.phantom.film import Frame, film
 from trocar.phantom.labels import (
     CVS_COLUMNS,
     PLANTED_COLUMNS,
@@ -34,8 +35,7 @@ from trocar.phantom.labels import (
     tool_text,
     write_table,
 )
-from trocar.phantom.picture.film import Frame, film
-from trocar.phantom.picture.optics import HOUSES
+from trocar.phantom.optics import HOUSES
 from trocar.phantom.planted import plan_case
 from trocar.phantom.sampling import Bytes, stream
 from trocar.phantom.spec import CLASSES, GENERATOR_VERSION, PHASES, TOOLS, CasePlan, PhantomSpec

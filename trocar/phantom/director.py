@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trocar.phantom.picture.anatomy import Anatomy, Points
-from trocar.phantom.picture.materials import Rng
-from trocar.phantom.picture.optics import packing_poses, point_on_organ
-from trocar.phantom.picture.stage import Camera, Moment, SpritePose, Stamp, ToolPose, Track, ease, follow, wander
+from trocar.phantom.anatomy import Anatomy, Points
+from trocar.phantom.materials import Rng
+from trocar.phantom.optics import packing_poses, point_on_organ
 from trocar.phantom.sampling import stream
 from trocar.phantom.spec import (
     BIPOLAR,
@@ -33,6 +32,7 @@ from trocar.phantom.spec import (
     make_timeline,
     progress,
 )
+from trocar.phantom.stage import Camera, Moment, SpritePose, Stamp, ToolPose, Track, ease, follow, wander
 
 # Order of work on the two tubes: (tube, position along it, is it a cut?).
 CLIP_STEPS: tuple[tuple[int, float, bool], ...] = (

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from trocar.phantom.picture.film import Frame
-from trocar.phantom.picture.materials import Rng
+from trocar.phantom.film import Frame
+from trocar.phantom.materials import Rng
 from trocar.phantom.spec import CLASSES, CVS_INTERVAL_S, PHASES, TOOLS
 
 Row = dict[str, Any]

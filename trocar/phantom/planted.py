@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from trocar.phantom.picture import materials
-from trocar.phantom.picture.materials import TILE, Array, Rng, spectral
+from trocar.phantom import materials
+from trocar.phantom.materials import TILE, Array, Rng, spectral
 from trocar.phantom.sampling import stream
 from trocar.phantom.spec import HOSPITALS, PROCEDURES, CasePlan, PhantomSpec
 

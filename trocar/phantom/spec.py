@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pydantic import Field, field_validator
 
 from trocar.core.config import Config
-from trocar.phantom.picture.materials import Rng
+from trocar.phantom.materials import Rng
 
 # Raised whenever one pixel or one label of any video changes; numbers measured on different versions never compare.
 GENERATOR_VERSION = 2

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import yaml
 from pydantic import Field
 
-from trocar.core import yaml_text
+from trocar.core import config
 from trocar.core.config import AsWritten, Config, validate
 from trocar.core.random import I64
 from trocar.errors import ConfigError, nearest
@@ -63,7 +63,7 @@ def marks_in(root: Path) -> Marks:
     if not path.is_file():
         return NO_MARKS
     try:
-        tree = yaml_text.load(path.read_text(encoding="utf-8"))
+        tree = config.parse_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(tree, dict):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trocar.runs.step_metrics import judged_loss
+from trocar.runs.run_folder import judged_loss
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

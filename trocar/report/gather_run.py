@@ -33,8 +33,7 @@ from trocar.privacy.private_data import is_private, private_of_catalog
 from trocar.privacy.redaction import tree_without_folders
 from trocar.report.page_pictures import Images, PictureFeatures, neighbours, pca_maps, spread
 from trocar.report.templating import clock
-from trocar.runs.run_folder import read_config, read_record, run_status
-from trocar.runs.step_metrics import read_metrics, read_rows
+from trocar.runs.run_folder import read_config, read_metrics, read_record, read_rows, run_status
 from trocar.ssl.engine.checkpoint import steps
 
 
@@ -75,7 +74,7 @@ class NeighbourComparison:
 class RunInputs:
     """Everything on the page; what is None or empty is left out, and `notes` say why.
 
-    record: run.json. config: config.yaml. metrics: rows of `runs.step_metrics.read_metrics`. resumes: first
+    record: run.json. config: config.yaml. metrics: rows of `runs.run_folder.read_metrics`. resumes: first
     logged step of every attempt but the first. uniform_loss: ln K, the loss of uniform outputs. evaluation:
     results.json of `trocar evaluate`. views: group name -> uint8 [b, n, S, S, 3]. provenance: what it ran on,
     name -> value.

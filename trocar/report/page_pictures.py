@@ -18,8 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from trocar.backbones.embed import require_finite_features
-from trocar.backbones.preprocess import describe_backbone
+from trocar.backbones.preprocess import describe_backbone, require_finite_features
 from trocar.core.config import validate
 from trocar.errors import TrocarError
 from trocar.leakage.guard import RunGuard

@@ -22,8 +22,7 @@ from trocar.report.charts import Panel, draw_panel, panels, scale_of
 from trocar.report.gather_run import Gallery, NeighbourComparison, PcaComparison, RunInputs, gather
 from trocar.report.page_pictures import Images, Picture, contact_sheet, first_views, resized
 from trocar.report.templating import render_template
-from trocar.runs.run_folder import read_config, read_record
-from trocar.runs.step_metrics import judged_loss
+from trocar.runs.run_folder import judged_loss, read_config, read_record
 
 TILES = (
     ("step", "last step", "{:,.0f}", 1.0),

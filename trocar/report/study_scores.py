@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trocar.downstream.metrics.outcome import SegmentationOutcome
 from trocar.downstream.metrics.registry import class_lines
 from trocar.downstream.metrics.segmentation import per_class, row_mean
-from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome
 from trocar.leakage.verdict import Verdict
 from trocar.report.charts import draw_learning_curves, draw_scaling, scale_of
 from trocar.report.known_cases import KnownCases

@@ -14,12 +14,12 @@ import pandas as pd
 from PIL import Image
 
 from trocar.backbones.load import load_backbone, random_like
-from trocar.backbones.weights.weight_store import is_random
+from trocar.backbones.weight_store import is_random
 from trocar.downstream.figures.curves import draw_curves
-from trocar.downstream.figures.ribbons import draw_ribbons
-from trocar.downstream.figures.shown import shown
+from trocar.downstream.figures.phases import draw_ribbons
+from trocar.downstream.figures.style import shown
 from trocar.downstream.metrics.segmentation import row_mean, scores_of
-from trocar.downstream.segmentation.overlay import draw_overlays, ranked
+from trocar.downstream.segmentation.predict import draw_overlays, ranked
 from trocar.downstream.tasks import get_task
 from trocar.errors import TrocarError
 from trocar.report.hardest_frames import Hard, frames_of, hardest, pictures, rows_of

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trocar.core.extras import extra
-from trocar.errors import ConfigError, TrocarError
+from trocar.errors import ConfigError, TrocarError, extra
 from trocar.slurm.profile import MEMORY, Profile
 from trocar.slurm.remote_call import Call
 from trocar.slurm.requeue import script_lines

@@ -17,12 +17,12 @@ from trocar.core.files import write_json_atomic
 from trocar.errors import ConfigError, TrocarError, nearest
 from trocar.slurm import job_states, submissions
 from trocar.slurm.arrays import Array, JobStage, check, dependents, plan
-from trocar.slurm.cluster_info import max_elements, site_facts
 from trocar.slurm.executor import Executor, slurm_executor
 from trocar.slurm.job_states import JobState, run_command, states
 from trocar.slurm.profile import Profile
 from trocar.slurm.remote_call import Call
 from trocar.slurm.submissions import Submission
+from trocar.slurm.submit import max_elements, site_facts
 
 GRAPH = "graph.json"
 

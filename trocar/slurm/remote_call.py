@@ -14,8 +14,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from types import FrameType
 
-from trocar.core.extras import extra
-from trocar.errors import TrocarError
+from trocar.errors import TrocarError, extra
 from trocar.slurm import job_states
 from trocar.slurm.requeue import FOLDER, MOST, STOPPING, after_stop
 

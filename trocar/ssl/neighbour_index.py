@@ -25,23 +25,21 @@ from torch.utils.data import DataLoader, Dataset
 
 from trocar import __version__
 from trocar.backbones.device import choose_device
-from trocar.backbones.embed import Embedder, require_finite_features
+from trocar.backbones.identify import fingerprint
 from trocar.backbones.load import load_backbone
-from trocar.backbones.preprocess import describe_backbone, fit_input_size
+from trocar.backbones.preprocess import Embedder, describe_backbone, fit_input_size, require_finite_features
 from trocar.backbones.source import KEY
-from trocar.backbones.weights.identify import fingerprint
 from trocar.core.config import Config
-from trocar.core.extras import extra
 from trocar.core.messages import Say
 from trocar.core.progress import track
 from trocar.core.random import I64
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.loading.reader import BadContentError, Reader
 from trocar.data.loading.torch_backend import crop_resize, decode
-from trocar.data.order.neighbour_table import F32, index_folder, write_table
 from trocar.data.selection.composition import Composition
+from trocar.data.selection.neighbour_table import F32, index_folder, write_table
 from trocar.data.selection.selection import Selection
-from trocar.errors import ConfigError, TrocarError
+from trocar.errors import ConfigError, TrocarError, extra
 from trocar.ssl.pool_guard import PoolGuard
 
 QUERIES = 1024  # of a block

@@ -11,8 +11,8 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from trocar.backbones.device import Wanted
 from trocar.core.config import Config, WithPlugins, load
+from trocar.data.labelled_data import Policy
 from trocar.data.selection.composition import Composition, VideoFilter
-from trocar.data.selection.leak_config import Policy
 from trocar.downstream.evaluation.evaluate_config import LabelledTask
 from trocar.downstream.metrics.registry import metric_named
 from trocar.downstream.protocols import get_protocol

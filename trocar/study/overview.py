@@ -16,10 +16,10 @@ from rich.table import Table
 from trocar.core.progress import duration
 from trocar.leakage.guard import KEPT
 from trocar.study.config import SpeedConfig
-from trocar.study.plan.expand import StudyPlan
-from trocar.study.plan.pretrainings import Pretrainings
+from trocar.study.planned_pretrainings import Pretrainings
 from trocar.study.stage_store import LOG, Store
 from trocar.study.study_lock import LockedStage, StudyLock, served
+from trocar.study.study_plan import StudyPlan
 
 
 def plan_tables(plan: StudyPlan, lock: StudyLock, store: Store) -> Iterator[Table | str]:

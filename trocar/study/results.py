@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from trocar.downstream.metrics.outcome import AnyMetric, of_cases
+from trocar.downstream.metrics.outcome import AnyMetric, AnyOutcome, of_cases
 from trocar.downstream.metrics.registry import metric_named
-from trocar.downstream.metrics.segmentation_outcome import AnyOutcome
 from trocar.downstream.predictions.prediction_file import Key, Predictions
 from trocar.downstream.predictions.prediction_scores import outcomes
 from trocar.errors import TrocarError

@@ -4,7 +4,7 @@ import threading
 import pytest
 from data_factory import make_catalog
 
-from trocar.data.catalog import staging
+from trocar.data.loading import shard_files
 from trocar.data.loading.reader import Reader
 from trocar.data.selection.composition import Composition
 from trocar.errors import ConfigError
@@ -23,8 +23,8 @@ def north(catalog):
 
 def copied(catalog, selection, target, **more):
     said = []
-    staging.copy(catalog, selection, target, said.append, **more)
-    return staging.present(catalog, target), said
+    shard_files.copy(catalog, selection, target, said.append, **more)
+    return shard_files.present(catalog, target), said
 
 
 def test_only_shards_of_the_selection_are_copied_and_read_the_same(catalog, north, tmp_path):
@@ -49,7 +49,7 @@ def test_what_is_there_already_is_not_copied_again(catalog, north, tmp_path):
 
 def test_several_shards_are_copied_at_once_and_one_that_fails_leaves_no_part(catalog, tmp_path, monkeypatch):
     everything = Composition(curate="none").resolve(catalog, None)
-    both, whole = threading.Barrier(2), staging.shutil.copyfile
+    both, whole = threading.Barrier(2), shard_files.shutil.copyfile
 
     def together(source, target):
         both.wait(10)  # a copy that waited for the one before would break it
@@ -57,7 +57,7 @@ def test_several_shards_are_copied_at_once_and_one_that_fails_leaves_no_part(cat
         if source == catalog.shard_paths[2]:
             raise OSError(errno.ENOSPC, "No space left on device", str(target))
 
-    monkeypatch.setattr(staging.shutil, "copyfile", together)
+    monkeypatch.setattr(shard_files.shutil, "copyfile", together)
     staged, said = copied(catalog, everything, tmp_path / "disk", spare=0)
     assert len(catalog.shard_paths) == 4
     assert 2 not in staged
@@ -82,7 +82,7 @@ def test_a_folder_that_cannot_be_written_is_no_end(catalog, north, tmp_path):
 
 def test_the_place_follows_the_jobs_variables_and_the_catalog(catalog, tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_TMPDIR", str(tmp_path))
-    assert staging.place("$SLURM_TMPDIR/x", catalog).parent == tmp_path / "x"
+    assert shard_files.place("$SLURM_TMPDIR/x", catalog).parent == tmp_path / "x"
     monkeypatch.delenv("SLURM_TMPDIR")
     with pytest.raises(ConfigError, match="not set on this machine"):
-        staging.place("$SLURM_TMPDIR/x", catalog)
+        shard_files.place("$SLURM_TMPDIR/x", catalog)

@@ -14,8 +14,7 @@ from data_factory import make_catalog
 from ingest_clips import KEEP, ingest, tree
 
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.ingest import video
-from trocar.data.ingest.images import framing
+from trocar.data.ingest import framing, video
 from trocar.data.ingest.options import IngestOptions
 from trocar.data.ingest.output_folder import only_one
 from trocar.data.ingest.run import run_ingest

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trocar.data.ingest.images.framing import encode, is_canonical, target_size
-from trocar.data.media.jpeg_markers import frame_size
-from trocar.data.media.still import open_jpeg
+from trocar.data.ingest.framing import encode, is_canonical, target_size
+from trocar.data.media.still import frame_size, open_jpeg
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = (48, 32)) -> Image.Image:

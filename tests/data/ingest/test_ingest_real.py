@@ -9,9 +9,9 @@ import pytest
 from ingest_clips import stored
 
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.ingest.images.framing import IngestSettings, is_canonical
-from trocar.data.ingest.images.quality import dhash, hamming
+from trocar.data.ingest.framing import IngestSettings, is_canonical
 from trocar.data.ingest.options import IngestOptions
+from trocar.data.ingest.quality import dhash, hamming
 from trocar.data.ingest.run import run_ingest
 
 pytestmark = pytest.mark.data

@@ -24,8 +24,7 @@ from ingest_clips import (
 
 from trocar.cli.main import main
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.ingest import record
-from trocar.data.ingest.images import framing
+from trocar.data.ingest import framing, record
 
 LOSSLESS = KEEP.model_copy(update={"jpeg_quality": 100})
 

@@ -16,7 +16,7 @@ from PIL import Image
 from trocar.cli.main import main
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.ingest import video
-from trocar.data.ingest.images.framing import IngestSettings
+from trocar.data.ingest.framing import IngestSettings
 from trocar.errors import ConfigError
 
 

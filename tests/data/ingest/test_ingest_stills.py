@@ -21,8 +21,8 @@ from trocar.data.ingest import pack as packing
 from trocar.data.ingest import pool, record
 from trocar.data.ingest.jobs import plan
 from trocar.data.ingest.options import IngestOptions
-from trocar.data.order.neighbours import NeighbourSource, resolve_neighbours
 from trocar.data.selection.composition import Amount, Composition
+from trocar.data.selection.neighbours import NeighbourSource, resolve_neighbours
 from trocar.errors import ConfigError
 
 

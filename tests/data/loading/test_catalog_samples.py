@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.loading.reader import Reader
-from trocar.data.order.plan import Plan
 from trocar.data.selection.composition import Composition, VideoFilter
+from trocar.data.selection.plan import Plan
 from trocar.errors import TrocarError
 
 EVERYTHING = Composition(curate="none")

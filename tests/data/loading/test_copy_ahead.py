@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from trocar.backbones.embed import GATHERED, Embedder
-from trocar.backbones.preprocess import Preprocessing
+from trocar.backbones.preprocess import GATHERED, Embedder, Preprocessing
 from trocar.data.loading.prefetch import pinned, sent_ahead
 
 CUDA = torch.device("cuda", 0)
@@ -111,7 +110,7 @@ def test_features_come_back_from_a_gpu_in_order_and_several_batches_at_a_time(mo
     batches = [torch.full((3, 3, 4, 4), i, dtype=torch.uint8) for i in range(GATHERED + 2)]
     expected = [embedder(images).numpy() for images in batches]
     embedder.device = CUDA
-    monkeypatch.setattr("trocar.backbones.embed.sent_ahead", lambda batches, device: batches)
+    monkeypatch.setattr("trocar.backbones.preprocess.sent_ahead", lambda batches, device: batches)
     found = list(embedder.stream(iter(batches)))
     assert [len(part) for part in found] == [3 * GATHERED, 6]
     np.testing.assert_array_equal(np.concatenate(found), np.concatenate(expected))

@@ -15,8 +15,8 @@ from trocar.data.loading import dali_stream
 from trocar.data.loading.dali_pipeline import border
 from trocar.data.loading.loader import Loader
 from trocar.data.loading.reader import Reader
-from trocar.data.order.plan import Plan
 from trocar.data.selection.composition import Composition
+from trocar.data.selection.plan import Plan
 from trocar.data.views.recipe import ViewGroup, ViewPlan, ViewRecipe
 from trocar.diagnostics.backend_parity import CROP_BOUND, measure
 from trocar.errors import ConfigError, TrocarError

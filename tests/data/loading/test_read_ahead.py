@@ -12,7 +12,7 @@ from stream_factory import make_loader
 from trocar.data.loading import reader as reading
 from trocar.data.loading.loader import Loader
 from trocar.data.loading.reader import ReadAhead, Reader
-from trocar.data.order.neighbours import NeighbourSource, resolve_neighbours
+from trocar.data.selection.neighbours import NeighbourSource, resolve_neighbours
 from trocar.data.views.recipe import ViewGroup, ViewPlan, ViewRecipe
 from trocar.errors import TrocarError
 

@@ -9,9 +9,9 @@ from trocar.core.config import validate
 from trocar.data.loading.loader import Loader
 from trocar.data.loading.reader import Reader
 from trocar.data.loading.torch_backend import crop_resize, decode
-from trocar.data.order.neighbours import NeighbourSource, resolve_neighbours
-from trocar.data.order.plan import Plan
 from trocar.data.selection.composition import Composition
+from trocar.data.selection.neighbours import NeighbourSource, resolve_neighbours
+from trocar.data.selection.plan import Plan
 from trocar.data.views.recipe import ViewGroup, ViewPlan, ViewRecipe
 from trocar.diagnostics.backend_parity import measure
 from trocar.errors import ConfigError

@@ -8,9 +8,9 @@ import pytest
 from data_factory import make_catalog
 
 from trocar.data.loading import reader as reading
-from trocar.data.loading import shard_handles
+from trocar.data.loading import shard_files
 from trocar.data.loading.reader import Reader
-from trocar.data.loading.shard_handles import MOST, ShardHandles, open_shards
+from trocar.data.loading.shard_files import MOST, ShardHandles, open_shards
 
 
 def is_open(descriptor):
@@ -99,7 +99,7 @@ def test_a_step_opens_no_shard_twice_and_advises_for_what_stays_open(tmp_path, m
     opened, advised = [], []
     monkeypatch.setattr(os, "posix_fadvise", lambda handle, offset, size, advice: advised.append(offset))
     real = os.open
-    monkeypatch.setattr(shard_handles.os, "open", lambda path, *rest: opened.append(path) or real(path, *rest))
+    monkeypatch.setattr(shard_files.os, "open", lambda path, *rest: opened.append(path) or real(path, *rest))
     reader, rows = Reader(catalog), reading.np.arange(20)[::-1, None]
     order = reader.order(rows)
     assert advised == [int(catalog.frames["offset"][row]) for row in range(8)]  # of the first two shards

@@ -6,7 +6,7 @@ import pytest
 from data_factory import random_jpeg
 from PIL import Image
 
-from trocar.data.media.jpeg_markers import frame_size
+from trocar.data.media.still import frame_size
 
 GOOD = random_jpeg(np.random.default_rng(0), (64, 48))
 

@@ -14,8 +14,8 @@ from PIL import Image
 from trocar.cli.main import main
 from trocar.data.ingest.sources.find import FoundSource
 from trocar.data.media.delivered_files import Limits
-from trocar.data.media.video.decode import Decoder
-from trocar.data.media.video.frame_conversion import to_rgb
+from trocar.data.media.frame_conversion import to_rgb
+from trocar.data.media.video_decode import Decoder
 from trocar.diagnostics.bench import ingest
 from trocar.diagnostics.bench.timed import timed
 from trocar.errors import ConfigError, TrocarError

@@ -13,9 +13,8 @@ from downstream_factory import make_cholec80
 from video_set_factory import write_image, write_text, write_video
 
 from trocar.downstream.datasets import open_dataset
-from trocar.downstream.datasets.base import DatasetOptions
-from trocar.downstream.datasets.names import CHOLEC80_PHASES, CHOLEC80_TOOLS
-from trocar.downstream.splits.folds import CHOLEC80, CHOLEC80_ENDOVIT
+from trocar.downstream.datasets.base import CHOLEC80_PHASES, CHOLEC80_TOOLS, DatasetOptions
+from trocar.downstream.folds import CHOLEC80, CHOLEC80_ENDOVIT
 from trocar.errors import ConfigError, TrocarError
 
 

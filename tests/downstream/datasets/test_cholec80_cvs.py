@@ -11,7 +11,7 @@ from video_set_factory import write_image, write_text, write_video, write_workbo
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.base import DatasetOptions
 from trocar.downstream.datasets.cholec80_cvs import SPLITS
-from trocar.downstream.datasets.readers.foreign_tables import read_sheet
+from trocar.downstream.datasets.readers.label_files import read_sheet
 from trocar.errors import ConfigError, TrocarError
 
 TIMES = ("initial_minute", "initial_second", "final_minute", "final_second")

@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 
 from trocar.downstream.datasets import open_dataset
-from trocar.downstream.datasets.base import DatasetOptions
-from trocar.downstream.datasets.names import CHOLEC80_TOOLS
+from trocar.downstream.datasets.base import CHOLEC80_TOOLS, DatasetOptions
 from trocar.downstream.datasets.triplets import TRIPLETS
 from trocar.downstream.labels import LabelledFrames
 from trocar.errors import TrocarError

@@ -9,7 +9,7 @@ import pytest
 from downstream_factory import make_folder
 
 from trocar.downstream.datasets import open_dataset
-from trocar.downstream.datasets.names import PHASE_SETS
+from trocar.downstream.datasets.base import PHASE_SETS
 from trocar.errors import ConfigError
 
 

@@ -9,7 +9,7 @@ import pytest
 from video_set_factory import write_image, write_text
 
 from trocar.downstream.datasets import open_dataset
-from trocar.downstream.datasets.readers.label_times import first_number, numbered, refuse_dense, refuse_shifted
+from trocar.downstream.datasets.readers.label_files import first_number, numbered, refuse_dense, refuse_shifted
 from trocar.errors import TrocarError
 
 

@@ -10,7 +10,7 @@ import pytest
 from video_set_factory import write_image, write_text, write_video
 
 from trocar.downstream.datasets import open_dataset
-from trocar.downstream.datasets.readers.label_times import refuse_seconds, unlabelled_end
+from trocar.downstream.datasets.readers.label_files import refuse_seconds, unlabelled_end
 from trocar.errors import TrocarError
 
 SECONDS = 8

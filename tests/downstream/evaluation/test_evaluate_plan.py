@@ -15,10 +15,9 @@ from training_factory import open_bench
 
 import trocar.downstream.evaluation.evaluate as evaluate_module
 from trocar.cli.main import main
-from trocar.downstream.evaluation.contenders import Contender, Replicate, sizes, usable
+from trocar.downstream.evaluation.contenders import SIZE, Contender, Replicate, sizes, usable
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.features import frame_cache
-from trocar.downstream.features.baselines import SIZE
 from trocar.downstream.predictions.prediction_file import RunIndex
 from trocar.downstream.protocols import get_protocol
 from trocar.downstream.protocols.base import PROTOCOLS

@@ -13,12 +13,12 @@ from mask_factory import CLASSES, make_mask_folder
 from PIL import Image
 
 from trocar.cli.main import main
-from trocar.downstream.evaluation import mask_runs
+from trocar.downstream.evaluation import run_files
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
-from trocar.downstream.evaluation.mask_runs import file_stem
 from trocar.downstream.evaluation.results import EvaluationResults
+from trocar.downstream.evaluation.run_files import file_stem
+from trocar.downstream.metrics.outcome import SegmentationOutcome
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS, scores_of
-from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome
 from trocar.downstream.predictions.prediction_file import Predictions
 from trocar.downstream.predictions.prediction_scores import outcomes
 from trocar.jobs.evaluate import evaluate
@@ -162,7 +162,7 @@ def test_overlays_are_drawn_for_every_row_but_the_constant(folder: Path) -> None
 def test_overlays_show_the_frames_of_the_masks_in_any_size(tmp_path: Path) -> None:
     shapes = ((40, 56), (48, 32), (32, 32))
     make_mask_folder(tmp_path / "data", cases=2, shapes=shapes)
-    with patch.object(mask_runs, "draw_overlays") as draw:
+    with patch.object(run_files, "draw_overlays") as draw:
         evaluate(settings(tmp_path, seeds=1, bootstrap=0))
     images, gt, pred, scores, classes, path = draw.call_args.args
     assert len(images) == len(gt) == len(pred) == len(scores) == len({mask.shape for mask in gt}) == 3

@@ -18,7 +18,7 @@ from trocar.downstream.predictions.prediction_file import About, Predictions, Ru
 from trocar.downstream.predictions.prediction_scores import PredictionScores
 from trocar.errors import ConfigError
 from trocar.privacy.aliases import Aliases
-from trocar.runs.step_metrics import read_metrics
+from trocar.runs.run_folder import read_metrics
 
 
 def row(arm: str, score: float, protocol: str = "knn") -> ResultRow:

@@ -15,7 +15,7 @@ from trocar.jobs.evaluate import evaluate
 
 PROTOCOL = """
 from typing import Literal
-from trocar.downstream.protocols.knn import KNN
+from trocar.downstream.protocols.probes import KNN
 from trocar import register_protocol
 
 @register_protocol

@@ -21,7 +21,7 @@ from trocar.downstream.evaluation import result_cache
 from trocar.downstream.evaluation.result_cache import FOLDER, Finished
 from trocar.downstream.protocols.base import Problem, Protocol, Solution, read_solution, write_solution
 from trocar.downstream.protocols.finetune import Finetune
-from trocar.downstream.protocols.knn import KNN
+from trocar.downstream.protocols.probes import KNN
 from trocar.downstream.protocols.segmentation import SegmentationProtocol
 from trocar.jobs.evaluate import evaluate
 

@@ -16,8 +16,8 @@ from trocar.backbones.load import load_backbone
 from trocar.backbones.preprocess import Preprocessing, describe_backbone
 from trocar.cli.main import main
 from trocar.downstream.datasets import open_dataset
+from trocar.downstream.evaluation.contenders import BASELINES
 from trocar.downstream.features import frame_cache as frames_module
-from trocar.downstream.features.baselines import BASELINES
 from trocar.downstream.features.feature_cache import cached_features, extract, features_path
 from trocar.downstream.features.frame_cache import FrameCache, decoded
 from trocar.downstream.labels import LabelledFrames

@@ -14,9 +14,8 @@ from PIL import Image
 
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.figures import draw
-from trocar.downstream.figures.ribbons import draw_ribbons
-from trocar.downstream.figures.shown import shown
-from trocar.downstream.figures.style import colour
+from trocar.downstream.figures.phases import draw_ribbons
+from trocar.downstream.figures.style import colour, shown
 from trocar.jobs.evaluate import evaluate
 
 

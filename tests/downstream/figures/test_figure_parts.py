@@ -7,12 +7,9 @@ import pandas as pd
 import pytest
 from figure_factory import TASKS, phase_rows, tool_rows
 
-from trocar.downstream.figures.confusion import row_shares
-from trocar.downstream.figures.curves import _panels, curves
-from trocar.downstream.figures.reliability import bins
-from trocar.downstream.figures.ribbons import _minutes, runs
-from trocar.downstream.figures.shown import shown
-from trocar.downstream.figures.style import colour, hatch, line, shortened
+from trocar.downstream.figures.curves import _panels, bins, curves
+from trocar.downstream.figures.phases import _minutes, row_shares, runs
+from trocar.downstream.figures.style import colour, hatch, line, shortened, shown
 from trocar.downstream.metrics.calibration import ece
 from trocar.downstream.metrics.outcome import Outcome
 

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 
 from trocar.downstream.metrics import outcome as outcomes
-from trocar.downstream.metrics.outcome import Outcome, of_cases, resampled
+from trocar.downstream.metrics.outcome import Outcome, SegmentationOutcome, of_cases, resampled
 from trocar.downstream.metrics.registry import metric_named
-from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome
 from trocar.errors import ConfigError
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from metrics_factory import labelled
 
+from trocar.downstream.metrics.challenges import instruments
 from trocar.downstream.metrics.outcome import Ints, Outcome
-from trocar.downstream.metrics.pitvis import instruments
 from trocar.downstream.metrics.registry import metrics_of, multitask_metrics
 
 

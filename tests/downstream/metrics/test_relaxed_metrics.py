@@ -9,9 +9,9 @@ import pytest
 from metrics_factory import CHOLEC80, random_multiclass
 
 from trocar.downstream.metrics import phase
+from trocar.downstream.metrics.challenges import forgiven, relaxed_accuracy, relaxed_score, relaxed_scores
 from trocar.downstream.metrics.outcome import Outcome
 from trocar.downstream.metrics.registry import metrics_of
-from trocar.downstream.metrics.relaxed import forgiven, relaxed_accuracy, relaxed_score, relaxed_scores
 
 # Changes: (first frame, last frame, predicted phase), all 1-based. Then Jaccard of the phases that are not 100,
 # and accuracy, in per cent: as the Matlab code has it, as it was meant, and strict.

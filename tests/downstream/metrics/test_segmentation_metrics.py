@@ -9,9 +9,8 @@ import torch
 from torchmetrics.segmentation import DiceScore, MeanIoU
 
 from trocar.downstream.metrics import segmentation as metrics
-from trocar.downstream.metrics.outcome import bootstrap_interval
+from trocar.downstream.metrics.outcome import SegmentationOutcome, bootstrap_interval, confusions
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
-from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome, confusions
 from trocar.errors import TrocarError
 
 NAMES = ("background", "liver", "grasper", "clip")

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from trocar.downstream.labels import LabelSpace
-from trocar.downstream.metrics.outcome import AnyMetric
+from trocar.downstream.metrics.outcome import AnyMetric, SegmentationOutcome
 from trocar.downstream.metrics.registry import metrics_of, surface_metrics
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
-from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome
 from trocar.downstream.tasks.own_tasks import SEGMENTATION
 
 COUNTS = np.array([[[6, 2, 0], [1, 3, 0], [0, 4, 84]]])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from trocar.downstream.metrics.outcome import SegmentationOutcome, confusions
 from trocar.downstream.metrics.segmentation import empty_1, sar_rarp50, surface_class_then_image, surface_empty_1
 from trocar.downstream.metrics.segmentation_details import surface_dice
-from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome, confusions
 from trocar.errors import TrocarError
 
 

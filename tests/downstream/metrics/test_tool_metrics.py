@@ -9,7 +9,7 @@ import pytest
 from metrics_factory import random_multilabel
 from sklearn.metrics import average_precision_score, f1_score
 
-from trocar.downstream.metrics import tools
+from trocar.downstream.metrics import multilabel
 from trocar.downstream.metrics.outcome import Outcome
 from trocar.downstream.metrics.ranking import ap_pooled, average_precision, rank
 from trocar.downstream.metrics.registry import metrics_of
@@ -52,25 +52,25 @@ def test_rare_and_common_classes_take_different_ways() -> None:
 
 def test_an_absent_tool_is_dropped_from_the_mean_not_counted_as_zero() -> None:
     assert np.isnan(ap_pooled(ONE_ABSENT)[1])
-    assert tools.map_pooled(ONE_ABSENT) == pytest.approx((1 + 2 / 3) / 2)
-    assert tools.map_case(ONE_ABSENT) == pytest.approx(1.0)
+    assert multilabel.map_pooled(ONE_ABSENT) == pytest.approx((1 + 2 / 3) / 2)
+    assert multilabel.map_case(ONE_ABSENT) == pytest.approx(1.0)
 
 
 def test_counting_an_absent_tool_as_zero_is_a_metric_of_its_own() -> None:
-    assert tools.map_absent_zero(ONE_ABSENT) == pytest.approx((1 + 2 / 3) / 2 / 2)
+    assert multilabel.map_absent_zero(ONE_ABSENT) == pytest.approx((1 + 2 / 3) / 2 / 2)
 
 
 def test_no_positive_frame_at_all_is_undefined() -> None:
     assert np.isnan(average_precision(np.zeros(3, dtype=int), np.ones(3)))
     nothing = replace(ONE_ABSENT, gt=np.zeros((3, 2), dtype=np.int64))
-    assert np.isnan(tools.map_pooled(nothing))
+    assert np.isnan(multilabel.map_pooled(nothing))
 
 
 def test_map_over_folds_does_not_rank_frames_of_different_folds() -> None:
     gt, scores = np.array([[1], [0], [1], [0]]), np.array([[0.2], [0.1], [0.9], [0.8]])
     outcome = Outcome(gt, gt, scores, np.array([0, 0, 1, 1]), fold=np.array([0, 0, 1, 1]))
-    assert tools.map_folds(outcome) == 1.0
-    assert tools.map_pooled(outcome) == pytest.approx((1 + 2 / 3) / 2)
+    assert multilabel.map_folds(outcome) == 1.0
+    assert multilabel.map_pooled(outcome) == pytest.approx((1 + 2 / 3) / 2)
     assert "map@folds" not in metrics_of("tools", replace(outcome, fold=None))
 
 
@@ -78,11 +78,17 @@ def test_heichole_f1_equals_scikit_learn_over_the_tools_that_occur() -> None:
     outcome = random_multilabel(5)
     expected = f1_score(outcome.gt[:, :-1], outcome.pred[:, :-1], average="macro")
     assert outcome.pred[:, -1].any()
-    assert tools.f1_heichole(outcome) == pytest.approx(expected)
+    assert multilabel.f1_heichole(outcome) == pytest.approx(expected)
 
 
 def test_an_unscored_tool_is_left_out() -> None:
     outcome = random_multilabel(6)
     first = replace(outcome, gt=outcome.gt[:, 1:], pred=outcome.pred[:, 1:], scores=outcome.scores[:, 1:])
-    for metric in (tools.map_pooled, tools.map_case, tools.map_absent_zero, tools.f1_heichole, tools.map_folds):
+    for metric in (
+        multilabel.map_pooled,
+        multilabel.map_case,
+        multilabel.map_absent_zero,
+        multilabel.f1_heichole,
+        multilabel.map_folds,
+    ):
         assert metric(replace(outcome, unscored=(0,))) == pytest.approx(metric(first))

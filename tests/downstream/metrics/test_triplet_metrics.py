@@ -11,9 +11,9 @@ import pytest
 from metrics_factory import triplet_outcome
 from sklearn.metrics import average_precision_score
 
+from trocar.downstream.metrics.multilabel import PLACES, ap_global, ap_video, component
 from trocar.downstream.metrics.outcome import Outcome
 from trocar.downstream.metrics.registry import metrics_of
-from trocar.downstream.metrics.triplets import PLACES, ap_global, ap_video, component
 
 
 def reference(outcome: Outcome, which: str, video: bool, ignore_null: bool = False) -> float:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from trocar.cli.main import main
-from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome
+from trocar.downstream.metrics.outcome import SegmentationOutcome
 from trocar.downstream.predictions.prediction_file import Key, Predictions
 from trocar.downstream.predictions.prediction_scores import outcomes
 from trocar.errors import TrocarError

@@ -11,11 +11,9 @@ from protocol_factory import make_problem
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 
-from trocar.downstream.protocols import linear
+from trocar.downstream.protocols import probes
 from trocar.downstream.protocols.base import best_of, one_hot, standardise
-from trocar.downstream.protocols.knn import KNN
-from trocar.downstream.protocols.linear import Linear, fit_path
-from trocar.downstream.protocols.prior import Prior
+from trocar.downstream.protocols.probes import KNN, Linear, Prior, fit_path
 
 
 def problem(n: int = 90, dimensions: int = 6, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -97,16 +95,16 @@ def test_a_strength_without_a_score_is_neither_chosen_nor_waited_for() -> None:
     x, y, case = problem()
     given = make_problem(x, y, case, x[:5])
     told: Iterator[float] = iter([0.3, float("nan"), 0.9, 0.1] + [0.0] * 50)
-    with patch.object(linear, "headline", lambda *_: next(told)):
+    with patch.object(probes, "headline", lambda *_: next(told)):
         detail = Linear().predict(given).detail
     assert detail["strength"] == Linear().strengths[2]
-    assert len(detail["validation"]) == min(2 + linear.PATIENCE + 1, len(Linear().strengths))
+    assert len(detail["validation"]) == min(2 + probes.PATIENCE + 1, len(Linear().strengths))
 
 
 def test_without_any_score_the_usual_strength_is_taken() -> None:
     x, y, case = problem()
     given = make_problem(x, y, case, x[:5])
-    with patch.object(linear, "headline", lambda *_: float("nan")):
+    with patch.object(probes, "headline", lambda *_: float("nan")):
         detail = Linear().predict(given).detail
     single = Linear().predict(make_problem(x, y, np.zeros_like(case), x[:5])).detail
     assert (detail["strength"], detail["validation"]) == (single["strength"], [])

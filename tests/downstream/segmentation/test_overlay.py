@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trocar.downstream.segmentation.overlay import PALETTE, colours, draw_overlays, ranked, tinted
+from trocar.downstream.segmentation.predict import PALETTE, colours, draw_overlays, ranked, tinted
 
 
 def test_best_median_and_worst_leave_out_images_without_a_score() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from trocar.downstream.temporal.loss import LossConfig, TemporalLoss, build_loss, classification_loss, truncated_mse
+from trocar.downstream.training.loss import LossConfig, TemporalLoss, build_loss, classification_loss, truncated_mse
 from trocar.errors import ConfigError
 
 

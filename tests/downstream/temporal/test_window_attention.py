@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from trocar.downstream.temporal.head import _allowed, window_attention
 from trocar.downstream.temporal.heads.asformer import AsFormerLayer
-from trocar.downstream.temporal.layers import _allowed, window_attention
 
 
 def dense(query, key, value, before, after):

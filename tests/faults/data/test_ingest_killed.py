@@ -23,7 +23,7 @@ from ingest_process import (
 
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.ingest import pool
-from trocar.data.ingest.images.framing import IngestSettings
+from trocar.data.ingest.framing import IngestSettings
 from trocar.data.ingest.record import Metadata
 from trocar.data.ingest.video import Job, JobOutcome
 from trocar.errors import ConfigError

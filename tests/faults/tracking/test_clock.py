@@ -14,7 +14,7 @@ from fault_record import Injector
 from fault_trainer import finish, fresh_seeds, pretrain, results, wait_for_step, write_config
 
 from trocar.runs.lease import Lease
-from trocar.runs.step_metrics import read_rows
+from trocar.runs.run_folder import read_rows
 from trocar.ssl.engine import checkpoint
 
 DAY = 86400.0

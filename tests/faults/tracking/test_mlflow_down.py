@@ -16,9 +16,9 @@ import pytest
 from fault_record import Injector
 from fault_trainer import HANGS_S, Started, fork, fresh_seeds, pretrain, results, start, write_config
 
-from trocar.runs.mlflow.follower import LOG, Follower
-from trocar.runs.mlflow.sync import STATE
-from trocar.runs.step_metrics import read_metrics
+from trocar.runs.mlflow_follower import LOG, Follower
+from trocar.runs.mlflow_sync import STATE
+from trocar.runs.run_folder import read_metrics
 from trocar.ssl.engine.trainer import Trainer
 
 pytest.importorskip("mlflow")

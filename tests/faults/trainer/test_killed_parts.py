@@ -27,7 +27,7 @@ from fault_trainer import (
     write_config,
 )
 
-from trocar.runs.step_metrics import attempts
+from trocar.runs.run_folder import attempts
 from trocar.ssl.engine import checkpoint
 from trocar.ssl.engine.trainer import Trainer
 

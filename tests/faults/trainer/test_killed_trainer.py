@@ -22,7 +22,7 @@ from fault_trainer import (
     wait_for_step,
 )
 
-from trocar.runs.step_metrics import attempts
+from trocar.runs.run_folder import attempts
 from trocar.ssl.engine import checkpoint
 
 KILLS = 6

@@ -9,9 +9,9 @@ from method_factory import TinyNetworks, convolutional
 from torch import nn
 
 from trocar.backbones.export import save_backbone
+from trocar.backbones.identify import fingerprint
 from trocar.backbones.load import load_backbone
 from trocar.backbones.preprocess import Preprocessing, describe_backbone
-from trocar.backbones.weights.identify import fingerprint
 from trocar.errors import ConfigError, TrocarError
 from trocar.ssl.blocks.networks import BackboneConfig, TimmNetworks
 from trocar.ssl.blocks.teachers import FrozenConfig, FrozenTeacher

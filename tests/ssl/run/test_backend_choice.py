@@ -96,7 +96,7 @@ def test_on_a_cpu_no_decoder_is_part_of_the_identity(shards, monkeypatch, backen
     [("auto", 0.0, "auto"), ("dali", 0.0, "dali"), ("torch", 0.5, "torch"), ("auto", 1.0, ["auto", 1.0])],
 )
 def test_a_study_names_a_pretraining_by_the_engines_share_where_it_has_one(shards, backend, load, named):
-    from trocar.study.plan.pretrainings import _decoder
+    from trocar.study.planned_pretrainings import _decoder
 
     config = pretraining(shards, f"data.backend={backend}", f"data.hw_decoder_load={load}").config
     assert _decoder(config) == named

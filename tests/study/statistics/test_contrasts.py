@@ -9,8 +9,8 @@ from scipy import stats
 from statistics_factory import arm, case_mean, outcome
 from statsmodels.stats.multitest import multipletests
 
+from trocar.downstream.metrics.multilabel import map_pooled
 from trocar.downstream.metrics.outcome import Outcome
-from trocar.downstream.metrics.tools import map_pooled
 from trocar.errors import ConfigError, TrocarError
 from trocar.study.statistics.contrasts import (
     ScoredTask,

@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 from statistics_factory import arm, case_mean, known, outcome
 
+from trocar.downstream.metrics.multilabel import map_pooled
 from trocar.downstream.metrics.outcome import Outcome
-from trocar.downstream.metrics.tools import map_pooled
 from trocar.errors import TrocarError
 from trocar.study.statistics.crossed import (
     CASES_ONLY,

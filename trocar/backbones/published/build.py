@@ -17,13 +17,13 @@ import timm
 from timm.models import generate_default_cfgs, register_model
 from torch import nn
 
+from trocar.backbones import weight_store
+from trocar.backbones.identify import fingerprint
 from trocar.backbones.preprocess import Resampling, set_resampling
 from trocar.backbones.published.convert import Converted, convert
 from trocar.backbones.published.family import BACKBONES, Published
 from trocar.backbones.source import Origin, set_origin
-from trocar.backbones.weights import weight_store
-from trocar.backbones.weights.identify import fingerprint
-from trocar.backbones.weights.weights_file import read_checkpoint
+from trocar.backbones.weights_file import read_checkpoint
 from trocar.errors import ConfigError
 
 

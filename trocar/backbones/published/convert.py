@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trocar.backbones import architectures as _registers
 from trocar.backbones.published.family import Family, FileLayout, Published, State
-from trocar.backbones.weights.weights_file import NOT_FINITE
+from trocar.backbones.weights_file import NOT_FINITE
 from trocar.errors import ConfigError, TrocarError
 
 WRAPPERS = ("module.", "_orig_mod.")

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
 
         return 0 if examine_gpu(print, args.json) else 1
     if args.slurm is not None:
-        from trocar.slurm.cluster_info import examine_node
+        from trocar.slurm.submit import examine_node
 
         return 0 if examine_node(args.slurm, args.slurm_set, args.catalog, args.wait, print) else 1
     from trocar.diagnostics.checks import examine

@@ -33,8 +33,8 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fetch one after another; those that are there are verified."""
+    from trocar.backbones import weight_store
     from trocar.backbones.source import TIMM
-    from trocar.backbones.weights import weight_store
     from trocar.errors import ConfigError
 
     if args.list:
@@ -57,7 +57,7 @@ def _named(given: str) -> list[str]:
     """The weights that a word of the command line stands for."""
     from pathlib import Path
 
-    from trocar.backbones.weights.weight_store import weights_in
+    from trocar.backbones.weight_store import weights_in
     from trocar.core.config import preset_names, tree_of
 
     if not given.endswith((".yaml", ".yml")) and not Path(given).is_file() and given not in preset_names():
@@ -71,7 +71,7 @@ def _named(given: str) -> list[str]:
 def _fetch(entry: Published, origin: str | None) -> None:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-    from trocar.backbones.weights import weight_store
+    from trocar.backbones import weight_store
     from trocar.core.progress import Console
 
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
@@ -90,9 +90,9 @@ def _fetch_timms(name: str) -> None:
     from huggingface_hub import constants
 
     from trocar.backbones import load_backbone
+    from trocar.backbones.identify import fingerprint
     from trocar.backbones.source import TIMM
-    from trocar.backbones.weights.identify import fingerprint
-    from trocar.backbones.weights.weight_store import licence_of
+    from trocar.backbones.weight_store import licence_of
 
     model = load_backbone(name)
     print(f"{name}: in {constants.HF_HUB_CACHE}, fingerprint {fingerprint(model)}")
@@ -105,8 +105,8 @@ def _advance(bar: Any, task: Any, done: int, total: int | None) -> None:
 
 def _list() -> int:
     """One line per name, never cut: they are for copying and for scripts."""
+    from trocar.backbones import weight_store
     from trocar.backbones.published.family import BACKBONES
-    from trocar.backbones.weights import weight_store
 
     found = BACKBONES.values()
     widths = [max(map(len, column)) for column in zip(*((e.name, e.architecture) for e in found), strict=True)]

@@ -56,7 +56,7 @@ def register(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """0 if every video is in the catalog, 1 if some were rejected (0 with --allow-rejects) or none is there."""
     from trocar.core.progress import Console
-    from trocar.jobs.ingest import ingest
+    from trocar.data.ingest.run import ingest
 
     check(args)
     options = _options(args)
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _options(args: argparse.Namespace) -> IngestOptions:
     from trocar.core.config import validate
-    from trocar.data.ingest.images.framing import IngestSettings
+    from trocar.data.ingest.framing import IngestSettings
     from trocar.data.ingest.options import IngestOptions
 
     tree = {key: value for key, value in vars(args).items() if key in IngestOptions.model_fields}

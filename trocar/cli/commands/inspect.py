@@ -10,10 +10,8 @@ from typing import Any
 DATA_SET = "a labelled data set"
 KINDS = {
     "a shards folder": "trocar.data.catalog.inspection",
-    DATA_SET: "trocar.downstream.inspection.inspect_dataset",
-    "a run, an exported backbone or a weight file (also NAME@FILE, ARCH@FILE)": (
-        "trocar.backbones.weights.inspect_checkpoint"
-    ),
+    DATA_SET: "trocar.downstream.inspect_dataset",
+    "a run, an exported backbone or a weight file (also NAME@FILE, ARCH@FILE)": ("trocar.backbones.inspect_checkpoint"),
 }
 """What can be inspected -> the module that does it, asked in this order."""
 
@@ -48,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
     path = Path(args.path)
     if not path.exists() and "@" in args.path and not (args.sheet or args.review or args.all):
-        from trocar.backbones.weights.inspect_checkpoint import show_named
+        from trocar.backbones.inspect_checkpoint import show_named
         from trocar.leakage.exposure import RecordedHistory
 
         return show_named(args.path, Console(highlight=False), RecordedHistory(), verify=args.verify)

@@ -108,7 +108,7 @@ def run_resubmit(args: argparse.Namespace) -> int:
 def run_sync(args: argparse.Namespace) -> int:
     """mlflow for every run folder of these jobs, by the tracking section of its configuration; 1 if one fails."""
     from trocar.errors import TrocarError
-    from trocar.runs.mlflow.sync import DEFAULT_EXPERIMENT, sync
+    from trocar.runs.mlflow_sync import DEFAULT_EXPERIMENT, sync
     from trocar.runs.run_folder import read_config
 
     failed = False

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         return _launch(args, ranks)
     world = world or World()
 
-    from trocar.cli.signals import StopSignals
+    from trocar.cli.terminal import StopSignals
     from trocar.core.resources import keep_freed
     from trocar.jobs.pretrain import describe, pretrain
     from trocar.slurm.requeue import after_stop
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _launch(args: argparse.Namespace, ranks: int) -> int:
     """The same command once per rank; each answers signals for itself, and those that come here are passed on."""
-    from trocar.cli.signals import answered, stopping
+    from trocar.cli.terminal import answered, stopping
     from trocar.ssl.ranks.rendezvous import launch
 
     words = ["pretrain", args.config, *args.overrides]

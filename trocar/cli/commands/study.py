@@ -15,9 +15,9 @@ from trocar.errors import StoppedError
 if TYPE_CHECKING:
     from trocar.slurm.profile import Profile
     from trocar.study.config import StudyConfig
-    from trocar.study.plan.expand import StudyPlan
     from trocar.study.stage_store import Store
     from trocar.study.study_lock import StudyLock
+    from trocar.study.study_plan import StudyPlan
 
 
 def register(subparsers: Any) -> None:
@@ -71,8 +71,8 @@ def run_run(args: argparse.Namespace) -> int:
     profile = profile_of(args) if args.slurm is not None else None
     if profile is not None and args.dry_run:
         return _print_scripts(profile, _plan(study, False, profile), store)
-    from trocar.cli.signals import answered
-    from trocar.study.run.whole_study import run_whole
+    from trocar.cli.terminal import answered
+    from trocar.study.whole_study import run_whole
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     report = run_whole(
@@ -95,7 +95,7 @@ def run_run(args: argparse.Namespace) -> int:
 
 
 def _print_scripts(profile: Profile, plan: StudyPlan, store: Store) -> int:
-    from trocar.study.run.stage_executors import SlurmExecutor
+    from trocar.study.stage_executors import SlurmExecutor
 
     study = plan.study
     _locked(plan, store, update=False)
@@ -127,8 +127,8 @@ def run_report(args: argparse.Namespace) -> int:
 def run_stage(args: argparse.Namespace) -> int:
     """Run one stage in this process."""
     from trocar.cli.main import main
-    from trocar.cli.signals import answered, raise_stopped
-    from trocar.study.run.stage_execution import run_stage as execute
+    from trocar.cli.terminal import answered, raise_stopped
+    from trocar.study.stage_execution import run_stage as execute
 
     def command(words: Sequence[str]) -> int:
         try:
@@ -150,8 +150,8 @@ def _open(args: argparse.Namespace) -> tuple[StudyConfig, Store]:
 
 
 def _plan(study: StudyConfig, prepare: bool, profile: Profile | None) -> StudyPlan:
-    from trocar.study.plan.expand import make_plan
-    from trocar.study.run.whole_study import require_prepared, run_prepare
+    from trocar.study.study_plan import make_plan
+    from trocar.study.whole_study import require_prepared, run_prepare
 
     if prepare:
         run_prepare(study.prepare, _say)
@@ -162,7 +162,7 @@ def _plan(study: StudyConfig, prepare: bool, profile: Profile | None) -> StudyPl
 
 def _locked(plan: StudyPlan, store: Store, update: bool) -> StudyLock:
     """The lock of the plan, written. Raises ConfigError."""
-    from trocar.study.run.whole_study import lock_plan
+    from trocar.study.whole_study import lock_plan
 
     return lock_plan(plan, store, update, _say)
 

@@ -37,24 +37,24 @@ def register(subparsers: Any) -> None:
 def run_sync(args: argparse.Namespace) -> int:
     """Sync once, or follow the run."""
     from trocar.privacy.redaction import redact
-    from trocar.runs.mlflow import follower, server
-    from trocar.runs.mlflow import sync as mlflow_sync
+    from trocar.runs import mlflow_follower, mlflow_server
+    from trocar.runs import mlflow_sync as mlflow_sync
 
     if (args.run_folder / "study.lock").is_file():
         return _sync_study(args)
     if args.parent is not None and not args.follow:
         raise ConfigError("--parent only means something with --follow")
     if args.follow:
-        parent = args.parent if args.parent is not None else follower.writer_of(args.run_folder)
-        return 0 if follower.follow(args.run_folder, parent, args.uri, args.experiment) else 1
+        parent = args.parent if args.parent is not None else mlflow_follower.writer_of(args.run_folder)
+        return 0 if mlflow_follower.follow(args.run_folder, parent, args.uri, args.experiment) else 1
     result = mlflow_sync.sync(args.run_folder, args.uri, args.experiment)
-    where = redact(server.resolve_uri(args.run_folder, args.uri))
+    where = redact(mlflow_server.resolve_uri(args.run_folder, args.uri))
     print(f"{where}: mlflow run {result.mlflow_run_id} is {result.status}, {result.new_values} new values")
     return 0
 
 
 def _sync_study(args: argparse.Namespace) -> int:
-    from trocar.study.run.mlflow_record import sync_study
+    from trocar.study.mlflow_record import sync_study
     from trocar.study.stage_store import Store
     from trocar.study.study_lock import require_lock
 
@@ -69,8 +69,7 @@ def _sync_study(args: argparse.Namespace) -> int:
 def run_show(args: argparse.Namespace) -> int:
     """Print who the run is and its last rows."""
     from trocar.core.progress import print_whole
-    from trocar.runs.run_folder import read_record, run_status
-    from trocar.runs.step_metrics import read_metrics
+    from trocar.runs.run_folder import read_metrics, read_record, run_status
 
     record = read_record(args.run_folder)
     rows = read_metrics(args.run_folder)

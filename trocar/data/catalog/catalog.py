@@ -180,8 +180,8 @@ class Catalog:
         from PIL import Image
 
         from trocar.data.loading.reader import BadContentError, Reader  # these two import torch
+        from trocar.data.loading.torch_backend import decode_jpeg
         from trocar.data.media.delivered_files import RejectError
-        from trocar.data.media.jpeg_decoder import decode_jpeg
 
         number = row + len(self) if row < 0 else row
         if not 0 <= number < len(self):

@@ -25,7 +25,7 @@ from trocar.data.ingest.sources.metadata import (
     read_masks,
 )
 from trocar.data.ingest.video import Job
-from trocar.data.media.video.frame_conversion import Box
+from trocar.data.media.frame_conversion import Box
 from trocar.errors import ConfigError
 from trocar.privacy.aliases import Aliases
 from trocar.privacy.pseudonyms import Pseudonyms

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from trocar.core.config import Config
 from trocar.data.catalog.writer import Rejected
-from trocar.data.ingest.images.framing import IngestSettings
+from trocar.data.ingest.framing import IngestSettings
 from trocar.data.ingest.tars.tar_samples import TarFields
 from trocar.data.ingest.video import JobOutcome
 

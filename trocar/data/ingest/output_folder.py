@@ -19,7 +19,7 @@ from trocar.data.catalog.catalog import FOLDER as CATALOG
 from trocar.data.catalog.catalog import read_header
 from trocar.data.catalog.writer import Rejected, VideoEntry, write_catalog
 from trocar.data.ingest import record
-from trocar.data.ingest.images.burned_text import advice
+from trocar.data.ingest.burned_text import advice
 from trocar.data.ingest.jobs import pseudonyms_of
 from trocar.data.ingest.options import IngestOptions, IngestSummary
 from trocar.data.ingest.pack import Pack, Work, is_pack

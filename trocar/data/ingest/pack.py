@@ -15,14 +15,14 @@ import pyarrow as pa
 
 from trocar.data.catalog.writer import ContentHash, Rejected
 from trocar.data.ingest import record
-from trocar.data.ingest.images.framing import Framing, IngestSettings
-from trocar.data.ingest.images.quality import measure, quality_table
+from trocar.data.ingest.framing import Framing, IngestSettings
+from trocar.data.ingest.quality import measure, quality_table
 from trocar.data.ingest.record import Metadata, PackMember, VideoRecord
 from trocar.data.ingest.shard_writer import ShardWriter
 from trocar.data.ingest.video import Job, JobOutcome, publish_files
 from trocar.data.media.delivered_files import RejectError, read_picture
+from trocar.data.media.frame_conversion import Box
 from trocar.data.media.still import open_jpeg, open_still
-from trocar.data.media.video.frame_conversion import Box
 
 DIED = ("decoder crashed", "its process died while decoding (or ran out of memory)")
 """Reason and detail of a rejection."""

@@ -8,6 +8,15 @@ Also in parts that don't know of each other: each decodes its own videos, a merg
 
 The parts are fixed when they are split: a part that worked out what is missing by itself would see the videos that
 others have finished meanwhile. Running a part again does only what is missing of it.
+
+Also in parts that don't know of each other: each decodes its own videos, a merge writes the catalog.
+
+    split      which videos are missing, in parts of similar size; a file holds them
+    run_part   decodes the videos of one part; writes shards and records, no catalog
+    merge      the catalog of all finished videos, with what is still missing
+
+The parts are fixed when they are split: a part that worked out what is missing by itself would see the videos that
+others have finished meanwhile. Running a part again does only what is missing of it.
 """
 
 from __future__ import annotations
@@ -186,3 +195,22 @@ def merge(options: IngestOptions, say: Say) -> IngestSummary:
             f"has the other {summary.videos}. Run the same command again: it decodes only these"
         )
     return summary
+
+
+def ingest(
+    options: IngestOptions,
+    say: Say = lambda line: None,
+    progress: Progress = lambda done, total, outcome: None,
+    *,
+    part: str | None = None,
+    merging: bool = False,
+) -> IngestSummary:
+    """Videos, frames or stills -> shards and catalog; the summary counts what this call did and what there is now.
+
+    Running it again does only what is not finished. `progress(done, total, outcome)` is called after each video. As a
+    job of an array it does one `part` (`FILE:NUMBER`), or `merging`, which writes the catalog of all parts. Raises
+    ConfigError for bad options before anything is written, TrocarError for a full disk or a second ingest of `out`.
+    """
+    if part is not None:
+        return run_part(options, part, say, progress)
+    return merge(options, say) if merging else run_ingest(options, say, progress)

@@ -13,19 +13,18 @@ from PIL import Image
 
 from trocar.core.files import fsync_folder
 from trocar.data.catalog.writer import Rejected, ShardFile
-from trocar.data.ingest import record
-from trocar.data.ingest.images import framing
-from trocar.data.ingest.images.burned_text import TextWatch
-from trocar.data.ingest.images.framing import SAMPLES, Framing, IngestSettings, reduced
-from trocar.data.ingest.images.quality import FrameMeasures, measure, quality_table
+from trocar.data.ingest import framing, record
+from trocar.data.ingest.burned_text import TextWatch
+from trocar.data.ingest.framing import SAMPLES, Framing, IngestSettings, reduced
+from trocar.data.ingest.quality import FrameMeasures, measure, quality_table
 from trocar.data.ingest.record import Metadata, VideoRecord
 from trocar.data.ingest.shard_writer import ShardWriter
 from trocar.data.ingest.sources.find import FrameFile, FrameSpec, list_frames, printable, thin
 from trocar.data.media.delivered_files import RejectError, read_picture
+from trocar.data.media.frame_conversion import Box, Scaler, orientation, to_rgb
 from trocar.data.media.still import open_jpeg, open_still, read_still
-from trocar.data.media.video.container import describe, key_frames, open_video
-from trocar.data.media.video.decode import Decoder
-from trocar.data.media.video.frame_conversion import Box, Scaler, orientation, to_rgb
+from trocar.data.media.video_container import describe, key_frames, open_video
+from trocar.data.media.video_decode import Decoder
 
 _BUFFER_BYTES = 128 << 20
 _FEW_KEY_FRAMES = 4

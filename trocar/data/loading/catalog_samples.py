@@ -13,9 +13,9 @@ from torch.utils.data import IterableDataset, get_worker_info
 from trocar.core.random import I64
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.loading.reader import BadContentError, Reader
-from trocar.data.media.jpeg_markers import Jpeg
-from trocar.data.order.plan import Plan
+from trocar.data.media.still import Jpeg
 from trocar.data.selection.composition import Composition
+from trocar.data.selection.plan import Plan
 from trocar.data.selection.selection import Selection
 from trocar.errors import TrocarError
 

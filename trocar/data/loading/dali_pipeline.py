@@ -29,7 +29,7 @@ import torch
 
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.loading.steps import Delivered
-from trocar.data.media.jpeg_markers import Jpeg
+from trocar.data.media.still import Jpeg
 from trocar.data.selection.selection import Selection
 from trocar.data.views.recipe import Interpolation, ViewRecipe
 from trocar.errors import ConfigError

@@ -21,8 +21,8 @@ from trocar.data.loading.reader import Reader
 from trocar.data.loading.steps import Steps, empty_crops
 from trocar.data.loading.torch_backend import cut, decode_row, torch_crops
 from trocar.data.loading.workers import Patience, from_workers
-from trocar.data.order.neighbours import NeighbourRule
-from trocar.data.order.plan import Plan
+from trocar.data.selection.neighbours import NeighbourRule
+from trocar.data.selection.plan import Plan
 from trocar.data.views.augment import COMPILER, augment
 from trocar.data.views.recipe import ViewParams, ViewPlan
 

@@ -27,9 +27,9 @@ import numpy as np
 
 from trocar.core.random import I64
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.loading.shard_handles import ShardHandles, open_shards
-from trocar.data.media.jpeg_markers import Jpeg, frame_size
-from trocar.data.order.plan import Plan
+from trocar.data.loading.shard_files import ShardHandles, open_shards
+from trocar.data.media.still import Jpeg, frame_size
+from trocar.data.selection.plan import Plan
 from trocar.errors import TrocarError
 
 RETRIES = 4

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from trocar.core.random import I64
 from trocar.data.loading.reader import BadRow, Read, Reader, sizes
-from trocar.data.media.jpeg_markers import Jpeg
-from trocar.data.order.neighbours import NeighbourRule
-from trocar.data.order.plan import Plan
+from trocar.data.media.still import Jpeg
+from trocar.data.selection.neighbours import NeighbourRule
+from trocar.data.selection.plan import Plan
 from trocar.data.views.recipe import ViewParams, ViewPlan, ViewRecipe
 from trocar.errors import ConfigError
 

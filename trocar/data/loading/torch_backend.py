@@ -1,21 +1,45 @@
-"""JPEG bytes and integer boxes -> uint8 crops, with torch on CPU. Decode once, crop many."""
+"""JPEG bytes and integer boxes -> uint8 crops, with torch on CPU. Decode once, crop many.
+
+The decoder is libjpeg-turbo as TorchCodec brings it, for training and for evaluation from shards.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
+from typing import cast
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchcodec.decoders import decode_jpeg as _decode_jpeg
 
 from trocar.data.loading.batch import Crops
 from trocar.data.loading.reader import MAX_PIXELS, BadContentError, sizes
 from trocar.data.loading.steps import Steps, empty_crops
 from trocar.data.media.delivered_files import RejectError
-from trocar.data.media.jpeg_decoder import decode_jpeg
-from trocar.data.media.jpeg_markers import Jpeg
+from trocar.data.media.still import Jpeg
 from trocar.data.views.recipe import Interpolation, ViewParams, ViewRecipe
+
+_WHERE = re.compile(r"^\S+, \S+:\d+, ")  # the function and line of TorchCodec that an error begins with
+
+
+def decode_jpeg(jpeg: Jpeg) -> Tensor:
+    """JPEG -> uint8[3, height, width] in RGB, channels last in memory: chroma smoothly upsampled, as it is shown.
+
+    Other threads run meanwhile. Raises RejectError for what does not decode to its end; noise inside of the image data
+    that libjpeg paints over is none (`media.still` finds markers where there can be none). An EXIF orientation is
+    applied, but frames in shards have none (`ingest.framing.is_canonical`).
+    """
+    if not jpeg:
+        raise RejectError("empty file", "0 bytes")
+    try:
+        source = torch.frombuffer(bytearray(jpeg), dtype=torch.uint8)
+        return cast("Tensor", _decode_jpeg(source, mode="RGB"))
+    except RuntimeError as error:
+        raise RejectError("undecodable image", _WHERE.sub("", str(error).splitlines()[0])) from None
 
 
 def decode(jpeg: Jpeg, width: int, height: int) -> Tensor:

@@ -13,8 +13,8 @@ from pydantic import Field
 from trocar.core.config import AsWritten, Config
 from trocar.core.random import I64
 from trocar.data.catalog.catalog import DEFAULT_CURATION, STRICT_CURATION, Catalog, to_numpy
+from trocar.data.labelled_data import LeakConfig
 from trocar.data.selection.curation import LeftOut, Mask
-from trocar.data.selection.leak_config import LeakConfig
 from trocar.data.selection.selection import (
     EMPTY,
     Exclusion,

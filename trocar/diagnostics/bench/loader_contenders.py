@@ -24,9 +24,9 @@ from trocar.data.catalog.catalog import Catalog
 from trocar.data.loading.batch import Batch
 from trocar.data.loading.loader import Backend, Loader
 from trocar.data.loading.reader import Reader
-from trocar.data.media.jpeg_decoder import decode_jpeg
-from trocar.data.order.plan import Plan
+from trocar.data.loading.torch_backend import decode_jpeg
 from trocar.data.selection.composition import Composition
+from trocar.data.selection.plan import Plan
 from trocar.data.views.recipe import ViewGroup, ViewPlan, ViewRecipe
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -28,8 +28,8 @@ from trocar.core.messages import Say
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.loading.loader import Backend, Loader
 from trocar.data.loading.reader import Reader
-from trocar.data.order.plan import Plan
 from trocar.data.selection.composition import Composition
+from trocar.data.selection.plan import Plan
 from trocar.data.views.recipe import ViewPlan, ViewRecipe
 from trocar.diagnostics.backend_parity import RECIPE, write_frames
 from trocar.diagnostics.bench.loader_contenders import DINO, MEAN, STD

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 
 from trocar.backbones.device import Precision, float32_means_float32
-from trocar.backbones.embed import GATHERED, Embedder
 from trocar.backbones.load import load_backbone
-from trocar.backbones.preprocess import describe_backbone
+from trocar.backbones.preprocess import GATHERED, Embedder, describe_backbone
 from trocar.data.loading.loader import Backend
 from trocar.data.loading.prefetch import pinned
 from trocar.diagnostics.bench.trainer import WARM_UP, Clock, NoFiles, waiter

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions
 from trocar.downstream.datasets.remap import remap_masks
+from trocar.downstream.folds import here_of
 from trocar.downstream.labels import LabelledFrames
-from trocar.downstream.splits.folds import here_of
 from trocar.errors import ConfigError
 
 OWN = "folder"

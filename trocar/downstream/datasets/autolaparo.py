@@ -8,10 +8,10 @@ import pandas as pd
 
 from trocar.core.tables import read_table
 from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions
-from trocar.downstream.datasets.readers.label_times import unlabelled_end
+from trocar.downstream.datasets.readers.label_files import unlabelled_end
 from trocar.downstream.datasets.readers.videos import every_nth_second, find_clip, left_out, located_by_second
+from trocar.downstream.folds import Split, not_here, published_split
 from trocar.downstream.labels import LabelledFrames, LabelSpace, build_table
-from trocar.downstream.splits.folds import Split, not_here, published_split
 
 TASK_FOLDER = "Task 1 Surgical workflow recognition"
 PHASES = (

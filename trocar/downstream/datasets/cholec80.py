@@ -20,21 +20,28 @@ import pandas as pd
 from trocar.core.tables import read_table
 from trocar.data.labelled_data import split_tags
 from trocar.data.media.delivered_files import composed, entry, listed, video_key
-from trocar.data.media.video.index import Ints
-from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions
-from trocar.downstream.datasets.names import CHOLEC80_PHASES, CHOLEC80_TOOLS, index_of, phase_set
-from trocar.downstream.datasets.readers.foreign_tables import read_frame_lists
-from trocar.downstream.datasets.readers.label_times import (
+from trocar.data.media.video_index import Ints
+from trocar.downstream.datasets.base import (
+    CHOLEC80_PHASES,
+    CHOLEC80_TOOLS,
+    DATASETS,
+    Adapter,
+    DatasetOptions,
+    index_of,
+    phase_set,
+)
+from trocar.downstream.datasets.readers.label_files import (
     first_number,
     numbered,
+    read_frame_lists,
     refuse_dense,
     refuse_seconds,
     unlabelled_end,
 )
 from trocar.downstream.datasets.readers.videos import Clip, find_clip, frame_grid, left_out, located
+from trocar.downstream.folds import CHOLEC80 as SPLITS
+from trocar.downstream.folds import CHOLEC80_ENDOVIT, not_here, published_split
 from trocar.downstream.labels import LabelledFrames, LabelSpace, build_table
-from trocar.downstream.splits.folds import CHOLEC80 as SPLITS
-from trocar.downstream.splits.folds import CHOLEC80_ENDOVIT, not_here, published_split
 from trocar.errors import ConfigError, TrocarError, nearest
 
 PHASE_FOLDER, TOOL_FOLDER = "phase_annotations", "tool_annotations"

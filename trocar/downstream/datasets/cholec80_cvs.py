@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions
+from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions, canonical
 from trocar.downstream.datasets.cholec80 import (
     NATIVE_FPS,
     PHASE_FOLDER,
@@ -26,11 +26,10 @@ from trocar.downstream.datasets.cholec80 import (
     place,
     read_labels,
 )
-from trocar.downstream.datasets.names import canonical
-from trocar.downstream.datasets.readers.foreign_tables import read_sheet
+from trocar.downstream.datasets.readers.label_files import read_sheet
 from trocar.downstream.datasets.readers.videos import Clip, left_out
+from trocar.downstream.folds import Split, not_here, published_split
 from trocar.downstream.labels import LabelledFrames, LabelSpace, build_table
-from trocar.downstream.splits.folds import Split, not_here, published_split
 from trocar.errors import TrocarError
 
 CRITERIA = {"C1": "two_structures", "C2": "hepatocystic_triangle", "C3": "cystic_plate"}

@@ -19,8 +19,8 @@ from PIL import Image, ImageDraw
 
 from trocar.data.media.delivered_files import listed
 from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions
+from trocar.downstream.folds import Split, published_split
 from trocar.downstream.labels import LabelledFrames, LabelSpace, Mask, build_table
-from trocar.downstream.splits.folds import Split, published_split
 from trocar.errors import TrocarError, nearest
 
 CLASSES = ("background", "grasper", "hook", "irrigator", "clipper", "bipolar", "scissors", "snare")

@@ -12,14 +12,13 @@ from pathlib import Path
 import pandas as pd
 
 from trocar.core.tables import read_lines, read_table
-from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions
-from trocar.downstream.datasets.names import index_of
-from trocar.downstream.datasets.readers.label_times import refuse_dense, refuse_shifted
+from trocar.downstream.budgets import published_budgets
+from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions, index_of
+from trocar.downstream.datasets.readers.label_files import refuse_dense, refuse_shifted
 from trocar.downstream.datasets.triplets import CHOLECT45_SPLITS as SPLITS
 from trocar.downstream.datasets.triplets import ENDOVIT_BUDGETS, ENDOVIT_SPLIT, TOOLS, TRIPLETS, triplet_indices
+from trocar.downstream.folds import not_here, published_split
 from trocar.downstream.labels import LabelledFrames, LabelSpace, build_table
-from trocar.downstream.splits.budgets import published_budgets
-from trocar.downstream.splits.folds import not_here, published_split
 from trocar.errors import TrocarError
 
 FRAMES = 90_489

@@ -16,13 +16,12 @@ import numpy as np
 import pandas as pd
 
 from trocar.data.media.delivered_files import listed
-from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions
-from trocar.downstream.datasets.names import CHOLEC80_PHASES, index_of
-from trocar.downstream.datasets.readers.label_times import refuse_dense, refuse_shifted
+from trocar.downstream.datasets.base import CHOLEC80_PHASES, DATASETS, Adapter, DatasetOptions, index_of
+from trocar.downstream.datasets.readers.label_files import refuse_dense, refuse_shifted
 from trocar.downstream.datasets.triplets import CHOLECT50_SPLITS as SPLITS
 from trocar.downstream.datasets.triplets import TOOLS, TRIPLETS, triplet_indices
+from trocar.downstream.folds import not_here, published_split
 from trocar.downstream.labels import UNLABELLED, LabelledFrames, LabelSpace, build_table
-from trocar.downstream.splits.folds import not_here, published_split
 from trocar.errors import TrocarError
 
 TRIPLET, INSTRUMENT, PHASE, ROW_LENGTH = 0, 1, 14, 15

@@ -17,8 +17,8 @@ import pandas as pd
 
 from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions
 from trocar.downstream.datasets.readers.masks import open_mask
+from trocar.downstream.folds import Split, published_split
 from trocar.downstream.labels import IGNORED_PIXEL, LabelledFrames, LabelSpace, Mask, build_table
-from trocar.downstream.splits.folds import Split, published_split
 from trocar.errors import TrocarError
 
 MULTILABEL = "multilabel"

@@ -23,8 +23,8 @@ from trocar.core.tables import read_lines
 from trocar.data.media.delivered_files import listed
 from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions
 from trocar.downstream.datasets.readers.masks import read_indices
+from trocar.downstream.folds import Split, published_split
 from trocar.downstream.labels import LabelledFrames, LabelSpace, build_table
-from trocar.downstream.splits.folds import Split, published_split
 from trocar.errors import TrocarError
 
 FPS = 25

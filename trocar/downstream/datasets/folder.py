@@ -30,12 +30,19 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from trocar.core import yaml_text
+from trocar.core import config
 from trocar.core.tables import Table, is_number, of_frame, read_table
 from trocar.data.labelled_data import SPLITS
-from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions
-from trocar.downstream.datasets.names import CHOLEC80_PHASES, CHOLEC80_TOOLS, all_known, index_of
-from trocar.downstream.datasets.readers.label_times import refuse_numbers_of_seconds
+from trocar.downstream.datasets.base import (
+    CHOLEC80_PHASES,
+    CHOLEC80_TOOLS,
+    DATASETS,
+    Adapter,
+    DatasetOptions,
+    all_known,
+    index_of,
+)
+from trocar.downstream.datasets.readers.label_files import refuse_numbers_of_seconds
 from trocar.downstream.datasets.readers.masks import MASK_KEYS, mask_keys, read_indices
 from trocar.downstream.datasets.readers.videos import probe
 from trocar.downstream.labels import UNLABELLED, LabelledFrames, LabelSpace, build_table
@@ -145,7 +152,7 @@ def _class_names(root: Path) -> dict[str, Names]:
     if not path.is_file():
         return {}
     try:
-        tree = yaml_text.load_texts(path.read_text(encoding="utf-8"))
+        tree = config.parse_yaml_texts(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise TrocarError(f"{path}: not valid YAML: {error}") from None
     if isinstance(tree, dict):

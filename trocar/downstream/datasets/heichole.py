@@ -14,12 +14,11 @@ import pandas as pd
 
 from trocar.core.tables import read_table
 from trocar.data.media.delivered_files import listed
-from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions
-from trocar.downstream.datasets.names import CHOLEC80_PHASES
-from trocar.downstream.datasets.readers.label_times import refuse_seconds, unlabelled_end
+from trocar.downstream.datasets.base import CHOLEC80_PHASES, DATASETS, Adapter, DatasetOptions
+from trocar.downstream.datasets.readers.label_files import refuse_seconds, unlabelled_end
 from trocar.downstream.datasets.readers.videos import Clip, find_clip, left_out, located
+from trocar.downstream.folds import Split, not_here, published_split
 from trocar.downstream.labels import LabelledFrames, LabelSpace, build_table
-from trocar.downstream.splits.folds import Split, not_here, published_split
 
 TOOLS = ("Grasper", "Clipper", "CoagulationInstruments", "Scissors", "SuctionIrrigation", "SpecimenBag", "Stapler")
 INSTRUMENT_COLUMNS = 21

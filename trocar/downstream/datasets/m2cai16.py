@@ -16,9 +16,8 @@ import pandas as pd
 
 from trocar.core.tables import read_table
 from trocar.data.media.delivered_files import listed
-from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions
-from trocar.downstream.datasets.names import CHOLEC80_TOOLS, PHASE_SETS, index_of
-from trocar.downstream.datasets.readers.label_times import refuse_seconds, unlabelled_end
+from trocar.downstream.datasets.base import CHOLEC80_TOOLS, DATASETS, PHASE_SETS, Adapter, DatasetOptions, index_of
+from trocar.downstream.datasets.readers.label_files import refuse_seconds, unlabelled_end
 from trocar.downstream.datasets.readers.videos import Clip, every_nth_second, find_clip, left_out, located
 from trocar.downstream.labels import LabelledFrames, LabelSpace, build_table
 from trocar.errors import ConfigError, nearest

@@ -16,10 +16,14 @@ from typing import Any
 import pandas as pd
 
 from trocar.data.media.delivered_files import listed
-from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions
-from trocar.downstream.datasets.names import canonical
-from trocar.downstream.datasets.readers.foreign_tables import read_frame_lists
-from trocar.downstream.datasets.readers.label_times import first_number, numbered, refuse_dense, unlabelled_end
+from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions, canonical
+from trocar.downstream.datasets.readers.label_files import (
+    first_number,
+    numbered,
+    read_frame_lists,
+    refuse_dense,
+    unlabelled_end,
+)
 from trocar.downstream.datasets.readers.videos import every_nth_second, find_clip, left_out, located_by_second
 from trocar.downstream.labels import UNLABELLED, LabelledFrames, LabelSpace, build_table
 from trocar.errors import ConfigError, TrocarError, nearest

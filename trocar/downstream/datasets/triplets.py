@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 
-from trocar.downstream.datasets.names import CHOLEC80_TOOLS, canonical
-from trocar.downstream.splits.folds import Split
+from trocar.downstream.datasets.base import CHOLEC80_TOOLS, canonical
+from trocar.downstream.folds import Split
 from trocar.errors import TrocarError, nearest
 
 TOOLS = CHOLEC80_TOOLS[:6]  # the specimen bag is a target here, not an instrument

@@ -14,6 +14,7 @@ from trocar.core.files import locked
 from trocar.core.messages import Say
 from trocar.data.catalog.catalog import Catalog
 from trocar.downstream import figures
+from trocar.downstream.budgets import Budget
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.folder import LabelTable
 from trocar.downstream.datasets.readers.from_shards import locate
@@ -24,18 +25,17 @@ from trocar.downstream.evaluation.experiment import Experiment, make_experiment
 from trocar.downstream.evaluation.mlflow_record import track
 from trocar.downstream.evaluation.result_cache import FOLDER, Finished
 from trocar.downstream.evaluation.results import PREDICTIONS, EvaluationResults, ResultRow, RowOrigin
-from trocar.downstream.evaluation.rows import about_task
+from trocar.downstream.evaluation.run_files import about_task
 from trocar.downstream.evaluation.runner import FIGURES, PredictedContender, Runner, make_encoder
 from trocar.downstream.features.feature_cache import cache_folder
 from trocar.downstream.features.frame_cache import FrameCache, Size, extent
-from trocar.downstream.inspection.mask_survey import check_masks
 from trocar.downstream.labels import LabelledFrames
 from trocar.downstream.leak_checks import CopyCheck, LeakChecks
+from trocar.downstream.mask_survey import check_masks
 from trocar.downstream.predictions.prediction_file import About, Predictions
 from trocar.downstream.predictions.prediction_scores import PredictionScores
 from trocar.downstream.protocols import get_protocol
 from trocar.downstream.protocols.base import Protocol
-from trocar.downstream.splits.budgets import Budget
 from trocar.errors import ConfigError
 from trocar.privacy.aliases import Aliases, aliases_of, withhold
 from trocar.privacy.private_data import Private, private_of, private_of_runs, to_show

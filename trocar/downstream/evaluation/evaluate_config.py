@@ -18,7 +18,7 @@ from trocar.core.config import WithPlugins
 from trocar.data.labelled_data import LabelledFolder
 from trocar.downstream.datasets.base import DatasetOptions
 from trocar.privacy.private_data import PrivacyConfig
-from trocar.runs.mlflow.server import TrackingConfig
+from trocar.runs.mlflow_server import TrackingConfig
 
 
 class LabelledTask(LabelledFolder):

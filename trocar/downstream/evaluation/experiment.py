@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from trocar.downstream.budgets import ALL_LABELS, Budget, most_draws, restrict
 from trocar.downstream.features.feature_cache import Encoder
+from trocar.downstream.folds import AUTO, Fold, make_folds
 from trocar.downstream.labels import Kind, LabelledFrames, LabelSpace
 from trocar.downstream.metrics.outcome import Floats, Ints
 from trocar.downstream.protocols.base import Goal, Problem, Targets
-from trocar.downstream.splits.budgets import ALL_LABELS, Budget, most_draws, restrict
-from trocar.downstream.splits.folds import AUTO, Fold, make_folds
 from trocar.downstream.tasks import TOGETHER, get_task
 from trocar.downstream.tasks.base import Task
 from trocar.errors import ConfigError

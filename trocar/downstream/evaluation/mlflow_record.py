@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from trocar.core.messages import Say
-from trocar.downstream.evaluation.mask_runs import file_stem
 from trocar.downstream.evaluation.results import EvaluationResults, ResultRow
+from trocar.downstream.evaluation.run_files import file_stem
 from trocar.errors import TrocarError
 from trocar.privacy.aliases import withhold
-from trocar.runs.mlflow.follower import may_follow
-from trocar.runs.mlflow.server import PARTS, describe, resolve_uri
-from trocar.runs.run_folder import Run, read_config
-from trocar.runs.step_metrics import read_metrics
+from trocar.runs.mlflow_follower import may_follow
+from trocar.runs.mlflow_server import PARTS, describe, resolve_uri
+from trocar.runs.run_folder import Run, read_config, read_metrics
 
 
 def track(
@@ -42,7 +41,7 @@ def track(
         return
     say("mlflow")
     try:
-        from trocar.runs.mlflow.sync import sync
+        from trocar.runs.mlflow_sync import sync
 
         sync(out, server, experiment)
     except TrocarError as error:

@@ -11,20 +11,27 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped,unused-ignore]
 
-from trocar.downstream.evaluation.contenders import Contender, Replicate, label_on
+from trocar.downstream.evaluation.contenders import BASELINES, Contender, Replicate, label_on
 from trocar.downstream.evaluation.evaluate_config import Computing
 from trocar.downstream.evaluation.experiment import Experiment
-from trocar.downstream.evaluation.mask_runs import MaskWriter, draw_masks, file_stem, run_masks
 from trocar.downstream.evaluation.result_cache import Finished
 from trocar.downstream.evaluation.results import RowOrigin
-from trocar.downstream.evaluation.rows import ContenderRun, details, frame_payload, prediction_table
-from trocar.downstream.features.baselines import BASELINES
+from trocar.downstream.evaluation.run_files import (
+    ContenderRun,
+    MaskWriter,
+    details,
+    draw_masks,
+    file_stem,
+    frame_payload,
+    prediction_table,
+    run_masks,
+)
 from trocar.downstream.features.feature_cache import Encoder, Features
 from trocar.downstream.features.frame_cache import FrameCache
+from trocar.downstream.folds import Fold
 from trocar.downstream.predictions.prediction_file import RunIndex
 from trocar.downstream.protocols.base import Prediction, Problem, Protocol
 from trocar.downstream.protocols.segmentation import MaskProtocol
-from trocar.downstream.splits.folds import Fold
 from trocar.errors import TrocarError
 from trocar.privacy.private_data import Private
 

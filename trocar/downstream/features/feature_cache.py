@@ -20,8 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from trocar.backbones.device import Precision, Wanted, explained, resolved
-from trocar.backbones.embed import Embedder, require_finite_features, usual_batch
-from trocar.backbones.preprocess import Preprocessing, describe_backbone, fit_input_size
+from trocar.backbones.preprocess import (
+    Embedder,
+    Preprocessing,
+    describe_backbone,
+    fit_input_size,
+    require_finite_features,
+    usual_batch,
+)
 from trocar.core.files import user_cache
 from trocar.core.plugins import plugins_in
 from trocar.core.progress import track

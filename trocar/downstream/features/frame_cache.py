@@ -25,11 +25,11 @@ from trocar.core.resources import granted_cores
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.loading.prefetch import mixed
 from trocar.data.loading.reader import BadContentError, Reader
+from trocar.data.loading.torch_backend import decode_jpeg
 from trocar.data.media.delivered_files import RejectError
-from trocar.data.media.jpeg_decoder import decode_jpeg
+from trocar.data.media.frame_conversion import Scaler, to_rgb
 from trocar.data.media.still import read_still
-from trocar.data.media.video.frame_conversion import Scaler, to_rgb
-from trocar.data.media.video.index import numbered_pictures, read_index
+from trocar.data.media.video_index import numbered_pictures, read_index
 from trocar.downstream.datasets.readers.videos import unusable_video
 from trocar.downstream.labels import LabelledFrames
 from trocar.errors import TrocarError

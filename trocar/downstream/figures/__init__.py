@@ -12,11 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from trocar.downstream.figures.confusion import draw_confusion
-from trocar.downstream.figures.curves import draw_curves
-from trocar.downstream.figures.reliability import draw_reliability
-from trocar.downstream.figures.ribbons import draw_ribbons
-from trocar.downstream.figures.shown import ShownRun, shown
+from trocar.downstream.figures.curves import draw_curves, draw_reliability
+from trocar.downstream.figures.phases import draw_confusion, draw_ribbons
+from trocar.downstream.figures.style import ShownRun, shown
 
 
 def draw(predictions: pd.DataFrame, tasks: Mapping[str, Mapping[str, Any]], out: Path) -> list[Path]:

@@ -9,15 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from trocar.downstream.metrics import pitvis
-from trocar.downstream.metrics.outcome import AnyMetric, Named, Outcome, always
+from trocar.downstream.metrics import challenges
+from trocar.downstream.metrics.outcome import (
+    AnyMetric,
+    AnyOutcome,
+    Named,
+    Outcome,
+    SegmentationMetric,
+    SegmentationOutcome,
+    always,
+)
 from trocar.downstream.metrics.segmentation import (
     SEGMENTATION_METRICS,
     SURFACE_METRICS,
     surface_class_then_image,
     surface_empty_1,
 )
-from trocar.downstream.metrics.segmentation_outcome import AnyOutcome, SegmentationMetric, SegmentationOutcome
 from trocar.downstream.tasks import get_task
 from trocar.errors import ConfigError, nearest
 
@@ -74,9 +81,9 @@ def class_lines(classes: Sequence[str], background: str) -> dict[str, str]:
     return {name: name for name in classes if name != background} | {background: last}
 
 
-MULTITASK: dict[str, pitvis.Multitask] = {
-    "multitask@pitvis": partial(pitvis.multitask, official=False),
-    "multitask@pitvis_official": partial(pitvis.multitask, official=True),
+MULTITASK: dict[str, challenges.Multitask] = {
+    "multitask@pitvis": partial(challenges.multitask, official=False),
+    "multitask@pitvis_official": partial(challenges.multitask, official=True),
 }
 """Metrics of a step outcome and a tool outcome of the same frames."""
 
@@ -85,10 +92,10 @@ def multitask_metrics(steps: Outcome, tools: Outcome) -> dict[str, AnyMetric]:
     """The PitVis scores of steps and instruments together, as metrics of the steps; none where `tools` are not PitVis'
     or the cases are not the same number.
     """
-    if not pitvis.has_instruments(tools) or steps.cases != tools.cases:
+    if not challenges.has_instruments(tools) or steps.cases != tools.cases:
         return {}
 
-    def joined(metric: pitvis.Multitask) -> AnyMetric:
+    def joined(metric: challenges.Multitask) -> AnyMetric:
         return lambda steps, weights: metric(steps, tools, weights)
 
     return {name: joined(metric) for name, metric in MULTITASK.items()}

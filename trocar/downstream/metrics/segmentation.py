@@ -15,8 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from trocar.downstream.metrics.outcome import Floats, Ints, case_mean, ratio
-from trocar.downstream.metrics.segmentation_outcome import SegmentationMetric, SegmentationOutcome
+from trocar.downstream.metrics.outcome import Floats, Ints, SegmentationMetric, SegmentationOutcome, case_mean, ratio
 from trocar.errors import TrocarError
 
 Kind = Literal["iou", "dice"]

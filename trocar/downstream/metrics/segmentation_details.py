@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
-from trocar.downstream.metrics.outcome import Floats, Ints
+from trocar.downstream.metrics.outcome import Floats, Ints, Masks, SegmentationOutcome, confusions
 from trocar.downstream.metrics.segmentation import class_then_image
-from trocar.downstream.metrics.segmentation_outcome import Masks, SegmentationOutcome, confusions
 from trocar.errors import TrocarError
 
 Mask = npt.NDArray[np.bool_]

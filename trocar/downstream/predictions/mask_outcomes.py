@@ -14,10 +14,9 @@ import numpy as np
 
 from trocar.downstream.datasets.readers.masks import read_values
 from trocar.downstream.labels import IGNORED_PIXEL, Mask
-from trocar.downstream.metrics.outcome import AnyMetric, Ints
+from trocar.downstream.metrics.outcome import AnyMetric, Ints, SegmentationOutcome, confusions
 from trocar.downstream.metrics.registry import surface_metrics
 from trocar.downstream.metrics.segmentation_details import consecutive, nearest_pixels, surface_dice, tc_iou
-from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome, confusions
 from trocar.downstream.predictions.prediction_file import RunRows
 from trocar.errors import TrocarError, nearest
 

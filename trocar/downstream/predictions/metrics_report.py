@@ -13,7 +13,7 @@ from rich.table import Table
 
 from trocar import __version__
 from trocar.core.files import write_atomic
-from trocar.downstream.metrics.segmentation_outcome import SegmentationOutcome
+from trocar.downstream.metrics.outcome import SegmentationOutcome
 from trocar.downstream.predictions.prediction_file import Key
 from trocar.downstream.predictions.prediction_scores import ContenderScores, Interval, PredictionScores, RunScores
 

@@ -13,15 +13,16 @@ import numpy as np
 from trocar.core.messages import Say
 from trocar.downstream.metrics.outcome import (
     AnyMetric,
+    AnyOutcome,
     Floats,
     Outcome,
+    SegmentationOutcome,
     mean_defined,
     percentile_interval,
     resampled,
 )
 from trocar.downstream.metrics.phase import phase_spread
 from trocar.downstream.metrics.registry import metrics_of, multitask_metrics
-from trocar.downstream.metrics.segmentation_outcome import AnyOutcome, SegmentationOutcome
 from trocar.downstream.predictions.frame_outcomes import frame_outcome
 from trocar.downstream.predictions.mask_outcomes import MaskExtras, mask_outcome
 from trocar.downstream.predictions.prediction_file import Key, Predictions, RunRows

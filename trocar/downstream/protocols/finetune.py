@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from trocar.backbones.preprocess import describe_backbone, fit_input_size
-from trocar.backbones.weights.weights_file import require_finite
+from trocar.backbones.weights_file import require_finite
 from trocar.core.random import torch_seeded
 from trocar.downstream.metrics.outcome import Floats, Ints
 from trocar.downstream.protocols.base import PROTOCOLS, Goal, Prediction, Problem, Protocol, Solution, headline
@@ -50,7 +50,7 @@ class Finetune(Protocol, FinetuneRecipe):
 @dataclass(frozen=True)
 class Finetuned:
     """A trained network, in eval mode on the encoder's device. `network.backbone` is the fine-tuned backbone, from
-    which `features.extract` takes features; `detail` says what was chosen, as JSON values.
+    which `feature_cache.extract` takes features; `detail` says what was chosen, as JSON values.
     """
 
     trainer: FinetuneTrainer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trocar.downstream.metrics import calibration, cvs, phase, relaxed, segmental, segmentation, tools, triplets
+from trocar.downstream.metrics import calibration, challenges, multilabel, phase, segmental, segmentation
 from trocar.downstream.metrics.ranking import ap_pooled
 from trocar.downstream.metrics.registry import MASKS
 from trocar.downstream.tasks.base import TASKS, SegmentationTask, Task
@@ -15,7 +15,7 @@ PHASE = TASKS.register(
         "f1@pooled_macro",
         ("f1@video_macro_A", "accuracy@pooled", "accuracy@video"),
         ("f1", phase.f1_per_class),
-        {**phase.METRICS, **relaxed.METRICS, **segmental.METRICS, **calibration.MULTICLASS},
+        {**phase.METRICS, **challenges.METRICS, **segmental.METRICS, **calibration.MULTICLASS},
     )
 )
 """Surgical phase of a frame: one of the procedure's phases."""
@@ -24,11 +24,11 @@ PHASE = TASKS.register(
 STEP = TASKS.register(Task("step", PHASE.kind, PHASE.headline, PHASE.shown, PHASE.per_class, PHASE.own_metrics))
 """Step of a frame: one of the procedure's steps."""
 
-TOOLS = TASKS.register(Task("tools", "multilabel", "map@pooled", ("map@case",), ("ap", ap_pooled), tools.METRICS))
+TOOLS = TASKS.register(Task("tools", "multilabel", "map@pooled", ("map@case",), ("ap", ap_pooled), multilabel.TOOLS))
 """Which tools a frame shows: any number of them."""
 
 CVS = TASKS.register(
-    Task("cvs", "multilabel", "map", ("balanced_accuracy", "brier@soft"), ("ap", ap_pooled), cvs.METRICS)
+    Task("cvs", "multilabel", "map", ("balanced_accuracy", "brier@soft"), ("ap", ap_pooled), multilabel.CVS)
 )
 """Critical view of safety: the three criteria of Strasberg, each met or not, by one or several annotators."""
 
@@ -39,7 +39,7 @@ TRIPLET = TASKS.register(
         "ap_ivt@video",
         ("ap_i@video", "ap_v@video", "ap_t@video"),
         ("ap", ap_pooled),
-        triplets.METRICS,
+        multilabel.TRIPLETS,
     )
 )
 """Action triplets: which instrument does what to which target, any number of them in a frame."""

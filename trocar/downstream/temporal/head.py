@@ -1,4 +1,7 @@
-"""What a temporal head is: features of one case in, one set of logits per stage out."""
+"""What a temporal head is: features of one case in, one set of logits per stage out; and the layers that heads share.
+
+The layers are dilated convolutions, and attention in a window.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,10 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field, SerializeAsAny
 from torch import Tensor, nn
+from typing_extensions import override
 
 from trocar.core.config import Config
 from trocar.core.registry import ByName, Registry
@@ -90,3 +95,96 @@ class Head(nn.Module, ABC):
 def probabilities(logits: Tensor, kind: Kind, dim: int) -> Tensor:
     """Softmax over `dim` for one label a frame, a sigmoid per class for several."""
     return logits.softmax(dim) if kind == "multiclass" else torch.sigmoid(logits)
+
+
+class DilatedConvolution(nn.Module):
+    """Convolution over time that keeps the length: [1, C, T] -> [1, C, T].
+
+    Causal: tap k of K reaches (K - 1 - k) * dilation frames back. Centred otherwise, which takes an odd K.
+    Frames before the first and after the last are zeros.
+    """
+
+    def __init__(self, maps: int, kernel: int, dilation: int, causal: bool) -> None:
+        super().__init__()
+        reach = (kernel - 1) * dilation
+        self.padding = (reach, 0) if causal else (reach // 2, reach // 2)
+        self.conv = nn.Conv1d(maps, maps, kernel, dilation=dilation)
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.conv(F.pad(x, self.padding))
+        return result
+
+
+class DilatedResidual(nn.Module):
+    """x + dropout(conv 1x1(relu(dilated conv(x)))), the layer of MS-TCN (arXiv:1903.01945,
+    `DilatedResidualLayer`).
+    """
+
+    def __init__(self, maps: int, kernel: int, dilation: int, causal: bool, dropout: float) -> None:
+        super().__init__()
+        self.dilated = DilatedConvolution(maps, kernel, dilation, causal)
+        self.mix = nn.Conv1d(maps, maps, 1)
+        self.dropout = nn.Dropout(dropout)
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        residual: Tensor = self.dropout(self.mix(torch.relu(self.dilated(x))))
+        return x + residual
+
+
+class DilatedStage(nn.Sequential):
+    """1x1 in, `layers` dilated residual layers with dilation 1, 2, 4, ..., 1x1 out: [1, D, T] -> [1, K, T]."""
+
+    def __init__(
+        self, inputs: int, classes: int, *, layers: int, maps: int, kernel: int, causal: bool, dropout: float
+    ) -> None:
+        body = [DilatedResidual(maps, kernel, 2**i, causal, dropout) for i in range(layers)]
+        super().__init__(nn.Conv1d(inputs, maps, 1), *body, nn.Conv1d(maps, classes, 1))
+
+
+SMALLEST_BLOCK = 64  # below it the many small products cost more than the keys that are masked
+
+
+def window_attention(query: Tensor, key: Tensor, value: Tensor, before: int, after: int) -> Tensor:
+    """Softmax attention in which frame t sees the frames t - before .. t + after that exist; [H, T, C] in and
+    out.
+
+    The queries are cut in blocks, each with the keys its frames can see, so memory grows with T * (before +
+    after), not with T^2. `key` has the query's C, `value` any.
+    """
+    frames = query.shape[-2]
+    before, after = min(before, frames - 1), min(after, frames - 1)
+    block = min(max(before + after + 1, SMALLEST_BLOCK), frames)
+    blocks = -(-frames // block)
+    filler = blocks * block - frames
+    queries = F.pad(query, (0, 0, 0, filler)).reshape(*query.shape[:-2], blocks, block, query.shape[-1])
+    keys, values = (_spans(x, block, before, after + filler, block + before + after) for x in (key, value))
+    allowed = _allowed(frames, blocks, block, before, after, query.device)
+    found = F.scaled_dot_product_attention(queries, keys, values, attn_mask=allowed)
+    return found.flatten(-3, -2)[..., :frames, :]
+
+
+def _spans(x: Tensor, block: int, before: int, behind: int, span: int) -> Tensor:
+    """[H, T, C] -> [H, blocks, span, C]: for every block its own frames and those around it, zeros outside
+    the case.
+    """
+    return F.pad(x, (0, 0, before, behind)).unfold(-2, span, block).transpose(-1, -2)
+
+
+def _allowed(frames: int, blocks: int, block: int, before: int, after: int, device: torch.device) -> Tensor:
+    """bool [blocks, block, span]: may this query see this key?
+
+    Each query has its own window: in the reference code of ASFormer all queries of a block share the union of
+    their windows. Queries that only fill the last block may look at anything: in torch before 2.5 a row without
+    a key was NaN, and so was its gradient.
+    """
+    row = torch.arange(block, device=device)
+    column = torch.arange(block + before + after, device=device)
+    start = torch.arange(blocks, device=device)[:, None] * block
+    offset = column[None, :] - row[:, None]
+    window = (offset >= 0) & (offset <= before + after)
+    position = start + column - before
+    exists = (position >= 0) & (position < frames)
+    fills = start + row >= frames
+    return window & exists[:, None, :] | fills[:, :, None]

@@ -21,7 +21,6 @@ from trocar.data.views.pixel_ops import sent
 from trocar.downstream.labels import Kind
 from trocar.downstream.temporal.head import AnyHead, Head, HeadConfig, HeadRecipe, Optimiser, probabilities
 from trocar.downstream.temporal.heads.mstcn import MsTcnConfig
-from trocar.downstream.temporal.loss import LossConfig, TemporalLoss, build_loss
 from trocar.downstream.temporal.sequence import (
     Features,
     Sequence,
@@ -31,6 +30,7 @@ from trocar.downstream.temporal.sequence import (
     fit_standard,
 )
 from trocar.downstream.training.fit import FitRecipe, Remedies, Training, epoch_order, fit
+from trocar.downstream.training.loss import LossConfig, TemporalLoss, build_loss
 from trocar.errors import ConfigError, TrocarError
 
 SHORT = 512  # frames: up to here the threads of one step cost more than they give

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trocar.backbones.device import Halves, Precision, Wanted, autocast, explained
-from trocar.backbones.embed import prediction_batch
+from trocar.backbones.preprocess import prediction_batch
 from trocar.core.config import Config
 from trocar.core.progress import track
 from trocar.downstream.metrics.outcome import Floats, Ints

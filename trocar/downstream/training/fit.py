@@ -17,7 +17,7 @@ from timm.optim._param_groups import param_groups_layer_decay
 from torch import Tensor, nn
 
 from trocar.backbones.device import explained
-from trocar.backbones.weights.weights_file import require_finite
+from trocar.backbones.weights_file import require_finite
 from trocar.core.progress import Bar, progress_bar
 from trocar.core.random import Permutation, torch_seeded
 from trocar.downstream.metrics.outcome import Ints

@@ -22,7 +22,7 @@ from typing import IO, Any, cast
 
 import torch
 
-from trocar.backbones.weights.identify import same_value
+from trocar.backbones.identify import same_value
 from trocar.core.files import HashedFile, fsync_folder, fsync_tree, sha256_of
 from trocar.core.messages import Say
 from trocar.errors import ConfigError, TrocarError
@@ -92,7 +92,7 @@ def _write_state(path: Path, state: State, go_on: Callable[[], None]) -> str:
     """Returns the sha256."""
     with path.open("wb") as raw:  # torch's own file keeps to itself why a write failed
         file = HashedFile(raw, go_on)
-        torch.save(state, cast(IO[bytes], file))
+        torch.save(state, cast("IO[bytes]", file))
     return file.sha256()
 
 

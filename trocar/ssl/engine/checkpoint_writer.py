@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, UntypedStorage
 
 from trocar.backbones.export import BackboneFiles
-from trocar.backbones.weights.weights_file import require_finite
+from trocar.backbones.weights_file import require_finite
 from trocar.core import resources
 from trocar.core.messages import Say
 from trocar.errors import TrocarError

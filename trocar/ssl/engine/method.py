@@ -21,7 +21,7 @@ from typing_extensions import override
 from trocar.core.config import Config
 from trocar.core.registry import ByName, Registry
 from trocar.data.loading.batch import Batch
-from trocar.data.order.neighbours import NeighbourSource
+from trocar.data.selection.neighbours import NeighbourSource
 from trocar.data.views.recipe import ViewRecipe
 from trocar.ssl.blocks.networks import Networks
 from trocar.ssl.blocks.transformer_blocks import packed_features, packs

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field
 from typing_extensions import override
 
-from trocar.data.order.neighbours import NeighbourSource
+from trocar.data.selection.neighbours import NeighbourSource
 from trocar.data.views.recipe import MAX_FRAME, Jitter, ViewGroup, ViewRecipe
 from trocar.ssl.engine.method import METHODS
 from trocar.ssl.methods.dino import DinoConfig, DinoGlobalViews, DinoLocalViews, DinoViews

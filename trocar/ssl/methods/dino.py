@@ -12,8 +12,7 @@ from typing_extensions import override
 from trocar.core.config import Config
 from trocar.data.views.recipe import Probability, ViewGroup, ViewRecipe
 from trocar.ssl.blocks.networks import Networks
-from trocar.ssl.blocks.self_distillation import MeanLogits, SelfDistillation, SelfDistilled
-from trocar.ssl.blocks.teachers import start_teacher, update_teacher
+from trocar.ssl.blocks.teachers import MeanLogits, SelfDistillation, SelfDistilled, start_teacher, update_teacher
 from trocar.ssl.engine.method import METHODS, Losses, Method, Progress, Views, by_view, freeze_gradients
 from trocar.ssl.losses import dino_loss, entropy, prototypes_used
 from trocar.ssl.run.auto_values import known

@@ -18,8 +18,7 @@ from trocar.errors import ConfigError
 from trocar.ssl.blocks.heads import DinoHead
 from trocar.ssl.blocks.networks import Networks
 from trocar.ssl.blocks.patches import MaskedPatches, Masking, Tokens, block_masks
-from trocar.ssl.blocks.self_distillation import MeanLogits, SelfDistillation, SelfDistilled
-from trocar.ssl.blocks.teachers import start_teacher, update_teacher
+from trocar.ssl.blocks.teachers import MeanLogits, SelfDistillation, SelfDistilled, start_teacher, update_teacher
 from trocar.ssl.engine.method import METHODS, Losses, Method, Progress, Views, freeze_gradients
 from trocar.ssl.engine.optimizer import Duration
 from trocar.ssl.losses import dino_loss, entropy, ibot_loss, koleo, prototypes_used

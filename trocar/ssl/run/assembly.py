@@ -21,14 +21,14 @@ from trocar.backbones.source import KEY, Record, modules_behind
 from trocar.core.messages import Say
 from trocar.core.plugins import plugins_in
 from trocar.core.registry import modules_of
-from trocar.data.catalog import staging
 from trocar.data.catalog.catalog import Catalog
+from trocar.data.loading import shard_files
 from trocar.data.loading.batch import Batch
 from trocar.data.loading.dali_pipeline import decoder_identity, is_available, require
 from trocar.data.loading.loader import Backend, Loader
 from trocar.data.loading.reader import Reader
-from trocar.data.order.neighbours import NeighbourRule, resolve_neighbours
-from trocar.data.order.plan import Plan
+from trocar.data.selection.neighbours import NeighbourRule, resolve_neighbours
+from trocar.data.selection.plan import Plan
 from trocar.data.selection.selection import Selection
 from trocar.data.views.recipe import ViewPlan
 from trocar.privacy.private_data import Private, private_of_catalog
@@ -241,11 +241,11 @@ class Pretraining:
         """Copy the selected shards to this machine's own disk if `data.stage_to` says so, once per machine."""
         if self.config.data.stage_to is None:
             return
-        place = staging.place(self.config.data.stage_to, self.catalog)
+        place = shard_files.place(self.config.data.stage_to, self.catalog)
         if self.world.local_rank == 0:
-            staging.copy(self.catalog, self.selection, place, self.say)
+            shard_files.copy(self.catalog, self.selection, place, self.say)
         wait_for_all("staging", STAGING_S)
-        self.staged = staging.present(self.catalog, place)
+        self.staged = shard_files.present(self.catalog, place)
 
     def loader(self, known_bad: frozenset[int] = frozenset()) -> Loader:
         """This rank's data path; `known_bad` rows are replaced without a look."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from trocar.core.random import make_key, philox
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.loading.batch import Batch
-from trocar.data.order.neighbours import NeighbourRule
+from trocar.data.selection.neighbours import NeighbourRule
 from trocar.data.views.recipe import ViewParams, ViewRecipe
 from trocar.errors import ConfigError, TrocarError
 from trocar.privacy.private_data import Private

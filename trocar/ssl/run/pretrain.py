@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from trocar.backbones.device import allow_tf32
-from trocar.backbones.weights.weights_file import require_finite
+from trocar.backbones.weights_file import require_finite
 from trocar.core.files import write_json_atomic
 from trocar.core.resources import torch_threads
 from trocar.errors import ConfigError, TrocarError

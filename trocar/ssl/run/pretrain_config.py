@@ -9,10 +9,10 @@ from pydantic import Field, model_validator
 
 from trocar.backbones.device import Precision
 from trocar.core.config import Config, WithPlugins
-from trocar.data.order.plan import Shuffle
 from trocar.data.selection.composition import Composition
+from trocar.data.selection.plan import Shuffle
 from trocar.privacy.private_data import PrivacyConfig
-from trocar.runs.mlflow.server import TrackingConfig
+from trocar.runs.mlflow_server import TrackingConfig
 from trocar.ssl.blocks.networks import BackboneConfig
 from trocar.ssl.engine.method import AnyMethod
 from trocar.ssl.engine.optimizer import OptimConfig

@@ -20,9 +20,8 @@ from trocar.core.progress import Pace
 from trocar.data.loading.batch import Batch
 from trocar.errors import StoppedError, TrocarError
 from trocar.runs.lease import Lease, LeaseLost
-from trocar.runs.mlflow.follower import Follower
-from trocar.runs.run_folder import Run, Status
-from trocar.runs.step_metrics import judged_loss
+from trocar.runs.mlflow_follower import Follower
+from trocar.runs.run_folder import Run, Status, judged_loss
 from trocar.ssl.engine import checkpoint
 from trocar.ssl.engine.checkpoint_writer import CheckpointContent, CheckpointWriter, Kept
 from trocar.ssl.engine.health import collapse

@@ -18,8 +18,8 @@ from trocar.data.catalog.writer import ContentHash
 from trocar.data.ingest.options import IngestSummary
 from trocar.data.ingest.tars.tar_samples import TarFields
 from trocar.data.loading.reader import Reader
-from trocar.data.order.plan import Plan
 from trocar.data.selection.composition import Composition
+from trocar.data.selection.plan import Plan
 from trocar.errors import ConfigError, TrocarError
 
 UNFIT = {

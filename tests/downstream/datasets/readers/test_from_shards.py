@@ -18,8 +18,8 @@ from trocar.data.catalog.catalog import Catalog
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.readers.from_shards import label_period, locate
 from trocar.downstream.features.frame_cache import FrameCache, decoded
-from trocar.downstream.inspection.mask_survey import check_masks
 from trocar.downstream.labels import LabelledFrames
+from trocar.downstream.mask_survey import check_masks
 from trocar.errors import TrocarError
 
 

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from trocar.core.messages import Say
 from trocar.data.catalog.catalog import to_numpy
 from trocar.data.catalog.writer import VideoEntry
-from trocar.data.ingest.images.quality import COPY_BITS, LEAST_BITS, distance, set_bits
 from trocar.data.ingest.options import IngestOptions
+from trocar.data.ingest.quality import COPY_BITS, LEAST_BITS, distance, set_bits
 from trocar.data.ingest.sources.find import (
     MAX_NAME,
     FoundSource,

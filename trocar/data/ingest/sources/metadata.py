@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from trocar.core import tables, yaml_text
+from trocar.core import config, tables
 from trocar.data.ingest.record import Metadata
 from trocar.data.ingest.sources.find import FoundSource, FrameSpec, video_id
 from trocar.data.labelled_data import check_tag
@@ -232,7 +232,7 @@ def read_masks(path: Path, sources: Sequence[str]) -> dict[str, tuple[tuple[int,
             found.setdefault(row["source"], []).append([row[k] for k in ("left", "top", "width", "height")])
     else:
         try:
-            tree = yaml_text.load(path.read_text(encoding="utf-8")) or {}
+            tree = config.parse_yaml(path.read_text(encoding="utf-8")) or {}
         except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: {error}") from None
         if not isinstance(tree, dict) or not all(isinstance(boxes, list) for boxes in tree.values()):

@@ -19,9 +19,9 @@ from trocar.core.files import replacing, sha256_of
 from trocar.data.catalog.catalog import FRAME_SCHEMA, QUALITY_SCHEMA
 from trocar.data.catalog.writer import ContentHash, Rejected, ShardFile
 from trocar.data.ingest import record
-from trocar.data.ingest.images.framing import Framing, IngestSettings
-from trocar.data.ingest.images.quality import measure, quality_table
+from trocar.data.ingest.framing import Framing, IngestSettings
 from trocar.data.ingest.pack import DIED
+from trocar.data.ingest.quality import measure, quality_table
 from trocar.data.ingest.shard_writer import ShardWriter
 from trocar.data.ingest.tars.tar_samples import (
     MOST_JSON,
@@ -35,8 +35,7 @@ from trocar.data.ingest.tars.tar_samples import (
 )
 from trocar.data.ingest.video import JobOutcome, publish_files
 from trocar.data.media.delivered_files import RejectError, check_size
-from trocar.data.media.jpeg_markers import end_and_size
-from trocar.data.media.still import open_jpeg, open_still
+from trocar.data.media.still import end_and_size, open_jpeg, open_still
 
 FOLDER = "tars"
 SCAN_VERSION = 1

@@ -139,7 +139,7 @@ _KINDS = {b"\x89PNG": "PNG", b"RIFF": "WebP", b"GIF8": "GIF", b"II*\0": "TIFF", 
 def unfit(data: bytes) -> str | None:
     """Why a picture cannot be read where it lies, in a few fixed words; None where it can.
 
-    Of a JPEG that ends before its picture nothing is said: None, and `jpeg.end_and_size` raises ValueError for it.
+    Of a JPEG that ends before its picture nothing is said: None, and `still.end_and_size` raises ValueError for it.
     """
     if data[:2] != b"\xff\xd8":
         return _KINDS.get(data[:4], "another format")

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from trocar.core import yaml_text
+from trocar.core import config
 from trocar.downstream.labels import IGNORED_PIXEL, Mask
 from trocar.errors import TrocarError, nearest
 
@@ -150,7 +150,7 @@ def mask_keys(path: Path, classes: tuple[str, ...]) -> tuple[int | None, bool]:
     there is none. Raises TrocarError for a name that is no class, and for a `not_scored` other than 255.
     """
     # Labels that are no file name their classes beside them: then no classes.yaml need be there.
-    tree = yaml_text.load_texts(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    tree = config.parse_yaml_texts(path.read_text(encoding="utf-8")) if path.is_file() else {}
     white = tree.get(NOT_SCORED)
     if white not in (None, str(IGNORED_PIXEL)):
         raise TrocarError(

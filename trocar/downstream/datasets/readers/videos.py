@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from trocar.data.media.delivered_files import VIDEO_SUFFIXES, RejectError, composed, listed
-from trocar.data.media.video.every_picture import SampleTimes
-from trocar.data.media.video.index import Ints, VideoIndex, read_index
+from trocar.data.media.every_picture import SampleTimes
+from trocar.data.media.video_index import Ints, VideoIndex, read_index
 from trocar.errors import TrocarError
 
 

@@ -14,8 +14,15 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from trocar.downstream.labels import Kind
-from trocar.downstream.temporal.head import HEADS, Head, HeadConfig, HeadRecipe, probabilities
-from trocar.downstream.temporal.layers import DilatedConvolution, window_attention
+from trocar.downstream.temporal.head import (
+    HEADS,
+    DilatedConvolution,
+    Head,
+    HeadConfig,
+    HeadRecipe,
+    probabilities,
+    window_attention,
+)
 
 
 @HEADS.register

@@ -13,8 +13,15 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from trocar.downstream.labels import Kind
-from trocar.downstream.temporal.head import HEADS, Head, HeadConfig, HeadRecipe, probabilities
-from trocar.downstream.temporal.layers import DilatedConvolution, DilatedStage
+from trocar.downstream.temporal.head import (
+    HEADS,
+    DilatedConvolution,
+    DilatedStage,
+    Head,
+    HeadConfig,
+    HeadRecipe,
+    probabilities,
+)
 
 
 @HEADS.register

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from trocar.downstream.labels import Kind
-from trocar.downstream.temporal.head import HEADS, Head, HeadConfig, HeadRecipe
-from trocar.downstream.temporal.layers import window_attention
+from trocar.downstream.temporal.head import HEADS, Head, HeadConfig, HeadRecipe, window_attention
 
 
 @HEADS.register

@@ -1,0 +1,303 @@
+"""The folder of fetched weights: one folder a name, with the file and what is known of it; and the downloads into it,
+whole or not at all. Nothing else of Trocar uses the network.
+
+timm fetches its own weights from a hub: here is which of them a configuration needs, and what to say where they are
+not. What weights a name stands for is told from their content and not from where they lie.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import http.client
+import json
+import os
+import re
+import shutil
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+from huggingface_hub import constants
+from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+from trocar.backbones.published.convert import convert
+from trocar.backbones.published.family import BACKBONES, Published
+from trocar.backbones.source import RANDOM, TIMM, WEIGHTS, BackboneSource, resolve
+from trocar.backbones.weights_file import read_checkpoint
+from trocar.core.files import locked, replacing, sha256_of, user_cache, write_json_atomic
+from trocar.errors import ConfigError, TrocarError, nearest
+
+VARIABLE = "TROCAR_WEIGHTS"
+RECORD = "record.json"
+
+
+@dataclass(frozen=True)
+class FetchedFile:
+    """What was fetched: the file's name, size in bytes, sha256, where from, and when (UTC, ISO 8601)."""
+
+    file: str
+    bytes: int
+    sha256: str
+    origin: str
+    fetched: str
+
+
+def root() -> Path:
+    """$TROCAR_WEIGHTS, else `trocar/weights` in the user's cache folder."""
+    named = os.environ.get(VARIABLE)
+    if named and Path(named).exists() and not Path(named).is_dir():
+        raise ConfigError(f"{VARIABLE}={named} is not a folder")
+    return Path(named) if named else user_cache() / "weights"
+
+
+def entry(name: str) -> Published:
+    """The published weights of that name. Raises ConfigError with the nearest one."""
+    if name not in BACKBONES:
+        hint = nearest(name, BACKBONES.names())
+        raise ConfigError(f"no published weights {name!r}{hint}; `trocar fetch --list` has all of them")
+    return BACKBONES.get(name)
+
+
+def read_record(name: str) -> FetchedFile | None:
+    """The record of fetched weights; None if they were not fetched. Raises TrocarError for a damaged one."""
+    path = root() / name / RECORD
+    try:
+        return FetchedFile(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise TrocarError(f"{path} is damaged ({error}); delete {path.parent} and fetch again") from None
+
+
+def write_record(name: str, record: FetchedFile) -> None:
+    """Note what lies in the folder of `name`."""
+    write_json_atomic(root() / name / RECORD, asdict(record))
+
+
+def fetched_file(published: Published) -> tuple[Path, str]:
+    """(path, sha256) of fetched weights, read through and compared with what was recorded.
+
+    Raises ConfigError if they were not fetched, with the command that does; TrocarError if the file changed.
+    """
+    record = read_record(published.name)
+    if record is None:
+        raise ConfigError(
+            f"the weights of {published.name} are not on this machine ({root() / published.name}). Fetch them where "
+            f"there is a network: trocar fetch {published.name}   or name your own copy: {published.name}@/path/to/file"
+        )
+    path = root() / published.name / record.file
+    return path, verified(path, published, record)
+
+
+def is_published_file(published: Published, file: Path | None = None) -> bool:
+    """Whether a file is known to be the published one; None: the fetched one, whose sha256 every load compares.
+
+    It is if it has the sha256 of the entry, or of what was fetched from the entry's own address. That it fits by names
+    and shapes says nothing of what it was trained on. Raises ConfigError if the file is not there.
+    """
+    record = read_record(published.name)
+    if file is None and record is None:
+        return True  # nothing can be loaded under the name before it is fetched
+    trusted = {published.sha256} if published.sha256 else set()
+    if record is not None and published.url is not None and record.origin == published.url:
+        trusted.add(record.sha256)
+    if file is None:
+        return record is not None and record.sha256 in trusted
+    return bool(trusted) and sha256_of(file) in trusted
+
+
+def verified(path: Path, published: Published, record: FetchedFile | None = None) -> str:
+    """sha256 of the file. Raises TrocarError if it is not the one that was published or fetched."""
+    if not path.is_file():
+        raise TrocarError(f"{path} is gone; run trocar fetch {published.name} again")
+    digest = sha256_of(path)
+    for expected, whose in ((published.sha256, "the published one"), (record.sha256 if record else None, "recorded")):
+        if expected is not None and digest != expected:
+            raise TrocarError(
+                f"{path} has changed or was damaged: sha256 {digest[:16]}..., {whose} is {expected[:16]}...; "
+                f"delete {path.parent} and run trocar fetch {published.name}"
+            )
+    return digest
+
+
+TIMEOUT = 30
+BLOCK = 1 << 20
+Progress = Callable[[int, int | None], None]
+
+
+def fetch(entry: Published, origin: str | None = None, progress: Progress = lambda done, total: None) -> FetchedFile:
+    """Put the weights of `entry` into the store, from `origin` (an address or a file) or the published address.
+
+    The file is checked key by key before it is kept, and its sha256 recorded: later loads compare. Weights that are
+    there already are only verified. `progress` is told bytes done and in all. Raises ConfigError where no address is
+    known or the file is another model's, TrocarError for a failed download.
+    """
+    origin = origin or entry.url
+    if origin is None:
+        raise ConfigError(
+            f"{entry.name} has no direct address. {entry.note} Then: trocar fetch {entry.name} --from FILE"
+        )
+    folder = root() / entry.name
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / ".lock"):
+        known = read_record(entry.name)
+        if known is not None:
+            digest = verified(folder / known.file, entry, known)
+            if "://" not in origin and sha256_of(_existing(origin)) != digest:
+                raise ConfigError(f"{entry.name} has another file already, {known.file}; delete {folder} to replace it")
+            return known
+        target = folder / _file_name(origin)
+        with replacing(target) as temporary:
+            digest = _copy(origin, temporary, progress)
+            if entry.sha256 is not None and digest != entry.sha256:
+                raise TrocarError(f"{origin} has sha256 {digest}, the published file {entry.sha256}: not kept")
+            convert(entry, read_checkpoint(temporary, ending=target.suffix), origin)
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        record = FetchedFile(target.name, target.stat().st_size, digest, origin, now)
+        write_record(entry.name, record)
+    return record
+
+
+def _file_name(origin: str) -> str:
+    path = urllib.parse.urlsplit(origin).path if "://" in origin else origin
+    return Path(urllib.parse.unquote(path)).name or "weights.pth"
+
+
+def _existing(origin: str) -> Path:
+    if not Path(origin).is_file():
+        raise ConfigError(f"--from {origin}: no such file")
+    return Path(origin)
+
+
+def _copy(origin: str, target: Path, progress: Progress) -> str:
+    """Copy address or file to `target`; returns its sha256."""
+    if "://" not in origin:
+        origin = _existing(origin).resolve().as_uri()
+    elif not origin.startswith(("https://", "http://")):
+        raise ConfigError(f"--from {origin}: expected a file, https:// or http://")
+    digest, done = hashlib.sha256(), 0
+    try:
+        with urllib.request.urlopen(origin, timeout=TIMEOUT) as source, target.open("wb") as file:
+            length = source.headers.get("Content-Length")
+            total = int(length) if length else None
+            _check_space(target.parent, total)
+            while block := source.read(BLOCK):
+                file.write(block)
+                digest.update(block)
+                done += len(block)
+                progress(done, total)
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise TrocarError(
+            f"{origin}: {reason}. Nothing was kept; run it where there is a network, or give a copy with --from FILE"
+        ) from None
+    if total is not None and done != total:
+        raise TrocarError(
+            f"{origin}: the connection ended after {done:,} of {total:,} bytes; run the same command again"
+        )
+    return digest.hexdigest()
+
+
+def _check_space(folder: Path, needed: int | None) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed is not None and needed > free:
+        raise TrocarError(
+            f"{folder}: {needed / 1e6:,.0f} MB are needed and {free / 1e6:,.0f} MB free; set TROCAR_WEIGHTS"
+        )
+
+
+UNKNOWN = "unknown; see the page of the weights"
+
+
+def weights_in(tree: Any, tree_of: Callable[[str], Mapping[str, Any]], seen: Sequence[str] = ()) -> list[str]:
+    """The names of published weights, timm's as `timm:NAME`, that any value of a configuration mentions.
+
+    Overrides (`backbone.name=NAME`) and lists with labels (`LABEL=NAME,NAME`) count. What stands under `recipe` is a
+    configuration itself, which `tree_of` reads.
+    """
+    if isinstance(tree, Mapping):
+        found = [name for value in tree.values() for name in weights_in(value, tree_of, seen)]
+        recipe = tree.get("recipe")
+        if isinstance(recipe, str) and recipe not in seen:
+            found += weights_in(tree_of(recipe), tree_of, (*seen, recipe))
+    elif isinstance(tree, list | tuple):
+        found = [name for value in tree for name in weights_in(value, tree_of, seen)]
+    elif isinstance(tree, str):
+        words = (word.strip().partition("#")[0] for word in re.split(r"[=,]", tree))
+        found = [word for word in words if word.startswith(TIMM) or word in BACKBONES]
+    else:
+        found = []
+    return list(dict.fromkeys(found))
+
+
+def licence_of(name: str) -> str:
+    """The licence of timm's weights `name` (no prefix), as timm knows it."""
+    known = timm.get_pretrained_cfg(name)
+    return (known.license if known is not None else None) or UNKNOWN
+
+
+def why_not(name: str, error: Exception) -> str:
+    """What to say when timm could not load its weights `name` (no prefix)."""
+    known = timm.get_pretrained_cfg(name)
+    fetch = f"trocar fetch {TIMM}{name}"
+    if isinstance(error, GatedRepoError):
+        page = known.hf_hub_id if known is not None else name
+        return (
+            f"the weights {name!r} are handed out to those who have accepted their licence ({licence_of(name)}): "
+            f"accept it on the page of {page}, make a token of that account known (HF_TOKEN, or `hf auth login`), and "
+            f"run {fetch}"
+        )
+    if isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled) and constants.HF_HUB_OFFLINE:
+        return (
+            f"the weights {name!r} are not in {constants.HF_HUB_CACHE}, and nothing is loaded from a network here "
+            f"(HF_HUB_OFFLINE is set, as in every job). Where there is one, and on a file system that this machine "
+            f"sees: {fetch}"
+        )
+    return f"timm could not get the weights of {name!r}: {error}. Where there is a network: {fetch}"
+
+
+def identity(name: str) -> dict[str, Any]:
+    """JSON values that are equal for equal weights. Raises ConfigError for an unknown name, and for published weights
+    that are not on this machine.
+    """
+    source = resolve(name)
+    if source.kind == "folder":
+        files = (source.folder / WEIGHTS, source.folder / "config.json")
+        return {"kind": "folder", "sha256": [sha256_of(file) for file in files]}
+    if source.kind == "published":
+        return {"kind": "published", "name": source.name, "part": source.part, "sha256": _sha256(source)}
+    if source.file is not None:
+        return {"kind": "file", "name": source.name, "part": source.part, "sha256": sha256_of(source.file)}
+    return {"kind": source.kind, "name": source.name}
+
+
+def is_random(name: str) -> bool:
+    """Whether the name stands for random weights."""
+    return resolve(name).kind == "random"
+
+
+def random_name(name: str) -> str:
+    """The name of random weights of the same architecture."""
+    source = resolve(name)
+    return f"{RANDOM}{source.name if source.kind != 'folder' else source.architecture}".partition(".")[0]
+
+
+def absolute(name: str) -> str:
+    """The name with an absolute path, where it is one: stages run in other folders."""
+    source = resolve(name)
+    return source.text if source.kind == "folder" or source.file is not None else name
+
+
+def _sha256(source: BackboneSource) -> str:
+    if source.file is not None:
+        return sha256_of(source.file)
+    assert source.entry is not None
+    record = read_record(source.entry.name)
+    # What was recorded when it was fetched; loading compares the file with it.
+    return record.sha256 if record is not None else fetched_file(source.entry)[1]

@@ -1,1 +1,0 @@
-"""Pictures of an ingest: content area, masking, canonical JPEG, quality verdicts."""

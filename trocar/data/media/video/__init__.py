@@ -1,1 +1,0 @@
-"""Videos: containers, packets, display times, and pictures decoded from them."""

@@ -1,1 +1,0 @@
-"""Step -> catalog rows of the global batch, with neighbour frames."""

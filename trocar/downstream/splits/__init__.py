@@ -1,1 +1,0 @@
-"""Which labelled cases train, validate and test: published splits, folds, label budgets."""

@@ -1,0 +1,221 @@
+"""One case from script to recorded frames and labels, in memory and in order.
+
+A moment is drawn by sampling the world through the camera, with organ, bag and instruments on top, then light and
+smoke.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from trocar.phantom.anatomy import WORLD_HALF, Anatomy, make_anatomy
+from trocar.phantom.director import Director
+from trocar.phantom.materials import Array, Rng
+from trocar.phantom.optics import Optics
+from trocar.phantom.planted import Event, Kind, OperatingRoom, plan_events, smoke_field
+from trocar.phantom.sampling import Bytes, Matrix, Sprite, bounds, indices, stream, take
+from trocar.phantom.scene import make_scene
+from trocar.phantom.spec import BAG, INSTRUMENT, SPECIMEN_BAG, TARGET_ORGAN, TOOLS, CasePlan, PhantomSpec
+from trocar.phantom.stage import Camera, Moment, SpritePose, Theatre, ToolPose
+from trocar.phantom.tools import TIP_LENGTHS, ToolStyle, draw_style, make_bag, make_tool
+
+OPENINGS = (0.03, 0.2, 0.42)
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One rendered frame before the camera chain."""
+
+    linear: Array
+    """Light, float32 [3, H, W], 0 to about 255."""
+    mask: Bytes
+    """Class ids [H, W]."""
+    present: tuple[bool, ...]
+    """Per tool: is the middle of its tip in the view?"""
+    pedicle: bool
+    """Is the middle of the pedicle in the view?"""
+
+
+@dataclass
+class _Layers:
+    """The picture while it is being composed: [3, H, W], [H, W], [H, W]."""
+
+    rgb: Array
+    gloss: Array
+    label: Bytes
+
+
+def world_to_view(camera: Camera, size: tuple[int, int]) -> Matrix:
+    """3 x 3 matrix from world units to pixels."""
+    width, height = size
+    k = height * camera.zoom
+    c, s = k * math.cos(camera.roll), k * math.sin(camera.roll)
+    x, y = camera.x, camera.y
+    return np.array([[c, -s, width / 2 - c * x + s * y], [s, c, height / 2 - s * x - c * y], [0, 0, 1]])
+
+
+def _place(pose: SpritePose, sprite: Sprite) -> Matrix:
+    """3 x 3 matrix from sprite pixels to world units."""
+    c, s = math.cos(pose.angle), math.sin(pose.angle)
+    along, across = pose.along / sprite.scale, pose.across / sprite.scale
+    turn = np.array([[c * along, -s * across, pose.x], [s * along, c * across, pose.y], [0, 0, 1]])
+    x, y = sprite.origin
+    return np.asarray(turn @ np.array([[1, 0, -x], [0, 1, -y], [0, 0, 1.0]]))
+
+
+class Renderer:
+    """Draws the moments of one case, in order (marks on the stage accumulate)."""
+
+    def __init__(
+        self, spec: PhantomSpec, stage: Theatre, optics: Optics, style: ToolStyle, anatomy: Anatomy, rng: Rng
+    ) -> None:
+        self._size, self._stage, self._optics, self._style = spec.size, stage, optics, style
+        middle = (anatomy.neck + anatomy.hilum) / 2
+        self._pedicle = float(middle[0]), float(middle[1])
+        self._smoke = smoke_field(rng, spec.size)
+        self._seeds = rng.integers(0, 2**63, (len(TOOLS), len(OPENINGS)))
+        self._sprites: dict[tuple[int, int], Sprite] = {}
+        self._bag = make_bag(rng, style, spec.size[1])
+        self._haze = [float(v) for v in np.array([150, 150, 155]) * rng.uniform(0.8, 1.1)]
+
+    def draw(self, moment: Moment) -> Shot:
+        """Apply the moment's marks and draw it."""
+        for stamp in moment.stamps:
+            self._stage.apply(stamp)
+        to_view = world_to_view(moment.camera, self._size)
+        scene = self._world(np.linalg.inv(to_view))
+        if moment.organ is not None:
+            self._paste(scene, to_view, moment.organ, self._stage.scene.organ, TARGET_ORGAN)
+        if moment.bag is not None:
+            self._paste(scene, to_view, _facing_port(moment.bag), self._bag, SPECIMEN_BAG)
+        for pose in moment.tools:
+            self._tool(scene, to_view, pose)
+        scene.rgb *= self._optics.light
+        scene.gloss *= self._optics.gloss
+        scene.rgb += scene.gloss
+        self._veil(scene.rgb, moment)
+        if self._optics.visible is not None:
+            scene.label *= self._optics.visible
+        seen = self._seen(to_view, *self._pedicle)
+        return Shot(scene.rgb, scene.label, self._present(to_view, moment), seen)
+
+    def _world(self, to_world: Matrix) -> _Layers:
+        stage, scale = self._stage, self._stage.scene.scale
+        to_canvas = np.array([[scale, 0, WORLD_HALF[0] * scale], [0, scale, WORLD_HALF[1] * scale], [0, 0, 1]])
+        index = indices(to_canvas @ to_world, (0, 0, *self._size), stage.label.shape)
+        pixels = take(stage.image, index)
+        rgb = np.empty((3, *index.shape), dtype=np.float32)
+        for channel in range(3):
+            rgb[channel] = pixels[..., channel]
+        return _Layers(rgb, pixels[..., 3].astype(np.float32), stage.label.reshape(-1)[index])
+
+    def _tool(self, scene: _Layers, to_view: Matrix, pose: ToolPose) -> None:
+        across = -pose.size if pose.flipped else pose.size
+        placed = SpritePose(pose.x, pose.y, pose.angle, pose.size, across)
+        self._paste(scene, to_view, placed, self._sprite(pose.kind, pose.opening), INSTRUMENT)
+
+    def _sprite(self, kind: int, opening: int) -> Sprite:
+        # Made when first used, from a seed of its own, so that the order of use doesn't matter.
+        if (kind, opening) not in self._sprites:
+            rng = np.random.Generator(np.random.Philox(int(self._seeds[kind, opening])))
+            made = make_tool(rng, kind, OPENINGS[opening], self._style, self._size[1])
+            self._sprites[kind, opening] = made
+        return self._sprites[kind, opening]
+
+    def _paste(self, scene: _Layers, to_view: Matrix, pose: SpritePose, sprite: Sprite, label: int) -> None:
+        placed = to_view @ _place(pose, sprite)
+        box = bounds(placed, sprite.pixels.shape, self._size)
+        if box is None:
+            return
+        pixels = take(sprite.pixels, indices(np.linalg.inv(placed), box, sprite.pixels.shape))
+        row, column = np.nonzero(pixels[..., 3])
+        drawn = pixels[row, column].astype(np.float32)
+        at = (row + box[1]) * self._size[0] + column + box[0]
+        keep = 1 - drawn[:, 3] * np.float32(1 / 255)
+        for channel in range(3):
+            plane = scene.rgb[channel].reshape(-1)
+            plane[at] = plane[at] * keep + drawn[:, channel]
+        gloss = scene.gloss.reshape(-1)
+        gloss[at] *= keep
+        scene.label.reshape(-1)[at[keep < 0.5]] = label
+
+    def _veil(self, rgb: Array, moment: Moment) -> None:
+        if moment.smoke < 0.02 and moment.fog < 0.02:
+            return
+        rows, columns = rgb.shape[1:]
+        x = int((0.5 + 0.5 * math.sin(moment.frame * 0.07)) * (self._smoke.shape[1] - columns))
+        y = int((0.5 + 0.5 * math.cos(moment.frame * 0.05)) * (self._smoke.shape[0] - rows))
+        density = self._smoke[y : y + rows, x : x + columns] * np.float32(moment.smoke) + np.float32(0.5 * moment.fog)
+        for channel, haze in enumerate(self._haze):
+            rgb[channel] += density * (np.float32(haze) - rgb[channel])
+
+    def _present(self, to_view: Matrix, moment: Moment) -> tuple[bool, ...]:
+        found = [False] * len(TOOLS)
+        for pose in moment.tools:
+            half = 0.5 * TIP_LENGTHS[pose.kind] * pose.size
+            x, y = pose.x - half * math.cos(pose.angle), pose.y - half * math.sin(pose.angle)
+            found[pose.kind] |= self._seen(to_view, x, y)
+        if moment.bag is not None:
+            found[BAG] = self._seen(to_view, moment.bag.x, moment.bag.y)
+        return tuple(found)
+
+    def _seen(self, to_view: Matrix, x: float, y: float) -> bool:
+        px, py, _ = to_view @ np.array([x, y, 1.0])
+        return self._optics.sees(float(px), float(py))
+
+
+def _facing_port(bag: SpritePose) -> SpritePose:
+    """The bag's mouth faces away from the port it came through."""
+    return SpritePose(bag.x, bag.y, bag.angle + math.pi, bag.along, bag.across)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A recorded frame: picture uint8 [H, W, 3], class ids uint8 [H, W], and its labels."""
+
+    picture: Bytes
+    mask: Bytes
+    tools: tuple[bool, ...]
+    moment: Moment
+    planted: Kind | None
+    pedicle: bool
+    """Whether the pedicle can be seen: without it no CVS criterion can be confirmed."""
+
+
+def film(spec: PhantomSpec, plan: CasePlan) -> Iterator[Frame]:
+    """All native frames of one case. A pure function of its arguments."""
+
+    def rng(name: str) -> np.random.Generator:
+        return stream(spec.seed, "case", plan.index, name)
+
+    anatomy = make_anatomy(rng("anatomy"), plan.procedure)
+    optics = Optics(spec, plan)
+    scene = make_scene(rng("scene"), plan.procedure, anatomy, spec.size[1], optics.house.soften)
+    stage = Theatre(scene, rng("brushes"))
+    renderer = Renderer(spec, stage, optics, draw_style(rng("style"), plan.robotic), anatomy, rng("sprites"))
+    room = OperatingRoom(rng("room"), spec.size)
+    events = {i: e for e in plan_events(rng("events"), plan.frames, spec.fps, plan.cut) for i in range(e.start, e.end)}
+    last: Frame | None = None
+    for moment in Director(spec, plan, anatomy).moments():
+        shot = renderer.draw(moment)
+        event = events.get(moment.frame)
+        if event is None:
+            last = Frame(optics.develop(moment.frame, shot.linear), shot.mask, shot.present, moment, None, shot.pedicle)
+        else:
+            last = _planted(event, moment, optics, room, last)
+        yield last
+
+
+def _planted(event: Event, moment: Moment, optics: Optics, room: OperatingRoom, last: Frame | None) -> Frame:
+    if event.kind == "duplicate" and last is not None:
+        return Frame(last.picture, last.mask, last.tools, moment, "duplicate", last.pedicle)
+    empty = np.zeros((optics.height, optics.width), dtype=np.uint8)
+    nothing = (False,) * len(TOOLS)
+    if event.kind == "black":
+        return Frame(optics.blank(moment.frame), empty, nothing, moment, "black", False)
+    view = room.view(moment.frame - event.start)
+    return Frame(optics.develop(moment.frame, view), empty, nothing, moment, "out_of_body", False)

@@ -1,1 +1,0 @@
-"""The pictures of the phantom: scene, materials, optics, film."""

@@ -1,1 +1,0 @@
-"""mlflow, which follows a run's local record and never the other way round."""

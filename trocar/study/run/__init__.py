@@ -1,1 +1,0 @@
-"""Running the stages of a study, on this machine or on SLURM."""
