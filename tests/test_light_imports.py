@@ -6,6 +6,13 @@ import sys
 import pytest
 
 HEAVY = ("torch", "timm", "mlflow", "matplotlib")
+OF_LABELS = ("av", "matplotlib", "mlflow", "pandas", "scipy", "sklearn")
+"""What only labelled data, videos and figures need: a second of every start, and 120 MiB of each loader worker."""
+
+
+def loaded(module, heavy):
+    program = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
 
 
 @pytest.mark.parametrize(
@@ -20,6 +27,9 @@ HEAVY = ("torch", "timm", "mlflow", "matplotlib")
     ],
 )
 def test_a_process_that_only_organises_or_decodes_loads_nothing_heavy(module):
-    program = f"import sys, {module}; print([name for name in {HEAVY} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert loaded(module, HEAVY) == "[]"
+
+
+@pytest.mark.parametrize("module", ["trocar.jobs.pretrain", "trocar.data.loading.loader", "trocar.backbones.load"])
+def test_a_pretraining_and_its_workers_load_nothing_of_labelled_data(module):
+    assert loaded(module, OF_LABELS) == "[]"

@@ -16,8 +16,7 @@ from trocar.data.selection.composition import Composition
 from trocar.data.selection.selection import Exclusion, Selection
 from trocar.errors import ConfigError
 from trocar.leakage.exposure import Exposure, Part, RecordedHistory, exposure_of, exposure_of_index
-from trocar.leakage.held_out_sources import HeldOut
-from trocar.leakage.search import SHOWN, FoundLeaks, Leak, find_leaks, show
+from trocar.leakage.search import SHOWN, FoundLeaks, HeldOut, Leak, find_leaks, show
 from trocar.leakage.verdict import Finding, Verdict
 from trocar.privacy.private_data import Private
 from trocar.ssl.pool_guard import TrainingData

@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,46 +28,8 @@ from trocar.errors import ConfigError, TrocarError, nearest
 from trocar.leakage.identities import Case, identities
 from trocar.leakage.matching import RUN
 from trocar.leakage.pictures import U8, Pictures, variants
-from trocar.privacy.private_data import Private, private_of
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Cases of the data that models are scored on: `why` says for each of them which data and tasks it belongs to.
-
-    `pictures` are the hashed frames of those whose pictures are at hand; the others are known by name only. `private`:
-    what of them must not be shown.
-    """
-
-    why: Mapping[Case, tuple[str, ...]] = field(default_factory=dict)
-    pictures: Pictures = field(default_factory=lambda: Pictures.join([]))
-    private: Private = field(default_factory=Private)
-
-    @property
-    def cases(self) -> frozenset[Case]:
-        """All of them."""
-        return frozenset(self.why)
-
-    def digests(self) -> dict[Case, str]:
-        """16 hex digits over the hashed frames of each case with pictures: equal pictures, equal digits."""
-        frames = self.pictures
-        found: dict[Case, str] = {}
-        for case in sorted(set(frames.cases)):
-            videos = [i for i, of in enumerate(frames.cases) if of == case]
-            rows = np.isin(frames.video, videos)
-            found[case] = hashlib.sha256(np.ascontiguousarray(frames.hashes[rows]).tobytes()).hexdigest()[:16]
-        return found
-
-    @staticmethod
-    def join(parts: Sequence[HeldOut]) -> HeldOut:
-        """All of them together."""
-        why: dict[Case, tuple[str, ...]] = {}
-        for part in parts:
-            for case, reasons in part.why.items():
-                why[case] = tuple(dict.fromkeys((*why.get(case, ()), *reasons)))
-        pictures = Pictures.join([part.pictures for part in parts])
-        return HeldOut(why, pictures, Private.join(part.private for part in parts))
-
+from trocar.leakage.search import HeldOut
+from trocar.privacy.private_data import private_of
 
 SIDE = 160
 """Pixels of the square that a frame is squashed to before it is hashed: over nine for a cell of the hash."""

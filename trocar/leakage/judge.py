@@ -23,11 +23,11 @@ from trocar.downstream.labels import LabelledFrames
 from trocar.downstream.leak_checks import Judged
 from trocar.errors import TrocarError
 from trocar.leakage.exposure import Exposure, Part, by_identity, exposure_of
-from trocar.leakage.held_out_sources import HeldOut, case_names, of_data
+from trocar.leakage.held_out_sources import case_names, of_data
 from trocar.leakage.identities import Case
 from trocar.leakage.matching import Copy, compare
 from trocar.leakage.pictures import Pictures, plain_variants
-from trocar.leakage.search import Leak, find_leaks
+from trocar.leakage.search import HeldOut, Leak, find_leaks
 from trocar.leakage.verdict import Finding, Verdict, by_severity
 
 REASONS_SHOWN = 8

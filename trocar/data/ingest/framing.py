@@ -19,9 +19,9 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
+from trocar.data.catalog.shown_pictures import Box
 from trocar.data.ingest.shard_writer import SHARD_BYTES
 from trocar.data.media.delivered_files import Limits, RejectError
-from trocar.data.media.frame_conversion import Box
 from trocar.data.media.still import end_and_size
 
 SAMPLES = 16

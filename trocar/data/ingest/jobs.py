@@ -10,6 +10,7 @@ from pathlib import Path
 
 from trocar.core.config import fingerprint
 from trocar.core.messages import Say
+from trocar.data.catalog.shown_pictures import Box
 from trocar.data.ingest.options import IngestOptions
 from trocar.data.ingest.pack import PACK, Pack, Still, Work, pack_name
 from trocar.data.ingest.record import Metadata
@@ -25,7 +26,6 @@ from trocar.data.ingest.sources.metadata import (
     read_masks,
 )
 from trocar.data.ingest.video import Job
-from trocar.data.media.frame_conversion import Box
 from trocar.errors import ConfigError
 from trocar.privacy.aliases import Aliases
 from trocar.privacy.pseudonyms import Pseudonyms

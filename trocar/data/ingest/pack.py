@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from trocar.data.catalog.shown_pictures import Box
 from trocar.data.catalog.writer import ContentHash, Rejected
 from trocar.data.ingest import record
 from trocar.data.ingest.framing import Framing, IngestSettings
@@ -21,7 +22,6 @@ from trocar.data.ingest.record import Metadata, PackMember, VideoRecord
 from trocar.data.ingest.shard_writer import ShardWriter
 from trocar.data.ingest.video import Job, JobOutcome, publish_files
 from trocar.data.media.delivered_files import RejectError, read_picture
-from trocar.data.media.frame_conversion import Box
 from trocar.data.media.still import open_jpeg, open_still
 
 DIED = ("decoder crashed", "its process died while decoding (or ran out of memory)")

@@ -12,6 +12,7 @@ import av
 from PIL import Image
 
 from trocar.core.files import fsync_folder
+from trocar.data.catalog.shown_pictures import Box
 from trocar.data.catalog.writer import Rejected, ShardFile
 from trocar.data.ingest import framing, record
 from trocar.data.ingest.burned_text import TextWatch
@@ -21,7 +22,7 @@ from trocar.data.ingest.record import Metadata, VideoRecord
 from trocar.data.ingest.shard_writer import ShardWriter
 from trocar.data.ingest.sources.find import FrameFile, FrameSpec, list_frames, printable, thin
 from trocar.data.media.delivered_files import RejectError, read_picture
-from trocar.data.media.frame_conversion import Box, Scaler, orientation, to_rgb
+from trocar.data.media.frame_conversion import Scaler, orientation, to_rgb
 from trocar.data.media.still import open_jpeg, open_still, read_still
 from trocar.data.media.video_container import describe, key_frames, open_video
 from trocar.data.media.video_decode import Decoder

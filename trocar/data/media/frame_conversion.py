@@ -18,6 +18,7 @@ import av
 import numpy as np
 from PIL import Image
 
+from trocar.data.catalog.shown_pictures import Box
 from trocar.data.media.delivered_files import RejectError
 
 
@@ -58,9 +59,6 @@ def _bwdif_graph(frame: av.VideoFrame) -> Any:
 # Chroma at full resolution before the conversion (swscale halves it for RGB otherwise, 10 dB worse), and the
 # same bits whatever vector instructions the processor has.
 _FLAGS = "bicubic+full_chroma_int+accurate_rnd+bitexact"
-
-Box = tuple[int, int, int, int]
-
 
 Pixels = np.ndarray[Any, Any]
 
