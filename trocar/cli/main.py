@@ -16,10 +16,11 @@ from trocar.errors import StoppedError, TrocarError
 from trocar.privacy.redaction import redact
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The whole command line; each command declares itself in `trocar/cli/commands/<name>.py`.
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The whole command line, or that of the command `only`, which is made sooner.
 
-    One that keeps what was done before an interruption declares `continues=True` by the parser's defaults.
+    Each command declares itself in `trocar/cli/commands/<name>.py`. One that keeps what was done before an
+    interruption declares `continues=True` by the parser's defaults.
     """
     parser = argparse.ArgumentParser(
         prog="trocar",
@@ -27,15 +28,17 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"trocar {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in pkgutil.iter_modules(commands.__path__):
-        importlib.import_module(f"trocar.cli.commands.{module.name}").register(subparsers)
+    names = [module.name for module in pkgutil.iter_modules(commands.__path__)]
+    for name in [only] if only in names else names:
+        importlib.import_module(f"trocar.cli.commands.{name}").register(subparsers)
     shared_args.add_option(parser)
     return parser
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse; `key=value` overrides may stand anywhere after the configuration, also behind options."""
-    parser = build_parser()
+    words = sys.argv[1:] if argv is None else argv
+    parser = build_parser(words[0] if words else None)
     args, extra = parser.parse_known_args(argv)
     overrides = getattr(args, "overrides", None)
     if overrides is None or any(word.startswith("-") or "=" not in word for word in extra):

@@ -7,7 +7,6 @@ to look up at every access. `trocar bench trainer` shows what both are worth.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -82,6 +81,8 @@ def keep_freed() -> bool:
 def _mallopt(parameter: int, value: int) -> bool:
     if sys.platform != "linux":
         return False
+    import ctypes  # here, because every call of `trocar` imports this file
+
     try:
         return bool(ctypes.CDLL(None).mallopt(parameter, value))
     except AttributeError:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from html import escape, unescape
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -62,6 +61,7 @@ def readable(page: str, change: Callable[[str], str]) -> str:
 
     Everything in `page` that is no tag has to be escaped, and is again.
     """
+    from html import escape, unescape  # here, because every call of `trocar` imports this file
 
     def changed(text: str) -> str:
         plain = unescape(text)
