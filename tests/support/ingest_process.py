@@ -29,7 +29,7 @@ def hook(event, args):
             if left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(hook)
-from trocar.cli import main
+from trocar.cli.main import main
 code = main(sys.argv[1:])
 print("file events left:", left)
 raise SystemExit(code)
