@@ -11,7 +11,15 @@ import torch
 from trocar.runs.run_folder import attempts, read_metrics
 from trocar.ssl.engine import checkpoint
 
-TIMING = {"images_per_s", "data_wait", "device_wait", "peak_memory_mib"}
+TIMING = {
+    "images_per_s",
+    "data_wait",
+    "device_wait",
+    "slowest_rank",
+    "slowest_rank_s",
+    "median_rank_s",
+    "peak_memory_mib",
+}
 DATA = {"composition": {"curate": "none", "weights": "uniform"}}
 RUN = {"threads": 1, "log_every": 1}
 

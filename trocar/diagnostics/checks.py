@@ -127,13 +127,19 @@ def cuda() -> Check:
         )
         return Check("cuda", "absent", "torch sees no GPU", remedy)
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    found = f"CUDA {torch.version.cuda}, {len(names)} GPU(s): {', '.join(sorted(set(names)))}"
+    found = f"CUDA {torch.version.cuda}, {_nccl()}, {len(names)} GPU(s): {', '.join(sorted(set(names)))}"
     try:
         value = float((torch.ones(8, 8, device="cuda") @ torch.ones(8, 8, device="cuda")).sum())
     except RuntimeError as error:
         return Check("cuda", "failed", f"{found}; a product fails: {error}", "install the torch built for this GPU")
     good = value == 512
     return Check("cuda", "ok" if good else "failed", found, "" if good else "the GPU computes wrong results")
+
+
+def _nccl() -> str:
+    from trocar.ssl.run.hardware import nccl_version
+
+    return f"NCCL {nccl_version() or 'not in this torch'}"
 
 
 def dali() -> Check:

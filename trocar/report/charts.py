@@ -151,6 +151,13 @@ def panels(metrics: Sequence[Mapping[str, Any]], uniform_loss: float | None) -> 
         Panel("data_wait", "Waiting for data", "Share of the time; above 10 %, add workers.", "%", 100, None, True),
         Panel("device_wait", "GPU waiting for data", "Share of the time, of rank 0's GPU.", "%", 100, None, True),
         Panel(
+            "slowest_rank_s",
+            "Slowest rank",
+            "Seconds of a step until it exchanges gradients; the others wait for it.",
+            from_zero=True,
+            is_folded=True,
+        ),
+        Panel(
             "peak_memory_mib",
             "Peak GPU memory",
             "MiB that torch had allocated on rank 0's GPU.",

@@ -107,6 +107,23 @@ def test_of_two_ranks_one_is_killed_the_other_ends_and_the_same_command_goes_on(
                 injection.compare(results(undisturbed_on_two), results(config.with_suffix("")))
 
 
+def test_a_rank_with_a_part_of_the_weights_is_killed_and_the_same_command_goes_on(
+    shards: Path, tmp_path: Path, inject: Injector
+) -> None:
+    promise = "the other ends too; the same command goes on and ends equal to the bit"
+    (seed,) = fresh_seeds(1)
+    parts = {"run": {"ranks": 2}, "train": {"shard": "full"}}
+    alone = write_config(shards, tmp_path / "undisturbed" / "run", **parts)
+    finish(alone, fault=fork_ranks)
+    config = write_config(shards, tmp_path / "run", **parts)
+    with inject("SIGKILL", "one rank of two, weights in parts", promise, seed=seed) as injection:
+        run, rank = signal_a_child(config, injection, signal.SIGKILL, fault=fork_ranks)
+        assert run.end() == 128 + signal.SIGKILL
+        assert f"rank {rank} of 2 was killed by signal 9" in run.said()
+        finish(config, fault=fork_ranks)
+        injection.compare(results(alone.with_suffix("")), results(config.with_suffix("")))
+
+
 def test_a_loader_worker_leaves_sigterm_to_the_trainer(
     shards: Path, undisturbed: Path, tmp_path: Path, inject: Injector
 ) -> None:

@@ -27,8 +27,16 @@ def test_it_names_batch_accumulate_and_grad_checkpointing_with_what_they_are(err
     assert "train.accumulate (now 2)" in words
     assert "train.grad_checkpointing to true (now false)" in words
     assert "train.batch (now 512)" in words
+    assert "train.shard to full (now none)" in words
     assert "More lines" not in words
     assert found.value.__cause__ is error
+
+
+@pytest.mark.parametrize(("shard", "ranks"), [("none", 1), ("full", 2)])
+def test_parts_are_no_remedy_for_one_rank_or_where_there_are_parts(shard, ranks):
+    with pytest.raises(TrocarError) as found, explained(TRAIN.model_copy(update={"shard": shard}), ranks):
+        raise MemoryError
+    assert "train.shard" not in str(found.value)
 
 
 def test_an_allocation_that_no_machine_can_serve_is_explained():

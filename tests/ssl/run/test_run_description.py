@@ -117,6 +117,20 @@ def test_an_estimate_of_dino_counts_its_parameters_and_leaves_it_alone():
     assert method._mean._sums == []
 
 
+def test_weights_in_parts_are_divided_by_the_ranks_and_activations_are_not():
+    whole, parts = (
+        estimate(dino(), dino_views, TrainConfig(batch=8, steps=1, shard=shard), ADAMW, 4, NOW)
+        for shard in ("none", "full")
+    )
+    buffers = sum(b.nbytes for b in dino().buffers())
+    assert 4 * (parts.weights - buffers) - (whole.weights - buffers) in range(4)  # rounded up
+    assert 4 * parts.gradients - whole.gradients in range(4)
+    assert parts.optimizer == 2 * parts.gradients
+    assert parts.activations == whole.activations
+    assert "a part in 4 of all but activations" in parts.lines()[-1]
+    assert "a part in" not in whole.lines()[-1]
+
+
 def test_a_frozen_teacher_counts_with_its_weights_and_its_forward_pass():
     """One with batch norm; it is no part of the method's own parameters."""
     weights = {"distance": 0, "angle": 0}

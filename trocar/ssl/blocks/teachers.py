@@ -25,6 +25,7 @@ from trocar.ssl.engine.method import Method, MethodConfig, Progress
 from trocar.ssl.engine.optimizer import Duration, cosine, counts_epochs, stairs, steps_in
 from trocar.ssl.losses import balanced_probabilities, teacher_probabilities, update_centre
 from trocar.ssl.ranks.distributed import mean_over_ranks
+from trocar.ssl.ranks.parts import own_part
 from trocar.ssl.run import auto_values
 from trocar.ssl.run.auto_values import Advice, Auto, DataSize, known
 
@@ -38,8 +39,8 @@ def start_teacher(teacher: nn.Module, student: nn.Module) -> None:
 @torch.no_grad()
 def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     """Exponential moving average of parameters: teacher = m teacher + (1 - m) student. Buffers are not averaged."""
-    theirs = [p.detach() for p in teacher.parameters()]
-    ours = [p.detach() for p in student.parameters()]
+    theirs = [own_part(p.detach()) for p in teacher.parameters()]
+    ours = [own_part(p.detach()) for p in student.parameters()]
     torch._foreach_mul_(theirs, momentum)
     torch._foreach_add_(theirs, ours, alpha=1 - momentum)
 

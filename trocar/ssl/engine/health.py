@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trocar.data.loading.batch import Batch
+from trocar.ssl.ranks.distributed import gather_detached, is_distributed
 
 
 def feature_std(features: Tensor) -> Tensor:
@@ -99,6 +100,65 @@ class Speed:
             stood_ms = sum(asked.elapsed_time(given) for asked, given in self._handed)
             found["device_wait"] = stood_ms / 1000 / took
         return found
+
+
+class OwnTime:
+    """Seconds of a step that are one rank's own: from where all ranks agreed on the step before it to where it begins
+    to exchange gradients. Waiting for data, checkpoints and forward passes are in it, waiting for other ranks is not.
+
+    What ranks do together ends for all at one moment, so the others wait for the rank whose own time is longest. (Not
+    where a forward pass exchanges something, features for a loss or parts of weights: that ends together, too, and
+    hides the wait.) On a GPU it is the time on its stream, where a late host is a gap.
+    """
+
+    def __init__(self, device: torch.device, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._device, self._clock = device, clock
+        self._began: Moment | None = None
+        self._spans: list[tuple[Moment, Moment]] = []
+
+    def begins(self) -> None:
+        """All ranks have agreed."""
+        self._began = self._now()
+
+    def ends(self) -> None:
+        """From here on ranks wait for each other. Counts only behind a beginning: the first step has none."""
+        if self._began is not None:
+            self._spans.append((self._began, self._now()))
+            self._began = None
+
+    def slowest(self) -> dict[str, float]:
+        """Of the steps since this was last asked: which rank took longest, its mean and the median rank's, in seconds.
+
+        Nothing where there is one rank, and before a step was measured; asked by all ranks together.
+        """
+        if not is_distributed() or not self._spans:
+            return {}
+        seconds = sum(_seconds(began, ended) for began, ended in self._spans) / len(self._spans)
+        self._spans.clear()
+        ranks = gather_detached(torch.tensor([seconds], dtype=torch.float64, device=self._device))
+        return {
+            "slowest_rank": float(ranks.argmax()),
+            "slowest_rank_s": float(ranks.max()),
+            "median_rank_s": float(ranks.median()),
+        }
+
+    def _now(self) -> Moment:
+        if self._device.type != "cuda":
+            return self._clock()
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event
+
+
+Moment = float | torch.cuda.Event
+
+
+def _seconds(began: Moment, ended: Moment) -> float:
+    if isinstance(began, torch.cuda.Event):
+        assert isinstance(ended, torch.cuda.Event)
+        return float(began.elapsed_time(ended)) / 1000
+    assert not isinstance(ended, torch.cuda.Event)
+    return ended - began
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:

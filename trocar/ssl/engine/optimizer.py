@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from trocar.core.config import Config
 from trocar.errors import ConfigError
 from trocar.ssl.engine.method import Method
+from trocar.ssl.ranks.parts import norms, own_part, parts_of_optimizer
 from trocar.ssl.run.auto_values import DataSize, at_first, warning
 
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(steps?|epochs?|%)\s*")
@@ -298,7 +299,7 @@ def build_optimizer(method: Method, config: OptimConfig) -> torch.optim.Optimize
 def restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Load a state, but not its settings: a changed momentum or factor holds, where `resume.allow` lets it change."""
     settings = [{key: value for key, value in g.items() if key != "params"} for g in optimizer.param_groups]
-    optimizer.load_state_dict(state)
+    optimizer.load_state_dict(parts_of_optimizer(optimizer, state))
     for group, own in zip(optimizer.param_groups, settings, strict=True):
         group.update(own)
 
@@ -328,15 +329,17 @@ def _layerwise(groups: list[dict[str, object]], config: OptimConfig) -> Lars:
 def clip_gradients(parameters: Iterable[nn.Parameter], config: OptimConfig) -> Tensor:
     """Clip in place and return the global gradient norm before clipping, a scalar on the device.
 
-    By parameter: g <- g min(1, clip / (|g| + 1e-6)) for each parameter, as in DINO's reference code.
+    By parameter: g <- g min(1, clip / (|g| + 1e-6)) for each parameter, as in DINO's reference code. Where ranks hold
+    parts of a gradient, its norm is that of the whole.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norms = torch.stack(list(torch._foreach_norm(gradients)))
-    total: Tensor = torch.linalg.vector_norm(norms)
+    each = norms(gradients)
+    total: Tensor = torch.linalg.vector_norm(each).float()
     if config.clip is None:
         return total
+    own = [own_part(gradient) for gradient in gradients]
     if config.clip_by == "parameter":
-        torch._foreach_mul_(gradients, list((config.clip / (norms + 1e-6)).clamp(max=1.0).unbind()))
+        torch._foreach_mul_(own, list((config.clip / (each.float() + 1e-6)).clamp(max=1.0).unbind()))
     else:
-        torch._foreach_mul_(gradients, (config.clip / (total + 1e-6)).clamp(max=1.0))
+        torch._foreach_mul_(own, (config.clip / (total + 1e-6)).clamp(max=1.0))
     return total

@@ -23,10 +23,11 @@ from trocar.core.config import Config
 from trocar.core.random import make_key
 from trocar.data.loading.batch import Batch
 from trocar.ssl.blocks.networks import eagerly
-from trocar.ssl.engine.health import Speed, feature_std, peak_memory, rankme
+from trocar.ssl.engine.health import OwnTime, Speed, feature_std, peak_memory, rankme
 from trocar.ssl.engine.method import Losses, Method, Progress, Statistics, Views, norm_buffers
 from trocar.ssl.engine.optimizer import OptimConfig, Schedule, clip_gradients
 from trocar.ssl.ranks.distributed import World, agree, average_
+from trocar.ssl.ranks.sharding import Sharding, is_sharded, synchronise
 
 STOPPING = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2")
 """Signals that ask a run to stop."""
@@ -91,6 +92,11 @@ class TrainConfig(Config):
     grad_checkpointing: bool = Field(
         default=False, description="compute activations again in the backward pass, for less memory"
     )
+    shard: Sharding = Field(
+        default="none",
+        description="what lies in parts on the ranks, weights, gradients and optimizer state: none; full: over all "
+        "ranks; hybrid: over the ranks of each machine",
+    )
     sync_batch_norm: bool = Field(default=False, description="batch norms over the global batch instead of each rank's")
     compile: bool = Field(default=False, description="torch.compile of the backbones, block by block")
     max_skipped: int = Field(default=10, ge=0, description="steps with a non-finite loss or gradient before giving up")
@@ -144,12 +150,14 @@ class Trainer:
     _model: nn.Module = field(init=False, repr=False)
     _precision: Precision = field(init=False, repr=False)
     _statistics: Statistics = field(init=False, repr=False)
+    _own: OwnTime = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._model = self.method
         self._precision = resolved(self.config.precision, self.device, "train.precision")
         self._statistics = Statistics(norm_buffers(self.method))
-        if self.world.size > 1:
+        self._own = OwnTime(self.device)
+        if self.world.size > 1 and not is_sharded(self.method):
             # find_unused_parameters keeps DDP from rebuilding its buckets after the first step. A rebuilt layout sums
             # gradients in another order, and a resumed run would differ from an undisturbed one in the last bits.
             self._model = DistributedDataParallel(
@@ -177,9 +185,10 @@ class Trainer:
             done = batch.step + 1
             stop = int(values.pop("stop"))
             if batch.step % self.hooks.log_every == 0 or done == total:
-                values |= speed.values() | peak_memory(self.device) | self._health(batch)
+                values |= speed.values() | self._own.slowest() | peak_memory(self.device) | self._health(batch)
                 self.hooks.logged(batch.step, values)
                 speed.restart()
+                self._own.begins()
             self.hooks.stepped(batch, done)
             if self.state.skipped > self.config.max_skipped:
                 self.hooks.broken(batch, f"{self.state.skipped} steps had a non-finite loss or gradient")
@@ -201,6 +210,7 @@ class Trainer:
         finite = torch.isfinite(norm) & torch.isfinite(losses["loss"])
         stop_here = torch.full_like(norm, float(self.hooks.stop_requested()))
         refused, stop, grad_norm = agree(torch.stack([(~finite).float(), stop_here, norm.nan_to_num(torch.inf)]))
+        self._own.begins()
         set_values = self.schedule.apply(self.optimizer, progress.step)
         updates: dict[str, float] = {}
         if refused:
@@ -227,8 +237,11 @@ class Trainer:
         for micro, views in enumerate(Views.of(batch).split(parts)):
             # Noise inside the model (stochastic depth) follows from the step alone, so it needs no saving.
             torch.manual_seed(_noise_seed(self.seed, progress.step, self.world.rank, micro))
+            synchronise(self.method, micro == parts - 1)
             with self._sync(last=micro == parts - 1), self._autocast():
                 losses = self._model(views.to(self.device), progress)
+                if micro == parts - 1:
+                    self._own.ends()
                 (losses["loss"] / parts).backward()
             for name, value in losses.items():
                 total[name] = total.get(name, torch.zeros_like(value)) + value.detach() / parts

@@ -18,6 +18,7 @@ from trocar.ssl.engine.method import METHODS, Losses, Method, MethodConfig, Prog
 from trocar.ssl.engine.optimizer import Duration, steps_in
 from trocar.ssl.losses import codes, entropy, prototypes_used, swapped_prediction
 from trocar.ssl.ranks.distributed import gather_detached, own_share, push
+from trocar.ssl.ranks.parts import own_part
 from trocar.ssl.run import auto_values
 from trocar.ssl.run.auto_values import Advice, Auto, DataSize, known
 
@@ -190,4 +191,5 @@ class Swav(Method):
     @torch.no_grad()
     def _normalise_prototypes(self) -> None:
         """Unit rows. The reference code does so before each forward pass, which is after each step and at the start."""
-        self.prototypes.weight.copy_(unit(self.prototypes.weight))
+        rows = own_part(self.prototypes.weight)
+        rows.copy_(unit(rows))

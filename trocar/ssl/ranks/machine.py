@@ -121,13 +121,17 @@ class MachineShare:
         return cls(max(1, cores), max(1, sum(other["memory"] == own["memory"] for other in here)))
 
 
-def _describe() -> dict[str, Any]:
+def machine_name() -> str:
+    """What tells this machine from all others. Two containers of one machine have the same."""
     try:
-        # Two containers of one machine have the same, and may have a /dev/shm each.
-        boot = BOOT_ID.read_text(encoding="ascii").strip()
+        return BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:
-        boot = platform.node()
-    return {"boot": boot, "cores": affinity(), "memory": SHARED.stat().st_dev if SHARED.is_dir() else 0}
+        return platform.node()
+
+
+def _describe() -> dict[str, Any]:
+    # Two containers of one machine may have a /dev/shm each.
+    return {"boot": machine_name(), "cores": affinity(), "memory": SHARED.stat().st_dev if SHARED.is_dir() else 0}
 
 
 def default_threads(sharing: int) -> int:

@@ -39,15 +39,17 @@ from trocar.ssl.engine.method import Method, MethodConfig
 from trocar.ssl.engine.optimizer import Schedule
 from trocar.ssl.pool_guard import PoolGuard, TrainingData
 from trocar.ssl.ranks.batch_norm import convert
-from trocar.ssl.ranks.distributed import World, wait_for_all
+from trocar.ssl.ranks.distributed import World, gather_words, wait_for_all
 from trocar.ssl.ranks.machine import (
     MachineShare,
     fitting_workers,
     gpu_of,
     handed_over,
+    machine_name,
     require_shared_memory,
     workers_on,
 )
+from trocar.ssl.ranks.sharding import mesh_of, shard
 from trocar.ssl.run.auto_values import DataSize
 from trocar.ssl.run.bad_rows import bad_rows
 from trocar.ssl.run.hardware import cpu_model, dali_version, gpu_facts
@@ -228,13 +230,18 @@ class Pretraining:
         """The method where it trains: on its device, channels last, compiled if asked for."""
         if self.config.train.sync_batch_norm and self.world.size > 1:
             convert(self.method, self.device)
+        sharding = self.config.train.shard if self.world.size > 1 else "none"
         # Depthwise and strided convolutions are faster with channels last, on CPU as on tensor cores.
-        self.method.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        layout = {"memory_format": torch.channels_last} if sharding == "none" else {}
+        self.method.to(device=self.device, **layout)  # type: ignore[call-overload]
         if self.device.type == "cpu" and not self.config.train.compile:
             use_fast_weight_gradient(self.method.backbones[0])
         if self.config.train.compile:
             for backbone in self.method.backbones:
                 compile_backbone(backbone)
+        if sharding != "none":
+            mesh = mesh_of(sharding, gather_words("machine of a part", machine_name()), self.device)
+            shard(self.method, self.method.backbones, mesh)
         return self.method
 
     def stage(self) -> None:
@@ -334,6 +341,7 @@ class Pretraining:
             "threads": torch.get_num_threads(),
             "device": str(self.device),
             "compile": self.config.train.compile,
+            "shard": self.config.train.shard,
             "torch": torch.__version__,
             "python": platform.python_version(),
             "cpu": cpu_model(),

@@ -40,7 +40,7 @@ def gpu_facts(device: torch.device) -> dict[str, Any]:
         "driver": driver(),
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
-        "nccl": _nccl_version(),
+        "nccl": nccl_version(),
         "tf32": torch.get_float32_matmul_precision() != "highest",
     }
 
@@ -55,7 +55,8 @@ def dali_version() -> str | None:
     return None
 
 
-def _nccl_version() -> str | None:
+def nccl_version() -> str | None:
+    """Of the NCCL that this torch is built with."""
     if not torch.distributed.is_nccl_available():
         return None
     return ".".join(str(part) for part in torch.cuda.nccl.version())  # type: ignore[no-untyped-call]
@@ -77,7 +78,11 @@ def _sentence(train: TrainConfig, ranks: int, error: RuntimeError | MemoryError)
     return (
         f"out of memory with {train.batch // (ranks * train.accumulate)} frames at a time on each of {ranks} rank(s) "
         f"({first}). Raise train.accumulate (now {train.accumulate}), set train.grad_checkpointing to true (now "
-        f"{str(train.grad_checkpointing).lower()}) or lower train.batch (now {train.batch}); `trocar pretrain` with "
-        f"--dry-run estimates what is needed. A run that has checkpoints goes on with such a change where resume.allow "
-        f"names it, as [recipe.train.accumulate] does"
+        f"{str(train.grad_checkpointing).lower()}){_parts(train, ranks)} or lower train.batch (now {train.batch}); "
+        f"`trocar pretrain` with --dry-run estimates what is needed. A run that has checkpoints goes on with such a "
+        f"change where resume.allow names it, as [recipe.train.accumulate] does"
     )
+
+
+def _parts(train: TrainConfig, ranks: int) -> str:
+    return ", set train.shard to full (now none)" if ranks > 1 and train.shard == "none" else ""

@@ -22,6 +22,7 @@ from trocar.ssl.engine.optimizer import build_optimizer, restore
 from trocar.ssl.engine.trainer import AfterStop, Stop, Trainer, TrainState, never, shell_code
 from trocar.ssl.ranks.distributed import World, agree, broadcast_int, gather_words, process_group
 from trocar.ssl.ranks.machine import MachineShare, default_threads
+from trocar.ssl.ranks.parts import load_method
 from trocar.ssl.run.assembly import Pretraining
 from trocar.ssl.run.hardware import explained
 from trocar.ssl.run.run_description import describe
@@ -140,7 +141,7 @@ def _restore(setup: Pretraining, method: Method, optimizer: torch.optim.Optimize
         if found.manifest["environment"].get(key) != now:
             setup.say(f"{key} differs from the last attempt: {found.manifest['environment'].get(key)} -> {now}")
     require_finite(found.state["method"], f"{found.path} (delete it to go on from the checkpoint before)")
-    method.load_state_dict(found.state["method"])
+    load_method(method, found.state["method"])
     restore(optimizer, found.state["optimizer"])
     setup.say(f"resuming {out} after step {step} of {setup.total}")
     return step, TrainState(int(found.state["skipped"]))

@@ -106,6 +106,11 @@ class PretrainConfig(WithPlugins):
             raise ValueError("train: give either steps or epochs")
         if self.run.ranks != "auto" and (wrong := self.indivisible(self.run.ranks)):
             raise ValueError(wrong)
+        if self.train.shard != "none" and (self.optim.name == "lars" or self.optim.larc is not None):
+            raise ValueError(
+                f"train.shard: {self.train.shard} with optim.name: lars or optim.larc: their rates follow from norms "
+                f"of whole weights, and a rank holds parts; take adamw or sgd without larc, or train.shard: none"
+            )
         return self
 
     def indivisible(self, ranks: int) -> str:
@@ -132,6 +137,6 @@ class PretrainConfig(WithPlugins):
     def recipe(self) -> dict[str, object]:
         """What determines the result, besides the data: a resume with another recipe is refused."""
         tree = self.model_dump(mode="json", by_alias=True, include={"backbone", "method", "optim", "train"})
-        for key in ("max_skipped", "compile"):
+        for key in ("max_skipped", "compile", "shard"):
             tree["train"].pop(key)
         return {**tree, "seed": self.run.seed, "shuffle": self.data.shuffle}

@@ -34,7 +34,8 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class StepCost:
-    """Parameters are counts, `flops` is per step of the global batch, the rest is bytes per rank.
+    """Parameters are counts, `flops` is per step of the global batch, the rest is bytes per rank; `parts` is into how
+    many the weights, gradients and optimizer state are divided, each rank holding one.
 
     A multiply-add is 2 FLOPs; matrix products, convolutions and attention are counted, forward and backward, and the
     teacher's forward; attention's backward with the scores that its kernels compute again. Memory is what stands at
@@ -52,6 +53,7 @@ class StepCost:
     optimizer: int
     activations: int
     micro_batch: int
+    parts: int = 1
 
     @property
     def memory(self) -> int:
@@ -61,11 +63,13 @@ class StepCost:
     def lines(self) -> list[str]:
         """The estimate for people."""
         gib = [f"{n / 2**30:.2f}" for n in (self.weights, self.gradients, self.optimizer, self.activations)]
+        divided = f"; a part in {self.parts} of all but activations, blocks whole while they compute"
         return [
             f"parameters {self.trainable / 1e6:.2f} M that train, {self.parameters / 1e6:.2f} M in all",
             f"step       {self.flops / 1e12:.3g} TFLOP over all ranks, forward and backward, a multiply-add being 2",
             f"memory     about {self.memory / 2**30:.1f} GiB per rank: weights {gib[0]}, gradients {gib[1]}, "
-            f"optimizer {gib[2]}, activations {gib[3]} for a micro-batch of {self.micro_batch}",
+            f"optimizer {gib[2]}, activations {gib[3]} for a micro-batch of {self.micro_batch}"
+            f"{divided if self.parts > 1 else ''}",
         ]
 
 
@@ -97,17 +101,19 @@ def estimate(
         flops, activations = _one_pass(without_data(method), make_views(micro, _CPU), train.precision, progress)
     parameters, buffers = _held(method)
     trained = [p for p in parameters if p.requires_grad]
-    gradients = _bytes(trained)
+    parts = 1 if train.shard == "none" else ranks  # hybrid: as if all ranks were on one machine
+    gradients = -(-_bytes(trained) // parts)
     moments = 2 if optim.name == "adamw" else int(optim.momentum > 0)
     return StepCost(
         trainable=sum(p.numel() for p in trained),
         parameters=sum(p.numel() for p in parameters),
         flops=flops * train.batch / micro,
-        weights=_bytes([*parameters, *buffers]),
+        weights=-(-_bytes(parameters) // parts) + _bytes(buffers),
         gradients=gradients,  # once: they lie in the buckets that DistributedDataParallel reduces
         optimizer=gradients * moments,
         activations=activations,
         micro_batch=micro,
+        parts=parts,
     )
 
 

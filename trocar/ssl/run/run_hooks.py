@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -28,6 +29,8 @@ from trocar.ssl.engine.health import collapse
 from trocar.ssl.engine.method import Method
 from trocar.ssl.engine.trainer import AfterStop, Stop, TrainState, never, shell_code
 from trocar.ssl.ranks.distributed import barrier
+from trocar.ssl.ranks.parts import gathered
+from trocar.ssl.ranks.sharding import is_sharded
 from trocar.ssl.run.assembly import Pretraining, exported_backbone
 from trocar.ssl.run.bad_rows import BAD_ROWS
 
@@ -100,6 +103,7 @@ class RunHooks:
             self.setup.say(
                 f"step {step}/{self.setup.total}  loss {values['loss']:.4f}  lr {values['lr']:.2e}  "
                 f"{values['images_per_s']:.0f} images/s  waiting {_shares(values)}"
+                f"{_straggler(values)}"
             )
 
     def stepped(self, batch: Batch, done: int) -> None:
@@ -120,7 +124,12 @@ class RunHooks:
         elif due:
             self._save(done)
             gc.collect()  # the trainer keeps the collector off, and here all ranks wait anyway
-        elif done == self._first_step + 1 and self.record is not None and following < self.setup.total:
+        elif (
+            done == self._first_step + 1
+            and self.record is not None
+            and following < self.setup.total
+            and not is_sharded(self.method)
+        ):
             # From its first step on the optimizer has all its state. The last checkpoint is waited for and not copied.
             self._checkpoints.prepare(self._content(done))
 
@@ -161,6 +170,8 @@ class RunHooks:
         """The other ranks don't wait: what follows a step changes nothing of what rank 0 has copied."""
         if self.record is not None:
             self._checkpoints.write(done, self._content(done), wait=wait)
+        elif is_sharded(self.method):
+            self._content(done)  # rank 0 puts together what all have parts of
 
     def _content(self, done: int) -> CheckpointContent:
         state: checkpoint.State = {
@@ -169,7 +180,11 @@ class RunHooks:
             "skipped": self._state.skipped,
         }
         about = {"identity": self.setup.identity(), "environment": self.setup.environment()}
-        return CheckpointContent(state, exported_backbone(self.setup, self.method, done), about)
+        backbone = exported_backbone(self.setup, self.method, done)
+        if is_sharded(self.method):
+            state, weights = gathered((state, backbone.state), keep=self.record is not None)
+            backbone = replace(backbone, state=weights)
+        return CheckpointContent(state, backbone, about)
 
     def _check_lease(self) -> None:
         if self.lease is not None:
@@ -200,6 +215,14 @@ def _shares(values: dict[str, float]) -> str:
     if "device_wait" not in values:
         return f"{100 * values['data_wait']:.0f} %"
     return f"{100 * values['data_wait']:.0f} % (device {100 * values['device_wait']:.0f} %)"
+
+
+def _straggler(values: dict[str, float]) -> str:
+    """Which rank the others wait for, where it takes a tenth longer than they do."""
+    slowest, median = values.get("slowest_rank_s", 0.0), values.get("median_rank_s", 0.0)
+    if slowest <= 1.1 * median:
+        return ""
+    return f"  rank {values['slowest_rank']:.0f} is slowest: {slowest:.2f} s a step, the median rank {median:.2f} s"
 
 
 def _replace_folder(source: Path, target: Path) -> None:
