@@ -1,5 +1,5 @@
 """One file per command: `register(subparsers)` declares it, `run(args)` returns the exit code.
 
-These files are imported by every `trocar` call, so they import nothing heavy (torch, timm, mlflow, av, pandas)
+`trocar --help` imports all of these files, so they import nothing heavy (torch, timm, mlflow, av, pandas)
 at the top level: that belongs inside `run`.
 """
