@@ -1,6 +1,6 @@
-"""`--plugin` of every command. Imported by every `trocar` call: nothing heavy at the top.
+"""`--plugin` of every command, and `--slurm` of those that can run as jobs.
 
-`--slurm` of the commands that can run as jobs. Imported by every `trocar` call: nothing heavy at the top.
+Imported by every `trocar` call: nothing heavy at the top.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""A run folder: who it is (run.json), how it was configured (config.yaml) and what it logged (metrics/).
-
-How far a run is, read from its folder.
+"""A run folder: who it is (run.json), how it was configured (config.yaml), what it logged (metrics/), how far it is.
 
 metrics/<attempt>.jsonl: the record of a run, one JSON object a line, one file per attempt.
 

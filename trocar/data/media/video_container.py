@@ -1,6 +1,6 @@
 """Open a video file that nobody vouches for: its stream, its packets and what its container says.
 
-How large the pictures of a video are when they stand upright, without decoding more than that needs.
+Also how large its pictures are when they stand upright, without decoding more than that needs.
 
 What the packets of a video stream are to one another, read from their headers.
 
