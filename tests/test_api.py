@@ -17,6 +17,7 @@ from torch import nn
 import trocar
 from trocar.cli.main import main
 from trocar.core.config import validate
+from trocar.errors import ConfigError
 from trocar.ssl.run.pretrain_config import PretrainConfig
 
 EVALUATION = {"protocols": ["knn"], "baselines": ["majority"], "bootstrap": 0, "figures": False, "size": 32}
@@ -43,6 +44,25 @@ def test_every_public_name_is_there():
     assert [name for name in trocar.__all__ if not hasattr(trocar, name)] == []
     with pytest.raises(AttributeError, match="no attribute 'pretrian'"):
         trocar.pretrian  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("model", "words"), [(torch.nn.Linear, "hand over what it returns"), ("resnet18", r"backbone=\{'name': ...\}")]
+)
+def test_what_is_no_module_is_no_model(shards, tmp_path, model, words):
+    with pytest.raises(ConfigError, match=rf"model is a module \(torch.nn.Module\), not .*{words}"):
+        trocar.pretrain("small_simclr", data=shards, out=tmp_path / "run", model=model)
+
+
+def test_one_word_is_no_list_of_tasks_or_protocols(tmp_path):
+    with pytest.raises(ConfigError, match=r"protocols is a list, such as protocols=\['knn'\]"):
+        trocar.evaluate(data=tmp_path, tasks=["phase"], protocols="knn")
+
+
+@pytest.mark.parametrize("preset", ["small_simclr", "small_dino"])
+def test_a_preset_without_folders_asks_for_them(preset):
+    with pytest.raises(ConfigError, match=r"(?s)'data.catalog' is required.*'run.out' is required"):
+        trocar.pretrain(preset)
 
 
 def test_a_run_from_python_is_the_run_of_the_command_line(shards, tmp_path):

@@ -93,6 +93,9 @@ def pretrain(
     elif data is not None:
         places["data.catalog"] = str(data)
     if model is not None:
+        if not isinstance(model, nn.Module):
+            hint = "hand over what it returns" if callable(model) else "a name is set by backbone={'name': ...}"
+            raise ConfigError(f"pretrain: model is a module (torch.nn.Module), not {model!r}; {hint}")
         places["backbone.name"] = own_module.name_of(model)
     return RunResult(run(_configured(PretrainConfig, config, places | settings), say, model=model, batches=batches))
 
@@ -120,6 +123,9 @@ def evaluate(
     """
     from trocar.jobs.evaluate import evaluate as run
 
+    for name, given in (("tasks", tasks), ("protocols", protocols)):
+        if isinstance(given, str):
+            raise ConfigError(f"evaluate: {name} is a list, such as {name}=[{given!r}]")
     changes: dict[str, Any] = {key: list(v) for key, v in (("task", tasks), ("protocol", protocols)) if v is not None}
     changes |= {} if out is None else {"out": str(out)}
     names, modules = _backbones(backbones)

@@ -30,6 +30,9 @@ def test_parsing_imports_nothing_heavy():
     assert out.strip() == "[]"
 
 
+PLACES = ("data.catalog=nowhere", "run.out=run")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -38,10 +41,11 @@ def test_parsing_imports_nothing_heavy():
             2,
             "no configuration file or preset 'nothing.yaml'; `trocar presets list` names",
         ),
-        (["pretrain", "small_dino", "data.catalog=nowhere", "--dry-run"], 2, "no catalog here"),
+        (["pretrain", "small_dino", *PLACES, "--dry-run"], 2, "no catalog here"),
+        (["pretrain", "small_dino"], 2, "'data.catalog' is required"),
         (["pretrain", "small_dino", "train.stepps=3"], 2, "did you mean 'steps'"),
-        (["pretrain", "small_dino", "train.epochs=3"], 2, "either steps or epochs"),
-        (["pretrain", "small_dino", "run.ranks=5"], 2, "does not divide by ranks x accumulate = 5; 60 would"),
+        (["pretrain", "small_dino", *PLACES, "train.epochs=3"], 2, "either steps or epochs"),
+        (["pretrain", "small_dino", *PLACES, "run.ranks=5"], 2, "does not divide by ranks x accumulate = 5; 60 would"),
         (["presets", "show", "smal_dino"], 2, "did you mean 'small_dino'"),
         (["demo", "--data", "nowhere"], 2, "is not a folder"),
         (["inspect", "nowhere"], 2, "nowhere"),

@@ -1,11 +1,15 @@
 """The demo on a tiny phantom: every stage, and continuing after it is finished."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import pandas as pd
+import psutil
 import pytest
 
 from trocar.cli.main import main
@@ -37,6 +41,23 @@ def test_the_demo_goes_from_videos_to_report_and_runs_again(tmp_path):
     again = demo("--data", str(videos), "--out", str(out), *small)
     assert again.returncode == 0, again.stderr[-2000:]
     assert "is finished" in again.stderr
+
+
+def test_ctrl_c_waits_for_the_command_to_end_in_order(tmp_path):
+    """A terminal sends it to all of them."""
+    command = [sys.executable, "-m", "trocar", "demo", "--out", str(tmp_path / "out")]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    makes = tmp_path / "out" / "phantom"
+    while not (makes.is_dir() and len(psutil.Process(run.pid).children(recursive=True)) > 2):
+        assert run.poll() is None
+        time.sleep(0.05)
+    below = psutil.Process(run.pid).children(recursive=True)
+    os.killpg(run.pid, signal.SIGINT)
+    said, _ = run.communicate(timeout=120)
+    assert run.returncode == 130, said
+    assert "interrupted" in said
+    _, left = psutil.wait_procs(below, timeout=20)
+    assert left == []
 
 
 @pytest.mark.parametrize("own", [True, False])

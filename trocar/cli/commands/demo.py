@@ -71,8 +71,16 @@ def _evaluate(out: Path, videos: Path) -> Path | None:
 
 def _trocar(*words: str) -> None:
     print(f"\n$ trocar {shlex.join(words)}", flush=True)
-    code = subprocess.run([sys.executable, "-m", "trocar", *words], check=False).returncode
-    if code in (130, -2):
+    # Ctrl-C reaches the command too, which saves and ends its workers: `subprocess.run` would kill it after a moment.
+    with subprocess.Popen([sys.executable, "-m", "trocar", *words]) as command:
+        interrupted = False
+        while True:
+            try:
+                code = command.wait()
+                break
+            except KeyboardInterrupt:
+                interrupted = True
+    if interrupted or code in (130, -2):
         raise KeyboardInterrupt
     if code:
         raise TrocarError(

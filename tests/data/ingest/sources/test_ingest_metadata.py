@@ -78,6 +78,19 @@ def test_a_videos_csv_that_cannot_be_is_refused(videos: Path, tmp_path: Path, te
         cases(videos, metadata=path)
 
 
+def test_two_tables_that_could_be_meant_are_an_error_and_neither_is_passed_over(videos: Path, tmp_path: Path) -> None:
+    for place, case in ((videos, "inside"), (tmp_path, "beside")):
+        (place / "videos.csv").write_text(f"video,case_id\nop1_1,{case}\n")
+    with pytest.raises(ConfigError, match=r"videos/videos.csv.*both could be meant; name one with --metadata"):
+        cases(videos)
+    found, _ = cases(videos, metadata=videos / "videos.csv")
+    assert found["op1_1"] == "inside"
+    (videos / "videos.csv").unlink()
+    found, said = cases(videos)
+    assert found["op1_1"] == "beside"
+    assert f"metadata from {tmp_path / 'videos.csv'}" in said
+
+
 def test_a_videos_csv_of_another_encoding_says_what_to_do(videos: Path, tmp_path: Path) -> None:
     path = tmp_path / "v.csv"
     path.write_bytes("video,hospital\nop1_1,Zürich\n".encode("cp1252"))

@@ -156,10 +156,14 @@ def read_table(path: Path, find: Find) -> VideoTable:
 
 
 def table_beside(roots: Sequence[Path]) -> Path | None:
-    """videos.csv in a source folder, or beside it; None where there is none or more than one."""
+    """videos.csv in a source folder, or beside it; None where there is none. Raises ConfigError for more than one:
+    without it, what it says of cases, splits and privacy would be lost.
+    """
     places = {folder / "videos.csv" for root in roots for folder in (root, root.parent) if folder.is_dir()}
     found = sorted(place for place in places if place.is_file())
-    return found[0] if len(found) == 1 else None
+    if len(found) > 1:
+        raise ConfigError(f"{' and '.join(map(str, found))}: both could be meant; name one with --metadata")
+    return found[0] if found else None
 
 
 def metadata_of(item: FoundSource, table: VideoTable, case_regex: str | None, source: str | None) -> Metadata:
