@@ -99,6 +99,30 @@ def test_presets_are_shown_and_copied_without_overwriting(capsys, tmp_path):
     assert main(["presets", "copy", "small_dino", str(target)]) == 2
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full disk here")
+def test_a_preset_that_finds_no_room_leaves_no_file(capsys, tmp_path, monkeypatch):
+    opened = Path.open
+
+    def full(self, mode="r", *args, **options):
+        return opened(Path("/dev/full"), "wb", 0) if "x" in mode else opened(self, mode, *args, **options)
+
+    monkeypatch.setattr("pathlib.Path.open", full)
+    assert main(["presets", "copy", "small_dino", str(tmp_path / "mine.yaml")]) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_videos_is_no_ingest_that_has_begun(capsys, tmp_path):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").touch()
+    words = ["pretrain", "small_dino", f"data.catalog={tmp_path}", f"run.out={tmp_path / 'run'}"]
+    assert main(words) == 2
+    assert "make one with `trocar ingest SRC" in capsys.readouterr().err
+    (tmp_path / "videos" / "a.json").touch()
+    assert main(words) == 2
+    assert "its ingest has not finished" in capsys.readouterr().err
+
+
 def test_the_parser_names_the_program():
     assert build_parser().prog == "trocar"
 

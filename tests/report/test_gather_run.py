@@ -125,6 +125,8 @@ def test_a_file_that_is_no_result_is_a_bad_argument(trained, tmp_path):
     (tmp_path / "results.json").write_text(json.dumps({"other": 1}))
     with pytest.raises(ConfigError, match="not a results file"):
         gather(trained / "run", tmp_path, amounts=FEW)
+    with pytest.raises(ConfigError, match=r"nowhere is not there; name the folder that `trocar evaluate --out` wrote"):
+        gather(trained / "run", tmp_path / "nowhere", amounts=FEW)
     with pytest.raises(TrocarError, match="not a run folder"):
         gather(tmp_path)
 

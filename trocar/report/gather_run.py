@@ -302,6 +302,8 @@ def _read_results(path: Path) -> Mapping[str, Any]:
     file = path / "results.json" if path.is_dir() else path
     try:
         results = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{file} is not there; name the folder that `trocar evaluate --out` wrote") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file}: not a results file of `trocar evaluate`: {error}") from None
     if not isinstance(results, dict) or not {"rows", "tasks", "data"} <= results.keys():

@@ -78,6 +78,12 @@ def test_a_source_too_small_for_its_share_is_refused_with_the_largest_it_can_car
         Plan(selection([10, 1000], [0.5, 0.5]), 64, seed=0)
 
 
+def test_a_batch_of_more_frames_than_there_are_is_refused_with_what_would_do():
+    with pytest.raises(ConfigError, match=r"train.batch 64 is more than the 10 frames there are.*at most 10"):
+        Plan(selection([10]), 64, seed=0)
+    assert sorted(Plan(selection([10]), 10, seed=0).rows(0).tolist()) == list(range(10))
+
+
 def test_a_source_that_would_never_be_drawn_is_refused():
     with pytest.raises(ConfigError, match="would never be drawn"):
         Plan(selection([1000, 1000], [1 - 1e-5, 1e-5]), 8, seed=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +45,11 @@ def run_show(args: argparse.Namespace) -> int:
 def run_copy(args: argparse.Namespace) -> int:
     """Copy without overwriting."""
     from trocar.core.config import find_preset
+    from trocar.core.files import write_atomic
 
     source = find_preset(args.name)
     if args.target.exists():
         raise ConfigError(f"{args.target} exists; choose another name")
-    shutil.copyfile(source, args.target)
+    write_atomic(args.target, source.read_bytes())
     print(args.target)
     return 0

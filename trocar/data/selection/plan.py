@@ -132,6 +132,11 @@ class Plan:
                 f"source {pool.name!r}: its share {pool.share:.2g} is below 1/{PERIOD} of the samples and would never "
                 f"be drawn; raise its weight or leave it out"
             )
+        if len(self.selection.pools) == 1 and largest < 1:
+            raise ConfigError(
+                f"train.batch {self.batch} is more than the {len(pool)} frames there are: a batch would hold the same "
+                f"frame twice; take at most {len(pool)}"
+            )
         if pool.share > largest:
             raise ConfigError(
                 f"source {pool.name!r} has {len(pool)} frames but would fill {pool.share * self.batch:.0f} of the "
