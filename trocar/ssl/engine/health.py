@@ -117,8 +117,8 @@ class OwnTime:
         self._spans: list[tuple[Moment, Moment]] = []
 
     def begins(self) -> None:
-        """All ranks have agreed."""
-        self._began = self._now()
+        """All ranks have agreed; one rank alone has nobody to wait for it."""
+        self._began = self._now() if is_distributed() else None
 
     def ends(self) -> None:
         """From here on ranks wait for each other. Counts only behind a beginning: the first step has none."""
@@ -131,7 +131,7 @@ class OwnTime:
 
         Nothing where there is one rank, and before a step was measured; asked by all ranks together.
         """
-        if not is_distributed() or not self._spans:
+        if not self._spans:
             return {}
         seconds = sum(_seconds(began, ended) for began, ended in self._spans) / len(self._spans)
         self._spans.clear()
