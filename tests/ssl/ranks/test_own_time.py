@@ -5,6 +5,7 @@ import time
 import pytest
 import torch
 
+from trocar.ssl.engine import health
 from trocar.ssl.engine.health import OwnTime
 from trocar.ssl.ranks.distributed import World, barrier, process_group
 from trocar.ssl.run.run_hooks import _straggler
@@ -47,3 +48,24 @@ def test_one_rank_waits_for_nobody():
 def test_it_is_said_where_it_takes_a_tenth_longer(slowest, line):
     assert _straggler({"slowest_rank": 3.0, "slowest_rank_s": slowest, "median_rank_s": 0.2999}) == line
     assert _straggler({"images_per_s": 3.0}) == ""
+
+
+def test_on_a_gpu_it_is_the_time_between_two_events_of_its_stream(monkeypatch):
+    class Event:
+        at_ms = iter((100.0, 350.0))
+
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            self.at = next(Event.at_ms)
+
+        def elapsed_time(self, other):
+            return other.at - self.at
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(health, "is_distributed", lambda: True)
+    own = OwnTime(torch.device("cuda"))
+    own.begins()
+    own.ends()
+    assert [health._seconds(*span) for span in own._spans] == [0.25]
