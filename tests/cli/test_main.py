@@ -118,7 +118,7 @@ def test_a_folder_of_videos_is_no_ingest_that_has_begun(capsys, tmp_path):
     words = ["pretrain", "small_dino", f"data.catalog={tmp_path}", f"run.out={tmp_path / 'run'}"]
     assert main(words) == 2
     assert "make one with `trocar ingest SRC" in capsys.readouterr().err
-    (tmp_path / "videos" / "a.json").touch()
+    (tmp_path / "shards").mkdir()
     assert main(words) == 2
     assert "its ingest has not finished" in capsys.readouterr().err
 

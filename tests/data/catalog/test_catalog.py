@@ -142,6 +142,7 @@ def test_missing_catalog_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="make one with `trocar ingest"):
         Catalog.open(tmp_path)
     (tmp_path / "videos").mkdir()
+    (tmp_path / "shards").mkdir()
     with pytest.raises(ConfigError, match="run the same `trocar ingest` command again"):
         Catalog.open(tmp_path)
 

@@ -258,7 +258,7 @@ def read_header(root: Path) -> dict[str, Any]:
     try:
         header = json.loads((folder / "catalog.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        begun = any((root / "videos").glob("*.json"))  # records of finished videos, and no folder of videos
+        begun = (root / "videos").is_dir() and (root / "shards").is_dir()  # many folders of videos are called so
         todo = "its ingest has not finished; run the same `trocar ingest` command again, it continues"
         never = "make one with `trocar ingest SRC --out " + str(root) + "`"
         raise ConfigError(f"{root}: no catalog here; {todo if begun else never}") from None
