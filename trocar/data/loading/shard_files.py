@@ -54,7 +54,7 @@ def copy(catalog: Catalog, selection: Selection, target: Path, say: Say, spare: 
     kept.
     """
     missing = [shard for shard in shards_of(catalog, selection) if not _is_whole(catalog, shard, target)]
-    need = sum(catalog.shard_bytes[shard] for shard in missing)
+    need = sum(catalog.shard_paths[shard].stat().st_size for shard in missing)
     try:
         target.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(target).free
@@ -99,16 +99,13 @@ def _copy_of(catalog: Catalog, shard: int, target: Path) -> Path:
 
 
 def _copy_one(catalog: Catalog, shard: int, target: Path) -> None:
-    if catalog.store is not None:
-        catalog.store.fetch(catalog.shard_names[shard], _copy_of(catalog, shard, target))
-        return
     with replacing(_copy_of(catalog, shard, target)) as temporary:
         shutil.copyfile(catalog.shard_paths[shard], temporary)
 
 
 def _is_whole(catalog: Catalog, shard: int, target: Path) -> bool:
     path = _copy_of(catalog, shard, target)
-    return path.is_file() and path.stat().st_size == catalog.shard_bytes[shard]
+    return path.is_file() and path.stat().st_size == catalog.shard_paths[shard].stat().st_size
 
 
 RESERVE = 512  # descriptors for all else: batches of loader workers in shared memory, logs, libraries

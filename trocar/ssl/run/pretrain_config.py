@@ -22,9 +22,7 @@ from trocar.ssl.engine.trainer import TrainConfig
 class DataConfig(Config):
     """Which catalog, what of it, in what order."""
 
-    catalog: Place = Field(
-        description="the shards folder that `trocar ingest` wrote, or its address in a store (`s3://...`, `https://...`)"
-    )
+    catalog: Path = Field(description="the shards folder that `trocar ingest` wrote")
     composition: Composition = Field(default=Composition(), description="what of the catalog is used")
     shuffle: Shuffle = Field(
         default="global",
@@ -45,12 +43,6 @@ class DataConfig(Config):
         default=None,
         description="folder on the machine's own disk to copy the selected shards to first; $VARIABLES are expanded",
     )
-    cache_to: str | None = Field(
-        default=None,
-        description="folder on the machine's own disk for blocks of remote shards, with `shuffle: window`; null: the "
-        "system's temporary folder; $VARIABLES are expanded",
-    )
-    cache_gib: float = Field(default=16.0, gt=0, description="GiB that these blocks may take on a machine")
 
 
 class RunConfig(Config):

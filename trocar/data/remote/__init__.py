@@ -1,1 +1,0 @@
-"""Shards in object stores and on web servers, read through fsspec."""
