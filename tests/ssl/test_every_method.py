@@ -17,7 +17,7 @@ from data_factory import make_catalog
 from ranks_factory import meet
 from run_factory import assert_identical, logged, same
 from state_search import changed_outside, snapshot
-from tiny_methods import FRAMES, METHODS, STEPS, Tiny, Tree, make_models, merged, tiny_run
+from tiny_methods import FRAMES, METHODS, STEPS, Tiny, Tree, make_models, merged, noisy_run, tiny_run
 from torch import nn
 
 from trocar.core.config import validate
@@ -48,22 +48,8 @@ CLOSE = {"layer_norm": {"rtol": 1e-5, "atol": 3e-6}, "batch_norm": {"rtol": 2e-4
 
 
 def resumable(name: str, data: Path, out: Path, ranks: int) -> Tree:
-    """With batch norm that differs by rank and stochastic depth: all the noise there is."""
-    case = METHODS[name]
-    return tiny_run(
-        name,
-        data,
-        out,
-        ranks,
-        case.method,
-        backbone={
-            "name": case.with_batch_norm or case.backbone,
-            "drop_path": 0.2,
-            "drop_path_mode": "skip" if name == "dinov2" else "mask",
-        },
-        train={"accumulate": case.accumulate},
-        optim={"lr": 0.02, "warmup": "2 steps"},
-    )
+    train, optim = {"accumulate": METHODS[name].accumulate}, {"lr": 0.02, "warmup": "2 steps"}
+    return noisy_run(name, data, out, ranks, train=train, optim=optim)
 
 
 def comparable(name: str, norm: str, data: Path, out: Path, ranks: int) -> Tree:

@@ -15,7 +15,7 @@ import torch.multiprocessing as mp
 from data_factory import make_catalog
 from ranks_factory import meet
 from run_factory import assert_identical, logged
-from tiny_methods import FRAMES, METHODS, STEPS, Tree, make_models, tiny_run
+from tiny_methods import FRAMES, METHODS, STEPS, Tree, make_models, noisy_run
 
 from trocar.core.config import validate
 from trocar.data.loading.batch import Batch
@@ -41,22 +41,8 @@ SGD = {"name": "sgd", "lr": 0.05, "scaling": "none", "weight_decay": 1e-4, "warm
 
 
 def tree_of(name: str, data: Path, out: Path, ranks: int, shard: str) -> Tree:
-    """With batch norm that differs by rank, stochastic depth and clipping, so that norms of gradients count."""
-    case = METHODS[name]
-    return tiny_run(
-        name,
-        data,
-        out,
-        ranks,
-        case.method,
-        backbone={
-            "name": case.with_batch_norm or case.backbone,
-            "drop_path": 0.2,
-            "drop_path_mode": "skip" if name == "dinov2" else "mask",
-        },
-        train={"shard": shard},
-        optim=SGD,
-    )
+    """Clipped, so that norms of gradients count."""
+    return noisy_run(name, data, out, ranks, train={"shard": shard}, optim=SGD)
 
 
 def prepare(folder: Path) -> None:

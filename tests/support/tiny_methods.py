@@ -100,6 +100,17 @@ def tiny_run(name: str, data: Path, out: Path, ranks: int, method: Tree, **secti
     return small_run(data, out, **_with_paths(tree, {name: str(data / name) for name in (TEACHER, VIT)}))
 
 
+def noisy_run(name: str, data: Path, out: Path, ranks: int, **sections: Tree) -> Tree:
+    """`tiny_run` with batch norm that differs by rank and stochastic depth: all the noise there is."""
+    case = METHODS[name]
+    backbone = {
+        "name": case.with_batch_norm or case.backbone,
+        "drop_path": 0.2,
+        "drop_path_mode": "skip" if name == "dinov2" else "mask",
+    }
+    return tiny_run(name, data, out, ranks, case.method, backbone=backbone, **sections)
+
+
 def make_models(data: Path) -> None:
     """A teacher, and a vision transformer whose features lie apart from the start.
 

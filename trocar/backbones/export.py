@@ -156,7 +156,7 @@ def _config_text(config: Mapping[str, Any]) -> str:
 def _width(model: nn.Module, shape: Preprocessing) -> int:
     """Of the pooled features: timm's models say it, one of somebody's own is asked with a picture."""
     if hasattr(model, "num_features"):
-        return int(cast("int", model.num_features))
+        return int(cast(int, model.num_features))
     return feature_width(model, "this backbone", [shape.size[0]])
 
 

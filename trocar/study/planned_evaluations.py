@@ -54,8 +54,8 @@ class ScoredBackbone:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation stage and its place in the study. The column `seed` of its predictions counts through `members`,
-    then `draws` of the budget, then `starts` of the protocol; `seed` is the pretraining seed (None: `members` are).
+    """One evaluation stage and its place in the study. Its predictions are of `members`, each with `draws` of the
+    budget, each with `starts` of the protocol; `seed` is the pretraining seed (None: the members are seeds).
     """
 
     arm: str

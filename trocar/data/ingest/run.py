@@ -8,15 +8,6 @@ Also in parts that don't know of each other: each decodes its own videos, a merg
 
 The parts are fixed when they are split: a part that worked out what is missing by itself would see the videos that
 others have finished meanwhile. Running a part again does only what is missing of it.
-
-Also in parts that don't know of each other: each decodes its own videos, a merge writes the catalog.
-
-    split      which videos are missing, in parts of similar size; a file holds them
-    run_part   decodes the videos of one part; writes shards and records, no catalog
-    merge      the catalog of all finished videos, with what is still missing
-
-The parts are fixed when they are split: a part that worked out what is missing by itself would see the videos that
-others have finished meanwhile. Running a part again does only what is missing of it.
 """
 
 from __future__ import annotations

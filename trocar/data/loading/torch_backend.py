@@ -37,7 +37,7 @@ def decode_jpeg(jpeg: Jpeg) -> Tensor:
         raise RejectError("empty file", "0 bytes")
     try:
         source = torch.frombuffer(bytearray(jpeg), dtype=torch.uint8)
-        return cast("Tensor", _decode_jpeg(source, mode="RGB"))
+        return cast(Tensor, _decode_jpeg(source, mode="RGB"))
     except RuntimeError as error:
         raise RejectError("undecodable image", _WHERE.sub("", str(error).splitlines()[0])) from None
 

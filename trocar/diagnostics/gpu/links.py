@@ -12,6 +12,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from trocar.diagnostics.gpu.runner import CheckFindings, Subject
+from trocar.ssl.run.hardware import nccl_version
 
 REPEATS = 10
 
@@ -47,7 +48,7 @@ def ranks(subject: Subject) -> CheckFindings:
     is_cuda = subject.device.type == "cuda"
     count = torch.cuda.device_count() if is_cuda else 2
     backend = "nccl" if is_cuda else "gloo"
-    name = f"NCCL {'.'.join(map(str, torch.cuda.nccl.version()))}" if is_cuda else "gloo"  # type: ignore[no-untyped-call]
+    name = f"NCCL {nccl_version()}" if is_cuda else "gloo"
     if count < 2:
         return CheckFindings(
             None, f"{name}; one GPU, so there is no link between two", {"backend": name, "ranks": count}

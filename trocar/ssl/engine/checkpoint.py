@@ -92,7 +92,7 @@ def _write_state(path: Path, state: State, go_on: Callable[[], None]) -> str:
     """Returns the sha256."""
     with path.open("wb") as raw:  # torch's own file keeps to itself why a write failed
         file = HashedFile(raw, go_on)
-        torch.save(state, cast("IO[bytes]", file))
+        torch.save(state, cast(IO[bytes], file))
     return file.sha256()
 
 
