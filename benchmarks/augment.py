@@ -27,7 +27,7 @@ from trocar.backbones.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from trocar.core.config import load
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.loading.reader import Reader
-from trocar.data.loading.torch_backend import crop_resize, decode
+from trocar.data.loading.steps import crop_resize, decode
 from trocar.data.views.augment import SOLARIZE_FROM, Dealt, augment, augment_batch, rectangles
 from trocar.data.views.pixel_ops import blur, blur_view, colour_maps, radius_of
 from trocar.data.views.randaugment import OPERATIONS, apply_code

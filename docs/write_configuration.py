@@ -21,7 +21,7 @@ from pydantic_core import PydanticUndefined
 from trocar.core.config import Config
 from trocar.core.registry import NameOf, Registry
 from trocar.data.ingest.options import IngestOptions
-from trocar.downstream.datasets.remap import Remap
+from trocar.downstream.datasets.readers.masks import Remap
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.protocols.base import PROTOCOLS, Protocol
 from trocar.downstream.reproduce import PublishedExperiment

@@ -215,9 +215,8 @@ def score_predictions(
     `predictions` is a file or a table with the columns of docs/metrics.md; `task` and `classes` say what it does not.
     `low` and `high` are the 95 % interval over cases of `bootstrap` draws.
     """
-    from trocar.downstream.predictions.metrics_report import MetricsReport
     from trocar.downstream.predictions.prediction_file import Predictions
-    from trocar.downstream.predictions.prediction_scores import PredictionScores
+    from trocar.downstream.predictions.prediction_scores import MetricsReport, PredictionScores
 
     with tempfile.TemporaryDirectory(prefix="trocar-predictions-") as folder:
         path = Path(folder) / "predictions.parquet"

@@ -172,24 +172,24 @@ def test_whatever_a_decoder_raises_costs_its_own_video_alone(
 def test_a_video_that_ended_an_ingest_of_one_process_is_rejected_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trocar.data.ingest import pool
+    from trocar.data.ingest import jobs as module
 
     (tmp_path / "in").mkdir()
     for name in ("a", "b"):
         make_clip(tmp_path / "in" / f"{name}.mp4", constant(25, 5))
     (tmp_path / "out" / "tmp" / "a").mkdir(parents=True)  # what is left by a process that died while decoding a
     alone: list[str] = []
-    pooled = pool._pooled
+    pooled = module._pooled
 
     def dies(jobs: Any, workers: int) -> Any:
         alone.extend(job.name for job in jobs)
-        monkeypatch.setattr(pool, "_run", crash)
+        monkeypatch.setattr(module, "_run", crash)
         try:
             yield from pooled(jobs, workers)
         finally:
             monkeypatch.undo()
 
-    monkeypatch.setattr(pool, "_pooled", dies)
+    monkeypatch.setattr(module, "_pooled", dies)
     catalog, rejected = ingest(tmp_path / "in", tmp_path / "out")
     assert alone == ["a"]
     assert catalog.videos["name"].to_pylist() == ["b"]

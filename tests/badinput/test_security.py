@@ -24,7 +24,7 @@ from trocar.core import config
 from trocar.data.catalog.catalog import FRAME_SCHEMA, Catalog, inside
 from trocar.data.ingest.sources.metadata import read_masks
 from trocar.data.loading.reader import BadContentError, Reader
-from trocar.downstream.datasets import remap
+from trocar.downstream.datasets.readers import masks
 from trocar.errors import ConfigError, TrocarError
 from trocar.privacy.redaction import redact, redact_tree, secrets_in
 
@@ -76,8 +76,8 @@ def test_yaml_is_read_by_safe_loaders_only() -> None:
     assert [(file, name) for file, name, _ in calls() if name in unsafe] == []
     loaders = {(file, keyword(call, "Loader")) for file, name, call in calls() if name == "yaml.load"}
     text = ("config.py", "yaml.BaseLoader")  # which makes nothing but text, lists and mappings
-    assert loaders == {("remap.py", "_UniqueKeys"), ("config.py", "_Loader"), text}
-    assert issubclass(remap._UniqueKeys, yaml.BaseLoader)
+    assert loaders == {("masks.py", "_UniqueKeys"), ("config.py", "_Loader"), text}
+    assert issubclass(masks._UniqueKeys, yaml.BaseLoader)
     assert issubclass(config._Loader, yaml.SafeLoader)
 
 

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from trocar.downstream.budgets import most_draws, restrict
-from trocar.downstream.folds import Fold
+from trocar.downstream.folds import Fold, most_draws, restrict
 from trocar.downstream.labels import LabelledFrames, LabelSpace
 from trocar.errors import ConfigError
 

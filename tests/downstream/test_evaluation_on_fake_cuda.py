@@ -42,9 +42,8 @@ from trocar.downstream.segmentation.train import (
     segmenter_training,
 )
 from trocar.downstream.temporal import train as temporal
-from trocar.downstream.temporal.head import HEADS
+from trocar.downstream.temporal.head import HEADS, Sequence, fit_standard
 from trocar.downstream.temporal.heads import get_head
-from trocar.downstream.temporal.sequence import Sequence, fit_standard
 from trocar.downstream.temporal.train import TemporalConfig
 from trocar.downstream.training.batches import Cut, NetworkImages
 from trocar.downstream.training.finetuning import FinetuneTrainer

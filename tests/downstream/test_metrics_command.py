@@ -19,9 +19,8 @@ from trocar.cli.main import main, parse
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.metrics.registry import MULTITASK
 from trocar.downstream.metrics.segmentation import SEGMENTATION_METRICS
-from trocar.downstream.predictions.metrics_report import MetricsReport
 from trocar.downstream.predictions.prediction_file import About, Predictions
-from trocar.downstream.predictions.prediction_scores import PredictionScores
+from trocar.downstream.predictions.prediction_scores import MetricsReport, PredictionScores
 from trocar.downstream.tasks import frame_tasks, get_task
 from trocar.jobs.evaluate import evaluate
 

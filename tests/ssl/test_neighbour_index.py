@@ -12,7 +12,7 @@ from trocar.backbones.load import load_backbone
 from trocar.backbones.preprocess import describe_backbone
 from trocar.cli.main import main
 from trocar.data.loading.reader import Reader
-from trocar.data.loading.torch_backend import crop_resize, decode
+from trocar.data.loading.steps import crop_resize, decode
 from trocar.data.selection.composition import Composition
 from trocar.data.selection.neighbour_table import NeighbourTable
 from trocar.data.selection.neighbours import NeighbourSource, resolve_neighbours

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from trocar.downstream.temporal.sequence import Sequence
+from trocar.downstream.temporal.head import Sequence
 
 
 def before_and_after(cases: int, seed: int = 0, noise: float = 0.3) -> list[Sequence]:

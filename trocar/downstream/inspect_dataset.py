@@ -22,8 +22,7 @@ from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions
 from trocar.downstream.features.frame_cache import decoded
 from trocar.downstream.figures.style import colour
 from trocar.downstream.folds import published_split
-from trocar.downstream.labels import IGNORED_PIXEL, LabelledFrames, LabelSpace, Mask
-from trocar.downstream.leak_checks import CopyCheck
+from trocar.downstream.labels import IGNORED_PIXEL, CopyCheck, LabelledFrames, LabelSpace, Mask
 from trocar.downstream.mask_survey import Present, refuse_white, survey
 from trocar.errors import TrocarError
 

@@ -1,23 +1,28 @@
-"""The one table every data set becomes."""
+"""The one table every data set becomes; and what is asked about leaks where it is scored or shown:
+`trocar.leakage.judge` is handed in to answer.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from trocar.data.catalog.shown_pictures import ShownPictures
+from trocar.core.messages import Say
+from trocar.core.random import I64
+from trocar.data.ingest.framing import ShownPictures
 from trocar.errors import ConfigError, TrocarError, nearest
 
 if TYPE_CHECKING:
     from trocar.downstream.features.torch_dataset import LabelledPictures
+
 
 Kind = Literal["multiclass", "multilabel", "mask"]
 Mask = npt.NDArray[np.uint8]
@@ -275,3 +280,27 @@ def _check_splits(root: Path, frames: pd.DataFrame) -> None:
             f"{root}: case {torn.index[0]!r} lies in several splits ({', '.join(sorted(torn.iloc[0]))}); "
             "a case must be in one"
         )
+
+
+Judged = Callable[[Sequence[str | Path]], dict[str, Any]]
+"""judged(backbones): the worst verdict over them as JSON values, as it stands beside a score."""
+
+
+class CopyCheck(Protocol):
+    """Finds pictures that two splits of one data set share."""
+
+    def rows_to_compare(self, data: LabelledFrames, most: int = ...) -> I64:
+        """int64[m] rows of the table, at most about `most`, spread over all videos."""
+        ...
+
+    def copies_within(self, data: LabelledFrames, rows: I64, images: Iterable[npt.NDArray[np.uint8]]) -> list[str]:
+        """In lines, which test cases show pictures of training cases, of uint8 [H, W, 3] of the `rows` in order."""
+        ...
+
+
+class LeakChecks(CopyCheck, Protocol):
+    """Also says whether weights have seen test cases."""
+
+    def judging(self, data: LabelledFrames, cases: Collection[str], say: Say) -> Judged:
+        """What judges weights on these cases of a data set."""
+        ...

@@ -17,7 +17,7 @@ from trocar.downstream.datasets.base import DATASETS
 from trocar.downstream.evaluation.evaluate import evaluate
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.results import EvaluationResults, ResultRow
-from trocar.downstream.leak_checks import LeakChecks
+from trocar.downstream.labels import LeakChecks
 from trocar.downstream.metrics.registry import named_metrics
 from trocar.downstream.tasks import get_task
 from trocar.errors import ConfigError, TrocarError, nearest

@@ -19,8 +19,7 @@ from PIL import Image
 from trocar.core.messages import Say
 from trocar.core.random import I64
 from trocar.data.catalog.catalog import Catalog
-from trocar.downstream.labels import LabelledFrames
-from trocar.downstream.leak_checks import Judged
+from trocar.downstream.labels import Judged, LabelledFrames
 from trocar.errors import TrocarError
 from trocar.leakage.exposure import Exposure, Part, by_identity, exposure_of
 from trocar.leakage.held_out_sources import case_names, of_data

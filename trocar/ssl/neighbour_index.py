@@ -35,7 +35,7 @@ from trocar.core.progress import track
 from trocar.core.random import I64
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.loading.reader import BadContentError, Reader
-from trocar.data.loading.torch_backend import crop_resize, decode
+from trocar.data.loading.steps import crop_resize, decode
 from trocar.data.selection.composition import Composition
 from trocar.data.selection.neighbour_table import F32, index_folder, write_table
 from trocar.data.selection.selection import Selection

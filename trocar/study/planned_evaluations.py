@@ -14,12 +14,12 @@ from trocar.core.plugins import plugins_in
 from trocar.core.registry import modules_of
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.selection.composition import Composition
-from trocar.downstream.budgets import Budget
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.base import DATASETS
 from trocar.downstream.evaluation.contenders import check_tasks
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig, LabelledTask
 from trocar.downstream.evaluation.experiment import Experiment, make_experiment
+from trocar.downstream.folds import Budget
 from trocar.downstream.labels import LabelledFrames
 from trocar.downstream.metrics.outcome import Ints
 from trocar.downstream.metrics.registry import NO_BACKGROUND

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from trocar.data.catalog.shown_pictures import ShownPictures
+from trocar.data.ingest.framing import ShownPictures
 
 MASK = np.arange(8 * 12, dtype=np.uint8).reshape(8, 12)
 

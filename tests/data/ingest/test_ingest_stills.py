@@ -17,8 +17,9 @@ from PIL import Image
 
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.catalog.inspection import write_review
+from trocar.data.ingest import jobs as pool
 from trocar.data.ingest import pack as packing
-from trocar.data.ingest import pool, record
+from trocar.data.ingest import record
 from trocar.data.ingest.jobs import plan
 from trocar.data.ingest.options import IngestOptions
 from trocar.data.selection.composition import Amount, Composition

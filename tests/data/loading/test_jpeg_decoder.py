@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from trocar.data.loading.torch_backend import decode_jpeg
+from trocar.data.loading.steps import decode_jpeg
 from trocar.data.media.delivered_files import RejectError
 from trocar.data.media.still import frame_size
 

@@ -18,7 +18,7 @@ from trocar.data.loading import workers
 from trocar.data.loading import workers as patience
 from trocar.data.loading.loader import Loader
 from trocar.data.loading.reader import BadContentError, Reader
-from trocar.data.loading.torch_backend import crop_resize, decode
+from trocar.data.loading.steps import crop_resize, decode
 from trocar.data.selection.composition import Composition
 from trocar.data.selection.plan import Plan
 from trocar.data.views.recipe import ViewGroup, ViewPlan, ViewRecipe

@@ -8,7 +8,7 @@ from data_factory import make_catalog
 from trocar.core.config import validate
 from trocar.data.loading.loader import Loader
 from trocar.data.loading.reader import Reader
-from trocar.data.loading.torch_backend import crop_resize, decode
+from trocar.data.loading.steps import crop_resize, decode
 from trocar.data.selection.composition import Composition
 from trocar.data.selection.neighbours import NeighbourSource, resolve_neighbours
 from trocar.data.selection.plan import Plan
@@ -183,7 +183,7 @@ def test_a_neighbour_that_only_a_decoder_finds_bad_is_replaced_by_both_backends(
 
 def test_a_frame_that_comes_twice_in_a_sample_is_decoded_once(catalog, monkeypatch):
     decoded = []
-    monkeypatch.setattr("trocar.data.loading.torch_backend.decode", lambda *a: decoded.append(a) or decode(*a))
+    monkeypatch.setattr("trocar.data.loading.steps.decode", lambda *a: decoded.append(a) or decode(*a))
     ours = loader(catalog)
     monkeypatch.setattr(
         type(ours.neighbours), "draw", lambda self, step, slots, anchors, count: np.stack([anchors, anchors + 0], 1)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from trocar.diagnostics.gpu import links
+from trocar.diagnostics.gpu import speed
 from trocar.diagnostics.gpu.runner import Subject
 
 
@@ -13,16 +13,16 @@ def subject(tmp_path):
 
 
 def test_copies_between_host_and_device_have_a_rate_and_are_equal(subject, monkeypatch):
-    found = links.host(subject)
+    found = speed.host(subject)
     assert found.passed
     assert min(found.values.values()) > 0
     monkeypatch.setattr(torch, "equal", lambda one, other: False)
-    assert links.host(subject).passed is False
+    assert speed.host(subject).passed is False
 
 
 @pytest.mark.slow
 def test_two_ranks_reduce_to_the_right_sum_at_a_rate_of_the_bus(subject):
-    found = links.ranks(subject)
+    found = speed.ranks(subject)
     assert found.passed
     assert found.values["ranks"] == 2
     # 2 (n - 1) / n bytes pass each link for a byte of the tensor

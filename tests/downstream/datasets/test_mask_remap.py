@@ -14,7 +14,7 @@ from PIL import Image
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.base import DatasetOptions
 from trocar.downstream.datasets.cholecseg8k import GREYS
-from trocar.downstream.datasets.remap import load_remap, remap_names
+from trocar.downstream.datasets.readers.masks import load_remap, remap_names
 from trocar.downstream.labels import LabelledFrames
 from trocar.errors import ConfigError
 

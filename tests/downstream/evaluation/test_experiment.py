@@ -13,9 +13,9 @@ from downstream_factory import make_folder
 from training_factory import make_encoder, open_bench
 
 import trocar.downstream.evaluation.evaluate as evaluate_module
-from trocar.downstream.budgets import Budget
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
+from trocar.downstream.folds import Budget
 from trocar.downstream.protocols.base import Problem
 from trocar.errors import ConfigError
 from trocar.jobs.evaluate import evaluate

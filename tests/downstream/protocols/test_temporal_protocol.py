@@ -22,7 +22,7 @@ from trocar.downstream.protocols import get_protocol, temporal
 from trocar.downstream.protocols.base import Goal, Problem
 from trocar.downstream.protocols.temporal import Temporal, TemporalFrozen
 from trocar.downstream.tasks import get_task
-from trocar.downstream.temporal.sequence import Sequence
+from trocar.downstream.temporal.head import Sequence
 from trocar.downstream.temporal.train import fit_temporal
 from trocar.errors import ConfigError
 

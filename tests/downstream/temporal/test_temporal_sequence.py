@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from temporal_factory import before_and_after
 
-from trocar.downstream.temporal.sequence import Sequence, check_features, check_targets, fit_standard
+from trocar.downstream.temporal.head import Sequence, check_features, check_targets, fit_standard
 from trocar.errors import TrocarError
 
 

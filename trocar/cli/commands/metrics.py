@@ -34,9 +34,8 @@ def run(args: argparse.Namespace) -> int:
     """Compute, print the runs of each task side by side, and write metrics.json."""
     from trocar.core.progress import table_console
     from trocar.downstream.predictions.mask_outcomes import MaskExtras
-    from trocar.downstream.predictions.metrics_report import METRICS, MetricsReport
     from trocar.downstream.predictions.prediction_file import Predictions
-    from trocar.downstream.predictions.prediction_scores import PredictionScores
+    from trocar.downstream.predictions.prediction_scores import METRICS, MetricsReport, PredictionScores
     from trocar.errors import ConfigError
 
     path = Path(args.predictions)

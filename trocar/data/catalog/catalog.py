@@ -180,7 +180,7 @@ class Catalog:
         from PIL import Image
 
         from trocar.data.loading.reader import BadContentError, Reader  # these two import torch
-        from trocar.data.loading.torch_backend import decode_jpeg
+        from trocar.data.loading.steps import decode_jpeg
         from trocar.data.media.delivered_files import RejectError
 
         number = row + len(self) if row < 0 else row

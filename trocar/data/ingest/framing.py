@@ -1,4 +1,5 @@
-"""From upright source pictures to what is stored: masked, cut to the content, scaled, encoded as canonical JPEG.
+"""From upright source pictures to what is stored: masked, cut to the content, scaled, encoded as canonical JPEG; and
+what the stored ones show of their sources, for masks of these.
 
 The content of an endoscope picture is a disc or a rectangle on black, constant for a whole video. Recorders surround
 the round view with black and put text there; the view may grow and shrink with the zoom. The box kept is the one that
@@ -16,10 +17,10 @@ from fractions import Fraction
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 from pydantic import Field
 
-from trocar.data.catalog.shown_pictures import Box
 from trocar.data.ingest.shard_writer import SHARD_BYTES
 from trocar.data.media.delivered_files import Limits, RejectError
 from trocar.data.media.still import end_and_size
@@ -278,3 +279,39 @@ class Framing:
         self.expect(image.size)
         as_it_is = not self.masks and self.content.box is None and self.target(image.size) == image.size
         return data if as_it_is and is_canonical(data) else self.encode(image)
+
+
+Box = tuple[int, int, int, int]
+"""(left, top, width, height) in pixels."""
+Mask = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ShownPictures:
+    """One video's pictures in a shards folder. Ingest cut `box` out of source pictures of `size` (width, height), both
+    in upright source pixels, and blacked out the boxes `hidden`; what it did to the scale plays no part.
+    """
+
+    size: tuple[int, int]
+    box: Box
+    hidden: tuple[Box, ...] = ()
+
+    def part_of(self, mask: Mask, ignored: int) -> Mask:
+        """The part [h, w] of a mask [H, W] of the whole source picture that the ingested picture shows; what was
+        blacked out becomes `ignored`.
+
+        The mask may have another scale than the source: edges then go to the nearest pixel of the mask.
+        """
+        if self.hidden:
+            mask = mask.copy()
+            for hidden in self.hidden:
+                mask[self._within(hidden, mask)] = ignored
+        return mask[self._within(self.box, mask)]
+
+    def _within(self, box: Box, mask: Mask) -> tuple[slice, slice]:
+        left, top, width, height = box
+        return _scaled(top, height, self.size[1], mask.shape[0]), _scaled(left, width, self.size[0], mask.shape[1])
+
+
+def _scaled(first: int, length: int, whole: int, pixels: int) -> slice:
+    return slice(round(first * pixels / whole), round((first + length) * pixels / whole))

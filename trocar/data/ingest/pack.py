@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from trocar.data.catalog.shown_pictures import Box
 from trocar.data.catalog.writer import ContentHash, Rejected
 from trocar.data.ingest import record
-from trocar.data.ingest.framing import Framing, IngestSettings
+from trocar.data.ingest.framing import Box, Framing, IngestSettings
 from trocar.data.ingest.quality import measure, quality_table
 from trocar.data.ingest.record import Metadata, PackMember, VideoRecord
 from trocar.data.ingest.shard_writer import ShardWriter

@@ -22,7 +22,7 @@ from trocar.core.config import fingerprint
 from trocar.core.files import write_json_atomic
 from trocar.core.messages import Say
 from trocar.data.ingest import record
-from trocar.data.ingest.jobs import plan
+from trocar.data.ingest.jobs import plan, run_jobs
 from trocar.data.ingest.options import IngestOptions, IngestSummary, Progress
 from trocar.data.ingest.output_folder import (
     begun,
@@ -40,7 +40,6 @@ from trocar.data.ingest.output_folder import (
     withdraw_catalog,
 )
 from trocar.data.ingest.pack import Work
-from trocar.data.ingest.pool import run_jobs
 from trocar.data.ingest.record import VideoRecord
 from trocar.data.ingest.tars.in_place import run_in_place
 from trocar.data.ingest.video import Job

@@ -12,11 +12,10 @@ import av
 from PIL import Image
 
 from trocar.core.files import fsync_folder
-from trocar.data.catalog.shown_pictures import Box
 from trocar.data.catalog.writer import Rejected, ShardFile
 from trocar.data.ingest import framing, record
 from trocar.data.ingest.burned_text import TextWatch
-from trocar.data.ingest.framing import SAMPLES, Framing, IngestSettings, reduced
+from trocar.data.ingest.framing import SAMPLES, Box, Framing, IngestSettings, reduced
 from trocar.data.ingest.quality import FrameMeasures, measure, quality_table
 from trocar.data.ingest.record import Metadata, VideoRecord
 from trocar.data.ingest.shard_writer import ShardWriter

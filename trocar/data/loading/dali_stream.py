@@ -35,8 +35,7 @@ from trocar.data.loading.batch import Crops
 from trocar.data.loading.dali_pipeline import build_pipeline, inputs, is_decodable, require, tags, usual_frame
 from trocar.data.loading.prefetch import to_device
 from trocar.data.loading.reader import ReadAhead
-from trocar.data.loading.steps import Delivered, Steps
-from trocar.data.loading.torch_backend import torch_crops
+from trocar.data.loading.steps import Delivered, Steps, torch_crops
 from trocar.data.media.still import Jpeg
 from trocar.data.views.recipe import ViewParams
 from trocar.errors import TrocarError

@@ -18,8 +18,7 @@ from trocar.core.random import I64
 from trocar.core.resources import torch_threads
 from trocar.data.loading.batch import Batch, Crops
 from trocar.data.loading.reader import Reader
-from trocar.data.loading.steps import Steps, empty_crops
-from trocar.data.loading.torch_backend import cut, decode_row, torch_crops
+from trocar.data.loading.steps import Steps, cut, decode_row, empty_crops, torch_crops
 from trocar.data.loading.workers import Patience, from_workers
 from trocar.data.selection.neighbours import NeighbourRule
 from trocar.data.selection.plan import Plan

@@ -18,7 +18,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from trocar.data.catalog.shown_pictures import Box
+from trocar.data.ingest.framing import Box
 from trocar.data.media.delivered_files import RejectError
 
 

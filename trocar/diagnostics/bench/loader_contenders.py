@@ -24,7 +24,7 @@ from trocar.data.catalog.catalog import Catalog
 from trocar.data.loading.batch import Batch
 from trocar.data.loading.loader import Backend, Loader
 from trocar.data.loading.reader import Reader
-from trocar.data.loading.torch_backend import decode_jpeg
+from trocar.data.loading.steps import decode_jpeg
 from trocar.data.selection.composition import Composition
 from trocar.data.selection.plan import Plan
 from trocar.data.views.recipe import ViewGroup, ViewPlan, ViewRecipe

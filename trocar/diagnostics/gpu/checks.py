@@ -21,7 +21,7 @@ import torch
 from trocar.core.messages import Say
 from trocar.core.resources import usable_cores
 from trocar.data.loading.dali_pipeline import is_available
-from trocar.diagnostics.gpu import links, pictures, speed, training
+from trocar.diagnostics.gpu import pictures, speed, training
 from trocar.diagnostics.gpu.runner import BAD, CheckFindings, GpuCheck, Subject, run_checks
 from trocar.errors import ConfigError
 from trocar.ssl.run.hardware import gpu_facts
@@ -104,8 +104,8 @@ RIGHT = (
     GpuCheck("overlapped", 60, pictures.overlapped),
     GpuCheck("augmentation", 30, pictures.augmentation),
     GpuCheck("waits", 60, training.synchronisations),
-    GpuCheck("host link", 60, links.host),
-    GpuCheck("links", 120, links.ranks),
+    GpuCheck("host link", 60, speed.host),
+    GpuCheck("links", 120, speed.ranks),
     GpuCheck("methods", 120, training.methods),
     GpuCheck("one rank", 60, training.one_rank),
     GpuCheck("features", 60, speed.features),

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions
-from trocar.downstream.datasets.remap import remap_masks
+from trocar.downstream.datasets.readers.masks import remap_masks
 from trocar.downstream.folds import here_of
 from trocar.downstream.labels import LabelledFrames
 from trocar.errors import ConfigError

@@ -14,10 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from trocar.downstream.budgets import published_budgets
 from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions
 from trocar.downstream.datasets.readers.masks import look_up, read_grey
-from trocar.downstream.folds import Split, published_split
+from trocar.downstream.folds import Split, published_budgets, published_split
 from trocar.downstream.labels import IGNORED_PIXEL, LabelledFrames, LabelSpace, Mask, build_table
 
 FPS, CLIP = 25, 80

@@ -12,12 +12,11 @@ from pathlib import Path
 import pandas as pd
 
 from trocar.core.tables import read_lines, read_table
-from trocar.downstream.budgets import published_budgets
 from trocar.downstream.datasets.base import DATASETS, Adapter, DatasetOptions, index_of
 from trocar.downstream.datasets.readers.label_files import refuse_dense, refuse_shifted
 from trocar.downstream.datasets.triplets import CHOLECT45_SPLITS as SPLITS
 from trocar.downstream.datasets.triplets import ENDOVIT_BUDGETS, ENDOVIT_SPLIT, TOOLS, TRIPLETS, triplet_indices
-from trocar.downstream.folds import not_here, published_split
+from trocar.downstream.folds import not_here, published_budgets, published_split
 from trocar.downstream.labels import LabelledFrames, LabelSpace, build_table
 from trocar.errors import TrocarError
 

@@ -14,11 +14,10 @@ from trocar.core.files import locked
 from trocar.core.messages import Say
 from trocar.data.catalog.catalog import Catalog
 from trocar.downstream import figures
-from trocar.downstream.budgets import Budget
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.folder import LabelTable
 from trocar.downstream.datasets.readers.from_shards import locate
-from trocar.downstream.datasets.remap import load_remap
+from trocar.downstream.datasets.readers.masks import load_remap
 from trocar.downstream.evaluation.contenders import Contender, check_arms, check_tasks, expand, sizes, usable
 from trocar.downstream.evaluation.evaluate_config import Computing, EvaluateConfig
 from trocar.downstream.evaluation.experiment import Experiment, make_experiment
@@ -29,8 +28,8 @@ from trocar.downstream.evaluation.run_files import about_task
 from trocar.downstream.evaluation.runner import FIGURES, PredictedContender, Runner, make_encoder
 from trocar.downstream.features.feature_cache import cache_folder
 from trocar.downstream.features.frame_cache import FrameCache, Size, extent
-from trocar.downstream.labels import LabelledFrames
-from trocar.downstream.leak_checks import CopyCheck, LeakChecks
+from trocar.downstream.folds import Budget
+from trocar.downstream.labels import CopyCheck, LabelledFrames, LeakChecks
 from trocar.downstream.mask_survey import check_masks
 from trocar.downstream.predictions.prediction_file import About, Predictions
 from trocar.downstream.predictions.prediction_scores import PredictionScores

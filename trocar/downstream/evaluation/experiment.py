@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from trocar.downstream.budgets import ALL_LABELS, Budget, most_draws, restrict
 from trocar.downstream.features.feature_cache import Encoder
-from trocar.downstream.folds import AUTO, Fold, make_folds
+from trocar.downstream.folds import ALL_LABELS, AUTO, Budget, Fold, make_folds, most_draws, restrict
 from trocar.downstream.labels import Kind, LabelledFrames, LabelSpace
 from trocar.downstream.metrics.outcome import Floats, Ints
 from trocar.downstream.protocols.base import Goal, Problem, Targets

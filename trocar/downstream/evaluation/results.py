@@ -15,9 +15,8 @@ from rich.table import Table
 from trocar import __version__
 from trocar.core.files import write_atomic
 from trocar.downstream.metrics.registry import NO_BACKGROUND, class_lines
-from trocar.downstream.predictions.metrics_report import METRICS, MetricsReport
 from trocar.downstream.predictions.prediction_file import RunIndex
-from trocar.downstream.predictions.prediction_scores import ContenderScores, PredictionScores
+from trocar.downstream.predictions.prediction_scores import METRICS, ContenderScores, MetricsReport, PredictionScores
 from trocar.privacy.aliases import Aliases
 
 FORMAT = 2

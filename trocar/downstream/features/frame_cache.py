@@ -25,7 +25,7 @@ from trocar.core.resources import granted_cores
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.loading.prefetch import mixed
 from trocar.data.loading.reader import BadContentError, Reader
-from trocar.data.loading.torch_backend import decode_jpeg
+from trocar.data.loading.steps import decode_jpeg
 from trocar.data.media.delivered_files import RejectError
 from trocar.data.media.frame_conversion import Scaler, to_rgb
 from trocar.data.media.still import read_still

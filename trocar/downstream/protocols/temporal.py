@@ -12,7 +12,7 @@ from trocar.downstream.features.feature_cache import Features, extract
 from trocar.downstream.metrics.outcome import Floats, Ints
 from trocar.downstream.protocols.base import PROTOCOLS, Prediction, Problem, Protocol, headline
 from trocar.downstream.protocols.finetune import finetuned
-from trocar.downstream.temporal.sequence import Sequence
+from trocar.downstream.temporal.head import Sequence
 from trocar.downstream.temporal.train import TemporalConfig, fit_temporal
 from trocar.downstream.training.finetuning import FinetuneRecipe
 

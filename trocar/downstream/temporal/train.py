@@ -19,16 +19,21 @@ from trocar.core.random import torch_seeded
 from trocar.core.resources import torch_threads
 from trocar.data.views.pixel_ops import sent
 from trocar.downstream.labels import Kind
-from trocar.downstream.temporal.head import AnyHead, Head, HeadConfig, HeadRecipe, Optimiser, probabilities
-from trocar.downstream.temporal.heads.mstcn import MsTcnConfig
-from trocar.downstream.temporal.sequence import (
+from trocar.downstream.temporal.head import (
+    AnyHead,
     Features,
+    Head,
+    HeadConfig,
+    HeadRecipe,
+    Optimiser,
     Sequence,
     Standard,
     check_features,
     check_targets,
     fit_standard,
+    probabilities,
 )
+from trocar.downstream.temporal.heads.mstcn import MsTcnConfig
 from trocar.downstream.training.fit import FitRecipe, Remedies, Training, epoch_order, fit
 from trocar.downstream.training.loss import LossConfig, TemporalLoss, build_loss
 from trocar.errors import ConfigError, TrocarError

@@ -22,7 +22,7 @@ from torch import Tensor
 from trocar.backbones.preprocess import Preprocessing
 from trocar.core.config import Config
 from trocar.data.loading.prefetch import in_thread, pinned, sent_ahead
-from trocar.data.loading.torch_backend import crop_resize
+from trocar.data.loading.steps import crop_resize
 from trocar.data.loading.workers import Patience, from_workers, worker_count
 from trocar.data.views.augment import augment
 from trocar.data.views.recipe import Jitter, ViewGroup, ViewParams, ViewPlan, ViewRecipe

@@ -22,7 +22,7 @@ from trocar.data.views.pixel_ops import sent
 from trocar.downstream.labels import Kind
 from trocar.downstream.metrics.outcome import Floats, Ints
 from trocar.downstream.protocols.base import Goal
-from trocar.downstream.temporal.sequence import Numbers
+from trocar.downstream.temporal.head import Numbers
 from trocar.errors import ConfigError
 
 ClassWeights = Literal["none", "balanced"] | tuple[float, ...]

@@ -10,7 +10,7 @@ from PIL import Image
 from tar_factory import encoded, still
 
 from trocar.data.ingest.tars.tar_samples import unfit
-from trocar.data.loading.torch_backend import decode_jpeg
+from trocar.data.loading.steps import decode_jpeg
 
 
 @pytest.mark.parametrize(

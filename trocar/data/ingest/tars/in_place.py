@@ -25,9 +25,9 @@ from trocar.data.catalog.catalog import FOLDER as CATALOG
 from trocar.data.catalog.catalog import FRAME_SCHEMA, QUALITY_SCHEMA
 from trocar.data.catalog.writer import ContentHash, Rejected, ShardFile, VideoEntry
 from trocar.data.ingest import record
+from trocar.data.ingest.jobs import run_jobs
 from trocar.data.ingest.options import IngestOptions, IngestSummary, Progress
 from trocar.data.ingest.output_folder import begun, disk_trouble, make_folders, only_one, sweep_temporary, write_entries
-from trocar.data.ingest.pool import run_jobs
 from trocar.data.ingest.quality import judged_again
 from trocar.data.ingest.sources.find import MAX_NAME, fit_name, printable
 from trocar.data.ingest.tars import scan_job

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.catalog.shown_pictures import Box, ShownPictures
+from trocar.data.ingest.framing import Box, ShownPictures
 from trocar.data.media.video_index import Ints
 from trocar.downstream.datasets.readers.videos import probe
 from trocar.downstream.labels import LabelledFrames
