@@ -32,7 +32,7 @@ from trocar.data.views.augment import SOLARIZE_FROM, Dealt, augment, augment_bat
 from trocar.data.views.pixel_ops import blur, blur_view, colour_maps, radius_of
 from trocar.data.views.randaugment import OPERATIONS, apply_code
 from trocar.data.views.recipe import ViewGroup, ViewParams, ViewPlan, ViewRecipe
-from trocar.diagnostics.bench.loader_contenders import DINO
+from trocar.diagnostics.bench.loader import DINO
 from trocar.ssl.methods.simclr import SimclrViews
 from trocar.ssl.run.pretrain_config import PretrainConfig
 

@@ -42,7 +42,7 @@ from trocar.data.selection.composition import Composition
 from trocar.data.selection.plan import Plan
 from trocar.data.views.recipe import ViewParams, ViewPlan
 from trocar.diagnostics.backend_parity import no_verdicts
-from trocar.diagnostics.bench.loader_contenders import DINO
+from trocar.diagnostics.bench.loader import DINO
 
 WIDTH, HEIGHT, QUALITY = 854, 480, 80
 DISTINCT = 60

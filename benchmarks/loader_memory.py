@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from data_factory import make_catalog
 
 from trocar.core import resources
-from trocar.diagnostics.bench.loader_contenders import our_batches
+from trocar.diagnostics.bench.loader import our_batches
 
 LIMIT = 150.0
 

@@ -13,9 +13,9 @@ from trocar.backbones.load import load_backbone
 from trocar.cli.main import main, parse
 from trocar.core.config import load, preset_names, validate
 from trocar.data.selection.composition import Composition
-from trocar.data.selection.neighbour_table import NeighbourTable
+from trocar.data.selection.neighbours import NeighbourTable
 from trocar.ssl.engine.method import METHODS
-from trocar.ssl.methods.augmented_distillation import AugmentedDistillationConfig, DrawnNeighbours
+from trocar.ssl.methods.distillation import AugmentedDistillationConfig, DrawnNeighbours
 from trocar.ssl.run.pretrain_config import PretrainConfig
 
 ROOT = Path(__file__).parents[1]

@@ -146,8 +146,8 @@ def test_mlflow_gets_no_private_name(tmp_path: Path) -> None:
 def test_a_study_in_mlflow_has_no_private_name(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
-    from trocar.study.mlflow_record import _parent
-    from trocar.study.stage_store import Store
+    from trocar.study.stages import Store
+    from trocar.study.whole_study import _parent
 
     arm = "hospital=Inselspital0"
     run = arm_run(arm=arm, cases=("ours/case-0815", "ours/case-0816"), epochs={"ours": 1.0})

@@ -142,8 +142,8 @@ def test_all_cases_are_private_where_the_mark_says_so(tmp_path: Path) -> None:
 def test_mlflow_gets_scores_and_weights_but_no_private_name_and_no_predictions(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
-    from trocar.study.mlflow_record import sync_study
     from trocar.study.stage_execution import record_scores
+    from trocar.study.whole_study import sync_study
 
     study, store = planted(tmp_path, tasks=("phase",), seeds=1)
     lock = StudyResults.load(study, store).lock

@@ -11,7 +11,7 @@ from trocar.backbones.load import load_backbone
 from trocar.backbones.published.family import Seen
 from trocar.core.config import validate
 from trocar.data.selection.composition import Composition
-from trocar.data.selection.neighbour_table import NeighbourTable
+from trocar.data.selection.neighbours import NeighbourTable
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.jobs.evaluate import evaluate

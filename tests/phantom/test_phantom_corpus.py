@@ -19,8 +19,7 @@ from trocar.cli.main import main
 from trocar.errors import ConfigError
 from trocar.phantom import CLASSES, PHASES, TOOLS, PhantomSpec, generate, is_complete
 from trocar.phantom import corpus as corpus_module
-from trocar.phantom.film import film
-from trocar.phantom.planted import plan_case
+from trocar.phantom.film import film, plan_case
 
 VERSION_2 = np.array(
     [[[91.45, 61.85], [92.55, 64.92]], [[113.51, 56.46], [113.57, 61.09]], [[90.2, 61.29], [101.84, 62.73]]]

@@ -9,7 +9,7 @@ import pytest
 
 from trocar.phantom.anatomy import make_anatomy
 from trocar.phantom.director import Director
-from trocar.phantom.planted import KINDS, plan_case, plan_events
+from trocar.phantom.film import KINDS, plan_case, plan_events
 from trocar.phantom.sampling import stream
 from trocar.phantom.spec import (
     BAG,

@@ -1,7 +1,7 @@
 import pytest
 from planted_study import Planted, plant
 
-from trocar.report.hardest_frames import hardest
+from trocar.report.shown_frames import hardest
 from trocar.study.results import StudyResults
 
 

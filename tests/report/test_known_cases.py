@@ -1,6 +1,6 @@
 from data_factory import make_catalog
 
-from trocar.report.known_cases import KnownCases
+from trocar.report.shown_frames import KnownCases
 
 
 def test_a_case_is_known_with_what_it_is_of(tmp_path):

@@ -6,7 +6,7 @@ from planted_study import Planted, plant
 from statistics_factory import known, scored
 
 from trocar.leakage.verdict import Verdict
-from trocar.report.known_cases import KnownCases
+from trocar.report.shown_frames import KnownCases
 from trocar.report.study_analysis import analyse, bounds_of
 from trocar.report.study_arms import arms_of, cells, design_of, labelled_cases
 from trocar.report.study_report import page_of, summary

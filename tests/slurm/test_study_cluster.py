@@ -10,7 +10,7 @@ from study_factory import make_study, results, successes
 from trocar.cli.main import main
 from trocar.slurm.graph import Graph
 from trocar.study.config import load_study
-from trocar.study.stage_store import Store
+from trocar.study.stages import Store
 from trocar.study.study_lock import require_lock
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("cluster")]

@@ -14,8 +14,7 @@ from trocar.cli.main import main
 from trocar.data.loading.reader import Reader
 from trocar.data.loading.steps import crop_resize, decode
 from trocar.data.selection.composition import Composition
-from trocar.data.selection.neighbour_table import NeighbourTable
-from trocar.data.selection.neighbours import NeighbourSource, resolve_neighbours
+from trocar.data.selection.neighbours import NeighbourSource, NeighbourTable, resolve_neighbours
 from trocar.errors import ConfigError, TrocarError
 from trocar.leakage.guard import RunGuard
 from trocar.ssl import neighbour_index

@@ -10,10 +10,10 @@ from trocar.cli.main import main
 from trocar.slurm import graph
 from trocar.study import whole_study
 from trocar.study.config import load_study
-from trocar.study.mlflow_record import sync_study
 from trocar.study.results import StudyResults
-from trocar.study.stage_store import Store
+from trocar.study.stages import Store
 from trocar.study.study_lock import require_lock
+from trocar.study.whole_study import sync_study
 
 
 def test_a_plan_says_what_is_compared_and_what_is_left_and_writes_the_lock(tmp_path, capsys):

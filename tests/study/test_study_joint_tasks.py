@@ -11,7 +11,7 @@ from trocar.report.study_arms import arms_of, starts_at_random
 from trocar.study.config import load_study
 from trocar.study.results import StudyResults
 from trocar.study.stage_execution import run_stage
-from trocar.study.stage_store import Store
+from trocar.study.stages import Store
 from trocar.study.study_lock import write_lock
 from trocar.study.study_plan import make_lock, make_plan
 

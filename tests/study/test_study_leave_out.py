@@ -11,7 +11,7 @@ from trocar.errors import ConfigError
 from trocar.leakage.guard import LeakSearch
 from trocar.study.config import load_study
 from trocar.study.overview import Rates, arm_rows, plan_tables, price
-from trocar.study.stage_store import Store
+from trocar.study.stages import Store
 from trocar.study.study_plan import make_lock, make_plan
 
 

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from study_factory import make_stages
 
 from trocar.errors import ConfigError, TrocarError
-from trocar.study.stage_store import Store
+from trocar.study.stages import Store
 from trocar.study.study_lock import FORMAT, LockedWeights, path_of, read_lock, require_lock, write_lock
 
 

@@ -7,7 +7,7 @@ from study_factory import launch, make_stages, named
 from trocar.core.progress import duration
 from trocar.study.overview import costs, status_of
 from trocar.study.stage_executors import LocalExecutor, run_stages
-from trocar.study.stage_store import Store
+from trocar.study.stages import Store
 
 
 @pytest.fixture

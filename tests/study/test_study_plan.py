@@ -8,7 +8,7 @@ from trocar.errors import ConfigError
 from trocar.study import stages
 from trocar.study.config import load_study
 from trocar.study.overview import plan_tables
-from trocar.study.stage_store import Store
+from trocar.study.stages import Store
 from trocar.study.study_lock import drift, edits, read_lock, write_lock
 from trocar.study.study_plan import make_lock, make_plan
 

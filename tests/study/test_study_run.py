@@ -16,7 +16,7 @@ from trocar.slurm import graph
 from trocar.slurm.profile import Profile
 from trocar.study.stage_execution import HELD, run_stage
 from trocar.study.stage_executors import Ended, LocalExecutor, SlurmExecutor, run_stages
-from trocar.study.stage_store import Store, attempts
+from trocar.study.stages import Store, attempts
 
 RUN = """
 import signal, sys
@@ -24,7 +24,7 @@ from pathlib import Path
 from study_factory import command, launch, make_stages
 from trocar.cli.terminal import answered
 from trocar.study.stage_executors import LocalExecutor, run_stages
-from trocar.study.stage_store import Store
+from trocar.study.stages import Store
 stages = make_stages(takes_s=float(sys.argv[2]))
 executor = LocalExecutor(Store(Path(sys.argv[1])), 2, launch=launch, keep="full", say=print)
 with answered([signal.SIGINT], executor.stop):

@@ -54,7 +54,7 @@ class Planted:
 def plant(root: Path, planted: Planted) -> tuple[Any, Any]:
     """Write it below `root`; returns (study, store) as `trocar.report.study_report` takes them."""
     from trocar.study.config import StudyConfig
-    from trocar.study.stage_store import Store
+    from trocar.study.stages import Store
     from trocar.study.study_lock import StudyLock, write_lock
 
     make_catalog(root / "shards", 24, 2, private=planted.private)

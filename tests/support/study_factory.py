@@ -83,14 +83,14 @@ def named(stages: Mapping[str, Any], what: str) -> str:
 
 def successes(store: Any, name: str) -> int:
     """How often a stage's command has ended well."""
-    from trocar.study.stage_store import attempts
+    from trocar.study.stages import attempts
 
     return sum(event["event"] == "end" and event["code"] == 0 for event in attempts(store.folder(name)))
 
 
 def starts(store: Any, name: str) -> int:
     """How often a stage's command has been started."""
-    from trocar.study.stage_store import attempts
+    from trocar.study.stages import attempts
 
     return sum(event["event"] == "start" for event in attempts(store.folder(name)))
 

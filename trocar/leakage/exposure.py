@@ -20,7 +20,7 @@ from trocar.backbones.published.family import Published, Seen
 from trocar.backbones.source import KEY, WEIGHTS, WEIGHTS_KEY, BackboneSource, Record, resolve
 from trocar.backbones.weight_store import is_published_file
 from trocar.core.files import sha256_of
-from trocar.data.selection.neighbour_table import NeighbourTable
+from trocar.data.selection.neighbours import NeighbourTable
 from trocar.errors import TrocarError
 from trocar.leakage.identities import Case, identities, parse_numbers
 from trocar.leakage.verdict import Finding, Verdict, by_severity

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from trocar.errors import ConfigError, TrocarError
-from trocar.phantom.film import Frame, film
+from trocar.phantom.film import Frame, film, plan_case
 from trocar.phantom.labels import (
     CVS_COLUMNS,
     PLANTED_COLUMNS,
@@ -36,7 +36,6 @@ from trocar.phantom.labels import (
     write_table,
 )
 from trocar.phantom.optics import HOUSES
-from trocar.phantom.planted import plan_case
 from trocar.phantom.sampling import Bytes, stream
 from trocar.phantom.spec import CLASSES, GENERATOR_VERSION, PHASES, TOOLS, CasePlan, PhantomSpec
 

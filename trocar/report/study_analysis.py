@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from trocar.core.messages import Say
-from trocar.report.known_cases import KnownCases
+from trocar.report.shown_frames import KnownCases
 from trocar.report.study_arms import Cell, arms_of, cells, design_of, labelled_cases, series
 from trocar.study.results import Score, StudyResults
 from trocar.study.statistics.contrasts import FLIPS, Contrast, ScoredTask, declared_contrasts

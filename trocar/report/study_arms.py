@@ -14,7 +14,7 @@ from trocar.downstream.protocols import get_protocol
 from trocar.leakage.guard import KEPT
 from trocar.leakage.verdict import fold
 from trocar.privacy.redaction import tree_without_folders
-from trocar.report.known_cases import FIELDS, KnownCases
+from trocar.report.shown_frames import FIELDS, KnownCases
 from trocar.study.config import called_on
 from trocar.study.results import Pretrained, Score, StudyResults
 from trocar.study.stages import FinishedStage

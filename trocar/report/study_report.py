@@ -18,7 +18,7 @@ from trocar.core.messages import Say
 from trocar.errors import ConfigError
 from trocar.leakage.verdict import Verdict
 from trocar.privacy.aliases import Aliases
-from trocar.report.known_cases import KnownCases
+from trocar.report.shown_frames import KnownCases
 from trocar.report.study_analysis import DRAWS, LEVEL, Analysis, Compared, analyse
 from trocar.report.study_arms import (
     KeptOut,
@@ -48,7 +48,7 @@ from trocar.report.task_pictures import TaskPictures, task_pictures
 from trocar.report.templating import count, render_template, times, verb
 from trocar.study.config import StudyConfig
 from trocar.study.results import StudyResults
-from trocar.study.stage_store import Store
+from trocar.study.stages import Store
 from trocar.study.statistics.contrasts import Contrast
 from trocar.study.statistics.crossed import CASES_ONLY, FEWEST_DRAWN
 from trocar.study.statistics.scaling import Scaling

@@ -37,7 +37,7 @@ from trocar.data.catalog.catalog import Catalog
 from trocar.data.loading.reader import BadContentError, Reader
 from trocar.data.loading.steps import crop_resize, decode
 from trocar.data.selection.composition import Composition
-from trocar.data.selection.neighbour_table import F32, index_folder, write_table
+from trocar.data.selection.neighbours import F32, index_folder, write_table
 from trocar.data.selection.selection import Selection
 from trocar.errors import ConfigError, TrocarError, extra
 from trocar.ssl.pool_guard import PoolGuard

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from trocar.backbones.source import Record, WeightHistory
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.selection.composition import Composition
-from trocar.data.selection.neighbour_table import NeighbourTable
+from trocar.data.selection.neighbours import NeighbourTable
 from trocar.data.selection.selection import Selection
 from trocar.privacy.private_data import Private
 

@@ -17,7 +17,7 @@ from trocar.core.progress import duration
 from trocar.leakage.guard import KEPT
 from trocar.study.config import SpeedConfig
 from trocar.study.planned_pretrainings import Pretrainings
-from trocar.study.stage_store import LOG, Store
+from trocar.study.stages import LOG, Store
 from trocar.study.study_lock import LockedStage, StudyLock, served
 from trocar.study.study_plan import StudyPlan
 

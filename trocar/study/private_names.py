@@ -13,8 +13,7 @@ from trocar.data.catalog.catalog import Catalog
 from trocar.errors import TrocarError
 from trocar.privacy.aliases import Aliases, open_book, read_book, withheld
 from trocar.privacy.private_data import Private, marks_in, private_of_catalog, private_of_marks
-from trocar.study.stage_store import Store, check_content
-from trocar.study.stages import RESULTS
+from trocar.study.stages import RESULTS, Store, check_content
 from trocar.study.study_lock import StudyLock
 
 

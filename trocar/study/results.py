@@ -18,8 +18,7 @@ from trocar.downstream.predictions.prediction_file import Key, Predictions
 from trocar.downstream.predictions.prediction_scores import outcomes
 from trocar.errors import TrocarError
 from trocar.study.config import StudyConfig
-from trocar.study.stage_store import Store, check_content, read_spec
-from trocar.study.stages import RESULTS, FinishedStage
+from trocar.study.stages import RESULTS, FinishedStage, Store, check_content, read_spec
 from trocar.study.study_lock import ArmRun, LockedEvaluation, StudyLock, require_lock
 
 

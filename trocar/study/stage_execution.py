@@ -33,8 +33,21 @@ from trocar.errors import StoppedError, TrocarError
 from trocar.runs.lease import Lease, LeaseHeld
 from trocar.runs.process_identity import host_name
 from trocar.runs.run_folder import Run
-from trocar.study.stage_store import DONE, FAILED, LOG, Store, attempts, check_content, note, read_spec
-from trocar.study.stages import RESULTS, FailedAttempt, FinishedStage, Keep, Stage
+from trocar.study.stages import (
+    DONE,
+    FAILED,
+    LOG,
+    RESULTS,
+    FailedAttempt,
+    FinishedStage,
+    Keep,
+    Stage,
+    Store,
+    attempts,
+    check_content,
+    note,
+    read_spec,
+)
 
 
 def device_of(stage: Stage) -> str:

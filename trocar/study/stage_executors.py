@@ -23,8 +23,7 @@ from trocar.runs.process_identity import host_name
 from trocar.slurm.arrays import JobStage
 from trocar.slurm.profile import Profile
 from trocar.study.stage_execution import HELD
-from trocar.study.stage_store import Store, check_size
-from trocar.study.stages import Keep, Stage
+from trocar.study.stages import Keep, Stage, Store, check_size
 
 POLL_S = 0.1
 LOOK_S = 1.0

@@ -16,8 +16,7 @@ from trocar.core.files import write_json_atomic
 from trocar.core.plugins import plugin_changes
 from trocar.errors import ConfigError, TrocarError
 from trocar.study.config import StudyConfig
-from trocar.study.stage_store import Store
-from trocar.study.stages import Kind, StudyRecord, faults
+from trocar.study.stages import Kind, Store, StudyRecord, faults
 
 NAME = "study.lock"
 FORMAT = 5

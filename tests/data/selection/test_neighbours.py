@@ -5,8 +5,13 @@ from data_factory import make_catalog
 from trocar.core.config import validate
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.selection.composition import Composition, VideoFilter
-from trocar.data.selection.neighbour_table import NeighbourTable, index_names, write_table
-from trocar.data.selection.neighbours import NeighbourSource, resolve_neighbours
+from trocar.data.selection.neighbours import (
+    NeighbourSource,
+    NeighbourTable,
+    index_names,
+    resolve_neighbours,
+    write_table,
+)
 from trocar.errors import ConfigError, TrocarError
 
 

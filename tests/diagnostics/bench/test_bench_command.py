@@ -4,7 +4,7 @@ import pytest
 from data_factory import make_catalog
 
 from trocar.cli.main import main
-from trocar.diagnostics.bench.loader_contenders import PilDino
+from trocar.diagnostics.bench.loader import PilDino
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 from study_factory import make_study
 from study_process import run_study
 
-from trocar.study.stage_store import Store
+from trocar.study.stages import Store
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,8 +12,7 @@ from study_factory import results
 from study_process import names, run_study
 
 from trocar.cli.main import main
-from trocar.study.stage_store import Store
-from trocar.study.stages import RESULTS
+from trocar.study.stages import RESULTS, Store
 
 PROMISE = "refused by `study run` with what to delete; then made again, the same"
 

@@ -12,7 +12,7 @@ from small_disk import PAGE, SAYS, small_disk
 from study_factory import results
 from study_process import names, run_study
 
-from trocar.study.stage_store import Store
+from trocar.study.stages import Store
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -14,7 +14,7 @@ from fault_record import Injector
 from study_factory import results, starts
 from study_process import files_in, names, run_study, start_study, wait_until
 
-from trocar.study.stage_store import Store
+from trocar.study.stages import Store
 
 SAME = "the same command ends in the results of an undisturbed run; no finished stage runs again"
 KINDS = (

@@ -11,8 +11,8 @@ from trocar.errors import ConfigError
 from trocar.leakage.guard import RunGuard
 from trocar.ssl.blocks.heads import DinoHead
 from trocar.ssl.losses import dino_loss, teacher_probabilities
-from trocar.ssl.methods.augmented_distillation import AugmentedDistillationConfig
 from trocar.ssl.methods.dino import DinoConfig
+from trocar.ssl.methods.distillation import AugmentedDistillationConfig
 from trocar.ssl.ranks.distributed import World
 from trocar.ssl.run.assembly import Pretraining
 from trocar.ssl.run.pretrain_config import PretrainConfig

@@ -15,7 +15,7 @@ from trocar.errors import StoppedError
 if TYPE_CHECKING:
     from trocar.slurm.profile import Profile
     from trocar.study.config import StudyConfig
-    from trocar.study.stage_store import Store
+    from trocar.study.stages import Store
     from trocar.study.study_lock import StudyLock
     from trocar.study.study_plan import StudyPlan
 
@@ -143,7 +143,7 @@ def run_stage(args: argparse.Namespace) -> int:
 
 def _open(args: argparse.Namespace) -> tuple[StudyConfig, Store]:
     from trocar.study.config import load_study
-    from trocar.study.stage_store import Store
+    from trocar.study.stages import Store
 
     study = load_study(args.study, args.overrides)
     return study, Store(study.store)

@@ -54,9 +54,9 @@ def run_sync(args: argparse.Namespace) -> int:
 
 
 def _sync_study(args: argparse.Namespace) -> int:
-    from trocar.study.mlflow_record import sync_study
-    from trocar.study.stage_store import Store
+    from trocar.study.stages import Store
     from trocar.study.study_lock import require_lock
+    from trocar.study.whole_study import sync_study
 
     folder = args.run_folder.absolute()
     store = Store(folder.parents[1])

@@ -38,8 +38,7 @@ from trocar.data.ingest.sources.metadata import (
 )
 from trocar.data.ingest.video import Job, JobOutcome
 from trocar.errors import ConfigError
-from trocar.privacy.aliases import Aliases
-from trocar.privacy.pseudonyms import Pseudonyms
+from trocar.privacy.aliases import Aliases, Pseudonyms
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from trocar.data.selection.composition import Composition
 from trocar.data.selection.plan import Plan
 from trocar.data.views.recipe import ViewPlan, ViewRecipe
 from trocar.diagnostics.backend_parity import RECIPE, write_frames
-from trocar.diagnostics.bench.loader_contenders import DINO, MEAN, STD
+from trocar.diagnostics.bench.loader import DINO, MEAN, STD
 
 FORMAT = 1
 State = Literal["passed", "failed", "measured", "skipped", "error", "hung"]

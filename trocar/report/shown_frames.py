@@ -1,10 +1,12 @@
-"""Test frames of a task behind its predictions: rows of a run, their pictures, and those that most runs get wrong."""
+"""Cases and frames as a study's page shows them: where cases are from and whether they may be shown; and test frames
+behind the predictions of a task, with those that most runs get wrong.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from trocar.data.catalog.catalog import Catalog
 from trocar.downstream.datasets.readers.from_shards import locate
 from trocar.downstream.features.frame_cache import Size, decoded
 from trocar.downstream.labels import LabelledFrames
@@ -19,9 +22,78 @@ from trocar.downstream.metrics.outcome import Floats
 from trocar.downstream.metrics.segmentation import scores_of
 from trocar.downstream.predictions.prediction_file import Predictions
 from trocar.errors import TrocarError
+from trocar.privacy.aliases import Aliases
 from trocar.report.page_pictures import Images
 from trocar.report.templating import count
+from trocar.study.private_names import marked_in_study
 from trocar.study.results import Score, StudyResults
+
+FIELDS = ("source", "hospital", "procedure")
+
+
+@dataclass(frozen=True)
+class KnownCases:
+    """`about`: `source/case` -> its source, hospital and procedure. `private`: ids of cases, without the source, that
+    must not be shown. `unread`: catalogs that could not be opened -> why; nothing may be shown then. `hidden`: names
+    that must not be read anywhere on the page. `shares`: private cases are shown, because the study says so.
+    """
+
+    about: Mapping[str, Mapping[str, str]]
+    private: frozenset[str]
+    unread: Mapping[str, str]
+    hidden: Aliases = field(default_factory=Aliases)
+    shares: bool = False
+
+    @classmethod
+    def of_study(cls, results: StudyResults) -> KnownCases:
+        """All catalogs of a study, and what its labelled data and stages mark. Raises as `marked_in_study`."""
+        shards = [task.shards for task in results.study.tasks.values() if task.shards is not None]
+        known = cls.of([results.study.catalog, *shards])
+        lock = results.lock.model_copy(update={"study": results.study})
+        if results.study.privacy.share_frames:
+            told = known.private or marked_in_study(lock, results.store).cases
+            return replace(known, private=frozenset(), unread={}, shares=bool(told))
+        private = marked_in_study(lock, results.store)
+        return replace(known, private=known.private | private.cases, hidden=private.hidden)
+
+    @classmethod
+    def of(cls, catalogs: Iterable[Path]) -> KnownCases:
+        """Read the video tables of all catalogs; of a case with several videos the first one's."""
+        about: dict[str, dict[str, str]] = {}
+        private: set[str] = set()
+        unread: dict[str, str] = {}
+        for path in dict.fromkeys(catalogs):
+            try:
+                videos = Catalog.open(path).videos.to_pylist()
+            except TrocarError as error:
+                unread[str(path)] = str(error)
+                continue
+            for video in videos:
+                name = f"{video['source']}/{video['case_id']}"
+                about.setdefault(name, {field: str(video[field] or "") for field in FIELDS})
+                if video["private"]:
+                    private.add(str(video["case_id"]))
+        return cls(about, frozenset(private), unread)
+
+    def may_show(self, case: str) -> bool:
+        """Whether frames and the id of a case, with or without its source, may stand in a report."""
+        return not self.unread and case.rpartition("/")[2] not in self.private
+
+    def named(self, cases: Iterable[str]) -> dict[str, str]:
+        """Case -> what it is called in the report: itself, or the alias of one that must not be shown, with its
+        source if it comes with one.
+        """
+        listed = list(dict.fromkeys(cases))
+        private = {case.rpartition("/")[2] for case in listed if not self.may_show(case)}
+        # A catalog that cannot be read makes private what has no alias yet.
+        aliases = Aliases({*private, *self.hidden.names}, private | self.hidden.cases, self.hidden.table)
+        return {case: case if self.may_show(case) else _alias(case, aliases) for case in listed}
+
+
+def _alias(case: str, aliases: Aliases) -> str:
+    source, _, name = case.rpartition("/")
+    return f"{aliases.of(name)} of {source}" if source else aliases.of(name)
+
 
 PLACE = ["case", "video", "time_s", "path", "frame"]
 HEIGHT = 216
