@@ -22,8 +22,7 @@ import numpy as np
 from coverage import linear
 from scipy.stats import rankdata
 
-from trocar.study.statistics.crossed import Crossed
-from trocar.study.statistics.ranking import rank_over_tasks
+from trocar.study.statistics.crossed import Crossed, rank_over_tasks
 from trocar.study.statistics.resample import draw_cases
 from trocar.study.statistics.scaling import FARTHEST, GRID, fit_power_law
 

@@ -29,7 +29,7 @@ from trocar.data.catalog.catalog import Catalog
 from trocar.downstream.datasets import open_dataset as read_dataset
 from trocar.downstream.datasets.base import DATASETS, DatasetOptions
 from trocar.downstream.datasets.folder import LabelTable
-from trocar.downstream.datasets.readers.from_shards import locate
+from trocar.downstream.datasets.readers.videos import locate
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.labels import LabelledFrames
 from trocar.errors import ConfigError, nearest

@@ -22,7 +22,7 @@ from PIL import Image
 from trocar.cli.main import main
 from trocar.data.catalog.catalog import Catalog
 from trocar.downstream.datasets import open_dataset
-from trocar.downstream.datasets.readers.from_shards import locate
+from trocar.downstream.datasets.readers.videos import locate
 from trocar.errors import ConfigError
 from trocar.privacy.aliases import withheld, withhold
 from trocar.privacy.private_data import Marks, marks_in, private_of, private_of_runs

@@ -10,7 +10,7 @@ from trocar.backbones.load import random_like
 from trocar.cli.main import main
 from trocar.errors import ConfigError, TrocarError
 from trocar.report.gather_run import Amounts, gather, sample_frames, selected_rows
-from trocar.report.page_pictures import PictureFeatures
+from trocar.report.page import PictureFeatures
 from trocar.runs.run_folder import Run
 
 FEW = Amounts(sheet=6, maps=2, queries=2, pool=12)

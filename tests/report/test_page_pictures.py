@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from trocar.errors import TrocarError
-from trocar.report.page_pictures import contact_sheet, data_uri, neighbours, pca_maps, resized
+from trocar.report.page import contact_sheet, data_uri, neighbours, pca_maps, resized
 
 
 def test_patches_of_one_kind_get_one_colour_and_kinds_differ():

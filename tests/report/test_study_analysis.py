@@ -6,14 +6,13 @@ from planted_study import Planted, plant
 from statistics_factory import known, scored
 
 from trocar.leakage.verdict import Verdict
+from trocar.report.page import render_template
 from trocar.report.shown_frames import KnownCases
 from trocar.report.study_analysis import analyse, bounds_of
 from trocar.report.study_arms import arms_of, cells, design_of, labelled_cases
 from trocar.report.study_report import page_of, summary
-from trocar.report.templating import render_template
 from trocar.study.results import StudyResults
-from trocar.study.statistics.crossed import CASES_ONLY, SEEDS_AND_CASES, Crossed
-from trocar.study.statistics.ranking import rank_over_tasks
+from trocar.study.statistics.crossed import CASES_ONLY, SEEDS_AND_CASES, Crossed, rank_over_tasks
 from trocar.study.statistics.scaling import Scale, scaling
 
 CASES = tuple(f"case{number:02d}" for number in range(12))

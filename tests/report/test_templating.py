@@ -5,7 +5,7 @@ import pytest
 from jinja2 import UndefinedError
 
 from trocar.privacy.aliases import Aliases
-from trocar.report.templating import FOLDER, render_template
+from trocar.report.page import FOLDER, render_template
 
 
 def test_a_value_that_a_template_lacks_is_an_error():

@@ -79,7 +79,7 @@ def test_a_controller_that_does_not_answer_is_an_error_and_not_the_end_of_all_jo
 
 
 def test_a_local_job_is_its_process(tmp_path):
-    from trocar.runs.process_identity import start_time
+    from trocar.core.resources import start_time
 
     mine = submission(str(os.getpid()), tmp_path, cluster="local", started=start_time(os.getpid()))
     gone = submission(str(os.getpid()), tmp_path, cluster="local", started="another process of that number")

@@ -12,7 +12,7 @@ from slurm_factory import only_job, until, until_step, write_config
 
 from trocar.cli.main import main
 from trocar.core.config import load
-from trocar.runs.process_identity import is_running
+from trocar.core.resources import is_running
 from trocar.runs.run_folder import read_metrics, read_record
 from trocar.slurm import job_states
 from trocar.slurm.job_states import states

@@ -31,8 +31,7 @@ from trocar.leakage.guard import resolve
 from trocar.privacy.aliases import Aliases, withheld
 from trocar.privacy.private_data import is_private, private_of_catalog
 from trocar.privacy.redaction import tree_without_folders
-from trocar.report.page_pictures import Images, PictureFeatures, neighbours, pca_maps, spread
-from trocar.report.templating import clock
+from trocar.report.page import Images, PictureFeatures, clock, neighbours, pca_maps, spread
 from trocar.runs.run_folder import read_config, read_metrics, read_record, read_rows, run_status
 from trocar.ssl.engine.checkpoint import steps
 

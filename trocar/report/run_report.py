@@ -20,8 +20,7 @@ from trocar.downstream.metrics.registry import class_lines
 from trocar.errors import TrocarError
 from trocar.report.charts import Panel, draw_panel, panels, scale_of
 from trocar.report.gather_run import Gallery, NeighbourComparison, PcaComparison, RunInputs, gather
-from trocar.report.page_pictures import Images, Picture, contact_sheet, first_views, resized
-from trocar.report.templating import render_template
+from trocar.report.page import Images, Picture, contact_sheet, first_views, render_template, resized
 from trocar.runs.run_folder import judged_loss, read_config, read_record
 
 TILES = (

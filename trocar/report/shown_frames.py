@@ -15,7 +15,7 @@ import pandas as pd
 from PIL import Image
 
 from trocar.data.catalog.catalog import Catalog
-from trocar.downstream.datasets.readers.from_shards import locate
+from trocar.downstream.datasets.readers.videos import locate
 from trocar.downstream.features.frame_cache import Size, decoded
 from trocar.downstream.labels import LabelledFrames
 from trocar.downstream.metrics.outcome import Floats
@@ -23,8 +23,7 @@ from trocar.downstream.metrics.segmentation import scores_of
 from trocar.downstream.predictions.prediction_file import Predictions
 from trocar.errors import TrocarError
 from trocar.privacy.aliases import Aliases
-from trocar.report.page_pictures import Images
-from trocar.report.templating import count
+from trocar.report.page import Images, count
 from trocar.study.private_names import marked_in_study
 from trocar.study.results import Score, StudyResults
 

@@ -14,8 +14,7 @@ from trocar.report.shown_frames import KnownCases
 from trocar.report.study_arms import Cell, arms_of, cells, design_of, labelled_cases, series
 from trocar.study.results import Score, StudyResults
 from trocar.study.statistics.contrasts import FLIPS, Contrast, ScoredTask, declared_contrasts
-from trocar.study.statistics.crossed import Crossed, Estimate, crossed
-from trocar.study.statistics.ranking import ArmRanking, rank_over_tasks
+from trocar.study.statistics.crossed import ArmRanking, Crossed, Estimate, crossed, rank_over_tasks
 from trocar.study.statistics.resample import Resampled
 from trocar.study.statistics.scaling import LearningCurve, Scaling, learning_curve, scaling
 from trocar.study.statistics.source_value import SourceValue, source_value

@@ -18,6 +18,7 @@ from trocar.core.messages import Say
 from trocar.errors import ConfigError
 from trocar.leakage.verdict import Verdict
 from trocar.privacy.aliases import Aliases
+from trocar.report.page import count, render_template, times, verb
 from trocar.report.shown_frames import KnownCases
 from trocar.report.study_analysis import DRAWS, LEVEL, Analysis, Compared, analyse
 from trocar.report.study_arms import (
@@ -45,7 +46,6 @@ from trocar.report.study_scores import (
     source_table,
 )
 from trocar.report.task_pictures import TaskPictures, task_pictures
-from trocar.report.templating import count, render_template, times, verb
 from trocar.study.config import StudyConfig
 from trocar.study.results import StudyResults
 from trocar.study.stages import Store

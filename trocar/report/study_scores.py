@@ -16,9 +16,9 @@ from trocar.downstream.metrics.registry import class_lines
 from trocar.downstream.metrics.segmentation import per_class, row_mean
 from trocar.leakage.verdict import Verdict
 from trocar.report.charts import draw_learning_curves, draw_scaling, scale_of
+from trocar.report.page import count, few_cases
 from trocar.report.shown_frames import KnownCases
 from trocar.report.study_analysis import Compared, bounds_of
-from trocar.report.templating import count, few_cases
 from trocar.study.config import labels_of
 from trocar.study.results import Score, StudyResults
 from trocar.study.statistics.contrasts import Contrast

@@ -22,7 +22,7 @@ from trocar.downstream.metrics.segmentation import row_mean, scores_of
 from trocar.downstream.segmentation.predict import draw_overlays, ranked
 from trocar.downstream.tasks import get_task
 from trocar.errors import TrocarError
-from trocar.report.page_pictures import Images, Picture, PictureFeatures, pca_maps, spread
+from trocar.report.page import Images, Picture, PictureFeatures, pca_maps, spread
 from trocar.report.shown_frames import Hard, KnownCases, frames_of, hardest, pictures, rows_of
 from trocar.report.study_analysis import Analysis, Compared
 from trocar.report.study_arms import source_of

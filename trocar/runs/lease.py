@@ -29,8 +29,8 @@ from pathlib import Path
 from types import TracebackType
 
 from trocar.core.files import locked, write_json_atomic
+from trocar.core.resources import is_gone, this_process
 from trocar.errors import TrocarError
-from trocar.runs.process_identity import is_gone, this_process
 
 NAME = "lease.json"
 

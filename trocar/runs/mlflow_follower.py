@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from trocar.core.resources import host_name, is_running, lower_priority, start_time
 from trocar.errors import TrocarError
 from trocar.runs.mlflow_server import resolve_uri, scrub
 from trocar.runs.mlflow_sync import DEFAULT_EXPERIMENT, sync
-from trocar.runs.process_identity import host_name, is_running, lower_priority, start_time
 from trocar.runs.run_folder import read_record
 
 LOG = "tracking.log"

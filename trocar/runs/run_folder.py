@@ -36,9 +36,9 @@ import yaml
 
 from trocar import __version__
 from trocar.core.files import locked, write_atomic, write_json_atomic
+from trocar.core.resources import is_gone, this_process
 from trocar.errors import ConfigError, TrocarError
 from trocar.privacy.redaction import redact_tree
-from trocar.runs.process_identity import is_gone, this_process
 
 Status = Literal["running", "finished", "failed", "killed"]
 

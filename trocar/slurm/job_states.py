@@ -20,9 +20,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from trocar.core.resources import is_running
 from trocar.errors import TrocarError
 from trocar.runs.lease import NAME as LEASE
-from trocar.runs.process_identity import is_running
 from trocar.slurm.submissions import Submission
 
 

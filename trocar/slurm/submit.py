@@ -16,9 +16,9 @@ import yaml
 from trocar.core.config import fingerprint, tree_of
 from trocar.core.files import write_atomic
 from trocar.core.messages import Say
+from trocar.core.resources import start_time
 from trocar.errors import ConfigError
 from trocar.privacy.redaction import redact_tree
-from trocar.runs.process_identity import start_time
 from trocar.slurm import submissions
 from trocar.slurm.executor import local_executor, slurm_executor
 from trocar.slurm.job_states import Run, run_command, states, wait

@@ -29,9 +29,9 @@ import trocar
 from trocar import __version__
 from trocar.core.files import sha256_of, write_atomic, write_json_atomic
 from trocar.core.plugins import changed_plugins
+from trocar.core.resources import host_name
 from trocar.errors import StoppedError, TrocarError
 from trocar.runs.lease import Lease, LeaseHeld
-from trocar.runs.process_identity import host_name
 from trocar.runs.run_folder import Run
 from trocar.study.stages import (
     DONE,

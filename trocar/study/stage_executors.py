@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from trocar.core.messages import Say
-from trocar.core.resources import usable_cores
+from trocar.core.resources import host_name, usable_cores
 from trocar.errors import StoppedError
-from trocar.runs.process_identity import host_name
 from trocar.slurm.arrays import JobStage
 from trocar.slurm.profile import Profile
 from trocar.study.stage_execution import HELD

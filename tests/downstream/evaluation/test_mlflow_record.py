@@ -12,8 +12,8 @@ import pytest
 
 from trocar.cli.main import main
 from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
-from trocar.downstream.evaluation.mlflow_record import record, track
 from trocar.downstream.evaluation.results import EvaluationResults, ResultRow, RowOrigin
+from trocar.downstream.evaluation.run_files import record, track
 from trocar.downstream.predictions.prediction_file import About, Predictions, RunIndex
 from trocar.downstream.predictions.prediction_scores import PredictionScores
 from trocar.errors import ConfigError

@@ -5,8 +5,7 @@ import pytest
 from statistics_factory import known, scored
 
 from trocar.errors import TrocarError
-from trocar.study.statistics.crossed import CASES_ONLY, SEEDS_AND_CASES, Crossed
-from trocar.study.statistics.ranking import rank_over_tasks
+from trocar.study.statistics.crossed import CASES_ONLY, SEEDS_AND_CASES, Crossed, rank_over_tasks
 
 
 def test_ranks_are_averaged_and_ties_share_theirs():

@@ -16,15 +16,14 @@ from trocar.data.catalog.catalog import Catalog
 from trocar.downstream import figures
 from trocar.downstream.datasets import open_dataset
 from trocar.downstream.datasets.folder import LabelTable
-from trocar.downstream.datasets.readers.from_shards import locate
 from trocar.downstream.datasets.readers.masks import load_remap
+from trocar.downstream.datasets.readers.videos import locate
 from trocar.downstream.evaluation.contenders import Contender, check_arms, check_tasks, expand, sizes, usable
 from trocar.downstream.evaluation.evaluate_config import Computing, EvaluateConfig
 from trocar.downstream.evaluation.experiment import Experiment, make_experiment
-from trocar.downstream.evaluation.mlflow_record import track
 from trocar.downstream.evaluation.result_cache import FOLDER, Finished
 from trocar.downstream.evaluation.results import PREDICTIONS, EvaluationResults, ResultRow, RowOrigin
-from trocar.downstream.evaluation.run_files import about_task
+from trocar.downstream.evaluation.run_files import about_task, track
 from trocar.downstream.evaluation.runner import FIGURES, PredictedContender, Runner, make_encoder
 from trocar.downstream.features.feature_cache import cache_folder
 from trocar.downstream.features.frame_cache import FrameCache, Size, extent

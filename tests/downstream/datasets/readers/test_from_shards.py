@@ -16,7 +16,7 @@ from video_set_factory import grey, write_image, write_text, write_video
 from trocar.cli.main import main
 from trocar.data.catalog.catalog import Catalog
 from trocar.downstream.datasets import open_dataset
-from trocar.downstream.datasets.readers.from_shards import label_period, locate
+from trocar.downstream.datasets.readers.videos import label_period, locate
 from trocar.downstream.features.frame_cache import FrameCache, decoded
 from trocar.downstream.labels import LabelledFrames
 from trocar.downstream.mask_survey import check_masks

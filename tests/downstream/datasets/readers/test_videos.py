@@ -14,8 +14,7 @@ from video_set_factory import write_text
 from trocar.cli.main import main
 from trocar.data.catalog.catalog import Catalog
 from trocar.downstream.datasets import open_dataset
-from trocar.downstream.datasets.readers.from_shards import locate
-from trocar.downstream.datasets.readers.videos import probe
+from trocar.downstream.datasets.readers.videos import locate, probe
 from trocar.downstream.features.frame_cache import decoded
 from trocar.downstream.labels import LabelledFrames
 from trocar.errors import TrocarError
