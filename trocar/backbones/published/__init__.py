@@ -1,1 +1,1 @@
-"""Published weights that Trocar loads strictly, by name. A family is one file, which registers its weights."""
+"""Published weights that Trocar loads strictly, by name. A file registers those of one origin, or of a few."""

@@ -1,19 +1,41 @@
-"""SurgeNet (Jaspers et al., "Scaling up self-supervised learning for improved surgical foundation models").
+"""SurgeNet (Jaspers et al., "Scaling up self-supervised learning for improved surgical foundation models"), and
+SurgeNetDINO (de Jong et al., MIDL 2026): ViTs by DINO v1, v2 and v3 on the frames of SurgeNetXL.
 
-Flat teacher files (`*_checkpoint_epoch0050_teacher.pth`) in the key names of the original code of each architecture, or
-full DINO checkpoints. CAFormer has ReLU in place of StarReLU: timm's own `caformer_s18` takes these files with 48 keys
-missing and other outputs. The published loader's address for "SurgeNet-Public" is a full checkpoint, of which it loads
-nothing; the address here is the teacher's.
+SurgeNet: flat teacher files (`*_checkpoint_epoch0050_teacher.pth`) in the key names of the original code of each
+architecture, or full DINO checkpoints. CAFormer has ReLU in place of StarReLU: timm's own `caformer_s18` takes these
+files with 48 keys missing and other outputs. The published loader's address for "SurgeNet-Public" is a full checkpoint,
+of which it loads nothing; the address here is the teacher's.
+
+SurgeNetDINO: the published loader drops what does not fit: the four register tokens of v2, the qkv biases of v3, and
+leaves v3's register tokens random, which it was trained without. Here v2 loads into the register variants of timm and
+v3 into `trocar.backbones.architectures`; RoPE periods are computed, not learned, and differ from the file's only by
+rounding.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 from torch import Tensor
 
-from trocar.backbones.published.family import BACKBONES, Family, FileLayout, Published, Seen, Source, Unused, renamed
+from trocar.backbones.preprocess import Preprocessing
+from trocar.backbones.published.dino import DINO_LAYOUTS, DINOV2_LAYOUTS, DINOV2_UNUSED
+from trocar.backbones.published.family import (
+    BACKBONES,
+    Family,
+    FileLayout,
+    Published,
+    Seen,
+    Source,
+    Unused,
+    dinov3,
+    renamed,
+    same,
+    unchunked,
+    with_registers,
+)
 
 HOST = "https://huggingface.co/TimJaspersTue/SurgeNetModels/resolve/main"
 LAYOUTS = (
@@ -129,15 +151,82 @@ def _entry(name: str, family: Family, architecture: str, file: str, seen: tuple[
     )
 
 
-ENTRIES = (
-    _entry("surgenetxl", CAFORMER, "caformer_s18_relu", "SurgeNetXL", SURGENET + YOUTUBE),
-    _entry("surgenet", CAFORMER, "caformer_s18_relu", "SurgeNet", SURGENET),
-    _entry("surgenet_small", CAFORMER, "caformer_s18_relu", "SurgeNetSmall", SMALL),
-    _entry("surgenet_public", CAFORMER, "caformer_s18_relu", "Public", PUBLIC),
-    _entry("surgenet_cholec", CAFORMER, "caformer_s18_relu", "CHOLEC", CHOLEC),
-    _entry("surgenet_ramie", CAFORMER, "caformer_s18_relu", "RAMIE", RAMIE),
-    _entry("surgenet_rarp", CAFORMER, "caformer_s18_relu", "RARP", RARP),
-    _entry("surgenet", CONVNEXTV2, "convnextv2_tiny", "SurgeNet_ConvNextv2", SURGENET),
-    _entry("surgenet", PVTV2, "pvt_v2_b2", "SurgeNet_PVTv2", SURGENET),
+BACKBONES.register_each(
+    (
+        _entry("surgenetxl", CAFORMER, "caformer_s18_relu", "SurgeNetXL", SURGENET + YOUTUBE),
+        _entry("surgenet", CAFORMER, "caformer_s18_relu", "SurgeNet", SURGENET),
+        _entry("surgenet_small", CAFORMER, "caformer_s18_relu", "SurgeNetSmall", SMALL),
+        _entry("surgenet_public", CAFORMER, "caformer_s18_relu", "Public", PUBLIC),
+        _entry("surgenet_cholec", CAFORMER, "caformer_s18_relu", "CHOLEC", CHOLEC),
+        _entry("surgenet_ramie", CAFORMER, "caformer_s18_relu", "RAMIE", RAMIE),
+        _entry("surgenet_rarp", CAFORMER, "caformer_s18_relu", "RARP", RARP),
+        _entry("surgenet", CONVNEXTV2, "convnextv2_tiny", "SurgeNet_ConvNextv2", SURGENET),
+        _entry("surgenet", PVTV2, "pvt_v2_b2", "SurgeNet_PVTv2", SURGENET),
+    )
 )
-BACKBONES.register_each(ENTRIES)
+
+
+DINO_HOST = "https://huggingface.co/rlpddejong/SurgeNetXL_DINOv1-v3/resolve/main"
+
+V1 = Family(
+    name="surgenetdino_v1",
+    title="SurgeNetDINO v1",
+    licence="CC-BY-NC-SA-4.0",
+    homepage="https://github.com/rlpddejong/SurgeNetDINO",
+    citation="de Jong et al., Towards Effective Surgical Representation Learning with DINO Models, MIDL 2026",
+    source=same,
+    layouts=DINO_LAYOUTS,
+    unused=(Unused(r"head\..*", "the projection head"),),
+    positions="dino",
+)
+V2 = replace(
+    V1,
+    name="surgenetdino_v2",
+    title="SurgeNetDINO v2",
+    source=with_registers,
+    layouts=DINOV2_LAYOUTS,
+    unused=DINOV2_UNUSED,
+    canonical=unchunked,
+    positions="antialiased",
+)
+V3 = replace(
+    V2,
+    name="surgenetdino_v3",
+    title="SurgeNetDINO v3",
+    source=dinov3,
+    unused=(*DINOV2_UNUSED, Unused(r"rope_embed\.periods", "computed from the base 100, stored rounded to bfloat16")),
+    canonical=lambda key: key,
+)
+
+
+def _dino(version: int, letter: str, size: str) -> Published:
+    family = {1: V1, 2: V2, 3: V3}[version]
+    patch, pixels = (14 if version == 2 else 16), (224 if version == 1 else 336)
+    architecture = {
+        1: f"vit_{size}_patch16_224",
+        2: f"vit_{size}_patch14_reg4_dinov2",
+        3: f"vit_{size}_patch16_dinov3_noreg",
+    }[version]
+    return Published(
+        name=f"surgenetdino_v{version}_vit{letter}",
+        family=family,
+        architecture=architecture,
+        arguments={} if version == 1 else {"img_size": pixels},
+        method=f"dino v{version}",
+        seen=SURGENET + YOUTUBE,
+        preprocessing=Preprocessing(size=(pixels, pixels)),
+        url=f"{DINO_HOST}/DINOv{version}_ViT{letter}{patch}_size{pixels}_SurgeNetXL.pth",
+    )
+
+
+BACKBONES.register_each(
+    (
+        _dino(1, "s", "small"),
+        _dino(1, "b", "base"),
+        *(
+            _dino(version, letter, size)
+            for version in (2, 3)
+            for letter, size in (("s", "small"), ("b", "base"), ("l", "large"))
+        ),
+    )
+)
