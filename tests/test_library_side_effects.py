@@ -13,9 +13,8 @@ WORKER = "runs in a worker process that was started for it"
 ALLOWED = {
     "__main__.py": ({"SystemExit"}, "`python -m trocar`"),
     "core/resources.py": ({"execve", "mallopt"}, "what a program may call; whoever calls it is looked for below"),
-    "data/ingest/pool.py": ({"signal.signal", "_exit"}, WORKER),
+    "data/ingest/jobs.py": ({"signal.signal", "_exit"}, WORKER),
     "data/loading/workers.py": ({"signal.signal"}, WORKER),
-    "diagnostics/bench/bare_decode.py": ({"sys.exit"}, PROGRAM),
     "diagnostics/bench/timed.py": ({"sys.exit"}, PROGRAM),
     "diagnostics/bench/trainer.py": ({"keep_freed"}, "within `diagnostics/bench/timed.py`"),
     "diagnostics/gpu/checks.py": ({"_exit"}, "`trocar doctor --gpu` alone: a GPU that hangs ends no other way"),

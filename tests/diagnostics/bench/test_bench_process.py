@@ -1,6 +1,6 @@
 import pytest
 
-from trocar.diagnostics.bench.process import fresh
+from trocar.diagnostics.bench.timed import fresh
 from trocar.errors import TrocarError
 
 

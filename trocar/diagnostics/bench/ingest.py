@@ -24,7 +24,7 @@ from trocar.core.messages import Say
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.ingest.sources.find import FoundSource, find
 from trocar.data.media.still import open_jpeg
-from trocar.diagnostics.bench.timed import timed
+from trocar.diagnostics.bench.timed import bare_decode, timed
 from trocar.errors import ConfigError, TrocarError
 
 CONTENDERS = ("trocar", "ffmpeg", "decode")
@@ -179,9 +179,7 @@ def _trial(
         cost = timed(commands, workers)
         frames = sum(1 for _ in out.rglob("*.jpg"))
     else:
-        paths = [str(target.video.path) for target in targets]
-        module = "trocar.diagnostics.bench.bare_decode"
-        cost = timed([[sys.executable, "-m", module, str(workers), str(threads), *paths]], 1)
+        cost = timed([bare_decode(workers, threads, [str(target.video.path) for target in targets])], 1)
         frames = sum(target.coded for target in targets)
     shutil.rmtree(out, ignore_errors=True)
     return {"seconds": cost.seconds, "cpu_seconds": cost.cpu_seconds, "frames": frames}

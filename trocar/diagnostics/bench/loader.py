@@ -31,8 +31,8 @@ from trocar.data.loading.steps import decode_jpeg
 from trocar.data.selection.composition import Composition
 from trocar.data.selection.plan import Plan
 from trocar.data.views.recipe import ViewGroup, ViewPlan, ViewRecipe
-from trocar.diagnostics.bench.process import fresh
 from trocar.diagnostics.bench.report import BenchComparison, Trial
+from trocar.diagnostics.bench.timed import fresh
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

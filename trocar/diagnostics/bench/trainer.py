@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 from trocar.core import resources
 from trocar.core.messages import Say
-from trocar.diagnostics.bench.process import fresh
 from trocar.diagnostics.bench.report import BenchComparison, Trial
+from trocar.diagnostics.bench.timed import fresh
 from trocar.errors import TrocarError
 
 LONG = 1000  # steps of the run whose beginning is timed: its last step, which logs, is never reached
