@@ -1,23 +1,16 @@
-"""What a run ran on, for its record: processor, GPU, and the libraries between.
-
-Out of memory as a sentence: what a step's memory depends on, with the values it has.
-"""
+"""What a run ran on, for its record: processor, GPU, and the libraries between."""
 
 from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from trocar.backbones.device import driver, is_out_of_memory
-from trocar.errors import TrocarError
-from trocar.ssl.engine.trainer import TrainConfig
+from trocar.backbones.device import driver
 
 
 def cpu_model() -> str:
@@ -60,29 +53,3 @@ def nccl_version() -> str | None:
     if not torch.distributed.is_nccl_available():
         return None
     return ".".join(str(part) for part in torch.cuda.nccl.version())  # type: ignore[no-untyped-call]
-
-
-@contextmanager
-def explained(train: TrainConfig, ranks: int) -> Iterator[None]:
-    """Within, memory that a device or the system refuses is a TrocarError that says what to change."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if is_out_of_memory(error):
-            raise TrocarError(_sentence(train, ranks, error)) from error
-        raise
-
-
-def _sentence(train: TrainConfig, ranks: int, error: RuntimeError | MemoryError) -> str:
-    first = (str(error).splitlines() or [type(error).__name__])[0]
-    return (
-        f"out of memory with {train.batch // (ranks * train.accumulate)} frames at a time on each of {ranks} rank(s) "
-        f"({first}). Raise train.accumulate (now {train.accumulate}), set train.grad_checkpointing to true (now "
-        f"{str(train.grad_checkpointing).lower()}){_parts(train, ranks)} or lower train.batch (now {train.batch}); "
-        f"`trocar pretrain` with --dry-run estimates what is needed. A run that has checkpoints goes on with such a "
-        f"change where resume.allow names it, as [recipe.train.accumulate] does"
-    )
-
-
-def _parts(train: TrainConfig, ranks: int) -> str:
-    return ", set train.shard to full (now none)" if ranks > 1 and train.shard == "none" else ""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from trocar.backbones.device import allow_tf32
+from trocar.backbones.device import allow_tf32, explained
 from trocar.backbones.weights_file import require_finite
 from trocar.core.files import write_json_atomic
 from trocar.core.resources import torch_threads
@@ -19,12 +19,11 @@ from trocar.runs.run_folder import Run, update_record
 from trocar.ssl.engine import checkpoint
 from trocar.ssl.engine.method import Method
 from trocar.ssl.engine.optimizer import build_optimizer, restore
-from trocar.ssl.engine.trainer import AfterStop, Stop, Trainer, TrainState, never, shell_code
+from trocar.ssl.engine.trainer import AfterStop, Stop, TrainConfig, Trainer, TrainState, never, shell_code
 from trocar.ssl.ranks.distributed import World, agree, broadcast_int, gather_words, process_group
 from trocar.ssl.ranks.machine import MachineShare, default_threads
 from trocar.ssl.ranks.parts import load_method
 from trocar.ssl.run.assembly import Pretraining
-from trocar.ssl.run.hardware import explained
 from trocar.ssl.run.run_description import describe
 from trocar.ssl.run.run_hooks import RunHooks
 
@@ -53,11 +52,23 @@ def run(setup: Pretraining, after_stop: AfterStop = shell_code, stop: Stop = nev
                 setup.stage()
                 # The noise inside the model is seeded by torch's global generator.
                 devices = [setup.device] if setup.device.type == "cuda" else []
-                with explained(config.train, world.size), torch.random.fork_rng(devices):
+                with explained(lambda: memory_remedy(config.train, world.size)), torch.random.fork_rng(devices):
                     _train(setup, lease, after_stop, stop)
             finally:
                 if lease is not None:
                     lease.release()
+
+
+def memory_remedy(train: TrainConfig, ranks: int) -> str:
+    """What a step's memory depends on, with the values it has."""
+    parts = ", set train.shard to full (now none)" if ranks > 1 and train.shard == "none" else ""
+    return (
+        f"There were {train.batch // (ranks * train.accumulate)} frames at a time on each of {ranks} rank(s). Raise "
+        f"train.accumulate (now {train.accumulate}), set train.grad_checkpointing to true (now "
+        f"{str(train.grad_checkpointing).lower()}){parts} or lower train.batch (now {train.batch}); `trocar pretrain` "
+        f"with --dry-run estimates what is needed. A run that has checkpoints goes on with such a change where "
+        f"resume.allow names it, as [recipe.train.accumulate] does"
+    )
 
 
 def _require_one_precision(setup: Pretraining) -> None:
