@@ -20,9 +20,8 @@ from pathlib import Path
 from trocar.runs.run_folder import read_rows
 from trocar.slurm import job_states
 from trocar.slurm.executor import slurm_executor
-from trocar.slurm.job_states import wait
+from trocar.slurm.job_states import Submission, submitted_for, wait
 from trocar.slurm.profile import Profile, load_profile
-from trocar.slurm.submissions import Submission, submitted_for
 
 TINY = {
     "backbone.name": "resnet10t",

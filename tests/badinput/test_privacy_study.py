@@ -21,8 +21,7 @@ from planted_study import FRAMES, Planted, plant
 from trocar.leakage.exposure import Part
 from trocar.privacy.aliases import withhold
 from trocar.report.study_report import write
-from trocar.study.private_names import private_of_study
-from trocar.study.results import StudyResults
+from trocar.study.results import StudyResults, private_of_study
 
 CASES = tuple(f"op-0{number}" for number in range(1, 7))
 PRIVATE = CASES[:3]

@@ -8,7 +8,7 @@ from slurm_factory import ask, only_job, state, until, until_state, write_profil
 
 from trocar.cli.main import main
 from trocar.data.catalog.catalog import Catalog
-from trocar.slurm import submissions
+from trocar.slurm import job_states
 from trocar.slurm.arrays import JobStage
 from trocar.slurm.graph import Graph, resubmit, submit_graph
 from trocar.slurm.profile import Profile
@@ -159,4 +159,4 @@ def test_a_job_with_a_wrong_partition_is_refused_in_sbatchs_words_and_leaves_not
     words = ["evaluate", "--data", "x", "--backbone", "y", "--task", "phase", "--out", "scores"]
     assert main([*words, "--slurm", write_profile(tmp_path, partition="nonesuch")]) == 1
     assert "invalid partition" in capsys.readouterr().err
-    assert submissions.submitted_from(tmp_path) == []
+    assert job_states.submitted_from(tmp_path) == []

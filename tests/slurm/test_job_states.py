@@ -4,8 +4,7 @@ import pytest
 
 from trocar.errors import TrocarError
 from trocar.slurm import job_states
-from trocar.slurm.job_states import states
-from trocar.slurm.submissions import Submission
+from trocar.slurm.job_states import Submission, states
 from trocar.slurm.submit import max_elements, remarks
 
 

@@ -13,7 +13,7 @@ import yaml
 from plugin_session import PRETRAIN, install
 from slurm_factory import until_state, write_profile
 
-from trocar.slurm.submissions import Submission, submitted_for
+from trocar.slurm.job_states import Submission, submitted_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 

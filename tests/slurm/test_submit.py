@@ -15,9 +15,8 @@ from trocar.core.config import load
 from trocar.core.resources import is_running
 from trocar.runs.run_folder import read_metrics, read_record
 from trocar.slurm import job_states
-from trocar.slurm.job_states import states
+from trocar.slurm.job_states import states, submitted_for, submitted_from
 from trocar.slurm.remote_call import Call
-from trocar.slurm.submissions import submitted_for, submitted_from
 from trocar.ssl.run.pretrain_config import PretrainConfig
 
 

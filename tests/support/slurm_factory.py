@@ -15,8 +15,8 @@ import yaml
 from run_factory import small_run
 
 from trocar.runs.run_folder import read_metrics
-from trocar.slurm import submissions
-from trocar.slurm.submissions import Submission
+from trocar.slurm import job_states
+from trocar.slurm.job_states import Submission
 
 PIDS = Path(os.environ.get("SLURM_UP_DIR", "/var/tmp/trocar-slurm")) / "pids"
 DINO = {
@@ -91,7 +91,7 @@ def until_step(run: Path, step: int, attempt: int = 1, limit_s: float = 150.0) -
 
 def only_job(out: Path) -> Submission:
     """The one job that was submitted for an output folder."""
-    (submission,) = submissions.submitted_for(out)
+    (submission,) = job_states.submitted_for(out)
     return submission
 
 

@@ -137,7 +137,7 @@ def cuda() -> Check:
 
 
 def _nccl() -> str:
-    from trocar.ssl.run.hardware import nccl_version
+    from trocar.backbones.device import nccl_version
 
     return f"NCCL {nccl_version() or 'not in this torch'}"
 

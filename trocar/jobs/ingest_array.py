@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from trocar.core.messages import Say
 from trocar.data.ingest.options import IngestOptions
 from trocar.data.ingest.run import split, write_parts
-from trocar.slurm import submissions
+from trocar.slurm import job_states
 from trocar.slurm.arrays import MAX_INDEX, JobStage
 from trocar.slurm.graph import scripts, submit_graph
+from trocar.slurm.job_states import Submission
 from trocar.slurm.profile import Profile
-from trocar.slurm.submissions import Submission
 from trocar.slurm.submit import refuse_second, script, submit
 
 PARTS_PER_SLOT = 4
@@ -23,7 +23,7 @@ def ingest_script(words: Sequence[str], options: IngestOptions, profile: Profile
     if profile.cluster == "local":
         return script(words, options.out, profile)
     parts = _parts(options, profile, say)
-    file = submissions.folder_of(options.out) / "parts.json"
+    file = job_states.folder_of(options.out) / "parts.json"
     return scripts(_stages(words, str(file), len(parts)), options.out, profile, "ingest")
 
 
@@ -35,13 +35,13 @@ def submit_ingest(words: Sequence[str], options: IngestOptions, profile: Profile
     if profile.cluster == "local":
         return [submit(words, options.out, profile)]
     parts = _parts(options, profile, say)
-    folder = submissions.folder_of(options.out)
+    folder = job_states.folder_of(options.out)
     refuse_second(folder, options.out)
     stages = _stages(words, str(write_parts(folder, parts)), len(parts))
     graph = submit_graph(stages, options.out, profile, name="ingest", finished=lambda name: False)
     say(f"{sum(map(len, parts))} videos to decode in {len(parts)} parts, then the catalog is written")
     own = set(graph.jobs.values())
-    return [one for one in submissions.in_folder(folder) if own & set(one.ids)]
+    return [one for one in job_states.in_folder(folder) if own & set(one.ids)]
 
 
 def _parts(options: IngestOptions, profile: Profile, say: Say) -> list[list[str]]:

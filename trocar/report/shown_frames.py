@@ -24,8 +24,7 @@ from trocar.downstream.predictions.prediction_file import Predictions
 from trocar.errors import TrocarError
 from trocar.privacy.aliases import Aliases
 from trocar.report.page import Images, count
-from trocar.study.private_names import marked_in_study
-from trocar.study.results import Score, StudyResults
+from trocar.study.results import Score, StudyResults, marked_in_study
 
 FIELDS = ("source", "hospital", "procedure")
 

@@ -15,13 +15,12 @@ from typing import Any
 from trocar.core.config import validate
 from trocar.core.files import write_json_atomic
 from trocar.errors import ConfigError, TrocarError, nearest
-from trocar.slurm import job_states, submissions
+from trocar.slurm import job_states
 from trocar.slurm.arrays import Array, JobStage, check, dependents, plan
 from trocar.slurm.executor import Executor, slurm_executor
-from trocar.slurm.job_states import JobState, run_command, states
+from trocar.slurm.job_states import JobState, Submission, run_command, states
 from trocar.slurm.profile import Profile
 from trocar.slurm.remote_call import Call
-from trocar.slurm.submissions import Submission
 from trocar.slurm.submit import max_elements, site_facts
 
 GRAPH = "graph.json"
@@ -47,12 +46,12 @@ class Graph:
             "stages": [asdict(stage) for stage in self.stages],
             "jobs": self.jobs,
         }
-        write_json_atomic(submissions.folder_of(self.out) / GRAPH, tree)
+        write_json_atomic(job_states.folder_of(self.out) / GRAPH, tree)
 
     @classmethod
     def load(cls, out: Path) -> Graph:
         """Raises ConfigError where no graph was submitted."""
-        path = submissions.folder_of(out) / GRAPH
+        path = job_states.folder_of(out) / GRAPH
         try:
             tree = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -65,7 +64,7 @@ class Graph:
 
     def is_finished(self, name: str) -> bool:
         """Whether a stage has ended with exit code 0, by its own word."""
-        return name in self.jobs and job_states.exit_code(submissions.folder_of(self.out), self.jobs[name]) == 0
+        return name in self.jobs and job_states.exit_code(job_states.folder_of(self.out), self.jobs[name]) == 0
 
     def states(self) -> dict[str, JobState]:
         """The state of each stage, by name, with at most two calls of the scheduler."""
@@ -74,9 +73,7 @@ class Graph:
         return {stage.name: by_job.get(self.jobs.get(stage.name, ""), nothing) for stage in self.stages}
 
     def _submissions(self) -> list[Submission]:
-        return [
-            s for s in submissions.in_folder(submissions.folder_of(self.out)) if set(s.ids) & set(self.jobs.values())
-        ]
+        return [s for s in job_states.in_folder(job_states.folder_of(self.out)) if set(s.ids) & set(self.jobs.values())]
 
 
 def submit_graph(
@@ -97,7 +94,7 @@ def submit_graph(
     check(stages)
     jobs: dict[str, str] = {}
     active: set[str] = set()
-    if (submissions.folder_of(out) / GRAPH).exists():
+    if (job_states.folder_of(out) / GRAPH).exists():
         before = Graph.load(out)
         active = {stage for stage, state in before.states().items() if state.is_active}
         jobs = dict(before.jobs)
@@ -145,7 +142,7 @@ def cancel(jobs: Sequence[str]) -> None:
 
 def _submit(graph: Graph, todo: Sequence[JobStage], active: Collection[str]) -> Graph:
     """Submit `todo`, which waits for those `active` that it depends on; all others it depends on are finished."""
-    folder = submissions.folder_of(graph.out)
+    folder = job_states.folder_of(graph.out)
     again = {stage.name for stage in todo}
     done = replace(graph, jobs={name: job for name, job in graph.jobs.items() if name not in again})
     job_of: dict[str, str] = {}
@@ -158,7 +155,7 @@ def _submit(graph: Graph, todo: Sequence[JobStage], active: Collection[str]) -> 
                 index: Call(stage.words, str(folder), graph.cwd, submitted) for index, stage in array.stages.items()
             }
             job_of[array.key] = executor.submit_indexed(calls, limit)
-            submissions.save(_record(graph, array, job_of[array.key], submitted))
+            job_states.save(_record(graph, array, job_of[array.key], submitted))
             done.jobs.update({stage.name: f"{job_of[array.key]}_{index}" for index, stage in array.stages.items()})
             done.save()
     except TrocarError:
@@ -173,14 +170,14 @@ def _executor(graph: Graph, array: Array, jobs: dict[str, str]) -> tuple[Executo
     """The executor of an array, and how many of its elements may run at once."""
     changes = {**graph.profile.model_dump(mode="json"), **array.resources}
     profile = validate(Profile, changes, f"resources of stage {next(iter(array.stages.values())).name!r}")
-    executor = slurm_executor(profile, submissions.folder_of(graph.out), graph.name, array.dependency(jobs))
+    executor = slurm_executor(profile, job_states.folder_of(graph.out), graph.name, array.dependency(jobs))
     return executor, max(1, profile.array_limit // array.siblings)
 
 
 def _record(graph: Graph, array: Array, job: str, submitted: float) -> Submission:
     elements = {str(index): stage.name for index, stage in array.stages.items()}
     profile: dict[str, Any] = {**graph.profile.model_dump(mode="json"), **array.resources}
-    out, folder = str(graph.out.absolute()), str(submissions.folder_of(graph.out))
+    out, folder = str(graph.out.absolute()), str(job_states.folder_of(graph.out))
     return Submission(job, graph.name, (), out, folder, graph.cwd, profile, submitted, elements)
 
 

@@ -1,11 +1,12 @@
-"""States of jobs: what squeue says, else what the accounting says, else what the job itself left behind.
+"""What was submitted: FOLDER/<job>.job.json beside submitit's files, and the list of all in the directory of the user.
+`trocar jobs` works from these, the run folders and the scheduler.
 
-squeue comes first. After a node has failed, sacct (and with it submitit) calls a job finished with NODE_FAIL that SLURM
-has put back into its queue; and a cluster without accounting has no sacct.
+States of jobs: what squeue says, else what the accounting says, else what the job itself left behind. squeue comes
+first. After a node has failed, sacct (and with it submitit) calls a job finished with NODE_FAIL that SLURM has put back
+into its queue; and a cluster without accounting has no sacct.
 
-The lives of a job: when it began and ended, over all requeues. `FOLDER/lives/<job>.jsonl`, written by rank 0.
-
-A life that was killed has no end here; then the last sign of life of its run folder stands for it.
+The lives of a job: when it began and ended, over all requeues. `FOLDER/lives/<job>.jsonl`, written by rank 0. A life
+that was killed has no end here; then the last sign of life of its run folder stands for it.
 """
 
 from __future__ import annotations
@@ -16,14 +17,109 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trocar.core.files import write_json_atomic
 from trocar.core.resources import is_running
-from trocar.errors import TrocarError
+from trocar.errors import ConfigError, TrocarError
 from trocar.runs.lease import NAME as LEASE
-from trocar.slurm.submissions import Submission
+
+REGISTRY = Path(".trocar") / "jobs.jsonl"
+SUBFOLDER = "slurm"
+"""Of an output folder: scripts, pickles, logs and records of the jobs that write into it."""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One sbatch call. `elements` names the stage of each index of an array; it is empty for a single job.
+
+    `submitted` is in Unix seconds, `started` the start time of a local job's process (see `runs.process_identity`).
+    """
+
+    job: str
+    name: str
+    words: tuple[str, ...]
+    out: str
+    folder: str
+    cwd: str
+    profile: dict[str, Any]
+    submitted: float
+    elements: dict[str, str] = field(default_factory=dict)
+    started: str | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether submitit's local executor runs it."""
+        return self.profile.get("cluster") == "local"
+
+    @property
+    def ids(self) -> list[str]:
+        """Job ids as SLURM and submitit name them: `12`, or `12_0`, `12_1` ... of an array."""
+        return [f"{self.job}_{index}" for index in self.elements] or [self.job]
+
+    def log(self, job: str | None = None, stream: str = "err") -> Path:
+        """The log of rank 0; other ranks have their number in place of the 0."""
+        return Path(self.folder) / f"{job or self.ids[0]}_0_log.{stream}"
+
+
+def folder_of(out: str | Path) -> Path:
+    """Where the files of jobs that write to `out` are, as an absolute path."""
+    return Path(out).absolute() / SUBFOLDER
+
+
+def save(submission: Submission, directory: Path | None = None) -> None:
+    """Write the record, and a line in the registry of `directory` (default: the one the words were typed in)."""
+    write_json_atomic(_record_of(Path(submission.folder), submission.job), asdict(submission))
+    registry = (directory or Path(submission.cwd)) / REGISTRY
+    registry.parent.mkdir(exist_ok=True)
+    line = json.dumps({"job": submission.job, "folder": submission.folder}) + "\n"
+    descriptor = os.open(registry, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        os.write(descriptor, line.encode())
+    finally:
+        os.close(descriptor)
+
+
+def submitted_from(directory: Path) -> list[Submission]:
+    """All that was submitted from a directory and still has its record, the oldest first."""
+    try:
+        lines = (directory / REGISTRY).read_text(encoding="utf-8").split("\n")[:-1]
+    except FileNotFoundError:
+        return []
+    found = {}
+    for line in lines:
+        entry = json.loads(line)
+        if (submission := _load(_record_of(Path(entry["folder"]), entry["job"]))) is not None:
+            found[submission.folder, submission.job] = submission
+    return sorted(found.values(), key=lambda s: s.submitted)
+
+
+def submitted_for(out: Path) -> list[Submission]:
+    """All jobs that were submitted to write to one output folder, the oldest first. Raises ConfigError for none."""
+    found = in_folder(folder_of(out))
+    if not found:
+        raise ConfigError(f"{out}: no job was submitted for this folder (there is no {SUBFOLDER}/*.job.json in it)")
+    return found
+
+
+def in_folder(folder: Path) -> list[Submission]:
+    """All submissions with a record in a folder of jobs, the oldest first."""
+    records: Iterable[Submission | None] = map(_load, folder.glob("*.job.json"))
+    return sorted((record for record in records if record is not None), key=lambda s: s.submitted)
+
+
+def _record_of(folder: Path, job: str) -> Path:
+    return folder / f"{job}.job.json"
+
+
+def _load(path: Path) -> Submission | None:
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return Submission(**{**tree, "words": tuple(tree["words"])})
 
 
 @dataclass(frozen=True)
@@ -50,7 +146,7 @@ def end(folder: Path, job: str, code: int | None) -> None:
 def read(folder: Path, job: str) -> list[dict[str, Any]]:
     """All events of a job; a line that a kill tore is left out."""
     try:
-        lines = _path(folder, job).read_text(encoding="utf-8").split("\n")[:-1]
+        lines = _lives_of(folder, job).read_text(encoding="utf-8").split("\n")[:-1]
     except FileNotFoundError:
         return []
     return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
@@ -86,7 +182,7 @@ def for_record(summary: JobSummary) -> Mapping[str, Any]:
 
 
 def _append(folder: Path, job: str, event: dict[str, Any]) -> None:
-    path = _path(folder, job)
+    path = _lives_of(folder, job)
     path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps({**event, "time": round(time.time(), 3), "pid": os.getpid()}) + "\n"
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
@@ -96,7 +192,7 @@ def _append(folder: Path, job: str, event: dict[str, Any]) -> None:
         os.close(descriptor)
 
 
-def _path(folder: Path, job: str) -> Path:
+def _lives_of(folder: Path, job: str) -> Path:
     return folder / "lives" / f"{job}.jsonl"
 
 

@@ -19,12 +19,11 @@ from trocar.core.messages import Say
 from trocar.core.resources import start_time
 from trocar.errors import ConfigError
 from trocar.privacy.redaction import redact_tree
-from trocar.slurm import submissions
+from trocar.slurm import job_states
 from trocar.slurm.executor import local_executor, slurm_executor
-from trocar.slurm.job_states import Run, run_command, states, wait
+from trocar.slurm.job_states import Run, Submission, run_command, states, wait
 from trocar.slurm.profile import Profile, load_profile
 from trocar.slurm.remote_call import Call
-from trocar.slurm.submissions import Submission
 
 
 def site_facts(run: Run = run_command) -> dict[str, str]:
@@ -105,7 +104,7 @@ def frozen(
             "tracking URI by the variable TROCAR_TRACKING_URI instead"
         )
     text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
-    return submissions.folder_of(out) / f"{name}-{fingerprint(tree)}.yaml", text
+    return job_states.folder_of(out) / f"{name}-{fingerprint(tree)}.yaml", text
 
 
 def freeze(path: Path, text: str) -> None:
@@ -121,7 +120,7 @@ def submit(
 
     Raises ConfigError while an earlier job for the same folder waits or runs, TrocarError if sbatch refuses.
     """
-    folder, cwd = submissions.folder_of(out), cwd or Path.cwd()
+    folder, cwd = job_states.folder_of(out), cwd or Path.cwd()
     refuse_second(folder, out)
     call = Call(tuple(words), str(folder), str(cwd), time.time(), str(run.absolute()) if run else None)
     started = None
@@ -141,13 +140,13 @@ def submit(
         call.submitted,
         started=started,
     )
-    submissions.save(submission)
+    job_states.save(submission)
     return submission
 
 
 def script(words: Sequence[str], out: Path, profile: Profile) -> str:
     """What `submit` would hand to sbatch; on a local profile, what it would start."""
-    folder = submissions.folder_of(out)
+    folder = job_states.folder_of(out)
     if profile.cluster == "local":
         executor = local_executor(profile, folder)
         return f"# {profile.ranks} process(es) on this machine, each:\n{executor._submitit_command_str}\n"
@@ -168,8 +167,8 @@ def tell(submission: Submission, say: Say) -> None:
 
 def refuse_second(folder: Path, out: Path) -> None:
     """Raises ConfigError while a job that was submitted for this folder waits or runs."""
-    names = {job: before.name for before in submissions.in_folder(folder) for job in before.ids}
-    active = {job: state for job, state in states(submissions.in_folder(folder)).items() if state.is_active}
+    names = {job: before.name for before in job_states.in_folder(folder) for job in before.ids}
+    active = {job: state for job, state in states(job_states.in_folder(folder)).items() if state.is_active}
     if active:
         job, state = next(iter(active.items()))
         raise ConfigError(

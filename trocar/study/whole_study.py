@@ -30,7 +30,7 @@ from trocar.runs.mlflow_sync import sync
 from trocar.runs.run_folder import Run, read_metrics
 from trocar.slurm.profile import Profile
 from trocar.study.config import ALL, StudyConfig, labels_of
-from trocar.study.private_names import open_study_book, private_of_study
+from trocar.study.results import open_study_book, private_of_study
 from trocar.study.stage_executors import LocalExecutor, SlurmExecutor, StageExecutor, run_stages
 from trocar.study.stages import Kind, Store
 from trocar.study.study_lock import ArmRun, LockedEvaluation, StudyLock, drift, edits, read_lock, write_lock

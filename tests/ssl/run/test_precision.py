@@ -103,7 +103,7 @@ def test_the_environment_names_card_and_libraries_on_a_gpu_alone(shards, monkeyp
         "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build  (x)\nGCC ...\n"
     )
     monkeypatch.setattr("trocar.backbones.device.DRIVER", driver)
-    monkeypatch.setattr("trocar.ssl.run.hardware.nccl_version", lambda: "2.27.5")
+    monkeypatch.setattr("trocar.backbones.device.nccl_version", lambda: "2.27.5")
     found = pretraining(shards, CUDA).environment()
     assert (found["gpu"], found["compute_capability"], found["driver"]) == ("Tesla Test", "9.0", "580.65.06")
     assert (found["nccl"], found["tf32"]) == ("2.27.5", False)

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trocar.slurm.job_states import JobState
-    from trocar.slurm.submissions import Submission
+    from trocar.slurm.job_states import JobState, Submission
 
 BAD = ("FAILED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL")
 MOST_LOGS = 5
@@ -87,7 +86,7 @@ def run_resubmit(args: argparse.Namespace) -> int:
     """Submit the last job of a folder again, or stages of a graph with their dependents."""
     from trocar.core.config import validate
     from trocar.slurm import graph
-    from trocar.slurm import submissions as records
+    from trocar.slurm import job_states as records
     from trocar.slurm.profile import Profile
     from trocar.slurm.submit import submit, tell
 
@@ -131,7 +130,7 @@ def run_sync(args: argparse.Namespace) -> int:
 def _chosen(words: Sequence[str]) -> list[Submission]:
     """By job id or output folder; all of this directory without words. Raises ConfigError for any other word."""
     from trocar.errors import ConfigError
-    from trocar.slurm import submissions as records
+    from trocar.slurm import job_states as records
 
     here = records.submitted_from(Path.cwd())
     if not words:

@@ -18,13 +18,13 @@ from typing import Any
 
 import torch
 
+from trocar.backbones.device import gpu_facts
 from trocar.core.messages import Say
 from trocar.core.resources import usable_cores
 from trocar.data.loading.dali_pipeline import is_available
 from trocar.diagnostics.gpu import pictures, speed, training
 from trocar.diagnostics.gpu.runner import BAD, CheckFindings, GpuCheck, Subject, run_checks
 from trocar.errors import ConfigError
-from trocar.ssl.run.hardware import gpu_facts
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "nvidia-dali-cuda130", "nvidia-dali-cuda120")
 

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from trocar.backbones.device import Precision, float32_means_float32
+from trocar.backbones.device import Precision, float32_means_float32, nccl_version
 from trocar.backbones.load import load_backbone
 from trocar.backbones.preprocess import GATHERED, Embedder, describe_backbone
 from trocar.data.loading.loader import Backend
@@ -25,7 +25,6 @@ from trocar.diagnostics.bench.trainer import WARM_UP, Clock, NoFiles, waiter
 from trocar.diagnostics.gpu.pictures import kinds
 from trocar.diagnostics.gpu.runner import CPU, CheckFindings, Subject
 from trocar.diagnostics.gpu.training import dino, set_up, trainer_of
-from trocar.ssl.run.hardware import nccl_version
 
 REPEATS = 10
 

@@ -15,7 +15,7 @@ from torch import nn
 from trocar import __version__
 from trocar.backbones import own_module
 from trocar.backbones.depthwise import use_fast_weight_gradient
-from trocar.backbones.device import choose_device, resolved
+from trocar.backbones.device import choose_device, cpu_model, dali_version, gpu_facts, resolved
 from trocar.backbones.export import BackboneFiles, backbone_files, require_exportable
 from trocar.backbones.source import KEY, Record, modules_behind
 from trocar.core.messages import Say
@@ -52,7 +52,6 @@ from trocar.ssl.ranks.machine import (
 from trocar.ssl.ranks.sharding import mesh_of, shard
 from trocar.ssl.run.auto_values import DataSize
 from trocar.ssl.run.bad_rows import bad_rows
-from trocar.ssl.run.hardware import cpu_model, dali_version, gpu_facts
 from trocar.ssl.run.pretrain_config import PretrainConfig
 
 STAGING_S = 12 * 3600.0
