@@ -24,7 +24,6 @@ LISTS = {
 REPEATED = {
     "config.py",
     "labels.py",
-    "mlflow_record.py",
     "results.py",
     "train.py",
     "writer.py",

@@ -48,7 +48,7 @@ class Gallery:
 class PcaComparison:
     """Patch features of the same frames as colours, from random weights and from the trained backbone.
 
-    images uint8 [n, H, W, 3]; before and after uint8 [n, h, w, 3] from `page_pictures.pca_maps`.
+    images uint8 [n, H, W, 3]; before and after uint8 [n, h, w, 3] from `page.pca_maps`.
     """
 
     images: Images

@@ -35,7 +35,7 @@ SUBFOLDER = "slurm"
 class Submission:
     """One sbatch call. `elements` names the stage of each index of an array; it is empty for a single job.
 
-    `submitted` is in Unix seconds, `started` the start time of a local job's process (see `runs.process_identity`).
+    `submitted` is in Unix seconds, `started` the start time of a local job's process (see `core.resources`).
     """
 
     job: str

@@ -64,7 +64,7 @@ class FileLayout:
 
 @dataclass(frozen=True)
 class Family:
-    """Weights of one origin share a key layout. One file of this folder each."""
+    """Weights of one origin share a key layout."""
 
     name: str
     title: str

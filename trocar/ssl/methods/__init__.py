@@ -1,4 +1,6 @@
-"""The methods, one file each: a `MethodConfig` that its file registers with `METHODS`. There is no list to edit."""
+"""The methods, one file each and both distillations in one: a `MethodConfig` that its file registers with `METHODS`.
+There is no list to edit.
+"""
 
 from __future__ import annotations
 

@@ -14,6 +14,8 @@ by luck make V_S small and its weight in the degrees with it, so that they would
 to 40 cases and 2 to 5 seeds, which it was chosen by; with `--guards`, that of other numbers than 6: with 4, one arm of
 two seeds is at .92 where nearly all variance is between seeds, and 6 leaves room. Two seeds have their price: where the
 seeds are half of the variance, the interval of an arm is about twice as wide as if the variances were known.
+
+The mean rank of the arms over tasks comes from such intervals of their differences.
 """
 
 from __future__ import annotations
