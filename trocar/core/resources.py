@@ -10,7 +10,6 @@ A process is told by more than its pid, so that a reused one isn't taken for the
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -161,7 +160,7 @@ class ProcessRecord(TypedDict):
 
 def host_name() -> str:
     """The name of this machine, as an error message shows it."""
-    return socket.gethostname()
+    return os.uname().nodename
 
 
 def pid_space() -> str:

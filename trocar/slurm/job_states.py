@@ -73,13 +73,7 @@ def save(submission: Submission, directory: Path | None = None) -> None:
     """Write the record, and a line in the registry of `directory` (default: the one the words were typed in)."""
     write_json_atomic(_record_of(Path(submission.folder), submission.job), asdict(submission))
     registry = (directory or Path(submission.cwd)) / REGISTRY
-    registry.parent.mkdir(exist_ok=True)
-    line = json.dumps({"job": submission.job, "folder": submission.folder}) + "\n"
-    descriptor = os.open(registry, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    try:
-        os.write(descriptor, line.encode())
-    finally:
-        os.close(descriptor)
+    _append(registry, {"job": submission.job, "folder": submission.folder})
 
 
 def submitted_from(directory: Path) -> list[Submission]:
@@ -135,12 +129,12 @@ class JobSummary:
 def begin(folder: Path, job: str, restart: int, out: Path | None) -> None:
     """Note that a life begins; `out` is where the life before may have left its last sign."""
     nodes = os.environ.get("SLURM_JOB_NODELIST", "")
-    _append(folder, job, {"event": "start", "restart": restart, "nodes": nodes, "seen": _last_sign(out)})
+    _note(folder, job, {"event": "start", "restart": restart, "nodes": nodes, "seen": _last_sign(out)})
 
 
 def end(folder: Path, job: str, code: int | None) -> None:
     """Note that a life ends with an exit code, or None for an exception that nobody expected."""
-    _append(folder, job, {"event": "end", "code": code})
+    _note(folder, job, {"event": "end", "code": code})
 
 
 def read(folder: Path, job: str) -> list[dict[str, Any]]:
@@ -181,10 +175,13 @@ def for_record(summary: JobSummary) -> Mapping[str, Any]:
     return asdict(summary)
 
 
-def _append(folder: Path, job: str, event: dict[str, Any]) -> None:
-    path = _lives_of(folder, job)
+def _note(folder: Path, job: str, event: dict[str, Any]) -> None:
+    _append(_lives_of(folder, job), {**event, "time": round(time.time(), 3), "pid": os.getpid()})
+
+
+def _append(path: Path, entry: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    line = json.dumps({**event, "time": round(time.time(), 3), "pid": os.getpid()}) + "\n"
+    line = json.dumps(entry) + "\n"
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         os.write(descriptor, line.encode())

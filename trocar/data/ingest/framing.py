@@ -25,6 +25,9 @@ from trocar.data.ingest.shard_writer import SHARD_BYTES
 from trocar.data.media.delivered_files import Limits, RejectError
 from trocar.data.media.still import end_and_size
 
+Box = tuple[int, int, int, int]
+"""(left, top, width, height) in pixels."""
+
 SAMPLES = 16
 _SIDE = 180
 _LIT_LUMA = 20
@@ -43,7 +46,7 @@ class ContentArea:
     """
 
     kind: str
-    box: tuple[int, int, int, int] | None
+    box: Box | None
 
 
 def find_content(images: Sequence[Image.Image], size: tuple[int, int] | None = None) -> ContentArea:
@@ -104,9 +107,7 @@ def _corners_dark(lit: np.ndarray[Any, Any]) -> bool:
     return sum(float(corner.mean()) < 0.2 for corner in corners) >= 3
 
 
-def _to_source(
-    rows: tuple[int, int], columns: tuple[int, int], size: tuple[int, int], small: tuple[int, int]
-) -> tuple[int, int, int, int]:
+def _to_source(rows: tuple[int, int], columns: tuple[int, int], size: tuple[int, int], small: tuple[int, int]) -> Box:
     # Even coordinates keep the chroma samples of 4:2:0 video whole.
     def scaled(span: tuple[int, int], full: int, part: int) -> tuple[int, int]:
         low, high = (round(edge * full / part / 2) * 2 for edge in span)
@@ -281,8 +282,6 @@ class Framing:
         return data if as_it_is and is_canonical(data) else self.encode(image)
 
 
-Box = tuple[int, int, int, int]
-"""(left, top, width, height) in pixels."""
 Mask = npt.NDArray[np.uint8]
 
 

@@ -251,7 +251,6 @@ def _seconds(work: Any, device: torch.device, times: int = 5) -> float:
     for _ in range(times):
         started = time.perf_counter()
         work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        _wait_for(device)
         found.append(time.perf_counter() - started)
     return sorted(found)[times // 2]
