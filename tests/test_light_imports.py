@@ -18,7 +18,7 @@ def loaded(module, heavy):
 @pytest.mark.parametrize(
     "module",
     [
-        "trocar.data.ingest.pack",  # a worker of an ingest
+        "trocar.data.ingest.jobs",  # a worker of an ingest
         "trocar.data.ingest.run",
         "trocar.data.ingest.tars.scan_job",
         "trocar.study.stage_executors",  # a stage of a study

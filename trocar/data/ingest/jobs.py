@@ -271,7 +271,7 @@ def _pooled(jobs: Sequence[PooledJob], workers: int) -> Iterator[JobOutcome]:
     alive, held = multiprocessing.Pipe(duplex=False)
     # A server that has the imports done once forks workers in no time, and they share its memory.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["trocar.data.ingest.pack"])
+    context.set_forkserver_preload(["trocar.data.ingest.jobs"])
     pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_begin, initargs=(alive,))
     try:
         # The largest first: a long video that begins last would leave the other workers idle.
