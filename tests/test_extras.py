@@ -14,7 +14,7 @@ from study_factory import make_study
 
 ROOT = Path(__file__).parents[1]
 MODULES = {"submitit": "slurm", "mlflow": "mlflow", "faiss": "index", "onnx": "onnx", "onnxscript": "onnx"}
-OTHERS = ("onnxruntime", "webdataset", "statsmodels", "torchmetrics")
+OTHERS = ("aiohttp", "s3fs", "aiobotocore", "onnxruntime", "webdataset", "statsmodels", "torchmetrics")
 BLOCKED = f"""
 import importlib.machinery
 
@@ -81,6 +81,8 @@ assert main(["study", "plan", {str(make_study(tmp_path))!r}]) == 0
             "from trocar.ssl.neighbour_index import require_faiss; require_faiss()",
             "pip install 'trocar[index]'",
         ),
+        ("import trocar; trocar.Catalog.open('s3://bucket/shards')", "pip install 'trocar[remote]'"),
+        ("import trocar; trocar.Catalog.open('https://store/shards')", "pip install 'trocar[remote]'"),
         ("import trocar.runs.mlflow_server as s; s.client_of('http://nowhere')", "pip install 'trocar[mlflow]'"),
     ],
 )

@@ -10,7 +10,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 LANES = ROOT / ".ci" / "lanes"
-SINGLE = ("slurm", "mlflow", "index", "onnx")
+SINGLE = ("slurm", "mlflow", "index", "onnx", "remote")
 """The extras that name packages; the others name these."""
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ("torch", "torchvision")
-LOWEST_EXTRAS = ("slurm", "mlflow", "index", "onnx")
+LOWEST_EXTRAS = ("slurm", "mlflow", "index", "onnx", "remote")
 """What users install; the tools of `dev` are no promise to anybody."""
 
 

@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -39,6 +40,19 @@ def test_overrides_reach_into_sections_and_are_read_as_yaml(tmp_path):
     path = write(tmp_path, "a.yaml", "steps: 3\ninner: {rate: 0.1}\n")
     config = load(Outer, path, ["inner.mode=exact", "steps=7", "tags=[a, b]"])
     assert config == Outer(steps=7, inner=Inner(rate=0.1, mode="exact"), tags=["a", "b"])
+
+
+class Placed(Config):
+    out: Path
+    log: Path | None = None
+    address: str = ""
+
+
+def test_an_address_is_no_folder_of_this_machine():
+    assert validate(Placed, {"out": "runs/a", "address": "s3://bucket/a"}, "x").address == "s3://bucket/a"
+    for key in ("out", "log"):
+        with pytest.raises(ConfigError, match=f"{key} = 's3://bucket/a': is an address"):
+            validate(Placed, {"out": "runs/a", key: "s3://bucket/a"}, "x")
 
 
 def test_extends_merges_sections_and_keeps_what_is_not_said(tmp_path):

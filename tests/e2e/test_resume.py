@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -14,6 +15,7 @@ import pytest
 import yaml
 from data_factory import make_catalog
 from run_factory import assert_identical, small_run
+from store_factory import s3_store
 
 from trocar.runs.run_folder import read_metrics
 from trocar.ssl.engine import checkpoint
@@ -46,7 +48,7 @@ def undisturbed(shards, tmp_path_factory):
     return get
 
 
-def command(shards: Path, out: Path, ranks: int, *overrides: str) -> list[str]:
+def command(shards: Path | str, out: Path, ranks: int, *overrides: str) -> list[str]:
     config = small_run(
         shards,
         out,
@@ -71,11 +73,11 @@ def command(shards: Path, out: Path, ranks: int, *overrides: str) -> list[str]:
     return [sys.executable, "-m", "trocar", "pretrain", str(path), *overrides]
 
 
-def train(shards: Path, out: Path, ranks: int, *overrides: str) -> int:
+def train(shards: Path | str, out: Path, ranks: int, *overrides: str) -> int:
     return subprocess.run(command(shards, out, ranks, *overrides), timeout=300, check=False).returncode
 
 
-def interrupt(shards: Path, out: Path, ranks: int, number: int, at_step: int) -> int:
+def interrupt(shards: Path | str, out: Path, ranks: int, number: int, at_step: int) -> int:
     """Start a run, send `number` to its whole process tree once `at_step` is logged, return the exit code."""
     process = subprocess.Popen(command(shards, out, ranks), start_new_session=True)
     deadline = time.monotonic() + 240
@@ -129,6 +131,25 @@ def test_sigkill_at_a_random_step_resumes_bit_for_bit(shards, undisturbed, tmp_p
     assert interrupt(shards, out, ranks, signal.SIGKILL, step) == -signal.SIGKILL
     assert train(shards, out, ranks) == 0
     assert_identical(out, undisturbed(ranks), STEPS, resumed_after=3)
+
+
+def test_a_run_killed_on_shards_in_an_object_store_ends_in_the_bits_of_local_shards(
+    shards, undisturbed, tmp_path, monkeypatch
+):
+    def one_in_fifty(number: int, path: str) -> str:
+        return "503" if number % 50 == 25 else ""
+
+    out = tmp_path / "run"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with s3_store(shards, one_in_fifty) as (address, environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        assert interrupt(address, out, 1, signal.SIGKILL, at_step=7) == -signal.SIGKILL
+        assert train(address, out, 1, "data.stage_to=" + str(tmp_path / "disk")) == 0  # the rest from a copy
+        assert train(address, tmp_path / "whole" / "run", 1) == 0
+    assert_identical(out, undisturbed(1), STEPS, resumed_after=3)
+    assert_identical(tmp_path / "whole" / "run", undisturbed(1), STEPS, resumed_after=0)
+    assert json.loads((out / "leaks.json").read_text())["exposure"][0]["catalog"] == address
 
 
 def test_a_run_resumed_on_more_ranks_sees_the_same_data(shards, undisturbed, tmp_path, capfd):

@@ -10,6 +10,7 @@ LANE = (
     "data/loading/test_dali_pipeline.py",
     "data/loading/test_jpeg_decoder.py",
     "data/loading/test_loader.py",
+    "data/remote",
     "downstream/metrics",
     "downstream/segmentation",
     "downstream/evaluation/test_evaluate.py",

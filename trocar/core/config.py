@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from trocar.core.plugins import import_plugins
 from trocar.core.registry import NAME_MISSING, NAME_UNKNOWN, ByName
@@ -58,6 +58,15 @@ class Config(BaseModel):
     """Base of every configuration model: unknown keys are errors, values never change after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_address(cls, value: Any, info: ValidationInfo) -> Any:
+        """As a path `s3://bucket/run` would be a folder `s3:` below the working directory."""
+        kind = cls.model_fields[info.field_name].annotation if info.field_name is not None else None
+        if kind in (Path, Path | None) and isinstance(value, str) and re.match(r"[a-z][a-z0-9+.-]*://", value):
+            raise ValueError("is an address, and a folder or file of this machine is needed here")
+        return value
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:

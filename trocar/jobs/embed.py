@@ -36,6 +36,7 @@ from trocar.data.media.delivered_files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Re
 from trocar.data.media.frame_conversion import Scaler, to_rgb
 from trocar.data.media.still import read_still
 from trocar.data.media.video_index import numbered_pictures, read_index
+from trocar.data.remote.store import is_remote
 from trocar.downstream.datasets.readers.videos import Clip
 from trocar.errors import ConfigError, TrocarError
 
@@ -138,7 +139,7 @@ def _pictures(source: Source, fps: float) -> tuple[Iterator[Image.Image], pd.Dat
     if isinstance(source, Catalog):
         return _of_catalog(source)
     if isinstance(source, str | Path):
-        if (Path(source) / FOLDER).is_dir():
+        if is_remote(source) or (Path(source) / FOLDER).is_dir():
             return _of_catalog(Catalog.open(source))
         return _of_files(_listed(Path(source)), fps)
     return _of_files([file for path in source for file in _listed(Path(path))], fps)

@@ -235,7 +235,7 @@ class RunGuard(LeakSearch, RecordedHistory):
             "pretraining",
             data.run.name,
             cases=selection.cases,
-            catalog=str(catalog.root),
+            catalog=catalog.location,
             fingerprint=catalog.fingerprint,
             compared=found,
             left_out=_left_out(data),

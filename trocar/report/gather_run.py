@@ -220,7 +220,7 @@ def sample_frames(catalog: Catalog, rows: npt.NDArray[np.int64], count: int) -> 
         captions.append(case if still else f"{case} {clock(firsts['time_s'][row])}")
         found.append(case)
     if not images:
-        raise TrocarError(f"{catalog.root}: none of its frames can be read")
+        raise TrocarError(f"{catalog.location}: none of its frames can be read")
     return Gallery(np.stack(images), captions), found
 
 
@@ -327,7 +327,7 @@ def _provenance(run: Path, record: Mapping[str, Any], catalog: Catalog | None) -
         facts.update({str(key): str(value) for key, value in manifest.get("environment", {}).items()})
     if catalog is not None:
         videos = len(set(catalog.videos["case_id"].to_pylist()))
-        facts["catalog"] = f"{catalog.root}: {len(catalog):,} frames of {videos} cases"
+        facts["catalog"] = f"{catalog.location}: {len(catalog):,} frames of {videos} cases"
         facts["catalog fingerprint"] = catalog.fingerprint
     facts["mlflow run"] = str(record.get("mlflow_run_id", "not synced"))
     return {key: value for key, value in facts.items() if value}

@@ -15,6 +15,7 @@ import pandas as pd
 from PIL import Image
 
 from trocar.data.catalog.catalog import Catalog
+from trocar.data.remote.store import Place
 from trocar.downstream.datasets.readers.videos import locate
 from trocar.downstream.features.frame_cache import Size, decoded
 from trocar.downstream.labels import LabelledFrames
@@ -55,7 +56,7 @@ class KnownCases:
         return replace(known, private=known.private | private.cases, hidden=private.hidden)
 
     @classmethod
-    def of(cls, catalogs: Iterable[Path]) -> KnownCases:
+    def of(cls, catalogs: Iterable[Place]) -> KnownCases:
         """Read the video tables of all catalogs; of a case with several videos the first one's."""
         about: dict[str, dict[str, str]] = {}
         private: set[str] = set()

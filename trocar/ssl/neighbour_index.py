@@ -36,6 +36,7 @@ from trocar.core.random import I64
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.loading.reader import BadContentError, Reader
 from trocar.data.loading.steps import crop_resize, decode
+from trocar.data.remote.store import Place
 from trocar.data.selection.composition import Composition
 from trocar.data.selection.neighbours import F32, index_folder, write_table
 from trocar.data.selection.selection import Selection
@@ -123,7 +124,9 @@ FACTOR = 3.0  # of the paper's rule, for saying what an index is worth
 class NeighbourIndexConfig(Config):
     """What `trocar neighbours` builds."""
 
-    catalog: Path = Field(description="the shards folder that `trocar ingest` wrote")
+    catalog: Place = Field(
+        description="the shards folder that `trocar ingest` wrote, or its address in a store (`s3://...`, `https://...`)"
+    )
     backbone: str = Field(description="a timm name, published weights, or a run or exported backbone")
     name: str = Field(description="the name of the index; an index of that name is replaced")
     k: int = Field(default=4, ge=1, description="neighbours per frame")

@@ -12,6 +12,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from trocar.backbones.device import Wanted
 from trocar.core.config import Config, WithPlugins, load
 from trocar.data.labelled_data import Policy
+from trocar.data.remote.store import Place
 from trocar.data.selection.composition import Composition, VideoFilter
 from trocar.downstream.evaluation.evaluate_config import LabelledTask
 from trocar.downstream.metrics.registry import metric_named
@@ -193,7 +194,9 @@ class StudyConfig(WithPlugins):
         description="trocar commands that make the data, run by `study run` before anything is planned; each must do "
         "nothing where its work is done",
     )
-    catalog: Path = Field(description="the shards folder that `trocar ingest` wrote")
+    catalog: Place = Field(
+        description="the shards folder that `trocar ingest` wrote, or its address in a store (`s3://...`, `https://...`)"
+    )
     arms: dict[Name, ArmConfig] = Field(default={}, description="name -> composition of an arm")
     grid: GridConfig | None = Field(
         default=None, description="arms that are all combinations of given values; null: none"

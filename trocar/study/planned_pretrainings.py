@@ -15,6 +15,7 @@ from trocar.backbones.device import Precision, Wanted, choose_device, resolved
 from trocar.backbones.weight_store import absolute, identity
 from trocar.core.config import fingerprint, tree_of, validate
 from trocar.data.labelled_data import LabelledFolder, LeakConfig
+from trocar.data.remote.store import located
 from trocar.data.selection.composition import Composition
 from trocar.errors import ConfigError
 from trocar.leakage.guard import RunGuard, guarding_of
@@ -184,7 +185,7 @@ def _config(study: StudyConfig, name: str, arm: ArmConfig, seed: int, tasks: tup
     composition = arm.composition.model_copy(update=changes)
     data, run = _section(tree, "data"), _section(tree, "run")
     tree["data"] = data | {
-        "catalog": str(study.catalog.absolute()),
+        "catalog": located(study.catalog),
         "composition": composition.model_dump(mode="json"),
     }
     tree["run"] = run | {"out": NOT_HERE, "seed": total, "device": run.get("device", study.device)}

@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from trocar.data.catalog.catalog import Catalog
+from trocar.data.remote.store import Place
 from trocar.downstream.metrics.outcome import AnyMetric, AnyOutcome, of_cases
 from trocar.downstream.metrics.registry import metric_named
 from trocar.downstream.predictions.prediction_file import Key, Predictions
@@ -59,7 +60,7 @@ def marked_in_study(lock: StudyLock, store: Store) -> Private:
     return replace(every.called_as(every.hidden), cases=every.cases | seen.names)
 
 
-def _of_catalogs(paths: Iterable[Path]) -> Iterator[Private]:
+def _of_catalogs(paths: Iterable[Place]) -> Iterator[Private]:
     for path in dict.fromkeys(paths):
         try:
             yield private_of_catalog(Catalog.open(path))

@@ -71,7 +71,8 @@ def require_prepared(study: StudyConfig) -> str:
 
 def _needed(study: StudyConfig) -> list[Path]:
     """The catalog, which is written last, and the folders of labels; each once."""
-    return list(dict.fromkeys([study.catalog / FOLDER, *(task.data for task in study.tasks.values())]))
+    own = [study.catalog / FOLDER] if isinstance(study.catalog, Path) else []
+    return list(dict.fromkeys([*own, *(task.data for task in study.tasks.values())]))
 
 
 def lock_plan(plan: StudyPlan, store: Store, update: bool, say: Say) -> StudyLock:

@@ -1,12 +1,15 @@
 import errno
 import threading
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from data_factory import make_catalog
 
 from trocar.data.loading import shard_files
 from trocar.data.loading.reader import Reader
 from trocar.data.selection.composition import Composition
+from trocar.data.selection.plan import Plan
 from trocar.errors import ConfigError
 
 
@@ -23,7 +26,7 @@ def north(catalog):
 
 def copied(catalog, selection, target, **more):
     said = []
-    shard_files.copy(catalog, selection, target, said.append, **more)
+    shard_files.copy(catalog, list(shard_files.shards_of(catalog, selection)), target, said.append, **more)
     return shard_files.present(catalog, target), said
 
 
@@ -70,7 +73,31 @@ def test_several_shards_are_copied_at_once_and_one_that_fails_leaves_no_part(cat
 def test_shards_that_do_not_fit_are_read_where_they_are(catalog, north, tmp_path):
     staged, said = copied(catalog, north, tmp_path / "disk", spare=1 << 60)
     assert staged == {}
+    assert "not staged" in said[0]
     assert "reading them in place" in said[0]
+
+
+def test_those_that_are_read_first_are_copied_where_there_is_no_room_for_all(catalog, tmp_path, monkeypatch):
+    room = catalog.shard_bytes[3] + catalog.shard_bytes[1]
+    monkeypatch.setattr(shard_files.shutil, "disk_usage", lambda path: SimpleNamespace(free=room))
+    said = []
+    shard_files.copy(catalog, [3, 1, 0, 2], tmp_path / "disk", said.append, spare=0)
+    assert sorted(shard_files.present(catalog, tmp_path / "disk")) == [1, 3]
+    assert said[0].startswith("the 2 read first staged: ")
+    assert "reading the others in place" in said[0]
+    assert said[-1].startswith("staged 2 shards")
+
+
+def test_the_shards_of_the_steps_to_come_are_first_and_those_of_no_step_stay_away(catalog, monkeypatch):
+    plan = Plan(Composition(curate="none").resolve(catalog, None), 8, 0, "window")
+    shard = catalog.frames["shard"]
+    for steps in (range(2, 3), range(1, 4)):
+        used = [int(shard[row]) for step in steps for row in plan.rows(step)[:4]]
+        assert shard_files.in_order_of_use(catalog, plan, np.arange(4), steps) == list(dict.fromkeys(used))
+    monkeypatch.setattr(shard_files, "SCANNED", 1)
+    first = list(dict.fromkeys(int(shard[row]) for row in plan.rows(0)[:1]))
+    others = [number for number in range(4) if number not in first]
+    assert shard_files.in_order_of_use(catalog, plan, np.arange(1), range(2)) == first + others
 
 
 def test_a_folder_that_cannot_be_written_is_no_end(catalog, north, tmp_path):

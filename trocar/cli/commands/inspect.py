@@ -42,15 +42,17 @@ def register(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """0 if it could be read (and, with --verify, is what its checksums say), else 1."""
     from trocar.core.progress import Console
+    from trocar.data.remote.store import place_of
     from trocar.errors import ConfigError
 
-    path = Path(args.path)
-    if not path.exists() and "@" in args.path and not (args.sheet or args.review or args.all):
+    path = place_of(args.path)
+    is_there = isinstance(path, str) or path.exists()
+    if not is_there and "@" in args.path and not (args.sheet or args.review or args.all):
         from trocar.backbones.inspect_checkpoint import show_named
         from trocar.leakage.exposure import RecordedHistory
 
         return show_named(args.path, Console(highlight=False), RecordedHistory(), verify=args.verify)
-    if not path.exists():
+    if not is_there:
         raise ConfigError(f"{path}: no such file or folder")
     sheet = Path(args.sheet) if args.sheet else None
     if sheet is not None and not sheet.absolute().parent.is_dir():
@@ -70,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     raise ConfigError(f"{path}: nothing that can be inspected; expected {', or '.join(KINDS)}{_layouts(path)}")
 
 
-def _write_review(path: Path, target: Path) -> None:
+def _write_review(path: Path | str, target: Path) -> None:
     from trocar.data.catalog import inspection
     from trocar.data.catalog.catalog import Catalog
     from trocar.data.catalog.inspection import write_review
@@ -86,9 +88,9 @@ def _write_review(path: Path, target: Path) -> None:
     print(f"delete the rows that are in the body; `trocar ingest ... --exclude {target}` leaves the others out")
 
 
-def _layouts(path: Path) -> str:
+def _layouts(path: Path | str) -> str:
     """What a data set's folder would have to hold."""
-    if not path.is_dir():
+    if isinstance(path, str) or not path.is_dir():
         return ""
     from trocar.downstream.datasets.base import DATASETS
 

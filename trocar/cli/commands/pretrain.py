@@ -79,13 +79,13 @@ def _say(line: str) -> None:
 
 def _submit(args: argparse.Namespace, config: PretrainConfig) -> int:
     """As a job of one rank per task; what can be checked before it waits in a queue is checked here."""
-    from trocar.data.catalog.catalog import read_header
+    from trocar.data.catalog.catalog import Catalog
     from trocar.errors import ConfigError
     from trocar.jobs.pretrain import require_own
 
     require_own(config)
     profile = profile_of(args)
-    read_header(config.data.catalog)
+    Catalog.open(config.data.catalog)
     share = profile.ranks * config.train.accumulate
     if config.train.batch % share:
         raise ConfigError(

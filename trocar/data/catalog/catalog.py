@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from trocar.data.remote.store import RemoteStore, is_remote
 from trocar.errors import ConfigError, TrocarError, nearest
 
 if TYPE_CHECKING:
@@ -125,40 +126,59 @@ class Catalog:
     """An opened catalog. Pickles as its path, so handing it to worker processes costs nothing.
 
     Attributes:
-        root: the shards folder that contains `catalog/`.
+        root: the shards folder that contains `catalog/`; of remote shards the copy of it on this machine.
+        store: where the shards are, for remote ones; None for those in `root`.
         fingerprint: sha256 (hex) over the sorted (video name, content hash) pairs.
         videos: one row per video, `VIDEO_SCHEMA`; the row number is the video id.
         frames: read-only zero-copy numpy views of the memory-mapped columns of `FRAME_SCHEMA`, each
             [len(self)]. `offset` and `size` (bytes) locate the JPEG itself in the shard, `crc32` is
             zlib.crc32 of these bytes.
-        shard_paths: absolute path of each shard; the index is the `shard` column.
+        shard_names: path of each shard below `root` or `store`, with slashes; the index is the `shard` column.
+        shard_bytes: size of each.
     """
 
-    def __init__(self, root: Path, fingerprint: str, videos: pa.Table, shard_paths: list[Path]) -> None:
+    def __init__(
+        self, root: Path, fingerprint: str, videos: pa.Table, shards: pa.Table, store: RemoteStore | None
+    ) -> None:
         self.root = root
+        self.store = store
         self.fingerprint = fingerprint
         self.videos = videos
-        self.shard_paths = shard_paths
+        self.shard_names: list[str] = shards["path"].to_pylist()
+        self.shard_bytes: list[int] = shards["bytes"].to_pylist()
+        self.shard_paths = [inside(root, name) for name in self.shard_names]
         self.frames: Mapping[str, np.ndarray[Any, Any]] = _map_frames(root / FOLDER / "frames.arrow")
 
     @classmethod
     def open(cls, root: str | Path) -> Catalog:
-        """Open ROOT/catalog.
+        """Open ROOT/catalog; `root` may be the address of a shards folder in a store (`s3://`, `https://`).
 
         Raises ConfigError where there is no catalog or one of another format version, TrocarError for a
         catalog whose files don't belong together, that names files outside `root`, or whose videos are not its frames.
         """
-        root = Path(root).absolute()
+        if is_remote(root):
+            from trocar.data.remote.mirror import mirrored
+
+            store = RemoteStore(str(root))
+            return cls._opened(mirrored(store), store)
+        return cls._opened(Path(root).absolute(), None)
+
+    @classmethod
+    def _opened(cls, root: Path, store: RemoteStore | None) -> Catalog:
         header = read_header(root)
         videos = _read(root / FOLDER / "videos.parquet", VIDEO_SCHEMA)
         pairs = zip(videos["name"].to_pylist(), videos["content_hash"].to_pylist(), strict=True)
         if catalog_fingerprint(pairs) != header["fingerprint"]:
             raise TrocarError(f"{root / FOLDER}: its files are from different ingests; run `trocar ingest` again")
         shards = _read(root / FOLDER / "shards.parquet", SHARD_SCHEMA)
-        paths = [inside(root, path) for path in shards["path"].to_pylist()]
-        catalog = cls(root, header["fingerprint"], videos, paths)
+        catalog = cls(root, header["fingerprint"], videos, shards, store)
         catalog._check_ranges()
         return catalog
+
+    @property
+    def location(self) -> str:
+        """By which `open` finds it: an absolute path, or an address."""
+        return str(self.root) if self.store is None else self.store.address
 
     def _check_ranges(self) -> None:
         """Raises TrocarError where the videos are not, one after another, the rows of the frames."""
@@ -189,10 +209,10 @@ class Catalog:
         try:
             return Image.fromarray(decode_jpeg(Reader(self).read(number)).permute(1, 2, 0).numpy())
         except (BadContentError, RejectError) as error:
-            raise TrocarError(f"{self.root}: row {number}: {error}; run `trocar inspect --verify`") from None
+            raise TrocarError(f"{self.location}: row {number}: {error}; run `trocar inspect --verify`") from None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Catalog.open, (str(self.root),))
+        return (Catalog._opened, (self.root, self.store))
 
     def quality(self, columns: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
         """Read only these columns of `QUALITY_SCHEMA`, each [len(self)]; `dhash` comes as uint8[len(self),

@@ -35,7 +35,8 @@ from trocar.data.catalog.catalog import (
 from trocar.data.catalog.contact_sheet import COLUMNS, ROWS, Cell, Groups, Ints, draw_sheet
 from trocar.data.media.delivered_files import RejectError
 from trocar.data.media.still import open_jpeg
-from trocar.errors import TrocarError
+from trocar.data.remote.store import is_remote
+from trocar.errors import ConfigError, TrocarError
 
 REVIEW_COLUMNS = ("video", "start", "end", "out_of_body", "verdict")
 _ACROSS, _CELL, _CAPTION, _PER_SHEET = 8, 160, 14, 160
@@ -105,12 +106,12 @@ class Verdicts:
     kept: int
 
 
-def recognises(path: Path) -> bool:
-    """Whether this is a shards folder."""
-    return (path / FOLDER).is_dir()
+def recognises(path: Path | str) -> bool:
+    """Whether this is a shards folder; an address (text) can be of nothing else."""
+    return is_remote(path) or (Path(path) / FOLDER).is_dir()
 
 
-def show(path: Path, console: Console, *, sheet: Path | None = None, verify: bool = False) -> int:
+def show(path: Path | str, console: Console, *, sheet: Path | None = None, verify: bool = False) -> int:
     """Print what is there; write a contact sheet; with `verify` read every shard. Returns the exit code."""
     catalog = Catalog.open(path)
     cases = {(row["source"], row["case_id"]) for row in catalog.videos.select(["source", "case_id"]).to_pylist()}
@@ -202,13 +203,18 @@ def _cell(catalog: Catalog, row: int, verdicts: Mapping[str, npt.NDArray[np.bool
 def read_frame(catalog: Catalog, row: int) -> Image.Image:
     """A stored frame as RGB. Raises TrocarError for one that can't be read."""
     frames = catalog.frames
-    path = catalog.shard_paths[frames["shard"][row]]
+    number, offset, size = (int(frames[name][row]) for name in ("shard", "offset", "size"))
+    path = catalog.shard_paths[number]
     try:
+        if catalog.store is not None:
+            return open_jpeg(catalog.store.read(catalog.shard_names[number], offset, offset + size))
         with path.open("rb") as shard:
-            data = os.pread(shard.fileno(), int(frames["size"][row]), int(frames["offset"][row]))
+            data = os.pread(shard.fileno(), size, offset)
         return open_jpeg(data)
     except (OSError, RejectError) as error:
-        raise TrocarError(f"{path}: {error}; `trocar inspect {catalog.root} --verify` finds damaged shards") from None
+        raise TrocarError(
+            f"{path}: {error}; `trocar inspect {catalog.location} --verify` finds damaged shards"
+        ) from None
 
 
 def _origin_table(catalog: Catalog) -> Table:
@@ -274,6 +280,11 @@ def _rejected_table(catalog: Catalog) -> Table:
 
 
 def _verify(catalog: Catalog, console: Console) -> int:
+    if catalog.store is not None:
+        raise ConfigError(
+            f"{catalog.location}: --verify reads every byte; compare the folder with what the store says of it "
+            f"(`rclone check`, `aws s3 sync --dryrun`), or verify it on a machine that has it"
+        )
     expected = pq.read_table(catalog.root / FOLDER / "shards.parquet").to_pylist()
     bad = 0
     for path, shard in zip(catalog.shard_paths, expected, strict=True):

@@ -1,4 +1,4 @@
-"""Catalog rows -> checked JPEG bytes, by `pread` at the catalog's offsets.
+"""Catalog rows -> checked JPEG bytes, by `pread` at the catalog's offsets, or by range requests to a store.
 
 Bad content (a wrong checksum, a JPEG that is not whole or not of the catalog's size, one that doesn't decode) is
 replaced by the plan's rule, counted and reported; a read error of the file system is retried and then stops the run,
@@ -29,6 +29,7 @@ from trocar.core.random import I64
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.loading.shard_files import ShardHandles, open_shards
 from trocar.data.media.still import Jpeg, frame_size
+from trocar.data.remote.ranges import Blocks, Range, Ranges
 from trocar.data.selection.plan import Plan
 from trocar.errors import TrocarError
 
@@ -60,6 +61,7 @@ class Reader:
 
     `known_bad`: rows found bad earlier in this run, replaced without being read, so that a resumed run sees the same
     stream even if the file was repaired meanwhile. `staged`: copies of shards on this machine's own disk, by number.
+    `blocks`: where blocks of remote shards are kept; None: each frame is asked for alone.
     """
 
     def __init__(
@@ -67,16 +69,22 @@ class Reader:
         catalog: Catalog,
         known_bad: frozenset[int] = frozenset(),
         staged: Mapping[int, Path] | None = None,
+        blocks: Blocks | None = None,
     ) -> None:
         self.catalog = catalog
         self.known_bad = known_bad
         self.staged = dict(staged or {})
+        self.blocks = blocks
         self._handles = ShardHandles()
+        self._ranges: Ranges | None = None
+        if catalog.store is not None:
+            self._ranges = Ranges(catalog.store, catalog.shard_names, catalog.shard_bytes, blocks)
 
     def knowing(self, bad: Collection[int]) -> Reader:
         """This reader, which knows `bad` as well. It takes the open shards with it, so this one opens its own anew."""
-        reader = Reader(self.catalog, self.known_bad.union(bad), self.staged)
+        reader = Reader(self.catalog, self.known_bad.union(bad), self.staged, self.blocks)
         reader._handles, self._handles = self._handles, ShardHandles()
+        reader._ranges = self._ranges
         return reader
 
     def read(self, row: int) -> bytes:
@@ -92,10 +100,13 @@ class Reader:
 
     def _checked(self, row: int, into: memoryview | None) -> Jpeg:
         frames = self.catalog.frames
-        shard, offset, size = int(frames["shard"][row]), int(frames["offset"][row]), int(frames["size"][row])
-        if not 0 <= shard < len(self.catalog.shard_paths) or offset < 0 or not 0 <= size <= MAX_BYTES:
+        shard, offset, size = self._place(row)
+        if not 0 <= shard < len(self.catalog.shard_names) or offset < 0 or not 0 <= size <= MAX_BYTES:
             raise BadContentError(f"the catalog puts it at byte {offset} of shard {shard}, {size} bytes long")
         data = self._pread(shard, offset, size, into)
+        if self._ranges is not None and shard not in self.staged and zlib.crc32(data) != int(frames["crc32"][row]):
+            # A block on this machine's disk, or a transfer, may be damaged where the store is not.
+            data = _placed(self._ranges.read((shard, offset, size), anew=True), into)
         if len(data) != size:
             raise BadContentError(f"shard ends {size - len(data)} bytes early")
         if zlib.crc32(data) != int(frames["crc32"][row]):
@@ -103,15 +114,24 @@ class Reader:
         _check(data, int(frames["width"][row]), int(frames["height"][row]))
         return data
 
-    def order(self, rows: I64) -> list[int]:
-        """Samples of int64[b, F] in the order in which their anchors lie; the kernel is told what will be read.
+    @property
+    def asks_ahead(self) -> bool:
+        """Whether frames come from a store, so that `order` is glad to hear what is read behind them."""
+        return self._ranges is not None
 
-        On a network file system the advice turns one round trip per frame into overlapping ones; on a local disk it
-        costs a system call per frame. It is given for as many shards as stay open until they are read: opening one
-        twice would cost more than the advice brings.
+    def order(self, rows: I64, behind: I64 | None = None) -> list[int]:
+        """Samples of int64[b, F] in the order in which their anchors lie; who reads them is told what will be read.
+
+        A store is asked for all of it at once, and for int64[c, F] rows that are read behind it. The kernel's advice
+        turns one round trip per frame of a network file system into overlapping ones; on a local disk it costs a system
+        call per frame. It is given for as many shards as stay open until they are read: opening one twice would cost
+        more than the advice brings.
         """
         shard, offset = self.catalog.frames["shard"][rows], self.catalog.frames["offset"][rows]
         order: list[int] = np.lexsort((offset[:, 0], shard[:, 0])).tolist()
+        if self._ranges is not None:
+            coming = rows[order].ravel().tolist() + ([] if behind is None else behind.ravel().tolist())
+            self._ranges.announce(self._place(row) for row in coming if self._is_asked_for(row))
         in_order = shard[order].ravel()
         _, first = np.unique(in_order, return_index=True)
         stays = in_order.size if first.size <= OPEN_SHARDS else int(np.sort(first)[OPEN_SHARDS])
@@ -156,6 +176,8 @@ class Reader:
         return True
 
     def _pread(self, shard: int, offset: int, size: int, into: memoryview | None) -> Jpeg:
+        if self._ranges is not None and shard not in self.staged:
+            return _placed(self._ranges.read((shard, offset, size)), into)
         path = self._path(shard)
         for attempt in range(RETRIES):
             try:
@@ -173,7 +195,19 @@ class Reader:
     def _path(self, shard: int) -> Path:
         return self.staged.get(shard) or self.catalog.shard_paths[shard]
 
+    def _place(self, row: int) -> Range:
+        frames = self.catalog.frames
+        return int(frames["shard"][row]), int(frames["offset"][row]), int(frames["size"][row])
+
+    def _is_asked_for(self, row: int) -> bool:
+        """Whether a store is, for a row that lies where there can be one."""
+        shard, offset, size = self._place(row)
+        known = 0 <= shard < len(self.catalog.shard_names) and offset >= 0 and 0 <= size <= MAX_BYTES
+        return known and shard not in self.staged and row not in self.known_bad
+
     def _advise(self, row: int) -> None:
+        if self._ranges is not None and int(self.catalog.frames["shard"][row]) not in self.staged:
+            return
         if row in self.known_bad or not hasattr(os, "posix_fadvise"):
             return
         frames = self.catalog.frames
@@ -182,6 +216,14 @@ class Reader:
                 os.posix_fadvise(handle, int(frames["offset"][row]), int(frames["size"][row]), os.POSIX_FADV_WILLNEED)
         except OSError:
             return  # only advice: the read itself retries, and says what is wrong
+
+
+def _placed(data: bytes, into: memoryview | None) -> Jpeg:
+    """`data`, or the part of `into` that it fills."""
+    if into is None:
+        return data
+    into[: len(data)] = data
+    return into[: len(data)]
 
 
 def _read_all(handle: int, offset: int, size: int) -> bytes:

@@ -14,7 +14,7 @@ import resource
 import shutil
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,12 +25,17 @@ import numpy as np
 
 from trocar.core.files import replacing
 from trocar.core.messages import Say
+from trocar.core.random import I64
 from trocar.data.catalog.catalog import Catalog
+from trocar.data.selection.plan import Plan
 from trocar.data.selection.selection import Selection
 from trocar.errors import ConfigError
 
 SPARE = 1 << 30
 """Bytes that stay free on the target: other jobs of the machine write there as well."""
+
+SCANNED = 4096
+"""Steps whose frames are looked up before the first one: seconds, where a whole run would be minutes."""
 
 AT_ONCE = 8
 """Shards that are copied at the same time: a network file system gives one reader a part of what it has."""
@@ -47,24 +52,31 @@ def place(stage_to: str, catalog: Catalog) -> Path:
     return Path(expanded).expanduser() / f"trocar-shards-{catalog.fingerprint[:16]}"
 
 
-def copy(catalog: Catalog, selection: Selection, target: Path, say: Say, spare: int = SPARE) -> None:
-    """Copy the shards that `selection` reads and `target` lacks; says so and copies none where they don't fit.
+def copy(catalog: Catalog, shards: Sequence[int], target: Path, say: Say, spare: int = SPARE) -> None:
+    """Copy those of `shards` that `target` lacks, the first ones where it has no room for all; says what it does.
 
     Several at a time; a copy has its name when it is whole. What is there already, from an earlier life of the job, is
     kept.
     """
-    missing = [shard for shard in shards_of(catalog, selection) if not _is_whole(catalog, shard, target)]
-    need = sum(catalog.shard_paths[shard].stat().st_size for shard in missing)
+    missing = [shard for shard in shards if not _is_whole(catalog, shard, target)]
     try:
         target.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(target).free
-        if need > free - spare:
-            say(f"not staged: {need >> 20} MiB of shards, {free >> 20} MiB free in {target}; reading them in place")
-            return
-        if missing:
-            say(f"staging {len(missing)} shards, {need >> 20} MiB, to {target}")
+        sizes = np.cumsum([catalog.shard_bytes[shard] for shard in missing], dtype=np.int64)
+        fitting = int(np.searchsorted(sizes, free - spare, side="right"))
+        if fitting < len(missing):
+            what = f"the {fitting} read first" if fitting else "not"
+            say(
+                f"{what} staged: {int(sizes[-1]) >> 20} MiB of shards, {free >> 20} MiB free in {target}; reading "
+                f"{'the others' if fitting else 'them'} in place"
+            )
+            if not fitting:
+                return
+        need = int(sizes[fitting - 1]) if fitting else 0
+        if fitting:
+            say(f"staging {fitting} shards, {need >> 20} MiB, to {target}")
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            copies = [pool.submit(_copy_one, catalog, shard, target) for shard in missing]
+            copies = [pool.submit(_copy_one, catalog, shard, target) for shard in missing[:fitting]]
             try:
                 for done in copies:
                     done.result()
@@ -74,13 +86,28 @@ def copy(catalog: Catalog, selection: Selection, target: Path, say: Say, spare: 
     except OSError as error:
         say(f"not staged: {error.filename or target}: {error.strerror or error}; reading shards in place")
         return
-    say(f"staged {len(missing)} shards, {need >> 20} MiB, to {target}")
+    say(f"staged {fitting} shards, {need >> 20} MiB, to {target}")
 
 
 def present(catalog: Catalog, target: Path) -> dict[int, Path]:
     """Shard number -> its whole copy in `target`."""
     numbers = range(len(catalog.shard_paths))
     return {n: _copy_of(catalog, n, target) for n in numbers if _is_whole(catalog, n, target)}
+
+
+def in_order_of_use(catalog: Catalog, plan: Plan, slots: I64, steps: range) -> list[int]:
+    """Numbers of the shards whose frames the batch's places `slots` hold in these steps, in the order of the first one.
+
+    Looks at the first SCANNED steps. What is read behind them follows in the order of the catalog: all that the
+    selection has, if there are more steps.
+    """
+    everything = set(shards_of(catalog, plan.selection))
+    found: dict[int, None] = {}
+    for step in steps[:SCANNED]:
+        found.update(dict.fromkeys(catalog.frames["shard"][plan.rows(step)[slots]].tolist()))
+        if len(found) == len(everything):
+            break
+    return [*found, *(sorted(everything - found.keys()) if len(steps) > SCANNED else ())]
 
 
 def shards_of(catalog: Catalog, selection: Selection) -> Iterator[int]:
@@ -99,13 +126,16 @@ def _copy_of(catalog: Catalog, shard: int, target: Path) -> Path:
 
 
 def _copy_one(catalog: Catalog, shard: int, target: Path) -> None:
+    if catalog.store is not None:
+        catalog.store.fetch(catalog.shard_names[shard], _copy_of(catalog, shard, target))
+        return
     with replacing(_copy_of(catalog, shard, target)) as temporary:
         shutil.copyfile(catalog.shard_paths[shard], temporary)
 
 
 def _is_whole(catalog: Catalog, shard: int, target: Path) -> bool:
     path = _copy_of(catalog, shard, target)
-    return path.is_file() and path.stat().st_size == catalog.shard_paths[shard].stat().st_size
+    return path.is_file() and path.stat().st_size == catalog.shard_bytes[shard]
 
 
 RESERVE = 512  # descriptors for all else: batches of loader workers in shared memory, logs, libraries

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import get_worker_info
 from torchcodec.decoders import decode_jpeg as _decode_jpeg
 
 from trocar.core.random import I64
@@ -93,9 +94,13 @@ class Steps:
         """
         slots = np.arange(self.rank * self.batch, (self.rank + 1) * self.batch, dtype=np.int64)
         frames = self._frames(step, slots, self.plan.rows(step)[slots])
+        behind = None
+        if self.reader.asks_ahead:
+            later = step + _stride()
+            behind = self._frames(later, slots, self.plan.rows(later)[slots])
         params = self.views.params(step, slots, *sizes(self.reader.catalog, frames))
         found: dict[int, list[BadRow]] = {}
-        order = self.reader.order(frames)
+        order = self.reader.order(frames, behind)
         read = self.reader.read if ahead is None else ahead(self.reader, frames[order].ravel().tolist())
         for index in order:
             slot, planned = slots[index : index + 1], frames[index].tolist()
@@ -133,6 +138,12 @@ class Steps:
                 self.reader.take(row, keep, bad, read)
         rows = [row if row in opened else anchor for row in rows]
         return rows, [opened[row] for row in rows], bad
+
+
+def _stride() -> int:
+    """How many steps further the next one of this process is: loader workers take turns."""
+    worker = get_worker_info()
+    return 1 if worker is None else worker.num_workers
 
 
 def empty_crops(recipe: ViewRecipe, batch: int) -> dict[str, Tensor]:

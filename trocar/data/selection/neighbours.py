@@ -17,6 +17,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +32,7 @@ from trocar.core.config import Config
 from trocar.core.files import replacing, sha256_of, write_json_atomic
 from trocar.core.random import I64, below, make_key, words
 from trocar.data.catalog.catalog import FOLDER, Catalog, inside, to_numpy, view_of
+from trocar.data.remote.store import MissingError
 from trocar.data.selection.selection import Selection
 from trocar.errors import ConfigError, TrocarError, nearest
 
@@ -67,13 +69,15 @@ class NeighbourTable:
         Raises ConfigError where there is none, or one of another catalog or format, TrocarError for broken files.
         """
         folder = index_folder(catalog, name)
-        again = f"build it again with `trocar neighbours {catalog.root} --name {name} --backbone ...`"
+        again = f"build it again with `trocar neighbours {catalog.location} --name {name} --backbone ...`"
         about = _header(catalog, name, again)
         if about["version"] != FORMAT_VERSION:
             raise ConfigError(f"{folder}: index format {about['version']}, not {FORMAT_VERSION}; {again}")
         if about["catalog"] != catalog.fingerprint or about["videos"] != order_of_videos(catalog):
             raise ConfigError(f"{folder}: the catalog has changed since this index was made; {again}")
         path = inside(folder, about["file"])
+        if catalog.store is not None and not path.is_file():
+            catalog.store.fetch(path.relative_to(catalog.root).as_posix(), path)
         try:
             reader = pa.ipc.open_file(pa.memory_map(str(path)))
             batches, schema = reader.num_record_batches, reader.schema
@@ -153,6 +157,9 @@ def order_of_videos(catalog: Catalog) -> str:
 
 def _header(catalog: Catalog, name: str, again: str) -> dict[str, Any]:
     path = index_folder(catalog, name) / HEADER
+    if catalog.store is not None:
+        with suppress(MissingError):  # then it may have been made on this machine
+            catalog.store.fetch(path.relative_to(catalog.root).as_posix(), path)
     try:
         about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if not {"version", "catalog", "videos", "k", "file", "bytes", "sha256"} <= about.keys():
@@ -160,7 +167,7 @@ def _header(catalog: Catalog, name: str, again: str) -> dict[str, Any]:
     except FileNotFoundError:
         names = index_names(catalog)
         raise ConfigError(
-            f"{catalog.root} has no neighbour index {name!r}{nearest(name, names)}; it has: "
+            f"{catalog.location} has no neighbour index {name!r}{nearest(name, names)}; it has: "
             f"{', '.join(names) or 'none'}. `trocar neighbours` makes one"
         ) from None
     except (OSError, ValueError, AttributeError) as error:

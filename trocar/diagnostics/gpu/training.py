@@ -95,7 +95,7 @@ def dino(subject: Subject, backbone: str, batch: int, steps: int, backend: Backe
     """The configuration of DINO's multi-crop training on the subject's frames."""
     views = {"global": {"size": 48}, "local": {"size": 32, "count": 2}} if subject.tiny else {}
     return {
-        "data": {"catalog": str(subject.catalog.root), "composition": {"curate": "none"}, "backend": backend},
+        "data": {"catalog": subject.catalog.location, "composition": {"curate": "none"}, "backend": backend},
         "backbone": {"name": backbone},
         "method": {"name": "dino", "head": {"prototypes": 256 if subject.tiny else 65536}, "views": views},
         "train": {"batch": batch, "steps": steps, **train},

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -27,6 +28,7 @@ from trocar.data.loading.batch import Batch
 from trocar.data.loading.dali_pipeline import decoder_identity, is_available, require
 from trocar.data.loading.loader import Backend, Loader
 from trocar.data.loading.reader import Reader
+from trocar.data.remote.ranges import blocks_of
 from trocar.data.selection.neighbours import NeighbourRule, resolve_neighbours
 from trocar.data.selection.plan import Plan
 from trocar.data.selection.selection import Selection
@@ -243,20 +245,32 @@ class Pretraining:
             shard(self.method, self.method.backbones, mesh)
         return self.method
 
-    def stage(self) -> None:
-        """Copy the selected shards to this machine's own disk if `data.stage_to` says so, once per machine."""
+    def stage(self, start: int) -> None:
+        """Copy the shards that the ranks of this machine read from step `start` on to its own disk, once per machine,
+        if `data.stage_to` says so.
+        """
         if self.config.data.stage_to is None:
             return
         place = shard_files.place(self.config.data.stage_to, self.catalog)
+        machines = np.array(gather_words("machine that stages", machine_name()))
         if self.world.local_rank == 0:
-            shard_files.copy(self.catalog, self.selection, place, self.say)
+            share = self.plan.batch // self.world.size
+            slots = np.flatnonzero(np.repeat(machines == machine_name(), share))
+            shards = shard_files.in_order_of_use(self.catalog, self.plan, slots, range(start, self.total))
+            if self.neighbours is not None:  # of whom any frame of the selection may be one
+                shards = list(dict.fromkeys([*shards, *shard_files.shards_of(self.catalog, self.selection)]))
+            shard_files.copy(self.catalog, shards, place, self.say)
         wait_for_all("staging", STAGING_S)
         self.staged = shard_files.present(self.catalog, place)
 
     def loader(self, known_bad: frozenset[int] = frozenset()) -> Loader:
         """This rank's data path; `known_bad` rows are replaced without a look."""
         views = ViewPlan(self.method_config.recipe(), self.config.run.seed)
-        reader = Reader(self.catalog, known_bad, self.staged)
+        data = self.config.data
+        blocks = None
+        if self.catalog.store is not None and data.shuffle == "window":
+            blocks = blocks_of(data.cache_to, self.catalog.fingerprint, data.cache_gib)
+        reader = Reader(self.catalog, known_bad, self.staged, blocks)
         shape, workers = self.networks.preprocessing, self.workers
         if workers and self.backend == "torch":
             require_shared_memory(self._handed_over, workers, self.neighbouring.memory)
@@ -271,7 +285,7 @@ class Pretraining:
             workers,
             self.backend,
             self.device,
-            self.config.data.hw_decoder_load,
+            data.hw_decoder_load,
             self.neighbours,
             self.config.run.data_timeout_s,
         )

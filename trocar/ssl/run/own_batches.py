@@ -101,7 +101,7 @@ class OwnBatchesRun(Pretraining):
         """Who makes the views, for people."""
         return "views of your own"
 
-    def stage(self) -> None:
+    def stage(self, start: int) -> None:
         """There are no shards."""
 
     def batches(self, start: int) -> Generator[Batch]:

@@ -49,7 +49,6 @@ def run(setup: Pretraining, after_stop: AfterStop = shell_code, stop: Stop = nev
                 return
             lease = _acquire(config.run.out, world)
             try:
-                setup.stage()
                 # The noise inside the model is seeded by torch's global generator.
                 devices = [setup.device] if setup.device.type == "cuda" else []
                 with explained(lambda: memory_remedy(config.train, world.size)), torch.random.fork_rng(devices):
@@ -105,6 +104,7 @@ def _train(setup: Pretraining, lease: Lease | None, after_stop: AfterStop, stop:
         setup.say(line)
     optimizer = build_optimizer(method, config.optim)
     start, state = _restore(setup, method, optimizer)
+    setup.stage(start)
     if world.is_main:
         config.run.out.mkdir(parents=True, exist_ok=True)
         withhold(

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from trocar.backbones.device import Precision
 from trocar.core.config import Config, WithPlugins
+from trocar.data.remote.store import Place
 from trocar.data.selection.composition import Composition
 from trocar.data.selection.plan import Shuffle
 from trocar.privacy.private_data import PrivacyConfig
@@ -22,7 +23,9 @@ from trocar.ssl.engine.trainer import TrainConfig
 class DataConfig(Config):
     """Which catalog, what of it, in what order."""
 
-    catalog: Path = Field(description="the shards folder that `trocar ingest` wrote")
+    catalog: Place = Field(
+        description="the shards folder that `trocar ingest` wrote, or its address in a store (`s3://...`, `https://...`)"
+    )
     composition: Composition = Field(default=Composition(), description="what of the catalog is used")
     shuffle: Shuffle = Field(
         default="global",
@@ -41,8 +44,15 @@ class DataConfig(Config):
     )
     stage_to: str | None = Field(
         default=None,
-        description="folder on the machine's own disk to copy the selected shards to first; $VARIABLES are expanded",
+        description="folder on the machine's own disk to copy the shards to, those read first if not all fit; "
+        "$VARIABLES are expanded",
     )
+    cache_to: str | None = Field(
+        default=None,
+        description="folder on the machine's own disk for blocks of remote shards, with `shuffle: window`; null: the "
+        "system's temporary folder; $VARIABLES are expanded",
+    )
+    cache_gib: float = Field(default=16.0, gt=0, description="GiB that these blocks may take on a machine")
 
 
 class RunConfig(Config):

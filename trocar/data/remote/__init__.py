@@ -1,0 +1,1 @@
+"""Shards in object stores and on web servers, read through fsspec."""

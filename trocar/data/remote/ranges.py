@@ -1,0 +1,206 @@
+"""Frames of remote shards: many range requests in flight, and whole blocks that stay on this machine's disk.
+
+Under `shuffle: global` a frame is asked for alone, and read once an epoch. Under `window` the frames of many steps lie
+beside each other, so blocks of the shards are fetched and kept, for all processes of the machine together.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+import zlib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from trocar.core.files import locked, write_atomic
+from trocar.data.remote.store import RemoteStore
+from trocar.errors import ConfigError
+
+IN_FLIGHT = 32
+"""Requests of one process at a time: an object store answers each in tens of milliseconds, and thousands at once."""
+BLOCK = 4 << 20
+"""Bytes that are fetched and kept together: some hundred frames."""
+
+SPARE = 1 << 30
+"""Bytes of the disk that blocks leave free."""
+LOOK_EVERY = 32
+"""After so many new blocks a process looks whether there are too many: that lists the whole folder."""
+LOCKS = 64
+"""Files by which processes agree on who fetches a block; blocks that share one wait for each other."""
+
+Range = tuple[int, int, int]
+"""Number of the shard, first byte, number of bytes."""
+
+
+class Blocks:
+    """Blocks of shards in a folder of this machine, at most `limit` bytes of them; the ones used longest ago go first.
+
+    Processes share the folder: a block is a file that is whole or not there. A disk without room is no error.
+    """
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.folder, self.limit = folder, limit
+        self._new = 0
+
+    def get(self, name: str, size: int) -> bytes | None:
+        """A block of `size` bytes, or None where it is not kept."""
+        path = self.folder / name
+        try:
+            data = path.read_bytes()
+            os.utime(path)
+        except OSError:
+            return None
+        return data if len(data) == size else None
+
+    def put(self, name: str, data: bytes) -> None:
+        """Keep a block."""
+        with suppress(OSError):
+            if self._new % LOOK_EVERY == 0:
+                self._make_room()
+            write_atomic(self.folder / name, data, sync=False)
+            self._new += 1
+
+    def drop(self, name: str) -> None:
+        """Let go of a block that turned out not to be what the store has."""
+        with suppress(OSError):
+            (self.folder / name).unlink()
+
+    def lock(self, name: str) -> Path:
+        """The file that whoever fetches the block holds. Raises OSError where the folder can't be made."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return self.folder / f".{zlib.crc32(name.encode()) % LOCKS}.lock"
+
+    def _make_room(self) -> None:
+        with locked(self.folder / ".lock"):
+            files = []
+            for entry in os.scandir(self.folder):
+                with suppress(OSError):
+                    if not entry.name.startswith("."):
+                        files.append((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path))
+            held = sum(size for _, size, _ in files)
+            most = min(self.limit, held + shutil.disk_usage(self.folder).free - SPARE)
+            for _, size, path in sorted(files):
+                if held <= most - LOOK_EVERY * BLOCK:
+                    return
+                with suppress(FileNotFoundError):
+                    Path(path).unlink()
+                held -= size
+
+
+def blocks_of(cache: str | None, fingerprint: str, gib: float) -> Blocks:
+    """The machine's blocks of a catalog, in the folder `cache` ($VARIABLES are expanded) or the system's temporary one.
+
+    Raises ConfigError for a variable that isn't set here.
+    """
+    expanded = os.path.expandvars(cache) if cache is not None else tempfile.gettempdir()
+    if "$" in expanded or not expanded:
+        raise ConfigError(f"data.cache_to = {cache!r}: not set on this machine; name a folder of its own disk")
+    folder = Path(expanded).expanduser() / f"trocar-blocks-{os.getuid()}"
+    return Blocks(folder / fingerprint[:16], int(gib * 2**30))
+
+
+class Ranges:
+    """Reads ranges of shards, those that were announced ahead of their use. For any number of threads.
+
+    A forked process starts with nothing in flight, and with connections of its own.
+    """
+
+    def __init__(
+        self, store: RemoteStore, names: Sequence[str], sizes: Sequence[int], blocks: Blocks | None = None
+    ) -> None:
+        self.store, self.names, self.sizes, self.blocks = store, names, sizes, blocks
+        self._start()
+
+    def __reduce__(self) -> tuple[type[Ranges], tuple[RemoteStore, Sequence[str], Sequence[int], Blocks | None]]:
+        return Ranges, (self.store, self.names, self.sizes, self.blocks)
+
+    def _start(self) -> None:
+        self._pool = ThreadPoolExecutor(IN_FLIGHT, "trocar-range")  # no thread yet
+        self._coming: dict[Range, Future[bytes]] = {}
+        self._lock = threading.Lock()
+        self._process = os.getpid()
+
+    def announce(self, ranges: Iterable[Range]) -> None:
+        """What will be read next, in about that order; what was announced before and is not among it is dropped."""
+        self._of_this_process()
+        parts = list(dict.fromkeys(part for one in ranges for part in self._parts(one)))
+        with self._lock:
+            wanted = set(parts)
+            for part in [part for part in self._coming if part not in wanted]:
+                self._coming.pop(part).cancel()
+        for part in parts:
+            self._request(part)
+
+    def read(self, one: Range, *, anew: bool = False) -> bytes:
+        """The bytes of a range; fewer where the shard ends. `anew`: from the store itself, whatever is kept or coming.
+
+        Raises TrocarError as `RemoteStore.read`.
+        """
+        self._of_this_process()
+        shard, offset, size = one
+        if anew:
+            if self.blocks is not None:
+                for part in self._parts(one):
+                    self.blocks.drop(_block_name(part))
+            return self.store.read(self.names[shard], offset, offset + size)
+        if self.blocks is None:
+            return self._result(one, keep=False)
+        first = offset // BLOCK * BLOCK
+        data = b"".join(self._result(part, keep=True) for part in self._parts(one))
+        return data[offset - first : offset - first + size]
+
+    def _of_this_process(self) -> None:
+        if self._process != os.getpid():
+            self._start()
+
+    def _parts(self, one: Range) -> list[Range]:
+        """The requests that a range is made of: itself, or the blocks that it touches."""
+        shard, offset, size = one
+        if self.blocks is None:
+            return [one]
+        starts = range(offset // BLOCK * BLOCK, offset + max(size, 1), BLOCK)
+        return [(shard, start, min(BLOCK, self.sizes[shard] - start)) for start in starts if start < self.sizes[shard]]
+
+    def _request(self, part: Range) -> Future[bytes]:
+        with self._lock:
+            future = self._coming.get(part)
+            if future is None:
+                future = self._coming[part] = self._pool.submit(self._fetched, part)
+            return future
+
+    def _result(self, part: Range, keep: bool) -> bytes:
+        """`keep`: others will ask for the same, before the next announcement."""
+        future = self._request(part)
+        try:
+            return future.result()
+        finally:
+            if not keep or (future.done() and (future.cancelled() or future.exception() is not None)):
+                with self._lock:
+                    if self._coming.get(part) is future:
+                        del self._coming[part]
+
+    def _fetched(self, part: Range) -> bytes:
+        shard, start, size = part
+        if self.blocks is None:
+            return self.store.read(self.names[shard], start, start + size)
+        name = _block_name(part)
+        if (known := self.blocks.get(name, size)) is not None:
+            return known
+        try:
+            with locked(self.blocks.lock(name)):  # one process fetches what all of the machine are about to ask for
+                if (known := self.blocks.get(name, size)) is not None:
+                    return known
+                data = self.store.read(self.names[shard], start, start + size)
+                if len(data) == size:
+                    self.blocks.put(name, data)
+                return data
+        except OSError:  # of the folder: the store raises others
+            return self.store.read(self.names[shard], start, start + size)
+
+
+def _block_name(part: Range) -> str:
+    return f"{part[0]}-{part[1]}"
