@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -56,9 +56,25 @@ def extract(
     the next frames while the network computes. `batch`: frames at a time (None: `usual_batch`, or as many as fit into
     memory). Raises TrocarError for features that are not finite and where memory runs out; `whose` says what gave them.
     """
+    rows = np.arange(len(pixels)) if rows is None else rows
+    found = extracted(model, pixels, preprocessing, rows, batch=batch, device=device, precision=precision, whose=whose)
+    return np.concatenate(list(found))
+
+
+def extracted(
+    model: nn.Module,
+    pixels: Pixels,
+    preprocessing: Preprocessing,
+    rows: Ints,
+    *,
+    batch: int | None,
+    device: str,
+    precision: Precision,
+    whose: str,
+) -> Generator[Features, None, None]:
+    """The same as it is computed: features of the first rows, of the next ones and so on, as many as come at a time."""
     embedder = Embedder(model, preprocessing, device, precision, halving=batch is None)
     at_once = batch or usual_batch(device)
-    rows = np.arange(len(pixels)) if rows is None else rows
     starts = range(0, len(rows), at_once)
 
     def read() -> Iterator[Tensor]:
@@ -66,13 +82,12 @@ def extract(
             images = torch.from_numpy(pixels[rows[start : start + at_once]]).permute(0, 3, 1, 2)
             yield pinned(images, embedder.device)
 
-    parts, done = [], 0
+    done = 0
     with explained(lambda: _remedy(whose, batch, precision)):
         for found in embedder.stream(track(in_thread(read), "extract features", len(starts))):
             require_finite_features(found, whose, rows[done : done + len(found)])
-            parts.append(found)
+            yield found
             done += len(found)
-    return np.concatenate(parts)
 
 
 def _remedy(whose: str, batch: int | None, precision: Precision) -> str:
@@ -100,19 +115,32 @@ def cached_features(
     model = fit_input_size(model, size)
     preprocessing = describe_backbone(model)
     path = features_path(model, frames, size, precision)
-    if path.is_file():
-        with contextlib.suppress(ValueError, EOFError):  # cut off: computed again
-            found: Features = np.load(path, mmap_mode="r")
-            require_finite_features(found, whose)  # also of what an older version kept
-            return found
+    known = read_features(path)
+    if known is not None:
+        require_finite_features(known, whose)  # also of what an older version kept
+        return known
     features = extract(
         model, frames.get(size), preprocessing, batch=batch, device=device, precision=precision, whose=whose
     )
+    keep_features(path, features)
+    return features
+
+
+def read_features(path: Path) -> Features | None:
+    """Mapped into memory; None where there are none, or a file that was cut off."""
+    if path.is_file():
+        with contextlib.suppress(ValueError, EOFError):
+            found: Features = np.load(path, mmap_mode="r")
+            return found
+    return None
+
+
+def keep_features(path: Path, features: Features) -> None:
+    """Write them under a name of their own, then rename: `path` is whole or not there."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
     with part.open("wb") as file:
         np.save(file, features)
     part.replace(path)
-    return features
 
 
 def features_path(model: nn.Module, frames: FrameCache, size: int, precision: Precision = "float32") -> Path:
