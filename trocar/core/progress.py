@@ -15,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 Item = TypeVar("Item")
 UNLIMITED = 100_000  # characters
+SILENT = "TROCAR_NO_BARS"
+"""Set for processes that share a terminal with the one whose bars are shown there."""
 
 
 class Console(rich.console.Console):  # noqa: TID251
@@ -32,7 +34,7 @@ def track(items: Iterable[Item], what: str, total: int | None) -> Iterator[Item]
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # Inside a `progress_bar` the bar of the whole is the one that is shown: rich has one display at a time.
-    hidden = not console.is_terminal or bool(_BARS)
+    hidden = not console.is_terminal or bool(_BARS) or SILENT in os.environ
     with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
         task = progress.add_task(what, total=total)
         for item in items:
@@ -47,7 +49,9 @@ class Bar:
         self.what, self.total, self.done = what, total, 0
         self._console, self._pace = console, Pace(0, total, clock)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._progress = Progress(
+            *columns, console=console, transient=True, disable=not console.is_terminal or SILENT in os.environ
+        )
         self._task = self._progress.add_task(what, total=total)
 
     def advance(self, part: str) -> None:

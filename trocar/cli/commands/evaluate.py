@@ -6,15 +6,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trocar.cli.shared_args import add_options, check, profile_of, submit_configured
+
+if TYPE_CHECKING:
+    from trocar.core.messages import Say
+    from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
+    from trocar.ssl.ranks.distributed import World
 
 LISTS = ("backbone", "task", "protocol")
 VALUES = (
     *("data", "layout", "seeds", "repeats", "size", "fps", "folds", "split", "val", "budget", "draws"),
-    *("remap", "shards", "phases", "out", "cache", "device", "precision", "tracking"),
+    *("remap", "shards", "phases", "out", "cache", "device", "precision", "ranks", "tracking"),
 )
 
 
@@ -55,6 +64,11 @@ def register(subparsers: Any) -> None:
     add("--layout", help="name of the data set's layout (default: recognised)")
     add("--device", help="auto, cpu or cuda")
     add("--precision", help="auto (bfloat16 on a GPU that has it, else float32), float32 or bfloat16")
+    add(
+        "--ranks",
+        type=lambda text: int(text) if text.isdigit() else text,
+        help="processes that share the work, or auto: one per GPU, with --slurm one per task (default 1)",
+    )
     add("--out", help="folder for results, predictions, metrics.json, masks and figures")
     add("--cache", help="folder for decoded frames and features (default: OUT/cache, else the user's cache)")
     add(
@@ -72,27 +86,26 @@ def run(args: argparse.Namespace) -> int:
     from trocar.core.config import load
     from trocar.core.progress import Console, table_console
     from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
-    from trocar.errors import ConfigError
-    from trocar.jobs.evaluate import describe, evaluate
+    from trocar.jobs.evaluate import describe, evaluate, take_part
 
     path, overrides = _arguments(args)
     config = load(EvaluateConfig, path, overrides)
     check(args, own_dry_run=True)
     errors = Console(stderr=True, highlight=False)
     if args.slurm is not None:
-        if config.out is None:
-            raise ConfigError("--slurm: give --out, the folder for results and for the job's logs")
-        if args.dry_run:
-            for line in describe(config):
-                errors.print(line, markup=False, soft_wrap=True)
-        return submit_configured(args, profile_of(args).single(), config.out, (path, overrides))
+        return _submit(args, config, (path, overrides), lambda line: errors.print(line, markup=False, soft_wrap=True))
+    world = _world()
     if args.dry_run:
-        for line in describe(config):
+        for line in describe(config, None if world is None else world.size):
             print(line)
+        return 0
+    if world is not None and world.rank > 0:
+        take_part(config, world)
         return 0
     if not config.backbone:
         errors.print("no --backbone: the baselines alone", markup=False)
-    results = evaluate(config, say=lambda line: errors.print(line, markup=False))
+    with nullcontext() if config.ranks == 1 and world is None else _stopped_in_order():
+        results = evaluate(config, say=lambda line: errors.print(line, markup=False), world=world)
     console = table_console(120)
     for table in results.tables():
         console.print(table)
@@ -102,6 +115,49 @@ def run(args: argparse.Namespace) -> int:
     else:
         print("nothing was written: --out FOLDER keeps tables, predictions and figures")
     return 0
+
+
+def _submit(
+    args: argparse.Namespace, config: EvaluateConfig, given: tuple[str | Path | None, list[str]], say: Say
+) -> int:
+    """As a job of one rank per task of the profile if `ranks` says so, else of one process."""
+    from trocar.errors import ConfigError
+    from trocar.jobs.evaluate import describe
+
+    if config.out is None:
+        raise ConfigError("--slurm: give --out, the folder for results and for the job's logs")
+    profile = profile_of(args)
+    if config.ranks == 1:
+        profile = profile.single()
+    elif config.ranks not in ("auto", profile.ranks):
+        raise ConfigError(
+            f"ranks={config.ranks}, but the profile has {profile.nodes} node(s) with {profile.ranks_per_node} task(s) "
+            f"each, and a job has a rank per task: take ranks=auto, or change nodes and tasks_per_node by --slurm-set"
+        )
+    if args.dry_run:
+        for line in describe(config, profile.ranks):
+            say(line)
+    return submit_configured(args, profile, config.out, given, changes=None if config.ranks == 1 else {"ranks": 1})
+
+
+def _world() -> World | None:
+    """Which of several ranks this process was started as; None where nobody did."""
+    if not {"RANK", "SLURM_PROCID"} & os.environ.keys():
+        return None  # without the second that the import takes
+    from trocar.ssl.ranks.distributed import World
+
+    world = World.from_environment()
+    return None if world is None or world.size == 1 else world
+
+
+@contextmanager
+def _stopped_in_order() -> Iterator[None]:
+    """Within, what ends this process by a signal also ends the ranks that it has started."""
+    from trocar.cli.terminal import answered, raise_stopped
+
+    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
+    with answered(numbers, raise_stopped):
+        yield
 
 
 def _arguments(args: argparse.Namespace) -> tuple[str | Path | None, list[str]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,8 @@ from trocar.downstream.evaluation.experiment import Experiment, make_experiment
 from trocar.downstream.evaluation.result_cache import FOLDER, Finished
 from trocar.downstream.evaluation.results import PREDICTIONS, EvaluationResults, ResultRow, RowOrigin
 from trocar.downstream.evaluation.run_files import about_task, track
-from trocar.downstream.evaluation.runner import FIGURES, PredictedContender, Runner, make_encoder
+from trocar.downstream.evaluation.runner import FIGURES, PredictedContender, Runner, encoders_of
+from trocar.downstream.evaluation.together import solve_together
 from trocar.downstream.features.feature_cache import cache_folder
 from trocar.downstream.features.frame_cache import FrameCache, Size, extent
 from trocar.downstream.folds import Budget
@@ -34,13 +37,20 @@ from trocar.downstream.predictions.prediction_file import About, Predictions
 from trocar.downstream.predictions.prediction_scores import PredictionScores
 from trocar.downstream.protocols import get_protocol
 from trocar.downstream.protocols.base import Protocol
+from trocar.downstream.work_share import WorkShare
 from trocar.errors import ConfigError
 from trocar.privacy.aliases import Aliases, aliases_of, withhold
 from trocar.privacy.private_data import Private, private_of, private_of_runs, to_show
 
 LOCK = ".writing.lock"
+DECODED = "frames decoded"
 LEAST_SIDE = 32
 """Pixels from which a decoded frame is large enough to tell pictures apart."""
+
+
+def alone() -> AbstractContextManager[WorkShare]:
+    """All of the work."""
+    return nullcontext(WorkShare())
 
 
 def evaluate(
@@ -50,19 +60,37 @@ def evaluate(
     *,
     own: Sequence[Contender] = (),
     labels: LabelTable | None = None,
+    together: Callable[[], AbstractContextManager[WorkShare]] = alone,
 ) -> EvaluationResults:
     """Score every backbone of `config` and its baselines; write the results if `config.out` is set.
 
     `judge` says of every backbone whether it has seen the test cases (`trocar.leakage.judge`). `own` are contenders
     that no name stands for (`own_contender`); `labels` are in place of those in `config.data`, where only pictures are
-    then. `say` gets a line of text for every step that takes long. Raises ConfigError for a bad configuration before
-    anything is decoded, TrocarError for data that cannot be read.
+    then. `say` gets a line of text for every step that takes long. `together` brings other ranks, which run
+    `take_part`: it is entered when the configuration is known to be good, and left when all is done. Raises ConfigError
+    for a bad configuration before anything is decoded, TrocarError for data that cannot be read.
     """
     _check_out(config)
     computing = Computing.of(config)
     plan = EvaluationPlan.of(config, own, labels)
+    with computing.products(), together() as share:
+        return _evaluate(plan, config, computing, judge, say, share)
+
+
+def take_part(config: EvaluateConfig, share: WorkShare, device: str) -> None:
+    """What a rank other than 0 does of an evaluation: its share of features and problems, on `device`.
+
+    Raises as `evaluate`, and TrocarError where another rank ends before its time.
+    """
+    computing = replace(Computing.of(config), device=device)
+    plan = EvaluationPlan.of(config)
     with computing.products():
-        return _evaluate(plan, config, computing, judge, say)
+        frames = FrameCache(plan.data, cache_folder(config.out, config.cache))
+        share.wait(DECODED)
+        for size in plan.sizes:
+            share.see(frames.path(size))
+        runner = Runner(config.repeats, config.out, config.figures, _private(plan, config), _finished(config))
+        _solve(plan, frames, computing, runner, share, lambda _: None)
 
 
 @dataclass(frozen=True)
@@ -125,6 +153,7 @@ def _evaluate(
     computing: Computing,
     judge: LeakChecks,
     say: Say,
+    share: WorkShare,
 ) -> EvaluationResults:
     private = _private(plan, config)
     say = private.hidden.saying(say)
@@ -140,25 +169,29 @@ def _evaluate(
     if any(task.masks for bench in plan.benches for task in bench.tasks):
         check_masks(plan.data, frames.folder)
     frames.prepare(list(plan.sizes))
+    share.wait(DECODED)
+    runner = Runner(config.repeats, config.out, config.figures, private, _finished(config))
+    if share.size > 1:
+        _solve(plan, frames, computing, runner, share, say)
     data = _with_copies(plan.data, frames, plan.sizes, judge, say)
     judged = judge.judging(data, plan.test_cases, say)
-    runner = Runner(config.repeats, config.out, config.figures, private, _finished(config))
     found, leaks = PredictedContender(), {}
+    told = say if share.size == 1 else lambda _: None  # what is done was told when it was done
     for arm in plan.arms:
-        say(arm.label)
+        told(arm.label)
         weights = [member.name for member in arm.members] if arm.kind == "backbone" else []
         leaks[arm.label] = judged(weights)
-        encoders = {member.name: make_encoder(arm, member, frames, computing) for member in arm.members}
+        encoders = encoders_of(arm, frames, computing)
         for bench in plan.benches:
             theirs = usable(arm, plan.protocols, bench)
             runner.finished.expect(theirs)
             for protocol in theirs:
                 if protocol.trains_network:  # a log should say what takes so long
-                    say(f"  {bench.name}: {protocol.label}")
+                    told(f"  {bench.name}: {protocol.label}")
                 found += runner.predict(arm, bench, protocol, encoders)
             runner.finished.let_go()
         for line in runner.finished.said():
-            say(f"  {line}")
+            told(f"  {line}")
     found.rows = [replace(row, leak=leaks[row.arm]) for row in found.rows]
     results = _results(data, plan.benches, found, config, computing, private.hidden)
     if config.out is not None:
@@ -168,6 +201,14 @@ def _evaluate(
             settings, tracking = config.model_dump(mode="json"), config.tracking
             track(results, config.out, settings, tracking.uri, tracking.experiment, say)
     return results
+
+
+def _solve(
+    plan: EvaluationPlan, frames: FrameCache, computing: Computing, runner: Runner, share: WorkShare, say: Say
+) -> None:
+    computing = computing.among(share.sharing())
+    encoders = partial(encoders_of, frames=frames, computing=computing)
+    solve_together(plan.arms, plan.benches, plan.protocols, runner, encoders, share, say)
 
 
 def _check_out(config: EvaluateConfig) -> None:

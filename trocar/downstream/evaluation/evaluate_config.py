@@ -6,16 +6,18 @@ On what an evaluation computes, and in what: settled once, before anything is co
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 
 from trocar.backbones.device import Precision, Wanted, choose_device, float32_means_float32, resolved
 from trocar.core.config import WithPlugins
+from trocar.core.resources import granted_cores
 from trocar.data.labelled_data import LabelledFolder
+from trocar.data.loading.workers import MOST
 from trocar.downstream.datasets.base import DatasetOptions
 from trocar.privacy.private_data import PrivacyConfig
 from trocar.runs.mlflow_server import TrackingConfig
@@ -95,6 +97,11 @@ class EvaluateConfig(LabelledTask, WithPlugins):
         description="processes that crop for a network that trains on a GPU, 0 to 256; null: what the machine has; "
         "nothing depends on it",
     )
+    ranks: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default=1,
+        description="processes that share the work, one per GPU; auto: as many as this machine has GPUs, with --slurm "
+        "as many as the profile has tasks; no number depends on it",
+    )
     out: Path | None = Field(
         default=None, description="the folder for results, predictions, masks and figures; null: nothing is written"
     )
@@ -126,6 +133,12 @@ class Computing:
         device = choose_device(config.device)
         precision = resolved(config.precision, torch.device(device))
         return Computing(device, precision, config.batch, config.workers)
+
+    def among(self, sharing: int) -> Computing:
+        """With this one's part of the workers where so many ranks share the cores; all have what was asked for."""
+        if sharing == 1 or self.workers is not None:
+            return self
+        return replace(self, workers=max(0, min(MOST, granted_cores() // sharing - 2)))
 
     def products(self) -> AbstractContextManager[None]:
         """Within, a float32 product on a GPU is one, unless networks compute in bfloat16 beside it."""

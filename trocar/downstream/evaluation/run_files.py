@@ -197,11 +197,7 @@ def run_masks(
     The payload has `gt_mask` and `pred_mask`, PNGs beside the predictions ('' where none are kept), and `confusion`,
     K x K pixel counts, row by row, the ground truth first.
     """
-    folder = file_stem(arm, protocol.label, member)
-    found = [
-        finished.solve(protocol, one, partial(_segmented, protocol, one, writer, folder), partial(writer.has, folder))
-        for one in problems
-    ]
+    found = solve_masks(member, arm, protocol, problems, writer, finished)
     files = [name for one in found for name in one.words["files"]]
     counts = np.concatenate([one.arrays["confusions"] for one in found])
     payload = {
@@ -211,6 +207,22 @@ def run_masks(
     }
     details = [one.words["detail"] for one in found]
     return ContenderRun(index, member, {bench.tasks[0].name: payload}, details, folds)
+
+
+def solve_masks(
+    member: str,
+    arm: str,
+    protocol: MaskProtocol,
+    problems: Iterator[Problem],
+    writer: MaskWriter,
+    finished: Finished,
+) -> list[Solution]:
+    """Of each problem the confusions of its test images, the names of their masks, and what was chosen."""
+    folder = file_stem(arm, protocol.label, member)
+    return [
+        finished.solve(protocol, one, partial(_segmented, protocol, one, writer, folder), partial(writer.has, folder))
+        for one in problems
+    ]
 
 
 def _segmented(protocol: MaskProtocol, problem: Problem, writer: MaskWriter, folder: str) -> Solution:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from trocar.downstream.evaluation.run_files import (
     frame_payload,
     prediction_table,
     run_masks,
+    solve_masks,
 )
 from trocar.downstream.features.feature_cache import Encoder, Features
 from trocar.downstream.features.frame_cache import FrameCache
@@ -55,6 +56,11 @@ class PredictedContender:
         self.tables += other.tables
         self.overlays += other.overlays
         return self
+
+
+def encoders_of(arm: Contender, frames: FrameCache, computing: Computing) -> dict[str, Encoder]:
+    """Of the members of an arm, by name."""
+    return {member.name: make_encoder(arm, member, frames, computing) for member in arm.members}
 
 
 def make_encoder(arm: Contender, member: Replicate, frames: FrameCache, computing: Computing) -> Encoder:
@@ -119,6 +125,25 @@ class Runner:
                     words = [name] + [f"draw {draw}"] * (bench.draws > 1) + [f"start {start}"] * (repeats > 1)
                     yield RunIndex(replicate, draw, start), ", ".join(words), encoder, folds
 
+    def solve(
+        self,
+        arm: Contender,
+        bench: Experiment,
+        protocol: Protocol,
+        encoders: Mapping[str, Encoder],
+        is_mine: Callable[[RunIndex, int], bool],
+    ) -> None:
+        """Have those problems solved that `is_mine` says of a run and the number of a fold, for `predict` to find."""
+        for index, name, encoder, folds in self._runs(bench, protocol, encoders):
+            mine = [number for number in range(len(folds)) if is_mine(index, number)]
+            if not mine:
+                continue
+            problems = self._problems(arm, bench, index, name, encoder, folds, mine)
+            if isinstance(protocol, MaskProtocol):
+                solve_masks(name, arm.label, protocol, problems, MaskWriter(self.out), self.finished)
+            else:
+                _solve_frames(protocol, encoder, problems, self.finished)
+
     def _run(
         self,
         arm: Contender,
@@ -129,16 +154,28 @@ class Runner:
         encoder: Encoder,
         folds: list[Fold],
     ) -> ContenderRun:
-        words = [bench.name, arm.label, *name.split(", ")]  # a name of several words begins with that of the arm
-        said = self.private.hidden.text(", ".join(dict.fromkeys(words)))
-        problems = (
-            replace(bench.problem(fold, encoder, index.start), title=f"{said}, fold {number} of {len(folds)}")
-            for number, fold in enumerate(folds, start=1)
-        )
+        problems = self._problems(arm, bench, index, name, encoder, folds, range(len(folds)))
         if isinstance(protocol, MaskProtocol):
             writer = MaskWriter(self.out)
             return run_masks(index, name, arm.label, bench, folds, protocol, problems, writer, self.finished)
         return _run_frames(index, name, bench, folds, protocol, encoder, problems, self.finished)
+
+    def _problems(
+        self,
+        arm: Contender,
+        bench: Experiment,
+        index: RunIndex,
+        name: str,
+        encoder: Encoder,
+        folds: list[Fold],
+        numbers: Iterable[int],
+    ) -> Iterator[Problem]:
+        """Of the folds with these numbers, counted from 0."""
+        words = [bench.name, arm.label, *name.split(", ")]  # a name of several words begins with that of the arm
+        said = self.private.hidden.text(", ".join(dict.fromkeys(words)))
+        for number in numbers:
+            problem = bench.problem(folds[number], encoder, index.start)
+            yield replace(problem, title=f"{said}, fold {number + 1} of {len(folds)}")
 
 
 def _run_frames(
@@ -151,9 +188,7 @@ def _run_frames(
     problems: Iterator[Problem],
     finished: Finished,
 ) -> ContenderRun:
-    small = protocol.trains_network or encoder.features.size < SMALL
-    with threadpool_limits(limits=1 if small else None, user_api="blas"):
-        found: list[Prediction] = [finished.predict(protocol, problem) for problem in problems]
+    found = _solve_frames(protocol, encoder, problems, finished)
     for prediction in found:
         _require_finite_scores(prediction, f"{member}, {protocol.label}")
     lead, *others = bench.tasks
@@ -161,6 +196,14 @@ def _run_frames(
     scores |= {task.name: np.concatenate([p.others[task.name] for p in found]) for task in others}
     payloads = {task.name: frame_payload(bench, task, scores[task.name]) for task in bench.tasks}
     return ContenderRun(index, member, payloads, [dict(p.detail) for p in found], folds)
+
+
+def _solve_frames(
+    protocol: Protocol, encoder: Encoder, problems: Iterator[Problem], finished: Finished
+) -> list[Prediction]:
+    small = protocol.trains_network or encoder.features.size < SMALL
+    with threadpool_limits(limits=1 if small else None, user_api="blas"):
+        return [finished.predict(protocol, problem) for problem in problems]
 
 
 def _require_finite_scores(prediction: Prediction, whose: str) -> None:

@@ -184,9 +184,7 @@ def process_group(
     if world.size == 1:
         yield
         return
-    place = f"port://{out.absolute()}/slurm/meet/{world.step}.json" if world.step else None
-    where = place or os.environ.get("TROCAR_RENDEZVOUS", "env://")
-    meeting = meet(where, world.rank, world.size)
+    meeting = meet(meeting_place(world, out), world.rank, world.size)
     if device.type == "cuda":
         refuse_shared(meeting.gather("gpu", name_of(device)))
     dist.init_process_group(
@@ -205,6 +203,13 @@ def process_group(
     finally:
         _meeting = None
         dist.destroy_process_group()
+
+
+def meeting_place(world: World, out: Path) -> str:
+    """Where several ranks meet: tasks of a SLURM step by a file below `out`, others where their launcher says."""
+    if world.step:
+        return f"port://{out.absolute()}/slurm/meet/{world.step}.json"
+    return os.environ.get("TROCAR_RENDEZVOUS", "env://")
 
 
 def collective_timeout_s(data_timeout_s: float | None) -> float:

@@ -13,17 +13,20 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 
 from torch.distributed import Store, TCPStore, rendezvous  # type: ignore[attr-defined]
 
 from trocar.core.files import write_json_atomic
 from trocar.core.messages import Say
+from trocar.core.progress import SILENT
 from trocar.errors import TrocarError
 
 SCHEME = "port://"
@@ -31,15 +34,20 @@ TIMEOUT_S = 900.0
 """For all ranks to arrive: a machine may still be copying shards, or loading Python from a busy file system."""
 
 _ASK_S, _LEAVE_S = 0.2, 10.0
+_FAILED = "failed"
 
 
 @dataclass(frozen=True)
 class Meeting:
-    """Where `size` ranks have met: what they can tell each other without a collective, a device or its time limit."""
+    """Where `size` ranks have met: what they can tell each other without a collective, a device or its time limit.
+
+    `check` is called again and again while this one waits, and may raise what makes that of no use.
+    """
 
     store: Store
     rank: int
     size: int
+    check: Callable[[], None] = lambda: None
 
     def gather(self, name: str, word: str, limit_s: float = TIMEOUT_S) -> list[str]:
         """What every rank says under `name`, by rank. Each name serves once. Raises TrocarError as `wait` does."""
@@ -61,12 +69,25 @@ class Meeting:
                 if time.monotonic() > deadline:
                     came = self.store.add(here, 0)
                     raise TrocarError(f"only {came} of {self.size} ranks came to '{name}' within {limit_s:.0f} s")
+                self.check()
+                self.refuse_failed()
                 time.sleep(_ASK_S)
         except RuntimeError as error:
             raise TrocarError(
                 f"rank 0 has ended while this one waited for all at '{name}' ({str(error).splitlines()[0]}); its own "
                 f"message says why"
             ) from None
+
+    def fail(self) -> None:
+        """Say that this rank ends with an error, which is of no use to wait for."""
+        with suppress(RuntimeError):
+            self.store.set(_FAILED, str(self.rank))
+
+    def refuse_failed(self) -> None:
+        """Raises TrocarError where another rank has said that it fails."""
+        if self.store.check([_FAILED]):
+            who = self.store.get(_FAILED).decode()
+            raise TrocarError(f"rank {who} of {self.size} has ended with an error; its own message says why")
 
     def leave(self) -> None:
         """Say that this rank asks nothing more. Rank 0 waits a little for the others: the store ends with it, and a
@@ -79,8 +100,11 @@ class Meeting:
                 gone = self.store.add("gone", 0)
 
 
-def meet(where: str, rank: int, size: int, timeout_s: float = TIMEOUT_S) -> Meeting:
-    """Bring `size` ranks together: `port://FILE`, or an address that torch knows (env://, file://...).
+def meet(
+    where: str, rank: int, size: int, timeout_s: float = TIMEOUT_S, check: Callable[[], None] = lambda: None
+) -> Meeting:
+    """Bring `size` ranks together: `port://FILE`, or an address that torch knows (env://, file://...). `check` is that
+    of the meeting.
 
     Raises TrocarError if they don't all arrive within `timeout_s` seconds.
     """
@@ -90,7 +114,7 @@ def meet(where: str, rank: int, size: int, timeout_s: float = TIMEOUT_S) -> Meet
     else:
         store, rank, size = next(rendezvous(where, rank, size, timeout=timedelta(seconds=timeout_s)))
         store.set_timeout(timedelta(seconds=timeout_s))
-    meeting = Meeting(store, rank, size)
+    meeting = Meeting(store, rank, size, check)
     meeting.wait("arrival", timeout_s)
     if file is not None and rank == 0:
         # All have read it. A second command of the same step must not find this one's port while it still answers.
@@ -169,9 +193,62 @@ def launch(
                 raise
 
 
-def _start(arguments: Sequence[str], rank: int, ranks: int, store: Path) -> subprocess.Popen[bytes]:
+STARTED_BY = "TROCAR_STARTED_BY"
+
+
+@contextmanager
+def helpers(arguments: Sequence[str], ranks: int, store: Path) -> Iterator[Callable[[], None]]:
+    """`python -m trocar ARGUMENTS` as ranks 1 and up, beside this process, which is rank 0; all meet at `store`.
+
+    Yields what raises TrocarError as soon as one of them has failed. However the block is left, they have ended then:
+    by themselves after its end, else they are ended.
+    """
+    processes: list[subprocess.Popen[bytes]] = []
+    variables = {STARTED_BY: str(os.getpid()), SILENT: "1"}
+    try:
+        for rank in range(1, ranks):
+            processes.append(_start(arguments, rank, ranks, store, variables))
+        yield lambda: _require_helpers(processes)
+        with suppress(subprocess.TimeoutExpired):
+            for process in processes:
+                process.wait(GRACE_S)
+    finally:
+        _pass_on(processes, signal.SIGTERM)
+        for process in processes:
+            try:
+                process.wait(_LEAVE_S)
+            except BaseException:  # also a second Ctrl-C
+                process.kill()
+                process.wait()
+
+
+def _require_helpers(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for rank, process in enumerate(processes, start=1):
+        if code := process.poll():
+            how = f"was killed by signal {-code} (out of memory?)" if code < 0 else f"ended with exit code {code}"
+            raise TrocarError(
+                f"rank {rank} of {len(processes) + 1} {how}, so the others end; the same command goes on with what is "
+                "finished"
+            )
+
+
+def end_with(parent: int) -> None:
+    """Let this process end soon after `parent`, which started it, whatever ended that one."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="trocar-parent", daemon=True).start()
+
+
+def _start(
+    arguments: Sequence[str], rank: int, ranks: int, store: Path, variables: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.Popen[bytes]:
     environment = {
         **os.environ,
+        **variables,
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(ranks),
