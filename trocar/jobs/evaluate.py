@@ -178,7 +178,7 @@ def _share(world: World, where: str, device: str, check: Callable[[], None] = la
             yield WorkShare(world.rank, world.size, wait, look, lambda: sharing[0])
             wait("all done")
             met[0].leave()
-        except BaseException:
+        except Exception:  # a stop comes to all ranks alike
             if not where.startswith(STARTED):
                 for meeting in met:
                     meeting.fail()

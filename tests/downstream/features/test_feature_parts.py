@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from downstream_factory import make_folder
+from share_factory import together
 
 from trocar.backbones.export import save_backbone
 from trocar.backbones.load import load_backbone
@@ -43,31 +42,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def encoder(root: Path, cache: str) -> Encoder:
     frames = FrameCache(open_dataset(root / "data"), root / cache)
     return Encoder(frames, 32, partial(load_backbone, root / "run"), batch=BATCH)
-
-
-def together(count: int, work: Callable[[WorkShare], object]) -> None:
-    """`work` on so many ranks, each a thread. Raises what a rank raises, after which the others end too."""
-    barrier, errors = threading.Barrier(count), []
-
-    def wait(name: str) -> None:
-        barrier.wait(60)
-
-    def run(rank: int) -> None:
-        try:
-            work(WorkShare(rank, count, wait))
-        except threading.BrokenBarrierError:
-            pass
-        except BaseException as error:
-            errors.append(error)
-            barrier.abort()
-
-    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
 
 
 def files(root: Path, cache: str) -> dict[str, bytes]:

@@ -132,13 +132,22 @@ class Runner:
         protocol: Protocol,
         encoders: Mapping[str, Encoder],
         is_mine: Callable[[RunIndex, int], bool],
+        check: Callable[[], None],
     ) -> None:
-        """Have those problems solved that `is_mine` says of a run and the number of a fold, for `predict` to find."""
+        """Have those problems solved that `is_mine` says of a run and the number of a fold, for `predict` to find.
+        `check` is called before each, and may end it.
+        """
+
+        def checked(numbers: Iterable[int]) -> Iterator[int]:
+            for number in numbers:
+                check()
+                yield number
+
         for index, name, encoder, folds in self._runs(bench, protocol, encoders):
             mine = [number for number in range(len(folds)) if is_mine(index, number)]
             if not mine:
                 continue
-            problems = self._problems(arm, bench, index, name, encoder, folds, mine)
+            problems = self._problems(arm, bench, index, name, encoder, folds, checked(mine))
             if isinstance(protocol, MaskProtocol):
                 solve_masks(name, arm.label, protocol, problems, MaskWriter(self.out), self.finished)
             else:

@@ -49,10 +49,9 @@ def solve_together(
             theirs = usable(arm, protocols, bench)
             runner.finished.expect(theirs)
             for protocol in theirs:
-                share.check()
                 if protocol.trains_network:
                     say(f"  {bench.name}: {protocol.label}")
-                runner.solve(arm, bench, protocol, encoders, partial(turns.is_mine, protocol, arm, bench))
+                runner.solve(arm, bench, protocol, encoders, partial(turns.is_mine, protocol, arm, bench), share.check)
             runner.finished.let_go()
         for line in runner.finished.said():
             say(f"  {line}")
