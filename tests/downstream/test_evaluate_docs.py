@@ -24,7 +24,7 @@ def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
     text = PAGE.read_text(encoding="utf-8")
     commands = [line for block in re.findall(r"```console\n(.*?)```", text, re.S) for line in block.splitlines()]
     (configuration,) = re.findall(r"```yaml\n(.*?)```", text, re.S)
-    assert len(commands) == 13
+    assert len(commands) == 14
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home-cache"))
     generate(tmp_path / "phantom", PhantomSpec(cases=4, minutes=0.15, size=(96, 64), seed=1))

@@ -149,6 +149,9 @@ def test_missing_data_unknown_names_and_unknown_metrics_exit_2(
     assert "--data is needed" in said("cholec80_tecno_resnet50")
     assert "did you mean 'cholec80_tecno_resnet50'?" in said("cholec80_tecno_resnet", "--data", "/nowhere")
     assert "name what to reproduce; there is: " in said()
+    shared = experiment(tmp_path)
+    shared.write_text(shared.read_text().replace("seeds: 1", "ranks: 2"))
+    assert "reproduced by one process" in said(str(shared), "--data", str(tmp_path))
     wrong = experiment(tmp_path, metric="accuracy@vido")
     assert "did you mean 'accuracy@video'?" in said(str(wrong), "--data", str(tmp_path))
 

@@ -146,6 +146,8 @@ def reproduce(
     given = {**experiment.overrides, "data": str(data), "out": str(out)}
     changes = [f"{key}={json.dumps(value)}" for key, value in given.items()] + (overrides or [])
     config = load(EvaluateConfig, experiment.preset, changes)
+    if config.ranks != 1:
+        raise ConfigError(f"ranks={config.ranks}: an experiment is reproduced by one process; use ranks=1")
     _check_data(name, data, config.layout)
     results = evaluate(config, judge, say)
     row = _row(results, target.task)

@@ -38,13 +38,15 @@ class WorkShare:
         """This rank's block of the items, in order; no block is longer than another by more than one."""
         return items[len(items) * self.rank // self.size : len(items) * (self.rank + 1) // self.size]
 
-    def see(self, path: Path) -> None:
-        """Return when a file that some rank has written is visible here. Raises TrocarError if that never happens."""
+    def see(self, *paths: Path) -> None:
+        """Return when one of the files, which some rank has written, is visible here. Raises TrocarError if none ever
+        is.
+        """
         deadline = time.monotonic() + SEEN_S
-        while not path.is_file():
+        while not any(path.is_file() for path in paths):
             if time.monotonic() > deadline:
                 raise TrocarError(
-                    f"rank {self.rank} of {self.size} does not see {path}, which another rank has written: out and "
+                    f"rank {self.rank} of {self.size} does not see {paths[0]}, which another rank has written: out and "
                     "cache must be folders that all machines of the job share"
                 )
             time.sleep(ASK_S)

@@ -97,6 +97,26 @@ def test_parts_that_were_finished_before_a_rank_died_are_not_computed_again(
     assert files(root, "killed") == files(root, "alone")
 
 
+def test_one_process_drops_the_parts_that_ranks_have_left(root: Path) -> None:
+    one = encoder(root, "left")
+    one.frames.prepare([32])
+    parts = FeatureParts.of(one)
+    parts.extract(parts.rows[:2], WorkShare())
+    assert len(files(root, "left")) == 3
+    assert len(one.features) == 46
+    assert files(root, "left") == files(root, "alone")
+
+
+def test_features_that_another_evaluation_with_the_cache_has_joined_before_are_taken(root: Path) -> None:
+    one = encoder(root, "shared")
+    one.frames.prepare([32])
+    parts = FeatureParts.of(one)
+    parts.path.write_bytes(files(root, "alone")[parts.path.name])
+    parts.extract(parts.rows[3:5], WorkShare())
+    parts.join(WorkShare())
+    assert files(root, "shared") == files(root, "alone")
+
+
 def test_a_file_that_other_machines_do_not_see_is_told_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -141,6 +141,13 @@ def keep_features(path: Path, features: Features) -> None:
     with part.open("wb") as file:
         np.save(file, features)
     part.replace(path)
+    drop_parts(path)
+
+
+def drop_parts(path: Path) -> None:
+    """Remove what several ranks had of the features before these were whole (`feature_parts`), of any batch."""
+    for part in path.parent.glob(f".{path.name}.*-*-*"):
+        part.unlink(missing_ok=True)
 
 
 def features_path(model: nn.Module, frames: FrameCache, size: int, precision: Precision = "float32") -> Path:

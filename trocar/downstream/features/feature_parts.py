@@ -20,6 +20,7 @@ from trocar.core.files import writing
 from trocar.downstream.features.feature_cache import (
     Encoder,
     Features,
+    drop_parts,
     extracted,
     features_path,
     keep_features,
@@ -111,14 +112,16 @@ class FeatureParts:
         """Write the whole file and drop the parts. Raises TrocarError for one that cannot be seen here."""
         parts = []
         for rows in self.rows:
-            share.see(self.place(rows))
+            share.see(self.place(rows), self.path)
             part = self._read(rows)
-            if part is None:
+            if part is not None:
+                parts.append(part)
+            elif read_features(self.path) is None:
                 raise TrocarError(f"{self.place(rows)} is damaged; the same command makes it anew")
-            parts.append(part)
-        keep_features(self.path, np.concatenate(parts))
-        for old in self.path.parent.glob(f".{self.path.name}.*-*-*"):  # of other batches too
-            old.unlink(missing_ok=True)
+        if len(parts) == len(self.rows):
+            keep_features(self.path, np.concatenate(parts))
+        else:  # another evaluation with this cache has been faster, and has dropped what it joined
+            drop_parts(self.path)
 
     def _read(self, rows: Ints) -> Features | None:
         found = read_features(self.place(rows))
