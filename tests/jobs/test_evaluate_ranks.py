@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import psutil
@@ -23,6 +24,7 @@ from trocar.downstream.evaluation.evaluate_config import EvaluateConfig
 from trocar.downstream.evaluation.result_cache import FOLDER
 from trocar.errors import ConfigError
 from trocar.jobs import evaluate as job
+from trocar.ssl.ranks.distributed import World
 
 HEAD = {"name": "temporal_finetuned", "head": {"name": "gru", "hidden": 8}, "epochs": 2}
 HEAD["finetune"] = {name: value for name, value in TUNED.items() if name != "name"}
@@ -78,6 +80,17 @@ def test_more_ranks_than_gpus_are_refused_and_auto_takes_each(root: Path, monkey
     assert job.ranks_of(EvaluateConfig(data=root / "data", ranks="auto")) == 2
     with pytest.raises(ConfigError, match=r"2 GPU\(s\) are visible, and each rank takes one; take ranks=2"):
         job.ranks_of(EvaluateConfig(data=root / "data", ranks=3))
+
+
+def test_a_rank_takes_the_gpu_of_its_number_on_its_machine(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[object] = []
+    monkeypatch.setattr(job, "choose_device", lambda _: "cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(job, "_share", lambda world, where, device: nullcontext(device))
+    monkeypatch.setattr(job.comparison, "take_part", lambda config, share, device: taken.extend([share, device]))
+    job.take_part(EvaluateConfig(data=root / "data", out=root / "gpu"), World(6, 8, 2))
+    assert taken == [2, "cuda:2", "cuda:2"]
 
 
 def test_modules_and_labels_of_ones_own_stay_with_one_rank(root: Path, cores: None) -> None:

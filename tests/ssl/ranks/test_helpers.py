@@ -104,3 +104,13 @@ def test_who_waits_is_told_which_rank_has_failed(tmp_path: Path) -> None:
     Meeting(store, 1, 2).fail()
     with pytest.raises(TrocarError, match="rank 1 of 2 has ended with an error; its own message says why"):
         Meeting(store, 0, 2).wait("place", 30)
+
+
+def test_who_works_on_is_told_that_rank_0_has_ended(tmp_path: Path) -> None:
+    file = tmp_path / "meet.json"
+    kept_by_rank_0 = port_store(file, 0, 2)
+    meeting = Meeting(port_store(file, 1, 2), 1, 2)
+    meeting.refuse_failed()
+    del kept_by_rank_0
+    with pytest.raises(TrocarError, match="rank 0 has ended while this one worked"):
+        until_raised(meeting.refuse_failed)

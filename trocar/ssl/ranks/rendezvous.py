@@ -73,10 +73,12 @@ class Meeting:
                 self.refuse_failed()
                 time.sleep(_ASK_S)
         except RuntimeError as error:
-            raise TrocarError(
-                f"rank 0 has ended while this one waited for all at '{name}' ({str(error).splitlines()[0]}); its own "
-                f"message says why"
-            ) from None
+            raise self._gone(error, f"waited for all at '{name}'") from None
+
+    def _gone(self, error: RuntimeError, meanwhile: str) -> TrocarError:
+        return TrocarError(
+            f"rank 0 has ended while this one {meanwhile} ({str(error).splitlines()[0]}); its own message says why"
+        )
 
     def fail(self) -> None:
         """Say that this rank ends with an error, which is of no use to wait for."""
@@ -84,9 +86,12 @@ class Meeting:
             self.store.set(_FAILED, str(self.rank))
 
     def refuse_failed(self) -> None:
-        """Raises TrocarError where another rank has said that it fails."""
-        if self.store.check([_FAILED]):
-            who = self.store.get(_FAILED).decode()
+        """Raises TrocarError where another rank has said that it fails, or where rank 0 has ended."""
+        try:
+            who = self.store.get(_FAILED).decode() if self.store.check([_FAILED]) else None
+        except RuntimeError as error:
+            raise self._gone(error, "worked") from None
+        if who is not None:
             raise TrocarError(f"rank {who} of {self.size} has ended with an error; its own message says why")
 
     def leave(self) -> None:
