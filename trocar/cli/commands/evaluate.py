@@ -100,7 +100,8 @@ def run(args: argparse.Namespace) -> int:
             print(line)
         return 0
     if world is not None and world.rank > 0:
-        take_part(config, world)
+        with _stopped_in_order():
+            take_part(config, world)
         return 0
     if not config.backbone:
         errors.print("no --backbone: the baselines alone", markup=False)
@@ -152,7 +153,9 @@ def _world() -> World | None:
 
 @contextmanager
 def _stopped_in_order() -> Iterator[None]:
-    """Within, what ends this process by a signal also ends the ranks that it has started."""
+    """Within, what ends this process by a signal also ends the ranks that it has started, and no file that was being
+    written stays behind.
+    """
     from trocar.cli.terminal import answered, raise_stopped
 
     numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
