@@ -12,6 +12,8 @@ from trocar.data.ingest.quality import dhash
 from trocar.leakage.matching import Rule, find_copies
 from trocar.leakage.pictures import Pictures, variants
 
+pytestmark = pytest.mark.slow  # decodes all clips
+
 FPS = 1
 SMALL = (427, 240)
 
