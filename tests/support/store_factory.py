@@ -14,16 +14,19 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 Fault = Callable[[int, str], object]
 """(number of the request, path) -> "" for none; "503", "403", "cut", "whole" (no ranges), "damaged"; or seconds."""
 
 
 class WebStore:
-    """Serves the files below `folder`, by ranges; `address` is where. `asked`: (path, range) of every GET."""
+    """Serves the files below `folder`, by ranges; `address` is where. `asked`: (path, range) of every GET. `tagged`:
+    whether files have an ETag.
+    """
 
     def __init__(self, folder: Path, fault: Fault = lambda number, path: "") -> None:
-        self.folder, self.fault = folder, fault
+        self.folder, self.fault, self.tagged = folder, fault, True
         self.asked: list[tuple[str, str]] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
@@ -61,6 +64,9 @@ class WebStore:
                     return
                 data, status = path.read_bytes(), 200
                 asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+                if asked and fault != "whole" and int(asked[1]) >= len(data):
+                    self._head(416, 0)
+                    return
                 if asked and fault != "whole":
                     data, status = data[int(asked[1]) : int(asked[2]) + 1], 206
                 if fault == "damaged" and data:
@@ -72,7 +78,7 @@ class WebStore:
                     self.close_connection = True
 
             def _path(self) -> Path | None:
-                path = store.folder / self.path.removeprefix("/shards/")
+                path = store.folder / unquote(self.path.removeprefix("/shards/"))
                 if path.is_file():
                     return path
                 self._head(404, 0)
@@ -82,6 +88,9 @@ class WebStore:
                 self.send_response(status)
                 self.send_header("Content-Length", str(size))
                 self.send_header("Accept-Ranges", "bytes")
+                if status == 200 and store.tagged:
+                    path = store.folder / unquote(self.path.removeprefix("/shards/"))
+                    self.send_header("ETag", f'"{path.stat().st_mtime_ns:x}-{size:x}"')
                 self.end_headers()
 
             def log_message(self, *words: Any) -> None:

@@ -19,6 +19,7 @@ from PIL import Image
 from trocar.core.messages import Say
 from trocar.core.random import I64
 from trocar.data.catalog.catalog import Catalog
+from trocar.data.remote.mirror import is_known
 from trocar.data.remote.store import is_remote
 from trocar.downstream.labels import Judged, LabelledFrames
 from trocar.errors import TrocarError
@@ -131,7 +132,7 @@ class _Pool:
 
 def _reachable(part: Part) -> _Pool | None:
     """The frames of a run; None if its catalog is gone or not the same any more."""
-    if part.catalog is None or not (is_remote(part.catalog) or Path(part.catalog).is_dir()):
+    if part.catalog is None or not (is_known(part.catalog) if is_remote(part.catalog) else Path(part.catalog).is_dir()):
         return None
     try:
         catalog = Catalog.open(part.catalog)

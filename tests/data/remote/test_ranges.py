@@ -1,6 +1,7 @@
 import os
 import stat
 import threading
+from types import SimpleNamespace
 
 import pytest
 from store_factory import WebStore
@@ -83,14 +84,17 @@ def test_blocks_keep_to_their_limit_and_the_ones_used_last_stay(tmp_path, monkey
     monkeypatch.setattr(module, "LOOK_EVERY", 1)
     monkeypatch.setattr(module, "BLOCK", 100)
     blocks = Blocks(tmp_path, 400)
-    blocks.lock("0-0")
     for number in range(6):
-        blocks.put(f"0-{number}", bytes(100))
+        assert blocks.put(f"0-{number}", bytes([number] * 100))
         os.utime(tmp_path / f"0-{number}", (number, number))
-    assert blocks.get("0-2", 100)  # used just now
-    blocks.put("0-6", bytes(100))
-    assert sorted(path.name for path in tmp_path.iterdir() if path.name[0] != ".") == ["0-2", "0-4", "0-5", "0-6"]
-    assert blocks.get("0-0", 100) is None
+    assert blocks.has("0-3", 100)  # used just now
+    assert blocks.put("0-6", bytes(100))
+    kept = {path.name for path in tmp_path.iterdir() if path.name[0] != "."}
+    assert {"0-3", "0-6"} <= kept
+    assert len(kept) <= 4
+    assert blocks.read("0-3", 10, 5) == bytes([3] * 5)
+    assert blocks.read("0-0", 0, 100) is None
+    assert not blocks.has("0-3", 99)
 
 
 def test_a_disk_that_is_full_or_closed_is_no_end(web, tmp_path, monkeypatch):
@@ -100,10 +104,57 @@ def test_a_disk_that_is_full_or_closed_is_no_end(web, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SPARE", 1 << 62)  # no disk has so much
     monkeypatch.setattr(module, "LOOK_EVERY", 1)
     reader = ranges_of(web, Blocks(tmp_path / "cache", 1 << 30))
-    reader.blocks.lock("0")
-    reader.blocks.put("9-9", b"x")
     assert reader.read((0, 5, 10)) == CONTENT[0][5:15]
-    assert not (tmp_path / "cache" / "9-9").exists()  # the next look makes room
+    assert reader.read((0, 900, 10)) == CONTENT[0][900:910]
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.name[0] != "."]
+
+
+def test_a_disk_that_fills_up_loses_old_blocks_and_goes_on_keeping_new_ones(tmp_path, monkeypatch):
+    """Only so much fits: what is written beyond raises, as a full disk does."""
+    whole = module.write_atomic
+
+    def limited(path, data, **more):
+        if sum(one.stat().st_size for one in tmp_path.iterdir()) + len(data) > 1000:
+            raise OSError(28, "No space left on device")
+        whole(path, data, **more)
+
+    monkeypatch.setattr(module, "write_atomic", limited)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=module.SPARE + 100))
+    blocks = Blocks(tmp_path, 1 << 30)
+    for number in range(30):
+        assert blocks.put(f"0-{number}", bytes(100))
+        os.utime(tmp_path / f"0-{number}", (number, number))
+    assert blocks.has("0-29", 100)
+
+
+def test_blocks_are_the_users_alone(web, tmp_path):
+    folder = tmp_path / "cache" / "c"
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    reader = ranges_of(web, Blocks(folder, 1 << 30))
+    assert reader.read((0, 5, 10)) == CONTENT[0][5:15]
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "c").symlink_to(tmp_path)
+    assert ranges_of(web, Blocks(tmp_path / "linked" / "c", 1 << 30)).read((0, 5, 10)) == CONTENT[0][5:15]
+    assert not list(tmp_path.glob("0-*"))
+
+
+def test_who_holds_a_block_and_stands_still_is_not_waited_for_long(web, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE_S", 0.2)
+    blocks = Blocks(tmp_path / "cache", 1 << 30)
+    with blocks.fetching("0-0"):  # as a process does that was suspended
+        other = ranges_of(web, Blocks(tmp_path / "cache", 1 << 30))
+        assert other.read((0, 5, 10)) == CONTENT[0][5:15]
+
+
+def test_blocks_on_the_disk_take_no_memory(web, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BLOCK", 4096)
+    reader = ranges_of(web, Blocks(tmp_path / "cache", 1 << 30))
+    wanted = [(0, offset, 300) for offset in range(0, 40_000, 400)]
+    reader.announce(wanted)
+    assert all(reader.read(one) == CONTENT[0][one[1] : one[1] + 300] for one in wanted)
+    assert {future.result() for future in reader._coming.values()} == {None}
 
 
 def test_the_folder_follows_the_jobs_variables_and_the_catalog(tmp_path, monkeypatch):

@@ -35,6 +35,24 @@ def test_ranges_and_whole_files_come_as_they_are(folder, tmp_path):
         assert [path.name for path in (tmp_path / "below").iterdir()] == ["copy"]
 
 
+def test_a_range_behind_the_end_is_empty_and_names_are_quoted(folder):
+    (folder / "a" / "b#c d%20?.tar").write_bytes(b"0123")
+    with WebStore(folder) as web:
+        store = RemoteStore(web.address)
+        assert store.read("a/b.tar", len(CONTENT), len(CONTENT) + 10) == b""
+        assert store.read("a/b#c d%20?.tar", 1, 3) == b"12"
+
+
+def test_the_version_of_a_file_changes_with_its_content(folder):
+    with WebStore(folder) as web:
+        for tagged in (True, False):
+            web.tagged = tagged
+            before = RemoteStore(web.address).version("a/b.tar")
+            assert RemoteStore(web.address).version("a/b.tar") == before
+            (folder / "a" / "b.tar").write_bytes(bytes(len(CONTENT)) if tagged else CONTENT)
+            assert RemoteStore(web.address).version("a/b.tar") != before
+
+
 @pytest.mark.parametrize("fault", ["503", "cut", 1.0], ids=["503", "cut", "hangs"])
 def test_a_request_that_fails_is_made_again(folder, fault):
     with WebStore(folder, lambda number, path: fault if number in (1, 2) else "") as web:

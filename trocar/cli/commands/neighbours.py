@@ -39,6 +39,7 @@ def register(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Build it, and say where it is and how many frames got a neighbour."""
     from trocar.core.config import load
+    from trocar.data.remote.store import is_remote
     from trocar.leakage.guard import RunGuard
     from trocar.ssl.neighbour_index import FACTOR, NeighbourIndexConfig, build_index
 
@@ -54,4 +55,6 @@ def run(args: argparse.Namespace) -> int:
         print(f"{built.bad} frames can't be read as ingested and were left out", file=sys.stderr)
     print(f"{built.near} of {built.frames} frames have a neighbour nearer than {FACTOR:g} x the frame before them")
     print(f"index written to {built.folder} ({built.search} search)")
+    if is_remote(config.catalog):
+        print(f"it is in this machine's copy of the catalog; for other machines: {config.catalog}/catalog/neighbours/")
     return 0

@@ -112,14 +112,23 @@ def recognises(path: Path | str) -> bool:
 
 
 def show(path: Path | str, console: Console, *, sheet: Path | None = None, verify: bool = False) -> int:
-    """Print what is there; write a contact sheet; with `verify` read every shard. Returns the exit code."""
+    """Print what is there; write a contact sheet; with `verify` read every shard. Returns the exit code.
+
+    Raises ConfigError for `verify` of an address.
+    """
+    if verify and is_remote(path):
+        raise ConfigError(
+            f"{path}: --verify reads every byte; compare the folder with what the store says of it "
+            f"(`rclone check`, `aws s3 sync --dryrun`), or verify it on a machine that has it"
+        )
     catalog = Catalog.open(path)
     cases = {(row["source"], row["case_id"]) for row in catalog.videos.select(["source", "case_id"]).to_pylist()}
     hours = sum(catalog.videos["duration_s"].to_pylist()) / 3600
     stills = int(np.count_nonzero(catalog.is_still))
     videos = f"{catalog.videos.num_rows - stills} videos" + (f", {stills} stills" if stills else "")
     counts = f"{videos}, {len(cases)} cases, {hours:.2f} h, {len(catalog)} frames"
-    console.print(f"{path}: {counts} in {len(catalog.shard_paths)} shards", markup=False, soft_wrap=True)
+    where = catalog.location if is_remote(path) else path
+    console.print(f"{where}: {counts} in {len(catalog.shard_paths)} shards", markup=False, soft_wrap=True)
     console.print(f"fingerprint {catalog.fingerprint}", markup=False, soft_wrap=True)
     console.print(_origin_table(catalog))
     console.print(_verdict_table(catalog))
@@ -280,11 +289,6 @@ def _rejected_table(catalog: Catalog) -> Table:
 
 
 def _verify(catalog: Catalog, console: Console) -> int:
-    if catalog.store is not None:
-        raise ConfigError(
-            f"{catalog.location}: --verify reads every byte; compare the folder with what the store says of it "
-            f"(`rclone check`, `aws s3 sync --dryrun`), or verify it on a machine that has it"
-        )
     expected = pq.read_table(catalog.root / FOLDER / "shards.parquet").to_pylist()
     bad = 0
     for path, shard in zip(catalog.shard_paths, expected, strict=True):

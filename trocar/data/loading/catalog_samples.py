@@ -57,7 +57,10 @@ class CatalogSamples(IterableDataset[Sample]):
         start = self.rank + self.world * (0 if worker is None else worker.id)
         reader, about = Reader(self.catalog), _SampleMaker(self.catalog)
         if self._plan is None:
-            for row in self._rows[start::parts].tolist():
+            own = self._rows[start::parts]
+            for place, row in enumerate(own.tolist()):
+                if place % _BATCH == 0 and reader.asks_ahead:
+                    reader.order(own[place : place + _BATCH, None])
                 try:
                     yield about.sample(row, reader.read(row))
                 except BadContentError as error:
@@ -68,6 +71,8 @@ class CatalogSamples(IterableDataset[Sample]):
             step, slot = divmod(position, self._plan.batch)
             if step != of:
                 rows, of = self._plan.rows(step), step
+                if reader.asks_ahead:
+                    reader.order(rows[slot::parts, None])
             found: list[Jpeg] = []
             row, _ = reader.deliver(self._plan, step, slot, int(rows[slot]), partial(_keep, found))
             yield about.sample(row, bytes(found[-1]))
@@ -118,7 +123,15 @@ class _SampleMaker:
         }
         return {
             "__key__": f"{video['name']}-{number:07d}",
-            "__url__": str(self.catalog.shard_paths[int(frames["shard"][row])]),
+            "__url__": self._address(int(frames["shard"][row])),
             "jpg": jpeg,
             "json": json.dumps(said, sort_keys=True).encode(),
         }
+
+    def _address(self, shard: int) -> str:
+        store = self.catalog.store
+        return (
+            str(self.catalog.shard_paths[shard])
+            if store is None
+            else f"{store.address}/{self.catalog.shard_names[shard]}"
+        )

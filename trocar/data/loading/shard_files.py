@@ -15,7 +15,7 @@ import shutil
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -29,7 +29,7 @@ from trocar.core.random import I64
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.selection.plan import Plan
 from trocar.data.selection.selection import Selection
-from trocar.errors import ConfigError
+from trocar.errors import ConfigError, TrocarError
 
 SPARE = 1 << 30
 """Bytes that stay free on the target: other jobs of the machine write there as well."""
@@ -37,6 +37,7 @@ SPARE = 1 << 30
 SCANNED = 4096
 """Steps whose frames are looked up before the first one: seconds, where a whole run would be minutes."""
 
+ASK_S = 1.0
 AT_ONCE = 8
 """Shards that are copied at the same time: a network file system gives one reader a part of what it has."""
 
@@ -52,12 +53,25 @@ def place(stage_to: str, catalog: Catalog) -> Path:
     return Path(expanded).expanduser() / f"trocar-shards-{catalog.fingerprint[:16]}"
 
 
-def copy(catalog: Catalog, shards: Sequence[int], target: Path, say: Say, spare: int = SPARE) -> None:
+def copy(
+    catalog: Catalog,
+    shards: Sequence[int],
+    target: Path,
+    say: Say,
+    spare: int = SPARE,
+    stop: Callable[[], object] = lambda: False,
+) -> None:
     """Copy those of `shards` that `target` lacks, the first ones where it has no room for all; says what it does.
 
     Several at a time; a copy has its name when it is whole. What is there already, from an earlier life of the job, is
-    kept.
+    kept. `stop` is asked every second whether to leave it at what is there.
     """
+    ended = threading.Event()
+
+    def go_on() -> None:
+        if ended.is_set():
+            raise TrocarError("staging was stopped")
+
     missing = [shard for shard in shards if not _is_whole(catalog, shard, target)]
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -76,13 +90,20 @@ def copy(catalog: Catalog, shards: Sequence[int], target: Path, say: Say, spare:
         if fitting:
             say(f"staging {fitting} shards, {need >> 20} MiB, to {target}")
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            copies = [pool.submit(_copy_one, catalog, shard, target) for shard in missing[:fitting]]
+            copies = [pool.submit(_copy_one, catalog, shard, target, go_on) for shard in missing[:fitting]]
             try:
-                for done in copies:
-                    done.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)  # those that have begun end with their file
-                raise
+                left = set(copies)
+                while left and not stop():
+                    left = wait(left, timeout=ASK_S, return_when=FIRST_EXCEPTION).not_done
+                    for done in copies:
+                        if done.done():
+                            done.result()
+                if left:
+                    say("staging was stopped; what is there is kept")
+                    return
+            finally:
+                ended.set()
+                pool.shutdown(wait=False, cancel_futures=True)  # those that have begun end with their file, or soon
     except OSError as error:
         say(f"not staged: {error.filename or target}: {error.strerror or error}; reading shards in place")
         return
@@ -125,9 +146,9 @@ def _copy_of(catalog: Catalog, shard: int, target: Path) -> Path:
     return target / catalog.shard_paths[shard].name
 
 
-def _copy_one(catalog: Catalog, shard: int, target: Path) -> None:
+def _copy_one(catalog: Catalog, shard: int, target: Path, go_on: Callable[[], None]) -> None:
     if catalog.store is not None:
-        catalog.store.fetch(catalog.shard_names[shard], _copy_of(catalog, shard, target))
+        catalog.store.fetch(catalog.shard_names[shard], _copy_of(catalog, shard, target), go_on)
         return
     with replacing(_copy_of(catalog, shard, target)) as temporary:
         shutil.copyfile(catalog.shard_paths[shard], temporary)

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -179,7 +180,7 @@ def from_workers(
     _leave_deaths_to_the_queue()
     # At the end of the program as well: workers ignore the SIGTERM by which multiprocessing would end them, and an
     # error whose traceback keeps this iterator would wait for them for ever.
-    end: Callable[[], None] = items._shutdown_workers  # type: ignore[attr-defined]
+    end = partial(_end, items)
     atexit.register(end)
     try:
         with patience.watched(stuck=lambda: _kill(items)):
@@ -200,6 +201,16 @@ def from_workers(
     finally:
         end()
         atexit.unregister(end)
+
+
+def _end(items: Any) -> None:
+    """Have the workers end, and kill those that don't: one that waits for its storage hears nothing else."""
+    late = threading.Timer(DEATH_S, lambda: [worker.kill() for worker in items._workers])
+    late.daemon = True
+    with suppress(RuntimeError):  # at the end of the program there may be no new threads
+        late.start()
+    items._shutdown_workers()
+    late.cancel()
 
 
 def _patiently(items: Any, patience: Patience) -> Iterator[Any]:

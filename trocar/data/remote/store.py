@@ -6,6 +6,8 @@ endpoints are those of this machine, as AWS's own tools or fsspec's configuratio
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 import re
 import threading
@@ -14,6 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeGuard, TypeVar
+from urllib.parse import quote
 
 from pydantic import PlainValidator
 
@@ -32,7 +35,7 @@ SLOWEST = 1 << 20
 CHUNK = 8 << 20
 """Bytes of one request of a whole file."""
 
-_ADDRESS = re.compile(r"^[a-z][a-z0-9+.-]*://")
+_ADDRESS = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 Result = TypeVar("Result")
 Call = Callable[..., Any]
 """(method of fsspec's, its arguments but for the path) -> its result."""
@@ -76,7 +79,8 @@ class RemoteStore:
                 f"{redact(address)}: an address is written into records and logs, so it may hold no credentials and no "
                 f"query; give them as the store's own tools take them (~/.aws, ~/.netrc, AWS_* variables)"
             )
-        self.address = address.rstrip("/")
+        protocol, _, rest = address.rstrip("/").partition("://")
+        self.address = f"{protocol.lower()}://{rest}"
         self._start()
 
     def __reduce__(self) -> tuple[type[RemoteStore], tuple[str]]:
@@ -91,15 +95,30 @@ class RemoteStore:
         """Bytes of a file. Raises TrocarError as `read`."""
         return int(self._repeated(name, lambda call: call("info")["size"]))
 
-    def read(self, name: str, start: int, end: int) -> bytes:
+    def version(self, name: str) -> str:
+        """What changes with a file's content: its size, and its tag or date, or where there is neither its sha256.
+
+        Raises TrocarError as `read`.
+        """
+        about = self._repeated(name, lambda call: dict(call("info")))
+        tags = [str(about[key]) for key in _TAGS if about.get(key)]
+        return f"{about['size']} {tags[0] if tags else hashlib.sha256(self.whole(name)).hexdigest()}"
+
+    def read(self, name: str, start: int, end: int, go_on: Callable[[], None] = lambda: None) -> bytes:
         """Bytes start..end-1 of a file; fewer only where it ends before.
 
-        Raises TrocarError for a file that is not there, for a store that refuses or does not answer, and for a server
-        that knows no ranges.
+        `go_on` is called before each attempt; what it raises ends the reading. Raises TrocarError for a file that is
+        not there, for a store that refuses or does not answer, and for a server that knows no ranges.
         """
 
         def request(call: Call) -> bytes:
-            data = bytes(call("cat_file", start=start, end=end))
+            go_on()
+            try:
+                data = bytes(call("cat_file", start=start, end=end))
+            except Exception as error:
+                if _is_beyond(error) and call("info")["size"] <= start:
+                    return b""
+                raise
             if len(data) > end - start:
                 raise TrocarError(
                     f"{self.address}/{name}: the server answers with {len(data)} bytes where {end - start} were "
@@ -115,29 +134,29 @@ class RemoteStore:
         """All of a small file."""
         return self.read(name, 0, self.size(name))
 
-    def fetch(self, name: str, into: Path) -> None:
-        """Copy a file to this machine's disk, where it has its name when it is whole."""
+    def fetch(self, name: str, into: Path, go_on: Callable[[], None] = lambda: None) -> None:
+        """Copy a file to this machine's disk, where it has its name when it is whole; `go_on` as for `read`."""
         size = self.size(name)
         into.parent.mkdir(parents=True, exist_ok=True)
         with replacing(into) as temporary, temporary.open("wb") as file:
             for start in range(0, size, CHUNK):
-                file.write(self.read(name, start, min(start + CHUNK, size)))
+                file.write(self.read(name, start, min(start + CHUNK, size), go_on))
 
     def _repeated(self, name: str, request: Callable[[Call], Result], more_s: float = 0.0) -> Result:
         """What `request` makes of the file's methods; each of its calls may take `more_s` seconds more than others."""
         path, last = f"{self.address}/{name}", ""
+        asked = f"{self.address}/{quote(name)}" if self.address.startswith("http") else path
         for attempt in range(ATTEMPTS):
             if not threading.main_thread().is_alive():  # at the end of a program its threads are waited for
                 raise TrocarError(f"{path} is not read any more: the program ends")
             try:
                 limit_s = min(FIRST_LIMIT_S * 2**attempt, LAST_LIMIT_S) + more_s
-                return request(partial(_call, self._files(), path, limit_s))
+                return request(partial(_call, self._files(), asked, limit_s))
             except (TrocarError, ConfigError):
                 raise
-            except FileNotFoundError:
-                raise MissingError(
-                    f"{self.address}/{name} is missing; copy it there again, or run `trocar ingest` again"
-                ) from None
+            except FileNotFoundError as error:
+                why = "" if asked in str(error) else f" ({redact(str(error))})"
+                raise MissingError(f"{path} is missing{why}; copy it there again") from None
             except Exception as error:  # every protocol has its own: of aiohttp, botocore, asyncio, the system
                 last = redact(f"{type(error).__name__}: {error}")
                 if _is_refusal(error):
@@ -170,9 +189,20 @@ def _call(files: Any, path: str, limit_s: float, method: str, **arguments: Any) 
     return sync(files.loop, getattr(files, f"_{method}"), path, timeout=limit_s, **arguments)
 
 
+_TAGS = ("ETag", "etag", "Content-MD5", "md5Hash", "Digest", "Last-Modified", "LastModified", "updated", "mtime")
+"""What file systems of fsspec call that which changes with a file, the surest first."""
+_UNUSABLE = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "InvalidConfigError", "NoRegionError")
+"""botocore's words for a machine on which no request can be made."""
+
+
 def _is_refusal(error: Exception) -> bool:
     status = getattr(error, "status", None)  # aiohttp's
-    return isinstance(error, PermissionError) or status in (401, 403) or type(error).__name__ == "NoCredentialsError"
+    return isinstance(error, PermissionError) or status in (401, 403) or type(error).__name__ in _UNUSABLE
+
+
+def _is_beyond(error: Exception) -> bool:
+    """Whether a range was refused because the file ends before it."""
+    return getattr(error, "status", None) == 416 or getattr(error, "errno", None) == errno.EINVAL
 
 
 def _filesystem(address: str) -> Any:
@@ -181,21 +211,26 @@ def _filesystem(address: str) -> Any:
         import fsspec
 
         try:
-            return fsspec.filesystem(protocol, **_limits(protocol))
+            files = fsspec.filesystem(protocol, **_limits(protocol))
         except ImportError as error:  # fsspec's sentence names the package
             ours = "; pip install 'trocar[remote]'" if protocol in ("s3", "http", "https") else ""
             raise ConfigError(f"{address}: {error}{ours}") from None
         except ValueError:
             known = "s3://, https:// and what else fsspec knows"
             raise ConfigError(f"{address}: {protocol}:// is no kind of store; there are {known}") from None
+    if hasattr(files, "retries"):  # of s3fs: attempts are counted here
+        files.retries = 1
+    return files
 
 
 def _limits(protocol: str) -> dict[str, Any]:
     if protocol in ("http", "https"):
         import aiohttp
 
-        return {"client_kwargs": {"timeout": aiohttp.ClientTimeout(total=LAST_LIMIT_S * 2), "trust_env": True}}
+        limit = aiohttp.ClientTimeout(total=LAST_LIMIT_S * 2)
+        # Of what a server compresses on its way there are no ranges.
+        plain = {"Accept-Encoding": "identity"}
+        return {"client_kwargs": {"timeout": limit, "trust_env": True, "headers": plain}}
     if protocol in ("s3", "s3a"):
-        # Retries are counted here, and not once more below.
-        return {"config_kwargs": {"max_pool_connections": 64, "retries": {"max_attempts": 1}}}
+        return {"config_kwargs": {"max_pool_connections": 64, "retries": {"total_max_attempts": 1}}}
     return {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -245,9 +245,9 @@ class Pretraining:
             shard(self.method, self.method.backbones, mesh)
         return self.method
 
-    def stage(self, start: int) -> None:
+    def stage(self, start: int, stop: Callable[[], object] = lambda: False) -> None:
         """Copy the shards that the ranks of this machine read from step `start` on to its own disk, once per machine,
-        if `data.stage_to` says so.
+        if `data.stage_to` says so; until `stop` asks to end it.
         """
         if self.config.data.stage_to is None:
             return
@@ -259,7 +259,7 @@ class Pretraining:
             shards = shard_files.in_order_of_use(self.catalog, self.plan, slots, range(start, self.total))
             if self.neighbours is not None:  # of whom any frame of the selection may be one
                 shards = list(dict.fromkeys([*shards, *shard_files.shards_of(self.catalog, self.selection)]))
-            shard_files.copy(self.catalog, shards, place, self.say)
+            shard_files.copy(self.catalog, shards, place, self.say, stop=stop)
         wait_for_all("staging", STAGING_S)
         self.staged = shard_files.present(self.catalog, place)
 

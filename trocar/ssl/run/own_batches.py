@@ -101,7 +101,7 @@ class OwnBatchesRun(Pretraining):
         """Who makes the views, for people."""
         return "views of your own"
 
-    def stage(self, start: int) -> None:
+    def stage(self, start: int, stop: Callable[[], object] = lambda: False) -> None:
         """There are no shards."""
 
     def batches(self, start: int) -> Generator[Batch]:

@@ -104,7 +104,7 @@ def _train(setup: Pretraining, lease: Lease | None, after_stop: AfterStop, stop:
         setup.say(line)
     optimizer = build_optimizer(method, config.optim)
     start, state = _restore(setup, method, optimizer)
-    setup.stage(start)
+    setup.stage(start, stop)
     if world.is_main:
         config.run.out.mkdir(parents=True, exist_ok=True)
         withhold(
