@@ -88,6 +88,28 @@ def test_those_that_are_read_first_are_copied_where_there_is_no_room_for_all(cat
     assert said[-1].startswith("staged 2 shards")
 
 
+def test_a_stop_leaves_it_at_what_is_there(catalog, tmp_path, monkeypatch):
+    asked, go = [], threading.Event()
+
+    def hanging(source, target):
+        assert go.wait(20)  # a file server that gives nothing
+        raise OSError(errno.EIO, "Input/output error", str(target))
+
+    monkeypatch.setattr(shard_files, "ASK_S", 0.01)
+    monkeypatch.setattr(shard_files.shutil, "copyfile", hanging)
+
+    def stop():
+        asked.append(1)
+        if len(asked) == 3:
+            go.set()
+        return len(asked) == 3
+
+    said = []
+    shard_files.copy(catalog, [0, 1], tmp_path / "disk", said.append, spare=0, stop=stop)
+    assert said[-1] == "staging was stopped; what is there is kept"
+    assert shard_files.present(catalog, tmp_path / "disk") == {}
+
+
 def test_the_shards_of_the_steps_to_come_are_first_and_those_of_no_step_stay_away(catalog, monkeypatch):
     plan = Plan(Composition(curate="none").resolve(catalog, None), 8, 0, "window")
     shard = catalog.frames["shard"]

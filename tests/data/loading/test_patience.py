@@ -1,6 +1,8 @@
 """A batch that doesn't come: said early, an error late."""
 
 import logging
+import multiprocessing
+import time
 
 import pytest
 
@@ -75,3 +77,18 @@ def test_a_job_that_was_suspended_has_waited_for_nothing(clock):
     clock(8 * 3600)
     waiting.check()
     assert not waiting.is_over
+
+
+def test_workers_that_hang_are_gone_when_the_reader_ends(monkeypatch):
+    def make(number):
+        if number > 1:
+            time.sleep(120)  # storage that doesn't answer
+        return number
+
+    monkeypatch.setattr(workers, "DEATH_S", 0.2)
+    items = workers.from_workers(make, range(8), 2, pin=False, patience=Patience(0, 0, None), if_it_dies="")
+    assert [next(items), next(items)] == [0, 1]
+    started = [child for child in multiprocessing.active_children() if "Process" in child.name]
+    assert len(started) == 2
+    items.close()
+    assert not [child for child in started if child.is_alive()]
