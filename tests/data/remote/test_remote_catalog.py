@@ -111,6 +111,7 @@ def test_a_cache_that_cannot_be_written_is_named(local, web, monkeypatch):
 
 def test_only_what_was_opened_from_here_is_known(web):
     assert not mirror.is_known(web.address)
+    assert not mirror.is_known("https://jane:secret@store/shards")
     Catalog.open(web.address)
     assert mirror.is_known(web.address + "/")
 

@@ -62,7 +62,10 @@ def mirrored(store: RemoteStore) -> Path:
 
 def is_known(address: str) -> bool:
     """Whether a catalog has been opened there from this machine: what only a record names is not asked for anything."""
-    return _folder_of(RemoteStore(address).address).is_dir()
+    try:
+        return _folder_of(RemoteStore(address).address).is_dir()
+    except ConfigError:  # an address that nobody could have opened
+        return False
 
 
 def _key(store: RemoteStore, header: bytes, names: Iterable[str]) -> str:
