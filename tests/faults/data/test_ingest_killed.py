@@ -22,6 +22,7 @@ from ingest_process import (
 )
 
 from trocar.data.catalog.catalog import Catalog
+from trocar.data.ingest import jobs
 from trocar.data.ingest.framing import IngestSettings
 from trocar.data.ingest.record import Metadata
 from trocar.data.ingest.video import Job, JobOutcome
@@ -116,10 +117,10 @@ def test_a_video_that_kills_its_process_is_rejected_and_the_others_done(
 ) -> None:
     (tmp_path / "videos").mkdir()
     meta = Metadata("c", 1, "s")
-    jobs = [Job(f"v{i}", tmp_path, f"v{i}.mp4", tmp_path, "", IngestSettings(), meta) for i in range(4)]
+    four = [Job(f"v{i}", tmp_path, f"v{i}.mp4", tmp_path, "", IngestSettings(), meta) for i in range(4)]
     monkeypatch.setattr(jobs, "_run", crash_on_v1)
     with inject("SIGSEGV", "ingest worker", "its video is rejected, the others are done", at="video v1") as injection:
-        outcomes = {outcome.name: outcome for outcome in jobs.run_jobs(jobs, workers=2)}
+        outcomes = {outcome.name: outcome for outcome in jobs.run_jobs(four, workers=2)}
         assert outcomes["v1"].rejected[0].reason == "decoder crashed"
         assert (tmp_path / "videos" / "v1.rejected.json").is_file()
         finished = {name: outcome.finished for name, outcome in outcomes.items()}
