@@ -51,6 +51,8 @@ def parse_yaml_texts(text: str) -> Any:
     return yaml.load(text, Loader=yaml.BaseLoader)
 
 
+ADDRESS = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+"""What an address begins with, and a path does not."""
 PRESETS = Path(__file__).parents[1] / "configs"
 
 
@@ -64,7 +66,7 @@ class Config(BaseModel):
     def _no_address(cls, value: Any, info: ValidationInfo) -> Any:
         """As a path `s3://bucket/run` would be a folder `s3:` below the working directory."""
         kind = cls.model_fields[info.field_name].annotation if info.field_name is not None else None
-        if kind in (Path, Path | None) and isinstance(value, str) and re.match(r"[a-z][a-z0-9+.-]*://", value):
+        if kind in (Path, Path | None) and isinstance(value, str) and ADDRESS.match(value):
             raise ValueError("is an address, and a folder or file of this machine is needed here")
         return value
 

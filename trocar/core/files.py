@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from trocar.errors import ConfigError
+
 
 def write_atomic(path: str | Path, data: bytes | str, *, sync: bool = True) -> None:
     """Replace `path` by `data` in one step (text as UTF-8); the folder must exist.
@@ -107,6 +109,17 @@ class HashedFile:
 def user_cache() -> Path:
     """Trocar's folder in the user's cache: $XDG_CACHE_HOME/trocar, else ~/.cache/trocar. It may not exist."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trocar"
+
+
+def own_disk(key: str, named: str) -> Path:
+    """The folder that the configuration's `key` names on this machine; $VARIABLES are those of the running job.
+
+    Raises ConfigError for a variable that isn't set here.
+    """
+    expanded = os.path.expandvars(named)
+    if "$" in expanded or not expanded:
+        raise ConfigError(f"{key} = {named!r}: not set on this machine; name a folder of its own disk")
+    return Path(expanded).expanduser()
 
 
 def sha256_of(path: Path) -> str:

@@ -101,7 +101,7 @@ class Reader:
     def _checked(self, row: int, into: memoryview | None) -> Jpeg:
         frames = self.catalog.frames
         shard, offset, size = self._place(row)
-        if not 0 <= shard < len(self.catalog.shard_names) or offset < 0 or not 0 <= size <= MAX_BYTES:
+        if not self._can_be(shard, offset, size):
             raise BadContentError(f"the catalog puts it at byte {offset} of shard {shard}, {size} bytes long")
         data = self._pread(shard, offset, size, into)
         if self._ranges is not None and shard not in self.staged and zlib.crc32(data) != int(frames["crc32"][row]):
@@ -199,21 +199,24 @@ class Reader:
         frames = self.catalog.frames
         return int(frames["shard"][row]), int(frames["offset"][row]), int(frames["size"][row])
 
+    def _can_be(self, shard: int, offset: int, size: int) -> bool:
+        """Whether there can be a frame there."""
+        return 0 <= shard < len(self.catalog.shard_names) and offset >= 0 and 0 <= size <= MAX_BYTES
+
     def _is_asked_for(self, row: int) -> bool:
         """Whether a store is, for a row that lies where there can be one."""
-        shard, offset, size = self._place(row)
-        known = 0 <= shard < len(self.catalog.shard_names) and offset >= 0 and 0 <= size <= MAX_BYTES
-        return known and shard not in self.staged and row not in self.known_bad
+        place = self._place(row)
+        return self._can_be(*place) and place[0] not in self.staged and row not in self.known_bad
 
     def _advise(self, row: int) -> None:
         if self._ranges is not None and int(self.catalog.frames["shard"][row]) not in self.staged:
             return
         if row in self.known_bad or not hasattr(os, "posix_fadvise"):
             return
-        frames = self.catalog.frames
+        shard, offset, size = self._place(row)
         try:
-            with self._handles.use(int(frames["shard"][row]), self._path, OPEN_SHARDS) as handle:
-                os.posix_fadvise(handle, int(frames["offset"][row]), int(frames["size"][row]), os.POSIX_FADV_WILLNEED)
+            with self._handles.use(shard, self._path, OPEN_SHARDS) as handle:
+                os.posix_fadvise(handle, offset, size, os.POSIX_FADV_WILLNEED)
         except OSError:
             return  # only advice: the read itself retries, and says what is wrong
 

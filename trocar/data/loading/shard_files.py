@@ -23,13 +23,13 @@ from pathlib import Path
 
 import numpy as np
 
-from trocar.core.files import replacing
+from trocar.core.files import own_disk, replacing
 from trocar.core.messages import Say
 from trocar.core.random import I64
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.selection.plan import Plan
 from trocar.data.selection.selection import Selection
-from trocar.errors import ConfigError, TrocarError
+from trocar.errors import TrocarError
 
 SPARE = 1 << 30
 """Bytes that stay free on the target: other jobs of the machine write there as well."""
@@ -47,10 +47,7 @@ def place(stage_to: str, catalog: Catalog) -> Path:
 
     Raises ConfigError for a variable that isn't set here.
     """
-    expanded = os.path.expandvars(stage_to)
-    if "$" in expanded or not expanded:
-        raise ConfigError(f"data.stage_to = {stage_to!r}: not set on this machine; name a folder of its own disk")
-    return Path(expanded).expanduser() / f"trocar-shards-{catalog.fingerprint[:16]}"
+    return own_disk("data.stage_to", stage_to) / f"trocar-shards-{catalog.fingerprint[:16]}"
 
 
 def copy(

@@ -19,9 +19,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from trocar.core.files import locked, write_atomic
+from trocar.core.files import locked, own_disk, write_atomic
 from trocar.data.remote.store import RemoteStore
-from trocar.errors import ConfigError
 
 IN_FLIGHT = 32
 """Requests of one process at a time: an object store answers each in tens of milliseconds, and thousands at once."""
@@ -153,11 +152,8 @@ def blocks_of(cache: str | None, fingerprint: str, gib: float) -> Blocks:
 
     Raises ConfigError for a variable that isn't set here.
     """
-    expanded = os.path.expandvars(cache) if cache is not None else tempfile.gettempdir()
-    if "$" in expanded or not expanded:
-        raise ConfigError(f"data.cache_to = {cache!r}: not set on this machine; name a folder of its own disk")
-    folder = Path(expanded).expanduser() / f"trocar-blocks-{os.getuid()}"
-    return Blocks(folder / fingerprint[:16], int(gib * 2**30))
+    disk = Path(tempfile.gettempdir()) if cache is None else own_disk("data.cache_to", cache)
+    return Blocks(disk / f"trocar-blocks-{os.getuid()}" / fingerprint[:16], int(gib * 2**30))
 
 
 class Ranges:

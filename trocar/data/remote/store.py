@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from urllib.parse import quote
 
 from pydantic import PlainValidator
 
+from trocar.core.config import ADDRESS
 from trocar.core.files import replacing
 from trocar.errors import ConfigError, TrocarError, extra
 from trocar.privacy.redaction import redact
@@ -35,7 +35,6 @@ SLOWEST = 1 << 20
 CHUNK = 8 << 20
 """Bytes of one request of a whole file."""
 
-_ADDRESS = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 Result = TypeVar("Result")
 Call = Callable[..., Any]
 """(method of fsspec's, its arguments but for the path) -> its result."""
@@ -43,7 +42,7 @@ Call = Callable[..., Any]
 
 def is_remote(place: object) -> TypeGuard[str]:
     """Whether it is an address such as `s3://bucket/shards`, and no folder of this machine."""
-    return isinstance(place, str) and _ADDRESS.match(place) is not None
+    return isinstance(place, str) and ADDRESS.match(place) is not None
 
 
 def place_of(named: object) -> str | Path:
