@@ -159,7 +159,7 @@ def test_a_visible_tool_is_in_the_mask(phantom: Path) -> None:
 
 def test_planted_frames_look_like_what_they_are(phantom: Path) -> None:
     planted = pd.read_csv(phantom / "planted.csv")
-    assert set(planted["kind"]) == {"black", "out_of_body", "duplicate"}
+    assert set(planted["kind"]) == {"black", "out_of_body", "duplicate", "near_duplicate"}
     for video, rows in planted.groupby("video"):
         frames = pictures(phantom / f"videos/{video}.mp4").astype(int)
         for row in rows.itertuples():
@@ -168,6 +168,9 @@ def test_planted_frames_look_like_what_they_are(phantom: Path) -> None:
             elif row.kind == "duplicate":
                 change = np.abs(frames[row.frame] - frames[row.frame - 1]).mean()
                 assert change < 3
+            elif row.kind == "near_duplicate":
+                change = np.abs(frames[row.frame] - frames[row.frame - 1]).mean()
+                assert 0.5 < change < 20
             else:
                 mask = np.asarray(Image.open(phantom / f"semseg/{video}/{video}_{row.frame:06d}.png"))
                 assert mask.max() == 0
@@ -189,7 +192,10 @@ def test_cvs_labels_are_the_mean_of_three_annotators_on_key_frames(phantom: Path
 def test_description_names_version_parameters_and_label_spaces(phantom: Path) -> None:
     found = json.loads((phantom / "phantom.json").read_text())
     assert found["generator_version"] == corpus_module.GENERATOR_VERSION
-    assert found["parameters"] == {"cases": 3, "minutes": 0.15, "size": [96, 64], "fps": 4, "seed": 3}
+    assert found["parameters"] == {
+        **{"cases": 3, "minutes": 0.15, "size": [96, 64], "fps": 4, "seed": 3},
+        "talk": {"offset_s": 1.5, "omitted": 0.2, "off_topic": 0.1, "errors": 0.05},
+    }
     assert (found["phases"], found["tools"], found["classes"]) == (list(PHASES), list(TOOLS), list(CLASSES))
 
 
@@ -223,3 +229,53 @@ def test_documented_command_generates_then_reports_completeness(
     assert "is complete" in capsys.readouterr().out
     assert main([*line[1:], "--size", "63x64"]) == 2
     assert "even numbers" in capsys.readouterr().err
+
+
+def test_boxes_hold_the_instruments_of_the_masks(phantom: Path) -> None:
+    boxes = pd.read_csv(phantom / "tool_boxes.csv")
+    tool, bag = CLASSES.index("instrument"), CLASSES.index("specimen_bag")
+    checked = 0
+    for (video, frame), rows in boxes.groupby(["video", "frame"]):
+        mask = np.asarray(Image.open(phantom / f"semseg/{video}/{video}_{frame:06d}.png"))
+        covered = np.zeros(mask.shape, dtype=bool)
+        for row in rows.itertuples():
+            assert 0 <= row.left < row.left + row.width <= mask.shape[1]
+            assert 0 <= row.top < row.top + row.height <= mask.shape[0]
+            covered[row.top : row.top + row.height, row.left : row.left + row.width] = True
+        assert not (mask[~covered] == bag).any()
+        # Clips are of the class of instruments as well, and have no boxes.
+        assert (mask[~covered] == tool).mean() < 0.05
+        checked += 1
+    assert checked > 10
+    assert set(boxes["tool"]) <= set(TOOLS)
+
+
+def test_what_comes_next_counts_down_over_all_files_of_an_operation(phantom: Path) -> None:
+    table = pd.read_csv(phantom / "anticipation.csv")
+    listed = videos(phantom)
+    for _, files in listed.groupby("case_id"):
+        waits = pd.concat([table[table["video"] == video] for video in files.sort_values("part")["video"]])
+        phases = [
+            phase
+            for video in files.sort_values("part")["video"]
+            for phase in pd.read_csv(phantom / f"phase_annotations/{video}-phase.txt", sep="\t")["Phase"]
+        ]
+        first = {phase: phases.index(phase) / SPEC.fps for phase in dict.fromkeys(phases)}
+        for phase in PHASES:
+            at_start = waits[phase].iloc[0]
+            assert np.isnan(at_start) if phase not in first else at_start == pytest.approx(first[phase], abs=0.001)
+    tools = pd.read_csv(phantom / "tool_annotations/video01-tool.txt", sep="\t").set_index("Frame")
+    mine = table[table["video"] == "video01"].set_index("frame")
+    for name in TOOLS:
+        assert ((tools[name] == 1) == (mine[name] == 0)).all()
+
+
+def test_narration_of_both_transcribers_lies_within_its_file(phantom: Path) -> None:
+    table = pd.read_csv(phantom / "narration.csv")
+    assert set(table["transcriber"]) == {"recogniser", "typist"}
+    assert set(table["level"]) == {"clip", "phase", "video"}
+    lengths = videos(phantom).set_index("video")["duration_s"]
+    assert set(table["video"]) == set(lengths.index)
+    for row in table.itertuples():
+        assert 0 <= row.start < row.end <= lengths[row.video] + 1e-6
+        assert isinstance(row.text, str)

@@ -12,33 +12,49 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from fractions import Fraction
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from PIL import Image
 
 from trocar.errors import ConfigError, TrocarError
-from trocar.phantom.film import Frame, film, plan_case
+from trocar.phantom.film import Frame, film, plan_case, script
 from trocar.phantom.labels import (
+    BOX_COLUMNS,
     CVS_COLUMNS,
+    NARRATION_COLUMNS,
+    NEXT_COLUMNS,
     PLANTED_COLUMNS,
     VIDEO_COLUMNS,
     CvsGraders,
     Row,
+    box_rows,
     class_text,
     cvs_rows,
+    narration_rows,
+    next_rows,
     phase_text,
     planted_rows,
     tool_text,
     write_table,
 )
+from trocar.phantom.narration import TRANSCRIBERS, Utterance, narrate, transcribed
 from trocar.phantom.optics import HOUSES
-from trocar.phantom.sampling import Bytes, stream
+from trocar.phantom.recorder import Recorder
+from trocar.phantom.sampling import stream
 from trocar.phantom.spec import CLASSES, GENERATOR_VERSION, PHASES, TOOLS, CasePlan, PhantomSpec
 
+TABLES = {
+    "cvs": ("all_metadata.csv", CVS_COLUMNS),
+    "planted": ("planted.csv", PLANTED_COLUMNS),
+    "boxes": ("tool_boxes.csv", BOX_COLUMNS),
+    "next": ("anticipation.csv", NEXT_COLUMNS),
+    "narration": ("narration.csv", NARRATION_COLUMNS),
+    "videos": ("videos.csv", VIDEO_COLUMNS),
+}
+"""Kind of rows -> the file of the corpus that has them, and its columns; the last one is written last."""
 MARKERS = ".cases"
 PARTIAL = ".partial"
 SOURCE = "phantom"
@@ -58,16 +74,23 @@ def write_case(out: Path, spec: PhantomSpec, index: int) -> int:
     work = out / PARTIAL / plan.case_id
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    rows: dict[str, list[Row]] = {"videos": [], "cvs": [], "planted": []}
+    rows: dict[str, list[Row]] = {table: [] for table in TABLES}
     graders = CvsGraders(stream(spec.seed, "case", index, "graders"))
     frames = film(spec, plan)
+    versions = _transcripts(spec, plan)
+    files: list[tuple[str, list[Frame]]] = []
     for part, (video, start, end) in enumerate(plan.parts, start=1):
         kept = _write_file(work, video, frames, end - start, spec, HOUSES[plan.hospital].crf)
         rows["videos"].append(_video_row(spec, plan, video, part, end - start))
         rows["cvs"] += cvs_rows(video, kept, spec.fps, graders)
         rows["planted"] += planted_rows(video, kept)
+        rows["boxes"] += box_rows(video, kept, spec.fps)
+        for transcriber, said in versions.items():
+            rows["narration"] += narration_rows(video, start / spec.fps, end / spec.fps, transcriber, said)
+        files.append((video, kept))
         (work / f"{video}-phase.txt").write_text(phase_text([f.moment.phase for f in kept]))
         (work / f"{video}-tool.txt").write_text(tool_text([f.tools for f in kept], spec.fps))
+    rows["next"] = next_rows(files, spec.fps)
     for video, _, _ in plan.parts:
         _move(work, out, video)
     partial = work / "marker.json"
@@ -76,6 +99,14 @@ def write_case(out: Path, spec: PhantomSpec, index: int) -> int:
     partial.replace(marker(out, index))
     shutil.rmtree(work)
     return plan.frames
+
+
+def _transcripts(spec: PhantomSpec, plan: CasePlan) -> dict[str, list[Utterance]]:
+    """What each transcriber made of what was said."""
+    rng = stream(spec.seed, "case", plan.index, "narration")
+    told = script(spec, plan)
+    said = narrate(rng, plan.procedure, told.segments, told.bouts, told.fps, spec.talk)
+    return {name: transcribed(rng, said, name, spec.talk.errors) for name in TRANSCRIBERS}
 
 
 def _write_file(
@@ -90,7 +121,7 @@ def _write_file(
             frame = next(frames)
             recorder.add(frame.picture)
             Image.fromarray(frame.mask).save(masks / f"{video}_{number:06d}.png", compress_level=1)
-            kept.append(Frame(empty, empty, frame.tools, frame.moment, frame.planted, frame.pedicle))
+            kept.append(replace(frame, picture=empty, mask=empty))
     return kept
 
 
@@ -121,37 +152,6 @@ def _video_row(spec: PhantomSpec, plan: CasePlan, video: str, part: int, frames:
         "fps": spec.fps,
         "duration_s": round(frames / spec.fps, 3),
     }
-
-
-class Recorder:
-    """An H.264 encoder whose bytes depend on its frames only: one thread, fixed GOP, no encoder tuning by scene."""
-
-    def __init__(self, path: Path, spec: PhantomSpec, crf: int) -> None:
-        self._container = av.open(str(path), "w", options={"fflags": "+bitexact", "movflags": "+faststart"})
-        options = {"crf": str(crf), "preset": "superfast", "x264-params": "scenecut=0:threads=1:lookahead-threads=1"}
-        self._stream = self._container.add_stream("libx264", rate=Fraction(spec.fps), options=options)
-        self._stream.width, self._stream.height = spec.size
-        self._stream.pix_fmt = "yuv420p"
-        self._stream.gop_size = 5 * spec.fps
-        self._stream.thread_count = 1
-        self._stream.codec_context.flags |= av.codec.context.Flags.bitexact
-        self._count, self._fps = 0, spec.fps
-
-    def add(self, picture: Bytes) -> None:
-        """Encode one picture uint8 [H, W, 3]."""
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-        frame.pts = self._count
-        frame.time_base = Fraction(1, self._fps)
-        self._count += 1
-        self._container.mux(self._stream.encode(frame))
-
-    def __enter__(self) -> Recorder:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if error[0] is None:
-            self._container.mux(self._stream.encode())
-        self._container.close()
 
 
 DESCRIPTION = "phantom.json"
@@ -189,7 +189,7 @@ def is_complete(out: Path, spec: PhantomSpec) -> bool:
     """Whether `out` holds exactly this phantom, finished."""
     if _read_description(out) != _describe(spec) or missing_cases(out, spec):
         return False
-    return all((out / name).is_file() for name in ("videos.csv", "all_metadata.csv", "planted.csv"))
+    return all((out / name).is_file() for name, _ in TABLES.values())
 
 
 def check_folder(out: Path, spec: PhantomSpec) -> None:
@@ -275,15 +275,14 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def _write_tables(out: Path, spec: PhantomSpec) -> None:
-    rows: dict[str, list[dict[str, Any]]] = {"videos": [], "cvs": [], "planted": []}
+    rows: dict[str, list[dict[str, Any]]] = {table: [] for table in TABLES}
     for index in range(spec.cases):
         found = json.loads(marker(out, index).read_text())
         for table in rows:
             rows[table] += found[table]
     _write_text(out / "seg_label_map.txt", class_text())
-    write_table(out / "all_metadata.csv", CVS_COLUMNS, rows["cvs"])
-    write_table(out / "planted.csv", PLANTED_COLUMNS, rows["planted"])
-    write_table(out / "videos.csv", VIDEO_COLUMNS, rows["videos"])
+    for table, (file, columns) in TABLES.items():
+        write_table(out / file, columns, rows[table])
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trocar.phantom.anatomy import Anatomy, Points
+from trocar.phantom.anatomy import WORLD_HALF, Anatomy, Points
 from trocar.phantom.materials import Rng
 from trocar.phantom.optics import packing_poses, point_on_organ
 from trocar.phantom.sampling import stream
@@ -63,14 +63,30 @@ class Works:
 
 @dataclass(frozen=True)
 class Manner:
-    """How camera and instruments are handled in a hospital."""
+    """How the camera is held in a hospital: `zoom` is a factor, `shake` and `drift` in view heights, `lag` in seconds,
+    `swing` in radians.
+    """
 
-    zoom: tuple[float, float]
+    zoom: float
     shake: float
+    drift: float
     lag: float
+    swing: float
 
 
-MANNERS = {"north": Manner((1.0, 1.55), 0.006, 1.6), "south": Manner((0.85, 1.3), 0.016, 0.8)}
+MANNERS = {"north": Manner(1.12, 0.006, 0.04, 1.6, 0.08), "south": Manner(0.94, 0.02, 0.09, 0.8, 0.3)}
+# The survey from afar, the work on the pedicle from near: each hospital does it by its own factor.
+ZOOMS = {
+    PREPARATION: (0.75, 1.0),
+    PEDICLE: (1.15, 1.6),
+    CLIPPING: (1.3, 1.75),
+    DISSECTION: (0.95, 1.4),
+    PACKAGING: (0.75, 1.0),
+    CLEANING: (0.85, 1.25),
+}
+FLUID = {CLEANING: (0.55, 1.0)}
+LEAK_SHARE = 0.15
+"""Of the other segments, in which some fluid stands as well."""
 
 
 class Director:
@@ -132,6 +148,7 @@ class Director:
         cameras = self._camera(rng, goals)
         sway = [wander(rng, self.frames, self.fps, 4) for _ in range(2)]
         smoke, fog = self._smoke(rng), self._fog(rng)
+        veil, fluid = self._veil(), self._fluid(self._rng("fluid"))
         marks = self._rng("marks")
         pending = sorted(self.bleeds, key=lambda bleed: bleed[0])
         exposed = 0
@@ -149,6 +166,8 @@ class Director:
                 stamps=tuple(stamps),
                 smoke=float(smoke[i]),
                 fog=float(fog[i]),
+                veil=float(veil[i]),
+                fluid=float(fluid[i]),
                 criteria=criteria,
                 cvs_margin=margin,
             )
@@ -199,14 +218,15 @@ class Director:
         manner = MANNERS[self._plan.hospital]
         zoom, offset = np.empty(self.frames), np.empty((self.frames, 2))
         for bout in self.bouts:
-            zoom[bout.start : bout.end] = rng.uniform(*manner.zoom)
+            zoom[bout.start : bout.end] = manner.zoom * rng.uniform(*ZOOMS[bout.segment.phase])
             offset[bout.start : bout.end] = rng.uniform(-0.2, 0.2, 2)
         shake = [manner.shake * wander(rng, self.frames, self.fps, 1.1) for _ in range(2)]
-        drift = [0.05 * wander(rng, self.frames, self.fps, 9) for _ in range(2)]
+        drift = [manner.drift * wander(rng, self.frames, self.fps, 9) for _ in range(2)]
         centre = follow(goals * 0.8 + offset, self.fps, manner.lag) + np.stack(shake, 1) + np.stack(drift, 1)
-        centre = np.clip(centre, (-ROAM[0], -ROAM[1]), ROAM)
         zoom = follow(zoom, self.fps, 1.2) * (1 + 0.03 * wander(rng, self.frames, self.fps, 5))
-        roll = float(rng.uniform(-0.7, 0.7)) + 0.16 * wander(rng, self.frames, self.fps, 14)
+        roam = np.clip(np.array(WORLD_HALF) - 0.62 / zoom[:, None] - 0.05, 0.08, ROAM)
+        centre = np.clip(centre, -roam, roam)
+        roll = float(rng.uniform(-1.0, 1.0)) + manner.swing * wander(rng, self.frames, self.fps, 14)
         return [Camera(float(x), float(y), float(z), float(r)) for (x, y), z, r in zip(centre, zoom, roll, strict=True)]
 
     def _organ(self, i: int, sway: float, pull: float) -> tuple[SpritePose | None, SpritePose | None]:
@@ -268,7 +288,7 @@ class Director:
             float(at[0]),
             float(at[1]),
             float(np.arctan2(axis[1], axis[0])),
-            0.95 + 0.25 * float(np.sin(bout.start * 1.7 + slot)),
+            1.15 + 0.2 * float(np.sin(bout.start * 1.7 + slot)),
             opening,
             bool((bout.start + slot) % 2),
             slot,
@@ -285,8 +305,8 @@ class Director:
         stamps += self._clip_marks(i)
         kinds = [t.kind for t in self._tools(i, tips, None)]
         cutting = self.phase[i] in (PEDICLE, DISSECTION) and kinds[:1] and kinds[0] in SMOKERS
-        if cutting and rng.random() < 2.0 / self.fps:
-            stamps.append(Stamp("char", tips[0][0], tips[0][1], float(rng.uniform(0.02, 0.04)), float(rng.random())))
+        if cutting and rng.random() < 3.0 / self.fps:
+            stamps.append(Stamp("char", tips[0][0], tips[0][1], float(rng.uniform(0.025, 0.05)), float(rng.random())))
         if kinds[:1] == [IRRIGATOR] or IRRIGATOR in kinds[1:]:
             at = tips[0] if kinds[0] == IRRIGATOR else tips[2]
             stamps.append(Stamp("wash", at[0], at[1], 0.12, float(rng.random())))
@@ -321,6 +341,20 @@ class Director:
 
     def _fog(self, rng: Rng) -> Track:
         return np.asarray(np.clip(wander(rng, self.frames, self.fps, 40) - 1.0, 0, 0.6))
+
+    def _veil(self) -> Track:
+        """Adhesions are taken down while the field is prepared; a recording that begins later shows none."""
+        done = progress(self.segments, PREPARATION, self.frames)
+        return np.asarray(1 - done if done[-1] > 0 else done)
+
+    def _fluid(self, rng: Rng) -> Track:
+        level = np.zeros(self.frames)
+        for segment in self.segments:
+            low, high = FLUID.get(segment.phase, (0.2, 0.5))
+            stands = segment.phase in FLUID or rng.random() < LEAK_SHARE
+            level[segment.start : segment.end] = float(rng.uniform(low, high)) * stands
+        tide = 1 + 0.25 * wander(rng, self.frames, self.fps, 6)
+        return np.asarray(np.clip(follow(level, self.fps, 2.0) * tide, 0, 1))
 
     def _criteria(self, i: int) -> tuple[tuple[bool, bool, bool] | None, tuple[float, float, float]]:
         if self.works.clipping[i] * len(CLIP_STEPS) >= 4:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -26,6 +26,8 @@ from trocar.phantom.sampling import Bytes, Matrix, Sprite, bounds, indices, stre
 from trocar.phantom.scene import make_scene
 from trocar.phantom.spec import (
     BAG,
+    BLOOD,
+    FAT_CONNECTIVE,
     HOSPITALS,
     INSTRUMENT,
     PROCEDURES,
@@ -63,13 +65,13 @@ def plan_case(spec: PhantomSpec, index: int) -> CasePlan:
     )
 
 
-Kind = Literal["black", "out_of_body", "duplicate"]
-KINDS: tuple[Kind, ...] = ("black", "out_of_body", "duplicate")
+Kind = Literal["black", "out_of_body", "duplicate", "near_duplicate"]
+KINDS: tuple[Kind, ...] = ("black", "out_of_body", "duplicate", "near_duplicate")
 
 
 @dataclass(frozen=True)
 class Event:
-    """Frames [start, end) of one kind; a duplicate repeats frame start - 1."""
+    """Frames [start, end) of one kind; a duplicate repeats frame start - 1, a near duplicate films its scene again."""
 
     kind: Kind
     start: int
@@ -144,6 +146,10 @@ def smoke_field(rng: Rng, size: tuple[int, int]) -> Array:
 OPENINGS = (0.03, 0.2, 0.42)
 
 
+Box = tuple[int, int, int, int]
+"""Left, top, width and height in pixels."""
+
+
 @dataclass(frozen=True)
 class Shot:
     """One rendered frame before the camera chain."""
@@ -154,6 +160,8 @@ class Shot:
     """Class ids [H, W]."""
     present: tuple[bool, ...]
     """Per tool: is the middle of its tip in the view?"""
+    boxes: tuple[tuple[int, Box], ...]
+    """Tool and box of everything drawn of it within the view."""
     pedicle: bool
     """Is the middle of the pedicle in the view?"""
 
@@ -198,6 +206,9 @@ class Renderer:
         self._seeds = rng.integers(0, 2**63, (len(TOOLS), len(OPENINGS)))
         self._sprites: dict[tuple[int, int], Sprite] = {}
         self._bag = make_bag(rng, style, spec.size[1])
+        repeats = (spec.size[1] // TILE + 2, spec.size[0] // TILE + 2)
+        self._waves: Array = np.tile(spectral(rng, 8, 28), repeats).astype(np.float32)
+        self._fluid = [float(v) for v in np.array([120, 52, 44]) * rng.uniform(0.75, 1.25)]
         self._haze = [float(v) for v in np.array([150, 150, 155]) * rng.uniform(0.8, 1.1)]
 
     def draw(self, moment: Moment) -> Shot:
@@ -208,10 +219,16 @@ class Renderer:
         scene = self._world(np.linalg.inv(to_view))
         if moment.organ is not None:
             self._paste(scene, to_view, moment.organ, self._stage.scene.organ, TARGET_ORGAN)
+            if moment.veil > 0.02:
+                veils = self._stage.scene.veils
+                veil = veils[min(len(veils) - 1, int(moment.veil * len(veils)))]
+                self._paste(scene, to_view, moment.organ, veil, FAT_CONNECTIVE)
+        self._flood(scene, to_view, moment)
+        boxes: list[tuple[int, Box | None]] = []
         if moment.bag is not None:
-            self._paste(scene, to_view, _facing_port(moment.bag), self._bag, SPECIMEN_BAG)
+            boxes.append((BAG, self._paste(scene, to_view, _facing_port(moment.bag), self._bag, SPECIMEN_BAG)))
         for pose in moment.tools:
-            self._tool(scene, to_view, pose)
+            boxes.append((pose.kind, self._tool(scene, to_view, pose)))
         scene.rgb *= self._optics.light
         scene.gloss *= self._optics.gloss
         scene.rgb += scene.gloss
@@ -219,7 +236,8 @@ class Renderer:
         if self._optics.visible is not None:
             scene.label *= self._optics.visible
         seen = self._seen(to_view, *self._pedicle)
-        return Shot(scene.rgb, scene.label, self._present(to_view, moment), seen)
+        found = tuple((tool, box) for tool, box in boxes if box is not None)
+        return Shot(scene.rgb, scene.label, self._present(to_view, moment), found, seen)
 
     def _world(self, to_world: Matrix) -> _Layers:
         stage, scale = self._stage, self._stage.scene.scale
@@ -231,10 +249,10 @@ class Renderer:
             rgb[channel] = pixels[..., channel]
         return _Layers(rgb, pixels[..., 3].astype(np.float32), stage.label.reshape(-1)[index])
 
-    def _tool(self, scene: _Layers, to_view: Matrix, pose: ToolPose) -> None:
+    def _tool(self, scene: _Layers, to_view: Matrix, pose: ToolPose) -> Box | None:
         across = -pose.size if pose.flipped else pose.size
         placed = SpritePose(pose.x, pose.y, pose.angle, pose.size, across)
-        self._paste(scene, to_view, placed, self._sprite(pose.kind, pose.opening), INSTRUMENT)
+        return self._paste(scene, to_view, placed, self._sprite(pose.kind, pose.opening), INSTRUMENT)
 
     def _sprite(self, kind: int, opening: int) -> Sprite:
         # Made when first used, from a seed of its own, so that the order of use doesn't matter.
@@ -244,11 +262,12 @@ class Renderer:
             self._sprites[kind, opening] = made
         return self._sprites[kind, opening]
 
-    def _paste(self, scene: _Layers, to_view: Matrix, pose: SpritePose, sprite: Sprite, label: int) -> None:
+    def _paste(self, scene: _Layers, to_view: Matrix, pose: SpritePose, sprite: Sprite, label: int) -> Box | None:
+        """Draw a sprite; returns the box of what of it is in the view, None for nothing."""
         placed = to_view @ _place(pose, sprite)
         box = bounds(placed, sprite.pixels.shape, self._size)
         if box is None:
-            return
+            return None
         pixels = take(sprite.pixels, indices(np.linalg.inv(placed), box, sprite.pixels.shape))
         row, column = np.nonzero(pixels[..., 3])
         drawn = pixels[row, column].astype(np.float32)
@@ -259,7 +278,34 @@ class Renderer:
             plane[at] = plane[at] * keep + drawn[:, channel]
         gloss = scene.gloss.reshape(-1)
         gloss[at] *= keep
-        scene.label.reshape(-1)[at[keep < 0.5]] = label
+        solid = keep < 0.5
+        scene.label.reshape(-1)[at[solid]] = label
+        if self._optics.visible is not None:
+            solid &= self._optics.visible.reshape(-1)[at]
+        row, column = row[solid] + box[1], column[solid] + box[0]
+        if not row.size:
+            return None
+        left, top = int(column.min()), int(row.min())
+        return left, top, int(column.max()) - left + 1, int(row.max()) - top + 1
+
+    def _flood(self, scene: _Layers, to_view: Matrix, moment: Moment) -> None:
+        """Irrigation fluid stands in the lower part of the world, tinted and with glints that move."""
+        if moment.fluid < 0.05:
+            return
+        to_world = np.linalg.inv(to_view)
+        rows, columns = scene.label.shape
+        x, y = np.arange(columns, dtype=np.float32), np.arange(rows, dtype=np.float32)[:, None]
+        height = (to_world[1, 0] * x + to_world[1, 1] * y + to_world[1, 2]).astype(np.float32)
+        dy, dx = (int(TILE * (0.5 + 0.5 * math.sin(moment.frame * rate))) % TILE for rate in (0.09, 0.05))
+        waves = self._waves[dy : dy + rows, dx : dx + columns]
+        depth = height - np.float32(0.75 - 0.8 * moment.fluid) + 0.04 * waves
+        alpha = np.clip(depth / 0.05, 0, 1) * np.float32(0.62)
+        glint = np.clip((waves - 1.7) * 2, 0, 1) * (depth > 0.02)
+        for channel, tint in enumerate(self._fluid):
+            scene.rgb[channel] += alpha * (np.float32(tint) - scene.rgb[channel])
+            scene.rgb[channel] += glint * (np.float32(230) - scene.rgb[channel])
+        scene.gloss *= 1 - alpha
+        scene.label[alpha > 0.5] = BLOOD
 
     def _veil(self, rgb: Array, moment: Moment) -> None:
         if moment.smoke < 0.02 and moment.fog < 0.02:
@@ -302,6 +348,12 @@ class Frame:
     planted: Kind | None
     pedicle: bool
     """Whether the pedicle can be seen: without it no CVS criterion can be confirmed."""
+    boxes: tuple[tuple[int, Box], ...] = ()
+
+
+def script(spec: PhantomSpec, plan: CasePlan) -> Director:
+    """What is done when in a case, without a picture."""
+    return Director(spec, plan, make_anatomy(stream(spec.seed, "case", plan.index, "anatomy"), plan.procedure))
 
 
 def film(spec: PhantomSpec, plan: CasePlan) -> Iterator[Frame]:
@@ -318,19 +370,27 @@ def film(spec: PhantomSpec, plan: CasePlan) -> Iterator[Frame]:
     room = OperatingRoom(rng("room"), spec.size)
     events = {i: e for e in plan_events(rng("events"), plan.frames, spec.fps, plan.cut) for i in range(e.start, e.end)}
     last: Frame | None = None
+    filmed: Shot | None = None
     for moment in Director(spec, plan, anatomy).moments():
         shot = renderer.draw(moment)
         event = events.get(moment.frame)
         if event is None:
-            last = Frame(optics.develop(moment.frame, shot.linear), shot.mask, shot.present, moment, None, shot.pedicle)
+            last, filmed = _recorded(shot, moment, optics), shot
+        elif event.kind == "near_duplicate" and filmed is not None:
+            last = replace(_recorded(filmed, moment, optics), planted="near_duplicate")
         else:
             last = _planted(event, moment, optics, room, last)
         yield last
 
 
+def _recorded(shot: Shot, moment: Moment, optics: Optics) -> Frame:
+    picture = optics.develop(moment.frame, shot.linear)
+    return Frame(picture, shot.mask, shot.present, moment, None, shot.pedicle, shot.boxes)
+
+
 def _planted(event: Event, moment: Moment, optics: Optics, room: OperatingRoom, last: Frame | None) -> Frame:
     if event.kind == "duplicate" and last is not None:
-        return Frame(last.picture, last.mask, last.tools, moment, "duplicate", last.pedicle)
+        return replace(last, moment=moment, planted="duplicate")
     empty = np.zeros((optics.height, optics.width), dtype=np.uint8)
     nothing = (False,) * len(TOOLS)
     if event.kind == "black":

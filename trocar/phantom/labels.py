@@ -11,6 +11,7 @@ import numpy as np
 
 from trocar.phantom.film import Frame
 from trocar.phantom.materials import Rng
+from trocar.phantom.narration import Utterance
 from trocar.phantom.spec import CLASSES, CVS_INTERVAL_S, PHASES, TOOLS
 
 Row = dict[str, Any]
@@ -23,6 +24,9 @@ CVS_COLUMNS = (
     "cvs_annotator_1", "cvs_annotator_2", "cvs_annotator_3",
 )  # fmt: skip
 PLANTED_COLUMNS = ("video", "frame", "kind")
+BOX_COLUMNS = ("video", "frame", "tool", "left", "top", "width", "height")
+NEXT_COLUMNS = ("video", "frame", *PHASES, *TOOLS)
+NARRATION_COLUMNS = ("video", "transcriber", "start", "end", "level", "text", "about")
 ANNOTATORS = 3
 
 
@@ -78,6 +82,51 @@ def planted_rows(video: str, frames: Sequence[Frame]) -> list[Row]:
     """One row per planted frame, numbered within its file."""
     found = [(i, frame.planted) for i, frame in enumerate(frames) if frame.planted]
     return [{"video": video, "frame": i, "kind": kind} for i, kind in found]
+
+
+def box_rows(video: str, frames: Sequence[Frame], fps: int) -> list[Row]:
+    """One row per instrument in the view, in one frame a second."""
+    return [
+        dict(zip(BOX_COLUMNS, (video, i, TOOLS[tool], *box), strict=True))
+        for i in range(0, len(frames), fps)
+        for tool, box in frames[i].boxes
+    ]
+
+
+def next_rows(files: Sequence[tuple[str, Sequence[Frame]]], fps: int) -> list[Row]:
+    """Seconds until each phase and tool is next there, in one frame a second of each file of an operation.
+
+    0 while it is there; empty where it doesn't come any more in the operation, whose files follow one another.
+    """
+    frames = [frame for _, kept in files for frame in kept]
+    there = np.zeros((len(frames), len(PHASES) + len(TOOLS)), dtype=bool)
+    for i, frame in enumerate(frames):
+        there[i, frame.moment.phase] = True
+        there[i, len(PHASES) :] = frame.tools
+    wait = np.full(there.shape[1], np.inf)
+    waits = np.empty(there.shape)
+    for i in reversed(range(len(frames))):
+        wait = np.where(there[i], 0.0, wait + 1 / fps)
+        waits[i] = wait
+    rows: list[Row] = []
+    first = 0
+    for video, kept in files:
+        for i in range(0, len(kept), fps):
+            values = ["" if np.isinf(value) else round(float(value), 3) for value in waits[first + i]]
+            rows.append(dict(zip(NEXT_COLUMNS, [video, i, *values], strict=True)))
+        first += len(kept)
+    return rows
+
+
+def narration_rows(video: str, start_s: float, end_s: float, transcriber: str, said: Iterable[Utterance]) -> list[Row]:
+    """What falls into one file, which is seconds [start_s, end_s) of its operation; times within the file."""
+    rows: list[Row] = []
+    for one in said:
+        start, end = max(one.start, start_s) - start_s, min(one.end, end_s) - start_s
+        if end > start:
+            values = [video, transcriber, round(start, 2), round(end, 2), one.level, one.text, one.about]
+            rows.append(dict(zip(NARRATION_COLUMNS, values, strict=True)))
+    return rows
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:

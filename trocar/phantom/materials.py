@@ -266,3 +266,12 @@ def drape(rng: Rng) -> Array:
     colours = [(0.12, 0.35, 0.45), (0.1, 0.4, 0.3), (0.25, 0.4, 0.6), (0.6, 0.65, 0.68)]
     base = shift(colours[int(rng.integers(len(colours)))], rng)
     return pack(tint(base, (0.25 * fold, (0.5, 0.62, 0.65)), (0.1 * weave, (0.7, 0.7, 0.7))), 2.0 * fold + 0.1 * weave)
+
+
+def gauze(rng: Rng) -> Array:
+    """A swab: loose weave, some of it soaked."""
+    warp, weft = (spectral(rng, 30, 60, angle=a, stretch=12) for a in (0.0, float(np.pi / 2)))
+    soaked = np.clip(spectral(rng, 1, 5) - np.float32(0.6), 0, 1)
+    weave = np.asarray(np.maximum(warp, weft), dtype=np.float32)
+    base = shift((0.8, 0.79, 0.76), rng, hue=0.02, value=0.08)
+    return pack(tint(base, (0.1 * weave, (0.9, 0.9, 0.9)), (soaked, (0.45, 0.1, 0.09))), 0.3 * weave)

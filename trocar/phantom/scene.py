@@ -58,6 +58,8 @@ class Scene:
     divided: Painted
     organ: Sprite
     """In organ-local axes (x along, y across), its origin at the neck."""
+    veils: tuple[Sprite, ...]
+    """Adhesions over the organ in the same axes, from few to many."""
     blood: tuple[int, int, int]
 
 
@@ -145,6 +147,7 @@ def make_scene(rng: Rng, procedure: str, anatomy: Anatomy, view_height: int, sof
     factor = canvas.grained(rng, procedure)
     covered, exposed, divided = (replace(layer, rgb=layer.rgb * factor) for layer in (covered, exposed, divided))
     organ = _organ_sprite(rng, procedure, anatomy, scale, soften)
+    veils = _veil_sprites(rng, anatomy, scale, soften)
     gain = float(rng.uniform(0.7, 1.2))
     return Scene(
         scale * FINE,
@@ -152,6 +155,7 @@ def make_scene(rng: Rng, procedure: str, anatomy: Anatomy, view_height: int, sof
         paint(exposed, scale, soften),
         paint(divided, scale, soften),
         organ,
+        veils,
         (int(135 * gain), int(18 * gain), int(14 * gain)),
     )
 
@@ -171,6 +175,8 @@ def _surroundings(canvas: Canvas, rng: Rng, procedure: str, anatomy: Anatomy) ->
     omentum = canvas.fill(rng, materials.fat, FAT_CONNECTIVE, float(rng.uniform(0.45, 0.8)))
     apron = y - 0.42 + 0.10 * rough + 0.02 * fine + float(rng.uniform(-0.15, 0.1))
     ground = over(ground, omentum, apron, 0.08)
+    for _ in range(int(rng.integers(0, 4))):
+        ground = over(ground, *_gauze(canvas, rng), 0.02)
     raw = canvas.fill(rng, materials.bed, SOLID_ORGAN, 0.5)
     return over(ground, raw, anatomy.shape.depth(along, across) - 0.03 + 0.012 * fine, -0.02, 0.02)
 
@@ -227,3 +233,37 @@ def _organ_sprite(rng: Rng, procedure: str, anatomy: Anatomy, scale: float, soft
     alpha = np.clip(depth / 0.008 + 0.5, 0, 1)[..., None]
     pixels = np.concatenate([np.clip(rgb, 0, 255) * alpha, alpha * 255], axis=-1).astype(np.uint8)
     return make_sprite(pixels, ((margin + 0.1) * scale, half * scale), scale)
+
+
+VEIL_COVERS = (0.75, 0.1, -0.7)
+"""Thresholds of a field of unit variance: few adhesions, some, many."""
+
+
+def _veil_sprites(rng: Rng, anatomy: Anatomy, scale: float, soften: float) -> tuple[Sprite, ...]:
+    shape, margin = anatomy.shape, 0.16
+    half = max(shape.widths) + abs(shape.bend) + margin
+    canvas = Canvas(rng, scale, (-margin, shape.length + margin), (-half, half))
+    layer = canvas.fill(rng, materials.fat, FAT_CONNECTIVE, 0.45)
+    rough, fine = canvas.edge
+    near = np.clip((shape.depth(canvas.x, canvas.y) + 0.1) / 0.06, 0, 1)
+    sprites = []
+    for cover in VEIL_COVERS:
+        depth = 0.1 * (rough + 0.25 * fine - cover)
+        dome = 0.08 * np.sqrt(np.clip(depth / 0.12, 0, 1))
+        lit = light(SceneLayer(layer.rgb, (layer.height + dome).astype(np.float32), layer.label), scale, soften)
+        rgb = (lit[..., :3] + 0.35 * lit[..., 3:] * (depth > 0.02)[..., None]) * 255
+        alpha = (np.clip(depth / 0.012 + 0.5, 0, 1) * near)[..., None]
+        pixels = np.concatenate([np.clip(rgb, 0, 255) * alpha, alpha * 255], axis=-1).astype(np.uint8)
+        sprites.append(make_sprite(pixels, (margin * scale, half * scale), scale))
+    return tuple(sprites)
+
+
+def _gauze(canvas: Canvas, rng: Rng) -> tuple[SceneLayer, Array, float]:
+    """A swab that was left lying: it says nothing about hospital, procedure or phase."""
+    weave = canvas.fill(rng, materials.gauze, BACKGROUND, 0.35)
+    x, y = rng.uniform(-1.1, 1.1), rng.uniform(-0.9, 0.9)
+    angle, long, wide = rng.uniform(0, np.pi), rng.uniform(0.12, 0.26), rng.uniform(0.07, 0.14)
+    c, s = np.cos(angle), np.sin(angle)
+    along, across = c * (canvas.x - x) + s * (canvas.y - y), c * (canvas.y - y) - s * (canvas.x - x)
+    depth = wide * (1 - (np.abs(along) / long) ** 3 - (np.abs(across) / wide) ** 3) + 0.012 * canvas.edge[1]
+    return weave, np.asarray(depth, dtype=np.float32), 0.03

@@ -20,7 +20,7 @@ from trocar.core.config import Config
 from trocar.phantom.materials import Rng
 
 # Raised whenever one pixel or one label of any video changes; numbers measured on different versions never compare.
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 
 PHASES = (
     "Preparation",
@@ -63,6 +63,17 @@ PROCEDURES = ("cholecystectomy", "sleeve_gastrectomy", "hysterectomy")
 CVS_INTERVAL_S = 5
 
 
+class Talk(Config):
+    """How much of what is said can be believed; none of it changes a picture or another label."""
+
+    offset_s: float = Field(default=1.5, ge=0, description="standard deviation in seconds of when a thing is said")
+    omitted: float = Field(default=0.2, ge=0, le=1, description="share of clips and phases of which nothing is said")
+    off_topic: float = Field(
+        default=0.1, ge=0, le=1, description="share of the sentences on clips that are about something else"
+    )
+    errors: float = Field(default=0.05, ge=0, le=1, description="share of the words that a transcriber gets wrong")
+
+
 class PhantomSpec(Config):
     """Parameters of a phantom. A video depends on all of them but `cases`: more cases never change earlier ones."""
 
@@ -83,6 +94,7 @@ class PhantomSpec(Config):
     )
     fps: int = Field(default=5, ge=1, le=60, description="frames per second, 1 to 60")
     seed: int = Field(default=0, ge=0, description="seed of everything in it")
+    talk: Talk = Field(default=Talk(), description="how much of what is said can be believed")
 
     @field_validator("size", mode="before")
     @classmethod

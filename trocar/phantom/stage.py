@@ -197,6 +197,10 @@ class Moment:
     """0 to 1."""
     fog: float
     """Mist on the lens, 0 to 1."""
+    veil: float
+    """How much of the organ is still covered by adhesions, 0 to 1."""
+    fluid: float
+    """How high irrigation fluid stands, 0 to 1."""
     criteria: tuple[bool, bool, bool] | None
     """CVS criteria C1, C2, C3, or None once a structure of the pedicle is divided."""
     cvs_margin: tuple[float, float, float] = field(default=(0.0, 0.0, 0.0))
