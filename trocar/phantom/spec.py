@@ -62,6 +62,11 @@ PROCEDURES = ("cholecystectomy", "sleeve_gastrectomy", "hysterectomy")
 
 CVS_INTERVAL_S = 5
 
+CORPORA = {"pages": 0, "A": 1, "B": 2, "acceptance": 3}
+"""Seed by purpose (docs/phantom.md): what is shown, what choices are made on, what confirms them, and what the
+generator itself was judged by.
+"""
+
 
 class Talk(Config):
     """How much of what is said can be believed; none of it changes a picture or another label."""
@@ -145,12 +150,12 @@ class CasePlan(Config):
 # Orders and their shares: organ first or pedicle first are both techniques in use; hysterectomy treats two sides.
 ORDERS: dict[str, list[tuple[float, tuple[int, ...]]]] = {
     "cholecystectomy": [
-        (0.75, (PEDICLE, CLIPPING, DISSECTION)),
-        (0.25, (DISSECTION, PEDICLE, CLIPPING)),
+        (0.6, (PEDICLE, CLIPPING, DISSECTION)),
+        (0.4, (DISSECTION, PEDICLE, CLIPPING)),
     ],
     "sleeve_gastrectomy": [
-        (0.7, (DISSECTION, PEDICLE, CLIPPING)),
-        (0.3, (PEDICLE, DISSECTION, CLIPPING)),
+        (0.6, (DISSECTION, PEDICLE, CLIPPING)),
+        (0.4, (PEDICLE, DISSECTION, CLIPPING)),
     ],
     "hysterectomy": [
         (0.6, (PEDICLE, CLIPPING, PEDICLE, CLIPPING, DISSECTION)),
@@ -158,7 +163,7 @@ ORDERS: dict[str, list[tuple[float, tuple[int, ...]]]] = {
     ],
 }
 WEIGHTS = {PREPARATION: 1.7, PEDICLE: 2.2, CLIPPING: 1.6, DISSECTION: 2.2, PACKAGING: 1.7, CLEANING: 1.5}
-SPREAD = 0.55
+SPREAD = 0.75
 
 
 @dataclass(frozen=True)
@@ -185,7 +190,7 @@ def make_timeline(rng: Rng, procedure: str, frames: int) -> list[Segment]:
 def _order(rng: Rng, procedure: str) -> list[int]:
     shares = [share for share, _ in ORDERS[procedure]]
     core = list(ORDERS[procedure][int(rng.choice(len(shares), p=shares))][1])
-    order: list[int] = [] if rng.random() < 0.25 else [PREPARATION]
+    order: list[int] = [] if rng.random() < 0.35 else [PREPARATION]
     for position, phase in enumerate(core):
         order.append(phase)
         if phase == DISSECTION and rng.random() < 0.45:
@@ -195,7 +200,7 @@ def _order(rng: Rng, procedure: str) -> list[int]:
     if rng.random() < 0.4:
         order.append(CLEANING)
     # A recording that was stopped early has no packaging.
-    if rng.random() < 0.88:
+    if rng.random() < 0.8:
         order.append(PACKAGING)
         if rng.random() < 0.45:
             order.append(CLEANING)
