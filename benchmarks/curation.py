@@ -17,6 +17,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from phantom_split import described
 from PIL import Image, ImageFilter
 
 from trocar.data.catalog.catalog import OUT_OF_BODY_THRESHOLD, REVIEW_THRESHOLD
@@ -95,7 +96,7 @@ def blur(name: str, index: int, images: list[Image.Image]) -> Iterator[Truth]:
 
 
 def phantom(root: Path, limit: int) -> Iterator[Truth]:
-    """Planted black, out-of-body and frozen frames, judged at the native rate."""
+    """Planted black, out-of-body, frozen and twice filmed frames, judged at the native rate."""
     truth: dict[str, dict[int, str]] = defaultdict(dict)
     for row in csv.DictReader((root / "planted.csv").open()):
         truth[row["video"]][int(row["frame"])] = row["kind"]
@@ -113,6 +114,9 @@ def phantom(root: Path, limit: int) -> Iterator[Truth]:
             if kind in ("", "duplicate"):
                 name = "near_duplicate (at its own rate)"
                 yield "phantom", half(index), name, kind == "duplicate", bool(said["near_duplicate"][i])
+            if kind in ("", "near_duplicate"):
+                name = "near_duplicate (the same scene filmed again)"
+                yield "phantom", half(index), name, kind == "near_duplicate", bool(said["near_duplicate"][i])
             if not kind:
                 yield "phantom", half(index), "blurred (as recorded)", False, bool(said["blurred"][i])
 
@@ -146,6 +150,7 @@ def main() -> None:
     if args.cholect50:
         found += cholect50(args.cholect50, args.every)
     if args.phantom:
+        print(described(args.phantom))
         found += phantom(args.phantom, args.videos)
     limits = f"out of body from {OUT_OF_BODY_THRESHOLD}, to review from {REVIEW_THRESHOLD}"
     limits += f", blurred below {BLURRED_SHARPNESS} sharpness"

@@ -1,6 +1,7 @@
 """Every method on small data and small hardware: is its backbone better than the random weights it started from?
 
-    python benchmarks/methods.py OUT [--method simclr] [--seeds 3] [--lanes 2] [--frames CHOLECT50 --method dino ...]
+    python benchmarks/methods.py OUT [--method simclr] [--seeds 3] [--lanes 2] [--corpus A]
+    python benchmarks/methods.py OUT --frames CHOLECT50 [--method dino] [--seeds 3] [--lanes 2]
 
 Makes a phantom (96 cases, 36 of them to train on), pretrains each recipe of benchmarks/methods/ on its training cases
 and evaluates the runs on the test cases; with `--frames` (a folder in CholecT50's layout) it pretrains on all frames of
@@ -21,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from phantom_split import make_phantom, trocar
+from phantom_split import add_corpus, described, make_phantom, trocar
 
 RECIPES = Path(__file__).parent / "methods"
 METHODS = sorted(path.stem for path in RECIPES.glob("*.yaml") if path.stem != "base")
@@ -38,6 +39,7 @@ class Bench:
     cases: int
     seeds: int
     lanes: int
+    corpus: str
 
     @property
     def data(self) -> Path:
@@ -47,7 +49,7 @@ class Bench:
     def prepare(self) -> None:
         """Shards of the frames that are pretrained on."""
         if self.frames is None:
-            make_phantom(self.data, self.out / "shards", self.cases)
+            make_phantom(self.data, self.out / "shards", self.cases, self.corpus)
             return
         pattern = ["--frames", "{number:06d}.jpg", "--frames-fps", "1", "--first-number", "0", "--short-side", "160"]
         trocar("ingest", str(self.frames / "videos"), *pattern, "--out", str(self.out / "shards"))
@@ -120,15 +122,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cases", type=int, default=96, help="of the phantom")
     parser.add_argument("--lanes", type=int, default=2, help="runs at a time (default: 2)")
+    add_corpus(parser)
     args = parser.parse_args()
     methods = args.method or METHODS
     if "distillation" in methods and "simclr" not in methods:
         parser.error("distillation learns from the runs of simclr: add --method simclr")
-    bench = Bench(args.out, args.frames, args.cases, args.seeds, args.lanes)
+    bench = Bench(args.out, args.frames, args.cases, args.seeds, args.lanes, args.corpus)
     bench.prepare()
     bench.pretrain(methods)
     for method in methods:
         bench.evaluate(method)
+    print(described(bench.data) if bench.frames is None else f"frames of {bench.frames}")
     print(table(bench, methods))
 
 

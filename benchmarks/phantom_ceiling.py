@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 from phantom_learners import CUES, Corpus, cue_scores, load, network_scores
+from phantom_split import described
 
 from trocar.phantom import HOSPITALS, PHASES, PROCEDURES
 from trocar.phantom.spec import CORPORA
@@ -159,10 +160,11 @@ def split(corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
     return np.flatnonzero(~tested), np.flatnonzero(tested & corpus.whole_second)
 
 
-def report(corpus: Corpus, guesses: dict[str, Guess]) -> None:
+def report(phantom: Path, corpus: Corpus, guesses: dict[str, Guess]) -> None:
     """Print the tables, and the aims beside what was found."""
     truth = Truth(corpus, split(corpus)[1])
-    print(f"\n{len(truth.source['hospital'])} test cases, {len(truth.phase)} frames at 1 fps")
+    print(f"\n{described(phantom)}")
+    print(f"{len(truth.source['hospital'])} test cases, {len(truth.phase)} frames at 1 fps")
     print("\n| what is used | phase, macro F1 | 95 % | tools, mAP | 95 % |\n|---|---|---|---|---|")
     best: dict[tuple[str, str], float] = {}
     costs: dict[str, float] = {}
@@ -223,7 +225,7 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", "trocar", "phantom", str(phantom), *how], check=True)
     corpus = load(phantom, (128, 96), fps=2)
     found = measure(corpus, args.out / "scores", args.steps, args.arch, args.only)
-    report(corpus, found)
+    report(phantom, corpus, found)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""A phantom with its own split into training and test cases, for benchmarks that pretrain on it."""
+"""A phantom with its own split into training and test cases, for benchmarks that pretrain on it, and which it is."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +19,24 @@ def trocar(*words: str) -> None:
     subprocess.run([sys.executable, "-m", "trocar", *words], check=True)
 
 
-def make_phantom(phantom: Path, shards: Path, cases: int) -> None:
+def add_corpus(parser: argparse.ArgumentParser) -> None:
+    """The flag that says which corpus is used."""
+    parser.add_argument(
+        "--corpus", choices=("A", "B"), default="A", help="A: choices are made on it (default); B confirms them, once"
+    )
+
+
+def described(phantom: Path) -> str:
+    """Which phantom a folder holds, in words for the table that was measured on it."""
+    found = json.loads((phantom / "phantom.json").read_text(encoding="utf-8"))
+    seed, cases = found["parameters"]["seed"], found["parameters"]["cases"]
+    name = f"corpus {found['corpus']}" if found.get("corpus") else "a corpus of no name"
+    return f"phantom of version {found['generator_version']}, {name} (seed {seed}), {cases} cases"
+
+
+def make_phantom(phantom: Path, shards: Path, cases: int, corpus: str) -> None:
     """Videos, split and shards; what is there already is kept."""
-    trocar("phantom", str(phantom), "--cases", str(cases))
+    trocar("phantom", str(phantom), "--cases", str(cases), "--corpus", corpus)
     split(phantom)
     described = ["--metadata", str(phantom / "videos.csv"), "--short-side", "160"]
     trocar("ingest", str(phantom / "videos"), *described, "--out", str(shards))

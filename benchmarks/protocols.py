@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from phantom_split import make_phantom, trocar
+from phantom_split import add_corpus, described, make_phantom, trocar
 
 RECIPES = Path(__file__).parent / "methods"
 NETWORKS = {"resnet50": "resnet50", "vit": "vit_tiny_patch16_224"}
@@ -121,8 +121,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--lanes", type=int, default=2, help="commands at a time (default: 2)")
+    add_corpus(parser)
     args = parser.parse_args()
-    make_phantom(args.out / "phantom", args.out / "shards", CASES)
+    make_phantom(args.out / "phantom", args.out / "shards", CASES, args.corpus)
     pretrain(args.out, args.out / "runs/simclr-0", "simclr")
     work = [(name, part) for part in PARTS for name in NETWORKS]
     with ThreadPoolExecutor(args.lanes) as pool:
@@ -132,6 +133,7 @@ def main() -> None:
         name: [row for pair, found in zip(work, done, strict=True) if pair[0] == name for row in found]
         for name in NETWORKS
     }
+    print(described(args.out / "phantom"), end="\n\n")
     print("| backbone | task | protocol | metric | constant | random | pretrained | above both |")
     print("|---|---|---|---|--:|--:|--:|---|")
     print("\n".join(line for name in NETWORKS for line in table(name, rows[name])))

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from phantom_split import make_phantom, trocar
+from phantom_split import add_corpus, described, make_phantom, trocar
 
 GROUPS = {
     "hospital": ("north", "south"),
@@ -30,10 +30,12 @@ DRAWS = 1000
 RECIPE = Path(__file__).with_suffix(".yaml")
 
 
-def run(out: Path, by: list[str], steps: int, seeds: int, cases: int, lanes: int, overrides: list[str]) -> None:
+def run(
+    out: Path, by: list[str], steps: int, seeds: int, cases: int, lanes: int, corpus: str, overrides: list[str]
+) -> None:
     """Everything up to `OUT/evaluation`; `lanes` pretraining runs at a time, with one thread each."""
     phantom, shards = out / "phantom", out / "shards"
-    make_phantom(phantom, shards, cases)
+    make_phantom(phantom, shards, cases, corpus)
     runs = {f"{group}{seed}": (key, group, seed) for seed in range(seeds) for key in by for group in GROUPS[key]}
 
     def pretrain(name: str) -> None:
@@ -128,6 +130,7 @@ def report(out: Path, by: list[str], seeds: int) -> None:
     drawn = predictions["backbone"].str.startswith("random")
     predictions["name"] = predictions["backbone"] + predictions["replicate"].astype(str).where(drawn, "")
     tested = sorted(predictions["case"].unique())
+    print(described(out / "phantom"))
     for key in by:
         cases = {g: [c for c in tested if key == "all" or videos.loc[c, key] == g] for g in GROUPS[key]}
         print(f"\n{len(tested)} test cases, {seeds} runs per {key}")
@@ -158,10 +161,11 @@ def main() -> None:
     parser.add_argument("--lanes", type=int, default=2, help="runs at a time (default: 2)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the recipe")
     parser.add_argument("--report-only", action="store_true", help="read OUT/evaluation and print")
+    add_corpus(parser)
     args = parser.parse_args()
     by = args.by or ["hospital", "procedure"]
     if not args.report_only:
-        run(args.out, by, args.steps, args.seeds, args.cases, args.lanes, args.overrides)
+        run(args.out, by, args.steps, args.seeds, args.cases, args.lanes, args.corpus, args.overrides)
     report(args.out, by, args.seeds)
 
 

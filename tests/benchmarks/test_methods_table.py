@@ -43,7 +43,7 @@ def test_a_line_has_mean_spread_and_the_difference_in_pooled_standard_deviations
     (tmp_path / "runs" / "simclr-0").mkdir(parents=True)
     config = {"backbone": {"name": "resnet10t"}}
     (tmp_path / "runs" / "simclr-0" / "config.yaml").write_text(yaml.safe_dump(config))
-    bench = methods.Bench(tmp_path, None, cases=96, seeds=3, lanes=1)
+    bench = methods.Bench(tmp_path, None, cases=96, seeds=3, lanes=1, corpus="A")
     line = methods.table(bench, ["simclr"]).splitlines()[-1]
     # both have a standard deviation of .02, and their means are .1 apart
     assert line == "| simclr | resnet10t | " + " | ".join(["0.320 ± 0.020 / 0.220 ± 0.020 (+5.0)"] * 4) + " |"

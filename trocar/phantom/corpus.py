@@ -44,7 +44,7 @@ from trocar.phantom.narration import TRANSCRIBERS, Utterance, narrate, transcrib
 from trocar.phantom.optics import HOUSES
 from trocar.phantom.recorder import Recorder
 from trocar.phantom.sampling import stream
-from trocar.phantom.spec import CLASSES, GENERATOR_VERSION, PHASES, TOOLS, CasePlan, PhantomSpec
+from trocar.phantom.spec import CLASSES, GENERATOR_VERSION, PHASES, TOOLS, CasePlan, PhantomSpec, corpus_of
 
 TABLES = {
     "cvs": ("all_metadata.csv", CVS_COLUMNS),
@@ -214,6 +214,7 @@ def check_folder(out: Path, spec: PhantomSpec) -> None:
 def _describe(spec: PhantomSpec) -> dict[str, Any]:
     return {
         "generator_version": GENERATOR_VERSION,
+        "corpus": corpus_of(spec.seed),
         "parameters": spec.model_dump(mode="json"),
         "phases": list(PHASES),
         "tools": list(TOOLS),

@@ -68,6 +68,11 @@ generator itself was judged by.
 """
 
 
+def corpus_of(seed: int) -> str | None:
+    """The name of the corpus that a seed belongs to; None for a seed that is nobody's."""
+    return next((name for name, own in CORPORA.items() if own == seed), None)
+
+
 class Talk(Config):
     """How much of what is said can be believed; none of it changes a picture or another label."""
 

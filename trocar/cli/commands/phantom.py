@@ -30,7 +30,13 @@ def register(subparsers: Any) -> None:
     parser.add_argument("--minutes", type=float, default=2.0, help="mean length of an operation (default: 2)")
     parser.add_argument("--size", default="320x240", help="WIDTHxHEIGHT in pixels, both even (default: 320x240)")
     parser.add_argument("--fps", type=int, default=5, help="frames per second (default: 5)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other patients (default: 0)")
+    seeds = parser.add_mutually_exclusive_group()
+    seeds.add_argument("--seed", type=int, default=0, help="another seed, other patients (default: 0)")
+    seeds.add_argument(
+        "--corpus",
+        choices=("pages", "A", "B"),
+        help="the seed kept for a purpose: pages and demos (0), choosing (A) or confirming (B); see docs/phantom.md",
+    )
     parser.add_argument(
         "--talk",
         nargs="+",
@@ -53,8 +59,11 @@ def run(args: argparse.Namespace) -> int:
     from trocar.phantom import PhantomSpec, generate, is_complete
     from trocar.phantom.corpus import check_folder
     from trocar.phantom.relief import write_reliefs
+    from trocar.phantom.spec import CORPORA
 
     given = {name: getattr(args, name) for name in ("cases", "minutes", "size", "fps", "seed")}
+    if args.corpus is not None:
+        given["seed"] = CORPORA[args.corpus]
     talk = tree_of(None, [f"talk.{change}" for change in args.talk])
     spec = validate(PhantomSpec, given | talk, "command line")
     if args.depth:
