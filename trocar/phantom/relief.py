@@ -178,8 +178,7 @@ def _shade(
 def write_reliefs(out: Path, spec: PhantomSpec, progress: Progress = lambda done, total: None) -> None:
     """Write `spec.cases` reliefs of `spec.minutes` each below `out`; the same call continues where one was interrupted.
 
-    Raises ConfigError for a folder that holds
-    anything else.
+    Raises ConfigError for a folder that holds anything else.
     """
     wanted = {"generator_version": GENERATOR_VERSION, "parameters": spec.model_dump(mode="json", exclude={"talk"})}
     _check(out, wanted)
