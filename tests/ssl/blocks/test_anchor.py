@@ -119,6 +119,10 @@ def test_a_student_in_eval_mode_with_its_first_weights_has_no_loss(backbone, kin
 
 def test_batch_statistics_are_what_differs_from_the_anchor_at_first():
     method, views = anchored()
+    for module in method.train().student.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    assert float(method(views, START)["anchor_loss"].detach()) == 0
     assert float(method.train()(views, START)["anchor_loss"].detach()) > 1e-4
 
 
@@ -224,6 +228,32 @@ def test_the_moving_average_as_it_is_is_followed_in_eval_mode_and_left_as_it_was
     method(views, START)
     assert method.teacher.training
     assert not method.teacher.bn1.training
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_keeps_features_where_they_were(kind):
+    """Ten steps of SimCLR: how far off the anchor's measure is in the end."""
+    ends = []
+    for weight in (1e-6, 30.0):
+        method, views = anchored(backbone="test_vit", kind=kind, weight=weight)
+        optimizer = torch.optim.AdamW(method.parameters(), lr=2e-3)
+        for _ in range(10):
+            optimizer.zero_grad()
+            method(views, START)["loss"].backward()
+            optimizer.step()
+        ends.append(float(method(views, START)["anchor_loss"].detach()))
+    assert ends[1] < 0.6 * ends[0]
+
+
+def test_it_says_what_it_does():
+    first, _ = anchored("dino", weight=2.0)
+    said = "\n".join(first.feature_anchor.lines(first))
+    assert "Gram matrices of patch tokens, weight 2, from 0 steps on" in said
+    assert f"the first weights, {first.feature_anchor.fingerprint}" in said
+    copies, _ = anchored("simclr", teacher="ema", refresh="10 %", refreshes=3)
+    assert "a copy of the student, taken then and again after each 10 %, 3 times at most" in "\n".join(
+        copies.feature_anchor.lines(copies)
+    )
 
 
 def test_before_its_start_there_is_no_anchor():

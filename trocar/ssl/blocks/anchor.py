@@ -143,17 +143,19 @@ class Anchor(NetworkHolder):
         """What the first weights are; nothing for a network that follows from the run itself."""
         return {"anchor_weights": self.fingerprint} if self.fingerprint is not None else {}
 
-    def lines(self) -> list[str]:
+    def lines(self, method: Method) -> list[str]:
         """What it does, for people."""
-        config, followed = self.config, "the method's moving average"
-        often = f", {config.refreshes} times at most" if config.refreshes is not None else ""
+        config = self.config
+        anchor = "the moving average" if method.average is not None else "the student"
         if self.fingerprint is not None:
-            followed = f"the first weights, {self.fingerprint}"
+            anchor = f"the first weights, {self.fingerprint}"
         elif config.refresh is not None:
-            followed = f"a copy of it from {config.start} on, taken again every {config.refresh}{often}"
+            often = f", {config.refreshes} times at most" if config.refreshes is not None else ""
+            anchor = f"a copy of {anchor}, taken then and again after each {config.refresh}{often}"
         return [
-            f"anchor     {WORDS[config.kind]}, weight {config.weight:g}, from {config.start} on, towards {followed}",
-            "           each step takes one more forward pass of the global views that the student sees",
+            f"anchor     {WORDS[config.kind]}, weight {config.weight:g}, from {config.start} on",
+            f"           as those of {anchor}",
+            "           a step takes one more forward pass of the global views that the student sees",
         ]
 
     def compilable(self, method: Method) -> tuple[nn.Module, ...]:

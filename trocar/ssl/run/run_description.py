@@ -224,7 +224,7 @@ def describe(setup: Pretraining) -> list[str]:
         f"backbone   {config.backbone.name}, {count / 1e6:.2f} M parameters{_started_from(method)}",
         f"views      {', '.join(f'{g.count} x {g.size} px {n}' for n, g in groups.items())}",
         *_neighbours(setup),
-        *(method.feature_anchor.lines() if method.feature_anchor is not None else ()),
+        *(method.feature_anchor.lines(method) if method.feature_anchor is not None else ()),
         f"length     {setup.total} steps of {config.train.batch} frames ({setup.total / setup.epoch_steps:.1f} epochs)",
         f"optimizer  {config.optim.label}, peak learning rate {setup.schedule.peak_lr:.3g} after "
         f"{setup.schedule.warmup_steps} steps",
