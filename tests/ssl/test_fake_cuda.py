@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from fake_cuda import CUDA, fake_cuda
-from tiny_methods import METHODS, tiny_run
+from tiny_methods import METHODS, VIT, Tree, tiny_run
 from torch import Tensor, nn
 from trainer_hooks import Recorder
 
@@ -28,11 +28,13 @@ from trocar.ssl.run.run_description import empty_views, without_data
 LATE = Progress(9, 10, 2)  # past what is frozen or warmed up at first
 
 
-def one_step(name: str, data: Path, monkeypatch: pytest.MonkeyPatch, backbone: str) -> list[torch.dtype]:
+def one_step(
+    name: str, data: Path, monkeypatch: pytest.MonkeyPatch, backbone: str, **sections: Tree
+) -> list[torch.dtype]:
     """A whole step and the health of the features on a fake GPU; the dtypes of what the student gave."""
     case = METHODS[name]
     train = {"accumulate": case.accumulate, "precision": "bfloat16"}
-    tree = tiny_run(name, data, data / "run", 1, case.method, backbone={"name": backbone}, train=train)
+    tree = tiny_run(name, data, data / "run", 1, case.method, backbone={"name": backbone}, train=train, **sections)
     setup = Pretraining(validate(PretrainConfig, tree, "test"), World(), print, RunGuard())
     real = setup.placed()
     with fake_cuda():
@@ -97,6 +99,14 @@ def test_a_step_mixes_no_devices_and_computes_in_bfloat16(data, monkeypatch, nam
         pytest.skip("the method takes no backbone with batch norm")
     backbone = str(data / backbone) if (data / backbone).exists() else backbone
     assert torch.bfloat16 in one_step(name, data, monkeypatch, backbone)
+
+
+@pytest.mark.parametrize("kind", ["gram", "alignment", "features", "cosine"])
+@pytest.mark.parametrize(
+    "teacher", [{"teacher": "first"}, {"teacher": "ema"}, {"teacher": "ema", "refresh": "3 steps"}]
+)
+def test_an_anchor_is_where_its_method_is(data, monkeypatch, kind, teacher):
+    assert torch.bfloat16 in one_step("dino", data, monkeypatch, str(data / VIT), anchor={"kind": kind, **teacher})
 
 
 def test_an_arange_that_forgot_its_device_is_found(data, monkeypatch):

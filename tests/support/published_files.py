@@ -11,6 +11,7 @@ import torch
 import torchvision
 from reference_caformer import CAFormer
 from reference_convnextv2 import ConvNeXtV2
+from reference_efficientnet import EfficientNetLite0
 from reference_pvtv2 import PVTv2
 from reference_vit import ViT, randomise
 from torch import Tensor, nn
@@ -150,4 +151,5 @@ CASES = [
     Case("dinov2_vits14_reg4", small(**V2, registers=4, chunks=4), dinov2_trainer, 336),
     Case("mocov3_vits16", small(heads=12), mocov3_training, 224),
     Case("mocov3_resnet50", resnet, mocov3_training),
+    Case("imagenet_efficientnet_lite0", EfficientNetLite0, flat),
 ]

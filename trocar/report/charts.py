@@ -136,6 +136,8 @@ def panels(metrics: Sequence[Mapping[str, Any]], uniform_loss: float | None) -> 
     known = [
         Panel("loss", "Loss", _FLAT if judged == "loss" else "The sum of all losses.", wide=True),
         Panel("dino_loss", "DINO loss", _FLAT, wide=True),
+        Panel("method_loss", "Loss of the method", "Without the anchor's part of the sum.", wide=True),
+        Panel("anchor_loss", "Anchor loss", "Without its weight. 0: features as the anchor's.", from_zero=True),
         Panel(
             "teacher_entropy", "Teacher entropy", "ln K: uniform. 0: one prototype for all images.", reference=uniform
         ),

@@ -262,8 +262,10 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def judged_loss(values: Mapping[str, Any]) -> str:
-    """Which of the logged losses ln K is the measure of: `dino_loss` of a method that adds other losses to it."""
-    return "dino_loss" if "dino_loss" in values else "loss"
+    """Which of the logged losses ln K is the measure of: `dino_loss` of a method that adds other losses to it, and
+    `method_loss` where an anchor adds one.
+    """
+    return next((name for name in ("dino_loss", "method_loss") if name in values), "loss")
 
 
 def read_rows(folder: str | Path) -> list[StepRow]:

@@ -10,12 +10,15 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from trocar.ssl.blocks.anchor import AnchorConfig, build_anchor
 from trocar.ssl.blocks.heads import DinoHead
+from trocar.ssl.blocks.networks import BackboneConfig, TimmNetworks
 from trocar.ssl.engine.method import Progress
 from trocar.ssl.engine.optimizer import OptimConfig
 from trocar.ssl.engine.trainer import TrainConfig
 from trocar.ssl.methods import default
 from trocar.ssl.methods.dino import DinoConfig, DinoViews
+from trocar.ssl.methods.simclr import SimclrConfig
 from trocar.ssl.run.run_description import cost_lines, empty_views, estimate
 
 NOW = Progress(5, 10, 5)
@@ -25,11 +28,13 @@ ADAMW = OptimConfig()
 class Sum(nn.Module):
     """The sum of the outputs as loss: a sum keeps nothing for its backward pass."""
 
+    feature_anchor = None
+
     def __init__(self, net):
         super().__init__()
         self.net = net
 
-    def loss(self, views, progress):
+    def forward(self, views, progress):
         return {"loss": self.net(views).sum()}
 
 
@@ -192,7 +197,7 @@ def test_the_lines_name_parameters_flops_and_memory():
 
 def test_a_method_whose_work_depends_on_values_says_so():
     class Looks(Sum):
-        def loss(self, views, progress):
+        def forward(self, views, progress):
             return {"loss": self.net(views).sum() * float(views.sum())}
 
     lines = cost_lines(
@@ -200,3 +205,21 @@ def test_a_method_whose_work_depends_on_values_says_so():
     )
     assert len(lines) == 1
     assert lines[0].startswith("step       cost unknown: ")
+
+
+def test_an_anchor_costs_a_forward_pass_of_the_views_that_the_student_sees():
+    config = SimclrConfig.model_validate({"views": {"size": 64}, "head": {"layers": [8]}})
+    networks = TimmNetworks(BackboneConfig(name="test_convnext"), 0, [64])
+    method = config.build(networks)
+    method.feature_anchor = build_anchor(AnchorConfig(kind="cosine", start="90 %"), method, networks)
+    train, late = TrainConfig(batch=4, steps=1), Progress(9, 10, 5)
+
+    def views(batch, device):
+        return empty_views(config.recipe(), batch, device)
+
+    found = estimate(method, views, train, ADAMW, 1, late)
+    with FlopCounterMode(display=False) as counter:
+        method.feature_anchor.held[0](torch.zeros(8, 3, 64, 64))
+    assert found.anchor_flops == counter.get_total_flops()
+    assert any("% of it for the anchor" in line for line in found.lines())
+    assert estimate(method, views, train, ADAMW, 1, NOW).anchor_flops == 0

@@ -76,11 +76,34 @@ class FrozenConfig(Config):
         return FrozenTeacher(network, views, shape, self.size, width, weights)
 
 
-class FrozenTeacher(nn.Module):
+class NetworkHolder(nn.Module):
+    """Holds networks in eval mode that never train.
+
+    They follow `.to()`, but are no submodules: a checkpoint does not hold them, `train()` does not reach them, no
+    optimizer or DistributedDataParallel sees them.
+    """
+
+    def __init__(self, *networks: nn.Module) -> None:
+        super().__init__()
+        # In a tuple, as nn.Module registers what it is given itself.
+        self._held = tuple(network.requires_grad_(False).eval() for network in networks)
+
+    @property
+    def held(self) -> tuple[nn.Module, ...]:
+        """The networks."""
+        return self._held
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for network in self._held:
+            network._apply(fn)  # type: ignore[no-untyped-call]
+        return self
+
+
+class FrozenTeacher(NetworkHolder):
     """Views [n, 3, S, S] in the student's normalisation -> pooled features [n, width] of a network in eval mode.
 
-    The network follows `.to()`, but is no submodule: a checkpoint does not hold it, `train()` does not reach it, no
-    optimizer or DistributedDataParallel sees it. `fingerprint` tells its weights.
+    The network is held and no submodule. `fingerprint` tells its weights.
     """
 
     scale: Tensor
@@ -95,9 +118,7 @@ class FrozenTeacher(nn.Module):
         width: int,
         fingerprint: str,
     ) -> None:
-        super().__init__()
-        # In a tuple, as nn.Module registers what it is given itself.
-        self._held = (network.requires_grad_(False).eval(),)
+        super().__init__(network)
         self.size, self.width, self.fingerprint = size, width, fingerprint
         # (x std + mean - mean') / std' takes a view from one normalisation to the other.
         mean, std = torch.tensor(views.mean).view(3, 1, 1), torch.tensor(views.std).view(3, 1, 1)
@@ -108,7 +129,7 @@ class FrozenTeacher(nn.Module):
     @property
     def network(self) -> nn.Module:
         """The frozen backbone."""
-        return self._held[0]
+        return self.held[0]
 
     @torch.no_grad()
     @override
@@ -119,15 +140,10 @@ class FrozenTeacher(nn.Module):
         features: Tensor = self.network(x)
         return features.float()
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.network._apply(fn)  # type: ignore[no-untyped-call]
-        return self
-
 
 def frozen_networks(module: nn.Module) -> list[nn.Module]:
-    """The networks of the frozen teachers in `module`, which its own `parameters()` and `modules()` don't show."""
-    return [m.network for m in module.modules() if isinstance(m, FrozenTeacher)]
+    """The networks that parts of `module` hold, which its own `parameters()` and `modules()` don't show."""
+    return [network for m in module.modules() if isinstance(m, NetworkHolder) for network in m.held]
 
 
 class SelfDistillation(MethodConfig):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,9 @@ from trocar.data.views.recipe import ViewRecipe
 from trocar.ssl.blocks.networks import Networks
 from trocar.ssl.blocks.transformer_blocks import packed_features, packs
 from trocar.ssl.run.auto_values import Advice, DataSize, choose, warning
+
+if TYPE_CHECKING:  # it knows what a method is
+    from trocar.ssl.blocks.anchor import Anchor
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,14 @@ AnyMethod = Annotated[SerializeAsAny[MethodConfig], ByName(METHODS)]
 
 
 class Method(nn.Module, ABC):
-    """Base of all methods. `forward` is `loss`, so that DistributedDataParallel can wrap the method as it is."""
+    """Base of all methods. `forward` is `loss`, so that DistributedDataParallel can wrap the method as it is.
+
+    `feature_anchor` adds a loss of its own to that, if the run has one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.feature_anchor: Anchor | None = None
 
     @abstractmethod
     def loss(self, views: Views, progress: Progress) -> Losses:
@@ -165,6 +175,11 @@ class Method(nn.Module, ABC):
         """The timm backbone that is exported and evaluated."""
         return self.backbones[0]
 
+    @property
+    def average(self) -> nn.Module | None:
+        """The moving average of the backbone that trains, if the method has one: by default what it exports instead."""
+        return self.exported if self.exported is not self.backbones[0] else None
+
     @torch.no_grad()
     def embed(self, views: Views) -> Tensor:
         """Features float32[b, D] of the first view of each sample, for label-free health metrics."""
@@ -177,6 +192,12 @@ class Method(nn.Module, ABC):
 
     def gradients_ready(self, progress: Progress) -> None:
         """Edit gradients after clipping and before the optimizer, such as freezing the last layer."""
+
+    def step_begins(self, progress: Progress) -> None:
+        """Called before the first loss of each step, also of one that is not accepted in the end."""
+        self.forget()
+        if self.feature_anchor is not None:
+            self.feature_anchor.refresh(self, progress)
 
     def forget(self) -> None:
         """Drop what `loss` noted for `after_step`: the step was not accepted, or a new one begins."""
@@ -194,7 +215,9 @@ class Method(nn.Module, ABC):
 
     @override
     def forward(self, views: Views, progress: Progress) -> Losses:
-        return self.loss(views, progress)
+        if self.feature_anchor is None:
+            return self.loss(views, progress)
+        return self.feature_anchor.losses(self, views, progress)
 
 
 def norm_buffers(module: nn.Module) -> Iterator[Tensor]:

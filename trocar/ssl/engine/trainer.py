@@ -203,7 +203,7 @@ class Trainer:
         """One optimizer step; a non-finite one is skipped by all ranks together and consumes its number."""
         self._statistics.note()
         self.optimizer.zero_grad(set_to_none=True)
-        self.method.forget()
+        self.method.step_begins(progress)
         losses = self._backward(batch, progress)
         norm = clip_gradients(self.method.parameters(), self.optim)
         self.method.gradients_ready(progress)

@@ -118,6 +118,11 @@ class MocoV2(Method):
     def backbones(self) -> list[nn.Module]:
         return [self.student, self.teacher]
 
+    @property
+    @override
+    def average(self) -> nn.Module:
+        return self.teacher
+
     def _key(self, x: Tensor, progress: Progress) -> Tensor:
         if not self.config.shuffle_bn:
             return unit(self.teacher_head(self.teacher(x)))

@@ -114,6 +114,11 @@ class MocoV3(Method):
     def backbones(self) -> list[nn.Module]:
         return [self.student, self.teacher]
 
+    @property
+    @override
+    def average(self) -> nn.Module:
+        return self.teacher
+
     def _query(self, x: Tensor) -> Tensor:
         return unit(self.predictor(self.student_head(self.student(x))))
 

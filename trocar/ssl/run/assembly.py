@@ -34,6 +34,7 @@ from trocar.data.selection.plan import Plan
 from trocar.data.selection.selection import Selection
 from trocar.data.views.recipe import ViewPlan
 from trocar.privacy.private_data import Private, private_of_catalog
+from trocar.ssl.blocks.anchor import build_anchor
 from trocar.ssl.blocks.heads import OwnNetworks
 from trocar.ssl.blocks.networks import TimmNetworks, compile_backbone
 from trocar.ssl.blocks.teachers import FrozenConfig
@@ -215,7 +216,7 @@ class Pretraining:
 
     @cached_property
     def method(self) -> Method:
-        """The method with freshly built networks; everything random follows from run.seed.
+        """The method with freshly built networks and perhaps an anchor; everything random follows from run.seed.
 
         Raises ConfigError for a backbone that the method can't use, TrocarError for other weights than are pinned and
         for a backbone that could not be exported after the training.
@@ -225,6 +226,8 @@ class Pretraining:
             torch.manual_seed(self.config.run.seed)
             method = self.method_config.build(self.networks)
         require_exportable(method.exported, self.networks.preprocessing)
+        if self.config.anchor is not None:
+            method.feature_anchor = build_anchor(self.config.anchor, method, self.networks)
         return method
 
     def placed(self) -> Method:
@@ -238,7 +241,8 @@ class Pretraining:
         if self.device.type == "cpu" and not self.config.train.compile:
             use_fast_weight_gradient(self.method.backbones[0])
         if self.config.train.compile:
-            for backbone in self.method.backbones:
+            anchor = self.method.feature_anchor
+            for backbone in [*self.method.backbones, *(anchor.compilable(self.method) if anchor is not None else ())]:
                 compile_backbone(backbone)
         if sharding != "none":
             mesh = mesh_of(sharding, gather_words("machine of a part", machine_name()), self.device)
@@ -319,6 +323,8 @@ class Pretraining:
         method = self.method_config.model_dump(mode="json", by_alias=True)
         recipe = {**self.resolved.recipe(), "method": method, "steps": self.total, "backend": self.backend}
         recipe |= self.method.identity()
+        if self.method.feature_anchor is not None:
+            recipe |= self.method.feature_anchor.identity()
         if self.backend == "dali" and self.device.type == "cuda":
             recipe["decoder"] = decoder_identity(
                 self.config.data.hw_decoder_load, self.world.size, lambda: torch.cuda.get_device_name(self.device)

@@ -14,6 +14,7 @@ from trocar.data.selection.composition import Composition
 from trocar.data.selection.plan import Shuffle
 from trocar.privacy.private_data import PrivacyConfig
 from trocar.runs.mlflow_server import TrackingConfig
+from trocar.ssl.blocks.anchor import AnchorConfig
 from trocar.ssl.blocks.networks import BackboneConfig
 from trocar.ssl.engine.method import AnyMethod
 from trocar.ssl.engine.optimizer import OptimConfig
@@ -103,6 +104,9 @@ class PretrainConfig(WithPlugins):
     data: DataConfig = Field(description="which catalog, what of it, in what order")
     backbone: BackboneConfig = Field(description="the network that is pretrained")
     method: AnyMethod = Field(description="how it is pretrained; `name` says which method's settings these are")
+    anchor: AnchorConfig | None = Field(
+        default=None, description="keeps features near those of an anchor network, with any method; null: nothing does"
+    )
     optim: OptimConfig = Field(default=OptimConfig(), description="optimizer, schedules and clipping")
     train: TrainConfig = Field(description="how long, how large, how precise")
     run: RunConfig = Field(description="where the run lives and what it runs on")
@@ -149,4 +153,6 @@ class PretrainConfig(WithPlugins):
         tree = self.model_dump(mode="json", by_alias=True, include={"backbone", "method", "optim", "train"})
         for key in ("max_skipped", "compile", "shard"):
             tree["train"].pop(key)
+        if self.anchor is not None:
+            tree["anchor"] = self.anchor.model_dump(mode="json")
         return {**tree, "seed": self.run.seed, "shuffle": self.data.shuffle}

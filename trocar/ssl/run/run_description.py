@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_backward_flop_count, sdpa_flop_count
 
-from trocar.backbones.source import origin_of
+from trocar.backbones.source import origin_of, resolve
 from trocar.data.views.recipe import ViewRecipe
 from trocar.errors import TrocarError
 from trocar.ssl.blocks.teachers import frozen_networks
@@ -38,7 +38,8 @@ class StepCost:
     many the weights, gradients and optimizer state are divided, each rank holding one.
 
     A multiply-add is 2 FLOPs; matrix products, convolutions and attention are counted, forward and backward, and the
-    teacher's forward; attention's backward with the scores that its kernels compute again. Memory is what stands at
+    teacher's forward; attention's backward with the scores that its kernels compute again. `anchor_flops` are those of
+    `flops` that an anchor adds. Memory is what stands at
     the end of the forward pass, gradients and optimizer included. Not in it: what one layer needs while it runs
     (gradients of activations, workspaces, with gradient checkpointing the block that is computed again), views waiting
     to be used, the program itself, and in rank 0's host memory the copy (weights and optimizer) that checkpoints are
@@ -54,6 +55,7 @@ class StepCost:
     activations: int
     micro_batch: int
     parts: int = 1
+    anchor_flops: float = 0.0
 
     @property
     def memory(self) -> int:
@@ -63,10 +65,12 @@ class StepCost:
     def lines(self) -> list[str]:
         """The estimate for people."""
         gib = [f"{n / 2**30:.2f}" for n in (self.weights, self.gradients, self.optimizer, self.activations)]
+        share = f"           {100 * self.anchor_flops / self.flops:.0f} % of it for the anchor's forward pass and loss"
         divided = f"; a part in {self.parts} of all but activations, blocks whole while they compute"
         return [
             f"parameters {self.trainable / 1e6:.2f} M that train, {self.parameters / 1e6:.2f} M in all",
             f"step       {self.flops / 1e12:.3g} TFLOP over all ranks, forward and backward, a multiply-add being 2",
+            *([share] if self.anchor_flops else []),
             f"memory     about {self.memory / 2**30:.1f} GiB per rank: weights {gib[0]}, gradients {gib[1]}, "
             f"optimizer {gib[2]}, activations {gib[3]} for a micro-batch of {self.micro_batch}"
             f"{divided if self.parts > 1 else ''}",
@@ -98,7 +102,12 @@ def estimate(
         raise TrocarError("an estimate inside a process group would talk to the other ranks")
     micro = train.batch // (ranks * train.accumulate)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        flops, activations = _one_pass(without_data(method), make_views(micro, _CPU), train.precision, progress)
+        empty, views = without_data(method), make_views(micro, _CPU)
+        flops, activations = _one_pass(empty, views, train.precision, progress)
+        plain = flops
+        if empty.feature_anchor is not None:
+            empty.feature_anchor = None
+            plain, _ = _one_pass(empty, views, train.precision, progress)
     parameters, buffers = _held(method)
     trained = [p for p in parameters if p.requires_grad]
     parts = 1 if train.shard == "none" else ranks  # hybrid: as if all ranks were on one machine
@@ -114,6 +123,7 @@ def estimate(
         activations=activations,
         micro_batch=micro,
         parts=parts,
+        anchor_flops=(flops - plain) * train.batch / micro,
     )
 
 
@@ -124,9 +134,9 @@ def _one_pass(method: Method, views: Any, precision: str, progress: Progress) ->
     method.train()
     with counter, saved_tensors_hooks(saved.pack, lambda x: x):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16"):
-            loss = method.loss(views, progress)["loss"]
+            loss = method(views, progress)["loss"]
         kept = saved.bytes
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
     return float(counter.get_total_flops()), kept
 
 
@@ -214,6 +224,7 @@ def describe(setup: Pretraining) -> list[str]:
         f"backbone   {config.backbone.name}, {count / 1e6:.2f} M parameters{_started_from(method)}",
         f"views      {', '.join(f'{g.count} x {g.size} px {n}' for n, g in groups.items())}",
         *_neighbours(setup),
+        *(method.feature_anchor.lines(method) if method.feature_anchor is not None else ()),
         f"length     {setup.total} steps of {config.train.batch} frames ({setup.total / setup.epoch_steps:.1f} epochs)",
         f"optimizer  {config.optim.label}, peak learning rate {setup.schedule.peak_lr:.3g} after "
         f"{setup.schedule.warmup_steps} steps",
@@ -223,7 +234,7 @@ def describe(setup: Pretraining) -> list[str]:
         f"run folder {config.run.out}",
     ]
     warnings = config.method.warnings(setup.data_size) + setup.schedule.warnings(setup.data_size)
-    warnings += idle_gpus(setup.world, setup.device)
+    warnings += idle_gpus(setup.world, setup.device) + _random_anchor(setup)
     return lines + [f"warning    {line}" for line in warnings]
 
 
@@ -262,6 +273,13 @@ def _neighbours(setup: Pretraining) -> list[str]:
     rule = setup.neighbours.config
     near = "" if rule.index is None else f"index {rule.index}, else "
     return [f"neighbours {near}{', '.join(f'{s:+g}' for s in rule.offsets_s)} s from the anchor"]
+
+
+def _random_anchor(setup: Pretraining) -> list[str]:
+    to_first = setup.config.anchor is not None and setup.config.anchor.teacher == "first"
+    if not to_first or setup.model is not None or resolve(setup.config.backbone.name).kind != "random":
+        return []
+    return ["anchor: the first weights are random, and features are kept as they are; start from weights, or leave it"]
 
 
 def _started_from(method: Method) -> str:
