@@ -28,6 +28,7 @@ def test_every_row_of_the_table_names_its_source():
         (("endoscapes", "33"), ("cholect50", "110")),
         (("endoscapes", "127"), ("cholect50", "103")),
         (("cholecseg8k", "1"), ("cholecinstanceseg", "1")),
+        (("phakir", "7"), ("heichole", "2")),
     ],
 )
 def test_one_operation_under_two_names_is_closed_over_both_ways(one, other):
@@ -68,6 +69,7 @@ def test_numbers_of_cholect50_are_those_of_its_published_split():
         ("m2cai16_workflow", "test_03", ("m2cai16_workflow", "test_3")),
         ("m2cai16_workflow", "workflow_video_03", ("m2cai16_workflow", "3")),
         ("heichole", "Hei-Chole07", ("heichole", "7")),
+        ("PhaKIR", "Video_07", ("phakir", "7")),
         ("MultiBypass140", "BBP01", ("multibypass140", "bbp1")),
         ("dsad", "04", ("dsad", "4")),
         ("cholecseg8k", "video09_00080", ("cholecseg8k", "9")),

@@ -9,7 +9,7 @@ from trocar.backbones.export import save_backbone
 from trocar.backbones.load import random_like
 from trocar.cli.main import main
 from trocar.errors import ConfigError, TrocarError
-from trocar.report.gather_run import Amounts, gather, sample_frames, selected_rows
+from trocar.report.gather_run import Amounts, _first_weights, gather, sample_frames, selected_rows
 from trocar.report.page import PictureFeatures
 from trocar.runs.run_folder import Run
 
@@ -158,3 +158,21 @@ def test_the_command_prints_where_the_page_is(trained, capsys):
     page = (trained / "run" / "report" / "index.html").read_text()
     assert page.count("<img") > 10
     assert "case02" in page
+
+
+@pytest.mark.parametrize(
+    ("name", "about", "told"),
+    [
+        ("resnet10t", {}, ""),
+        ("timm:resnet50.tv_in1k", {}, "timm:resnet50.tv_in1k, licence bsd-3-clause"),
+        (
+            "surgenetdino_v3_vits",
+            {"init": {"name": "surgenetdino_v3_vits", "licence": "CC-BY-NC-SA-4.0"}},
+            "surgenetdino_v3_vits, licence CC-BY-NC-SA-4.0",
+        ),
+    ],
+)
+def test_the_first_weights_of_a_run_stand_there_with_their_licence(tmp_path, name, about, told):
+    (tmp_path / "backbone").mkdir()
+    (tmp_path / "backbone" / "config.json").write_text(json.dumps({"trocar": about}), encoding="utf-8")
+    assert _first_weights(tmp_path, {"backbone": {"name": name}}) == told

@@ -1,7 +1,7 @@
 """The recipes of `trocar/configs/pretrain` are the published ones: the numbers here are from their sources."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -153,11 +153,33 @@ PUBLISHED = {
         **{"ibot_head.prototypes": 131072, "ibot_head.bottleneck": 256, "ibot_head.norm_last_layer": False},
     ),
 }
+V3 = {
+    f"surgenetdino_v3_vit{letter}": replace(
+        dinov2(
+            f"vit_{size}_patch16_dinov3_noreg",
+            batch=batch,
+            epochs=50,
+            peak_lr=1e-3 * math.sqrt(batch / 1024),
+            warmup=5,
+            final_decay=0.4,
+            scales=((0.32, 1.0), (0.05, 0.32)),
+            momentum=0.992,
+            teacher_temperature_warmup="15 epochs",
+            centring="sinkhorn",
+            **{"head.prototypes": 65536, "head.bottleneck": 256},
+            **{"ibot_head.prototypes": 65536, "ibot_head.bottleneck": 256, "ibot_head.norm_last_layer": False},
+        ),
+        views=((2, 336, (0.32, 1.0)), (8, 144, (0.05, 0.32))),
+    )
+    for letter, size, batch in (("s", "small", 512), ("b", "base", 256), ("l", "large", 256))
+}
+PUBLISHED |= V3
 SELFSUPSURG = [name for name, published in PUBLISHED.items() if published.views == MOCO.views]
 ARCHITECTURE = {  # of timm, of published weights and of our own
     "caformer_s18_relu": "caformer_s18",
     "dinov2_vitb14_reg4": "vit_base_patch14_reg4_dinov2",
     "dinov2_vitl14_reg4": "vit_large_patch14_reg4_dinov2",
+    **{published.backbone: published.backbone.removesuffix("_noreg") for published in V3.values()},
 }
 DROP_PATH = {
     "surgenetdino_v1_vits": 0.1,
@@ -166,6 +188,7 @@ DROP_PATH = {
     "surgenetdino_v2_vitl": 0.3,
     "surgenetxl_dino_pvt_v2_b2": 0.1,
     "lemonfm_convnext_large": 0.5,
+    **dict.fromkeys(V3, 0.3),
 }
 
 
@@ -188,7 +211,7 @@ def test_method_batch_and_length_are_the_published_ones(name):
     config, published = preset(name), PUBLISHED[name]
     assert config.backbone.name == published.backbone
     assert config.backbone.drop_path == DROP_PATH.get(name, 0.0)
-    assert config.backbone.drop_path_mode == ("skip" if published.method == "dinov2" else "mask")
+    assert config.backbone.drop_path_mode == ("skip" if name.startswith("surgenetdino_v2") else "mask")
     assert (config.method.name, config.train.batch, config.train.epochs) == (
         published.method,
         published.batch,

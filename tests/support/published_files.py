@@ -120,6 +120,28 @@ class ConvNeXtL(nn.Module):
         return out
 
 
+def ibot_teacher(state: dict[str, Tensor]) -> dict[str, Any]:
+    """bytedance/ibot's file of the backbone alone."""
+    return {"state_dict": dict(state) | {"masked_embed": torch.zeros(1, 4)}}
+
+
+def plstitch_training(state: dict[str, Tensor]) -> dict[str, Any]:
+    """DINO's checkpoint with iBOT's mask token in both backbones."""
+    return dino_training(state | {"masked_embed": torch.zeros(1, 4)})
+
+
+def native_dinov3() -> nn.Module:
+    """Meta's ViT-S/16: four registers, and a bias of zeros beside a mask that is 0 for the keys."""
+    network = ViT(dim=384, depth=12, heads=6, patch=16, **{**V3, "image": 256}, registers=4, eps=1e-5)
+    for block in network.each_block():
+        layer = block.attn.qkv
+        bias = torch.zeros_like(layer.bias)
+        del layer.bias
+        layer.register_buffer("bias", bias)
+        layer.register_buffer("bias_mask", torch.tensor([1.0, 0.0, 1.0]).repeat_interleave(384))
+    return network
+
+
 def small(**kwargs: Any) -> Callable[[], nn.Module]:
     return lambda: ViT(**{"dim": 384, "depth": 12, "heads": 6, "patch": 16, "image": 224, **kwargs})
 
@@ -149,6 +171,9 @@ CASES = [
     Case("dino_resnet50", resnet, dino_training),
     Case("dinov2_vits14", small(**{**V2, "image": 518}), flat, 518),
     Case("dinov2_vits14_reg4", small(**V2, registers=4, chunks=4), dinov2_trainer, 336),
+    Case("dinov3_vits16", native_dinov3, flat),
+    Case("ibot_vits16", small(), ibot_teacher, 224),
+    Case("plstitch_vitb16", base(), plstitch_training, 224),
     Case("mocov3_vits16", small(heads=12), mocov3_training, 224),
     Case("mocov3_resnet50", resnet, mocov3_training),
     Case("imagenet_efficientnet_lite0", EfficientNetLite0, flat),

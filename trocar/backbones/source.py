@@ -18,6 +18,7 @@ from torch import nn
 
 from trocar.backbones.identify import only_match
 from trocar.backbones.published.family import BACKBONES, Published, Seen
+from trocar.backbones.published.unloadable import UNLOADABLE
 from trocar.backbones.weights_file import SUFFIXES
 from trocar.errors import ConfigError, TrocarError, nearest
 
@@ -160,6 +161,8 @@ def _step(folder: Path) -> int:
 def _check_name(name: str) -> str:
     if name in BACKBONES:
         return name
+    if name in UNLOADABLE:
+        raise ConfigError(f"{name}: {UNLOADABLE[name]}")
     known = timm.list_models()
     base, _, tag = name.partition(".")
     if base not in known:

@@ -17,6 +17,7 @@ import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,8 +29,9 @@ from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, Offl
 
 from trocar.backbones.published.convert import convert
 from trocar.backbones.published.family import BACKBONES, Published
+from trocar.backbones.published.unloadable import UNLOADABLE
 from trocar.backbones.source import RANDOM, TIMM, WEIGHTS, BackboneSource, resolve
-from trocar.backbones.weights_file import read_checkpoint
+from trocar.backbones.weights_file import SUFFIXES, read_checkpoint
 from trocar.core.files import locked, replacing, sha256_of, user_cache, write_json_atomic
 from trocar.errors import ConfigError, TrocarError, nearest
 
@@ -57,7 +59,11 @@ def root() -> Path:
 
 
 def entry(name: str) -> Published:
-    """The published weights of that name. Raises ConfigError with the nearest one."""
+    """The published weights of that name. Raises ConfigError with the nearest one, and for weights that Trocar knows of
+    but cannot load, which says why.
+    """
+    if name in UNLOADABLE:
+        raise ConfigError(f"{name}: {UNLOADABLE[name]}")
     if name not in BACKBONES:
         hint = nearest(name, BACKBONES.names())
         raise ConfigError(f"no published weights {name!r}{hint}; `trocar fetch --list` has all of them")
@@ -152,9 +158,10 @@ def fetch(entry: Published, origin: str | None = None, progress: Progress = lamb
             if "://" not in origin and sha256_of(_existing(origin)) != digest:
                 raise ConfigError(f"{entry.name} has another file already, {known.file}; delete {folder} to replace it")
             return known
-        target = folder / _file_name(origin)
+        target = folder / _file_name(origin, entry.name)
         with replacing(target) as temporary:
             digest = _copy(origin, temporary, progress)
+            digest = _unpacked(temporary, origin) or digest
             if entry.sha256 is not None and digest != entry.sha256:
                 raise TrocarError(f"{origin} has sha256 {digest}, the published file {entry.sha256}: not kept")
             convert(entry, read_checkpoint(temporary, ending=target.suffix), origin)
@@ -164,9 +171,39 @@ def fetch(entry: Published, origin: str | None = None, progress: Progress = lamb
     return record
 
 
-def _file_name(origin: str) -> str:
-    path = urllib.parse.urlsplit(origin).path if "://" in origin else origin
-    return Path(urllib.parse.unquote(path)).name or "weights.pth"
+def _file_name(origin: str, name: str) -> str:
+    """The file's own name, or NAME.pth where an address has none that ends as those of weights do."""
+    if "://" not in origin:
+        return Path(origin).name
+    found = Path(urllib.parse.unquote(urllib.parse.urlsplit(origin).path)).name
+    return found if found.endswith(SUFFIXES) else f"{name}.pth"
+
+
+def _unpacked(path: Path, origin: str) -> str | None:
+    """Replace an archive of one weight file by that file and return its sha256; None for what is no such archive.
+
+    A torch file is a zip archive too, of tensors. Raises TrocarError for an archive of several weight files.
+    """
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        inside = [one for one in archive.infolist() if one.filename.endswith(SUFFIXES)]
+        if not inside:
+            return None
+        if len(inside) > 1:
+            listed = ", ".join(one.filename for one in inside)
+            raise TrocarError(f"{origin} is an archive of several weight files ({listed}); unpack it, and --from FILE")
+        whole = path.with_name(f"{path.name}.unpacked")
+        _check_space(path.parent, inside[0].file_size)
+        try:
+            with archive.open(inside[0]) as source, whole.open("wb") as file:
+                shutil.copyfileobj(source, file, BLOCK)
+            whole.replace(path)
+        except (zipfile.BadZipFile, OSError) as error:
+            raise TrocarError(f"{origin}: {inside[0].filename} cannot be unpacked: {error}") from None
+        finally:
+            whole.unlink(missing_ok=True)
+    return sha256_of(path)
 
 
 def _existing(origin: str) -> Path:

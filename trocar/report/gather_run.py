@@ -18,6 +18,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from trocar.backbones.load import load_backbone, random_like
+from trocar.backbones.source import TIMM
+from trocar.backbones.weight_store import licence_of
 from trocar.core.config import validate
 from trocar.core.messages import Say
 from trocar.data.catalog.catalog import Catalog
@@ -166,7 +168,7 @@ def gather(
         views=views,
         pca=pca,
         neighbours=found,
-        provenance=tree_without_folders(hidden.tree(_provenance(run, record, catalog))),
+        provenance=tree_without_folders(hidden.tree(_provenance(run, record, config, catalog))),
         private=private and share,
         notes=hidden.tree(notes),
     )
@@ -317,7 +319,9 @@ def _resumes(run: Path) -> list[int]:
     return sorted(step for attempt, step in first.items() if attempt != min(first))
 
 
-def _provenance(run: Path, record: Mapping[str, Any], catalog: Catalog | None) -> dict[str, str]:
+def _provenance(
+    run: Path, record: Mapping[str, Any], config: Mapping[str, Any], catalog: Catalog | None
+) -> dict[str, str]:
     facts = {"run folder": str(run), "run id": str(record.get("run_id", ""))}
     manifests = sorted((run / "checkpoints").glob("step-*/manifest.json"))
     if manifests:
@@ -325,12 +329,24 @@ def _provenance(run: Path, record: Mapping[str, Any], catalog: Catalog | None) -
         facts["last checkpoint"] = f"step {manifest['step']}"
         facts["selected data"] = str(manifest.get("identity", {}).get("data", ""))
         facts.update({str(key): str(value) for key, value in manifest.get("environment", {}).items()})
+    if first := _first_weights(run, config):
+        facts["first weights"] = first
     if catalog is not None:
         videos = len(set(catalog.videos["case_id"].to_pylist()))
         facts["catalog"] = f"{catalog.location}: {len(catalog):,} frames of {videos} cases"
         facts["catalog fingerprint"] = catalog.fingerprint
     facts["mlflow run"] = str(record.get("mlflow_run_id", "not synced"))
     return {key: value for key, value in facts.items() if value}
+
+
+def _first_weights(run: Path, config: Mapping[str, Any]) -> str:
+    """The weights that a run started from, and their licence; "" for random ones and where it is not recorded."""
+    name = str((config.get("backbone") or {}).get("name", ""))
+    if name.startswith(TIMM):
+        return f"{name}, licence {licence_of(name.removeprefix(TIMM))}"
+    about = run / "backbone" / "config.json"
+    init = json.loads(about.read_text(encoding="utf-8")).get("trocar", {}).get("init") if about.is_file() else None
+    return f"{init['name']}, licence {init.get('licence', 'unknown')}" if init else ""
 
 
 def _pick(gallery: Gallery, indices: list[int]) -> Gallery:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trocar.backbones import architectures as _registers
-from trocar.backbones.published.family import Family, FileLayout, Published, State
+from trocar.backbones.published.family import Family, FileLayout, Published, State, UnfitError
 from trocar.backbones.weights_file import NOT_FINITE
 from trocar.errors import ConfigError, TrocarError
 
@@ -58,7 +58,11 @@ def convert(entry: Published, raw: Mapping[str, Any], origin: str, part: str = "
         if missing:
             problems += [f"{k}: missing from the file ({key} of the timm model)" for k in missing]
             continue
-        tensor = _make(source.make, [found[k] for k in source.keys])
+        try:
+            tensor = _make(source.make, [found[k] for k in source.keys])
+        except UnfitError as error:
+            problems.append(f"{names[source.keys[-1]]}: {error}")
+            continue
         if tensor is None or tensor.shape != shape:
             stored = ", ".join(str(list(found[k].shape)) for k in source.keys)
             problems.append(f"{' + '.join(names[k] for k in source.keys)}: shape {stored} stored, {list(shape)} needed")

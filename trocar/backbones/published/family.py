@@ -42,6 +42,10 @@ class Source:
     make: Callable[..., Tensor] = lambda tensor: tensor
 
 
+class UnfitError(ValueError):
+    """Raised by `Source.make` for tensors whose values belong to another architecture; the message says why."""
+
+
 @dataclass(frozen=True)
 class Unused:
     """Published keys that a backbone has no use for: a regular expression that must match whole keys, and why."""
@@ -172,6 +176,26 @@ def with_registers(key: str) -> Source:
 def dinov3(key: str) -> Source:
     """timm's Eva keys -> DINOv3's."""
     return Source((renamed(key, (r"\.gamma_(\d)$", r".ls\1.gamma"), (r"^reg_token$", "storage_tokens")),))
+
+
+def dinov3_without_bias(key: str) -> Source:
+    """timm's Eva keys without a bias of queries and values -> those of Meta's files, which store one and its mask."""
+    if not key.endswith(".attn.qkv.weight"):
+        return dinov3(key)
+    bias = key.removesuffix("weight") + "bias"
+    return Source((key, bias, f"{bias}_mask"), _without_bias)
+
+
+def _without_bias(weight: Tensor, bias: Tensor, mask: Tensor) -> Tensor:
+    """The matrix of queries, keys and values [3 D, D], given that its bias times the mask, both [3 D], is nothing.
+
+    The mask is 0 for the keys, whose bias may then be anything. Raises UnfitError for a bias that is in effect.
+    """
+    if bias.shape != weight.shape[:1] or mask.shape != bias.shape:
+        raise RuntimeError(f"bias {list(bias.shape)} and mask {list(mask.shape)} beside {list(weight.shape)}")
+    if not bias.is_meta and bool((bias[mask != 0] != 0).any()):
+        raise UnfitError("its bias is not zero where its mask lets it act; the published distilled networks have none")
+    return weight
 
 
 def unchunked(key: str) -> str:

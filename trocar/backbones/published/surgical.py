@@ -1,6 +1,7 @@
 """Surgical weights of which there are one to four files.
 
-EndoViT (Batic et al., IJCARS 2024): MAE on Endo700k, three files that each left one test set out.
+EndoViT (Batic et al., IJCARS 2024): MAE on Endo700k, three files that each left one test set out, and the one of its
+page on the Hugging Face hub, of which nothing says what it left out.
 
 LemonFM (Che et al., "LEMON", arXiv 2503.19740): a torchvision ConvNeXt-L in a DINO training checkpoint. The published
 loader starts from ImageNet weights and loads with `strict=False`, so a bad file passes for LemonFM.
@@ -14,6 +15,7 @@ SurgVLP, HecVL and PeskaVLP: the ResNet-50 image towers of surgical vision-langu
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -61,6 +63,16 @@ CHOLEC80 = {
 }
 
 
+# The hub's page states a licence; beside the three files there is none.
+ENDOVIT_HUB = replace(ENDOVIT, licence="Apache-2.0")
+DRIVE = "https://drive.usercontent.google.com/download?export=download&confirm=t&id"
+ENDOVIT_FILES = {
+    "segmentation": "1NJ-4ZL40kHA_WZ1NylahaS84FcvnigjF",
+    "triplets": "1NReHXlMiBkVJiZcuJAGx6sGWh7pNgg_i",
+    "phase": "1NK8aMb9SaApCn_vLigyDSn3aTI55QVT1",
+}
+
+
 def _fits(state: State) -> dict[str, object]:
     return image_size(state, 16)
 
@@ -74,9 +86,26 @@ BACKBONES.register_each(
         seen=(Seen("cholec80", which), *ENDO700K, START),
         preprocessing=CHOLEC80_INPUT,
         fits=_fits,
-        note="Offered on a page that needs a browser: see the homepage.",
+        url=f"{DRIVE}={ENDOVIT_FILES[task]}",
+        note="Google Drive may ask for a browser instead: the links are on the homepage.",
     )
     for task, which in CHOLEC80.items()
+)
+
+BACKBONES.register_each(
+    (
+        Published(
+            name="endovit_vitb16",
+            family=ENDOVIT_HUB,
+            architecture="vit_base_patch16_224",
+            method="mae",
+            seen=(Seen("cholec80", "videos that are not stated"), *ENDO700K, START),
+            preprocessing=CHOLEC80_INPUT,
+            url="https://huggingface.co/egeozsoy/EndoViT/resolve/main/pytorch_model.bin",
+            fits=_fits,
+            note="1.34 GB; links to it and to the three others are on the homepage.",
+        ),
+    )
 )
 
 
@@ -196,7 +225,8 @@ BACKBONES.register_each(
         architecture="resnet50",
         method="image-text contrast",
         seen=LECTURES,
-        note=f"Its own code takes an archive from {SURGVLP_FILES}/{share}/?dl=1 and unpacks the .pth.",
+        url=f"{SURGVLP_FILES}/{share}/?dl=1",
+        note="Its own code unpacks what it downloads where that is an archive; so does `trocar fetch`.",
     )
     for name, share in (
         ("surgvlp", "93757ace1bfc47248e1e"),

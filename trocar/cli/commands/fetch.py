@@ -107,11 +107,17 @@ def _list() -> int:
     """One line per name, never cut: they are for copying and for scripts."""
     from trocar.backbones import weight_store
     from trocar.backbones.published.family import BACKBONES
+    from trocar.backbones.published.unloadable import UNLOADABLE
 
     found = BACKBONES.values()
+    licences = max(len(e.family.licence) for e in found)
     widths = [max(map(len, column)) for column in zip(*((e.name, e.architecture) for e in found), strict=True)]
     for e in found:
         fetched = "fetched" if weight_store.read_record(e.name) else ""
-        print(f"{e.name:{widths[0]}s}  {e.architecture:{widths[1]}s}  {e.family.licence:16s}  {fetched}".rstrip())
+        print(
+            f"{e.name:{widths[0]}s}  {e.architecture:{widths[1]}s}  {e.family.licence:{licences}s}  {fetched}".rstrip()
+        )
+    for known in UNLOADABLE.values():
+        print(f"{known.name:{widths[0]}s}  not loaded: {known}")
     print(f"fetched weights are in {weight_store.root()}")
     return 0
