@@ -93,8 +93,11 @@ def test_the_methods_page_has_every_method_in_both_tables_and_every_preset():
     tables = page.partition("## Measured")[0]
     for name in METHODS.names():
         assert tables.count(f"\n| `{name}` |") == 2, name
-    presets = set(re.findall(r"`((?:selfsupsurg|surgenet|lemonfm|jumpstarting)\w+)`", page.partition("## Recipes")[2]))
+    published, _, adapting = page.partition("## Recipes")[2].partition("\nTo go on from weights that exist")
+    presets = set(re.findall(r"`((?:selfsupsurg|surgenet|lemonfm|jumpstarting)\w+)`", published))
     assert presets == {name.removeprefix("pretrain/") for name in preset_names() if name.startswith("pretrain/")}
+    rows = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`\w+`[^|]*)\|", adapting, re.MULTILINE))))
+    assert {name.removeprefix("adapt/") for name in preset_names() if name.startswith("adapt/")} <= rows
 
 
 def test_the_dry_runs_of_the_methods_page_work(tmp_path, monkeypatch, capsys):
