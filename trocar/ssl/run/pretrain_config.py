@@ -14,6 +14,7 @@ from trocar.data.selection.composition import Composition
 from trocar.data.selection.plan import Shuffle
 from trocar.privacy.private_data import PrivacyConfig
 from trocar.runs.mlflow_server import TrackingConfig
+from trocar.ssl.adapt import AdaptConfig
 from trocar.ssl.blocks.networks import BackboneConfig
 from trocar.ssl.engine.method import AnyMethod
 from trocar.ssl.engine.optimizer import OptimConfig
@@ -104,6 +105,9 @@ class PretrainConfig(WithPlugins):
     backbone: BackboneConfig = Field(description="the network that is pretrained")
     method: AnyMethod = Field(description="how it is pretrained; `name` says which method's settings these are")
     optim: OptimConfig = Field(default=OptimConfig(), description="optimizer, schedules and clipping")
+    adapt: AdaptConfig | None = Field(
+        default=None, description="how a backbone that has weights begins to train; null: at once, and whole"
+    )
     train: TrainConfig = Field(description="how long, how large, how precise")
     run: RunConfig = Field(description="where the run lives and what it runs on")
     tracking: TrackingConfig = Field(default=TrackingConfig(), description="mlflow beside the local record")
@@ -120,6 +124,11 @@ class PretrainConfig(WithPlugins):
             raise ValueError(
                 f"train.shard: {self.train.shard} with optim.name: lars or optim.larc: their rates follow from norms "
                 f"of whole weights, and a rank holds parts; take adamw or sgd without larc, or train.shard: none"
+            )
+        if self.train.shard != "none" and self.adapt is not None and self.adapt.lora is not None:
+            raise ValueError(
+                f"train.shard: {self.train.shard} with adapt.lora: factors are merged into whole weights, and a rank "
+                f"holds parts; take train.shard: none (factors need little memory), or adapt.lora: null"
             )
         return self
 
@@ -149,4 +158,6 @@ class PretrainConfig(WithPlugins):
         tree = self.model_dump(mode="json", by_alias=True, include={"backbone", "method", "optim", "train"})
         for key in ("max_skipped", "compile", "shard"):
             tree["train"].pop(key)
+        if self.adapt is not None:
+            tree["adapt"] = self.adapt.model_dump(mode="json", by_alias=True)
         return {**tree, "seed": self.run.seed, "shuffle": self.data.shuffle}
