@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from trocar.backbones import architectures
 from trocar.backbones.card import OWN_ARCHITECTURES, model_card
 from trocar.backbones.load import load_backbone
+from trocar.backbones.lora import merged_state
 from trocar.backbones.preprocess import (
     POSITIONS,
     Preprocessing,
@@ -55,7 +56,9 @@ STALE = {
 
 @dataclass(frozen=True)
 class BackboneFiles:
-    """What the folder of a backbone will hold. `state` are the model's own tensors, without the classifier's."""
+    """What the folder of a backbone will hold. `state` are the model's own tensors, without the classifier's, and the
+    merged ones where it has factors of LoRA.
+    """
 
     config: dict[str, Any]
     state: dict[str, Tensor]
@@ -80,7 +83,9 @@ class BackboneFiles:
 def backbone_files(
     model: nn.Module, *, extra: Mapping[str, Any], preprocessing: Preprocessing | None = None
 ) -> BackboneFiles:
-    """The files of `model`, as `save_backbone` writes them; its tensors are not copied. Raises TrocarError as that."""
+    """The files of `model`, as `save_backbone` writes them; its tensors are not copied, but for weights that the
+    factors of LoRA are merged into. Raises TrocarError as that.
+    """
     model = getattr(model, "_orig_mod", model)
     config = backbone_config(model, preprocessing)
     origin = origin_of(model)
@@ -92,7 +97,7 @@ def backbone_files(
     }
     _config_text(config)  # before anything is written
     classifier = _classifier_keys(model)
-    return BackboneFiles(config, {k: v.detach() for k, v in model.state_dict().items() if k not in classifier})
+    return BackboneFiles(config, {k: v for k, v in merged_state(model).items() if k not in classifier})
 
 
 def save_backbone(

@@ -236,7 +236,7 @@ def test_groups_are_the_same_each_time_and_carry_nothing_that_varies():
         {k: v for k, v in g.items() if k != "params"} for g in second
     ]
     assert [[p.shape for p in g["params"]] for g in first] == [[p.shape for p in g["params"]] for g in second]
-    assert set(first[0]) == {"params", "lr_scale", "weight_decay_scale"}
+    assert set(first[0]) == {"params", "lr_scale", "weight_decay_scale", "staged"}
 
 
 def test_a_backbone_without_patch_embedding_has_no_rate_for_it():

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
+from trocar.backbones.lora import add_lora
 from trocar.backbones.preprocess import describe_backbone, fit_input_size
 from trocar.backbones.weights_file import require_finite
 from trocar.core.random import torch_seeded
@@ -122,6 +123,8 @@ def _trainer(problem: Problem, recipe: FinetuneRecipe, goals: tuple[Goal, ...]) 
     encoder = problem.encoder
     assert encoder.network is not None
     backbone = fit_input_size(encoder.network(), encoder.size)
+    if recipe.lora is not None:
+        add_lora(backbone, recipe.lora, seed=problem.seed, size=(encoder.size, encoder.size))
     precision = encoder.computes_in(recipe.precision, "finetune: precision")
     preprocessing = describe_backbone(backbone)
     images = NetworkImages(

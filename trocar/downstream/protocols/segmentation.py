@@ -11,8 +11,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from trocar.backbones.lora import LoraConfig, add_lora
 from trocar.core.registry import NameOf
 from trocar.downstream.features.frame_cache import Pixels, Size, extent
 from trocar.downstream.labels import IGNORED_PIXEL, Kind, Mask
@@ -69,16 +70,27 @@ class SegmentationProtocol(MaskProtocol, SegmentationTraining):
         "features",
     )
     freeze: bool = Field(default=False, description="keep the backbone as it is")
+    lora: LoraConfig | None = Field(
+        default=None,
+        description="low-rank factors that learn in the place of the backbone's weights, with the learning rate of "
+        "their layer; null: the weights learn",
+    )
     image: tuple[Side, Side] | None = Field(
         default=None,
         description="height and width of the input in pixels, 16 to 4096 each; null: the square of the evaluation's "
         "`size`",
     )
 
+    @model_validator(mode="after")
+    def _something_learns(self) -> SegmentationProtocol:
+        if self.freeze and self.lora is not None:
+            raise ValueError("freeze keeps the backbone as it is, and lora trains it: take one of them")
+        return self
+
     @property
     def usual_label(self) -> str:
         """With the decoder, and whether the backbone was trained."""
-        return f"{self.name} {self.decoder}" + (", frozen" if self.freeze else "")
+        return f"{self.name} {self.decoder}" + (", frozen" if self.freeze else ", lora" if self.lora else "")
 
     def input_size(self, size: int) -> Size:
         """`image`, where it is given."""
@@ -91,7 +103,10 @@ class SegmentationProtocol(MaskProtocol, SegmentationTraining):
         size = self.input_size(encoder.size)
         shape, classes = extent(size), len(problem.space.classes)
         images = encoder.frames.get(size)
-        model = build_segmenter(encoder.network(), self.decoder, classes, shape, self.freeze, seed=problem.seed)
+        backbone = encoder.network()
+        if self.lora is not None:
+            add_lora(backbone, self.lora, seed=problem.seed)
+        model = build_segmenter(backbone, self.decoder, classes, shape, self.freeze, seed=problem.seed)
         train = _labelled(problem, problem.train, images, shape)
         val = None if problem.val is None else _labelled(problem, problem.val, images, shape)
         precision = encoder.computes_in(self.precision, "segmentation: precision")

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trocar.backbones.device import Halves, Precision, Wanted, autocast, explained
+from trocar.backbones.lora import LoraConfig
 from trocar.backbones.preprocess import prediction_batch
 from trocar.core.config import Config
 from trocar.core.progress import track
@@ -85,6 +86,11 @@ class FinetuneRecipe(Config):
         default="train",
         description="frozen: keep the statistics of the pretraining, which small batches of neighbouring frames would "
         "spoil",
+    )
+    lora: LoraConfig | None = Field(
+        default=None,
+        description="low-rank factors that learn in the place of the backbone's weights, with the learning rate of "
+        "their layer; null: the weights learn",
     )
     select: Literal["validation", "fixed_epochs"] = Field(
         default="validation",

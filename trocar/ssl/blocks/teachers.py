@@ -38,11 +38,14 @@ def start_teacher(teacher: nn.Module, student: nn.Module) -> None:
 
 @torch.no_grad()
 def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
-    """Exponential moving average of parameters: teacher = m teacher + (1 - m) student. Buffers are not averaged."""
+    """Exponential moving average of parameters: teacher = m teacher + (1 - m) student. Buffers are not averaged.
+
+    As a step from the one to the other, which leaves equal weights as they are, to the bit: those of a backbone that is
+    frozen or learns by low-rank factors would else drift by rounding. Factors are averaged each, not their product.
+    """
     theirs = [own_part(p.detach()) for p in teacher.parameters()]
     ours = [own_part(p.detach()) for p in student.parameters()]
-    torch._foreach_mul_(theirs, momentum)
-    torch._foreach_add_(theirs, ours, alpha=1 - momentum)
+    torch._foreach_lerp_(theirs, ours, 1 - momentum)
 
 
 class FrozenConfig(Config):

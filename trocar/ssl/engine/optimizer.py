@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -18,8 +19,10 @@ from timm.optim._param_groups import auto_group_layers
 from timm.optim.lars import Lars
 from torch import Tensor, nn
 
+from trocar.backbones.lora import is_factor, weight_of_factor
 from trocar.core.config import Config
 from trocar.errors import ConfigError
+from trocar.ssl.engine.backbone_stages import BackboneStages
 from trocar.ssl.engine.method import Method
 from trocar.ssl.ranks.parts import norms, own_part, parts_of_optimizer
 from trocar.ssl.run.auto_values import DataSize, at_first, warning
@@ -127,7 +130,11 @@ class OptimConfig(Config):
     layer_decay: float | None = Field(
         default=None, gt=0, le=1, description="factor on the learning rate per layer from the output to the input"
     )
-    patch_embed_lr: float = Field(default=1.0, gt=0, description="factor on the patch embedding's learning rate")
+    patch_embed_lr: float = Field(
+        default=1.0,
+        gt=0,
+        description="factor on the learning rate of the patch embedding, or of a convolutional network's stem",
+    )
     betas: tuple[Share, Share] = Field(
         default=(0.9, 0.999), description="decay rates of AdamW's two moments, each 0 to 1"
     )
@@ -171,25 +178,29 @@ class OptimConfig(Config):
 _HEAD = "projection_head"
 
 
-def parameter_groups(module: nn.Module, backbones: Sequence[nn.Module], config: OptimConfig) -> list[dict[str, Any]]:
-    """Groups of the parameters of `module` that train, each with `lr_scale` and `weight_decay_scale`.
+def parameter_groups(
+    module: nn.Module, backbones: Sequence[nn.Module], config: OptimConfig, staged: bool = False
+) -> list[dict[str, Any]]:
+    """Groups of the parameters of `module` that train, each with `lr_scale`, `weight_decay_scale` and `staged`.
 
     `backbones[0]` is the one that trains; parameters outside of it, such as heads, have `lr_scale` 1. Biases and
-    one-dimensional parameters aren't decayed, unless `config.decay` is `all`. The order follows from the scales
-    (decayed first, then by rising learning rate) and, inside a group, from the order in the module.
+    one-dimensional parameters aren't decayed, unless `config.decay` is `all`. Where the backbone trains in stages
+    (`staged`), its parameters have groups of their own. The order follows from the scales (decayed first, then by
+    rising learning rate, then heads first) and, inside a group, from the order in the module.
 
     Raises ConfigError for a patch embedding that the backbone doesn't have.
     """
     scales = _backbone_scales(backbones[0], config)
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    of_backbone = {id(p) for p in backbones[0].parameters()} if staged else set()
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             is_plain = config.decay == "matrices" and (name.endswith(".bias") or parameter.ndim <= 1)
-            key = (0.0 if is_plain else 1.0, scales.get(parameter, 1.0))
+            key = (0.0 if is_plain else 1.0, scales.get(parameter, 1.0), id(parameter) in of_backbone)
             groups.setdefault(key, []).append(parameter)
     return [
-        {"params": groups[key], "lr_scale": key[1], "weight_decay_scale": key[0]}
-        for key in sorted(groups, key=lambda key: (-key[0], key[1]))
+        {"params": groups[key], "lr_scale": key[1], "weight_decay_scale": key[0], "staged": key[2]}
+        for key in sorted(groups, key=lambda key: (-key[0], *key[1:]))
     ]
 
 
@@ -200,36 +211,56 @@ def _backbone_scales(backbone: nn.Module, config: OptimConfig) -> dict[nn.Parame
         layers, head = _layers(backbone)
         scales |= {p: config.layer_decay ** (head - layers[name]) for name, p in backbone.named_parameters()}
     if config.patch_embed_lr != 1:
-        embedding = [p for name, p in backbone.named_parameters() if "patch_embed" in name or name.startswith("stem")]
+        embedding = _embedding(backbone)
         if not embedding:
             raise ConfigError("optim.patch_embed_lr: the backbone has no patch embedding; leave the setting away")
         scales |= {p: scales.get(p, 1.0) * config.patch_embed_lr for p in embedding}
     return scales
 
 
+def _embedding(backbone: nn.Module) -> list[nn.Parameter]:
+    """Of the patch embedding by its name; of a network that has none, timm's first layer, a convolutional stem."""
+    named = [p for name, p in backbone.named_parameters() if "patch_embed" in name or name.startswith("stem")]
+    if named or not hasattr(backbone, "group_matcher"):
+        return named
+    layers, _ = _layers(backbone)
+    return [p for name, p in backbone.named_parameters() if layers[name] == 0]
+
+
 def _layers(backbone: nn.Module) -> tuple[dict[str, int], int]:
     """The layer of each parameter, and that of a head on the backbone, as timm numbers them.
 
     The stem is 0 and each block one more; a final norm belongs to the last block (ViT) or to the head (ConvNeXt).
-    Models that don't tell timm their layers (CAFormer) are cut into layers of twelve parameters, as timm does.
+    Models that don't tell timm their layers (CAFormer) are cut into layers of twelve parameters, as timm does. Factors
+    of LoRA are of the layer of the weight beside them.
     """
+    every = dict(backbone.named_parameters())
+    plain = {name: value for name, value in every.items() if not is_factor(name)}
+    factors = [name for name in every if is_factor(name)]
     if not hasattr(backbone, "group_matcher"):
-        layers: dict[str, int] = auto_group_layers(backbone)  # type: ignore[no-untyped-call]
-        return layers, max(layers.values()) + 1
+        seen = SimpleNamespace(
+            named_parameters=lambda: plain.items(), pretrained_cfg=getattr(backbone, "pretrained_cfg", {})
+        )
+        layers: dict[str, int] = auto_group_layers(seen)  # type: ignore[no-untyped-call]
+        return layers | {name: layers[weight_of_factor(name)] for name in factors}, max(layers.values()) + 1
     # Without a name for the head, the last block of a backbone without classifier would count as the head itself.
-    names = [(name, None) for name in (*dict(backbone.named_parameters()), _HEAD)]
+    names = [(name, None) for name in (*plain, _HEAD)]
     layers = group_with_matcher(iter(names), backbone.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
-    return layers, layers[_HEAD]
+    return layers | {name: layers[weight_of_factor(name)] for name in factors}, layers[_HEAD]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate and weight decay of one run, as functions of the step."""
+    """Learning rate and weight decay of one run, as functions of the step.
+
+    `stages` are those in which its backbone begins to train, None where it does so at once.
+    """
 
     config: OptimConfig
     batch: int
     total: int
     epoch_steps: int
+    stages: BackboneStages | None = None
 
     @property
     def peak_lr(self) -> float:
@@ -265,12 +296,15 @@ class Schedule:
         return first if last is None else cosine(step, first, last, self.total)
 
     def apply(self, optimizer: torch.optim.Optimizer, step: int) -> dict[str, float]:
-        """Set both on the optimizer's groups, each with its scales; returns what was set for a scale of 1."""
+        """Set both on the optimizer's groups, each with its scales; returns what was set for a scale of 1, and the
+        factor on the backbone's learning rate where it trains in stages.
+        """
         lr, decay = self.lr(step), self.weight_decay(step)
+        factor = 1.0 if self.stages is None else self.stages.lr_factor(step)
         for group in optimizer.param_groups:
-            group["lr"] = lr * group["lr_scale"]
+            group["lr"] = lr * group["lr_scale"] * (factor if group["staged"] else 1.0)
             group["weight_decay"] = decay * group["weight_decay_scale"]
-        return {"lr": lr, "weight_decay": decay}
+        return {"lr": lr, "weight_decay": decay} | ({} if self.stages is None else {"backbone_lr_factor": factor})
 
     def warnings(self, data: DataSize) -> list[str]:
         """A line for a warm-up that is most of the run, with one that would suit."""
@@ -282,12 +316,13 @@ class Schedule:
         return steps_in(duration, self.epoch_steps, self.total)
 
 
-def build_optimizer(method: Method, config: OptimConfig) -> torch.optim.Optimizer:
+def build_optimizer(method: Method, config: OptimConfig, staged: bool = False) -> torch.optim.Optimizer:
     """The optimizer of the parameters that train; learning rate and decay are set before each step.
 
-    A parameter without a gradient is left alone: neither moved, nor decayed, nor its momentum touched.
+    A parameter without a gradient is left alone: neither moved, nor decayed, nor its momentum touched. A backbone that
+    was frozen so far therefore begins with empty moments, and Adam's count of its steps begins there.
     """
-    groups = parameter_groups(method, method.backbones, config)
+    groups = parameter_groups(method, method.backbones, config, staged)
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=True)
     if config.name == "sgd" and config.larc is None:

@@ -26,6 +26,7 @@ from trocar.ssl.blocks.networks import eagerly
 from trocar.ssl.engine.health import OwnTime, Speed, feature_std, peak_memory, rankme
 from trocar.ssl.engine.method import Losses, Method, Progress, Statistics, Views, norm_buffers
 from trocar.ssl.engine.optimizer import OptimConfig, Schedule, clip_gradients
+from trocar.ssl.engine.staged_backbone import StagedBackbone
 from trocar.ssl.ranks.distributed import World, agree, average_
 from trocar.ssl.ranks.sharding import Sharding, is_sharded, synchronise
 
@@ -150,12 +151,14 @@ class Trainer:
     _model: nn.Module = field(init=False, repr=False)
     _precision: Precision = field(init=False, repr=False)
     _statistics: Statistics = field(init=False, repr=False)
+    _staged: StagedBackbone = field(init=False, repr=False)
     _own: OwnTime = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._model = self.method
         self._precision = resolved(self.config.precision, self.device, "train.precision")
         self._statistics = Statistics(norm_buffers(self.method))
+        self._staged = StagedBackbone(self.method.train(), self.schedule.stages)
         self._own = OwnTime(self.device)
         if self.world.size > 1 and not is_sharded(self.method):
             # find_unused_parameters keeps DDP from rebuilding its buckets after the first step. A rebuilt layout sums
@@ -201,10 +204,12 @@ class Trainer:
 
     def _step(self, batch: Batch, progress: Progress) -> dict[str, float]:
         """One optimizer step; a non-finite one is skipped by all ranks together and consumes its number."""
+        self._staged.enter(progress.step)
         self._statistics.note()
         self.optimizer.zero_grad(set_to_none=True)
         self.method.step_begins(progress)
         losses = self._backward(batch, progress)
+        self._staged.gradients_ready(progress.step)
         norm = clip_gradients(self.method.parameters(), self.optim)
         self.method.gradients_ready(progress)
         finite = torch.isfinite(norm) & torch.isfinite(losses["loss"])
@@ -220,7 +225,8 @@ class Trainer:
         else:
             self.optimizer.step()
             updates = self.method.after_step(progress)
-            average_(self._statistics.buffers)
+            # What stands still is equal on all ranks, and a mean of three equal numbers may be another one.
+            average_([b for b in self._statistics.buffers if self._staged.moves(b, progress.step)])
         means = self._mean(losses) if self._is_logged(progress) else {}
         return {
             **means,

@@ -34,10 +34,12 @@ from trocar.data.selection.plan import Plan
 from trocar.data.selection.selection import Selection
 from trocar.data.views.recipe import ViewPlan
 from trocar.privacy.private_data import Private, private_of_catalog
+from trocar.ssl.adapt import AdaptLines, add_factors, require_learners, require_weights
 from trocar.ssl.blocks.anchor import build_anchor
 from trocar.ssl.blocks.heads import OwnNetworks
 from trocar.ssl.blocks.networks import TimmNetworks, compile_backbone
 from trocar.ssl.blocks.teachers import FrozenConfig
+from trocar.ssl.engine.backbone_stages import BackboneStages
 from trocar.ssl.engine.method import Method, MethodConfig
 from trocar.ssl.engine.optimizer import Schedule
 from trocar.ssl.pool_guard import PoolGuard, TrainingData
@@ -147,7 +149,29 @@ class Pretraining:
     @cached_property
     def schedule(self) -> Schedule:
         """Learning rate and weight decay."""
-        return Schedule(self.config.optim, self.config.train.batch, self.total, self.epoch_steps)
+        return Schedule(self.config.optim, self.config.train.batch, self.total, self.epoch_steps, self.stages)
+
+    @cached_property
+    def stages(self) -> BackboneStages | None:
+        """Those in which the backbone begins to train, None without `adapt`. Raises ConfigError for random weights."""
+        adapt = self.config.adapt
+        if adapt is None:
+            return None
+        stages = adapt.stages(self.data_size)
+        if self.model is None:  # of a module of somebody's own its first weights are all that is known
+            require_weights(adapt, stages, self.config.backbone.name)
+        return stages
+
+    def stage_lines(self) -> list[str]:
+        """The stages for people, none without any."""
+        if self.stages is None:
+            return []
+        return AdaptLines(self.stages, self.schedule, self.total).lines(self.method.backbones[0])
+
+    def warnings(self) -> list[str]:
+        """A line for each length or size that makes no sense for this run."""
+        lines = self.config.method.warnings(self.data_size) + self.schedule.warnings(self.data_size)
+        return lines + ([] if self.config.adapt is None else self.config.adapt.warnings(self.data_size))
 
     @cached_property
     def device(self) -> torch.device:
@@ -225,6 +249,10 @@ class Pretraining:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.run.seed)
             method = self.method_config.build(self.networks)
+        if self.config.adapt is not None and self.config.adapt.lora is not None:
+            add_factors(method, self.config.adapt.lora, self.config.run.seed, self.networks.preprocessing.size[0])
+        if self.stages is not None:
+            require_learners(method, self.stages)
         require_exportable(method.exported, self.networks.preprocessing)
         if self.config.anchor is not None:
             method.feature_anchor = build_anchor(self.config.anchor, method, self.networks)

@@ -102,7 +102,7 @@ def _train(setup: Pretraining, lease: Lease | None, after_stop: AfterStop, stop:
     setup.say = aliases_of(config.run.out, private.names, private.cases, private.called).saying(setup.say)
     for line in describe(setup):
         setup.say(line)
-    optimizer = build_optimizer(method, config.optim)
+    optimizer = build_optimizer(method, config.optim, staged=config.adapt is not None)
     start, state = _restore(setup, method, optimizer)
     setup.stage(start, stop)
     if world.is_main:

@@ -14,6 +14,7 @@ from trocar.data.selection.composition import Composition
 from trocar.data.selection.plan import Shuffle
 from trocar.privacy.private_data import PrivacyConfig
 from trocar.runs.mlflow_server import TrackingConfig
+from trocar.ssl.adapt import AdaptConfig
 from trocar.ssl.blocks.anchor import AnchorConfig
 from trocar.ssl.blocks.networks import BackboneConfig
 from trocar.ssl.engine.method import AnyMethod
@@ -108,6 +109,9 @@ class PretrainConfig(WithPlugins):
         default=None, description="keeps features near those of an anchor network, with any method; null: nothing does"
     )
     optim: OptimConfig = Field(default=OptimConfig(), description="optimizer, schedules and clipping")
+    adapt: AdaptConfig | None = Field(
+        default=None, description="how a backbone that has weights begins to train; null: at once, and whole"
+    )
     train: TrainConfig = Field(description="how long, how large, how precise")
     run: RunConfig = Field(description="where the run lives and what it runs on")
     tracking: TrackingConfig = Field(default=TrackingConfig(), description="mlflow beside the local record")
@@ -124,6 +128,11 @@ class PretrainConfig(WithPlugins):
             raise ValueError(
                 f"train.shard: {self.train.shard} with optim.name: lars or optim.larc: their rates follow from norms "
                 f"of whole weights, and a rank holds parts; take adamw or sgd without larc, or train.shard: none"
+            )
+        if self.train.shard != "none" and self.adapt is not None and self.adapt.lora is not None:
+            raise ValueError(
+                f"train.shard: {self.train.shard} with adapt.lora: factors are merged into whole weights, and a rank "
+                f"holds parts; take train.shard: none (factors need little memory), or adapt.lora: null"
             )
         return self
 
@@ -155,4 +164,6 @@ class PretrainConfig(WithPlugins):
             tree["train"].pop(key)
         if self.anchor is not None:
             tree["anchor"] = self.anchor.model_dump(mode="json")
+        if self.adapt is not None:
+            tree["adapt"] = self.adapt.model_dump(mode="json", by_alias=True)
         return {**tree, "seed": self.run.seed, "shuffle": self.data.shuffle}

@@ -228,13 +228,13 @@ def describe(setup: Pretraining) -> list[str]:
         f"length     {setup.total} steps of {config.train.batch} frames ({setup.total / setup.epoch_steps:.1f} epochs)",
         f"optimizer  {config.optim.label}, peak learning rate {setup.schedule.peak_lr:.3g} after "
         f"{setup.schedule.warmup_steps} steps",
+        *setup.stage_lines(),
         f"runs on    {setup.device} in {setup.resolved.train.precision}, {setup.world.size} rank(s), "
         f"{torch.get_num_threads()} thread(s), "
         f"{setup.loading}",
         f"run folder {config.run.out}",
     ]
-    warnings = config.method.warnings(setup.data_size) + setup.schedule.warnings(setup.data_size)
-    warnings += idle_gpus(setup.world, setup.device) + _random_anchor(setup)
+    warnings = setup.warnings() + idle_gpus(setup.world, setup.device) + _random_anchor(setup)
     return lines + [f"warning    {line}" for line in warnings]
 
 
