@@ -27,6 +27,7 @@ from trocar.ssl.engine.trainer import TrainConfig
 from trocar.ssl.ranks.distributed import is_distributed
 from trocar.ssl.ranks.machine import idle_gpus, ranks_of
 from trocar.ssl.run.assembly import Pretraining
+from trocar.ssl.run.probe_config import LONG, POINTS, SHARE
 
 MakeViews = Callable[[int, torch.device], Any]
 _CPU = torch.device("cpu")
@@ -220,10 +221,16 @@ def describe(setup: Pretraining) -> list[str]:
         f"runs on    {setup.device} in {setup.resolved.train.precision}, {setup.world.size} rank(s), "
         f"{torch.get_num_threads()} thread(s), "
         f"{setup.loading}",
+        *_probes(setup),
         f"run folder {config.run.out}",
     ]
     warnings = config.method.warnings(setup.data_size) + setup.schedule.warnings(setup.data_size)
     warnings += idle_gpus(setup.world, setup.device)
+    warnings += [
+        f"probe {probe.name}: {100 * when.share:.0f} % of the time for {when.looks} looks; take fewer frames"
+        for probe, when in setup.probes
+        if setup.total > LONG and (when.share > 1.01 * SHARE or when.looks <= POINTS)
+    ]
     return lines + [f"warning    {line}" for line in warnings]
 
 
@@ -262,6 +269,18 @@ def _neighbours(setup: Pretraining) -> list[str]:
     rule = setup.neighbours.config
     near = "" if rule.index is None else f"index {rule.index}, else "
     return [f"neighbours {near}{', '.join(f'{s:+g}' for s in rule.offsets_s)} s from the anchor"]
+
+
+def _probes(setup: Pretraining) -> list[str]:
+    """What is scored while it trains, when, and what that costs. Raises ConfigError for what cannot be scored."""
+    lines = []
+    for probe, when in setup.probes:
+        chooses = ", chooses" if probe.name == setup.watch.chooser else ""
+        lines.append(
+            f"probe      {probe.name}: {probe.about}; every {when.every} steps, {when.looks} looks with the one at the "
+            f"first weights, about {100 * when.share:.1f} % of the time{chooses}"
+        )
+    return lines
 
 
 def _started_from(method: Method) -> str:
