@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from trocar.backbones.preprocess import Preprocessing
 from trocar.downstream.labels import IGNORED_PIXEL
 from trocar.downstream.metrics.outcome import Ints, SegmentationOutcome, confusions, resampled
-from trocar.downstream.probing.frame_probe import DRAWS, Scored, Spread
-from trocar.downstream.probing.probed_frames import LEAST_CASES, Pixels, ProbedFrames, in_order, share_of
+from trocar.downstream.probing.frame_probe import DRAWS, GatheringRanks, Scored
+from trocar.downstream.probing.probed_frames import LEAST_CASES, DecodedPixels, ProbedFrames, in_order, share_of
 from trocar.downstream.segmentation.encoder import MapLayout, SegmentationEncoder
 from trocar.errors import ConfigError
 
@@ -40,7 +40,7 @@ class DenseProbe:
     _masks: dict[tuple[int, int], Tensor] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        self._pixels = Pixels(self.frames.data)
+        self._pixels = DecodedPixels(self.frames.data)
 
     @property
     def about(self) -> str:
@@ -57,7 +57,7 @@ class DenseProbe:
         """How many draws of cases a score has."""
         return DRAWS if self.frames.val_cases >= LEAST_CASES else 0
 
-    def score(self, network: nn.Module, shape: Preprocessing, spread: Spread) -> Scored | None:
+    def score(self, network: nn.Module, shape: Preprocessing, spread: GatheringRanks) -> Scored | None:
         """Of a network in eval mode; rank 0's score, None on the others.
 
         Raises ConfigError for a network without a map of stride 8 to 16.
@@ -80,7 +80,7 @@ class DenseProbe:
         metric = self.frames.task.named[self.frames.task.headline].metric
         return Scored(float(metric(outcome, None)), torch.from_numpy(resampled(metric, outcome, self.draws)))
 
-    def _fit(self, encoder: SegmentationEncoder, shape: Preprocessing, size: int, spread: Spread) -> Tensor:
+    def _fit(self, encoder: SegmentationEncoder, shape: Preprocessing, size: int, spread: GatheringRanks) -> Tensor:
         """[C + 1, K] on the device, float64: weights of the channels, and the offset last."""
         classes, moments = len(self.frames.space.classes), None
         rows = self.frames.train[spread.rank :: spread.size]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from trocar.backbones.preprocess import Preprocessing
 from trocar.downstream.metrics.outcome import Floats, Outcome, resampled
-from trocar.downstream.probing.probed_frames import LEAST_CASES, Pixels, ProbedFrames, in_order, share_of
+from trocar.downstream.probing.probed_frames import LEAST_CASES, DecodedPixels, ProbedFrames, in_order, share_of
 from trocar.downstream.protocols.base import decide, one_hot, standardise
 from trocar.downstream.protocols.probes import KNN
 
@@ -25,7 +25,7 @@ STRENGTH = 1.0
 """Of the ridge penalty, on features of variance 1: see `ridge`."""
 
 
-class Spread(Protocol):
+class GatheringRanks(Protocol):
     """How a look is divided among ranks: `gather` brings [m, ...] of each to [size, m, ...] on every one."""
 
     @property
@@ -66,7 +66,7 @@ class FrameProbe:
     size: int | None = None
 
     def __post_init__(self) -> None:
-        self._pixels = Pixels(self.frames.data)
+        self._pixels = DecodedPixels(self.frames.data)
 
     @property
     def about(self) -> str:
@@ -83,7 +83,7 @@ class FrameProbe:
         """How many draws of cases a score has."""
         return DRAWS if self.frames.val_cases >= LEAST_CASES else 0
 
-    def score(self, network: nn.Module, shape: Preprocessing, spread: Spread) -> Scored | None:
+    def score(self, network: nn.Module, shape: Preprocessing, spread: GatheringRanks) -> Scored | None:
         """Of a network in eval mode; rank 0's score, None on the others."""
         count = len(self.frames.data)
         rows, device = share_of(count, spread.rank, spread.size), next(network.parameters()).device

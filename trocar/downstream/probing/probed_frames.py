@@ -113,7 +113,7 @@ def spread_over_cases(rows: Ints, case: np.ndarray, count: int) -> Ints:
 
 
 @dataclass
-class Pixels:
+class DecodedPixels:
     """Pictures of some rows of a data set, decoded at the first look and kept: a rank has its own share."""
 
     data: LabelledFrames

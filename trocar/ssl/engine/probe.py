@@ -98,15 +98,17 @@ class Point(NamedTuple):
 
 
 @dataclass
-class Curve:
-    """All looks of a probe so far; `start` float64[D] are the draws of the first one."""
+class ProbeCurve:
+    """All looks of a probe so far; `start` and `last` float64[D] are the draws of the first and the last one."""
 
     identity: str
     start: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
+    last: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
     points: list[Point] = field(default_factory=list)
 
     def add(self, done: int, value: float, draws: Tensor) -> Point:
         """The next point."""
+        self.last = draws
         if not self.points:
             self.start = draws
             self.points.append(Point(done, value))
@@ -128,12 +130,13 @@ class Curve:
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint; `of` is the inverse."""
-        return {"identity": self.identity, "start": self.start, "points": [list(point) for point in self.points]}
+        points = [list(point) for point in self.points]
+        return {"identity": self.identity, "start": self.start, "last": self.last, "points": points}
 
     @classmethod
-    def of(cls, state: Mapping[str, Any]) -> Curve:
+    def of(cls, state: Mapping[str, Any]) -> ProbeCurve:
         """From what `state` gave."""
-        return cls(state["identity"], state["start"], [Point(*point) for point in state["points"]])
+        return cls(state["identity"], state["start"], state["last"], [Point(*point) for point in state["points"]])
 
 
 def paired_interval(now: Tensor, start: Tensor) -> tuple[float | None, float | None]:
@@ -170,13 +173,13 @@ class Watch:
     say: Say
     chooser: str | None = None
     patience: int | None = None
-    curves: dict[str, Curve] = field(init=False)
+    curves: dict[str, ProbeCurve] = field(init=False)
     best_weights: Mapping[str, Tensor] | None = field(default=None, init=False)
     seconds: float = field(default=0.0, init=False)
     _warned: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
-        self.curves = {one.probe.name: Curve(one.probe.identity) for one in self.probes}
+        self.curves = {one.probe.name: ProbeCurve(one.probe.identity) for one in self.probes}
 
     def look(self, done: int, network: nn.Module) -> dict[str, float]:
         """Score `network` with every probe that is due after `done` steps, or has not looked yet; what is logged.
@@ -222,7 +225,7 @@ class Watch:
             if kept is None or kept["identity"] != curve.identity:
                 self.say(f"probe {name} is not the checkpoint's: its curve begins here")
                 continue
-            self.curves[name] = Curve.of(kept)
+            self.curves[name] = ProbeCurve.of(kept)
         if self.world.is_main and self.best is not None:
             self.best_weights = load_file(best / WEIGHTS)
 
