@@ -65,11 +65,18 @@ def _facts(run: Path, source: Path, config: dict[str, Any]) -> str:
         ("Stored values", f"{parameter_count(source):,}"),
         ("Input", " x ".join(str(n) for n in pretrained.get("input_size", [])) or "unknown"),
         ("Mean, std", f"{pretrained.get('mean')}, {pretrained.get('std')}"),
-        ("Weights from", "the finished run" if source.parent == run else f"checkpoint {source.parent.name}"),
+        ("Weights from", _moment(run, source, config)),
         ("Run", record.get("run_id", "unknown")),
         ("Trocar version", record.get("trocar", record.get("trocar_version", "unknown"))),
     ]
     return "| | |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rows) + "\n"
+
+
+def _moment(run: Path, source: Path, config: dict[str, Any]) -> str:
+    about = config.get("trocar") or {}
+    if chosen := about.get("chosen"):
+        return f"step {about['step']} of the run, where {chosen['by']} gave {chosen['value']:.3f} ({chosen['note']})"
+    return "the finished run" if source.parent == run else f"checkpoint {source.parent.name}"
 
 
 def _usage(config: dict[str, Any], own: bool) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import tempfile
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -13,6 +15,7 @@ from trocar.backbones.source import MODULE
 from trocar.core.messages import Say
 from trocar.errors import ConfigError, StoppedError, TrocarError
 from trocar.leakage.guard import RunGuard
+from trocar.ssl.engine.probe import Probe
 from trocar.ssl.engine.trainer import STOPPING, AfterStop, Stop, never, shell_code
 from trocar.ssl.ranks.distributed import World
 from trocar.ssl.ranks.machine import ranks_to_start
@@ -46,12 +49,14 @@ def pretrain(
         raise ConfigError(
             f"run.ranks={ranks}: a module or batches of your own stay in the process that made them; use run.ranks=1"
         )
+    guard, probes = RunGuard(say, config.probe, config.chooser), partial(_open_probes, config)
     if world is None and ranks > 1:
         _on_ranks(config, ranks, say)
     elif batches is None:
-        run(Pretraining(config, world or World(), say, RunGuard(say), model=model), after_stop, stop)
+        run(Pretraining(config, world or World(), say, guard, model=model, make_probes=probes), after_stop, stop)
     else:
-        run(OwnBatchesRun(config, world or World(), say, RunGuard(say), model=model, own=batches), after_stop, stop)
+        own = OwnBatchesRun(config, world or World(), say, guard, model=model, make_probes=probes, own=batches)
+        run(own, after_stop, stop)
     return config.run.out
 
 
@@ -77,7 +82,19 @@ def describe(config: PretrainConfig, say: Say, world: World | None = None) -> li
     from trocar.ssl.run.run_description import describe_at_length  # a run that starts has no use for what this imports
 
     require_own(config)
-    return describe_at_length(Pretraining(config, world or World(), say, RunGuard(say)))
+    probes = partial(_open_probes, config)
+    return describe_at_length(
+        Pretraining(config, world or World(), say, RunGuard(say, config.probe, config.chooser), make_probes=probes)
+    )
+
+
+def _open_probes(config: PretrainConfig) -> Sequence[Probe]:
+    """What the configuration's probes score with; nothing of labelled data is imported where there are none."""
+    if not config.probe:
+        return ()
+    from trocar.jobs.probes import open_probes
+
+    return open_probes(config.probe)
 
 
 def _on_ranks(config: PretrainConfig, ranks: int, say: Say) -> None:

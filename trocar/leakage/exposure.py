@@ -37,11 +37,12 @@ OTHER_DATA = re.compile(r"laion|openai|webli|lvd|yfcc|datacomp|dfn|metaclip|merg
 class Part:
     """One training that left its mark on the weights.
 
-    `role`: pretraining, published, init, teacher or neighbour index. `seen`: published data sets, as a family's
-    manifest names them. `cases`: `source/case` of a catalog. `catalog`, `fingerprint`: where their frames lie, and of
-    which catalog; `left_out`: content hash of a video -> its frames, by number, that were no part of the training.
-    `compared`: digest of a held-out case's pictures -> what comparing them with these cases found.
-    `known` is False where nobody recorded what the training saw. In exports the names of cases are sealed (`sealed`).
+    `role`: pretraining, published, init, teacher, neighbour index or probe (see `labels`). `seen`: published data sets,
+    as a family's manifest names them. `cases`: `source/case` of a catalog. `catalog`, `fingerprint`: where their frames
+    lie, and of which catalog; `left_out`: content hash of a video -> its frames, by number, that were no part of the
+    training. `compared`: digest of a held-out case's pictures -> what comparing them with these cases found.
+    `known` is False where nobody recorded what the training saw. `labels`: the labels of `cases` chose among several
+    weights. In exports the names of cases are sealed (`sealed`).
     """
 
     role: str
@@ -53,6 +54,7 @@ class Part:
     compared: Mapping[str, tuple[Finding, ...]] = field(default_factory=dict)
     left_out: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     known: bool = True
+    labels: bool = False
 
     def has(self, case: Case) -> bool:
         """Whether a case of a catalog is among `cases`, by its name or sealed."""
@@ -233,10 +235,14 @@ def _of_cases(part: Part, tests: list[Case]) -> list[Finding]:
         same = sorted(own[case] for case in table.same(test) if case in own)
         if part.has(test):
             same.append("/".join(test))
-        if same:
+        if same and part.labels:
+            why = f"labels of {same[0]}, the same operation, chose these weights ({part.role} {part.name})"
+            found.append(Finding(Verdict.LABELS_SEEN, "/".join(test), why))
+        elif same:
             why = f"{part.name} ({part.role}) was trained on {same[0]}, the same operation"
             found.append(Finding(Verdict.SEEN, "/".join(test), why))
-        elif not all(table.differ(case, test) for case in own):
+        elif not all(table.differ(case, test) or (part.labels and case[0] == test[0]) for case in own):
+            # A probe's data set is divided into cases by its owner: its test cases are other operations.
             why = f"names do not tell whether one of the cases of {part.name} ({part.role}) is this operation"
             found.append(Finding(Verdict.UNKNOWN, "/".join(test), why))
     return found
@@ -295,7 +301,8 @@ def _parts_table(exposure: Exposure) -> str:
             lines.append(f"| {who} | {seen.dataset} | {seen.cases} | {used} | {seen.note} |")
         for source in sorted({case.partition("/")[0] for case in part.cases}):
             count = sum(case.startswith(f"{source}/") for case in part.cases)
-            lines.append(f"| {who} | {source} | {count} | no | |")
+            used = "yes, they chose the weights" if part.labels else "no"
+            lines.append(f"| {who} | {source} | {count} | {used} | |")
         if not part.known:
             lines.append(f"| {who} | not recorded | | | |")
     return "\n".join(lines) + "\n\n"

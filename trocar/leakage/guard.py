@@ -11,7 +11,7 @@ import numpy as np
 from trocar.backbones.source import Record
 from trocar.core.messages import Say
 from trocar.data.catalog.catalog import Catalog
-from trocar.data.labelled_data import LeakConfig, Policy
+from trocar.data.labelled_data import LabelledFolder, LeakConfig, Policy
 from trocar.data.selection.composition import Composition
 from trocar.data.selection.selection import Exclusion, Selection
 from trocar.errors import ConfigError
@@ -196,7 +196,34 @@ def guarding_of(selection: Selection) -> Guarding:
 
 
 class RunGuard(LeakSearch, RecordedHistory):
-    """Implements `trocar.ssl.pool_guard.PoolGuard`; several runs may share one, on what it has found already."""
+    """Implements `trocar.ssl.pool_guard.PoolGuard`; several runs may share one, on what it has found already.
+
+    `probed`: labelled data that the run is scored on while it trains. Their validation cases are held out besides what
+    the composition names. `chooser` is the one of them whose labels choose among weights.
+    """
+
+    def __init__(
+        self,
+        say: Say = lambda line: None,
+        probed: Sequence[LabelledFolder] = (),
+        chooser: LabelledFolder | None = None,
+    ) -> None:
+        super().__init__(say)
+        self.chooser = chooser
+        self.probed = list({folder.data_alone().model_dump_json(): folder.data_alone() for folder in probed}.values())
+
+    def held_out(self, composition: Composition) -> HeldOut | None:
+        """What the composition names, and the scored cases of probes."""
+        named = super().held_out(composition)
+        if not self.probed:
+            return named
+        key = f"probed {composition.leak.model_dump_json(include={'against'})}"
+        if key not in self._held_out:
+            from trocar.leakage.held_out_sources import probed_cases
+
+            parts = [probed_cases(folder, self.say) for folder in self.probed]
+            self._held_out[key] = HeldOut.join([*([named] if named is not None else []), *parts])
+        return self._held_out[key]
 
     def private(self, composition: Composition) -> Private:
         """What of the held-out data nothing of the run may show."""
@@ -211,6 +238,7 @@ class RunGuard(LeakSearch, RecordedHistory):
                 exposure_of(data.init).as_role("init"),
                 *(exposure_of(name).as_role("teacher") for name in data.teachers),
                 *([exposure_of_index(data.index)] if data.index is not None else []),
+                *([self._of_chooser(self.chooser)] if data.chosen and self.chooser is not None else []),
             ]
         )
 
@@ -224,9 +252,16 @@ class RunGuard(LeakSearch, RecordedHistory):
         return {
             "format": 2,
             "leak": data.composition.leak.model_dump(mode="json"),
+            "probed": [str(folder.data) for folder in self.probed],
             "compared": list(guarding.found.compared),
             "found": guarding.records(),
         }
+
+    def _of_chooser(self, folder: LabelledFolder) -> Exposure:
+        """The labels that chose the weights: of the training and validation cases of a probe."""
+        from trocar.leakage.held_out_sources import probe_names
+
+        return Exposure((Part("probe", folder.data.name, cases=probe_names(folder), labels=True),))
 
     def _own_part(self, data: TrainingData) -> Part:
         held_out, selection, catalog = self.held_out(data.composition), data.selection, data.catalog

@@ -70,6 +70,44 @@ def guarded_cases(data: LabelledFrames) -> list[str]:
     return sorted(map(str, chosen.index))
 
 
+def probed_cases(folder: LabelledFolder, say: Say = lambda line: None) -> HeldOut:
+    """The validation cases of data that a run is scored on while it trains, with their pictures.
+
+    Raises ConfigError for data that is not there or means nothing, and for data without validation cases.
+    """
+    try:
+        data = _opened(folder)
+    except ConfigError as error:
+        raise ConfigError(f"probe: {error}") from None
+    cases = _cases_in(data, ("val",))
+    if not cases:
+        raise ConfigError(
+            f"probe: {folder.data} has no validation cases to score; name a published split that has some (split), or "
+            f"write train, val and test into the column `split` of its frames.csv or videos.csv"
+        )
+    private = private_of(data, folder.private)
+    found = of_data(data, cases, private.hidden.saying(say))
+    return replace(found, private=private)
+
+
+def probe_names(folder: LabelledFolder) -> tuple[str, ...]:
+    """`data set/case` of the cases whose labels a probe uses: it is fitted on training cases and scored on validation
+    cases.
+    """
+    data = _opened(folder)
+    names = case_names(data)
+    return tuple(sorted("/".join(names[case]) for case in _cases_in(data, ("train", "val"))))
+
+
+def _opened(folder: LabelledFolder) -> LabelledFrames:
+    return open_dataset(folder.data, folder.layout, DatasetOptions(phases=folder.phases, split=folder.split))
+
+
+def _cases_in(data: LabelledFrames, splits: Collection[str]) -> list[str]:
+    of_case = data.frames.groupby("case")["split"].first()
+    return sorted(map(str, of_case[of_case.isin(list(splits))].index))
+
+
 def pictures(data: LabelledFrames, cases: Collection[str], say: Say = lambda line: None) -> Pictures:
     """The hashed frames of these cases, one a second at most; kept in the user's cache, as decoding takes a while."""
     part = _thinned(data, cases)
@@ -90,8 +128,7 @@ def pictures(data: LabelledFrames, cases: Collection[str], say: Say = lambda lin
 
 def _one(entry: str | LabelledFolder, say: Say) -> HeldOut:
     if isinstance(entry, LabelledFolder):
-        options = DatasetOptions(phases=entry.phases, split=entry.split)
-        data = open_dataset(entry.data, entry.layout, options)
+        data = _opened(entry)
         private = private_of(data, entry.private)
         found = of_data(data, guarded_cases(data), private.hidden.saying(say))
         return replace(found, private=private)

@@ -114,7 +114,7 @@ def bar(value: float | None, interval: Sequence[float] | None, scale: tuple[floa
 @dataclass(frozen=True)
 class Panel:
     """One small diagram. `reference` is a horizontal line and its label; `scale` multiplies the values; what is rarely
-    looked at `is_folded` away.
+    looked at `is_folded` away. `band` are the keys of an interval around what stands at `reference`.
     """
 
     key: str
@@ -126,6 +126,31 @@ class Panel:
     from_zero: bool = False
     wide: bool = False
     is_folded: bool = False
+    band: tuple[str, str] | None = None
+
+
+PROBE = "probe/"
+"""What the keys of probes begin with: `probe/NAME` is the score, `probe/NAME/gain...` its difference to the first."""
+
+
+def probe_panels(metrics: Sequence[Mapping[str, Any]], logged: Iterable[str]) -> list[Panel]:
+    """A curve for each probe, with what its first look saw."""
+    found = []
+    for key in sorted(key for key in logged if key.startswith(PROBE) and key.count("/") == 1):
+        _, value = series(metrics, key)
+        paired = f"{key}/gain_low" in logged
+        shade = " Shaded: the 95 % paired interval over cases of the difference to it." if paired else ""
+        found.append(
+            Panel(
+                key,
+                f"Probe {key.removeprefix(PROBE)}",
+                f"The exported network on labelled validation cases; dashed: at the first look.{shade}",
+                reference=(float(value[0]), f"{value[0]:.3f} at first") if np.isfinite(value[0]) else None,
+                wide=True,
+                band=(f"{key}/gain_low", f"{key}/gain_high") if paired else None,
+            )
+        )
+    return found
 
 
 def panels(metrics: Sequence[Mapping[str, Any]], uniform_loss: float | None) -> list[Panel]:
@@ -170,8 +195,8 @@ def panels(metrics: Sequence[Mapping[str, Any]], uniform_loss: float | None) -> 
     ]
     known = [replace(panel, reference=uniform) if panel.key == judged else panel for panel in known]
     names = {panel.key for panel in known}
-    others = [Panel(key, key, "", is_folded=True) for key in sorted(logged - names)]
-    return [panel for panel in known if panel.key in logged] + others
+    others = [Panel(key, key, "", is_folded=True) for key in sorted(logged - names) if not key.startswith(PROBE)]
+    return [panel for panel in known if panel.key in logged] + probe_panels(metrics, logged) + others
 
 
 def draw_panel(panel: Panel, metrics: Sequence[Mapping[str, Any]], resumes: Sequence[int] = ()) -> str:
@@ -187,6 +212,9 @@ def draw_panel(panel: Panel, metrics: Sequence[Mapping[str, Any]], resumes: Sequ
             axes.axvline(start, color=INK, linewidth=0.8, linestyle=(0, (1, 2)))
         if panel.reference is not None:
             _reference_line(axes, *panel.reference)
+            if panel.band is not None:
+                (at, low), (_, high) = (series(metrics, end) for end in panel.band)
+                axes.fill_between(at, panel.reference[0] + low, panel.reference[0] + high, color=GRID)
         _style(axes, panel)
         return to_svg(figure)
 

@@ -18,7 +18,7 @@ from trocar.core.messages import Say
 from trocar.downstream.evaluation.results import few
 from trocar.downstream.metrics.registry import class_lines
 from trocar.errors import TrocarError
-from trocar.report.charts import Panel, draw_panel, panels, scale_of
+from trocar.report.charts import PROBE, Panel, draw_panel, panels, scale_of
 from trocar.report.gather_run import Gallery, NeighbourComparison, PcaComparison, RunInputs, gather
 from trocar.report.page import Images, Picture, contact_sheet, first_views, render_template, resized
 from trocar.runs.run_folder import judged_loss, read_config, read_record
@@ -236,13 +236,33 @@ _STATUS = {
 def summary(inputs: RunInputs) -> list[str]:
     """Plain-text sentences: how far it got, what the loss did, what the features are worth."""
     evaluated = evaluation_sentences(inputs.evaluation) if inputs.evaluation else []
-    return [*training_sentences(inputs), *evaluated]
+    return [*training_sentences(inputs), *probe_sentences(inputs), *evaluated]
+
+
+def probe_sentences(inputs: RunInputs) -> list[str]:
+    """For each probe: what it was at first, at last and at best, and a warning where the cases agree that it fell."""
+    sentences = []
+    for key in sorted({key for row in inputs.metrics for key in row if key.startswith(PROBE) and key.count("/") == 1}):
+        name = key.removeprefix(PROBE)
+        rows = [row for row in inputs.metrics if math.isfinite(row.get(key, math.nan))]
+        if not rows:
+            continue
+        first, last, best = rows[0], rows[-1], max(rows, key=lambda row: float(row[key]))
+        low, high = last.get(f"{key}/gain_low"), last.get(f"{key}/gain_high")
+        paired = "" if low is None else f" (difference over the same cases: 95 % interval {low:+.3f} to {high:+.3f})"
+        text = f"Probe {name} went from {first[key]:.3f} to {last[key]:.3f}{paired}"
+        chosen = inputs.config.get("keep") == "best" and inputs.config.get("keep_by") in (None, name)
+        marked = ", and backbone-best is of then: chosen by it, so its own value flatters it" if chosen else ""
+        sentences.append(f"{text}; its best was {best[key]:.3f} at step {int(best['step']):,}{marked}.")
+        if high is not None and high < 0:
+            sentences.append(f"Warning: by probe {name} the features are worse than those that the run began with.")
+    return sentences
 
 
 def training_sentences(inputs: RunInputs) -> list[str]:
     """Steps, loss against ln K, and a collapse named as such."""
     status = _STATUS.get(str(inputs.record.get("status")), "The run has an unknown status")
-    key = judged_loss(inputs.metrics[-1] if inputs.metrics else {})
+    key = judged_loss(next((row for row in reversed(inputs.metrics) if "loss" in row), {}))
     losses = [(int(r["step"]), float(r[key])) for r in inputs.metrics if math.isfinite(r.get(key, math.nan))]
     if not losses:
         return [f"{status}; no loss has been logged."]

@@ -22,7 +22,8 @@ from trocar.privacy.private_data import Private
 class TrainingData:
     """All that reaches the weights of a run: its frames, and through other networks theirs.
 
-    `init`, `teachers`: names as for `load_backbone`; `index`: the neighbour index, None without one.
+    `init`, `teachers`: names as for `load_backbone`; `index`: the neighbour index, None without one. `chosen`: whether
+    the labels of a probe chose these weights.
     """
 
     run: Path
@@ -32,6 +33,7 @@ class TrainingData:
     init: str
     teachers: Sequence[str] = ()
     index: NeighbourTable | None = None
+    chosen: bool = False
 
 
 class PoolGuard(WeightHistory, Protocol):

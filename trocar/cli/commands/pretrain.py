@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trocar.cli.shared_args import add_options, check, profile_of, submit_configured
@@ -24,6 +25,14 @@ def register(subparsers: Any) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print what the run would do (with --slurm: sbatch's script)"
     )
+    parser.add_argument(
+        "--sweep",
+        metavar="KEY=A,B,...",
+        action="append",
+        default=[],
+        help="run a short arm for each value, compare them by a probe, and write the chosen configuration to "
+        "RUN/sweep/chosen.yaml; several keys: all combinations",
+    )
     add_options(parser, dry_run=False)
     parser.set_defaults(run=run, continues=True)
 
@@ -37,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
 
     check(args, own_dry_run=True)
     config = load(PretrainConfig, args.config, args.overrides)
+    if args.sweep:
+        return _sweep(args)
     if args.slurm is not None:
         return _submit(args, config)
     world = World.from_environment()
@@ -62,6 +73,58 @@ def run(args: argparse.Namespace) -> int:
         config, say, world=world, stop=stop, after_stop=lambda number, world: after_stop(number, world.is_main, _say)
     )
     return 0
+
+
+def _sweep(args: argparse.Namespace) -> int:
+    """Short arms one after another, a table, and a file."""
+    from trocar.cli.terminal import StopSignals
+    from trocar.core.config import load
+    from trocar.core.progress import table_console
+    from trocar.errors import ConfigError
+    from trocar.jobs.sweep import sweep
+    from trocar.ssl.ranks.distributed import World
+    from trocar.ssl.run.pretrain_config import PretrainConfig
+
+    if args.slurm is not None or World.from_environment() is not None or args.dry_run:
+        raise ConfigError(
+            "--sweep runs its arms one after another on this machine, with run.ranks ranks each: leave out --slurm, "
+            "--dry-run, torchrun and srun"
+        )
+    keys = dict(_values(word) for word in args.sweep)
+
+    def configured(changes: Mapping[str, Any], overrides: Sequence[str] = args.overrides) -> PretrainConfig:
+        return load(PretrainConfig, args.config, [*overrides, *(f"{key}={value}" for key, value in changes.items())])
+
+    def whole(changes: Mapping[str, Any]) -> PretrainConfig:
+        """As long as the file says, where it says so: `train.steps` on the command line is the length of arms."""
+        lasting = [word for word in args.overrides if not word.startswith(("train.steps=", "train.epochs="))]
+        try:
+            return configured(changes, lasting)
+        except ConfigError:
+            return configured(changes)
+
+    result = sweep(configured, keys, _say, whole=whole, stop=StopSignals())
+    table_console(110).print(result.table())
+    print(f"the chosen configuration is {result.chosen}")
+    return 0
+
+
+def _values(word: str) -> tuple[str, list[str]]:
+    """`key=a,b` -> the key and its values as they are written; commas within brackets belong to a value."""
+    from trocar.errors import ConfigError
+
+    key, equals, text = word.partition("=")
+    values, depth = [""], 0
+    for letter in text:
+        depth += (letter in "[{") - (letter in "]}")
+        if letter == "," and depth == 0:
+            values.append("")
+        else:
+            values[-1] += letter
+    values = [value.strip() for value in values]
+    if not equals or not key or not all(values) or len(set(values)) < len(values):
+        raise ConfigError(f"--sweep {word!r}: expected key=a,b with different values, such as optim.lr=3e-4,1e-3")
+    return key, values
 
 
 def _launch(args: argparse.Namespace, ranks: int) -> int:

@@ -191,6 +191,10 @@ class NoFiles:
     def stepped(self, batch: Any, done: int) -> None:
         """Nothing to note."""
 
+    def probed(self, done: int) -> bool:
+        """Nothing to look at."""
+        return False
+
     def save(self, done: int) -> None:
         """Nothing to save."""
 

@@ -72,13 +72,21 @@ class KNN(Protocol):
 
     def predict(self, problem: Problem) -> Prediction:
         """Votes of the nearest training frames."""
-        train, test = problem.features(problem.train), problem.features(problem.test)
-        reference, queries = (_unit(x) for x in standardise(train, test))
+        train, test = standardise(problem.features(problem.train), problem.features(problem.test))
         votes = one_hot(problem.targets[problem.train], len(problem.space.classes))
         k = _at_most(self.neighbours, problem.space.kind, votes)
-        starts = range(0, len(queries), CHUNK)
-        scores = [_vote(queries[i : i + CHUNK], reference, votes, k, self.temperature) for i in starts]
-        return Prediction(np.concatenate(scores), {"k": k})
+        return Prediction(self.votes(train, votes, test, k), {"k": k})
+
+    def answer(self, train: Floats, labels: Floats, queries: Floats, kind: Kind) -> Floats:
+        """Scores [m, K] of standardised features [m, D], by those [n, D] of frames with labels [n, K] of 0 and 1."""
+        return self.votes(train, labels, queries, _at_most(self.neighbours, kind, labels))
+
+    def votes(self, train: Floats, labels: Floats, queries: Floats, k: int) -> Floats:
+        """The same by so many neighbours."""
+        reference, asking = _unit(train), _unit(queries)
+        starts = range(0, len(asking), CHUNK)
+        scores = [_vote(asking[i : i + CHUNK], reference, labels, k, self.temperature) for i in starts]
+        return np.concatenate(scores)
 
 
 def _at_most(neighbours: int, kind: Kind, votes: Floats) -> int:

@@ -3,6 +3,7 @@
     checkpoints/step-00000100/
         state.pt        everything a step changes (torch.load with weights_only=True)
         backbone/       config.json, model.safetensors: timm's local-dir layout
+        best/           the same of the best look of a probe, where one chooses
         manifest.json   step, recipe, environment, sha256 of each file and of itself
 
 A folder is written under a temporary name, files and folders are fsynced, then it is renamed once.
@@ -28,6 +29,8 @@ from trocar.core.messages import Say
 from trocar.errors import ConfigError, TrocarError
 
 FOLDER = "checkpoints"
+BEST = "best"
+"""The folder of a checkpoint with the weights that a probe chose so far."""
 _NAME = re.compile(r"step-(\d{8})")
 
 State = dict[str, Any]
@@ -51,10 +54,12 @@ def save(
     about: Mapping[str, Any],
     confirm: Callable[[], None] = lambda: None,
     go_on: Callable[[], None] = lambda: None,
+    write_best: Callable[[Path], Mapping[str, str]] | None = None,
 ) -> Path:
     """Publish `checkpoints/step-N`. `about` goes into the manifest.
 
-    `write_backbone(folder)` makes and fills `backbone/`; it returns {name: sha256} of what it wrote. `confirm` raises
+    `write_backbone(folder)` makes and fills `backbone/`; it returns {name: sha256} of what it wrote. `write_best` does
+    so for `best/`. `confirm` raises
     when this process may publish no more; it is asked when all is written. `go_on` is called while the state is
     written, and what it raises ends that. Raises TrocarError when it can't be written (a full disk); nothing
     half-written stays behind.
@@ -66,6 +71,8 @@ def save(
         temporary.mkdir(parents=True)
         hashes = {"state.pt": _write_state(temporary / "state.pt", state, go_on)}
         hashes |= {f"backbone/{name}": digest for name, digest in write_backbone(temporary / "backbone").items()}
+        if write_best is not None:
+            hashes |= {f"{BEST}/{name}": digest for name, digest in write_best(temporary / BEST).items()}
         manifest = _sealed({"step": step, "files": hashes, **about})
         (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True), encoding="utf-8")
         fsync_tree(temporary)

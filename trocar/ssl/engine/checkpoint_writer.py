@@ -247,11 +247,15 @@ class Background:
 
 @dataclass(frozen=True)
 class CheckpointContent:
-    """What a checkpoint holds: `state` with the networks as "method", the exported backbone, and words about both."""
+    """What a checkpoint holds: `state` with the networks as "method", the exported backbone, and words about both.
+
+    `best` is the backbone that a probe chose so far; its tensors lie in host memory and never change.
+    """
 
     state: checkpoint.State
     backbone: BackboneFiles
     about: Mapping[str, Any]
+    best: BackboneFiles | None = None
 
 
 @dataclass(frozen=True)
@@ -326,6 +330,7 @@ class CheckpointWriter:
                 content.about,
                 self._confirm,
                 go_on,
+                None if content.best is None else partial(content.best.write, go_on=go_on),
             )
             checkpoint.prune(self._run, self._kept.last, self._kept.milestone_every)
         except (OSError, TrocarError):

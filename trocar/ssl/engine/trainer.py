@@ -114,6 +114,9 @@ class Hooks(Protocol):
     def stepped(self, batch: Batch, done: int) -> None:
         """A step has ended; `done` steps are complete."""
 
+    def probed(self, done: int) -> bool:
+        """Score what would be exported if a probe is due after `done` steps; True, on every rank, to end here."""
+
     def save(self, done: int) -> None:
         """Write a checkpoint if one is due after `done` steps."""
 
@@ -197,10 +200,13 @@ class Trainer:
                 self.hooks.broken(batch, f"{self.state.skipped} steps had a non-finite loss or gradient")
             if self.state.skipped >= total:  # before anything is saved: the weights are still the first ones
                 self.hooks.broken(batch, f"none of the {total} steps counted: each had a non-finite loss or gradient")
+            ended = self.hooks.probed(done)  # before anything is saved: a resume doesn't look at this step again
             if stop:
                 self.hooks.stopping(done, stop)
             self.hooks.save(done)
             collect(done)
+            if ended:
+                return
 
     def _step(self, batch: Batch, progress: Progress) -> dict[str, float]:
         """One optimizer step; a non-finite one is skipped by all ranks together and consumes its number."""

@@ -280,6 +280,14 @@ def broadcast_int(value: int) -> int:
     return int(box.item())
 
 
+def broadcast_(values: Tensor) -> None:
+    """Rank 0's values in place of every rank's; the tensor has the same shape and type on all, and lies on the device
+    that the ranks exchange on.
+    """
+    if is_distributed():
+        dist.broadcast(values, 0)
+
+
 def barrier() -> None:
     """Wait for all ranks."""
     if is_distributed():

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from trocar.data.selection.neighbours import NeighbourRule, resolve_neighbours
 from trocar.data.selection.plan import Plan
 from trocar.data.selection.selection import Selection
 from trocar.data.views.recipe import ViewPlan
+from trocar.errors import ConfigError, TrocarError
 from trocar.privacy.private_data import Private, private_of_catalog
 from trocar.ssl.adapt import AdaptLines, add_factors, require_learners, require_weights
 from trocar.ssl.blocks.anchor import build_anchor
@@ -42,6 +43,7 @@ from trocar.ssl.blocks.teachers import FrozenConfig
 from trocar.ssl.engine.backbone_stages import BackboneStages
 from trocar.ssl.engine.method import Method, MethodConfig
 from trocar.ssl.engine.optimizer import Schedule
+from trocar.ssl.engine.probe import Point, Probe, Watch, WatchedProbe
 from trocar.ssl.pool_guard import PoolGuard, TrainingData
 from trocar.ssl.ranks.batch_norm import convert
 from trocar.ssl.ranks.distributed import World, gather_words, wait_for_all
@@ -58,7 +60,10 @@ from trocar.ssl.ranks.sharding import mesh_of, shard
 from trocar.ssl.run.auto_values import DataSize
 from trocar.ssl.run.bad_rows import bad_rows
 from trocar.ssl.run.pretrain_config import PretrainConfig
+from trocar.ssl.run.probe_config import Cadence, cadence
 
+CHOSEN_BY_IT = "chosen by it: the highest of several looks, so better than this backbone is on new cases"
+"""Stands beside the value of the probe that chose a backbone."""
 STAGING_S = 12 * 3600.0
 """For the slowest machine to copy its shards: 12 TB from a file server that gives it 300 MB/s."""
 
@@ -69,6 +74,7 @@ class Pretraining:
 
     `guard` keeps test cases out of the selection (`trocar.leakage.guard`). `neighbouring`: ranks that share this
     one's cores and memory. `model`: a backbone of somebody's own, in place of the one that the configuration names.
+    `make_probes` opens what `config.probe` names, in its order.
     """
 
     config: PretrainConfig
@@ -78,6 +84,7 @@ class Pretraining:
     staged: Mapping[int, Path] = field(default_factory=dict)
     neighbouring: MachineShare = field(default_factory=MachineShare)
     model: nn.Module | None = None
+    make_probes: Callable[[], Sequence[Probe]] = tuple
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -258,6 +265,37 @@ class Pretraining:
             method.feature_anchor = build_anchor(self.config.anchor, method, self.networks)
         return method
 
+    @cached_property
+    def probes(self) -> list[tuple[Probe, Cadence]]:
+        """What is scored while the run trains, and when. Raises ConfigError for what cannot be scored."""
+        config, made = self.config, list(self.make_probes())
+        if len(made) != len(config.probe):
+            raise TrocarError(f"{len(config.probe)} probe(s) are configured, and {len(made)} were handed in")
+        recipe, batch = self.method_config.recipe(), config.train.batch
+        return [
+            (probe, cadence(wanted, recipe, batch, self.total, self.epoch_steps, len(made)))
+            for probe, wanted in zip(made, config.probe, strict=True)
+        ]
+
+    @cached_property
+    def watch(self) -> Watch:
+        """Who looks at the probes, and remembers what they saw."""
+        if self.config.train.shard != "none" and any(probe.protocol == "dense" for probe in self.config.probe):
+            raise ConfigError(
+                f"probe: protocol dense asks a network for maps, which train.shard: {self.config.train.shard} does not "
+                f"allow; take knn or linear, or train.shard: none"
+            )
+        chooser = self.config.chooser
+        return Watch(
+            [WatchedProbe(probe, when.is_due) for probe, when in self.probes],
+            self.networks.preprocessing,
+            self.resolved.train.precision,  # type: ignore[arg-type]
+            self.world,
+            self.say,
+            None if chooser is None else chooser.name,
+            self.config.patience,
+        )
+
     def placed(self) -> Method:
         """The method where it trains: on its device, channels last, compiled if asked for."""
         if self.config.train.sync_batch_norm and self.world.size > 1:
@@ -381,6 +419,11 @@ class Pretraining:
         """What the exported weights will have seen, for the `trocar` section of their config.json."""
         return {KEY: self.exposure}
 
+    @property
+    def chosen_history(self) -> dict[str, Any]:
+        """The same of weights that a probe chose among many: its labels had a part in them."""
+        return {KEY: self.guard.seen(replace(self.training_data, chosen=True))}
+
     def environment(self) -> dict[str, Any]:
         """What may differ between attempts, and is logged when it does."""
         return {
@@ -397,8 +440,13 @@ class Pretraining:
         }
 
 
-def exported_backbone(setup: Pretraining, method: Method, step: int) -> BackboneFiles:
-    """The exported backbone of `step` as files of a timm local-dir folder; its tensors are the method's own."""
+def exported_backbone(setup: Pretraining, method: Method, step: int, best: Point | None = None) -> BackboneFiles:
+    """The exported backbone of `step` as files of a timm local-dir folder; its tensors are the method's own.
+
+    `best` is the look of a probe that chose it: its value is then said to be that of what was chosen by it.
+    """
+    # A run that patience may end was stopped by the probe's labels: its last weights are chosen by them as well.
+    chosen = best is not None or setup.config.patience is not None
     extra = {
         "trocar": __version__,
         "method": setup.config.method.name,
@@ -406,6 +454,8 @@ def exported_backbone(setup: Pretraining, method: Method, step: int) -> Backbone
         "steps": setup.total,
         "seed": setup.config.run.seed,
         "data": setup.data_identity,
-        **setup.history,
+        **(setup.chosen_history if chosen else setup.history),
     }
+    if best is not None:
+        extra["chosen"] = {"by": f"probe {setup.watch.chooser}", "value": best.value, "note": CHOSEN_BY_IT}
     return backbone_files(method.exported, extra=extra, preprocessing=setup.networks.preprocessing)

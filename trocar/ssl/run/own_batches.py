@@ -67,6 +67,11 @@ class OwnBatchesRun(Pretraining):
         """Nothing: what the weights have seen is not recorded."""
         return {}
 
+    @property
+    def chosen_history(self) -> dict[str, Any]:
+        """Nothing either: a part of a history would be taken for all of it."""
+        return {}
+
     def leaks(self) -> dict[str, Any] | None:
         """Nothing was compared."""
         return None

@@ -129,12 +129,13 @@ def _train(setup: Pretraining, lease: Lease | None, after_stop: AfterStop, stop:
         state,
     )
     with hooks:
-        with closing(setup.batches(start)) as batches:  # an error's traceback would keep its workers
-            trainer.fit(batches, setup.total, setup.epoch_steps)
+        if not hooks.probed(start):  # the first weights begin the curve; a run that patience ended stays ended
+            with closing(setup.batches(start)) as batches:  # an error's traceback would keep its workers
+                trainer.fit(batches, setup.total, setup.epoch_steps)
         if state.skipped >= setup.total:  # a checkpoint of the last step, saved by a version that did not look
             raise TrocarError(f"none of the {setup.total} steps of {config.run.out} counted: start anew elsewhere")
         hooks.finish()
-    setup.say(f"finished after {setup.total} steps; the backbone is {config.run.out / 'backbone'}")
+    setup.say(f"finished after {hooks.done} steps; the backbone is {config.run.out / 'backbone'}")
 
 
 def _restore(setup: Pretraining, method: Method, optimizer: torch.optim.Optimizer) -> tuple[int, TrainState]:
@@ -153,6 +154,7 @@ def _restore(setup: Pretraining, method: Method, optimizer: torch.optim.Optimize
             setup.say(f"{key} differs from the last attempt: {found.manifest['environment'].get(key)} -> {now}")
     require_finite(found.state["method"], f"{found.path} (delete it to go on from the checkpoint before)")
     load_method(method, found.state["method"])
+    setup.watch.restore(found.state.get("probe"), found.path / checkpoint.BEST)
     restore(optimizer, found.state["optimizer"])
     setup.say(f"resuming {out} after step {step} of {setup.total}")
     return step, TrainState(int(found.state["skipped"]))

@@ -20,6 +20,7 @@ from trocar.ssl.blocks.networks import BackboneConfig
 from trocar.ssl.engine.method import AnyMethod
 from trocar.ssl.engine.optimizer import OptimConfig
 from trocar.ssl.engine.trainer import TrainConfig
+from trocar.ssl.run.probe_config import ProbeConfig, check_probes
 
 
 class DataConfig(Config):
@@ -114,6 +115,19 @@ class PretrainConfig(WithPlugins):
     )
     train: TrainConfig = Field(description="how long, how large, how precise")
     run: RunConfig = Field(description="where the run lives and what it runs on")
+    probe: list[ProbeConfig] = Field(default=[], description="small labelled sets that are scored while the run trains")
+    keep: Literal["last", "best"] = Field(
+        default="last",
+        description="last: the backbone after the last step; best: beside it `backbone-best/`, of the best look of a "
+        "probe",
+    )
+    keep_by: str | None = Field(
+        default=None, description="name of the probe that chooses the best; null: the only one there is"
+    )
+    patience: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="end the run after so many looks of that probe in a row without a new best; null: never",
+    )
     tracking: TrackingConfig = Field(default=TrackingConfig(), description="mlflow beside the local record")
     privacy: PrivacyConfig = Field(default=PrivacyConfig(), description="what may be seen of what is marked private")
     resume: ResumeConfig = Field(default=ResumeConfig(), description="what may differ from the checkpoint")
@@ -122,6 +136,7 @@ class PretrainConfig(WithPlugins):
     def _consistent(self) -> PretrainConfig:
         if (self.train.steps is None) == (self.train.epochs is None):
             raise ValueError("train: give either steps or epochs")
+        check_probes(self.probe, self.keep, self.keep_by, self.patience)
         if self.run.ranks != "auto" and (wrong := self.indivisible(self.run.ranks)):
             raise ValueError(wrong)
         if self.train.shard != "none" and (self.optim.name == "lars" or self.optim.larc is not None):
@@ -153,6 +168,13 @@ class PretrainConfig(WithPlugins):
         assert self.train.epochs is not None
         return max(1, round(self.train.epochs * frames / self.train.batch))
 
+    @property
+    def chooser(self) -> ProbeConfig | None:
+        """The probe whose best look is kept; None where nothing is chosen."""
+        if self.keep != "best":
+            return None
+        return next(probe for probe in self.probe if self.keep_by in (None, probe.name))
+
     def computing_in(self, precision: Precision) -> PretrainConfig:
         """The same with the precision that `auto` stands for."""
         return self.model_copy(update={"train": self.train.model_copy(update={"precision": precision})})
@@ -166,4 +188,8 @@ class PretrainConfig(WithPlugins):
             tree["anchor"] = self.anchor.model_dump(mode="json")
         if self.adapt is not None:
             tree["adapt"] = self.adapt.model_dump(mode="json", by_alias=True)
+        # A probe that only looks changes no weight; one that may end the run decides which weights are its last.
+        if self.patience is not None and self.chooser is not None:
+            probe = self.chooser.model_dump(mode="json", exclude={"data", "private"})
+            tree["patience"] = {"looks": self.patience, "probe": probe}
         return {**tree, "seed": self.run.seed, "shuffle": self.data.shuffle}

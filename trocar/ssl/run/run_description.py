@@ -27,6 +27,7 @@ from trocar.ssl.engine.trainer import TrainConfig
 from trocar.ssl.ranks.distributed import is_distributed
 from trocar.ssl.ranks.machine import idle_gpus, ranks_of
 from trocar.ssl.run.assembly import Pretraining
+from trocar.ssl.run.probe_config import LONG, POINTS, SHARE
 
 MakeViews = Callable[[int, torch.device], Any]
 _CPU = torch.device("cpu")
@@ -232,9 +233,15 @@ def describe(setup: Pretraining) -> list[str]:
         f"runs on    {setup.device} in {setup.resolved.train.precision}, {setup.world.size} rank(s), "
         f"{torch.get_num_threads()} thread(s), "
         f"{setup.loading}",
+        *_probes(setup),
         f"run folder {config.run.out}",
     ]
     warnings = setup.warnings() + idle_gpus(setup.world, setup.device) + _random_anchor(setup)
+    warnings += [
+        f"probe {probe.name}: {100 * when.share:.0f} % of the time for {when.looks} looks; take fewer frames"
+        for probe, when in setup.probes
+        if setup.total > LONG and (when.share > 1.01 * SHARE or when.looks <= POINTS)
+    ]
     return lines + [f"warning    {line}" for line in warnings]
 
 
@@ -280,6 +287,18 @@ def _random_anchor(setup: Pretraining) -> list[str]:
     if not to_first or setup.model is not None or resolve(setup.config.backbone.name).kind != "random":
         return []
     return ["anchor: the first weights are random, and features are kept as they are; start from weights, or leave it"]
+
+
+def _probes(setup: Pretraining) -> list[str]:
+    """What is scored while it trains, when, and what that costs. Raises ConfigError for what cannot be scored."""
+    lines = []
+    for probe, when in setup.probes:
+        chooses = ", chooses" if probe.name == setup.watch.chooser else ""
+        lines.append(
+            f"probe      {probe.name}: {probe.about}; every {when.every} steps, {when.looks} looks with the one at the "
+            f"first weights, about {100 * when.share:.1f} % of the time{chooses}"
+        )
+    return lines
 
 
 def _started_from(method: Method) -> str:

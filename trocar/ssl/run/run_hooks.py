@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -54,12 +55,13 @@ class RunHooks:
         self.lease, self.record = lease, record
         self.after_stop, self.stop_requested = after_stop, stop
         self._first_step, self._state = first_step, state
+        self.watch, self.done = setup.watch, first_step
         self.run = setup.config.run
         self.log_every = self.run.log_every
         self._checkpoints = CheckpointWriter(
             self.run.out, Kept(self.run.keep_last, self.run.milestone_every), self._check_lease, setup.say
         )
-        self._warned = False
+        self._warned, self._began = False, time.perf_counter()
         self._pace = Pace(first_step, setup.total)
         self._follower: Follower | None = None
         self._bar = _progress_bar(visible=record is not None and sys.stderr.isatty())
@@ -108,18 +110,30 @@ class RunHooks:
 
     def stepped(self, batch: Batch, done: int) -> None:
         """Note what was bad in the batch, and move the bar."""
+        self.done = done
         if batch.bad:
             self._append_bad(batch)
         self._bar.update(self._task, completed=done)
         if self.record is not None and not sys.stderr.isatty() and (left := self._pace.left(done)):
             self.setup.say(f"step {done}/{self.setup.total}  {left}")
 
+    def probed(self, done: int) -> bool:
+        """Score what would be exported, keep its weights if they are the best so far; True where patience ends."""
+        values = self.watch.look(done, self.method.exported)
+        if values and self.record is not None:
+            # Under the step that has just ended, which a later attempt that goes on from here does not make again.
+            self.record.log(max(0, done - 1), values)
+        if values and (best := self.watch.best) is not None and best.done == done:
+            weights = gathered(exported_backbone(self.setup, self.method, done).state, keep=self.record is not None)
+            self.watch.best_weights = weights if self.record is not None else None
+        return self.watch.ended
+
     def save(self, done: int) -> None:
         """Save when a checkpoint is due, and whenever the run is complete."""
         self._checkpoints.check()
         due = done % self.run.checkpoint_every == 0
         following = (done // self.run.checkpoint_every + 1) * self.run.checkpoint_every
-        if done == self.setup.total:
+        if done == self.setup.total or self.watch.ended:
             self._save(done, wait=True)
         elif due:
             self._save(done)
@@ -157,14 +171,31 @@ class RunHooks:
         """Publish the backbone and mark the run finished; the order makes a kill in between harmless."""
         if self.record is not None:
             self._check_lease()
-            source = checkpoint.path_of(self.run.out, self.setup.total) / "backbone"
-            _replace_folder(source, self.run.out / "backbone")
-            card = model_card(self.run.out, self.run.out / "backbone", self.setup.guard)
-            write_atomic(self.run.out / "backbone" / "README.md", card)
-            write_json_atomic(
-                self.run.out / "finished.json", {"step": self.setup.total, "identity": self.setup.identity()}
-            )
+            source = checkpoint.path_of(self.run.out, self.done)
+            self._publish(source / "backbone", "backbone")
+            if self.watch.best is not None:
+                self._publish(source / checkpoint.BEST, f"backbone-{checkpoint.BEST}")
+            write_json_atomic(self.run.out / "finished.json", {"step": self.done, "identity": self.setup.identity()})
         barrier()
+        self._sum_up()
+
+    def _publish(self, source: Path, name: str) -> None:
+        target = self.run.out / name
+        _replace_folder(source, target)
+        write_atomic(target / "README.md", model_card(self.run.out, target, self.setup.guard))
+
+    def _sum_up(self) -> None:
+        watch = self.watch
+        if self.watch.ended and self.done < self.setup.total:
+            self.setup.say(f"ended after {self.done} of {self.setup.total} steps, by patience: {watch.patience} looks")
+        if watch.probes:
+            whole = time.perf_counter() - self._began
+            self.setup.say(f"probes took {watch.seconds:.1f} s, {100 * watch.seconds / whole:.1f} % of the time")
+        if (best := watch.best) is not None:
+            self.setup.say(
+                f"best after {best.done} steps: {best.value:.3f} of probe {watch.chooser}, chosen by it; that backbone "
+                f"is {self.run.out / f'backbone-{checkpoint.BEST}'}"
+            )
 
     def _save(self, done: int, wait: bool = False) -> None:
         """The other ranks don't wait: what follows a step changes nothing of what rank 0 has copied."""
@@ -180,11 +211,18 @@ class RunHooks:
             "skipped": self._state.skipped,
         }
         about = {"identity": self.setup.identity(), "environment": self.setup.environment()}
+        if self.watch.probes:
+            state["probe"] = self.watch.state()
         backbone = exported_backbone(self.setup, self.method, done)
+        best = None
+        if (point := self.watch.best) is not None and self.watch.best_weights is not None:
+            best = replace(
+                exported_backbone(self.setup, self.method, point.done, point), state=dict(self.watch.best_weights)
+            )
         if is_sharded(self.method):
             state, weights = gathered((state, backbone.state), keep=self.record is not None)
             backbone = replace(backbone, state=weights)
-        return CheckpointContent(state, backbone, about)
+        return CheckpointContent(state, backbone, about, best)
 
     def _check_lease(self) -> None:
         if self.lease is not None:
