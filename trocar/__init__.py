@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         pretrain,
         run_study,
         score_predictions,
+        sweep,
     )
     from trocar.data.catalog.catalog import Catalog
     from trocar.errors import ConfigError, TrocarError
@@ -79,6 +80,7 @@ __all__ = [
     "register_task",
     "run_study",
     "score_predictions",
+    "sweep",
 ]
 _ELSEWHERE = {
     "Catalog": "trocar.data.catalog.catalog",

@@ -35,6 +35,7 @@ from trocar.downstream.labels import LabelledFrames
 from trocar.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
+    from trocar.jobs.sweep import SweepResult
     from trocar.ssl.run.own_batches import Batches
     from trocar.ssl.run.pretrain_config import PretrainConfig
     from trocar.study.config import StudyConfig
@@ -56,6 +57,7 @@ __all__ = [
     "pretrain",
     "run_study",
     "score_predictions",
+    "sweep",
 ]
 
 Backbone = str | Path | RunResult | nn.Module
@@ -98,6 +100,33 @@ def pretrain(
             raise ConfigError(f"pretrain: model is a module (torch.nn.Module), not {model!r}; {hint}")
         places["backbone.name"] = own_module.name_of(model)
     return RunResult(run(_configured(PretrainConfig, config, places | settings), say, model=model, batches=batches))
+
+
+def sweep(
+    config: str | Path | Mapping[str, Any] | PretrainConfig,
+    keys: Mapping[str, Sequence[Any]],
+    *,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    say: Say = log.info,
+    **settings: Any,
+) -> SweepResult:
+    """Run a short pretraining for every combination of values, and compare them by the configuration's probe.
+
+    `keys` are dotted, such as `{"optim.lr": [3e-4, 1e-3]}`; `settings` are those of every arm, such as
+    `**{"train.steps": 60}`. Arms are kept below `out`/sweep, where a stopped sweep goes on; `.chosen` is the file with
+    the configuration of the highest value, `.arms` has every value, `.behind(arm)` its paired interval to the best.
+    """
+    from trocar.jobs.sweep import sweep as run
+    from trocar.ssl.run.pretrain_config import PretrainConfig
+
+    places = {} if out is None else {"run.out": str(out)}
+    places |= {} if data is None else {"data.catalog": str(data)}
+
+    def configured(changes: Mapping[str, Any]) -> PretrainConfig:
+        return _configured(PretrainConfig, config, places | settings | dict(changes))
+
+    return run(configured, keys, say)
 
 
 def evaluate(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 
+import pandas as pd
 import pytest
 import torch
 from data_factory import make_catalog
@@ -108,11 +109,16 @@ def test_the_verdict_says_that_labels_chose_the_best_and_only_watched_the_last(p
     assert verdict_of(out / "backbone", data, ["case1"]).verdict is Verdict.CLEAN
 
 
-def test_validation_cases_are_held_out_of_the_pool(place, probes, tmp_path):
-    config = probed_run(place / "shards", tmp_path / "run", probe=probes[:1])
-    said: list[str] = []
-    assert any("leak guard:" in line for line in describe(config, said.append))
-    assert any("hashing 18 frames" in line for line in said) or said == []  # three validation cases, or kept before
+def test_validation_cases_are_held_out_of_the_pool_and_training_cases_stay(place, probes, tmp_path):
+    make_probed(tmp_path / "phantom")  # the pool's source, with cases case00 and case01
+    table = pd.read_csv(tmp_path / "phantom" / "frames.csv")
+    table["case"] = table["case"].str.replace("case", "case0")
+    table.to_csv(tmp_path / "phantom" / "frames.csv", index=False)
+    probe = [{**probes[0], "data": str(tmp_path / "phantom")}]
+    lines = describe(probed_run(place / "shards", tmp_path / "run", probe=probe), quiet)
+    assert any("leak guard: 1 case(s) left out before sampling" in line for line in lines)
+    assert any("phantom/case01 is phantom/case01" in line for line in lines)
+    assert any(line.startswith("data       8 frames of 1 cases") for line in lines)
 
 
 @pytest.mark.parametrize("stop_after", [6, 7])

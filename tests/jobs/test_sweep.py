@@ -9,6 +9,7 @@ import yaml
 from data_factory import make_catalog
 from probe_factory import make_probed, probed_run
 
+import trocar
 from trocar.cli.main import main
 from trocar.core.config import load
 from trocar.errors import ConfigError
@@ -90,3 +91,10 @@ def test_without_one_probe_there_is_nothing_to_choose_by(file):
 
     with pytest.raises(ConfigError, match="a sweep is judged by one probe, and there are: none"):
         sweep(configured, {"optim.lr": ["1", "2"]}, lambda line: None)
+
+
+def test_python_sweeps_as_the_command_does(file, tmp_path):
+    result = trocar.sweep(file, {"optim.lr": [0.001, 0.05]}, out=tmp_path / "run", train={"steps": 4})
+    assert [arm.settings for arm in result.arms] == [{"optim.lr": 0.001}, {"optim.lr": 0.05}]
+    assert result.chosen == tmp_path / "run" / "sweep" / "chosen.yaml"
+    assert load(PretrainConfig, result.chosen).optim.lr == result.best.settings["optim.lr"]

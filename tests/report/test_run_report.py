@@ -8,7 +8,7 @@ from page_reader import read_page
 
 from trocar.report.charts import MAX_POINTS, draw_panel, panels, series, thin
 from trocar.report.gather_run import Gallery, NeighbourComparison, PcaComparison, RunInputs
-from trocar.report.run_report import evaluation_sentences, render, training_sentences, write
+from trocar.report.run_report import evaluation_sentences, probe_sentences, render, training_sentences, write
 
 NAME = '<u class="x">{}</u>&\''.format
 """A name of a place that is text on a page, if the page is right."""
@@ -286,3 +286,36 @@ def test_curves_take_their_colours_from_the_page():
 def test_known_metrics_come_first_and_unknown_ones_are_not_lost():
     rows = [{"step": 0, "zeta": 1.0, "lr": 0.1, "loss": 1.0}]
     assert [panel.key for panel in panels(rows, None)] == ["loss", "lr", "zeta"]
+
+
+def probed(last, low, high):
+    """A curve of a probe, whose last row is no row of the loss."""
+    rows = [
+        {"step": 0, "loss": 2.0, "dino_loss": 1.0, "probe/phase": 0.5},
+        {"step": 4, "loss": 1.5, "dino_loss": 0.9, "probe/phase": 0.7, "probe/phase/gain": 0.2},
+        {"step": 9, "probe/phase": last, "probe/phase/gain": last - 0.5},
+    ]
+    for row in rows[1:]:
+        row |= {"probe/phase/gain_low": low, "probe/phase/gain_high": high}
+    return RunInputs("run", {"status": "finished"}, config={"keep": "best", "keep_by": None}, metrics=rows)
+
+
+def test_a_probe_is_told_with_its_best_and_that_it_chose_it():
+    (told,) = probe_sentences(probed(0.6, -0.05, 0.25))
+    assert told.startswith(
+        "Probe phase went from 0.500 to 0.600 (difference over the same cases: 95 % interval -0.050 to"
+    )
+    assert "its best was 0.700 at step 4, and backbone-best is of then: chosen by it" in told
+
+
+def test_a_probe_that_fell_in_all_draws_is_warned_of():
+    *_, warned = probe_sentences(probed(0.3, -0.3, -0.1))
+    assert warned == "Warning: by probe phase the features are worse than those that the run began with."
+
+
+def test_a_probe_has_one_panel_with_its_start_and_a_band():
+    inputs = probed(0.6, -0.05, 0.25)
+    (panel,) = [panel for panel in panels(inputs.metrics, None) if panel.key.startswith("probe/")]
+    assert (panel.reference, panel.band) == ((0.5, "0.500 at first"), ("probe/phase/gain_low", "probe/phase/gain_high"))
+    assert "var(--grid)" in draw_panel(panel, inputs.metrics)
+    assert "The dino loss went from 1.000 (step 0) to 0.900" in training_sentences(inputs)[0]

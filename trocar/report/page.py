@@ -141,7 +141,8 @@ def first_views(config: Mapping[str, Any]) -> dict[str, Images]:
 
     Raises TrocarError when the configuration or its catalog can't be used any more.
     """
-    setup = Pretraining(validate(PretrainConfig, config, "config.yaml"), World(0, 1, 0), lambda _: None, RunGuard())
+    read = validate(PretrainConfig, config, "config.yaml")
+    setup = Pretraining(read, World(0, 1, 0), lambda _: None, RunGuard(probed=read.probe))
     shape = setup.networks.preprocessing
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (shape.mean, shape.std))
     found = {}
