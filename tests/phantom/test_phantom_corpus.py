@@ -193,7 +193,11 @@ def test_description_names_version_parameters_and_label_spaces(phantom: Path) ->
     found = json.loads((phantom / "phantom.json").read_text())
     assert found["generator_version"] == corpus_module.GENERATOR_VERSION
     assert found["parameters"] == {
-        **{"cases": 3, "minutes": 0.15, "size": [96, 64], "fps": 4, "seed": 3},
+        "cases": 3,
+        "minutes": 0.15,
+        "size": [96, 64],
+        "fps": 4,
+        "seed": 3,
         "talk": {"offset_s": 1.5, "omitted": 0.2, "off_topic": 0.1, "errors": 0.05},
     }
     assert found["corpus"] == "acceptance"

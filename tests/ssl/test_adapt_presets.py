@@ -50,8 +50,11 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "shards"
 
 
-def given(shards: Path, out: Path) -> list[str]:
+def given(name: str, shards: Path, out: Path) -> list[str]:
     words = [f"data.catalog={shards}", "data.composition.curate=none", f"run.out={out}", "run.workers=0"]
+    if load(PretrainConfig, name, ["data.catalog=x", "run.out=y"]).adapt is not None:
+        # Random weights are never frozen.
+        words += ["adapt.frozen=0 steps", "adapt.ramp=1 steps"]
     return [*words, "tracking.uri=none", "train.precision=float32", "train.batch=4"]
 
 
@@ -62,7 +65,7 @@ def test_every_preset_that_adapts_is_tried() -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_two_steps_on_a_small_network_of_the_same_kind(name: str, shards: Path, tmp_path: Path) -> None:
-    words = [*given(shards, tmp_path / "run"), *SMALL[name], "train.steps=2"]
+    words = [*given(name, shards, tmp_path / "run"), *SMALL[name], "train.steps=2"]
     if name.startswith("pretrain/"):
         words.append("train.epochs=null")
     assert main(["pretrain", name, *words]) == 0
@@ -76,7 +79,7 @@ def test_a_dry_run_of_the_real_network(
     name: str, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = load(PretrainConfig, name, ["data.catalog=x", "run.out=y"])
-    words = [*given(shards, tmp_path / "run"), f"backbone.name={random_name(config.backbone.name)}"]
+    words = [*given(name, shards, tmp_path / "run"), f"backbone.name={random_name(config.backbone.name)}"]
     assert main(["pretrain", name, *words, "--dry-run"]) == 0
     assert config.method.name in capsys.readouterr().out
 
