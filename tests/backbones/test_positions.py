@@ -120,7 +120,8 @@ def test_families_say_how_their_own_code_resamples() -> None:
     by_name = {entry.name: entry.family.positions for entry in BACKBONES.values()}
     dino = {name for name, how in by_name.items() if how == "dino"}
     plain = {f"dinov2_vit{letter}14" for letter in "sblg"}
-    assert dino == {f"dino_vit{size}{patch}" for size in "sb" for patch in (8, 16)} | plain | {
+    ibot = {"ibot_vits16", "ibot_vitb16", "ibot_vitl16", "plstitch_vitb16"}
+    assert dino == {f"dino_vit{size}{patch}" for size in "sb" for patch in (8, 16)} | plain | ibot | {
         "surgenetdino_v1_vits",
         "surgenetdino_v1_vitb",
     }

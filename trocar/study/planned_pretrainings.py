@@ -153,7 +153,9 @@ def _plan_run(
     asked: PretrainConfig, name: str, seed: int, tasks: tuple[str, ...], guard: RunGuard, profile: Profile | None
 ) -> Run:
     config = asked.computing_in(planned(asked, profile))
-    setup = Pretraining(config, World(), lambda _: None, guard)
+    # The scored cases of a run's probes leave its pool too; other runs have no part in that.
+    own = RunGuard(probed=config.probe, chooser=config.chooser) if config.probe else guard
+    setup = Pretraining(config, World(), lambda _: None, own)
     selection, steps, stage = setup.selection, setup.total, _stage(setup)
     run = ArmRun(
         arm=name,
