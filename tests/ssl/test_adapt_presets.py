@@ -63,6 +63,7 @@ def test_every_preset_that_adapts_is_tried() -> None:
     assert len(ADAPT) == 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_two_steps_on_a_small_network_of_the_same_kind(name: str, shards: Path, tmp_path: Path) -> None:
     words = [*given(name, shards, tmp_path / "run"), *SMALL[name], "train.steps=2"]
