@@ -1,4 +1,4 @@
-"""Depthwise convolutions whose weight gradient is taken as one forward depthwise convolution, for training on CPUs.
+"""Depthwise convolutions whose gradients are found in another way than oneDNN finds them, for training on CPUs.
 
 oneDNN's weight gradient of a depthwise convolution costs ten times its gradient of the input, which needs as many
 products: with 7 x 7 kernels a seventh of a ConvNeXt's training step. But that gradient is itself a depthwise
@@ -6,8 +6,9 @@ convolution, of each image's channel with its output gradient as the kernel,
 
     dL/dw[c, i, j] = sum over n, y, x of input[n, c, y + i - padding, x + j - padding] dL/dout[n, c, y, x],
 
-and oneDNN's forward kernels are fast at it. Everything else of the layer is PyTorch's. `trocar bench trainer` shows
-the sum, `benchmarks/depthwise.py` the layer alone.
+and oneDNN's forward kernels are fast at it. Where a layer strides, both gradients are many times slower in bfloat16
+than in float32, and half of an EfficientNet-Lite0's training step; they are taken in float32 there. Everything else of
+the layer is PyTorch's. `trocar bench trainer` shows the sum, `benchmarks/depthwise.py` the layer alone.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from timm.layers import Conv2dSame, pad_same
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -23,18 +25,42 @@ MIN_KERNEL = 5
 
 
 class Depthwise(nn.Conv2d):
-    """An `nn.Conv2d` in all but how its weight gradient is found; state and results of forward are the same.
+    """An `nn.Conv2d` in all but how its gradients are found; state and results of forward are the same.
 
     Under autocast the products with each image's output gradient are rounded to the autocast type, and summed over
-    images in float32.
+    images in float32; of a layer that strides both gradients are those of the rounded operands in float32.
     """
 
     @override
     def forward(self, input: Tensor) -> Tensor:
-        if not torch.is_grad_enabled() or input.device.type != "cpu" or self.weight.dtype != torch.float32:
+        if not _differs(self, input):
             return super().forward(input)
         out: Tensor = _Convolution.apply(input, self.weight, self.bias, self)
         return out
+
+
+class DepthwiseSame(Conv2dSame):
+    """The same for timm's convolution that pads as TensorFlow does."""
+
+    @override
+    def forward(self, input: Tensor) -> Tensor:
+        if not _differs(self, input):
+            unchanged: Tensor = super().forward(input)
+            return unchanged
+        padded = pad_same(input, self.kernel_size, self.stride, self.dilation)  # type: ignore[arg-type]
+        out: Tensor = _Convolution.apply(padded, self.weight, self.bias, self)
+        return out
+
+
+def _differs(layer: nn.Conv2d, input: Tensor) -> bool:
+    """Whether gradients of this call are found in another way."""
+    if not torch.is_grad_enabled() or input.device.type != "cpu" or layer.weight.dtype != torch.float32:
+        return False
+    return not _strides(layer) or torch.is_autocast_enabled("cpu")
+
+
+def _strides(layer: nn.Conv2d) -> bool:
+    return layer.stride != (1, 1)
 
 
 class _Convolution(torch.autograd.Function):
@@ -48,16 +74,21 @@ class _Convolution(torch.autograd.Function):
         ctx.layer, ctx.input_dtype = layer, input.dtype
         offset = None if bias is None else bias.to(kind)
         with torch.autocast("cpu", enabled=False):
-            return nn.functional.conv2d(image, kernel, offset, padding=layer.padding, groups=layer.groups)
+            return nn.functional.conv2d(image, kernel, offset, layer.stride, layer.padding, groups=layer.groups)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         (gradient,) = gradients
         image, kernel = ctx.saved_tensors
         of_input, of_weight, of_bias, _ = ctx.needs_input_grad
-        back = _input_gradient(ctx.layer, gradient, image, kernel).to(ctx.input_dtype) if of_input else None
-        weight = weight_gradient(image, gradient, ctx.layer.padding) if of_weight else None
-        return back, weight, gradient.sum((0, 2, 3), dtype=torch.float32) if of_bias else None, None
+        bias = gradient.sum((0, 2, 3), dtype=torch.float32) if of_bias else None
+        if _strides(ctx.layer):
+            operands = (gradient.float(), image.float(), kernel.float())
+            back, weight = layer_gradients(ctx.layer, *operands, of_input=of_input, of_weight=of_weight)
+        else:
+            back, _ = layer_gradients(ctx.layer, gradient, image, kernel, of_input=of_input, of_weight=False)
+            weight = weight_gradient(image, gradient, ctx.layer.padding) if of_weight else None
+        return None if back is None else back.to(ctx.input_dtype), weight, bias, None
 
 
 def weight_gradient(image: Tensor, gradient: Tensor, padding: tuple[int, int]) -> Tensor:
@@ -77,25 +108,39 @@ def weight_gradient(image: Tensor, gradient: Tensor, padding: tuple[int, int]) -
     return each.view(count, channels, *each.shape[2:]).sum(0, dtype=torch.float32).unsqueeze(1)
 
 
-def _input_gradient(layer: nn.Conv2d, gradient: Tensor, image: Tensor, kernel: Tensor) -> Tensor:
-    back: Tensor = torch.ops.aten.convolution_backward(
-        gradient, image, kernel, None, (1, 1), layer.padding, (1, 1), False, (0, 0), layer.groups, (True, False, False)
-    )[0]
-    return back
+def layer_gradients(
+    layer: nn.Conv2d, gradient: Tensor, image: Tensor, kernel: Tensor, *, of_input: bool, of_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """PyTorch's own of input and weight, in the type of the operands; None where not wanted.
 
-
-def use_fast_weight_gradient(model: nn.Module) -> int:
-    """Turn the depthwise convolutions of `model` that gain by it into `Depthwise` in place; returns how many do.
-
-    Only plain `nn.Conv2d` with zero padding given in numbers: subclasses pad or scale in their own way.
+    `gradient` (N, C, h, w) is that of the output, `image` (N, C, H, W), `kernel` (C, 1, height, width).
     """
-    found = [m for m in model.modules() if type(m) is nn.Conv2d and _gains(m)]
+    if not of_input and not of_weight:
+        return None, None
+    how = (layer.stride, layer.padding, (1, 1), False, (0, 0), layer.groups)
+    back, weight, _ = torch.ops.aten.convolution_backward(
+        gradient, image, kernel, None, *how, (of_input, of_weight, False)
+    )
+    return back, weight
+
+
+def use_fast_gradients(model: nn.Module) -> int:
+    """Turn the depthwise convolutions of `model` that gain by it into `Depthwise` or `DepthwiseSame` in place; returns
+    how many do.
+
+    Only plain `nn.Conv2d` with zero padding given in numbers and timm's `Conv2dSame`: other subclasses pad or scale in
+    their own way.
+    """
+    swaps: dict[type, type] = {nn.Conv2d: Depthwise, Conv2dSame: DepthwiseSame}
+    found = [m for m in model.modules() if type(m) in swaps and isinstance(m, nn.Conv2d) and _gains(m)]
     for layer in found:
-        layer.__class__ = Depthwise
+        layer.__class__ = swaps[type(layer)]
     return len(found)
 
 
 def _gains(layer: nn.Conv2d) -> bool:
     plain = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-    single = layer.stride == layer.dilation == (1, 1) and 1 < layer.groups == layer.in_channels == layer.out_channels
-    return plain and single and min(layer.kernel_size) >= MIN_KERNEL
+    single = layer.dilation == (1, 1) and 1 < layer.groups == layer.in_channels == layer.out_channels
+    if isinstance(layer, Conv2dSame) and not _strides(layer):
+        return False  # the fast weight gradient pads both sides alike
+    return plain and single and (_strides(layer) or min(layer.kernel_size) >= MIN_KERNEL)

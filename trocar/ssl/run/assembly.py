@@ -15,7 +15,7 @@ from torch import nn
 
 from trocar import __version__
 from trocar.backbones import own_module
-from trocar.backbones.depthwise import use_fast_weight_gradient
+from trocar.backbones.depthwise import use_fast_gradients
 from trocar.backbones.device import choose_device, cpu_model, dali_version, gpu_facts, resolved
 from trocar.backbones.export import BackboneFiles, backbone_files, require_exportable
 from trocar.backbones.source import KEY, Record, modules_behind
@@ -305,7 +305,7 @@ class Pretraining:
         layout = {"memory_format": torch.channels_last} if sharding == "none" else {}
         self.method.to(device=self.device, **layout)  # type: ignore[call-overload]
         if self.device.type == "cpu" and not self.config.train.compile:
-            use_fast_weight_gradient(self.method.backbones[0])
+            use_fast_gradients(self.method.backbones[0])
         if self.config.train.compile:
             anchor = self.method.feature_anchor
             for backbone in [*self.method.backbones, *(anchor.compilable(self.method) if anchor is not None else ())]:
