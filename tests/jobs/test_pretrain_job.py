@@ -56,3 +56,10 @@ def test_several_ranks_are_processes_of_their_own_whose_failure_is_an_error(conf
     two = config.model_copy(update={"run": config.run.model_copy(update={"ranks": 2, "threads": 1})})
     pretrain(two, lambda line: None)
     assert (tmp_path / "run" / "finished.json").is_file()
+
+
+def test_milestones_that_no_other_checkpoint_falls_on_are_kept(config):
+    run = config.run.model_copy(update={"checkpoint_every": 5, "milestone_every": 2, "keep_last": 1})
+    pretrain(config.model_copy(update={"run": run}), lambda line: None)
+    assert checkpoint.steps(run.out) == [2, 3]
+    assert (checkpoint.path_of(run.out, 2) / "backbone" / "model.safetensors").is_file()

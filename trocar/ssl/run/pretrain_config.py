@@ -89,9 +89,15 @@ class RunConfig(Config):
     milestone_every: int | None = Field(
         default=None,
         ge=1,
-        description="steps between two milestones, checkpoints that are never deleted; null: there are none",
+        description="steps between two milestones, checkpoints that are never deleted, whatever `checkpoint_every` says; "
+        "null: there are none",
     )
     log_every: int = Field(default=10, ge=1, description="steps between two lines of metrics")
+
+    @property
+    def saves_every(self) -> tuple[int, ...]:
+        """Multiples of any of these are steps with a checkpoint."""
+        return (self.checkpoint_every, *([] if self.milestone_every is None else [self.milestone_every]))
 
 
 class ResumeConfig(Config):

@@ -131,8 +131,8 @@ class RunHooks:
     def save(self, done: int) -> None:
         """Save when a checkpoint is due, and whenever the run is complete."""
         self._checkpoints.check()
-        due = done % self.run.checkpoint_every == 0
-        following = (done // self.run.checkpoint_every + 1) * self.run.checkpoint_every
+        due = any(done % every == 0 for every in self.run.saves_every)
+        following = min((done // every + 1) * every for every in self.run.saves_every)
         if done == self.setup.total or self.watch.ended:
             self._save(done, wait=True)
         elif due:
