@@ -29,13 +29,14 @@ from trocar.data.media.delivered_files import RejectError
 from trocar.data.media.still import open_jpeg
 from trocar.data.selection.composition import Composition
 from trocar.errors import ConfigError, TrocarError
-from trocar.leakage.guard import resolve
+from trocar.leakage.guard import RunGuard
 from trocar.privacy.aliases import Aliases, withheld
 from trocar.privacy.private_data import is_private, private_of_catalog
 from trocar.privacy.redaction import tree_without_folders
 from trocar.report.page import Images, PictureFeatures, clock, neighbours, pca_maps, spread
 from trocar.runs.run_folder import read_config, read_metrics, read_record, read_rows, run_status
-from trocar.ssl.engine.checkpoint import steps
+from trocar.ssl.engine.checkpoint import steps as saved_steps
+from trocar.ssl.run.probe_config import ProbeConfig
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def gather(
         notes.append(f"The evaluation in {evaluation} has no scores of this run.")
     return RunInputs(
         title=hidden.text(run.name),
-        record={**record, "status": run_status(record), "saved_step": max(steps(run), default=0)},
+        record={**record, "status": run_status(record), "saved_step": max(saved_steps(run), default=0)},
         config=tree_without_folders(hidden.tree(config)),
         metrics=read_metrics(run),
         resumes=_resumes(run),
@@ -227,14 +228,17 @@ def sample_frames(catalog: Catalog, rows: npt.NDArray[np.int64], count: int) -> 
 
 
 def selected_rows(catalog: Catalog, config: Mapping[str, Any], notes: list[str]) -> npt.NDArray[np.int64]:
-    """The catalog rows of the run's own selection, ascending.
+    """The catalog rows of the run's own selection, ascending: without what its leak guard and its probes held out.
 
     When its composition can't be resolved any more all rows are taken, and `notes` says so.
     """
-    data = config.get("data")
-    composition = data.get("composition", {}) if isinstance(data, Mapping) else {}
+    data, train = config.get("data") or {}, config.get("train") or {}
+    steps, batch = train.get("steps"), train.get("batch")
     try:
-        selection = resolve(validate(Composition, composition, "config.yaml"), catalog)
+        composition = validate(Composition, data.get("composition") or {}, "config.yaml")
+        probes = [validate(ProbeConfig, probe, "config.yaml") for probe in config.get("probe") or ()]
+        samples = steps * batch if steps is not None else None
+        selection = RunGuard(probed=probes).resolve(composition, catalog, samples)
     except TrocarError as error:
         notes.append(f"Frames are from the whole catalog; the selection of the run can't be made again: {error}")
         return np.arange(len(catalog), dtype=np.int64)
