@@ -19,7 +19,7 @@ from PIL import Image
 
 from trocar.backbones.load import load_backbone, random_like
 from trocar.backbones.source import TIMM
-from trocar.backbones.weight_store import licence_of
+from trocar.backbones.weight_names import licence_of
 from trocar.core.config import validate
 from trocar.core.messages import Say
 from trocar.data.catalog.catalog import Catalog
