@@ -11,8 +11,9 @@ from trocar.backbones.export import save_backbone
 from trocar.backbones.load import random_like
 from trocar.cli.main import main
 from trocar.errors import ConfigError, TrocarError
-from trocar.report.gather_run import Amounts, _first_weights, gather, sample_frames, selected_rows
+from trocar.report.gather_run import _first_weights, gather
 from trocar.report.page import PictureFeatures
+from trocar.report.run_pictures import Amounts, sample_frames, selected_rows
 from trocar.runs.run_folder import Run
 
 FEW = Amounts(sheet=6, maps=2, queries=2, pool=12)
