@@ -147,6 +147,11 @@ def test_an_arm_that_diverged_is_an_answer_until_its_words_change(file, cluster,
     assert len(cluster.scripts()) == 2
     assert main([*diverging, "train.max_skipped=1"]) == 0
     assert [call[-3] for call in calls(sweep, "3").values()] == ["optim.lr=1e30"]
+    job_states.end(sweep / "slurm", "3_0", 1)
+    job_states.end(sweep / "slurm", "4_0", 0)
+    assert main(["jobs", "resubmit", str(sweep)]) == 0  # tries it again all the same, and the table after it
+    assert [call[-3] for call in calls(sweep, "5").values()] == ["optim.lr=1e30"]
+    assert calls(sweep, "6")[0][-1] == "--table"
 
 
 def test_an_arm_of_another_recipe_is_refused_before_anything_is_submitted(file, cluster, tmp_path, capsys):
