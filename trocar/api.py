@@ -35,7 +35,7 @@ from trocar.downstream.labels import LabelledFrames
 from trocar.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
-    from trocar.jobs.sweep import SweepResult
+    from trocar.jobs.sweep_result import SweepResult
     from trocar.ssl.run.own_batches import Batches
     from trocar.ssl.run.pretrain_config import PretrainConfig
     from trocar.study.config import StudyConfig

@@ -13,7 +13,7 @@ from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
 from timm.models import _builder
 
 from trocar.backbones import load_backbone
-from trocar.backbones.weight_store import licence_of, weights_in
+from trocar.backbones.weight_names import licence_of, weights_in
 from trocar.cli.main import main
 from trocar.errors import TrocarError
 

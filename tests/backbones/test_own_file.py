@@ -13,7 +13,7 @@ from trocar.backbones.export import export_timm, save_backbone
 from trocar.backbones.load import load_backbone, random_like
 from trocar.backbones.preprocess import describe_backbone
 from trocar.backbones.source import origin_of, resolve
-from trocar.backbones.weight_store import absolute, identity, is_random, random_name
+from trocar.backbones.weight_names import absolute, identity, is_random, random_name
 from trocar.cli import main
 from trocar.core.files import sha256_of
 from trocar.errors import ConfigError, TrocarError

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from leak_factory import make_labelled, make_pool, operation
+from leak_factory import make_labelled, make_pool, operation, resolve
 
 from trocar.cli.main import main
 from trocar.core.files import user_cache
@@ -11,7 +11,7 @@ from trocar.data.labelled_data import LabelledFolder, LeakConfig
 from trocar.data.selection.composition import Amount, Composition
 from trocar.errors import ConfigError, TrocarError
 from trocar.leakage import held_out_sources
-from trocar.leakage.guard import guarding_of, resolve
+from trocar.leakage.guard import guarding_of
 from trocar.leakage.held_out_sources import held_out
 from trocar.leakage.verdict import Verdict
 

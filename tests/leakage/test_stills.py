@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
-from leak_factory import make_labelled, make_pool, operation
+from leak_factory import make_labelled, make_pool, operation, resolve
 from PIL import Image
 
 from trocar.cli.main import main
@@ -15,7 +15,7 @@ from trocar.data.selection.neighbours import NeighbourRule, NeighbourSource
 from trocar.downstream.datasets import open_dataset
 from trocar.errors import ConfigError
 from trocar.leakage.exposure import Exposure, Part
-from trocar.leakage.guard import compared, guarding_of, resolve
+from trocar.leakage.guard import compared, guarding_of
 from trocar.leakage.held_out_sources import held_out
 from trocar.leakage.judge import Judge
 from trocar.leakage.verdict import Verdict

@@ -4,14 +4,14 @@ import json
 
 import pandas as pd
 import pytest
-from leak_factory import make_labelled, make_pool, operation
+from leak_factory import make_labelled, make_pool, operation, resolve
 from study_factory import make_study
 
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.labelled_data import LabelledFolder, LeakConfig
 from trocar.data.selection.composition import Composition
 from trocar.downstream.datasets import open_dataset
-from trocar.leakage.guard import RunGuard, guarding_of, resolve
+from trocar.leakage.guard import RunGuard, guarding_of
 from trocar.leakage.held_out_sources import held_out
 from trocar.leakage.judge import Judge
 from trocar.privacy.private_data import Marks

@@ -1,16 +1,19 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import timm
 from data_factory import make_catalog
+from probe_factory import make_probed
 
 from trocar.backbones.export import save_backbone
 from trocar.backbones.load import random_like
 from trocar.cli.main import main
 from trocar.errors import ConfigError, TrocarError
-from trocar.report.gather_run import Amounts, _first_weights, gather, sample_frames, selected_rows
+from trocar.report.gather_run import _first_weights, gather
 from trocar.report.page import PictureFeatures
+from trocar.report.run_pictures import Amounts, sample_frames, selected_rows
 from trocar.runs.run_folder import Run
 
 FEW = Amounts(sheet=6, maps=2, queries=2, pool=12)
@@ -88,6 +91,33 @@ def test_a_selection_that_cannot_be_made_again_is_said_not_hidden(trained):
     assert rows.tolist() == list(range(24))
     assert "whole catalog" in notes[0]
     assert "nowhere" in notes[0]
+
+
+def test_no_frame_is_shown_of_a_case_that_a_probe_of_the_run_is_scored_on(trained, tmp_path):
+    from trocar.data.catalog.catalog import Catalog
+
+    make_probed(tmp_path / "phantom", cases=4)  # the catalog's source; case01 is its validation case
+    table = pd.read_csv(tmp_path / "phantom" / "frames.csv")
+    table["case"] = table["case"].str.replace("case", "case0")
+    table.to_csv(tmp_path / "phantom" / "frames.csv", index=False)
+    catalog, notes = Catalog.open(trained / "shards"), []
+    probe = {"name": "tools", "data": str(tmp_path / "phantom"), "task": "tools", "protocol": "knn"}
+    config = {"data": {"composition": {"curate": "none"}}, "probe": [probe]}
+    rows = selected_rows(catalog, config, notes)
+    assert notes == []
+    assert rows.tolist() == [*range(6), *range(12, 24)]
+    _, cases = sample_frames(catalog, rows, 12)
+    assert sorted(set(cases)) == ["case00", "case02", "case03"]
+
+
+def test_the_selection_of_a_run_with_a_limit_on_repeats_is_made_by_its_length(trained):
+    from trocar.data.catalog.catalog import Catalog
+
+    catalog, notes = Catalog.open(trained / "shards"), []
+    composition = {"include": [{"hospital": ["north"]}], "curate": "none", "max_repeat": 2}
+    config = {"data": {"composition": composition}, "train": {"steps": 3, "epochs": None, "batch": 4}}
+    assert selected_rows(catalog, config, notes).tolist() == [*range(6), *range(12, 18)]
+    assert notes == []
 
 
 def test_frames_are_spread_over_the_cases_and_named_by_case_and_time(trained):

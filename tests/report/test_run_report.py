@@ -7,7 +7,8 @@ import pytest
 from page_reader import read_page
 
 from trocar.report.charts import MAX_POINTS, draw_panel, panels, series, thin
-from trocar.report.gather_run import Gallery, NeighbourComparison, PcaComparison, RunInputs
+from trocar.report.gather_run import RunInputs
+from trocar.report.run_pictures import Gallery, NeighbourComparison, PcaComparison
 from trocar.report.run_report import evaluation_sentences, probe_sentences, render, training_sentences, write
 
 NAME = '<u class="x">{}</u>&\''.format

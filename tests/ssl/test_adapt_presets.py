@@ -13,7 +13,7 @@ from data_factory import make_catalog
 
 from trocar.backbones.published.family import BACKBONES
 from trocar.backbones.source import TIMM
-from trocar.backbones.weight_store import licence_of, random_name
+from trocar.backbones.weight_names import licence_of, random_name
 from trocar.cli.main import main
 from trocar.core.config import PRESETS, load, preset_names
 from trocar.ssl.run.pretrain_config import PretrainConfig

@@ -131,7 +131,7 @@ def test_held_out_cases_are_read_and_a_pool_searched_once_whatever_the_number_of
 
 def test_a_search_that_is_remembered_finds_what_a_fresh_one_does(root):
     from trocar.data.catalog.catalog import Catalog
-    from trocar.leakage.guard import guarding_of, resolve
+    from trocar.leakage.guard import guarding_of
     from trocar.study.planned_pretrainings import guard_of
 
     study = load_study(make_study(root), [f"tasks.phase.data={root / 'early' / 'phantom'}"])
@@ -139,7 +139,7 @@ def test_a_search_that_is_remembered_finds_what_a_fresh_one_does(root):
     composition = arm.composition.model_copy(update={"leak": guard_of(study, arm, study.tasks)})
     catalog, search = Catalog.open(study.catalog), LeakSearch()
     twice = [guarding_of(search.resolve(composition, catalog)).leaks for _ in range(2)]
-    assert twice[0] == twice[1] == guarding_of(resolve(composition, catalog)).leaks
+    assert twice[0] == twice[1] == guarding_of(LeakSearch().resolve(composition, catalog)).leaks
     assert {leak.pool for leak in twice[1]} == {"phantom/case00", "phantom/case02"}
 
 

@@ -14,6 +14,9 @@ from trocar.data.catalog.catalog import Catalog
 from trocar.data.catalog.writer import VideoEntry, write_catalog
 from trocar.data.ingest.quality import measure, quality_table
 from trocar.data.ingest.shard_writer import ShardWriter
+from trocar.data.selection.composition import Composition
+from trocar.data.selection.selection import Selection
+from trocar.leakage.guard import LeakSearch
 
 Pictures = Sequence[Image.Image]
 
@@ -23,6 +26,11 @@ def operation(seed: int, frames: int = 8, size: tuple[int, int] = (128, 96)) -> 
     rng = np.random.default_rng(seed)
     coarse = [Image.fromarray(rng.integers(60, 220, (6, 8, 3), dtype=np.uint8)) for _ in range(frames)]
     return [image.resize(size, Image.Resampling.BICUBIC) for image in coarse]
+
+
+def resolve(composition: Composition, catalog: Catalog) -> Selection:
+    """What it resolves to without what its `leak.against` names, by a search that has found nothing before."""
+    return LeakSearch().resolve(composition, catalog)
 
 
 def make_labelled(root: Path, cases: Mapping[str, Pictures], splits: Mapping[str, str] | None = None) -> Path:

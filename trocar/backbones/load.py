@@ -20,7 +20,7 @@ from trocar.backbones.preprocess import POSITIONS, Resampling, fit_input_size, r
 from trocar.backbones.published.build import build, is_classifier, load_fetched, load_from_file
 from trocar.backbones.published.family import BACKBONES
 from trocar.backbones.source import MODULE, WEIGHTS, BackboneSource, Origin, resolve, set_origin
-from trocar.backbones.weight_store import why_not
+from trocar.backbones.weight_names import why_not
 from trocar.backbones.weights_file import require_finite
 from trocar.core.files import sha256_of
 from trocar.errors import ConfigError, TrocarError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from trocar.ssl.engine.probe import Probe
 from trocar.ssl.engine.trainer import STOPPING, AfterStop, Stop, never, shell_code
 from trocar.ssl.ranks.distributed import World
 from trocar.ssl.ranks.machine import ranks_to_start
-from trocar.ssl.ranks.rendezvous import launch
+from trocar.ssl.ranks.rendezvous import Passing, launch
 from trocar.ssl.run.assembly import Pretraining
 from trocar.ssl.run.own_batches import NO_CATALOG, Batches, OwnBatchesRun
 from trocar.ssl.run.pretrain import run
@@ -35,11 +36,13 @@ def pretrain(
     after_stop: AfterStop = shell_code,
     model: nn.Module | None = None,
     batches: Batches | None = None,
+    passing: Passing = lambda send: nullcontext(),
 ) -> Path:
     """Pretrain, or resume, to the end; returns the run folder, whose `backbone/` is the result.
 
     Without `world` it is one rank in this process, or as many processes of their own as `run.ranks` says. `stop` is
-    polled at each step boundary, by the trainer. `model` is a backbone of one's own, `batches` are data of one's own
+    polled at each step boundary, by the trainer; `passing` hands signals on to ranks that are processes of their own
+    (`trocar.ssl.ranks.rendezvous.launch`). `model` is a backbone of one's own, `batches` are data of one's own
     (`trocar.ssl.run.own_batches`); both stay in this process. Raises ConfigError for a bad configuration,
     TrocarError for what fails at run time, StoppedError after a stop that `stop` asked for or that ranks were sent.
     """
@@ -51,7 +54,7 @@ def pretrain(
         )
     guard, probes = RunGuard(say, config.probe, config.chooser), partial(_open_probes, config)
     if world is None and ranks > 1:
-        _on_ranks(config, ranks, say)
+        _on_ranks(config, ranks, say, passing)
     elif batches is None:
         run(Pretraining(config, world or World(), say, guard, model=model, make_probes=probes), after_stop, stop)
     else:
@@ -97,12 +100,12 @@ def _open_probes(config: PretrainConfig) -> Sequence[Probe]:
     return open_probes(config.probe)
 
 
-def _on_ranks(config: PretrainConfig, ranks: int, say: Say) -> None:
+def _on_ranks(config: PretrainConfig, ranks: int, say: Say, passing: Passing) -> None:
     with tempfile.TemporaryDirectory(prefix="trocar-ranks-") as folder:
         path = Path(folder) / "config.yaml"
         # The folder is the user's alone, as a password in a tracking URI has to be.
         path.write_text(yaml.safe_dump(config.model_dump(mode="json", by_alias=True)), encoding="utf-8")
-        code = launch(["pretrain", str(path)], ranks, say)
+        code = launch(["pretrain", str(path)], ranks, say, passing)
     if code - 128 in {getattr(signal, name) for name in STOPPING}:
         raise StoppedError(code)
     if code:

@@ -5,23 +5,25 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
-from rich.table import Table
-from torch import Tensor
 
-from trocar.core.files import write_atomic, write_json_atomic
+from trocar.core.config import load
 from trocar.core.messages import Say
-from trocar.errors import ConfigError, TrocarError
+from trocar.errors import ConfigError, StoppedError, TrocarError
 from trocar.jobs.pretrain import pretrain
-from trocar.privacy.redaction import redact_tree
+from trocar.jobs.sweep_result import SweepResult, SweptArm, arm_name
+from trocar.runs.run_folder import run_progress
+from trocar.slurm import job_states
 from trocar.ssl.engine import checkpoint
-from trocar.ssl.engine.probe import ProbeCurve, paired_interval
-from trocar.ssl.engine.trainer import Stop, never
+from trocar.ssl.engine.probe import ProbeCurve
+from trocar.ssl.engine.trainer import AfterStop, Stop, never, shell_code
+from trocar.ssl.ranks.distributed import World
+from trocar.ssl.ranks.rendezvous import Passing
 from trocar.ssl.run.pretrain_config import PretrainConfig
 from trocar.ssl.run.probe_config import ProbeConfig
 
@@ -34,19 +36,11 @@ Configured = Callable[[Mapping[str, Any]], PretrainConfig]
 
 
 @dataclass(frozen=True)
-class SweptArm:
-    """One short run: its `settings`, and the last look of the probe, or why there is none (`failed`).
-
-    `draws` float64[D] of the value over cases, the same draws in every arm; `gain` to the first weights with its paired
-    interval, where there are three cases and more.
-    """
+class PlannedArm:
+    """One combination of values, and the configuration of its run."""
 
     settings: Mapping[str, Any]
-    folder: Path
-    value: float = float("nan")
-    draws: Tensor | None = None
-    gain: tuple[float, float | None, float | None] = (float("nan"), None, None)
-    failed: str = ""
+    config: PretrainConfig
 
     @property
     def name(self) -> str:
@@ -55,55 +49,36 @@ class SweptArm:
 
 
 @dataclass(frozen=True)
-class SweepResult:
-    """All arms, the one with the highest value, and the file that its configuration is in."""
+class PlannedSweep:
+    """All arms of a sweep, its folder, and the probe that they are compared by."""
 
-    probe: str
-    arms: Sequence[SweptArm]
-    best: SweptArm
-    chosen: Path
+    out: Path
+    probe: ProbeConfig
+    arms: Sequence[PlannedArm]
 
-    @property
-    def verdict(self) -> str:
-        """What the choice rests on."""
-        return (
-            f"{self.best.name} was chosen on the validation cases of probe {self.probe}, as the highest of "
-            f"{len(self.arms)} arms with one run each: its value here flatters it, so judge it on other cases"
-        )
+    def result(self, arms: Sequence[SweptArm]) -> SweepResult:
+        """What they came to. Raises TrocarError where none has a value."""
+        defined = [arm for arm in arms if not np.isnan(arm.value)]
+        if not defined:
+            raise TrocarError(
+                f"no arm below {self.out} has a value of probe {self.probe.name}: {arms[0].failed or 'undefined'}"
+            )
+        return SweepResult(self.probe.name, arms, max(defined, key=lambda arm: arm.value), self.out / CHOSEN)
 
-    def behind(self, arm: SweptArm) -> tuple[float, float | None, float | None]:
-        """An arm's value minus the best one's, with the paired interval over cases."""
-        if arm.draws is None or self.best.draws is None:
-            return float("nan"), None, None
-        return (arm.value - self.best.value, *paired_interval(arm.draws, self.best.draws))
 
-    def table(self) -> Table:
-        """For the terminal: an arm a line."""
-        table = Table(title=f"probe {self.probe} after each arm's last step", caption=self.verdict)
-        for title in ("arm", "value", "to the first weights", "to the chosen arm"):
-            table.add_column(title, justify="left" if title == "arm" else "right", overflow="fold")
-        for arm in self.arms:
-            if arm.failed:
-                table.add_row(arm.name, "–", arm.failed, "")
-                continue
-            behind = "chosen" if arm is self.best else _with_interval(self.behind(arm))
-            table.add_row(arm.name, f"{arm.value:.3f}", _with_interval(arm.gain), behind)
-        return table
-
-    def to_json(self) -> dict[str, Any]:
-        """What sweep.json holds; values that are not defined are null."""
-        rows = [
-            {
-                "settings": dict(arm.settings),
-                "folder": str(arm.folder),
-                "value": None if np.isnan(arm.value) else arm.value,
-                "gain": [_defined(value) for value in arm.gain],
-                "to_chosen": [_defined(value) for value in self.behind(arm)],
-                "failed": arm.failed,
-            }
-            for arm in self.arms
-        ]
-        return {"probe": self.probe, "chosen": dict(self.best.settings), "note": self.verdict, "arms": rows}
+def plan_sweep(configured: Configured, keys: Mapping[str, Sequence[Any]]) -> PlannedSweep:
+    """An arm for every combination of values, below RUN/sweep. Raises ConfigError for what is wrong with one of them,
+    and for keys that all arms have to share.
+    """
+    base = configured({})
+    probe = _judge(base)
+    for key in keys:
+        if any(key == kept or key.startswith(f"{kept}.") for kept in KEPT_KEYS):
+            raise ConfigError(f"--sweep {key}: arms are compared by one probe, from one start; sweep another key")
+    out = base.run.out / FOLDER
+    combinations = [dict(zip(keys, values, strict=True)) for values in itertools.product(*keys.values())]
+    arms = [PlannedArm(one, configured({**one, "run.out": str(out / arm_name(one))})) for one in combinations]
+    return PlannedSweep(out, probe, arms)
 
 
 def sweep(
@@ -113,38 +88,71 @@ def sweep(
     *,
     whole: Configured | None = None,
     stop: Stop = never,
+    after_stop: AfterStop = shell_code,
+    passing: Passing = lambda send: nullcontext(),
 ) -> SweepResult:
     """Run an arm for every combination of values, one after another below RUN/sweep, and choose by the probe.
 
     `configured` gives the configuration of an arm, `whole` that of the run which the choice is for (None: the arms'),
     whose `run.out` is RUN; it is written to RUN/sweep/chosen.yaml, and the table to sweep.json. The same call goes on
-    where it was stopped. Raises ConfigError before any arm runs for what is wrong with one of them, TrocarError where
-    no arm has a value.
+    where it was stopped; `stop`, `after_stop` and `passing` are those of `pretrain`. Raises ConfigError before any arm
+    runs for what is wrong with one of them, or while jobs work on them, TrocarError where no arm has a value.
     """
-    base = configured({})
-    probe = _judge(base)
-    for key in keys:
-        if any(key == kept or key.startswith(f"{kept}.") for kept in KEPT_KEYS):
-            raise ConfigError(f"--sweep {key}: arms are compared by one probe, from one start; sweep another key")
-    out = base.run.out / FOLDER
-    combinations = [dict(zip(keys, values, strict=True)) for values in itertools.product(*keys.values())]
-    planned = [(one, configured({**one, "run.out": str(out / arm_name(one))})) for one in combinations]
+    planned = plan_sweep(configured, keys)
+    if job_states.in_folder(folder := job_states.folder_of(planned.out)):
+        from trocar.slurm.submit import refuse_second  # submitit, which a sweep on this machine needs not
+
+        refuse_second(folder, planned.out)
     arms = []
-    for number, (settings, config) in enumerate(planned, start=1):
-        say(f"arm {number} of {len(planned)}: {arm_name(settings)}")
-        arms.append(_run(settings, config, probe, say, stop))
-    defined = [arm for arm in arms if not np.isnan(arm.value)]
-    if not defined:
-        raise TrocarError(f"no arm below {out} has a value of probe {probe.name}: {arms[0].failed or 'undefined'}")
-    best = max(defined, key=lambda arm: arm.value)
-    result = SweepResult(probe.name, arms, best, out / CHOSEN)
-    _write(result, (whole or configured)(best.settings), out)
+    for number, arm in enumerate(planned.arms, start=1):
+        if signal := stop():
+            raise StoppedError(after_stop(signal, World()))
+        say(f"arm {number} of {len(planned.arms)}: {arm.name}")
+        try:
+            pretrain(arm.config, say, stop=stop, after_stop=after_stop, passing=passing)
+        except ConfigError:
+            raise
+        except TrocarError as error:  # such as a rate at which no step counts: that is an answer too
+            say(f"arm {arm.name} failed: {error}")
+            arms.append(SweptArm(arm.settings, arm.config.run.out, failed=str(error).splitlines()[0]))
+        else:
+            arms.append(_read(arm, planned.probe))
+    result = planned.result(arms)
+    result.write((whole or configured)(result.best.settings))
     return result
 
 
-def arm_name(settings: Mapping[str, Any]) -> str:
-    """`optim.lr=0.001,train.batch=64`; also its folder's name."""
-    return ",".join(f"{key}={value}" for key, value in settings.items()).replace("/", "_")
+def collect(
+    configured: Configured, keys: Mapping[str, Sequence[Any]], *, whole: Configured | None = None
+) -> SweepResult:
+    """The result of `sweep` by the arms that have ended, here or as jobs; none is run.
+
+    While some have not ended it has no choice, and says of each what is known. Raises ConfigError for an arm that was
+    run with another configuration, TrocarError where no arm has a value.
+    """
+    planned = plan_sweep(configured, keys)
+    result = planned.result([swept(arm, planned) for arm in planned.arms])
+    result.write((whole or configured)(result.best.settings))
+    return result
+
+
+def swept(arm: PlannedArm, planned: PlannedSweep) -> SweptArm:
+    """What has become of an arm, by what it and its job left behind. Raises ConfigError as `collect`."""
+    out = arm.config.run.out
+    if (out / "finished.json").exists():
+        _require_same(arm)
+        return _read(arm, planned.probe)
+    progress = run_progress(out)
+    reached = f"it is at step {progress.step or 0} of {progress.total}" if progress.total else "it has not begun"
+    job = _job(planned.out, arm.name)
+    if job is None:
+        return SweptArm(arm.settings, out, failed=f"no result: {reached}", ended=False)
+    submission, number = job
+    code = job_states.exit_code(Path(submission.folder), number)
+    if code == TrocarError.exit_code:
+        return SweptArm(arm.settings, out, failed=_last_words(submission.log(number)))
+    how = "" if code is None else f" ended with exit code {code}"
+    return SweptArm(arm.settings, out, failed=f"no result: {reached}; job {number}{how}", ended=False)
 
 
 def _judge(config: PretrainConfig) -> ProbeConfig:
@@ -159,32 +167,42 @@ def _judge(config: PretrainConfig) -> ProbeConfig:
     return config.probe[0]
 
 
-def _run(settings: Mapping[str, Any], config: PretrainConfig, probe: ProbeConfig, say: Say, stop: Stop) -> SweptArm:
-    out = config.run.out
-    try:
-        pretrain(config, say, stop=stop)
-    except ConfigError:
-        raise
-    except TrocarError as error:  # such as a rate at which no step counts: that is an answer too
-        say(f"arm {arm_name(settings)} failed: {error}")
-        return SweptArm(settings, out, failed=str(error).splitlines()[0])
+def _read(arm: PlannedArm, probe: ProbeConfig) -> SweptArm:
+    """The last look of an arm that is finished."""
+    out = arm.config.run.out
     step = json.loads((out / "finished.json").read_text(encoding="utf-8"))["step"]
     curve = ProbeCurve.of(checkpoint.load(checkpoint.path_of(out, step)).state["probe"][probe.name])
     first, last = curve.points[0], curve.points[-1]
-    return SweptArm(settings, out, last.value, curve.last, (last.value - first.value, last.low, last.high))
+    return SweptArm(arm.settings, out, last.value, curve.last, (last.value - first.value, last.low, last.high))
 
 
-def _write(result: SweepResult, config: PretrainConfig, out: Path) -> None:
-    tree = config.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    text = yaml.safe_dump(redact_tree(tree), sort_keys=False, allow_unicode=True)
-    write_atomic(result.chosen, f"# {result.verdict}.\n{text}")
-    write_json_atomic(out / "sweep.json", result.to_json())
+def _require_same(arm: PlannedArm) -> None:
+    """Raises ConfigError for an arm whose folder has a run of another recipe.
+
+    By the configurations alone: this machine need not be one that resolves `auto` as the arm's did.
+    """
+    out = arm.config.run.out
+    before, now = load(PretrainConfig, out / "config.yaml").recipe(), arm.config.recipe()
+    checkpoint.check_same({"recipe": before}, {"recipe": now}, arm.config.resume.allow, out)
 
 
-def _with_interval(found: tuple[float, float | None, float | None]) -> str:
-    value, low, high = found
-    return f"{value:+.3f}" + ("" if low is None else f" [{low:+.3f}, {high:+.3f}]")
+def _job(out: Path, name: str) -> tuple[job_states.Submission, str] | None:
+    """The newest job of an arm, with its id; None where none was submitted."""
+    for submission in reversed(job_states.in_folder(job_states.folder_of(out))):
+        for index, stage in submission.elements.items():
+            if stage == name:
+                return submission, f"{submission.job}_{index}"
+    return None
 
 
-def _defined(value: float | None) -> float | None:
-    return None if value is None or np.isnan(value) else value
+def _last_words(log: Path) -> str:
+    """What the command said last before it ended with an error, and where more stands."""
+    said = [line for line in _lines(log) if line.startswith("trocar pretrain: ")]
+    return f"{said[-1].removeprefix('trocar pretrain: ')} ({log})" if said else f"it failed; its log is {log}"
+
+
+def _lines(log: Path) -> list[str]:
+    try:
+        return log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []

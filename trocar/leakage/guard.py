@@ -185,11 +185,6 @@ class LeakSearch:
         return composition.resolve(catalog, samples, exclude)
 
 
-def resolve(composition: Composition, catalog: Catalog, samples: int | None = None) -> Selection:
-    """One composition resolved without what its `leak.against` names; see `LeakSearch.resolve`."""
-    return LeakSearch().resolve(composition, catalog, samples)
-
-
 def guarding_of(selection: Selection) -> Guarding:
     """What the guard found and did when it resolved this selection; nothing where there was nothing to keep out."""
     return selection.excluded if isinstance(selection.excluded, Guarding) else Guarding()

@@ -1,4 +1,4 @@
-"""A run folder (and results.json) -> RunInputs: reads, decodes, runs both networks over a few frames.
+"""A run folder (and results.json) -> RunInputs: what it tells, and pictures of it (`run_pictures`).
 
 What a page is made of is plain data: who computes it is no concern of the page.
 """
@@ -13,62 +13,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
-
-from trocar.backbones.load import load_backbone, random_like
 from trocar.backbones.source import TIMM
-from trocar.backbones.weight_store import licence_of
-from trocar.core.config import validate
+from trocar.backbones.weight_names import licence_of
 from trocar.core.messages import Say
 from trocar.data.catalog.catalog import Catalog
 from trocar.data.catalog.inspection import is_doubtful
-from trocar.data.loading.reader import BadContentError, Reader
-from trocar.data.media.delivered_files import RejectError
-from trocar.data.media.still import open_jpeg
-from trocar.data.selection.composition import Composition
 from trocar.errors import ConfigError, TrocarError
-from trocar.leakage.guard import resolve
 from trocar.privacy.aliases import Aliases, withheld
 from trocar.privacy.private_data import is_private, private_of_catalog
 from trocar.privacy.redaction import tree_without_folders
-from trocar.report.page import Images, PictureFeatures, clock, neighbours, pca_maps, spread
+from trocar.report.page import Images, spread
+from trocar.report.run_pictures import (
+    USUAL,
+    Amounts,
+    Gallery,
+    NeighbourComparison,
+    PcaComparison,
+    compare,
+    pick,
+    sample_frames,
+    selected_rows,
+)
 from trocar.runs.run_folder import read_config, read_metrics, read_record, read_rows, run_status
-from trocar.ssl.engine.checkpoint import steps
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """Frames uint8 [n, h, w, 3] and one short caption each (case and time)."""
-
-    images: Images
-    captions: Sequence[str]
-
-
-@dataclass(frozen=True)
-class PcaComparison:
-    """Patch features of the same frames as colours, from random weights and from the trained backbone.
-
-    images uint8 [n, H, W, 3]; before and after uint8 [n, h, w, 3] from `page.pca_maps`.
-    """
-
-    images: Images
-    before: Images
-    after: Images
-
-
-@dataclass(frozen=True)
-class NeighbourComparison:
-    """Nearest frames to each query, from other cases only, by random weights and by the trained backbone.
-
-    queries int64 [q], before and after int64 [q, k]: indices into `gallery`.
-    """
-
-    gallery: Gallery
-    queries: npt.NDArray[np.int64]
-    before: npt.NDArray[np.int64]
-    after: npt.NDArray[np.int64]
+from trocar.ssl.engine.checkpoint import steps as saved_steps
 
 
 @dataclass(frozen=True)
@@ -97,28 +64,17 @@ class RunInputs:
     notes: Sequence[str] = ()
 
 
-NEIGHBOURS = 5
 _WITHHELD = (
     "{} of the {} selected frames are of private videos and are not shown, nor are first views; "
     "`trocar report RUN --share-frames` shows them."
 )
 
 
-@dataclass(frozen=True)
-class Amounts:
-    """How much is shown: frames of the contact sheet, with feature maps, queries, and frames to search in."""
-
-    sheet: int = 18
-    maps: int = 6
-    queries: int = 4
-    pool: int = 300
-
-
 def gather(
     run: Path,
     evaluation: Path | None = None,
     views: Mapping[str, Images] | None = None,
-    amounts: Amounts = Amounts(),
+    amounts: Amounts = USUAL,
     say: Say = lambda _: None,
     share_frames: bool | None = None,
 ) -> RunInputs:
@@ -151,20 +107,20 @@ def gather(
         views = None  # without the catalog nobody knows whose they are
     pca, found = None, None
     if gallery is not None and cases is not None:
-        pca, found = _compare(run, gallery, cases, _seed(config), amounts, notes, say)
+        pca, found = compare(run, gallery, cases, _seed(config), amounts, notes, say)
     sheet = spread(len(gallery.images), amounts.sheet) if gallery is not None else []
     results = _read_results(evaluation) if evaluation is not None else None
     if results is not None and not _is_of(run, results):
         notes.append(f"The evaluation in {evaluation} has no scores of this run.")
     return RunInputs(
         title=hidden.text(run.name),
-        record={**record, "status": run_status(record), "saved_step": max(steps(run), default=0)},
+        record={**record, "status": run_status(record), "saved_step": max(saved_steps(run), default=0)},
         config=tree_without_folders(hidden.tree(config)),
         metrics=read_metrics(run),
         resumes=_resumes(run),
         uniform_loss=uniform_loss(config),
         evaluation=_without(hidden, results),
-        frames=_pick(gallery, sheet) if gallery is not None else None,
+        frames=pick(gallery, sheet) if gallery is not None else None,
         views=views,
         pca=pca,
         neighbours=found,
@@ -204,78 +160,12 @@ def _hidden(run: Path, catalog: Catalog | None, evaluation: Path | None) -> Alia
     return Aliases.join([*map(withheld, folders), *marked])
 
 
-def sample_frames(catalog: Catalog, rows: npt.NDArray[np.int64], count: int) -> tuple[Gallery, list[str]]:
-    """`count` frames spread evenly over `rows`, decoded to squares of 224 px at the most, and the case of
-    each.
-    """
-    reader = Reader(catalog)
-    cases, firsts = catalog.videos["case_id"].to_pylist(), catalog.frames
-    images, captions, found = [], [], []
-    for row in rows[spread(len(rows), count)]:
-        try:
-            image = open_jpeg(reader.read(int(row)))
-        except (BadContentError, RejectError, OSError):
-            continue
-        case = str(cases[int(firsts["video"][row])])
-        images.append(np.asarray(_middle(image, 224)))
-        still = catalog.is_still[int(firsts["video"][row])]
-        captions.append(case if still else f"{case} {clock(firsts['time_s'][row])}")
-        found.append(case)
-    if not images:
-        raise TrocarError(f"{catalog.location}: none of its frames can be read")
-    return Gallery(np.stack(images), captions), found
-
-
-def selected_rows(catalog: Catalog, config: Mapping[str, Any], notes: list[str]) -> npt.NDArray[np.int64]:
-    """The catalog rows of the run's own selection, ascending.
-
-    When its composition can't be resolved any more all rows are taken, and `notes` says so.
-    """
-    data = config.get("data")
-    composition = data.get("composition", {}) if isinstance(data, Mapping) else {}
-    try:
-        selection = resolve(validate(Composition, composition, "config.yaml"), catalog)
-    except TrocarError as error:
-        notes.append(f"Frames are from the whole catalog; the selection of the run can't be made again: {error}")
-        return np.arange(len(catalog), dtype=np.int64)
-    rows = [pool.runs.rows(np.arange(len(pool), dtype=np.int64)) for pool in selection.pools]
-    return np.sort(np.concatenate(rows))
-
-
 def uniform_loss(config: Mapping[str, Any]) -> float | None:
     """ln K of a method with K prototypes; None for methods without."""
     method = config.get("method")
     head = method.get("head") if isinstance(method, Mapping) else None
     prototypes = head.get("prototypes") if isinstance(head, Mapping) else None
     return math.log(prototypes) if isinstance(prototypes, int) and prototypes > 1 else None
-
-
-def _compare(
-    run: Path,
-    gallery: Gallery,
-    cases: list[str],
-    seed: int,
-    amounts: Amounts,
-    notes: list[str],
-    say: Say,
-) -> tuple[PcaComparison | None, NeighbourComparison | None]:
-
-    if not (run / "backbone" / "model.safetensors").is_file():
-        notes.append("The run has no backbone yet, so there are no feature maps and no nearest frames.")
-        return None, None
-    say("features of random and of trained weights")
-    before = PictureFeatures(random_like(run / "backbone", seed=seed))
-    after = PictureFeatures(load_backbone(run / "backbone"))
-    shown = _pick(gallery, spread(len(gallery.images), amounts.maps))
-    pca = PcaComparison(shown.images, pca_maps(before.maps(shown.images)), pca_maps(after.maps(shown.images)))
-    queries = np.array(spread(len(gallery.images), amounts.queries), np.int64)
-    try:
-        old = neighbours(before.pooled(gallery.images), cases, queries, NEIGHBOURS)
-        new = neighbours(after.pooled(gallery.images), cases, queries, NEIGHBOURS)
-    except TrocarError as error:
-        notes.append(f"No nearest frames: {error}.")
-        return pca, None
-    return pca, NeighbourComparison(gallery, queries, old, new)
 
 
 def _seed(config: Mapping[str, Any]) -> int:
@@ -347,13 +237,3 @@ def _first_weights(run: Path, config: Mapping[str, Any]) -> str:
     about = run / "backbone" / "config.json"
     init = json.loads(about.read_text(encoding="utf-8")).get("trocar", {}).get("init") if about.is_file() else None
     return f"{init['name']}, licence {init.get('licence', 'unknown')}" if init else ""
-
-
-def _pick(gallery: Gallery, indices: list[int]) -> Gallery:
-    return Gallery(gallery.images[indices], [gallery.captions[index] for index in indices])
-
-
-def _middle(image: Image.Image, size: int) -> Image.Image:
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.resize((size, size), Image.Resampling.BICUBIC, (left, top, left + side, top + side))

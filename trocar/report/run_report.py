@@ -19,8 +19,9 @@ from trocar.downstream.evaluation.results import few
 from trocar.downstream.metrics.registry import class_lines
 from trocar.errors import TrocarError
 from trocar.report.charts import PROBE, Panel, draw_panel, panels, scale_of
-from trocar.report.gather_run import Gallery, NeighbourComparison, PcaComparison, RunInputs, gather
+from trocar.report.gather_run import RunInputs, gather
 from trocar.report.page import Images, Picture, contact_sheet, first_views, render_template, resized
+from trocar.report.run_pictures import Gallery, NeighbourComparison, PcaComparison
 from trocar.runs.run_folder import judged_loss, read_config, read_record
 
 TILES = (

@@ -14,7 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from trocar.backbones.load import load_backbone, random_like
-from trocar.backbones.weight_store import is_random
+from trocar.backbones.weight_names import is_random
 from trocar.downstream.figures.curves import draw_curves
 from trocar.downstream.figures.phases import draw_ribbons
 from trocar.downstream.figures.style import shown

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from trocar.backbones.device import Precision, Wanted, choose_device, resolved
-from trocar.backbones.weight_store import absolute, identity
+from trocar.backbones.weight_names import absolute, identity
 from trocar.core.config import fingerprint, tree_of, validate
 from trocar.data.labelled_data import LabelledFolder, LeakConfig
 from trocar.data.remote.store import located

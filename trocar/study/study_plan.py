@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from trocar import __version__
-from trocar.backbones.weight_store import absolute, identity, is_random, random_name
+from trocar.backbones.weight_names import absolute, identity, is_random, random_name
 from trocar.core.config import fingerprint
 from trocar.core.plugins import plugins_in
 from trocar.data.catalog.catalog import Catalog

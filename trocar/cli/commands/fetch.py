@@ -57,7 +57,7 @@ def _named(given: str) -> list[str]:
     """The weights that a word of the command line stands for."""
     from pathlib import Path
 
-    from trocar.backbones.weight_store import weights_in
+    from trocar.backbones.weight_names import weights_in
     from trocar.core.config import preset_names, tree_of
 
     if not given.endswith((".yaml", ".yml")) and not Path(given).is_file() and given not in preset_names():
@@ -92,7 +92,7 @@ def _fetch_timms(name: str) -> None:
     from trocar.backbones import load_backbone
     from trocar.backbones.identify import fingerprint
     from trocar.backbones.source import TIMM
-    from trocar.backbones.weight_store import licence_of
+    from trocar.backbones.weight_names import licence_of
 
     model = load_backbone(name)
     print(f"{name}: in {constants.HF_HUB_CACHE}, fingerprint {fingerprint(model)}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trocar.cli.shared_args import add_options, check, profile_of, submit_configured
 
 if TYPE_CHECKING:
+    from trocar.slurm.profile import Profile
     from trocar.ssl.run.pretrain_config import PretrainConfig
 
 
@@ -33,6 +34,11 @@ def register(subparsers: Any) -> None:
         help="run a short arm for each value, compare them by a probe, and write the chosen configuration to "
         "RUN/sweep/chosen.yaml; several keys: all combinations",
     )
+    parser.add_argument(
+        "--table",
+        action="store_true",
+        help="with --sweep: run no arm; table and choice of those that have ended",
+    )
     add_options(parser, dry_run=False)
     parser.set_defaults(run=run, continues=True)
 
@@ -40,6 +46,7 @@ def register(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Load, launch ranks if there are several, train."""
     from trocar.core.config import load
+    from trocar.errors import ConfigError
     from trocar.ssl.ranks.distributed import World
     from trocar.ssl.ranks.machine import ranks_to_start
     from trocar.ssl.run.pretrain_config import PretrainConfig
@@ -48,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
     config = load(PretrainConfig, args.config, args.overrides)
     if args.sweep:
         return _sweep(args)
+    if args.table:
+        raise ConfigError("--table shows the arms of a sweep: it needs --sweep KEY=A,B,...")
     if args.slurm is not None:
         return _submit(args, config)
     world = World.from_environment()
@@ -76,19 +85,20 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _sweep(args: argparse.Namespace) -> int:
-    """Short arms one after another, a table, and a file."""
-    from trocar.cli.terminal import StopSignals
+    """Short arms one after another or as jobs, a table, and a file."""
+    from trocar.cli.terminal import StopSignals, answered, stopping
     from trocar.core.config import load
     from trocar.core.progress import table_console
-    from trocar.errors import ConfigError
-    from trocar.jobs.sweep import sweep
+    from trocar.errors import ConfigError, TrocarError
+    from trocar.jobs.sweep import collect, sweep
+    from trocar.slurm.requeue import after_stop
     from trocar.ssl.ranks.distributed import World
     from trocar.ssl.run.pretrain_config import PretrainConfig
 
-    if args.slurm is not None or World.from_environment() is not None or args.dry_run:
+    if (World.from_environment() is not None and not args.table) or (args.dry_run and args.slurm is None):
         raise ConfigError(
-            "--sweep runs its arms one after another on this machine, with run.ranks ranks each: leave out --slurm, "
-            "--dry-run, torchrun and srun"
+            "--sweep runs its arms one after another on this machine, with run.ranks ranks each: leave out --dry-run, "
+            "torchrun and srun, or submit them with --slurm"
         )
     keys = dict(_values(word) for word in args.sweep)
 
@@ -97,16 +107,65 @@ def _sweep(args: argparse.Namespace) -> int:
 
     def whole(changes: Mapping[str, Any]) -> PretrainConfig:
         """As long as the file says, where it says so: `train.steps` on the command line is the length of arms."""
-        lasting = [word for word in args.overrides if not word.startswith(("train.steps=", "train.epochs="))]
         try:
-            return configured(changes, lasting)
+            return configured(changes, _lasting(args.overrides)[0])
         except ConfigError:
             return configured(changes)
 
-    result = sweep(configured, keys, _say, whole=whole, stop=StopSignals())
+    if args.table:
+        result = collect(configured, keys, whole=whole)
+    elif args.slurm is None:
+        result = sweep(
+            configured,
+            keys,
+            _say,
+            whole=whole,
+            stop=StopSignals(),
+            after_stop=lambda number, world: after_stop(number, world.is_main, _say),
+            passing=lambda send: answered(stopping(), send),
+        )
+    elif _submit_sweep(args, configured, keys):
+        return 0
+    else:
+        result = collect(configured, keys, whole=whole)
     table_console(110).print(result.table())
+    if result.missing:
+        raise TrocarError(
+            f"{result.verdict}; the same sweep again, here or with --slurm, runs what is missing: "
+            f"{'; '.join(arm.name for arm in result.missing)}"
+        )
     print(f"the chosen configuration is {result.chosen}")
     return 0
+
+
+def _submit_sweep(
+    args: argparse.Namespace, configured: Callable[[Mapping[str, Any]], PretrainConfig], keys: Mapping[str, Any]
+) -> bool:
+    """The arms as an array of jobs, or its scripts; False where all arms have ended."""
+    from trocar.jobs.sweep import plan_sweep
+    from trocar.jobs.sweep_array import SweepWords, submit_sweep, sweep_scripts
+    from trocar.slurm.submit import frozen, tell
+
+    profile, planned = profile_of(args), plan_sweep(configured, keys)
+    for arm in planned.arms:
+        _require_fit(arm.config, profile)
+    lasting, lengths = _lasting(args.overrides)
+    file, text = frozen(planned.out, args.command, args.config, lasting)
+    swept = tuple(word for given in args.sweep for word in ("--sweep", given))
+    words = SweepWords(file, text, (args.command, str(file), *lengths), swept, _changes(profile))
+    if args.dry_run:
+        print(sweep_scripts(planned, words, profile) or "# all arms have ended: there is nothing to submit\n", end="")
+        return True
+    submissions = submit_sweep(planned, words, profile, _say)
+    for submission in submissions:
+        tell(submission, _say)
+    return bool(submissions)
+
+
+def _lasting(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What holds for the run that is chosen for as well, and the words that give the length of a sweep's arms."""
+    lengths = [word for word in overrides if word.startswith(("train.steps=", "train.epochs="))]
+    return [word for word in overrides if word not in lengths], lengths
 
 
 def _values(word: str) -> tuple[str, list[str]]:
@@ -142,17 +201,28 @@ def _say(line: str) -> None:
 
 def _submit(args: argparse.Namespace, config: PretrainConfig) -> int:
     """As a job of one rank per task; what can be checked before it waits in a queue is checked here."""
+    profile = profile_of(args)
+    _require_fit(config, profile)
+    return submit_configured(
+        args, profile, config.run.out, (args.config, args.overrides), changes=_changes(profile), is_run=True
+    )
+
+
+def _require_fit(config: PretrainConfig, profile: Profile) -> None:
+    """Raises ConfigError for a run that jobs of this profile cannot do."""
     from trocar.data.catalog.catalog import Catalog
     from trocar.errors import ConfigError
     from trocar.jobs.pretrain import require_own
 
     require_own(config)
-    profile = profile_of(args)
     Catalog.open(config.data.catalog)
     share = profile.ranks * config.train.accumulate
     if config.train.batch % share:
         raise ConfigError(
             f"train.batch {config.train.batch} does not divide by the profile's ranks x accumulate = {share}"
         )
-    changes = {"run.ranks": 1} | ({"data.stage_to": profile.stage_to} if profile.stage_to is not None else {})
-    return submit_configured(args, profile, config.run.out, (args.config, args.overrides), changes=changes, is_run=True)
+
+
+def _changes(profile: Profile) -> dict[str, Any]:
+    """The keys that a profile sets: its tasks are the ranks, and its nodes may have a disk of their own."""
+    return {"run.ranks": 1} | ({"data.stage_to": profile.stage_to} if profile.stage_to is not None else {})

@@ -89,8 +89,8 @@ class RunConfig(Config):
     milestone_every: int | None = Field(
         default=None,
         ge=1,
-        description="steps between two milestones, checkpoints that are never deleted, whatever `checkpoint_every` says; "
-        "null: there are none",
+        description="steps between two milestones, checkpoints that are never deleted, whatever `checkpoint_every` "
+        "says; null: there are none",
     )
     log_every: int = Field(default=10, ge=1, description="steps between two lines of metrics")
 
