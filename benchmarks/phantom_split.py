@@ -34,19 +34,21 @@ def described(phantom: Path) -> str:
     return f"phantom of version {found['generator_version']}, {name} (seed {seed}), {cases} cases"
 
 
-def make_phantom(phantom: Path, shards: Path, cases: int, corpus: str) -> None:
+def make_phantom(phantom: Path, shards: Path, cases: int, corpus: str, val: int = 0) -> None:
     """Videos, split and shards; what is there already is kept."""
     trocar("phantom", str(phantom), "--cases", str(cases), "--corpus", corpus)
-    split(phantom)
+    split(phantom, val)
     described = ["--metadata", str(phantom / "videos.csv"), "--short-side", "160"]
     trocar("ingest", str(phantom / "videos"), *described, "--out", str(shards))
 
 
-def split(phantom: Path) -> None:
-    """Write the benchmark's own split into videos.csv: six cases per hospital and procedure train, the others test."""
+def split(phantom: Path, val: int = 0) -> None:
+    """Write the benchmark's own split into videos.csv: of each hospital and procedure six cases train, the next `val`
+    are for validation, the others test.
+    """
     videos = pd.read_csv(phantom / "videos.csv")
     cases = videos.drop_duplicates("case_id").sort_values("case_id")
     rank = cases.groupby(["hospital", "procedure"]).cumcount()
-    train = set(cases.case_id[rank < TRAIN_CASES])
-    videos["split"] = ["train" if case in train else "test" for case in videos.case_id]
+    train, chosen = (set(cases.case_id[rank < count]) for count in (TRAIN_CASES, TRAIN_CASES + val))
+    videos["split"] = ["train" if case in train else "val" if case in chosen else "test" for case in videos.case_id]
     videos.to_csv(phantom / "videos.csv", index=False)

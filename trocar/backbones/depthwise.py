@@ -16,7 +16,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from timm.layers import Conv2dSame, pad_same
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.padding import pad_same
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -45,7 +46,7 @@ class DepthwiseSame(Conv2dSame):
     @override
     def forward(self, input: Tensor) -> Tensor:
         if not _differs(self, input):
-            unchanged: Tensor = super().forward(input)
+            unchanged: Tensor = super().forward(input)  # type: ignore[no-untyped-call]
             return unchanged
         padded = pad_same(input, self.kernel_size, self.stride, self.dilation)  # type: ignore[arg-type]
         out: Tensor = _Convolution.apply(padded, self.weight, self.bias, self)

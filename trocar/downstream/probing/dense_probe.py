@@ -62,6 +62,14 @@ class DenseProbe:
 
         Raises ConfigError for a network without a map of stride 8 to 16.
         """
+        outcome = self.outcome(network, shape, spread)
+        if spread.rank != 0:
+            return None
+        metric = self.frames.task.named[self.frames.task.headline].metric
+        return Scored(float(metric(outcome, None)), torch.from_numpy(resampled(metric, outcome, self.draws)))
+
+    def outcome(self, network: nn.Module, shape: Preprocessing, spread: GatheringRanks) -> SegmentationOutcome:
+        """Confusions of the scored frames, in their order; the same on all ranks. Raises as `score`."""
         encoder = map_encoder(network, self.name)
         size = self.size or shape.size[0]
         weight = self._fit(encoder, shape, size, spread)
@@ -72,13 +80,9 @@ class DenseProbe:
         ]
         device = weight.device
         counts = in_order(spread.gather(torch.cat(found).to(device)), len(self.frames.val)).cpu().numpy()
-        if spread.rank != 0:
-            return None
         space = self.frames.space
         case = np.unique(self.frames.case[self.frames.val], return_inverse=True)[1].astype(np.int64)
-        outcome = SegmentationOutcome(counts, case, space.classes, background=space.background)
-        metric = self.frames.task.named[self.frames.task.headline].metric
-        return Scored(float(metric(outcome, None)), torch.from_numpy(resampled(metric, outcome, self.draws)))
+        return SegmentationOutcome(counts, case, space.classes, background=space.background)
 
     def _fit(self, encoder: SegmentationEncoder, shape: Preprocessing, size: int, spread: GatheringRanks) -> Tensor:
         """[C + 1, K] on the device, float64: weights of the channels, and the offset last."""

@@ -63,8 +63,10 @@ class ProbedFrames:
         return fingerprint({"frames": self.data.fingerprint, "task": self.task.name, **settings})
 
 
-def choose_frames(folder: LabelledFolder, task: str, frames: int, kinds: tuple[Kind, ...], who: str) -> ProbedFrames:
-    """At most about `frames` labelled frames of `folder`, half of training and half of validation cases.
+def choose_frames(
+    folder: LabelledFolder, task: str, frames: int, kinds: tuple[Kind, ...], who: str, scored: str = "val"
+) -> ProbedFrames:
+    """At most about `frames` labelled frames of `folder`, half of training and half of `scored` cases, a split.
 
     `kinds` are the kinds of labels that the protocol takes, `who` is what errors call the probe. Raises ConfigError for
     a folder, layout or task that is not there, labels of another kind, or data without training or validation cases.
@@ -83,7 +85,7 @@ def choose_frames(folder: LabelledFolder, task: str, frames: int, kinds: tuple[K
     known, split = space.known(data.frames), data.frames["split"].to_numpy(str)
     case = data.frames["case"].to_numpy(str)
     parts = []
-    for side, name in (("train", "training"), ("val", "validation")):
+    for side, name in (("train", "training"), (scored, "validation")):
         rows = np.flatnonzero(known & (split == side))
         if not len(rows):
             raise ConfigError(
@@ -95,7 +97,7 @@ def choose_frames(folder: LabelledFolder, task: str, frames: int, kinds: tuple[K
     few = replace(data, frames=data.frames.iloc[chosen].reset_index(drop=True))
     of = few.frames["split"].to_numpy(str)
     numbers = np.unique(few.frames["case"].to_numpy(str), return_inverse=True)[1].astype(np.int64)
-    train, val = (np.flatnonzero(of == side).astype(np.int64) for side in ("train", "val"))
+    train, val = (np.flatnonzero(of == side).astype(np.int64) for side in ("train", scored))
     return ProbedFrames(few, wanted, train, val, numbers)
 
 
