@@ -186,7 +186,7 @@ def real(args: argparse.Namespace, first: str, rate: float, length: int) -> None
         kept = ", ".join(video for other in folds for video in other if video not in fold)
         arms = list(arms_of(bench, "simclr", rate, length, DESIGN["real_seeds"]))
         for _, runs, _ in arms:
-            bench.pretrain(runs, [f"data.composition.include=[{{video: [{kept}]}}]"])
+            bench.pretrain(runs, [f"data.composition.include=[{{case: [{kept}]}}]"])
         bench.evaluate("arms", {arm: [run.backbone(step) for run in runs] for arm, runs, step in arms}, *how)
     Bench(out, args.frames, out / "shards", first, args.lanes, args.only).evaluate_first(*how)
     print(real_table(Arms(out / "evaluations"), [Arms(out / f"fold{n}/evaluations") for n in range(len(folds))], folds))
