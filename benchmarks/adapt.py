@@ -100,6 +100,7 @@ class Bench:
         backbones = [word for arm, runs in arms.items() for word in ("--backbone", f"{arm}={runs}")]
         how = ["--task", "tools", "--task", "phase", "--protocol", "linear", "--protocol", "knn", "figures=false"]
         size = ["--size", str(DESIGN["size"]), "--cache", str(self.out / "cache"), "--seeds", str(SEEDS)]
+        size += ["--precision", "bfloat16", "--fps", str(DESIGN["fps"])]
         where = ["--data", str(self.data), "--out", str(target)]
         trocar("evaluate", f"baselines={baselines}", *backbones, *where, *how, *size, *words)
         (target / "arms.json").write_text(noted)
