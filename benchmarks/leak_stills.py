@@ -28,7 +28,7 @@ from trocar.data.ingest.sources.find import IMAGE_SUFFIXES
 from trocar.data.labelled_data import LeakConfig
 from trocar.data.media.still import open_jpeg, read_still
 from trocar.data.selection.composition import Composition
-from trocar.leakage.guard import resolve
+from trocar.leakage.guard import LeakSearch
 from trocar.leakage.matching import ISOLATED_RADIUS, RADIUS
 from trocar.leakage.pictures import U8, variants
 
@@ -135,7 +135,7 @@ def main() -> None:
         raise SystemExit(1)
     catalog = Catalog.open(shards)
     guard = LeakConfig(against=[str(data)])
-    selection = resolve(Composition(curate="none", leak=guard), catalog)
+    selection = LeakSearch().resolve(Composition(curate="none", leak=guard), catalog)
     print("\n".join(note for note in selection.notes if "compared" in note or "left out" in note))
     kept = np.concatenate([pool.runs.rows(np.arange(len(pool))) for pool in selection.pools])
     names = [catalog.videos["name"][int(video)].as_py() for video in catalog.frames["video"]]
