@@ -40,6 +40,7 @@ def test_the_packages_of_the_extras_are_those_that_are_blocked_here() -> None:
     assert {name: len(extras[name]) for name in wanted} == wanted
 
 
+@pytest.mark.slow
 def test_pretraining_and_evaluation_need_no_extra(tmp_path: Path) -> None:
     make_catalog(tmp_path / "shards", videos=4, frames=8)
     cases = {f"p{i}": operation(i, frames=4) for i in range(4)}
@@ -62,6 +63,7 @@ assert main(["evaluate", "--backbone", "a=run/backbone", *words]) == 0
     assert (tmp_path / "out" / "results.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_study_on_this_machine_needs_no_extra(tmp_path: Path) -> None:
     code = f"""
 from trocar.cli.main import main

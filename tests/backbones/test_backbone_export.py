@@ -115,6 +115,7 @@ import architectures
 """
 
 
+@pytest.mark.slow
 def test_an_architecture_timm_has_no_name_for_comes_with_its_own_file(tmp_path: Path) -> None:
     for name, size in (("random:surgenetxl_caformer_s18", 64), ("random:surgenetdino_v3_vits", 336)):
         folder = tmp_path / name.removeprefix("random:")

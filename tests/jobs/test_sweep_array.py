@@ -80,6 +80,7 @@ def test_a_dry_run_prints_an_array_of_all_arms_and_the_table_behind_it(file, clu
     assert cluster.scripts() == []
 
 
+@pytest.mark.slow
 def test_jobs_leave_the_table_and_the_choice_of_a_sweep_on_this_machine(file, cluster, tmp_path, capsys):
     assert submit(file) == 0
     sweep = tmp_path / "run" / "sweep"

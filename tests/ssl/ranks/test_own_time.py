@@ -26,6 +26,7 @@ def on_two_ranks(rank, folder):
         return own.slowest(), own.slowest()
 
 
+@pytest.mark.slow
 def test_all_ranks_know_which_one_took_longest_without_the_wait_for_it(ranks):
     (first, after), (same, _) = ranks
     assert first == same

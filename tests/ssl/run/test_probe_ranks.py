@@ -42,6 +42,7 @@ def looked(world: World, folder: Path) -> dict[str, Any]:
     return {"values": watch.look(0, network), "state": watch.state()}
 
 
+@pytest.mark.slow
 def test_two_ranks_agree_with_each_other_and_with_one(ranks: list[Any], launched: Path) -> None:
     one = looked(World(), launched / __name__)
     assert ranks[0]["values"] == ranks[1]["values"]
