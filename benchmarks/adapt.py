@@ -17,14 +17,13 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from adapt_scores import FIRST, Arms, best_minus_last, chosen_by, dense_table, rate_map, real_table, tested_table
-from phantom_split import described, make_phantom, trocar
+from phantom_split import described, in_lanes, make_phantom, trocar
 
 HERE = Path(__file__).with_suffix("")
 DESIGN: dict[str, Any] = yaml.safe_load((HERE / "design.yaml").read_text(encoding="utf-8"))
@@ -77,9 +76,7 @@ class Bench:
             where = f"data.catalog={self.shards}"
             trocar("pretrain", str(HERE / f"{run.method}.yaml"), where, *run.words(self.first), *words)
 
-        with ThreadPoolExecutor(self.lanes) as pool:
-            for done in [pool.submit(one, run) for run in wanted]:
-                done.result()
+        in_lanes(self.lanes, one, wanted)
 
     def evaluate(self, called: str, arms: Mapping[str, Sequence[Path]], *words: str) -> None:
         """Arms with their runs on tools and phases, in one evaluation; those that are there are kept."""

@@ -15,14 +15,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
-from phantom_split import add_corpus, described, make_phantom, trocar
+from phantom_split import add_corpus, described, in_lanes, make_phantom, trocar
 
 RECIPES = Path(__file__).parent / "methods"
 METHODS = sorted(path.stem for path in RECIPES.glob("*.yaml") if path.stem != "base")
@@ -57,16 +56,14 @@ class Bench:
     def pretrain(self, methods: list[str]) -> None:
         """All runs, `lanes` at a time, one thread each; a distilled run after the one it learns from."""
         for wave in ([m for m in methods if m != "distillation"], [m for m in methods if m == "distillation"]):
-            runs = [(method, seed) for seed in range(self.seeds) for method in wave]
-            with ThreadPoolExecutor(self.lanes) as pool:
-                for done in [pool.submit(self._run, *run) for run in runs]:
-                    done.result()
+            in_lanes(self.lanes, self._run, [(method, seed) for seed in range(self.seeds) for method in wave])
 
     def run_folder(self, method: str, seed: int) -> Path:
         """Where a run is."""
         return self.out / "runs" / f"{method}-{seed}"
 
-    def _run(self, method: str, seed: int) -> None:
+    def _run(self, run: tuple[str, int]) -> None:
+        method, seed = run
         words = [f"data.catalog={self.out / 'shards'}", f"run.out={self.run_folder(method, seed)}", f"run.seed={seed}"]
         if self.frames is None:
             words.append("data.composition.include=[{split: [train]}]")

@@ -6,9 +6,15 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 TRAIN_CASES = 6  # of each hospital and procedure
 
@@ -17,6 +23,15 @@ def trocar(*words: str) -> None:
     """Run a command; its failure ends the benchmark."""
     print("trocar", *words, flush=True)
     subprocess.run([sys.executable, "-m", "trocar", *words], check=True)
+
+
+def in_lanes(lanes: int, run: Callable[[T], R], jobs: Iterable[T]) -> list[R]:
+    """What `run` gives for all jobs, `lanes` at a time; after a failure or Ctrl-C no other one begins."""
+    pool = ThreadPoolExecutor(lanes)
+    try:
+        return [done.result() for done in [pool.submit(run, job) for job in jobs]]
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def add_corpus(parser: argparse.ArgumentParser) -> None:

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import yaml
-from phantom_split import add_corpus, described, make_phantom, trocar
+from phantom_split import add_corpus, described, in_lanes, make_phantom, trocar
 
 RECIPES = Path(__file__).parent / "methods"
 NETWORKS = {"resnet50": "resnet50", "vit": "vit_tiny_patch16_224"}
@@ -126,9 +125,8 @@ def main() -> None:
     make_phantom(args.out / "phantom", args.out / "shards", CASES, args.corpus)
     pretrain(args.out, args.out / "runs/simclr-0", "simclr")
     work = [(name, part) for part in PARTS for name in NETWORKS]
-    with ThreadPoolExecutor(args.lanes) as pool:
-        list(pool.map(lambda name: distil(args.out, name), NETWORKS))
-        done = list(pool.map(lambda pair: evaluate(args.out, *pair), work))
+    in_lanes(args.lanes, lambda name: distil(args.out, name), NETWORKS)
+    done = in_lanes(args.lanes, lambda pair: evaluate(args.out, *pair), work)
     rows = {
         name: [row for pair, found in zip(work, done, strict=True) if pair[0] == name for row in found]
         for name in NETWORKS

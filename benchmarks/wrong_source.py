@@ -13,13 +13,12 @@ and runs. Run again, it continues.
 from __future__ import annotations
 
 import argparse
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from phantom_split import add_corpus, described, make_phantom, trocar
+from phantom_split import add_corpus, described, in_lanes, make_phantom, trocar
 
 GROUPS = {
     "hospital": ("north", "south"),
@@ -54,9 +53,7 @@ def run(
             *overrides,
         )
 
-    with ThreadPoolExecutor(lanes) as pool:
-        for done in [pool.submit(pretrain, name) for name in runs]:
-            done.result()
+    in_lanes(lanes, pretrain, runs)
     named = [word for name in runs for word in ("--backbone", f"{name}={out / 'runs' / name}")]
     what = ["--task", "phase", "--task", "tools", "--protocol", "knn", "--protocol", "linear", "--size", "96"]
     draws = ["--seeds", str(2 * seeds)]  # of random weights: their spread is half of every comparison
