@@ -154,13 +154,10 @@ def tested_table(arms: Arms, contrasts: Sequence[Sequence[str]]) -> str:
         lines.append(f"| {name} | " + " | ".join(f"{table.arm(name).value:.3f}" for table in tables.values()) + " |")
     pairs = [(a, b) for a, b in contrasts]
     missing = [f"{a} - {b}" for a, b in pairs if not {a, b} <= set(there)]
-    lines += [
-        "",
-        "| difference | tools, linear | p, corrected | | phase, linear (not tested) |",
-        "|---|---|---|---|---|",
-    ]
     if missing:
-        return "\n".join([*lines[:-2], "not yet tested: " + ", ".join(missing)])
+        return "\n".join([*lines, "", "not yet tested: " + ", ".join(missing)])
+    lines += ["", "| difference | tools, linear | p, corrected | | phase, linear (not tested) |"]
+    lines += ["|---|---|---|---|---|"]
     scored = ScoredTask("tools, linear", tables[TOOLS], [arms.arm(name, TOOLS) for name in there], metric("tools"))
     for found in declared_contrasts([scored], pairs):
         phase = said(tables[PHASE], found.a, found.b)
@@ -181,7 +178,7 @@ def real_table(first: Arms, folds: Sequence[Arms], cases: Sequence[Sequence[str]
         unseen = [part[part["case"].isin(held)] for part, held in zip(parts, cases, strict=True)]
         rows[name] = pd.concat(unseen, ignore_index=True)
     videos = sorted(rows[FIRST]["case"].unique())
-    longest = rows[FIRST].drop_duplicates(["case", "frame"])["case"].value_counts().idxmax()
+    longest = rows[FIRST].drop_duplicates("path")["case"].value_counts().idxmax()
     lines = ["", f"| arm | tools, linear | without {longest} | phase, linear | tools by video, to first weights |"]
     lines += ["|---|---|---|---|---|"]
     base = _by_video(arm_of(FIRST, rows[FIRST], about, TOOLS), videos)
@@ -219,7 +216,8 @@ def dense_table(data: Path, first: str, arms: Mapping[str, Sequence[Path]], out:
         seeds = tuple((_dense(probe, run, out / f"{name.replace(' ', '-')}-{n}.npz"),) for n, run in enumerate(runs))
         found.append(Arm(name, seeds, fixed=name == FIRST))
     table = crossed(found, metric("segmentation"))
-    lines = ["", f"{probe.about}", "", "| arm | mean IoU | to first weights, 95 % |", "|---|---|---|"]
+    scored = f"{len(frames.train)} training frames, scored on {len(frames.val)} of {frames.val_cases} test cases"
+    lines = ["", scored, "", "| arm | mean IoU | to first weights, 95 % |", "|---|---|---|"]
     for name in wanted:
         gain = "-" if name == FIRST else said(table, name, FIRST)
         lines.append(f"| {name} | {table.arm(name).value:.3f} | {gain} |")

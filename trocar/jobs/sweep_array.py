@@ -81,7 +81,8 @@ def _left(planned: PlannedSweep, words: SweepWords) -> list[PlannedArm]:
     if job_states.in_folder(job_states.folder_of(planned.out)):
         before = {stage.name: stage for stage in Graph.load(planned.out).stages}
     left = []
-    for arm, stage in zip(planned.arms, words.stages(planned.arms), strict=False):
+    *runs, _ = words.stages(planned.arms)  # the last one is the table
+    for arm, stage in zip(planned.arms, runs, strict=True):
         found = swept(arm, planned)
         if not found.ended or (found.failed and before.get(arm.name) != stage):
             left.append(arm)
